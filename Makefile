@@ -1,0 +1,50 @@
+# The two commands: `make demo` and `make test`. Both build .venv first, on a fresh machine too.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint tests wheel test-slow clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Each stamp is renewed when the dependencies change, so that a second `make` installs nothing.
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vggfeat and torch into $(VENV); this takes a minute or two, once."
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, with a page
+	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
+	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
+
+test: lint tests wheel  ## Everything that CI checks
+
+lint: $(VENV)/installed-dev  ## Style, types and import layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+tests: $(VENV)/installed-dev  ## Tests and the examples in docstrings
+	$(BIN)/python -m pytest -q --durations=5
+
+wheel: $(VENV)/installed-dev  ## Build wheel and sdist, and use the wheel outside the checkout
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python tests/check_wheel.py dist
+
+test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
+	$(BIN)/python -m pytest -q -m slow --durations=0
+
+clean:  ## Remove what was built
+	rm -rf dist build demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

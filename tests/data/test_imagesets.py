@@ -1,0 +1,121 @@
+"""Finding pictures: every kind of source, names, order, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from vggfeat.data.cards import open_dataset
+from vggfeat.data.imagesets import find_pictures, read_folders, read_manifest
+from vggfeat.errors import DataError, DataNotFound
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.jpg", "b/10.png", "a/1.JPEG", ".hidden/x.jpg", "a/._1.jpg", "a/notes.txt"):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "root"
+
+
+def test_a_folder_is_searched_in_order_without_hidden_files(folder: Path) -> None:
+    """Names are paths below the folder, sorted; hidden and other files are left out."""
+    assert find_pictures([str(folder)]).names == ("a/1.JPEG", "b/10.png", "b/2.jpg")
+
+
+def test_several_folders_keep_their_own_name_in_front(folder: Path) -> None:
+    """Two folders side by side do not mix up pictures of the same name."""
+    (folder / "a" / "2.jpg").write_bytes(b"")
+    found = find_pictures([str(folder / "b"), str(folder / "a")])
+    assert found.names == ("b/10.png", "b/2.jpg", "a/1.JPEG", "a/2.jpg")
+
+
+def test_globs_files_and_lists_name_the_same_pictures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A glob, files, @list and standard input all lead to the same files."""
+    monkeypatch.chdir(folder)
+    expected = ("b/10.png", "b/2.jpg")
+    assert find_pictures(["b/*"]).names == expected
+    assert find_pictures(list(expected)).names == expected
+    Path("list.txt").write_text("b/10.png\nb/2.jpg\n\n")
+    assert find_pictures(["@list.txt"]).names == expected
+    monkeypatch.setattr(sys, "stdin", io.StringIO("b/10.png\r\nb/2.jpg"))
+    assert find_pictures(["-"]).names == expected
+
+
+def test_a_picture_named_twice_is_there_once(folder: Path) -> None:
+    """Duplicates are counted, not extracted."""
+    path = str(folder / "b" / "2.jpg")
+    found = find_pictures([path, path])
+    assert len(found) == 1
+    assert found.duplicates == 1
+
+
+def test_a_manifest_has_labels_and_splits(folder: Path) -> None:
+    """Paths are relative to the manifest; label and split stand beside them."""
+    manifest = folder / "all.csv"
+    manifest.write_text("path,label,split\na/1.JPEG,cat,train\nb/2.jpg,dog,test\n")
+    found = find_pictures([str(manifest)])
+    assert found.pictures == (folder / "a/1.JPEG", folder / "b/2.jpg")
+    assert found.labels == ("cat", "dog")
+    assert found.splits == ("train", "test")
+
+
+def test_class_folders_give_labels(folder: Path) -> None:
+    """The folder that holds a picture is its class; loose files are not of any."""
+    (folder / "loose.jpg").write_bytes(b"")
+    found = read_folders(folder)
+    assert list(zip(found.names, found.labels, strict=True)) == [
+        ("a/1.JPEG", "a"),
+        ("b/10.png", "b"),
+        ("b/2.jpg", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\nx.jpg,cat\n", "needs 'path'"),
+        ("path,label\n,cat\n", "line 2"),
+        ("path,label\nx.jpg,cat\nx.jpg,dog\n", "as 'cat' and as 'dog'"),
+        ("path\nx.jpg\n", "no column 'label'"),
+        ("path,label\nx.jpg,cat\ny.jpg,\n", r"no label to y\.jpg"),
+    ],
+)
+def test_bad_manifests_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    """What is wrong in a manifest is named, with its line or picture."""
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    """A missing source and an empty folder say what a source may be."""
+    with pytest.raises(DataNotFound, match="Check the spelling"):
+        find_pictures([str(tmp_path / "none")])
+    with pytest.raises(DataNotFound, match="There are no pictures"):
+        find_pictures([str(tmp_path)])
+    with pytest.raises(DataNotFound, match="sample"):
+        open_dataset("imagnet")
+
+
+def test_a_data_set_of_one_class_is_refused(folder: Path) -> None:
+    """One class cannot be told from another."""
+    (folder / "a" / "1.JPEG").unlink()
+    with pytest.raises(DataError, match="one class, 'b'"):
+        open_dataset(str(folder))
+
+
+def test_a_replaced_file_has_another_stat(folder: Path) -> None:
+    """Size and time tell that a file is not the one that was described."""
+    found = find_pictures([str(folder)])
+    before = found.stats()
+    (folder / "b" / "2.jpg").write_bytes(b"new")
+    after = found.stats()
+    assert before[:2] == after[:2]
+    assert before[2] != after[2]

@@ -1,0 +1,204 @@
+"""Dense extraction against formulas worked by hand and the network run plainly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from support import noise, random_weights
+
+from vggfeat.data.images import load
+from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.aggregate import l2
+from vggfeat.features.dense import DenseExtractor, margins
+from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
+from vggfeat.nets.table1 import layers_until
+from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import load as load_weights
+
+CPU = torch.device("cpu")
+
+
+def pictures(*shapes: tuple[int, int]) -> list[torch.Tensor]:
+    return [torch.from_numpy(noise(w, h, seed=i).copy()) for i, (h, w) in enumerate(shapes)]
+
+
+def batch(*pictures: torch.Tensor) -> torch.Tensor:
+    return torch.stack(pictures).permute(0, 3, 1, 2)
+
+
+def by_hand(picture: torch.Tensor, layer: str) -> torch.Tensor:
+    """Appendix B spelled out with the embedded weights: BGR, means, map, average, mirror."""
+    weights = load_weights("embedded", "D", [layer])
+    net = VGG("D", layers=layer, dense=True, pool_rounding="ceil", init=None).load(weights.state)
+    means = torch.tensor([103.939, 116.779, 123.68])
+    bgr = picture.flip(2).float() - means
+    x = bgr.permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return (net(x).mean((2, 3)) + net(x.flip(3)).mean((2, 3))) / 2
+
+
+def test_a_descriptor_is_appendix_b_by_hand() -> None:
+    """Pixel convention, average over locations and mirror image give the paper's descriptor."""
+    [picture] = pictures((70, 101))
+    extractor = DenseExtractor("D", "pool5", weights="embedded", precision="fp32", device="cpu")
+    found = extractor.describe(batch(picture))[("pool5", "average")]
+    torch.testing.assert_close(found, by_hand(picture, "pool5"), rtol=1e-4, atol=1e-4)
+
+
+def test_without_the_mirror_image_the_picture_counts_alone() -> None:
+    """With flip off a picture and its mirror image have different descriptors; with it, one."""
+    [picture] = pictures((40, 60))
+    both = batch(picture, picture.flip(1))
+    for flip, alike in ((True, True), (False, False)):
+        extractor = DenseExtractor(
+            "D", "pool3", weights="embedded", precision="fp32", flip=flip, device="cpu"
+        )
+        one, other = extractor.describe(both)[("pool3", "average")]
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-4) == alike
+
+
+def test_neighbours_in_a_batch_change_nothing() -> None:
+    """A descriptor is the same alone and in a batch, to 1e-5 of its norm."""
+    several = pictures((64, 80), (64, 80), (64, 80))
+    extractor = DenseExtractor("D", "pool5", weights="embedded", precision="fp32", device="cpu")
+    together = extractor.describe(batch(*several))[("pool5", "average")]
+    for row, picture in zip(together, several, strict=True):
+        alone = extractor.describe(batch(picture))[("pool5", "average")][0]
+        assert (row - alone).norm() <= 1e-5 * alone.norm()
+
+
+def test_maximum_and_both_pool_as_they_say() -> None:
+    """Maximum over locations is taken for picture and mirror image, then averaged."""
+    [picture] = pictures((48, 64))
+    extractor = DenseExtractor(
+        "D", "pool4", weights="embedded", precision="fp32", pool="both", device="cpu"
+    )
+    found = extractor.describe(batch(picture))
+    maps = [extractor.maps(batch(p))["pool4"] for p in (picture, picture.flip(1))]
+    highest = (maps[0].amax((2, 3)) + maps[1].amax((2, 3))) / 2
+    torch.testing.assert_close(found[("pool4", "max")], highest)
+    means = (maps[0].mean((2, 3)) + maps[1].mean((2, 3))) / 2
+    torch.testing.assert_close(found[("pool4", "average")], means)
+
+
+def test_locations_are_normalised_before_pooling() -> None:
+    """With locations="l2" every location has the same say, whatever its contrast."""
+    [picture] = pictures((48, 64))
+    settings = {"weights": "embedded", "precision": "fp32", "flip": False, "device": "cpu"}
+    raw = DenseExtractor("D", "pool4", **settings).maps(batch(picture))["pool4"]
+    found = DenseExtractor("D", "pool4", locations="l2", **settings).describe(batch(picture))
+    expected = F.normalize(raw, dim=1).mean((2, 3))
+    torch.testing.assert_close(found[("pool4", "average")], expected)
+
+
+@pytest.mark.parametrize(
+    ("net", "layers", "shape"),
+    [
+        ("D", ("pool3", "pool5"), (40, 1333)),
+        ("D", ("conv5_3_pre",), (1111, 37)),
+        ("A", ("fc6",), (224, 900)),
+    ],
+)
+def test_pieces_of_a_panorama_equal_the_whole(
+    net: str, layers: tuple[str, ...], shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture cut to bound memory has the maps and descriptors of one that was not."""
+    weights = "embedded" if net == "D" else random_weights(net, layers)
+    extractor = DenseExtractor(
+        net, layers, weights=weights, precision="fp32", pool="both", device="cpu"
+    )
+    [picture] = pictures(shape)
+    whole = extractor.maps(batch(picture))
+    described = extractor.describe(batch(picture))
+    monkeypatch.setattr(extractor, "_piece_length", lambda x: 192)
+    assert len(list(extractor._crops(extractor._normalise(batch(picture))))) >= 3
+    for name, expected in whole.items():
+        found = extractor.maps(batch(picture))[name]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    for key, expected in described.items():
+        found = extractor.describe(batch(picture))[key]
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_margins_cover_what_a_location_sees() -> None:
+    """Half of pool5's receptive field, worked by hand for E: 2 + 4 + 16 + 32 + 64 = 118."""
+    assert margins(layers_until("E", ["pool5"])) == (128, 128)
+    assert margins(layers_until("D", ["conv2_2"])) == (32, 32)
+    assert margins(layers_until("E", ["fc7"])) == (128, 128 + 6 * 32)
+
+
+@pytest.mark.skipif(not has_bf16(CPU), reason="this CPU does not compute in bf16")
+def test_bf16_agrees_with_fp32_on_real_pictures(real_pictures: Path) -> None:
+    """On genuine photographs the descriptors of both precisions have a cosine ≥ 0.9999."""
+    paths = sorted(real_pictures.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg"))[:4]
+    rows = {}
+    for precision in ("fp32", "bf16"):
+        extractor = DenseExtractor(
+            "D", "pool5", weights="embedded", precision=precision, device="cpu"
+        )
+        described = [
+            extractor.describe(batch(torch.from_numpy(load(path, [128])[128].copy())))
+            for path in paths
+        ]
+        rows[precision] = l2(np.concatenate([d[("pool5", "average")] for d in described]))
+    assert (rows["fp32"] * rows["bf16"]).sum(axis=1).min() >= 0.9999
+
+
+def test_a_scale_too_small_is_refused_with_the_one_that_would_do() -> None:
+    """fc6 of the embedded convention needs 193 pixels; 192 is refused before anything runs."""
+    extractor = DenseExtractor("A", "fc6", weights=random_weights("A", ["fc6"]), device="cpu")
+    with pytest.raises(ParameterError, match="at least 193 for fc6 of net A"):
+        extractor.check_scales([256, 192])
+    extractor.check_scales([193])
+    for wrong in ([], [256, 256], [256.0], [True]):
+        with pytest.raises(ParameterError, match="Q"):
+            extractor.check_scales(wrong)
+
+
+def test_numbers_that_overflow_never_leave() -> None:
+    """Weights that make infinities end in an error, not in a descriptor."""
+    weights = load_weights("embedded", "D", ["conv1_2"])
+    weights.state["conv1_2.weight"] = weights.state["conv1_2.weight"] * 1e38
+    extractor = DenseExtractor("D", "conv1_2", weights=weights, precision="fp32", device="cpu")
+    with pytest.raises(DeviceError, match="overflow"):
+        extractor.describe(batch(*pictures((32, 32))))
+
+
+def test_a_device_that_is_missing_is_an_error() -> None:
+    """A device or precision asked for by name is never replaced silently."""
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no device 'cuda'"):
+            resolve_device("cuda")
+    with pytest.raises(ParameterError, match="'auto', 'cpu', 'cuda', 'mps'"):
+        resolve_device("gpu")
+    with pytest.raises(DeviceError, match="fp16"):
+        resolve_precision("fp16", CPU)
+
+
+def test_bf16_is_refused_where_the_hardware_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the instructions, auto is fp32 and bf16 an error."""
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    assert resolve_precision("auto", CPU) == "fp32"
+    with pytest.raises(DeviceError, match="bf16"):
+        resolve_precision("bf16", CPU)
+
+
+def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch does not fit, its halves do, and the rows are the same."""
+    several = batch(*pictures((32, 48), (32, 48), (32, 48)))
+    extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32", device="cpu")
+    expected = extractor.describe(several)[("pool2", "average")]
+    describe = extractor._describe
+
+    def small_memory(pixels: torch.Tensor) -> dict[tuple[str, str], torch.Tensor]:
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError
+        return describe(pixels)
+
+    monkeypatch.setattr(extractor, "_describe", small_memory)
+    torch.testing.assert_close(extractor.describe(several)[("pool2", "average")], expected)

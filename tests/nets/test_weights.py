@@ -1,0 +1,335 @@
+"""Which weights are used, what comes with them, and what is said where there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from vggfeat import resources
+from vggfeat.download import Promise
+from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
+from vggfeat.nets import formats, sources
+from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.nets.sources import SOURCES, RemoteFile, Source
+from vggfeat.nets.weights import Weights, convert, describe, fetch, listing, load
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use an empty cache and no network."""
+    monkeypatch.setenv("VGGFEAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VGGFEAT_OFFLINE", "1")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def state() -> State:
+    """Draw the first two convolutions of net A."""
+    torch.manual_seed(0)
+    return {
+        "conv1_1.weight": torch.randn(64, 3, 3, 3),
+        "conv1_1.bias": torch.randn(64),
+        "conv2_1.weight": torch.randn(128, 64, 3, 3),
+        "conv2_1.bias": torch.randn(128),
+    }
+
+
+def fake_source(
+    monkeypatch: pytest.MonkeyPatch, state: State, net: str = "A", files: Sequence[str] = ("f",)
+) -> Source:
+    """Put a source ``authors`` of a small net into the registry, and promise its true checksum."""
+    data = safetensors.torch.save(state)
+    promise = Promise(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    source = Source(
+        "authors",
+        net,
+        tuple(RemoteFile(f"{name}.safetensors", (f"http://h/{name}",), promise) for name in files),
+        CAFFE,
+        "a licence",
+    )
+    monkeypatch.setitem(SOURCES, ("authors", net), source)
+    return source
+
+
+def put(home: Path, name: str, state: State) -> Path:
+    path = home / "weights" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(safetensors.torch.save(state))
+    return path
+
+
+# --- the registry ---
+
+
+@pytest.mark.parametrize(
+    ("net", "entry"),
+    [("A", "VGG11"), ("B", "VGG13"), ("D", "VGG16"), ("E", "VGG19")],
+)
+def test_registry_agrees_with_torchvision(net: str, entry: str) -> None:
+    """Address, size and pixel convention are those that torchvision itself publishes."""
+    theirs = getattr(torchvision.models, f"{entry}_Weights").IMAGENET1K_V1
+    source = SOURCES["torchvision", net]
+    file = source.files[0]
+    transforms = theirs.transforms()
+    assert file.urls == (theirs.url,)
+    assert (source.pixels.mean, source.pixels.std) == (
+        tuple(transforms.mean),
+        tuple(transforms.std),
+    )
+    checksum = file.promise.sha256 or file.promise.sha256_prefix or ""
+    assert f"-{checksum[:8]}." in theirs.url
+    if file.promise.size:
+        assert file.promise.size / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
+
+
+def test_embedded_file_is_the_published_one() -> None:
+    """The asset has the checksum of the registry."""
+    data = resources.asset("vgg_d_conv_fp16.safetensors").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == sources.EMBEDDED.files[0].promise.sha256
+
+
+def test_listing(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of the registry has a row, which tells whether it is here."""
+    fake_source(monkeypatch, state)
+    before = {row.file: row.cached for row in listing()}
+    put(home, "f.safetensors", state)
+    after = {row.file: row.cached for row in listing()}
+    assert before["vgg_d_conv_fp16.safetensors"]
+    assert not before["f.safetensors"]
+    assert {name for name in after if after[name] != before[name]} == {"f.safetensors"}
+    rows = {(row.source, row.net) for row in listing()}
+    assert {("authors", "D"), ("authors", "E"), ("torchvision", "B"), ("embedded", "D")} <= rows
+
+
+# --- auto ---
+
+
+def test_auto_takes_embedded_where_it_suffices() -> None:
+    """Net D up to pool5 comes from the package: the file's numbers as float32, nothing more."""
+    found = load(layers=("pool3", "conv2_1"))
+    assert (found.source, found.pixels, found.assumed) == ("embedded", CAFFE, False)
+    asset = safetensors.torch.load_file(resources.asset("vgg_d_conv_fp16.safetensors"))
+    expected = {k: v.float() for k, v in asset.items() if k < "conv4"}
+    assert found.state.keys() == expected.keys()
+    assert all(torch.equal(found.state[name], expected[name]) for name in expected)
+
+
+def test_auto_prefers_the_cached_authors_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the authors' file is cached it is used for pool5 as well."""
+    asset = safetensors.torch.load_file(resources.asset("vgg_d_conv_fp16.safetensors"))
+    whole = {name: tensor.float() * 2 for name, tensor in asset.items()}
+    fake_source(monkeypatch, whole, "D")
+    put(home, "f.safetensors", whole)
+    found = load("auto", "D", layers=("conv1_1",))
+    assert (found.source, found.licence) == ("authors", "a licence")
+    assert torch.equal(found.state["conv1_1.bias"], whole["conv1_1.bias"])
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "file"),
+    [
+        ("D", "fc6", "VGG_ILSVRC_16_layers.caffemodel"),
+        ("E", "conv1_1", "VGG_ILSVRC_19_layers.caffemodel"),
+        ("A", "pool5", "vgg11-8a719046.pth"),
+        ("B", "pool5", "vgg13-19584684.pth"),
+    ],
+)
+def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, home: Path) -> None:
+    """Without a network the error has the file, its checksum, its address and its place."""
+    with pytest.raises(WeightsNotFound) as caught:
+        load("auto", net, layers=(layer,))
+    said = str(caught.value)
+    promise = next(f.promise for s in SOURCES.values() for f in s.files if f.name == file)
+    for needed in (
+        file,
+        promise.sha256 or f"begins with {promise.sha256_prefix}",
+        "https://",
+        str(home / "weights" / file),
+        "VGGFEAT_OFFLINE",
+    ):
+        assert needed in said
+    assert ("--weights embedded --layer pool5" in said) == (net == "D")
+
+
+@pytest.mark.parametrize("net", ["A-LRN", "C", "B-5x5"])
+def test_nets_without_public_weights(net: str) -> None:
+    """Nobody publishes these: the error points to training."""
+    with pytest.raises(WeightsNotFound, match=f"vggfeat train --net {net}"):
+        load(net=net)
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "layer", "message"),
+    [
+        ("embedded", "D", "fc7", "lack fc7. Use --layer pool5, or --weights authors"),
+        ("embedded", "E", "pool5", "embedded has net D, not E. Use --weights authors or torchv"),
+        ("authors", "A", "pool5", "authors has net D, E, not A. Use --weights torchvision"),
+        ("torchvision", "C", "pool5", "not C. Train it: vggfeat train --net C"),
+        ("autors", "D", "pool5", "autors is no file, and none of the named weights auto, authors"),
+    ],
+)
+def test_what_a_source_lacks(name: str, net: str, layer: str, message: str) -> None:
+    """Asking a source for what it lacks names what would do."""
+    with pytest.raises(WeightsError) as caught:
+        load(name, net, layers=(layer,))
+    assert message in str(caught.value)
+
+
+def test_unknown_names() -> None:
+    """A net, layer, source or convention that does not exist is an error with the choices."""
+    with pytest.raises(ParameterError, match="'VGG16'"):
+        load(net="VGG16")
+    with pytest.raises(ParameterError, match="'fc9'"):
+        load(layers=("fc9",))
+    with pytest.raises(ParameterError, match="'caffe', 'torchvision'"):
+        load("embedded", layers=("conv1_1",), pixels="keras")
+    with pytest.raises(ParameterError, match="'auto', 'authors'"):
+        fetch("oxford", "D")
+
+
+# --- the cache ---
+
+
+def test_cached_file_is_hashed_once(
+    home: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verified file is not read again until its size or time changes."""
+    fake_source(monkeypatch, state)
+    path = put(home, "f.safetensors", state)
+    hashed: list[Path] = []
+    check = Promise.broken_by
+    monkeypatch.setattr(
+        Promise, "broken_by", lambda self, path: hashed.append(path) or check(self, path)
+    )
+    for _ in range(3):
+        assert fetch("authors", "A") == path
+    assert hashed == [path]
+    os.utime(path, (1, 1))
+    fetch("authors", "A")
+    assert hashed == [path, path]
+
+
+def test_damaged_cache_is_refused(
+    home: Path, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the cache with another checksum is not used, even after a good one was noted."""
+    source = fake_source(monkeypatch, state)
+    path = put(home, "f.safetensors", state)
+    load("authors", "A", layers=("conv1_1",))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (1, 1))
+    with pytest.raises(WeightsError, match=f"{source.files[0].promise.sha256}, got .*Delete it"):
+        load("authors", "A", layers=("conv1_1",))
+
+
+def test_mirror_of_another_file(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the original fails, the other file with the same parameters is fetched and noted."""
+    fake_source(monkeypatch, state, files=("original", "conversion"))
+    asked: list[Any] = []
+
+    def serve(urls: Sequence[str], target: Path, **promise: Any) -> Path:
+        asked.append((urls, promise["size"]))
+        if target.name.startswith("original"):
+            raise DownloadError("no connection")
+        return put(home, target.name, state)
+
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    monkeypatch.setattr(sources, "download", serve)
+    path = fetch("authors", "A")
+    assert path.name == "conversion.safetensors"
+    size = path.stat().st_size
+    assert asked == [(("http://h/original",), size), (("http://h/conversion",), size)]
+    assert fetch("authors", "A") == path
+    assert len(asked) == 2
+    assert load("authors", "A", layers=("pool2",)).source == "authors"
+
+
+# --- a user's file ---
+
+
+def test_digest_is_of_the_parameters(state: State, tmp_path: Path) -> None:
+    """One digest, worked out by hand, from a .pth, a .safetensors and a fp64 file."""
+    by_hand = hashlib.sha256()
+    for name, shape in (("conv1_1.bias", "(64,)"), ("conv1_1.weight", "(64, 3, 3, 3)")):
+        by_hand.update((name + shape).encode() + state[name].numpy().tobytes())
+    torch.save({name: tensor.double() for name, tensor in state.items()}, tmp_path / "a.pt")
+    files = [tmp_path / "a.pt", tmp_path / "a.safetensors", tmp_path / "a.pth"]
+    for path in files[1:]:
+        formats.write(path, state, CAFFE, net="A", source="x", licence="y")
+    digests = {load(path, "A", layers=("conv1_1",)).sha256 for path in files}
+    assert digests == {by_hand.hexdigest()}
+    assert load(files[0], "A", layers=("conv2_1",)).sha256 not in digests
+
+
+def test_assumed_pixels(state: State, tmp_path: Path) -> None:
+    """A file that does not state its pixels gets the usual ones, says so, and can be overruled."""
+    torch.save(
+        {"features.0.weight": state["conv1_1.weight"]} | {"features.0.bias": state["conv1_1.bias"]},
+        tmp_path / "t.pth",
+    )
+    safetensors.torch.save_file(state, tmp_path / "c.safetensors")
+    theirs = load(tmp_path / "t.pth", "A", layers=("conv1_1",))
+    assert (theirs.pixels, theirs.assumed, theirs.licence) == (TORCHVISION, True, "unknown")
+    ours = load(str(tmp_path / "c.safetensors"), "A", layers=("conv1_1",))
+    assert (ours.pixels, ours.assumed, ours.source) == (CAFFE, True, "c.safetensors")
+    said = load(tmp_path / "t.pth", "A", layers=("conv1_1",), pixels="caffe")
+    assert (said.pixels, said.assumed) == (CAFFE, False)
+    own = PixelConvention("RGB", 1.0, (0.0, 0.0, 0.0))
+    assert load(tmp_path / "t.pth", "A", layers=("conv1_1",), pixels=own).pixels == own
+
+
+def test_layers_beyond_the_file(state: State, tmp_path: Path) -> None:
+    """A file that ends before the layer asked for is refused with what it has."""
+    safetensors.torch.save_file(state, tmp_path / "c.safetensors")
+    with pytest.raises(WeightsError, match=r"lacks conv3_1, .*from conv1_1 to conv2_1"):
+        load(tmp_path / "c.safetensors", "A", layers=("conv3_2",))
+
+
+def test_not_a_number(state: State, tmp_path: Path) -> None:
+    """NaN in a layer that is needed is refused; in one that is not, it does not matter."""
+    state["conv2_1.weight"][5, 5, 1, 1] = float("nan")
+    safetensors.torch.save_file(state, tmp_path / "n.safetensors")
+    load(tmp_path / "n.safetensors", "A", layers=("pool1",))
+    with pytest.raises(WeightsError, match=r"conv2_1\.weight holds numbers that are NaN"):
+        load(tmp_path / "n.safetensors", "A", layers=("pool2",))
+
+
+def test_weights_that_are_loaded(state: State) -> None:
+    """Weights of one's own pass through, restricted to what is needed, and survive pickling."""
+    mine = Weights("A", state, TORCHVISION, "mine", "MIT")
+    found = load(mine, "A", layers=("pool1",))
+    assert sorted(found.state) == ["conv1_1.bias", "conv1_1.weight"]
+    assert (found.source, found.pixels) == ("mine", TORCHVISION)
+    copy = pickle.loads(pickle.dumps(found))
+    assert copy.sha256 == found.sha256 != mine.sha256
+    with pytest.raises(WeightsError, match="net A, not of net D"):
+        load(mine, "D", layers=("pool1",))
+    with pytest.raises(WeightsError, match="from mine lack conv3_1"):
+        mine.restricted(["conv3_1"])
+
+
+def test_describe_and_convert(tmp_path: Path) -> None:
+    """A converted file has the digest, net and pixels of its source, and says them itself."""
+    asset = resources.asset("vgg_d_conv_fp16.safetensors")
+    before = describe(asset)
+    assert (before.format, before.net, before.dtype) == ("safetensors", "D", "float16")
+    assert before.parameters == 138_357_544 - (25088 + 1) * 4096 - 4097 * 4096 - 4097 * 1000
+    after = convert(asset, tmp_path / "d.pth", pixels="torchvision")
+    assert (after.format, after.net, after.dtype) == ("PyTorch", "D", "float32")
+    assert (after.sha256, after.layers) == (before.sha256, before.layers)
+    assert (before.assumed, after.assumed) == (True, False)
+    assert (before.pixels, after.pixels) == (CAFFE, TORCHVISION)

@@ -1,0 +1,396 @@
+"""Downloads against a server on this machine that misbehaves in every way asked of it."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vggfeat import download as module
+from vggfeat.download import Promise, download
+from vggfeat.errors import DownloadError
+
+DATA = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(DATA).hexdigest()
+OTHER = DATA[::-1]
+
+
+class Server(ThreadingHTTPServer):
+    """Serve DATA under paths that name how; keep what was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
+        self.release = threading.Event()
+        self.tag = '"one"'
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answer as the first part of the path says."""
+
+    server: Server
+
+    def log_message(self, *args: Any) -> None:
+        """Stay silent."""
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        self.server.paths.append(self.path)
+        getattr(self, "answer_" + self.path.strip("/").split("/")[0])(asked)
+
+    def head(self, status: int, **headers: object) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def ranged(self, asked: str | None, data: bytes = DATA, limit: int | None = None) -> None:
+        """Answer as a good server does; with `limit`, drop the connection after so many bytes."""
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        condition = self.headers.get("If-Range")
+        if condition and condition != self.server.tag:
+            start, asked = 0, None
+        if start >= len(data):
+            self.head(416, Content_Range=f"bytes */{len(data)}", Content_Length=0)
+            return
+        headers = {"Content_Length": len(data) - start, "ETag": self.server.tag}
+        if asked:
+            headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.head(206 if asked else 200, **headers)
+        self.wfile.write(data[start:][:limit])
+
+    def answer_file(self, asked: str | None) -> None:
+        self.ranged(asked)
+
+    def answer_other(self, asked: str | None) -> None:
+        self.ranged(asked, OTHER)
+
+    def answer_dropping(self, asked: str | None) -> None:
+        self.ranged(asked, limit=300_000)
+
+    def answer_dead(self, asked: str | None) -> None:
+        self.head(200, Content_Length=len(DATA))
+
+    def answer_norange(self, asked: str | None) -> None:
+        self.head(200, Content_Length=len(DATA))
+        self.wfile.write(DATA)
+
+    def answer_wrongrange(self, asked: str | None) -> None:
+        if asked:
+            self.head(206, Content_Length=10, Content_Range=f"bytes 0-9/{len(DATA)}")
+            self.wfile.write(DATA[:10])
+        else:
+            self.ranged(None)
+
+    def answer_endless(self, asked: str | None) -> None:
+        self.head(200)
+        try:
+            while True:
+                self.wfile.write(DATA)
+        except OSError:
+            self.close_connection = True
+
+    def answer_stalling(self, asked: str | None) -> None:
+        self.head(200, Content_Length=len(DATA))
+        self.wfile.write(DATA[:1000])
+        self.server.release.wait(20)
+
+    def answer_slow(self, asked: str | None) -> None:
+        self.head(200, Content_Length=len(DATA))
+        for at in range(0, len(DATA), len(DATA) // 10):
+            self.wfile.write(DATA[at : at + len(DATA) // 10])
+            time.sleep(0.02)
+
+    def answer_busy(self, asked: str | None) -> None:
+        if self.server.paths.count(self.path) < 3:
+            self.head(503, Content_Length=0)
+        else:
+            self.ranged(asked)
+
+    def answer_gone(self, asked: str | None) -> None:
+        self.head(404, Content_Length=0)
+
+    def answer_to(self, asked: str | None) -> None:
+        target = self.path.split("/", 2)[2]
+        self.head(302, Location=target, Content_Length=0)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.delenv("VGGFEAT_OFFLINE", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "BACKOFF", 0.001)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.release.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "file.bin"
+
+
+def part_of(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
+
+
+def leave_part(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part_of(target).write_bytes(data)
+
+
+def test_whole_file(server: Server, target: Path) -> None:
+    """A file comes whole, progress ends at its size, and nothing else is left in the folder."""
+    seen: list[tuple[int, int | None]] = []
+    url = server.url("file")
+    path = download(
+        url, target, sha256=SHA256, size=len(DATA), progress=lambda *now: seen.append(now)
+    )
+    assert path == target
+    assert target.read_bytes() == DATA
+    assert seen[-1] == (len(DATA), len(DATA))
+    assert seen == sorted(seen)
+    assert [entry.name for entry in target.parent.iterdir()] == ["file.bin"]
+
+
+def test_continues_a_part(server: Server, target: Path) -> None:
+    """What an earlier run left behind is not asked for again."""
+    leave_part(target, DATA[:500_000])
+    download(server.url("file"), target, sha256=SHA256)
+    assert server.ranges == ["bytes=500000-"]
+    assert target.read_bytes() == DATA
+
+
+def test_dropped_connections(server: Server, target: Path) -> None:
+    """Drops that each time bring new bytes are continued for as often as it takes."""
+    download(server.url("dropping"), target, sha256=SHA256)
+    assert server.ranges == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+    assert target.read_bytes() == DATA
+
+
+def test_gives_up_without_progress(server: Server, target: Path) -> None:
+    """A server that sends nothing is asked four times, not for ever."""
+    with pytest.raises(DownloadError, match=r"0 of 1,024,000 bytes \(4 attempts\)"):
+        download(server.url("dead"), target, sha256=SHA256)
+    assert len(server.ranges) == 4
+
+
+@pytest.mark.parametrize("how", ["norange", "wrongrange"])
+def test_server_without_ranges(how: str, server: Server, target: Path) -> None:
+    """A server that ignores or misreads the range starts the file anew."""
+    leave_part(target, b"x" * 1000)
+    download(server.url(how), target, sha256=SHA256)
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("size", [None, len(DATA)])
+def test_part_of_another_file(size: int | None, server: Server, target: Path) -> None:
+    """A part whose beginning is wrong, or that is too long, is thrown away once and refetched."""
+    leave_part(target, b"x" * 1000 if size else b"x" * (len(DATA) + 5))
+    download(server.url("file"), target, sha256=SHA256, size=size)
+    assert target.read_bytes() == DATA
+
+
+def test_file_that_changes_between_attempts(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If-Range: when the server has a new version after a drop, it is fetched from its start."""
+    answers = [DATA[:100_000], OTHER]
+
+    def answer(self: Handler, asked: str | None) -> None:
+        self.server.tag = f'"{len(answers)}"'
+        if len(answers) == 2:
+            self.head(200, Content_Length=len(DATA), ETag=self.server.tag)
+            self.wfile.write(answers.pop(0))
+        else:
+            self.ranged(asked, OTHER)
+
+    monkeypatch.setattr(Handler, "answer_changing", answer, raising=False)
+    expected = hashlib.sha256(OTHER).hexdigest()
+    download(server.url("changing"), target, sha256=expected)
+    assert target.read_bytes() == OTHER
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        {"sha256": SHA256},
+        {"md5": hashlib.md5(DATA).hexdigest()},
+        {"sha256_prefix": SHA256[:8]},
+    ],
+)
+def test_wrong_checksum(promise: dict[str, str], server: Server, target: Path) -> None:
+    """Another file of the same size is refused with both checksums, and its part is deleted."""
+    kind, expected = next(iter(promise.items()))
+    got = hashlib.new(kind.partition("_")[0], OTHER).hexdigest()
+    with pytest.raises(DownloadError, match=f"expected .*{expected}, got {got}"):
+        download(server.url("other"), target, **promise)
+    assert list(target.parent.iterdir()) == []
+    download(server.url("file"), target, **promise)
+    assert target.read_bytes() == DATA
+
+
+def test_mirrors(server: Server, target: Path) -> None:
+    """The first address that has the right file is enough; those before it are tried."""
+    addresses = [server.url(name) for name in ("gone", "other", "file", "never")]
+    download(addresses, target, sha256=SHA256)
+    assert server.paths == ["/gone", "/other", "/file"]
+    assert target.read_bytes() == DATA
+
+
+def test_every_failure_is_told(server: Server, target: Path) -> None:
+    """When no address works, the error has the reason of each."""
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    with pytest.raises(DownloadError) as caught:
+        download([server.url("gone"), f"http://127.0.0.1:{port}/x", "ftp://h/x"], target)
+    for reason in ("HTTP status 404", "no connection", "only http and https"):
+        assert reason in str(caught.value)
+
+
+def test_no_network(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where names are not resolved, the error comes at once and not after four attempts."""
+    asked = []
+
+    def unknown(*args: object, **options: object) -> None:
+        asked.append(args)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.delenv("VGGFEAT_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(DownloadError, match=r"no connection: .*name resolution"):
+        download("http://nowhere.invalid/x", target)
+    assert len(asked) == 1
+
+
+def test_busy_server(server: Server, target: Path) -> None:
+    """A server that says it is busy is asked again."""
+    download(server.url("busy"), target, sha256=SHA256)
+    assert len(server.paths) == 3
+
+
+def test_endless_answer(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more bytes than the size are taken, nor more than the limit where it is unknown."""
+    with pytest.raises(DownloadError, match="sends more than 1,024,000 bytes"):
+        download(server.url("endless"), target, sha256=SHA256, size=len(DATA))
+    assert part_of(target).stat().st_size <= len(DATA)
+    part_of(target).unlink()
+    monkeypatch.setattr(module, "LARGEST", 3_000_000)
+    with pytest.raises(DownloadError, match="sends more than 3,000,000 bytes"):
+        download(server.url("endless"), target)
+
+
+def test_wrong_size_is_refused_at_once(server: Server, target: Path) -> None:
+    """A server that announces another size is not downloaded from."""
+    with pytest.raises(DownloadError, match="offers 1,024,000 bytes, expected 5"):
+        download(server.url("file"), target, size=5)
+    assert not part_of(target).exists()
+
+
+def test_stalling_server(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection without bytes ends after the time set, not never."""
+    monkeypatch.setattr(module, "STALL", 0.1)
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    with pytest.raises(DownloadError, match=r"no byte came for 0\.1 s"):
+        download(server.url("stalling"), target, sha256=SHA256)
+
+
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x"])
+def test_redirects_elsewhere(place: str, server: Server, target: Path) -> None:
+    """A redirect to a file of this machine, or any other scheme, is not followed."""
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        download(server.url("to/" + place), target)
+    assert not target.exists()
+    assert not part_of(target).exists()
+
+
+def test_redirects_within_http(server: Server, target: Path) -> None:
+    """A redirect to another http address is followed, and keeps the range."""
+    leave_part(target, DATA[:1000])
+    download(server.url("to/" + server.url("file")), target, sha256=SHA256)
+    assert server.ranges == ["bytes=1000-", "bytes=1000-"]
+
+
+def test_https_never_becomes_http() -> None:
+    """A redirect from https to http is refused before any request."""
+    import urllib.request
+
+    request = urllib.request.Request("https://example.org/a")
+    with pytest.raises(module._Refused, match="not https"):
+        module._Redirects().redirect_request(
+            request, None, 302, "Found", {}, "http://example.org/a"
+        )
+
+
+def test_offline_opens_no_socket(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGGFEAT_OFFLINE stops before a socket is made, and says where the file could be put."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setenv("VGGFEAT_OFFLINE", "1")
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(DownloadError, match=r"http://h/x elsewhere and put it at .*file\.bin"):
+        download("http://h/x", target, sha256=SHA256)
+    assert not target.parent.exists()
+
+
+def test_two_downloads_of_one_file(server: Server, target: Path) -> None:
+    """Of several at once one fetches and the others wait and take its file."""
+    results: list[Path] = []
+
+    def fetch() -> None:
+        results.append(download(server.url("slow"), target, sha256=SHA256))
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [target] * 4
+    assert server.paths == ["/slow"]
+    assert target.read_bytes() == DATA
+    assert [entry.name for entry in target.parent.iterdir()] == ["file.bin"]
+
+
+def test_unwritable_folder(server: Server, tmp_path: Path) -> None:
+    """A folder that cannot be made is an error of ours that names the file."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DownloadError, match="could not be written"):
+        download(server.url("file"), tmp_path / "file" / "x", sha256=SHA256)
+
+
+def test_promise(tmp_path: Path) -> None:
+    """A promise is kept by the right bytes and says what else it found."""
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    # FIPS 180-2, example of "abc"
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert Promise(sha256=known.upper(), size=3).broken_by(path) == ""
+    assert Promise(sha256_prefix="ba78").broken_by(path) == ""
+    assert Promise(size=4).broken_by(path) == "expected 4 bytes, got 3"
+    assert Promise(sha256_prefix="ba79").broken_by(path).endswith(known)

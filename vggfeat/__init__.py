@@ -1,0 +1,75 @@
+"""Turn pictures into VGG features, and features into results.
+
+The three lines that every surface of vggfeat goes through::
+
+    store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
+    extract(images, extractor, scales, store)
+    X = aggregate(store.read(scales), "average")
+
+Names are imported when they are first used, so that ``import vggfeat`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vggfeat.data.imagesets import ImageSet, find_pictures
+    from vggfeat.errors import VggfeatError
+    from vggfeat.features.aggregate import aggregate
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extract import extract
+    from vggfeat.features.extraction import Extraction, Part
+    from vggfeat.features.store import FeatureStore
+    from vggfeat.features.transformer import VGGFeatures
+    from vggfeat.learn.svm import LinearSVM
+    from vggfeat.nets.vgg import VGG
+    from vggfeat.nets.weights import Weights
+    from vggfeat.nets.weights import load as load_weights
+
+_WHERE = {
+    "DenseExtractor": ("vggfeat.features.dense", "DenseExtractor"),
+    "Extraction": ("vggfeat.features.extraction", "Extraction"),
+    "FeatureStore": ("vggfeat.features.store", "FeatureStore"),
+    "ImageSet": ("vggfeat.data.imagesets", "ImageSet"),
+    "LinearSVM": ("vggfeat.learn.svm", "LinearSVM"),
+    "Part": ("vggfeat.features.extraction", "Part"),
+    "VGG": ("vggfeat.nets.vgg", "VGG"),
+    "VGGFeatures": ("vggfeat.features.transformer", "VGGFeatures"),
+    "VggfeatError": ("vggfeat.errors", "VggfeatError"),
+    "Weights": ("vggfeat.nets.weights", "Weights"),
+    "aggregate": ("vggfeat.features.aggregate", "aggregate"),
+    "extract": ("vggfeat.features.extract", "extract"),
+    "find_pictures": ("vggfeat.data.imagesets", "find_pictures"),
+    "load_weights": ("vggfeat.nets.weights", "load"),
+}
+
+__all__ = [
+    "VGG",
+    "DenseExtractor",
+    "Extraction",
+    "FeatureStore",
+    "ImageSet",
+    "LinearSVM",
+    "Part",
+    "VGGFeatures",
+    "VggfeatError",
+    "Weights",
+    "aggregate",
+    "extract",
+    "find_pictures",
+    "load_weights",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'vggfeat' has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

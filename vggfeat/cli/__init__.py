@@ -1,0 +1,91 @@
+"""The command line; every command is a few lines over the library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from vggfeat.cli.extract import extract_command
+from vggfeat.cli.output import note
+from vggfeat.cli.store import store_app
+from vggfeat.cli.svm import predict_command, svm_command
+from vggfeat.cli.weights import weights_app
+from vggfeat.errors import VggfeatError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vggfeat",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("extract")(extract_command)
+app.command("svm")(svm_command)
+app.command("predict")(predict_command)
+app.add_typer(weights_app, name="weights")
+app.add_typer(store_app, name="store")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vggfeat {version('vggfeat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Turn pictures into VGG features, and features into results.
+
+    A network of Simonyan & Zisserman (arXiv 1409.1556) runs densely over every picture, rescaled
+    to smallest side Q; its descriptors are kept in an HDF5 store, and a linear SVM is trained on
+    them, as in the paper's Appendix B.
+
+    **See it work**, offline, on 300 shipped pictures:
+
+        vggfeat svm --dataset sample
+
+    **Extract features** of your pictures into ./features:
+
+        vggfeat extract pictures/ --net D --layer pool5 --Q 256 --Q 384
+
+    **Train and use a classifier** on a folder of class folders:
+
+        vggfeat svm --dataset my_folder --layer pool5 --save model
+
+        vggfeat predict model new_pictures/
+
+    Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
+    Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong
+    setting, 3 data, 4 weights, 5 store or model, 6 device, 7 download, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line, and turn errors into one line and an exit status."""
+    try:
+        app()
+    except VggfeatError as error:
+        note(f"Error: {error}")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        note(
+            "Interrupted. What was complete is kept: run the same command again to go on "
+            "where it stopped."
+        )
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of stdout has gone, as in `vggfeat … | head`: nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

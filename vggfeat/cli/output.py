@@ -1,0 +1,144 @@
+"""What every command shows: progress on stderr, its result on stdout, errors in one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from vggfeat.features.extract import Progress, Summary
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show the result and errors, no progress.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Open a console on stdout, where results go, or on stderr, where progress goes."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Say something beside the result."""
+    if not quiet:
+        from rich.markup import escape
+
+        console(stderr=True).print(escape(text))
+
+
+def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
+    """Print a result, for a person or for a machine."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    out = console()
+    for part in shown:
+        out.print(part)
+
+
+def facts(rows: Mapping[str, object]) -> RenderableType:
+    """Lay out names and values in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(str(value)))
+    return table
+
+
+def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
+    """Lay out rows under headings."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+@contextmanager
+def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """Show pictures done, rate and time left while an extraction runs."""
+    if quiet:
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def tell(summary: Summary) -> None:
+            bar.update(
+                task,
+                total=summary.pictures,
+                completed=summary.present + summary.computed + summary.failed,
+                rate=f"{summary.images_per_s:.2f} images/s" if summary.computed else "",
+            )
+
+        yield tell
+
+
+@contextmanager
+def download_progress(*, quiet: bool) -> Iterator[Any]:
+    """Show bytes done, rate and time left while a file is downloaded."""
+    if quiet:
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True)) as bar:
+        task = bar.add_task("download", total=None, visible=False)
+
+        def tell(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield tell
+
+
+def size(nbytes: float) -> str:
+    """Write a number of bytes as a person reads it.
+
+    Examples
+    --------
+    >>> size(29_431_880), size(512)
+    ('29.4 MB', '512 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"

@@ -1,0 +1,124 @@
+"""``vggfeat store``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, facts, note, show, size
+
+store_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into, check, pack and export a feature store.",
+    rich_markup_mode="markdown",
+)
+Store = Annotated[
+    Path, typer.Argument(metavar="STORE", help="What `vggfeat extract` wrote, or a packed file.")
+]
+
+
+@store_app.command("info")
+def info_command(store: Store = Path("features"), as_json: Json = False) -> None:
+    """Say what a store holds and what made it.
+
+    For example:
+
+        vggfeat store info features
+    """
+    from vggfeat.features.check import info
+
+    found = info(store)
+    rows: dict[str, object] = {
+        "store": f"{store} ({size(found['bytes'])}, {found['shards']} shards, {found['dtype']})",
+        "pictures": f"{found['pictures']} of {found['asked']} asked for, {found['failed']} failed",
+    }
+    if not found["finished"]:
+        rows["state"] = "the run was not finished; run the same command again to go on"
+    for net, record in found["nets"].items():
+        rows[f"net {net}"] = _described(record)
+    show(found, facts(rows), as_json=as_json)
+
+
+@store_app.command("verify")
+def verify_command(store: Store = Path("features"), as_json: Json = False) -> None:
+    """Check every shard against its checksum; exit status 5 if anything is wrong.
+
+    For example:
+
+        vggfeat store verify features
+    """
+    from vggfeat.errors import StoreDamaged
+    from vggfeat.features.check import verify
+
+    problems = verify(store)
+    lines = "\n".join(problems) or f"{store} is sound."
+    show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
+    if problems:
+        raise typer.Exit(StoreDamaged.exit_status)
+
+
+@store_app.command("pack")
+def pack_command(
+    store: Store,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
+) -> None:
+    """Make one self-contained HDF5 file of a store.
+
+    For example:
+
+        vggfeat store pack features features-packed.h5
+    """
+    from vggfeat.features.export import pack
+
+    pack(store, target)
+    note(f"Wrote {target} ({size(target.stat().st_size)}).")
+
+
+@store_app.command("export")
+def export_command(
+    store: Store,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
+    format: Annotated[  # noqa: A002  # the option's name
+        str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
+    ] = None,
+    Q: Annotated[
+        list[int] | None, typer.Option("--Q", "-Q", help="Scales; all by default.")
+    ] = None,
+    aggregate: options.Aggregate = "average",
+    normalize: options.Normalize = "descriptor",
+    power: options.Power = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Raw descriptors of every scale, not combined.")
+    ] = False,
+) -> None:
+    """Write features for other tools: one row for each picture, combined as for an SVM.
+
+    For example:
+
+        vggfeat store export features features.csv --aggregate stack
+    """
+    from vggfeat.features.aggregate import aggregate as combine
+    from vggfeat.features.aggregate import check_aggregation
+    from vggfeat.features.export import export
+
+    check_aggregation(aggregate, normalize, power)
+
+    def matrix(parts: Any) -> Any:
+        return combine(parts, aggregate, normalize=normalize, power=power)
+
+    rows = export(store, target, format, scales=Q, matrix=None if raw else matrix)
+    note(f"Wrote {rows} rows to {target} ({size(target.stat().st_size)}).")
+
+
+def _described(record: dict[str, Any]) -> str:
+    settings = record["settings"]
+    made = record.get("provenance") or {}
+    arrays = ", ".join(
+        f"{path} ({array['rows']}, {array['D']})" for path, array in record["arrays"].items()
+    )
+    where = f"; {settings['precision']} on {made['device']}" if "device" in made else ""
+    mirrored = "with" if settings["flip"] else "without"
+    return f"{arrays}; {mirrored} mirror image{where}; fingerprint {record['fingerprint'][:12]}"

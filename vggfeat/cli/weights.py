@@ -1,0 +1,135 @@
+"""``vggfeat weights``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show, size
+
+weights_app = typer.Typer(
+    no_args_is_help=True, help="List, fetch, show and convert weights.", rich_markup_mode="markdown"
+)
+OwnNet = Annotated[
+    str | None, typer.Option("--net", help="Its configuration, if the shapes leave it open.")
+]
+OwnPixels = Annotated[
+    str | None,
+    typer.Option(
+        "--pixels",
+        help="Its pixel convention, if it states none: caffe (BGR 0–255 minus the mean) or "
+        "torchvision (RGB 0–1, mean and std).",
+    ),
+]
+
+
+@weights_app.command("list")
+def list_weights(as_json: Json = False) -> None:
+    """List the named weights, their licences, and which are on this machine.
+
+    For example:
+
+        vggfeat weights list
+    """
+    from vggfeat.nets.sources import listing
+
+    rows = listing()
+    cells: list[list[object]] = [
+        [
+            row.source,
+            row.net,
+            row.file,
+            size(row.bytes) if row.bytes else "?",
+            row.licence,
+            "yes" if row.cached else "no",
+        ]
+        for row in rows
+    ]
+    table = grid(["source", "net", "file", "size", "licence", "here"], cells)
+    show({"weights": [asdict(row) for row in rows]}, table, as_json=as_json)
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    source: Annotated[str, typer.Argument(help="authors or torchvision.")],
+    net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "D",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Download weights once, resumed where it stopped, with their checksum verified.
+
+    For example:
+
+        vggfeat weights fetch authors --net E
+    """
+    from vggfeat.nets.sources import fetch
+
+    with download_progress(quiet=quiet) as progress:
+        path = fetch(source, net, progress)
+    show({"path": str(path)}, str(path), as_json=as_json)
+
+
+@weights_app.command("show")
+def show_weights(
+    file: Annotated[Path, typer.Argument(help="A weights file of any format that is read.")],
+    net: OwnNet = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a weights file holds: format, net, layers, pixel convention, digest.
+
+    For example:
+
+        vggfeat weights show my_vgg.safetensors
+    """
+    from vggfeat.nets.weights import describe
+
+    _show_description(describe(file, net), as_json)
+
+
+@weights_app.command("convert")
+def convert_weights(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A weights file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="*.safetensors or *.pth.")],
+    net: OwnNet = None,
+    pixels: OwnPixels = None,
+    as_json: Json = False,
+) -> None:
+    """Convert weights to safetensors, with their pixel convention, or to torchvision's .pth.
+
+    Reads .safetensors, .pth, .caffemodel, MatConvNet's .mat, Keras's .h5 and .onnx.
+
+    For example:
+
+        vggfeat weights convert VGG_ILSVRC_19_layers.caffemodel vgg_e.safetensors
+    """
+    from vggfeat.nets.weights import convert
+
+    _show_description(convert(source, target, net, pixels), as_json)
+    note(f"Wrote {target}.")
+
+
+def _show_description(found: object, as_json: bool) -> None:
+    from vggfeat.nets.weights import Description
+
+    assert isinstance(found, Description)
+    values = asdict(found) | {"path": str(found.path)}
+    pixels = found.pixels
+    rows: dict[str, object] = {
+        "file": found.path,
+        "format": found.format,
+        "net": found.net,
+        "layers": ", ".join(found.layers),
+        "parameters": f"{found.parameters:,} ({found.dtype})",
+        "sha256": found.sha256,
+        "pixels": f"{pixels.channels}, 0–{pixels.range:g}, mean {pixels.mean}, std {pixels.std}, "
+        f"pools round by {pixels.pool_rounding}"
+        + (" (assumed: the file does not say)" if found.assumed else ""),
+        "source": found.source,
+        "licence": found.licence,
+    }
+    if found.ignored:
+        rows["ignored"] = ", ".join(found.ignored)
+    show(values, facts(rows), as_json=as_json)

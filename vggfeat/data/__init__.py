@@ -1,0 +1,1 @@
+"""Pictures and labels: finding, decoding, rescaling and batching them."""

@@ -1,0 +1,225 @@
+"""One picture: decode it as RGB, and rescale it isotropically to smallest side Q."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from vggfeat.errors import ParameterError, PictureError
+
+Pixels = npt.NDArray[np.uint8]
+Picture = str | Path | Image.Image | npt.NDArray[Any]
+
+DECODER = "pillow"
+RESAMPLING = "pillow-bilinear-antialias"
+# What a folder of pictures may hold; Pillow's other readers are left out, since some of them
+# start programs (EPS) and all of them widen what a hostile file can reach.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+Image.init()  # or Pillow does not know them by name
+_SUFFIXES = "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pnm"
+EXTENSIONS = frozenset("." + suffix for suffix in _SUFFIXES.split())
+_SIXTEEN_BIT = 65535
+_ORIENTATION_TAG = 0x0112
+# What makes a picture upright, for each orientation that EXIF knows besides 1.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def max_pixels() -> int:
+    """Largest picture that is decoded or made by rescaling: Pillow's limit for its error."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 2**31)
+
+
+def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
+    """Open a picture as RGB.
+
+    JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, BMP, TIFF, PPM and the first
+    frame of a GIF are read; what is transparent becomes white.
+
+    Parameters
+    ----------
+    picture : path, PIL image, or array (H, W) or (H, W, 3)
+        Arrays hold uint8, or floats in [0, 1].
+    exif : bool
+        Whether the orientation that the camera recorded is applied.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB.
+
+    Raises
+    ------
+    PictureError
+        With the reason, if it cannot be read: no such file, not a picture, truncated, or larger
+        than :func:`max_pixels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode(np.zeros((2, 3))).getpixel((0, 0))
+    (0, 0, 0)
+    >>> decode(Image.new("LA", (3, 2), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    if isinstance(picture, Image.Image):
+        return _as_rgb(picture, exif)
+    if not isinstance(picture, str | Path):
+        raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
+    try:
+        with Image.open(picture, formats=FORMATS) as image:
+            return _as_rgb(image, exif)
+    except PictureError:
+        raise
+    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
+    except Exception as error:
+        raise PictureError(_reason(Path(picture), error)) from error
+
+
+def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
+    """Width and height of a picture whose smallest side has become Q (Section 3.2).
+
+    The longer side is rounded down, as torchvision does.
+
+    Examples
+    --------
+    >>> rescaled_size(500, 375, 384)
+    (512, 384)
+    """
+    if width <= height:
+        return Q, Q * height // width
+    return Q * width // height, Q
+
+
+def rescale(image: Image.Image, Q: int) -> Pixels:
+    """Rescale isotropically to smallest side Q: bilinear, antialiased, rounded to uint8.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In mode RGB.
+    Q : int
+        Smallest side, in pixels.
+
+    Returns
+    -------
+    ndarray (H, W, 3) of uint8
+
+    Raises
+    ------
+    PictureError
+        If the result would be larger than :func:`max_pixels`, as that of a line is.
+
+    Examples
+    --------
+    >>> rescale(Image.new("RGB", (500, 375)), 384).shape
+    (384, 512, 3)
+    """
+    size = rescaled_size(*image.size, Q)
+    if size[0] * size[1] > max_pixels():
+        raise PictureError(
+            f"{image.width}×{image.height} pixels become {size[0]}×{size[1]} at Q = {Q}, "
+            f"more than the {max_pixels():,} that are allowed"
+        )
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[int, Pixels]:
+    """Decode a picture once and rescale it to every scale.
+
+    Returns
+    -------
+    dict
+        Pixels (H, W, 3) of uint8 for each Q.
+
+    Raises
+    ------
+    PictureError
+        See :func:`decode` and :func:`rescale`.
+    """
+    image = decode(picture, exif=exif)
+    return {Q: rescale(image, Q) for Q in scales}
+
+
+def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels():
+        raise PictureError(f"{width}×{height} pixels are more than the {max_pixels():,} allowed")
+    if width * height == 0:
+        raise PictureError(f"it has no pixels: {width}×{height}")
+    image.load()
+    rgb = _to_rgb(image)
+    turn = _TURNS.get(_orientation(image)) if exif else None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return _from_array(np.asarray(image))
+    if image.mode.startswith("I"):
+        return _from_deep(np.asarray(image))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep(values: npt.NDArray[Any]) -> Image.Image:
+    """16-bit grey values to 8 bits; Pillow's own conversion would clip them at 255."""
+    if values.min() < 0 or values.max() > _SIXTEEN_BIT:
+        raise PictureError(f"its values lie outside 0…{_SIXTEEN_BIT}: not a picture of 16 bits")
+    eight = np.rint(values.astype(np.float32) * (255 / _SIXTEEN_BIT)).astype(np.uint8)
+    return Image.fromarray(eight).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    # Damaged metadata does not make the pixels unreadable: the picture stays as it was stored.
+    except Exception:
+        return 1
+
+
+def _from_array(values: npt.NDArray[Any]) -> Image.Image:
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+        raise PictureError(
+            f"an array of shape {values.shape} is not a picture: (H, W) or (H, W, 3) is"
+        )
+    if np.issubdtype(values.dtype, np.floating):
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise PictureError(
+                f"an array of floats holds a picture in [0, 1], not "
+                f"[{values.min():g}, {values.max():g}]; divide it by its range, or pass uint8"
+            )
+        values = np.rint(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise PictureError(f"an array of {values.dtype} is not a picture: uint8 or floats are")
+    return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Say in one line, without the path, why a file could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        empty = path.stat().st_size == 0
+        return "the file is empty" if empty else "not a picture of a format that is read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than the {max_pixels():,} pixels allowed: {error}"
+    return " ".join(f"{type(error).__name__}: {error}".split())

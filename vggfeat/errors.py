@@ -1,0 +1,134 @@
+"""The exceptions of vggfeat.
+
+Each is also the builtin that it resembles, so that ``except ValueError`` works
+without knowing this module, and each has the exit status of its kind, so that a
+shell script can tell them apart::
+
+    VggfeatError                      exit status 1
+    ├── ParameterError   (ValueError)         2   a setting out of its range, an unknown name
+    ├── DataError        (ValueError)         3   a data set, list or label file that cannot be used
+    │   ├── DataNotFound (FileNotFoundError)
+    │   └── PictureError                          one picture that cannot be read
+    │       └── PictureTooSmall
+    ├── WeightsError     (ValueError)         4   a weights file that cannot be used
+    │   └── WeightsNotFound (FileNotFoundError)
+    ├── StoreError       (ValueError)         5   a feature store or model that cannot be used
+    │   ├── FingerprintMismatch                   it was made with other settings
+    │   └── StoreDamaged                          its bytes are not those that were written
+    ├── DeviceError      (RuntimeError)       6   a device or precision that this machine lacks
+    ├── DownloadError    (OSError)            7   a download that failed or was refused
+    └── MissingExtra     (ImportError)        8   an optional dependency that is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class VggfeatError(Exception):
+    """Base of all errors that vggfeat raises on purpose."""
+
+    exit_status = 1
+
+
+class ParameterError(VggfeatError, ValueError):
+    """A setting is out of its range, or names something that does not exist."""
+
+    exit_status = 2
+
+    @classmethod
+    def of(cls, parameter: str, owner: str, expected: str, got: object) -> ParameterError:
+        """Say in one sentence which parameter is wrong and what would be right.
+
+        Examples
+        --------
+        >>> print(ParameterError.of("C", "LinearSVM", "a float in (0, inf)", -1))
+        The 'C' parameter of LinearSVM must be a float in (0, inf). Got -1 instead.
+        """
+        return cls(
+            f"The {parameter!r} parameter of {owner} must be {expected}. Got {got!r} instead."
+        )
+
+    @classmethod
+    def not_one_of(
+        cls, parameter: str, owner: str, choices: Iterable[object], got: object
+    ) -> ParameterError:
+        """Say which choices there are.
+
+        Examples
+        --------
+        >>> print(ParameterError.not_one_of("pool", "Extraction", ["average", "max"], "mean"))
+        The 'pool' parameter of Extraction must be one of 'average', 'max'. Got 'mean' instead.
+        """
+        return cls.of(parameter, owner, "one of " + ", ".join(map(repr, choices)), got)
+
+
+class DataError(VggfeatError, ValueError):
+    """A data set, a list of pictures or a file of labels cannot be used."""
+
+    exit_status = 3
+
+
+class DataNotFound(DataError, FileNotFoundError):
+    """A data set or a picture folder is not where it was looked for."""
+
+
+class PictureError(DataError):
+    """One picture cannot be read; its message is the reason kept in ``failed.csv``."""
+
+
+class PictureTooSmall(PictureError):
+    """A picture is too small for the layer asked for."""
+
+
+class WeightsError(VggfeatError, ValueError):
+    """A weights file is damaged, of an unknown format, or of another network."""
+
+    exit_status = 4
+
+
+class WeightsNotFound(WeightsError, FileNotFoundError):
+    """Weights are not on this machine and may not, or cannot, be downloaded."""
+
+
+class StoreError(VggfeatError, ValueError):
+    """A feature store or a saved model cannot be used."""
+
+    exit_status = 5
+
+
+class FingerprintMismatch(StoreError):
+    """A store holds features that were made with other settings."""
+
+
+class StoreDamaged(StoreError):
+    """A file of a store does not hold the bytes that were written."""
+
+
+class DeviceError(VggfeatError, RuntimeError):
+    """The machine lacks the device or the precision asked for."""
+
+    exit_status = 6
+
+
+class DownloadError(VggfeatError, OSError):
+    """A download failed, was refused, or did not have the promised checksum."""
+
+    exit_status = 7
+
+
+class MissingExtra(VggfeatError, ImportError):
+    """An optional dependency is not installed; the message has the command that installs it."""
+
+    exit_status = 8
+
+    @classmethod
+    def of(cls, feature: str, package: str, extra: str) -> MissingExtra:
+        """Name the feature, the package and the command that installs it.
+
+        Examples
+        --------
+        >>> print(MissingExtra.of("Parquet export", "pyarrow", "parquet"))
+        Parquet export needs pyarrow. Install it with: pip install 'vggfeat[parquet]'
+        """
+        return cls(f"{feature} needs {package}. Install it with: pip install 'vggfeat[{extra}]'")

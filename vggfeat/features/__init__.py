@@ -1,0 +1,1 @@
+"""Dense extraction: from pictures to descriptors in a store."""

@@ -1,0 +1,112 @@
+"""Descriptors of several scales, layers and nets become one row for each picture (Appendix B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.errors import ParameterError
+from vggfeat.features.extraction import Part
+
+Matrix = npt.NDArray[Any]
+HOWS = ("average", "max", "stack")
+NORMALIZATIONS = ("descriptor", "locations", "none")
+
+
+def aggregate(
+    parts: Mapping[Part, Matrix],
+    how: str = "average",
+    *,
+    normalize: str = "descriptor",
+    power: float | None = None,
+) -> Matrix:
+    """Combine descriptors across scales, then stack layers, poolings and nets.
+
+    Parameters
+    ----------
+    parts : mapping of Part to ndarray (N, D)
+        Raw descriptors, as :meth:`FeatureStore.read` returns them.
+    how : {"average", "max", "stack"}
+        How scales are combined: the paper averages on VOC and stacks on Caltech.
+    normalize : {"descriptor", "locations", "none"}
+        L2-normalise every descriptor, and the row that they become; ``"locations"`` does the
+        same to descriptors whose locations were normalised before pooling; ``"none"`` leaves
+        raw values.
+    power : float, optional
+        Signed power x ↦ sign(x)·|x|^power before every normalisation; 0.5 is the signed square
+        root. Beyond the paper.
+
+    Returns
+    -------
+    ndarray (N, D) of float32
+
+    Raises
+    ------
+    ParameterError
+        For an unknown name, a power outside (0, 1], or no parts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> small, large = Part("D", "fc7", "average", 256), Part("D", "fc7", "average", 384)
+    >>> parts = {small: np.array([[3.0, 4.0]]), large: np.array([[0.0, 2.0]])}
+    >>> aggregate(parts, "stack", normalize="none")
+    array([[3., 4., 0., 2.]], dtype=float32)
+    >>> aggregate(parts, "average").round(4)
+    array([[0.3162, 0.9487]], dtype=float32)
+    """
+    check_aggregation(how, normalize, power)
+    if not parts:
+        raise ParameterError.of("parts", "aggregate", "at least one array", dict(parts))
+    across_scales: dict[tuple[str, str, str], list[Matrix]] = {}
+    for part, values in parts.items():
+        prepared = _prepare(np.asarray(values, np.float32), normalize, power)
+        across_scales.setdefault(part[:3], []).append(prepared)
+    row = np.concatenate([_combine(scales, how) for scales in across_scales.values()], axis=1)
+    return row if normalize == "none" else l2(row)
+
+
+def check_aggregation(how: str, normalize: str, power: float | None) -> None:
+    """Refuse settings that :func:`aggregate` does not know, before anything is computed.
+
+    Raises
+    ------
+    ParameterError
+        Naming the setting and the choices.
+    """
+    if how not in HOWS:
+        raise ParameterError.not_one_of("aggregate", "aggregate", HOWS, how)
+    if normalize not in NORMALIZATIONS:
+        raise ParameterError.not_one_of("normalize", "aggregate", NORMALIZATIONS, normalize)
+    if power is not None and not 0 < power <= 1:
+        raise ParameterError.of("power", "aggregate", "a float in (0, 1] or None", power)
+
+
+def l2(rows: Matrix) -> Matrix:
+    """Divide rows by their Euclidean norm; rows of zeros stay zero.
+
+    Examples
+    --------
+    >>> l2(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def _prepare(values: Matrix, normalize: str, power: float | None) -> Matrix:
+    if power is not None:
+        values = np.sign(values) * np.abs(values) ** power
+    return values if normalize == "none" else l2(values)
+
+
+def _combine(scales: list[Matrix], how: str) -> Matrix:
+    if how == "stack":
+        return np.concatenate(scales, axis=1)
+    stacked = np.stack(scales)
+    combined: Matrix = stacked.max(axis=0) if how == "max" else stacked.mean(axis=0)
+    return combined

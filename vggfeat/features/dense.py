@@ -1,0 +1,356 @@
+"""The heart: a batch of pictures goes densely through a network and becomes descriptors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vggfeat.data.images import DECODER, RESAMPLING
+from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
+from vggfeat.features.extraction import Extraction, Part
+from vggfeat.nets.table1 import Layer, resolve_layer
+from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import Weights, load
+
+# All strides of Table 1 divide it, so that pieces cut at its multiples pool as the whole does.
+STRIDE = 32
+
+
+class DenseExtractor:
+    """A truncated network with its weights on a device, ready to describe pictures.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    layers : str or sequence of str
+        Layers whose maps are pooled; ``"fc7"`` is the paper's (Appendix B).
+    weights : str or Weights
+        A source (``"auto"``, ``"authors"``, ``"torchvision"``, ``"embedded"``), a file, or
+        loaded weights.
+    flip : bool
+        Whether descriptors are averaged with those of the mirror image.
+    pool : {"average", "max", "both"}
+        How a map becomes a descriptor.
+    locations : {"raw", "l2"}
+        Whether every location's descriptor is L2-normalised before pooling.
+    exif : bool
+        Whether a recorded orientation is applied on decoding.
+    device, precision : str
+        See :func:`~vggfeat.features.device.resolve_device` and
+        :func:`~vggfeat.features.device.resolve_precision`.
+
+    Examples
+    --------
+    >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
+    >>> pixels = torch.zeros(2, 3, 32, 48, dtype=torch.uint8)
+    >>> {key: d.shape for key, d in extractor.describe(pixels).items()}
+    {('pool1', 'average'): torch.Size([2, 64])}
+    """
+
+    def __init__(
+        self,
+        net: str = "D",
+        layers: str | Sequence[str] = "fc7",
+        *,
+        weights: str | Weights = "auto",
+        flip: bool = True,
+        pool: str = "average",
+        locations: str = "raw",
+        exif: bool = True,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        asked = [layers] if isinstance(layers, str) else list(layers)
+        names = tuple(dict.fromkeys(resolve_layer(net, name) for name in asked))
+        self.device = resolve_device(device)
+        self.weights = load(weights, net, names)
+        self.extraction = Extraction(
+            net=net,
+            weights_sha256=self.weights.sha256,
+            layers=names,
+            flip=flip,
+            pool=pool,
+            locations=locations,
+            exif=exif,
+            precision=resolve_precision(precision, self.device),
+            resampling=RESAMPLING,
+            decoder=DECODER,
+        )
+        self.dtype = DTYPES[self.extraction.precision]
+        self.net = self._build()
+        self.pixel_budget = self._default_budget()
+
+    def describe(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        """Describe pictures of one shape: pool over locations, average with the mirror image.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W) of uint8
+            RGB.
+
+        Returns
+        -------
+        dict
+            For each (layer, pooling) raw descriptors (B, D), float32, on the CPU.
+
+        Raises
+        ------
+        PictureTooSmall
+            If a layer would have no location; see :meth:`check_scales`.
+        DeviceError
+            If a descriptor overflows the precision.
+        """
+        try:
+            described = self._describe(pixels)
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise DeviceError(
+                    f"A picture of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the "
+                    f"memory of {describe_device(self.device)}. Use a smaller Q, or --device cpu."
+                ) from None
+            return self._describe_halves(pixels)
+        if not all(d.isfinite().all() for d in described.values()):
+            raise DeviceError(
+                f"Descriptors overflow in {self.extraction.precision}. "
+                "Use --precision bf16 or fp32."
+            )
+        return described
+
+    def maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the dense maps of pictures of one shape, without their mirror images.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W) of uint8
+            RGB.
+
+        Returns
+        -------
+        dict
+            For each layer (B, D, h, w), float32, on the CPU.
+        """
+        axis = longer_axis(pixels)
+        pieces = list(self._pieces(pixels))
+        layers = self.extraction.layers
+        return {name: torch.cat([piece[name] for piece in pieces], axis).cpu() for name in layers}
+
+    def check_scales(self, scales: Sequence[int]) -> None:
+        """Refuse scales at which a layer has no location.
+
+        Raises
+        ------
+        ParameterError
+            With the smallest Q that would do.
+        """
+        smallest = self.net.smallest_side
+        for Q in scales:
+            if isinstance(Q, bool) or not isinstance(Q, int) or not smallest <= Q:
+                layer = self.extraction.layers[-1]
+                expected = f"an int of at least {smallest} for {layer} of net {self.net.net}"
+                raise ParameterError.of("Q", "DenseExtractor", expected, Q)
+        if not scales or len(set(scales)) < len(scales):
+            raise ParameterError.of("Q", "DenseExtractor", "one or more different scales", scales)
+
+    def part(self, key: tuple[str, str], Q: int) -> Part:
+        """Name the array of a store to which descriptors of this key and scale belong."""
+        return Part(self.extraction.net, *key, Q)
+
+    def _build(self) -> VGG:
+        pixels = self.weights.pixels
+        state = dict(self.weights.state)
+        first = state["conv1_1.weight"]
+        if pixels.channels == "BGR":
+            # The network takes RGB from here on, so that pixels need no reordering.
+            state["conv1_1.weight"] = first.flip(1)
+        net = VGG(
+            self.extraction.net,
+            layers=self.extraction.layers,
+            dense=True,
+            num_classes=len(state["fc8.bias"]) if "fc8.bias" in state else 1000,
+            pool_rounding=pixels.pool_rounding,
+            init=None,
+        ).load(state)
+        order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(pixels.mean[order], device=self.device).view(shape)
+        self._std = torch.tensor(pixels.std[order], device=self.device).view(shape)
+        self._range = pixels.range
+        net = net.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        net.requires_grad_(False)
+        return net.eval()
+
+    def _default_budget(self) -> int:
+        # On the CPU one picture of 384×512 keeps two cores busy; a GPU wants some twenty.
+        return 150_000 * torch.get_num_threads() if self.device.type == "cpu" else 4_000_000
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self.device, torch.float32) * (self._range / 255)
+        x = (x - self._mean) / self._std
+        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _describe(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        described = self._pooled(pixels)
+        if self.extraction.flip:
+            mirrored = self._pooled(pixels.flip(3))
+            described = {key: (d + mirrored[key]) / 2 for key, d in described.items()}
+        return {key: d.cpu() for key, d in described.items()}
+
+    def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        halves = [self.describe(half) for half in pixels.chunk(2)]
+        return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
+
+    def _pooled(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        pools: dict[tuple[str, str], _Pool] = {}
+        for maps in self._pieces(pixels):
+            for layer, dense_map in maps.items():
+                for how in self.extraction.pools:
+                    pools.setdefault((layer, how), _Pool(how)).add(dense_map)
+        return {key: pool.result() for key, pool in pools.items()}
+
+    @torch.inference_mode()
+    def _pieces(self, pixels: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Run the network, over one piece after another where a picture exceeds the budget."""
+        # Where torch computes fp32 on a GPU in TF32, its results have ten bits, not 24.
+        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        with exact if self.device.type == "cuda" and self.dtype == torch.float32 else nullcontext():
+            x = self._normalise(pixels)
+            for crop, kept in self._crops(x):
+                maps = {name: m.float() for name, m in self.net.maps(crop).items()}
+                if kept is not None:
+                    maps = {name: kept.of(name, m, self.net.layers) for name, m in maps.items()}
+                if self.extraction.locations == "l2":
+                    maps = {name: F.normalize(m, dim=1) for name, m in maps.items()}
+                yield maps
+
+    def _crops(self, x: Tensor) -> Iterator[tuple[Tensor, Kept | None]]:
+        axis = longer_axis(x)
+        length = x.shape[axis]
+        piece = self._piece_length(x)
+        if piece >= length:
+            yield x, None
+            return
+        before, after = margins(self.net.layers)
+        for start in range(0, length, piece):
+            first = max(0, start - before)
+            end = min(length, start + piece + after)
+            # What the last piece would have is too little for a location of its own.
+            last = length - start - piece < self.net.smallest_side
+            end = length if last else end
+            yield (
+                x.narrow(axis, first, end - first),
+                Kept(axis, start - first, None if last else piece),
+            )
+            if last:
+                return
+
+    def _piece_length(self, x: Tensor) -> int:
+        axis = longer_axis(x)
+        across = x.shape[5 - axis]
+        before, after = margins(self.net.layers)
+        room = max(self.pixel_budget, 2_000_000) // (len(x) * across) - before - after
+        return max(room // STRIDE, 8) * STRIDE
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which part of a crop's map belongs to its piece; the rest is margin.
+
+    Parameters
+    ----------
+    axis : int
+        Axis along which the picture was cut.
+    start : int
+        Where the piece begins in the crop, in pixels.
+    length : int or None
+        Length of the piece in pixels; None to the end of the picture.
+    """
+
+    axis: int
+    start: int
+    length: int | None
+
+    def of(self, name: str, dense_map: Tensor, layers: Sequence[Layer]) -> Tensor:
+        """Cut a layer's map to the piece."""
+        stride = stride_of(name, layers)
+        first = self.start // stride
+        count = dense_map.shape[self.axis] - first
+        if self.length is not None:
+            count = self.length // stride
+        return dense_map.narrow(self.axis, first, count)
+
+
+class _Pool:
+    """Average or maximum over all locations, piece by piece."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.value: Tensor | None = None
+        self.locations = 0
+
+    def add(self, dense_map: Tensor) -> None:
+        flat = dense_map.flatten(2)
+        new = flat.sum(2) if self.how == "average" else flat.amax(2)
+        self.locations += flat.shape[2]
+        if self.value is None:
+            self.value = new
+        else:
+            self.value = self.value + new if self.how == "average" else self.value.maximum(new)
+
+    def result(self) -> Tensor:
+        assert self.value is not None
+        return self.value / self.locations if self.how == "average" else self.value
+
+
+def longer_axis(pixels: Tensor) -> int:
+    """Axis (2 or 3) along which pictures (B, 3, H, W) are longer."""
+    return 2 if pixels.shape[2] > pixels.shape[3] else 3
+
+
+def stride_of(name: str, layers: Sequence[Layer]) -> int:
+    """Pixels between two locations of a layer's map.
+
+    Examples
+    --------
+    >>> from vggfeat.nets.table1 import layers_of
+    >>> stride_of("conv3_1", layers_of("D")), stride_of("fc7", layers_of("D"))
+    (4, 32)
+    """
+    stride = 1
+    for layer in layers:
+        stride *= 2 if layer.kind == "pool" else 1
+        if layer.name == name.removesuffix("_pre"):
+            return stride
+    raise ParameterError.not_one_of("layer", "stride_of", [layer.name for layer in layers], name)
+
+
+def margins(layers: Sequence[Layer]) -> tuple[int, int]:
+    """Pixels that a piece needs before and after it so that its map equals the whole picture's.
+
+    Zero padding at a cut reaches as far inwards as the convolutions see; fc6 looks ahead by six
+    locations. Both are rounded up to the stride.
+
+    Examples
+    --------
+    >>> from vggfeat.nets.table1 import layers_of, layers_until
+    >>> margins(layers_until("E", ["pool5"])), margins(layers_of("E"))
+    ((128, 128), (128, 320))
+    """
+    reach = ahead = 0
+    stride = 1
+    for layer in layers:
+        if layer.kind == "conv":
+            reach += (layer.kernel // 2) * stride
+        elif layer.kind == "fc":
+            ahead += (layer.kernel - 1) * stride
+        elif layer.kind == "pool":
+            stride *= 2
+    before = math.ceil(reach / STRIDE) * STRIDE
+    return before, before + math.ceil(ahead / STRIDE) * STRIDE

@@ -1,0 +1,109 @@
+"""Which device and which precision a network runs on: probed, never assumed."""
+
+from __future__ import annotations
+
+import torch
+
+from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.extraction import PRECISIONS
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """Turn a name into a device that this machine has.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"} or "cuda:1" and the like
+        ``"auto"`` takes CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If a device asked for by name is missing: it is never replaced silently.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not index.isdigit()):
+        raise ParameterError.not_one_of("device", "vggfeat", DEVICES, device)
+    has = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if kind == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if has[name]))
+    missing_index = kind == "cuda" and index and int(index) >= torch.cuda.device_count()
+    if not has[kind] or missing_index:
+        there = ", ".join(name for name in has if has[name])
+        raise DeviceError(
+            f"This machine has no device {device!r}; torch {torch.__version__} sees: {there}. "
+            "Use --device auto, or install a torch that was built for it."
+        )
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn a name into a precision that the device's hardware computes in.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        ``"auto"`` takes bf16 where the hardware has it, else fp32.
+    device : torch.device
+        Where the network runs.
+
+    Raises
+    ------
+    DeviceError
+        If the hardware would only emulate it.
+
+    Examples
+    --------
+    >>> resolve_precision("fp32", resolve_device("cpu"))
+    'fp32'
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise ParameterError.not_one_of("precision", "vggfeat", ("auto", *PRECISIONS), precision)
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    if precision == "bf16" and not has_bf16(device):
+        raise DeviceError(
+            f"{describe_device(device)} does not compute in bf16; emulated, it would be slower "
+            "than fp32. Use --precision fp32 or auto."
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
+    return precision
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bf16 itself: AMX or AVX512-BF16, Ampere and later."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        # torch's probes of the CPU have no public name yet; one that is absent means "unknown".
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return False
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device as a person knows it.
+
+    Examples
+    --------
+    >>> describe_device(torch.device("cpu")).startswith("CPU")
+    True
+    """
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    return f"CPU ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"

@@ -1,0 +1,121 @@
+"""What determines a descriptor: the settings of an extraction and their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from vggfeat.errors import ParameterError
+
+POOLS = ("average", "max", "both")
+LOCATIONS = ("raw", "l2")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class Part(NamedTuple):
+    """One array of a store: the descriptors of one net, layer and pooling at one scale Q."""
+
+    net: str
+    layer: str
+    pool: str
+    Q: int
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All settings that change a descriptor's numbers, and none that do not.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1, for example ``"D"``.
+    weights_sha256 : str
+        Digest of the parameters used.
+    layers : tuple of str
+        Layers whose dense maps are pooled.
+    flip : bool
+        Whether descriptors are averaged with those of the mirror image (Appendix B).
+    pool : {"average", "max", "both"}
+        How a dense map becomes one descriptor; ``"average"`` is the paper's.
+    locations : {"raw", "l2"}
+        Whether the descriptor of every location is L2-normalised before pooling.
+    exif : bool
+        Whether the orientation that a camera recorded is applied.
+    precision : {"fp32", "bf16", "fp16"}
+        Precision class of the network's arithmetic.
+    resampling, decoder : str
+        The one implementation of each, by name.
+
+    Examples
+    --------
+    >>> one = Extraction("D", "ab12", ("pool5",))
+    >>> one.fingerprint == Extraction("D", "ab12", ("pool5",), flip=False).fingerprint
+    False
+    >>> one.parts([256, 384])
+    [Part(net='D', layer='pool5', pool='average', Q=256),
+     Part(net='D', layer='pool5', pool='average', Q=384)]
+    """
+
+    net: str
+    weights_sha256: str
+    layers: tuple[str, ...]
+    flip: bool = True
+    pool: str = "average"
+    locations: str = "raw"
+    exif: bool = True
+    precision: str = "fp32"
+    resampling: str = "pillow-bilinear-antialias"
+    decoder: str = "pillow"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("pool", POOLS),
+            ("locations", LOCATIONS),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ParameterError.not_one_of(name, "Extraction", choices, getattr(self, name))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all settings; features of different fingerprints are never mixed."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The poolings whose results are kept, each in an array of its own."""
+        return ("average", "max") if self.pool == "both" else (self.pool,)
+
+    def parts(self, scales: Iterable[int]) -> list[Part]:
+        """List the arrays that an extraction at these scales makes, in stacking order."""
+        return [
+            Part(self.net, layer, pool, Q)
+            for layer in self.layers
+            for pool in self.pools
+            for Q in scales
+        ]
+
+    def path(self, part: Part) -> str:
+        """HDF5 path of a part: ``/D/Q384``, or ``/D/pool5/Q384`` where several layers are kept.
+
+        Examples
+        --------
+        >>> several = Extraction("D", "ab12", ("pool4", "pool5"), pool="both")
+        >>> several.path(Part("D", "pool5", "max", 384))
+        '/D/pool5/max/Q384'
+        """
+        layer = [part.layer] if len(self.layers) > 1 else []
+        pool = [part.pool] if self.pool == "both" else []
+        return "/" + "/".join([self.net, *layer, *pool, f"Q{part.Q}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON types."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Extraction:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**settings, "layers": tuple(settings["layers"])})

@@ -1,0 +1,128 @@
+"""Files that are written whole or not at all, and errors that say what to do about them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import h5py
+
+from vggfeat.errors import StoreDamaged, StoreError, VggfeatError
+
+TEMPORARY = ".tmp-"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+OUR_FAULT = (*NOT_ALLOWED, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, and say what to do if that fails."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except VggfeatError:
+        raise
+    except OSError as error:
+        if error.errno in OUR_FAULT:
+            raise StoreError(f"{path} could not be read: {error}") from error
+        raise damaged(path, str(error)) from error
+    except (KeyError, RuntimeError, TypeError, ValueError, IndexError, StopIteration) as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> StoreDamaged:
+    """Say which file is damaged and how to get its features back."""
+    if path.parent.name != "shards":
+        return StoreDamaged(f"{path} cannot be used: {reason}.")
+    folder = path.parent.parent
+    return StoreDamaged(
+        f"The shard {path} is damaged: {reason}. See what else is, with: vggfeat store verify "
+        f"{folder}. Then delete the damaged files and run the same extraction again: only their "
+        "pictures are computed again."
+    )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is seen whole or not at all, and is on disk on return."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what was written there takes its place at the end.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder may not be written; the temporary file is removed.
+    """
+    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(TEMPORARY + unique)
+    try:
+        with refusals(path):
+            yield temporary
+            _sync(temporary, os.O_RDWR)
+            temporary.replace(path)
+            with suppress(OSError):  # some systems cannot sync a folder; the file itself is safe
+                _sync(path.parent, os.O_RDONLY)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path, mode: int) -> None:
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def refusals(path: Path, action: str = "written") -> Iterator[None]:
+    """Turn a refusal of the operating system into a :class:`StoreError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        safe = "What was written before is safe"
+        if error.errno in NO_SPACE:
+            advice = (
+                f"No space is left for {path} ({error.strerror}). {safe}: free some space and "
+                "run the same command again; it goes on from there."
+            )
+        elif error.errno in NOT_ALLOWED:
+            advice = (
+                f"{path} may not be {action} ({error.strerror}). {safe}: allow it, or choose "
+                "another --out."
+            )
+        else:
+            advice = f"{path} could not be {action}: {error}. {safe}: run the same command again."
+        raise StoreError(advice) from error
+
+
+def stale(path: Path) -> bool:
+    """Tell whether a temporary file's writer is dead, or not of this machine and long silent."""
+    host, pid = [*path.name.removeprefix(TEMPORARY).rsplit("-", 2), "", ""][:2]
+    if host == socket.gethostname() and pid.isdigit() and os.name == "posix":
+        return not _alive(int(pid))
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > 24 * 3600
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 is never delivered
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

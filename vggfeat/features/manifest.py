@@ -1,0 +1,154 @@
+"""The manifest of a feature store: which settings made it, and who wrote it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.shards import Header
+
+FORMAT = "vggfeat features"
+VERSION = 1
+
+
+@dataclass
+class Manifest:
+    """What a store holds and how it was made.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float16"}
+        Type of all descriptors.
+    nets : dict
+        For each net the ``settings`` of its extraction, their ``fingerprint`` and the
+        ``provenance`` given by the run that last wrote features.
+    asked : int
+        Number of pictures that the last run was asked for.
+
+    Examples
+    --------
+    >>> manifest = Manifest("float32")
+    >>> manifest.admit(Extraction("D", "ab12", ("fc7",)), {"device": "cpu"}, "features")
+    >>> manifest.admit(Extraction("D", "ab12", ("fc7",), flip=False), {}, "features")
+    Traceback (most recent call last):
+    ...
+    vggfeat.errors.FingerprintMismatch: features holds features of net D ... settings:
+      flip: stored True → asked False
+    Use another --out for the new settings, or ask for the stored ones.
+    """
+
+    dtype: str
+    nets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: int = 0
+
+    def extraction(self, net: str) -> Extraction:
+        """Return the extraction that made the features of a net."""
+        return Extraction.from_dict(self.nets[net]["settings"])
+
+    def admit(self, extraction: Extraction, provenance: dict[str, Any], where: object) -> None:
+        """Add an extraction, or refuse it if its net is held with other settings."""
+        held = self.nets.get(extraction.net)
+        if held is None:
+            self.nets[extraction.net] = {
+                "settings": extraction.to_dict(),
+                "fingerprint": extraction.fingerprint,
+                "provenance": provenance,
+            }
+        elif held["fingerprint"] != extraction.fingerprint:
+            raise FingerprintMismatch(
+                f"{where} holds features of net {extraction.net} that were made with other "
+                f"settings:\n{_differences(held['settings'], extraction.to_dict())}\n"
+                "Use another --out for the new settings, or ask for the stored ones."
+            )
+
+    def admit_headers(self, headers: Iterable[Header], where: object) -> None:
+        """Add the nets of shards, written by others perhaps, and refuse what does not fit."""
+        for header in headers:
+            for net, settings in header.settings.items():
+                shard = f"{where} (shard {header.key})"
+                self.admit(extraction_of(settings, shard), header.provenance[net], shard)
+            if header.dtype != self.dtype:
+                raise StoreError(
+                    f"The shard {header.key} of {where} holds {header.dtype}, the manifest says "
+                    f"{self.dtype}. Move the shard to a store of its own."
+                )
+
+    def to_json(self) -> str:
+        """Return the text of ``manifest.json``."""
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(content, indent=2, default=str, ensure_ascii=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: object) -> Manifest:
+        """Inverse of :meth:`to_json`.
+
+        Raises
+        ------
+        StoreDamaged
+            If the text cannot be read.
+        StoreError
+            If it is no store's manifest, or that of a newer vggfeat.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise _damaged(where, error) from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise StoreError(f"{where} belongs to something else. Choose another --out.")
+        if content.pop("version", None) != VERSION:
+            raise StoreError(f"{where} was written by a newer vggfeat. Upgrade to read it.")
+        try:
+            manifest = cls(**content)
+            for record in manifest.nets.values():
+                extraction_of(record["settings"], where)
+                _ = record["fingerprint"], record["provenance"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _damaged(where, error) from error
+        return manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Read the manifest of a store, if it has one."""
+        path = folder / "manifest.json"
+        with refusals(path, "read"):
+            if path.exists():
+                return cls.from_json(path.read_bytes().decode("utf-8", "replace"), path)
+        return None
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest of a store, unless it is there already."""
+        path, content = folder / "manifest.json", self.to_json().encode()
+        if not path.exists() or path.read_bytes() != content:
+            write_whole(path, content)
+
+
+def _damaged(where: object, error: Exception) -> StoreDamaged:
+    return StoreDamaged(
+        f"{where} is damaged: {error}. Delete it and run the same extraction again: it is rebuilt "
+        "from the shards, and nothing is computed twice."
+    )
+
+
+def extraction_of(settings: dict[str, Any], where: object) -> Extraction:
+    """Return the extraction with these settings, as stored in ``where``."""
+    try:
+        return Extraction.from_dict(settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{where} has settings that this vggfeat does not know ({error}). Upgrade to read it; "
+            "if it was not made by a newer version, it is damaged."
+        ) from error
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
+    return "\n".join(
+        f"  {name}: stored {stored.get(name)} → asked {asked.get(name)}"
+        for name in {**stored, **asked}
+        if stored.get(name) != asked.get(name)
+    )

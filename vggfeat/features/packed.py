@@ -1,0 +1,84 @@
+"""A whole feature store in one HDF5 file that needs no other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vggfeat.errors import StoreError
+from vggfeat.features.files import opened
+from vggfeat.features.manifest import Manifest
+from vggfeat.features.shards import Block, Header, Matrix, Rows, datasets_of, take
+
+
+class PackedFile:
+    """A packed store, read as if it were one shard; it cannot be written.
+
+    Parameters
+    ----------
+    path : Path
+        What :func:`vggfeat.features.export.pack` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with opened(path) as file:
+            if "manifest" not in file.attrs or any(map(_virtual, datasets_of(file).values())):
+                raise StoreError(
+                    f"{path} is not a packed store. Give the folder of a store, or a file that "
+                    "`vggfeat store pack` wrote."
+                )
+            self.manifest = Manifest.from_json(file.attrs["manifest"], path)
+
+    def headers(self, seen: Collection[str] = ()) -> list[Header]:
+        """Describe the file, unless it was seen already."""
+        if self.path.name in seen:
+            return []
+        with opened(self.path) as file:
+            arrays, nets = datasets_of(file), self.manifest.nets
+            return [
+                Header(
+                    self.path.name,
+                    file["names"][:].tolist(),
+                    file["stat"][:],
+                    {net: record["settings"] for net, record in nets.items()},
+                    {net: record["provenance"] for net, record in nets.items()},
+                    {path: array.shape[1] for path, array in arrays.items()},
+                    self.manifest.dtype,
+                    {path: array.attrs["absent"] for path, array in arrays.items()},
+                )
+            ]
+
+    def add(self, block: Block) -> str:
+        """Refuse to write."""
+        raise StoreError(f"{self.path} is a packed store, which can only be read.")
+
+    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
+        """Read rows of some arrays; HDF5 itself checks every block, whatever ``verify``."""
+        with opened(self.path) as file:
+            return {path: take(file[path], rows) for path, rows in wanted.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+
+def create_packed(
+    file: h5py.File, path: str, shape: tuple[int, int], dtype: str, absent: Rows
+) -> h5py.Dataset:
+    """Make an empty array of a packed file, with a checksum for each block of about 1 MB."""
+    storage = {}
+    if shape[0]:
+        rows = min(shape[0], max(1, 2**18 // shape[1]))
+        storage = {"chunks": (rows, shape[1]), "fletcher32": True}
+    dataset = file.create_dataset(path, shape, dtype, fillvalue=np.nan, **storage)
+    dataset.attrs["absent"] = absent
+    return dataset
+
+
+def _virtual(dataset: h5py.Dataset) -> bool:
+    return bool(dataset.is_virtual)

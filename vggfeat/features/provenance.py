@@ -1,0 +1,59 @@
+"""What stood behind a run: versions, machine and weights, kept with its result."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.device import describe_device
+
+PACKAGES = ("vggfeat", "torch", "torchvision", "numpy", "pillow", "h5py", "scikit-learn")
+
+
+def provenance(extractor: DenseExtractor) -> dict[str, Any]:
+    """Describe where an extractor's descriptors come from.
+
+    Returns
+    -------
+    dict
+        Plain JSON types; none of it is part of the fingerprint but the weights' digest and the
+        precision.
+
+    Examples
+    --------
+    >>> extractor = DenseExtractor("D", "conv1_1", weights="embedded")
+    >>> provenance(extractor)["weights"]["source"]
+    'embedded'
+    """
+    weights = extractor.weights
+    return {
+        "weights": {
+            "source": weights.source,
+            "licence": weights.licence,
+            "sha256": weights.sha256,
+        },
+        "device": describe_device(extractor.device),
+        "precision": extractor.extraction.precision,
+        "versions": versions(),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make a result.
+
+    Examples
+    --------
+    >>> "torch" in versions()
+    True
+    """
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from sources that are not installed
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,281 @@
+"""Reading a feature store: descriptors in the order asked for, whole or in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.errors import StoreError
+from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.index import Index, Stat, newest
+from vggfeat.features.manifest import Manifest
+from vggfeat.features.packed import PackedFile
+from vggfeat.features.shards import FolderShards, Header, Rows, Shards, decode, encode
+from vggfeat.features.view import VIEW, read_failed, read_view
+
+
+class Reader:
+    """The reading half of :class:`vggfeat.features.store.FeatureStore`.
+
+    Attributes
+    ----------
+    extraction : Extraction
+        Settings that made the descriptors of the store's net.
+    names : list of str
+        The N pictures.
+    failed : dict
+        Reason by name of the pictures that could not be used.
+    manifest : Manifest
+        Settings of all nets that the store holds.
+    index : Index
+        Where each picture lies.
+    files : Shards
+        What holds the descriptors.
+    """
+
+    _writable = False
+
+    def _start(
+        self,
+        files: Shards,
+        manifest: Manifest,
+        headers: Sequence[Header],
+        extraction: Extraction,
+        keys: list[bytes],
+        stats: Sequence[Stat],
+    ) -> None:
+        self.extraction = extraction
+        self.names = decode(keys)
+        self.failed: dict[str, str] = {}
+        self.manifest = manifest
+        self.index = Index(keys, stats)
+        self.files = files
+        self._keys = keys
+        for header in headers:
+            self.index.add(header)
+
+    @classmethod
+    def open(cls, path: Path | str, net: str | None = None) -> Self:
+        """Open what is there for reading, whatever its settings.
+
+        Parameters
+        ----------
+        path : path
+            Folder of a store, or a packed file.
+        net : str, optional
+            Which net, where the store holds several.
+
+        Returns
+        -------
+        The store
+            Its names are those of ``features.h5``, in that order. If the first run was killed
+            before it wrote that file, they are those of all shards, sorted.
+
+        Raises
+        ------
+        StoreError
+            If there is no store, or it does not hold the net.
+        """
+        found = _find(Path(path))
+        return cls._reading(found, _one_net(found.manifest, net, path))
+
+    @classmethod
+    def open_all(cls, path: Path | str) -> dict[str, Self]:
+        """Open every net of a store for reading, as :meth:`open` does one."""
+        found = _find(Path(path))
+        return {net: cls._reading(found, net) for net in found.manifest.nets}
+
+    @classmethod
+    def _reading(cls, found: _Found, net: str) -> Self:
+        store = cls.__new__(cls)
+        extraction = found.manifest.extraction(net)
+        store._start(
+            found.files, found.manifest, found.headers, extraction, found.keys, found.stats
+        )
+        store.failed = found.failed
+        return store
+
+    def read(
+        self,
+        scales: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        *,
+        verify: bool = False,
+    ) -> dict[Part, NDArray[np.float32]]:
+        """Read descriptors.
+
+        Parameters
+        ----------
+        scales : sequence of int, optional
+            Test scales Q; all that the store has, by default.
+        names : sequence of str, optional
+            Pictures, in any order and repeated at will; ``view_names(scales)`` by default.
+        verify : bool
+            Whether the sha256 of each shard is checked first.
+
+        Returns
+        -------
+        dict of Part to ndarray (n, D) of float32
+            In stacking order; rows in the order of ``names``.
+
+        Raises
+        ------
+        StoreError
+            If a picture is not there; says why, if known.
+        StoreDamaged
+            If a shard cannot be read, or is not what was written.
+        """
+        scales = self._present(scales)
+        paths = {part: self.extraction.path(part) for part in self.extraction.parts(scales)}
+        rows = self._rows(scales, names)
+        arrays = self.gather(list(paths.values()), rows, verify=verify)
+        return {part: arrays[path] for part, path in paths.items()}
+
+    def blocks(
+        self, scales: Sequence[int] | None = None, rows_per_block: int = 1024
+    ) -> Iterator[tuple[list[str], dict[Part, NDArray[np.float32]]]]:
+        """Read all pictures of ``view_names(scales)`` in blocks, in bounded memory.
+
+        Yields
+        ------
+        names, descriptors
+            As :meth:`read` takes and gives them.
+        """
+        names = self.view_names(scales)
+        for start in range(0, len(names), rows_per_block):
+            some = names[start : start + rows_per_block]
+            yield some, self.read(scales, some)
+
+    def gather(
+        self, paths: Sequence[str], rows: Rows, *, verify: bool = False
+    ) -> dict[str, NDArray[np.float32]]:
+        """Read rows of ``names`` by HDF5 path, of any net; NaN where the store has nothing."""
+        result = {
+            path: np.full((len(rows), self.index.dimensions[path]), np.nan, np.float32)
+            for path in paths
+        }
+        for shard, plan in self.index.plan(paths, rows).items():
+            wanted = {path: source for path, (source, _) in plan.items()}
+            for path, values in self.files.read(self.index.keys[shard], wanted, verify).items():
+                result[path][plan[path][1]] = values
+        return result
+
+    def view_names(self, scales: Sequence[int] | None = None) -> list[str]:
+        """Return the names, in order, of the pictures that have all these scales."""
+        complete = self._complete(self._present(scales))
+        return [self.names[row] for row in np.flatnonzero(complete)]
+
+    @property
+    def scales(self) -> list[int]:
+        """All Q of which the store has something for this net, ascending."""
+        return sorted({part.Q for part in self.dimensions})
+
+    @property
+    def dimensions(self) -> dict[Part, int]:
+        """D of every part of this net that the store has."""
+        prefix = f"/{self.extraction.net}/"
+        present = {
+            int(path.rpartition("/Q")[2]) for path in self.index.where if path.startswith(prefix)
+        }
+        return {
+            part: self.index.dimensions[self.extraction.path(part)]
+            for part in self.extraction.parts(sorted(present))
+            if self.extraction.path(part) in self.index.dimensions
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, or in memory."""
+        return self.files.nbytes
+
+    def _complete(self, scales: Sequence[int]) -> NDArray[np.bool_]:
+        """Tell which pictures have all these scales; of no scales there is nothing to have."""
+        if not len(scales):
+            return np.zeros(len(self.names), bool)
+        return self.index.has(map(self.extraction.path, self.extraction.parts(scales)))
+
+    def _present(self, scales: Sequence[int] | None) -> Sequence[int]:
+        """Check scales against those that the store has."""
+        if scales is None:
+            return self.scales
+        if absent := sorted(set(scales) - set(self.scales)):
+            raise StoreError(
+                f"The store has nothing of net {self.extraction.net} at Q = {absent[0]}, only at "
+                f"Q in {self.scales}. Extract it first: vggfeat extract --net "
+                f"{self.extraction.net} --Q {absent[0]}"
+            )
+        return scales
+
+    def _rows(self, scales: Sequence[int], names: Sequence[str] | None) -> Rows:
+        """Find pictures that have all scales."""
+        complete = self._complete(scales)
+        if names is None:
+            if len(complete) and not complete.any():
+                raise StoreError(
+                    f"No picture of the store has all of Q in {list(scales)}. Finish the "
+                    "extraction, or ask for fewer scales."
+                )
+            return np.flatnonzero(complete)
+        held = {key: row for row, key in enumerate(self._keys) if complete[row]}
+        keys = encode(names)
+        if absent := [name for name, key in zip(names, keys, strict=True) if key not in held]:
+            reason = self.failed.get(absent[0], "it was not asked for, or not yet computed")
+            raise StoreError(
+                f"{absent[0]!r} is not in the store at Q in {list(scales)}: {reason}. "
+                f"({len(absent)} of {len(keys)} pictures are absent.)"
+            )
+        return np.array([held[key] for key in keys], np.intp)
+
+
+class _Found(NamedTuple):
+    """What :meth:`Reader.open` found."""
+
+    files: FolderShards | PackedFile
+    manifest: Manifest
+    headers: list[Header]
+    keys: list[bytes]
+    stats: list[Stat]
+    failed: dict[str, str]
+
+
+def _find(path: Path) -> _Found:
+    if path.is_file() and not (path.name == VIEW and (path.parent / "shards").is_dir()):
+        packed = PackedFile(path)
+        headers = packed.headers()
+        held = newest(headers)
+        return _Found(packed, packed.manifest, headers, list(held), list(held.values()), {})
+    folder = path.parent if path.is_file() else path
+    files = FolderShards(folder)
+    headers, manifest = look(files)
+    if manifest is None:
+        raise StoreError(
+            f"{folder} is no feature store: it has no manifest.json. Give the folder that "
+            "`vggfeat extract` wrote, or a packed file."
+        )
+    held = newest(headers)
+    keys, stats = read_view(folder) or (sorted(held), [held[key] for key in sorted(held)])
+    return _Found(files, manifest, headers, keys, stats, read_failed(folder))
+
+
+def look(files: FolderShards) -> tuple[list[Header], Manifest | None]:
+    """Return the shards and the manifest, which is rebuilt from them if it is lost."""
+    manifest, headers = Manifest.read(files.folder), files.headers()
+    if manifest is None and headers:
+        manifest = Manifest(headers[0].dtype)
+    if manifest is not None:
+        manifest.admit_headers(headers, files.folder)
+    return headers, manifest
+
+
+def _one_net(manifest: Manifest, net: str | None, path: Path | str) -> str:
+    nets = list(manifest.nets)
+    if net is None and len(nets) == 1:
+        return nets[0]
+    if net not in nets:
+        asked = "say which" if net is None else f"not {net}"
+        raise StoreError(f"{path} holds the nets {', '.join(nets) or 'none'}: {asked}.")
+    return net

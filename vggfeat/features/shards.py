@@ -1,0 +1,294 @@
+"""The files of a feature store: immutable shards, each named by the digest of its bytes.
+
+A shard is made in memory, hashed, written under a temporary name, synced and renamed, so that a
+file with a shard's name is whole whenever it is seen, whatever killed its writer, and so that its
+name says what its bytes must be. Shards are never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.errors import ParameterError
+from vggfeat.features.files import TEMPORARY, damaged, opened, refusals, stale, write_whole
+
+Matrix = NDArray[Any]
+Rows = NDArray[np.intp]
+
+LIBVER = ("v108", "v110")  # checksummed metadata, and readable by HDF5 1.10 and later
+GAP = 16  # rows that are read and thrown away rather than start another read
+
+
+def encode(names: Sequence[str]) -> list[bytes]:
+    r"""Turn names into UTF-8; bytes of a file name that are no UTF-8 come back as they were.
+
+    Raises
+    ------
+    ParameterError
+        If a name cannot be kept.
+
+    Examples
+    --------
+    >>> encode(["é", "caf\udce9"])
+    [b'\xc3\xa9', b'caf\xe9']
+    """
+    encoded = []
+    for name in names:
+        try:
+            encoded.append(name.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise _bad_name(name) from error
+        if "\0" in name:
+            raise _bad_name(name)
+    return encoded
+
+
+def decode(names: Sequence[bytes]) -> list[str]:
+    """Inverse of :func:`encode`."""
+    return [name.decode("utf-8", "surrogateescape") for name in names]
+
+
+def _bad_name(name: str) -> ParameterError:
+    return ParameterError.of("names", "FeatureStore", "names that a file can have", name)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of itself without its descriptors.
+
+    Parameters
+    ----------
+    key : str
+        Name of the file.
+    names : list of bytes
+        Pictures, one for each of the ``n`` rows.
+    stats : ndarray (n, 2) of int64
+        Size in bytes and time of modification in nanoseconds of each picture's file.
+    settings : dict
+        Settings of the extraction, by net.
+    provenance : dict
+        What the writer said of itself, by net.
+    datasets : dict
+        D of each array, by its HDF5 path.
+    absent : dict
+        Rows without a descriptor, by HDF5 path; only a packed file has any.
+    dtype : str
+        Type of the descriptors.
+    """
+
+    key: str
+    names: list[bytes]
+    stats: NDArray[np.int64]
+    settings: dict[str, dict[str, Any]]
+    provenance: dict[str, dict[str, Any]]
+    datasets: dict[str, int]
+    dtype: str
+    absent: dict[str, Rows] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Descriptors of some pictures, as one shard keeps them."""
+
+    net: str
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    names: list[bytes]
+    stats: NDArray[np.int64]
+    arrays: dict[str, Matrix]
+
+    def header(self, key: str) -> Header:
+        """Describe the block as the shard ``key``."""
+        return Header(
+            key,
+            self.names,
+            self.stats,
+            {self.net: self.settings},
+            {self.net: self.provenance},
+            {path: array.shape[1] for path, array in self.arrays.items()},
+            next(iter(self.arrays.values())).dtype.name,
+        )
+
+    def image(self) -> bytes:
+        """Return the bytes of the HDF5 file.
+
+        The file is made in memory, so that a full disk is met by a plain write, which fails
+        cleanly, and so that the digest is of the bytes that were meant.
+        """
+        with in_memory() as file:
+            write_names(file, self.names, self.stats)
+            for path, array in self.arrays.items():
+                file.create_dataset(path, data=array)
+            file.attrs["version"] = 1
+            file.attrs["net"] = self.net
+            file.attrs["settings"] = json.dumps(self.settings)
+            file.attrs["provenance"] = json.dumps(self.provenance, default=str)
+            file.flush()
+            return bytes(file.id.get_file_image())
+
+
+def in_memory() -> h5py.File:
+    """Open a new HDF5 file that never touches the disk; its name is only for messages."""
+    return h5py.File("in memory", "w", driver="core", backing_store=False, libver=LIBVER)
+
+
+def write_names(
+    file: h5py.File, names: list[bytes], stats: NDArray[np.int64], **storage: Any
+) -> None:
+    """Write ``/names`` and ``/stat``."""
+    width = max(map(len, names), default=1) or 1
+    text = np.array(names, h5py.string_dtype("utf-8", width))
+    file.create_dataset("names", data=text, **storage)
+    file.create_dataset("stat", data=np.asarray(stats, np.int64).reshape(-1, 2), **storage)
+
+
+def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return the arrays of descriptors in a file by their paths, in alphabetical order."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and name not in ("names", "stat"):
+            found["/" + name] = item
+
+    file.visititems(visit)
+    return found
+
+
+def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
+    """Read rows of a dataset in any order, by few and bounded reads.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset (N, D)
+    rows : ndarray (n,)
+
+    Returns
+    -------
+    ndarray (n, D)
+    """
+    result = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    order = np.argsort(rows, kind="stable")
+    for some in np.split(order, np.flatnonzero(np.diff(rows[order]) > GAP) + 1):
+        if len(some):
+            first = rows[some[0]]
+            result[some] = dataset[first : rows[some[-1]] + 1][rows[some] - first]
+    return result
+
+
+class Shards(Protocol):
+    """Where blocks are kept: a folder, memory, or one packed file."""
+
+    def headers(self, seen: Collection[str] = ()) -> list[Header]:
+        """Describe all shards but those seen already."""
+
+    def add(self, block: Block) -> str:
+        """Keep a block, and return the key of its shard."""
+
+    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
+        """Read rows of some arrays of one shard."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+
+
+class MemoryShards:
+    """Blocks that are kept in memory."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, Block] = {}
+
+    def headers(self, seen: Collection[str] = ()) -> list[Header]:
+        """Describe all blocks but those seen already."""
+        return [block.header(key) for key, block in self._blocks.items() if key not in seen]
+
+    def add(self, block: Block) -> str:
+        """Keep a block."""
+        key = str(len(self._blocks))
+        self._blocks[key] = block
+        return key
+
+    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
+        """Read rows of some arrays of one block."""
+        return {path: self._blocks[key].arrays[path][rows] for path, rows in wanted.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all descriptors."""
+        arrays = (array for block in self._blocks.values() for array in block.arrays.values())
+        return sum(array.nbytes for array in arrays)
+
+
+class FolderShards:
+    """Shards in the folder ``shards`` of a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards = folder / "shards"
+
+    def create(self) -> None:
+        """Make the folders."""
+        with refusals(self.folder):
+            self.shards.mkdir(parents=True, exist_ok=True)
+
+    def keys(self) -> list[str]:
+        """Return the names of all shard files in alphabetical order."""
+        return sorted(path.name for path in self.shards.glob("[!.]*.h5"))
+
+    def headers(self, seen: Collection[str] = ()) -> list[Header]:
+        """Describe all shards but those seen already."""
+        return [self.header(key) for key in self.keys() if key not in seen]
+
+    def header(self, key: str) -> Header:
+        """Describe one shard."""
+        with opened(self.shards / key) as file:
+            arrays, net = datasets_of(file), str(file.attrs["net"])
+            return Header(
+                key,
+                file["names"][:].tolist(),
+                file["stat"][:],
+                {net: json.loads(file.attrs["settings"])},
+                {net: json.loads(file.attrs["provenance"])},
+                {path: array.shape[1] for path, array in arrays.items()},
+                next(iter(arrays.values())).dtype.name,
+            )
+
+    def add(self, block: Block) -> str:
+        """Write a shard; it is durable when this returns."""
+        image = block.image()
+        key = hashlib.sha256(image).hexdigest() + ".h5"
+        write_whole(self.shards / key, image)
+        return key
+
+    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
+        """Read rows of some arrays of one shard, after its digest if ``verify``."""
+        if verify and not self.sound(key):
+            raise damaged(self.shards / key, "its bytes are not those that were written")
+        with opened(self.shards / key) as file:
+            return {path: take(file[path], rows) for path, rows in wanted.items()}
+
+    def sound(self, key: str) -> bool:
+        """Tell whether a shard holds the bytes that its name promises."""
+        with refusals(self.shards / key, "read"), (self.shards / key).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() + ".h5" == key
+
+    def leftovers(self) -> list[Path]:
+        """List temporary files whose writers are dead."""
+        found = [*self.folder.glob(TEMPORARY + "*"), *self.shards.glob(TEMPORARY + "*")]
+        return sorted(path for path in found if stale(path))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files on disk."""
+        files = ("manifest.json", "features.h5", "failed.csv")
+        paths = [*(self.folder / name for name in files), *map(self.shards.joinpath, self.keys())]
+        return sum(path.stat().st_size for path in paths if path.exists())

@@ -1,0 +1,279 @@
+"""VGGFeatures: the one path as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from vggfeat.data.images import Picture, decode
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import ParameterError, PictureError
+from vggfeat.features.aggregate import aggregate, check_aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extract import extract
+from vggfeat.features.extraction import Part
+from vggfeat.features.store import FeatureStore
+from vggfeat.nets.table1 import layers_of, resolve_layer
+
+
+class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
+    """Turn pictures into the paper's descriptors (Appendix B).
+
+    Stateless: nothing is learned from the pictures, so that it may be used before or without
+    :meth:`fit`.
+
+    Parameters
+    ----------
+    net : str, default="D"
+        Configuration of Table 1.
+    layer : str or sequence of str, default="fc7"
+        Layer, or layers to be stacked.
+    Q : int or sequence of int, default=(256,)
+        Test scales: smallest side of the rescaled picture, in pixels.
+    aggregate : {"average", "max", "stack"}, default="average"
+        How scales are combined.
+    weights : str or Weights, default="auto"
+        A named source, a file, or loaded weights.
+    flip : bool, default=True
+        Whether descriptors are averaged with those of the mirror image.
+    normalize : {"descriptor", "locations", "none"}, default="descriptor"
+        What is L2-normalised; see :func:`~vggfeat.features.aggregate.aggregate`.
+    pool : {"average", "max", "both"}, default="average"
+        How a dense map becomes a descriptor.
+    power : float or None, default=None
+        Signed power before normalisation.
+    exif : bool, default=True
+        Whether a recorded orientation is applied.
+    cache : path or None, default=None
+        Folder of a store. Descriptors found there are not computed again, so that a search over
+        Q, aggregation and classifiers extracts every picture once for each scale.
+    device, precision : str, default="auto"
+        Where, and in which arithmetic, the network runs.
+    n_jobs : int or None, default=None
+        Threads that decode pictures; one for each core by default.
+    on_bad_image : {"error"}, default="error"
+        A transformer returns a row for every picture, so that a bad one cannot be left out.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import LinearSVC
+    >>> import numpy as np
+    >>> dark, light = np.zeros((40, 60, 3)), np.ones((40, 60, 3))
+    >>> features = VGGFeatures(layer="pool3", Q=32, weights="embedded")
+    >>> model = make_pipeline(features, LinearSVC()).fit([dark, light], ["dark", "light"])
+    >>> model.predict([dark])
+    array(['dark'], dtype='<U5')
+    """
+
+    def __init__(
+        self,
+        net: str = "D",
+        layer: str | Sequence[str] = "fc7",
+        Q: int | Sequence[int] = (256,),
+        aggregate: str = "average",
+        weights: Any = "auto",
+        flip: bool = True,
+        normalize: str = "descriptor",
+        pool: str = "average",
+        power: float | None = None,
+        exif: bool = True,
+        cache: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        n_jobs: int | None = None,
+        on_bad_image: str = "error",
+    ) -> None:
+        self.net = net
+        self.layer = layer
+        self.Q = Q
+        self.aggregate = aggregate
+        self.weights = weights
+        self.flip = flip
+        self.normalize = normalize
+        self.pool = pool
+        self.power = power
+        self.exif = exif
+        self.cache = cache
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.on_bad_image = on_bad_image
+
+    def fit(self, X: Any = None, y: Any = None) -> VGGFeatures:
+        """Check the settings; nothing is learned.
+
+        Raises
+        ------
+        ParameterError
+            For a setting out of its range.
+        """
+        if self.on_bad_image != "error":
+            raise ParameterError.not_one_of(
+                "on_bad_image", "VGGFeatures", ("error",), self.on_bad_image
+            )
+        check_aggregation(self.aggregate, self.normalize, self.power)
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Describe pictures.
+
+        Parameters
+        ----------
+        X : sequence of pictures
+            Paths, PIL images, arrays (H, W) or (H, W, 3), a mixture of them, or one array
+            (N, H, W, 3); uint8, or floats in [0, 1].
+
+        Returns
+        -------
+        ndarray (N, D) of float32
+
+        Raises
+        ------
+        PictureError
+            For a picture that cannot be read.
+        """
+        self.fit()
+        pictures = _pictures(X)
+        if not pictures:
+            return np.empty((0, len(self.get_feature_names_out())), np.float32)
+        rows = [_name(picture, self.exif) for picture in pictures]
+        unique = dict(zip(rows, pictures, strict=True))
+        images = ImageSet(tuple(unique), tuple(unique.values()))
+        return aggregate(
+            self._describe(images, rows), self.aggregate, normalize=self.normalize, power=self.power
+        )
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
+        """Name every column by net, layer, pooling where there are two, scale and channel.
+
+        Examples
+        --------
+        >>> VGGFeatures(layer="pool5", Q=(256, 384)).get_feature_names_out()[-1]
+        'vgg_d_pool5_511'
+        """
+        outputs = {layer.name: layer.outputs for layer in layers_of(self.net)}
+        pools = ("average", "max") if self.pool == "both" else ("",)
+        scales = [f"_q{Q}" for Q in _several(self.Q)] if self.aggregate == "stack" else [""]
+        names = [
+            f"vgg_{self.net.lower()}_{layer}{'_' + pool if pool else ''}{scale}_{channel}"
+            for layer in self._layers()
+            for pool in pools
+            for scale in scales
+            for channel in range(outputs[layer.removesuffix("_pre")])
+        ]
+        return np.array(names, object)
+
+    def _describe(self, images: ImageSet, rows: list[str]) -> dict[Part, npt.NDArray[Any]]:
+        extractor = _extractor(
+            self.net,
+            tuple(self._layers()),
+            self.weights,
+            self.flip,
+            self.pool,
+            "l2" if self.normalize == "locations" else "raw",
+            self.exif,
+            self.device,
+            self.precision,
+        )
+        scales = _several(self.Q)
+        store = FeatureStore(
+            self.cache, extractor.extraction, images.names, stats=images.stats(), cache=True
+        )
+        extract(
+            images, extractor, scales, store, on_bad_image=self.on_bad_image, workers=self.n_jobs
+        )
+        return store.read(scales, names=rows)
+
+    def _layers(self) -> list[str]:
+        named = [self.layer] if isinstance(self.layer, str) else self.layer
+        return list(dict.fromkeys(resolve_layer(self.net, name) for name in named))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags
+
+
+# A search calls transform for every fold and setting: a network of half a gigabyte is built once.
+# Held outside of the transformer, it is neither cloned nor pickled with it.
+@lru_cache(maxsize=2)
+def _extractor(
+    net: str,
+    layers: tuple[str, ...],
+    weights: Any,
+    flip: bool,
+    pool: str,
+    locations: str,
+    exif: bool,
+    device: str,
+    precision: str,
+) -> DenseExtractor:
+    return DenseExtractor(
+        net,
+        layers,
+        weights=weights,
+        flip=flip,
+        pool=pool,
+        locations=locations,
+        exif=exif,
+        device=device,
+        precision=precision,
+    )
+
+
+def _several(Q: int | Sequence[int]) -> tuple[int, ...]:
+    return (Q,) if isinstance(Q, int) else tuple(Q)
+
+
+def _pictures(X: Any) -> list[Picture]:
+    if isinstance(X, str | Path | Image.Image):
+        raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of pictures", X)
+    if (
+        isinstance(X, np.ndarray)
+        and X.dtype != object
+        and X.ndim in (2, 3)
+        and X.dtype.kind in "uf"
+    ):
+        raise PictureError(
+            f"an array of shape {X.shape} may be one picture or many. "
+            "Pass (N, H, W, 3), or a list of arrays."
+        )
+    return [_picture(x) for x in _elements(X)]
+
+
+def _elements(X: Any) -> Iterable[Any]:
+    """Elements of X; a data frame's one column, since iterating over it yields its name."""
+    if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2:
+        if X.shape[1] != 1:
+            raise ParameterError.of("X", "VGGFeatures", "a data frame of one column", X.shape)
+        return list(X.iloc[:, 0])
+    return list(X.ravel()) if isinstance(X, np.ndarray) and X.ndim == 2 else list(X)
+
+
+def _picture(x: Any) -> Picture:
+    return str(x) if isinstance(x, np.str_) else x
+
+
+def _name(picture: Picture, exif: bool) -> str:
+    """Name a picture for the store: its path, or a digest of its pixels."""
+    if isinstance(picture, str | Path):
+        return str(picture)
+    values = np.asarray(decode(picture, exif=exif) if isinstance(picture, Image.Image) else picture)
+    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return f"pixels-{digest.hexdigest()}"

@@ -1,0 +1,1 @@
+"""From descriptors to decisions: linear SVMs, metrics and protocols."""

@@ -1,0 +1,239 @@
+"""A trained classifier in one file that holds no code: safetensors, with JSON in its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_tensors
+from safetensors.numpy import save as write_tensors
+
+from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
+from vggfeat.features.files import refusals, write_whole
+from vggfeat.learn.solvers import Floats
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+_KEY = "vggfeat"
+_ARRAYS = ("coef", "intercept")
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of what makes a result: Python and the packages that compute."""
+    found = {"python": platform.python_version()}
+    for name in ("vggfeat", "torch", "scikit-learn", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a checkout that is not installed
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """All that is needed to score new pictures as the training pictures were.
+
+    Parameters
+    ----------
+    coef : array, shape (C, D)
+        One row of weights per class.
+    intercept : array, shape (C,)
+        Bias of each class.
+    classes : tuple of str
+        Names, in the order of the rows.
+    C : tuple of float
+        The chosen C; one, or one per class.
+    extraction : dict
+        Settings of the descriptors, as from ``Extraction.to_dict``.
+    scales : tuple of int
+        Test scales Q.
+    aggregation : dict
+        How descriptors were combined and normalised.
+    weights_source : str
+        Where the network's weights came from, for example ``"embedded"``.
+    weights_sha256 : str
+        Their digest.
+    multi_label : bool
+        Whether a picture can have several classes.
+    versions : dict
+        Of Python and the packages that trained it.
+    format : int
+        Version of the file format.
+    """
+
+    coef: Floats = field(repr=False)
+    intercept: Floats = field(repr=False)
+    classes: tuple[str, ...]
+    C: tuple[float, ...]
+    extraction: dict[str, Any]
+    scales: tuple[int, ...]
+    aggregation: dict[str, Any]
+    weights_source: str
+    weights_sha256: str
+    multi_label: bool = False
+    versions: dict[str, str] = field(default_factory=current_versions)
+    format: int = FORMAT
+
+    def scores(self, X: NDArray[Any]) -> Floats:
+        """Score descriptors, shape (N, D), for every class: shape (N, C).
+
+        Raises
+        ------
+        DataError
+            If the descriptors have another dimension than those it was trained on.
+        """
+        D = self.coef.shape[1]
+        if X.ndim != 2 or X.shape[1] != D:
+            raise DataError(
+                f"This model scores descriptors of shape (N, {D}). Got {X.shape}. Extract them "
+                "with the settings in the model's 'extraction', 'scales' and 'aggregation'."
+            )
+        scores: Floats = X @ self.coef.T + self.intercept
+        return scores
+
+
+def save(path: Path, model: SavedModel) -> Path:
+    """Write a model whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; ``.safetensors`` is added where it is missing.
+    model : SavedModel
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder may not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), {}, (256,), {}, "", "")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(Path(folder) / "model", model)
+    ...     path.name, load(Path(folder) / "model").classes
+    ('model.safetensors', ('cat', 'dog'))
+    """
+    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+    arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
+    plain = {name: value for name, value in asdict(model).items() if name not in _ARRAYS}
+    text = json.dumps(plain, sort_keys=True)
+    # One key only: safetensors writes several in no fixed order, and equal models should be
+    # equal files.
+    header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
+    content = write_tensors(arrays, metadata={_KEY: header})
+    with refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
+    return path
+
+
+def load(path: Path) -> SavedModel:
+    """Read a model and verify its checksum. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : Path
+        As given to :func:`save`, with or without ``.safetensors``.
+
+    Returns
+    -------
+    SavedModel
+
+    Raises
+    ------
+    DataNotFound
+        If there is no such file.
+    StoreDamaged
+        If its bytes are not those that were written.
+    StoreError
+        If it is another kind of file, or of a newer format.
+    """
+    path = _existing(path)
+    with refusals(path, "read"):
+        content = path.read_bytes()
+    metadata = _metadata(path, content)
+    try:
+        arrays = parse_tensors(content)
+        header = json.loads(metadata)
+        text, digest = header["model"], header["sha256"]
+        intact = digest == _digest(text, arrays)
+        plain = dict(json.loads(text)) if intact else {}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
+    if not intact:
+        raise StoreDamaged(_advice(path, "its checksum does not match"))
+    return _built(path, plain, arrays)
+
+
+def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> SavedModel:
+    if plain.get("format") != FORMAT:
+        raise StoreError(
+            f"{path} has format {plain.get('format')}; this vggfeat reads format {FORMAT}. "
+            "Update it with: pip install --upgrade vggfeat"
+        )
+    try:
+        for name in ("classes", "C", "scales"):
+            plain[name] = tuple(plain[name])
+        model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
+    except (KeyError, TypeError) as error:
+        raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error
+    if model.coef.ndim != 2 or not (len(model.coef) == len(model.intercept) == len(model.classes)):
+        raise StoreDamaged(_advice(path, "its arrays do not fit its classes"))
+    return model
+
+
+def _existing(path: Path) -> Path:
+    for candidate in (path, path.with_name(path.name + SUFFIX)):
+        if candidate.is_file():
+            return candidate
+    raise DataNotFound(
+        f"There is no model {path}. Train one with: vggfeat svm --dataset FOLDER --save {path.name}"
+    )
+
+
+def _metadata(path: Path, content: bytes) -> str:
+    """Read our text out of the header: 8 bytes of length, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    foreign = StoreError(
+        f"{path} is not a model of vggfeat, or is damaged. Give the file that "
+        "`vggfeat svm --save` wrote, or train it again."
+    )
+    if len(content) < 8 + length:
+        raise foreign
+    try:
+        text = json.loads(content[8 : 8 + length])["__metadata__"][_KEY]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise foreign from None
+    if not isinstance(text, str):
+        raise foreign
+    return text
+
+
+def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in _ARRAYS:
+        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _advice(path: Path, reason: str) -> str:
+    return (
+        f"The model {path} is damaged: {reason}. Copy it again from where it came from, or "
+        "train it again with: vggfeat svm --save"
+    )

@@ -1,0 +1,318 @@
+"""The choice of C on held-out training pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.learn.metrics import recall_per_class
+from vggfeat.learn.solvers import (
+    Binary,
+    Fits,
+    Floats,
+    Ints,
+    Loss,
+    choose_solver,
+    gram_matrix,
+    held_out,
+    in_processes,
+    targets_of,
+)
+from vggfeat.learn.splits import stratified_folds
+from vggfeat.learn.svm import LinearSVM
+
+GRID: tuple[float, ...] = tuple(float(C) for C in np.logspace(-3, 3, 13))
+"""C from 0.001 to 1000 in half decades. Descriptors have length 1 whatever the net, layer and
+scale, so margins and losses are of order 1 and one grid around 1 serves them all."""
+
+Score = Callable[[NDArray[np.int8], Floats], Floats]
+"""(targets (m, C), scores (m, C)) → one figure per class, shape (C,), NaN where undefined."""
+
+
+def recall_score(targets: NDArray[np.int8], scores: Floats) -> Floats:
+    """Recall of each class, shape (C,), when the class of highest score is chosen.
+
+    Examples
+    --------
+    >>> recall_score(np.array([[1, -1], [-1, 1]]), np.array([[0.2, -0.1], [0.5, 0.3]]))
+    array([1., 0.])
+    """
+    chosen = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    return recall_per_class(targets.argmax(axis=1), chosen, range(targets.shape[1]))
+
+
+JOINT_SCORES: Mapping[str, Score] = {"recall": recall_score}
+"""Scores of a class that depend on the other classes' decisions, so one C must serve all."""
+
+
+@dataclass(frozen=True)
+class CSearch:
+    """What was tried for C, and what was chosen.
+
+    Parameters
+    ----------
+    grid : tuple of float
+        The values tried, ascending.
+    scores : array, shape (n_C, n_folds, n_classes)
+        Validation score; NaN where a fold has nothing to say about a class.
+    best : tuple of float
+        The chosen C; one, or one per class.
+    at_edge : tuple of bool
+        For each choice, whether it is the grid's first or last value and better than the value
+        beside it, so that a wider grid may do better still.
+    solver : str
+        The solver used.
+    seconds : float
+        Time taken.
+    """
+
+    grid: tuple[float, ...]
+    scores: Floats
+    best: tuple[float, ...]
+    at_edge: tuple[bool, ...]
+    solver: str
+    seconds: float
+
+    @property
+    def per_class(self) -> Floats:
+        """Mean score over the folds, shape (n_C, n_classes)."""
+        return _nanmean(self.scores, axis=1)
+
+    @property
+    def overall(self) -> Floats:
+        """Mean score over folds, then classes, shape (n_C,)."""
+        return _nanmean(self.per_class, axis=1)
+
+    @property
+    def best_score(self) -> float:
+        """Mean validation score of the choice."""
+        best = [self.grid.index(C) for C in self.best]
+        each = self.per_class[best[0]] if len(best) == 1 else self.per_class[best, range(len(best))]
+        return float(np.nanmean(each))
+
+    @property
+    def C(self) -> float | Floats:
+        """The choice, in the form that :class:`LinearSVM` takes."""
+        return self.best[0] if len(self.best) == 1 else np.array(self.best)
+
+    @property
+    def warning(self) -> str | None:
+        """Advice where a choice lies at the grid's edge, else None."""
+        if not any(self.at_edge):
+            return None
+        values = sorted({C for C, edge in zip(self.best, self.at_edge, strict=True) if edge})
+        chosen = " and ".join(f"{C:g}" for C in values)
+        return (
+            f"The best C, {chosen}, lies at the edge of the grid {self.grid[0]:g} … "
+            f"{self.grid[-1]:g}: a wider grid may do better."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return grid, choice and mean validation scores as plain JSON types."""
+        return {
+            "grid": list(self.grid),
+            "scores": [None if np.isnan(score) else float(score) for score in self.overall],
+            "best": list(self.best),
+            "at_edge": list(self.at_edge),
+            "warning": self.warning,
+            "solver": self.solver,
+            "seconds": self.seconds,
+        }
+
+
+def search_C(
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    grid: Sequence[float] = GRID,
+    folds: int | Sequence[tuple[Ints, Ints]] = 5,
+    score: str | Score = "recall",
+    per_class: bool = False,
+    loss: Loss = "hinge",
+    solver: str = "auto",
+    tol: float = 1e-3,
+    random_state: int = 0,
+    n_jobs: int | None = -1,
+    gram: Floats | None = None,
+) -> CSearch:
+    """Score every C on rows that the fit has not seen, and choose the best.
+
+    The Gram matrix is computed once for all classes, values of C and folds. Of values that score
+    the same, the smallest wins: the widest margin.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Descriptors, of training pictures only.
+    y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
+        Labels or targets, as in :meth:`LinearSVM.fit`.
+    grid : sequence of float
+        Values of C.
+    folds : int, or sequence of (train, validation) row numbers
+        Number of stratified folds, or the parts themselves; one pair is the protocol of a fixed
+        validation part.
+    score : "recall" or callable
+        ``"recall"`` gives mean class recall. A callable takes targets and scores, both (m, C),
+        and returns a figure per class.
+    per_class : bool
+        Choose one C per class; needs a score that judges a class by its own scores.
+    loss, solver, tol, random_state, n_jobs
+        As for :class:`LinearSVM`.
+    gram : array, shape (N, N), optional
+        ``X Xᵀ``, where the caller has it already.
+
+    Returns
+    -------
+    CSearch
+
+    Raises
+    ------
+    ParameterError
+        If the grid or the score cannot be used.
+    DataError
+        If no fold can score any class.
+
+    Examples
+    --------
+    >>> X = np.repeat(np.eye(2), 4, axis=0)
+    >>> found = search_C(X, ["cat"] * 4 + ["dog"] * 4, grid=[0.1, 1, 10], folds=2)
+    >>> found.best, found.at_edge, found.overall
+    ((0.1,), (False,), array([1., 1., 1.]))
+    """
+    start = perf_counter()
+    values = _checked_grid(grid)
+    judge = _checked_score(score, per_class)
+    _, targets = targets_of(y)
+    parts = stratified_folds(y, folds, random_state) if isinstance(folds, int) else folds
+    data = np.asarray(X)
+    solver = choose_solver(solver, *data.shape)
+    if solver == "gram":
+        data = gram_matrix(data) if gram is None else gram
+    how = Binary(1.0, loss, tol, random_state)
+    scores = _all_scores(data, targets, parts, values, how, solver, judge, n_jobs)
+    best, at_edge = _choose(values, scores, per_class)
+    return CSearch(values, scores, best, at_edge, solver, perf_counter() - start)
+
+
+def fit_best(
+    X: NDArray[Any], y: ArrayLike, *, gram: Floats | None = None, **search: Any
+) -> tuple[LinearSVM, CSearch]:
+    """Choose C on the training pictures, then fit all of them with it.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+    y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
+    gram : array, shape (N, N), optional
+    **search
+        As for :func:`search_C`.
+
+    Returns
+    -------
+    LinearSVM, fitted
+    CSearch
+
+    Examples
+    --------
+    >>> X = np.repeat(np.eye(2), 4, axis=0)
+    >>> svm, found = fit_best(X, ["cat"] * 4 + ["dog"] * 4, grid=[0.1, 1], folds=2)
+    >>> svm.C, svm.predict([[0.0, 1.0]])
+    (0.1, array(['dog'], dtype='<U3'))
+    """
+    solver = choose_solver(search.get("solver", "auto"), *X.shape)
+    if solver == "gram" and gram is None:
+        gram = gram_matrix(X)
+    found = search_C(X, y, gram=gram, **search)
+    same = ("loss", "solver", "tol", "random_state", "n_jobs")
+    svm = LinearSVM(C=found.C, **{name: search[name] for name in same if name in search})
+    return svm.fit(X, y, gram=gram), found
+
+
+def _all_scores(
+    data: NDArray[Any],
+    targets: NDArray[np.int8],
+    parts: Sequence[tuple[Ints, Ints]],
+    grid: Sequence[float],
+    how: Binary,
+    solver: str,
+    judge: Score,
+    n_jobs: int | None,
+) -> Floats:
+    """Score every C, fold and class: shape (n_C, n_folds, n_classes)."""
+    classes = np.arange(targets.shape[1])
+    width = min(8, len(classes))  # as many pieces of a fold as can share one slice of the Gram
+    tasks = [
+        Fits(train, validation, columns)
+        for train, validation in parts
+        for columns in np.array_split(classes, -(-len(classes) // width))
+    ]
+    work = partial(held_out, data, targets, grid, how, solver)
+    rows = max(len(train) for train, _ in parts)
+    cost = float(len(parts)) * len(grid) * len(classes) * rows * min(rows, data.shape[1])
+    pieces = iter(in_processes(work, tasks, cost, n_jobs))
+    per_fold = len(tasks) // len(parts)
+    scores = np.empty((len(grid), len(parts), len(classes)))
+    for fold, (_, validation) in enumerate(parts):
+        decisions = np.concatenate([next(pieces) for _ in range(per_fold)], axis=2)
+        for c, decision in enumerate(decisions):
+            scores[c, fold] = judge(targets[validation], decision)
+    return scores
+
+
+def _choose(
+    grid: tuple[float, ...], scores: Floats, per_class: bool
+) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+    means = _nanmean(scores, axis=1)
+    columns = means if per_class else _nanmean(means, axis=1)[:, None]
+    if np.isnan(columns).any():
+        raise DataError(
+            "C cannot be chosen: a class has no picture in any validation part. "
+            "Give it more pictures, or leave the class out."
+        )
+    # Equal means may differ in the last bit, by the order of their sums.
+    tied = columns >= columns.max(axis=0) - 1e-12
+    best = tied.argmax(axis=0)
+    beside = np.where(best == 0, 1, len(grid) - 2)  # the one neighbour of an edge
+    edge = (best == 0) | (best == len(grid) - 1)
+    if len(grid) > 1:
+        edge &= ~np.take_along_axis(tied, beside[None], axis=0)[0]
+    return tuple(grid[i] for i in best), tuple(bool(e) and len(grid) > 1 for e in edge)
+
+
+def _checked_grid(grid: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(sorted(float(C) for C in grid))
+    unique = all(a < b for a, b in pairwise(values))
+    if not values or not unique or values[0] <= 0 or not np.isfinite(values).all():
+        raise ParameterError.of(
+            "grid", "search_C", "one or more different floats in (0, inf)", list(grid)
+        )
+    return values
+
+
+def _checked_score(score: str | Score, per_class: bool) -> Score:
+    if callable(score):
+        return score
+    if score not in JOINT_SCORES:
+        raise ParameterError.not_one_of("score", "search_C", [*JOINT_SCORES, "a function"], score)
+    if per_class:
+        raise ParameterError(
+            f"{score!r} of a class depends on the other classes' scores, so it cannot choose "
+            "one C per class. Give a score that judges each class alone, or per_class=False."
+        )
+    return JOINT_SCORES[score]
+
+
+def _nanmean(values: Floats, axis: int) -> Floats:
+    """Mean over what is there; NaN, without a warning, where nothing is."""
+    there = (~np.isnan(values)).sum(axis=axis)
+    total = np.nansum(values, axis=axis)
+    mean = np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
+    return cast("Floats", mean)

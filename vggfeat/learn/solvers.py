@@ -1,0 +1,243 @@
+"""One binary linear SVM, by its dual on a shared Gram matrix or by its primal on the rows.
+
+Both minimise ``½‖w‖² + C Σ loss(yᵢ (w·xᵢ + b))``. The primal (liblinear) also penalises ``b``, as
+one more weight on a constant feature; the dual (libsvm) leaves it free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+import joblib
+import numpy as np
+from joblib.parallel import get_active_backend
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
+from sklearn.svm import SVC, LinearSVC
+
+from vggfeat.errors import DataError, ParameterError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Loss = Literal["hinge", "squared_hinge"]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+LOSSES = ("hinge", "squared_hinge")
+SOLVERS = ("auto", "gram", "primal")
+GRAM_ROWS = 16_000  # 2 GiB as float64
+POOL_COST = 4e8  # fits × rows²; below it all fits take less time than worker processes to start
+
+
+class Binary(NamedTuple):
+    """How hard and by which loss one class is separated from the rest."""
+
+    C: float
+    loss: Loss = "hinge"
+    tol: float = 1e-3
+    random_state: int = 0
+
+
+class Fits(NamedTuple):
+    """Work for one process: some classes of one fold, at all values of C."""
+
+    train: Ints
+    validation: Ints
+    columns: Ints
+
+
+def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Floats:
+    """Compute X Xᵀ in blocks, each block pair once.
+
+    Products are taken in the precision of ``X`` (at least float32) and summed over column blocks
+    in float64. Finer products would be lost: libsvm itself keeps its kernel rows as float32. The
+    result is float64 because scikit-learn would otherwise convert it at every single fit.
+
+    Parameters
+    ----------
+    X : array, shape (N, D)
+        Descriptors; anything that slices like an array, such as a memory map.
+    rows, columns : int
+        Size of a block.
+
+    Returns
+    -------
+    array, shape (N, N), float64
+
+    Examples
+    --------
+    >>> gram_matrix(np.array([[1.0, 0.0], [1.0, 2.0]]))
+    array([[1., 1.],
+           [1., 5.]])
+    """
+    n, D = X.shape
+    precision: type[np.floating[Any]] = np.float64 if X.dtype == np.float64 else np.float32
+    K = np.zeros((n, n))
+    for column in range(0, D, columns):
+        for i in range(0, n, rows):
+            left = np.asarray(X[i : i + rows, column : column + columns], dtype=precision)
+            for j in range(0, i + 1, rows):
+                right = np.asarray(X[j : j + rows, column : column + columns], dtype=precision)
+                K[i : i + rows, j : j + rows] += left @ right.T
+    for i in range(0, n, rows):
+        K[:i, i : i + rows] = K[i : i + rows, :i].T
+    return K
+
+
+def choose_solver(solver: str, n: int, D: int) -> str:
+    """Resolve ``"auto"``: ``"gram"`` while the Gram matrix is no burden, else ``"primal"``.
+
+    It is none up to 16,000 rows (2 GiB), nor where it is smaller than the float64 copy of the
+    descriptors that liblinear would make.
+
+    Examples
+    --------
+    >>> choose_solver("auto", 5_011, 4_096), choose_solver("auto", 1_000_000, 512)
+    ('gram', 'primal')
+    """
+    if solver not in SOLVERS:
+        raise ParameterError.not_one_of("solver", "LinearSVM", SOLVERS, solver)
+    if solver != "auto":
+        return solver
+    return "gram" if n <= max(D, GRAM_ROWS) else "primal"
+
+
+def fit_gram(K: Floats, y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
+    """Solve the dual on a Gram matrix.
+
+    With the squared hinge the dual is that of a hard margin on ``K + I / 2C`` (Cortes & Vapnik
+    1995), so that the same solver serves both losses.
+
+    Parameters
+    ----------
+    K : array, shape (m, m)
+    y : array, shape (m,), of -1 and +1
+    how : Binary
+
+    Returns
+    -------
+    signed : array, shape (m,)
+        yᵢ αᵢ, so that ``w = signed @ X``.
+    bias : float
+    """
+    upper = how.C
+    if how.loss == "squared_hinge":
+        K = K.copy()
+        np.fill_diagonal(K, K.diagonal() + 1 / (2 * how.C))
+        upper = 1e6 * max(1.0, how.C)  # stands for infinity: α = 2C·slack stays far below
+    with config_context(assume_finite=True):
+        svc = SVC(C=upper, kernel="precomputed", tol=how.tol).fit(K, y)
+    signed = np.zeros(len(y))
+    signed[svc.support_] = svc.dual_coef_[0]
+    return signed, float(svc.intercept_[0])
+
+
+def fit_primal(X: NDArray[Any], y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
+    """Solve with liblinear; its bias is penalised as one more weight.
+
+    Parameters
+    ----------
+    X : array, shape (m, D)
+    y : array, shape (m,), of -1 and +1
+    how : Binary
+
+    Returns
+    -------
+    w : array, shape (D,)
+    bias : float
+    """
+    dual = True if how.loss == "hinge" else "auto"
+    svc = LinearSVC(
+        C=how.C,
+        loss=how.loss,
+        dual=dual,
+        tol=how.tol,
+        random_state=how.random_state,
+        max_iter=10_000,
+    ).fit(X, y)
+    return svc.coef_[0], float(svc.intercept_[0])
+
+
+def targets_of(y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Turn labels into one column of -1, 0, +1 per class.
+
+    Parameters
+    ----------
+    y : array, shape (N,) or (N, C)
+        One label per row, or targets already: +1, -1, or 0 for a row left out of the class.
+
+    Returns
+    -------
+    classes : array, shape (C,)
+    targets : array, shape (N, C), int8
+
+    Raises
+    ------
+    DataError
+        If there is one class only, or targets hold anything but -1, 0 and +1.
+
+    Examples
+    --------
+    >>> targets_of(["cat", "dog", "cat"])[1].tolist()
+    [[1, -1], [-1, 1], [1, -1]]
+    """
+    y = np.asarray(y)
+    if y.ndim == 2:
+        if not np.isin(y, (-1, 0, 1)).all():
+            raise DataError("Targets (N, C) must hold -1, 0 (left out of the class) and +1 only.")
+        return np.arange(y.shape[1]), y.astype(np.int8)
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise DataError(
+            f"A classifier needs pictures of at least 2 classes. Got {len(classes)} class."
+        )
+    return classes, np.where(y[:, None] == classes, 1, -1).astype(np.int8)
+
+
+def trainable(targets: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Tell for which classes, shape (C,), there are both positive and negative rows."""
+    return cast("NDArray[np.bool_]", (targets > 0).any(axis=0) & (targets < 0).any(axis=0))
+
+
+def held_out(
+    data: NDArray[Any],
+    targets: NDArray[np.int8],
+    grid: Sequence[float],
+    how: Binary,
+    solver: str,
+    task: Fits,
+) -> Floats:
+    """Score validation rows without having fitted them: shape (n_C, m, n_columns)."""
+    gram = solver == "gram"
+    seen = data[np.ix_(task.train, task.train)] if gram else data[task.train]
+    unseen = data[np.ix_(task.validation, task.train)] if gram else data[task.validation]
+    out = np.full((len(grid), len(task.validation), len(task.columns)), np.nan)
+    for k, column in enumerate(task.columns):
+        y = targets[task.train, column]
+        if not trainable(y[:, None])[0]:
+            continue
+        rows = np.flatnonzero(y)
+        whole = len(rows) == len(y)
+        fold = seen if whole else seen[np.ix_(rows, rows)] if gram else seen[rows]
+        for c, C in enumerate(grid):
+            solve = fit_gram if gram else fit_primal
+            weights, bias = solve(fold, y[rows], how._replace(C=C))
+            out[c, :, k] = (unseen[:, rows] if gram else unseen) @ weights + bias
+    return out
+
+
+def in_processes(
+    work: Callable[[Task], Result], tasks: Sequence[Task], cost: float, n_jobs: int | None
+) -> list[Result]:
+    """Map ``work`` over tasks: here when they are small, else by joblib, never in threads.
+
+    liblinear draws from one global generator and is not safe in threads, so where joblib's active
+    backend shares memory (as it does inside another joblib worker) the tasks run here too. Any
+    other backend set with :func:`joblib.parallel_config` is used as it is.
+    """
+    if cost < POOL_COST or len(tasks) < 2:
+        return [work(task) for task in tasks]
+    if getattr(get_active_backend()[0], "supports_sharedmem", False):
+        return [work(task) for task in tasks]
+    return list(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(work)(task) for task in tasks))

@@ -1,0 +1,98 @@
+"""What the pixels that go into a network must look like, and how its max-pools round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vggfeat.errors import ParameterError, WeightsError
+
+
+@dataclass(frozen=True)
+class PixelConvention:
+    """How pixels were fed to a network when its weights were made; they are useless without.
+
+    Parameters
+    ----------
+    channels : {"RGB", "BGR"}
+        Order of the three channels.
+    range : float
+        Value of a full channel before the mean is subtracted: 255.0 or 1.0.
+    mean, std : tuple of three float
+        Subtracted, then divided by, in the order of `channels` and the units of `range`.
+    pool_rounding : {"floor", "ceil"}
+        How max-pools round an odd side: Caffe up, torch down (it matters for dense evaluation).
+
+    Examples
+    --------
+    >>> PixelConvention.from_json(CAFFE.to_json()) == CAFFE
+    True
+    >>> print(TORCHVISION)
+    RGB 0-1 minus (0.485, 0.456, 0.406) over (0.229, 0.224, 0.225), pools floor
+    """
+
+    channels: str
+    range: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pool_rounding: str = "floor"
+
+    def __str__(self) -> str:
+        over = "" if self.std == (1.0, 1.0, 1.0) else f" over {self.std}"
+        return (
+            f"{self.channels} 0-{self.range:g} minus {self.mean}{over}, pools {self.pool_rounding}"
+        )
+
+    def to_json(self) -> str:
+        """Return the convention as a JSON object, as files of weights carry it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PixelConvention:
+        """Inverse of :meth:`to_json`.
+
+        Raises
+        ------
+        WeightsError
+            If the text is not a pixel convention.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            channels, rounding = found["channels"], found["pool_rounding"]
+            mean, std = (tuple(float(v) for v in found[key]) for key in ("mean", "std"))
+            full = float(found["range"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise WeightsError(f"its pixel convention cannot be read: {text[:80]!r}") from error
+        if (
+            (channels not in ("RGB", "BGR") or rounding not in ("floor", "ceil"))
+            or (len(mean) != 3 or len(std) != 3)
+            or not (full > 0 and min(std) > 0)
+        ):
+            raise WeightsError(f"its pixel convention makes no sense: {text[:200]!r}")
+        return cls(channels, full, mean, std, rounding)
+
+
+CAFFE = PixelConvention("BGR", 255.0, (103.939, 116.779, 123.68), pool_rounding="ceil")
+TORCHVISION = PixelConvention("RGB", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CONVENTIONS = {"caffe": CAFFE, "torchvision": TORCHVISION}
+
+
+def convention(pixels: PixelConvention | str) -> PixelConvention:
+    """Return a convention given itself or by name.
+
+    Raises
+    ------
+    ParameterError
+        If there is no convention of this name.
+
+    Examples
+    --------
+    >>> convention("caffe").channels
+    'BGR'
+    """
+    if isinstance(pixels, PixelConvention):
+        return pixels
+    if pixels not in CONVENTIONS:
+        raise ParameterError.not_one_of("pixels", "load", CONVENTIONS, pixels)
+    return CONVENTIONS[pixels]

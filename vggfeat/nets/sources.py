@@ -1,0 +1,295 @@
+"""The registry of public weights: where they are, what they must be, whether they are here."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from vggfeat import resources
+from vggfeat.download import Progress, Promise, download
+from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
+from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+
+OXFORD = "www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/"
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+PYTORCH = "https://download.pytorch.org/models/"
+CC_BY = "CC BY 4.0 (K. Simonyan, A. Zisserman)"
+BSD = "BSD-3-Clause (torchvision)"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of weights: its name in the cache, its addresses, and what it must be."""
+
+    name: str
+    urls: tuple[str, ...]
+    promise: Promise
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights of one net from one source.
+
+    Parameters
+    ----------
+    name, net : str
+        ``"authors"``, ``"torchvision"`` or ``"embedded"``; configuration of Table 1.
+    files : tuple of RemoteFile
+        The original, then other files with the same parameters, as they are tried.
+    pixels : PixelConvention
+        Convention of the weights.
+    licence : str
+        Their licence.
+    """
+
+    name: str
+    net: str
+    files: tuple[RemoteFile, ...]
+    pixels: PixelConvention
+    licence: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of ``vggfeat weights list``; `bytes` is None where it is not published."""
+
+    source: str
+    net: str
+    file: str
+    bytes: int | None
+    licence: str
+    cached: bool
+
+
+def _authors(net: str, depth: int, caffe: Promise, keras: Promise) -> Source:
+    name = f"VGG_ILSVRC_{depth}_layers.caffemodel"
+    copy = f"vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
+    files = (
+        RemoteFile(name, (f"https://{OXFORD}{name}", f"http://{OXFORD}{name}"), caffe),
+        RemoteFile(copy, (f"{KERAS}vgg{depth}/{copy}",), keras),
+    )
+    return Source("authors", net, files, CAFFE, CC_BY)
+
+
+def _torchvision(net: str, name: str, promise: Promise) -> Source:
+    file = RemoteFile(name, (PYTORCH + name,), promise)
+    return Source("torchvision", net, (file,), TORCHVISION, BSD)
+
+
+EMBEDDED = Source(
+    "embedded",
+    "D",
+    (
+        RemoteFile(
+            "vgg_d_conv_fp16.safetensors",
+            (),
+            Promise("9cf42f1115db350946270577dbe3f7a580c8029dadf106e58a6453df0a153b04"),
+        ),
+    ),
+    CAFFE,
+    CC_BY,
+)
+SOURCES = {
+    (source.name, source.net): source
+    for source in (
+        _authors(
+            "D",
+            16,
+            Promise(
+                "a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197", size=553432081
+            ),
+            Promise(md5="64373286793e3c8b2b4e3219cbf3544b", size=553467096),
+        ),
+        _authors(
+            "E",
+            19,
+            Promise(
+                "31b4c627c40c6ee151325f079b7ac557fddbd1f79af932888796127a4f4f6954", size=574671192
+            ),
+            Promise(md5="cbe5617147190e668d6c5d5026f83318", size=574710816),
+        ),
+        _torchvision("A", "vgg11-8a719046.pth", Promise(sha256_prefix="8a719046")),
+        _torchvision("B", "vgg13-19584684.pth", Promise(sha256_prefix="19584684")),
+        _torchvision(
+            "D",
+            "vgg16-397923af.pth",
+            Promise(
+                "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", size=553433881
+            ),
+        ),
+        _torchvision(
+            "E",
+            "vgg19-dcbb9e9d.pth",
+            Promise(
+                "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44", size=574673361
+            ),
+        ),
+        EMBEDDED,
+    )
+}
+NAMES = ("auto", *dict.fromkeys(name for name, _ in SOURCES))
+
+
+def source_of(name: str, net: str) -> Source:
+    """Find a source in the registry.
+
+    Raises
+    ------
+    ParameterError
+        If no source has this name.
+    WeightsError
+        If it lacks this net; the message says which have it.
+
+    Examples
+    --------
+    >>> source_of("torchvision", "A").files[0].name
+    'vgg11-8a719046.pth'
+    """
+    nets = [n for source, n in SOURCES if source == name]
+    if not nets:
+        raise ParameterError.not_one_of("weights", "load", NAMES, name)
+    if net in nets:
+        return SOURCES[name, net]
+    others = [source for source, n in SOURCES if n == net]
+    instead = (
+        f"Use --weights {' or '.join(others)}" if others else "Train it: vggfeat train --net " + net
+    )
+    raise WeightsError(f"{name} has net {', '.join(nets)}, not {net}. {instead}.")
+
+
+def folder() -> Path:
+    """Folder of downloaded weights; ``VGGFEAT_HOME`` moves it."""
+    return resources.home() / "weights"
+
+
+def cached(source: Source) -> Path | None:
+    """Return a file of this source that is on this machine, verified; None if there is none.
+
+    A file is hashed once; a note beside it, ``<file>.verified``, holds for as long as size and
+    time of the last change are the same.
+
+    Raises
+    ------
+    WeightsError
+        If the file is there and is not what it must be.
+    """
+    if source is EMBEDDED:
+        return resources.asset(source.files[0].name)
+    for file in source.files:
+        path = folder() / file.name
+        if path.is_file():
+            _verify(path, file)
+            return path
+    return None
+
+
+def fetch(source: str, net: str, progress: Progress | None = None) -> Path:
+    """Return the file of a source, downloaded if it is not on this machine.
+
+    Parameters
+    ----------
+    source, net : str
+        For example ``"authors"``, ``"D"``.
+    progress : callable, optional
+        Called with the bytes so far and the bytes in all.
+
+    Raises
+    ------
+    WeightsNotFound
+        If it cannot be downloaded, or may not; the message says how to bring it by hand.
+
+    Examples
+    --------
+    >>> fetch("embedded", "D").name
+    'vgg_d_conv_fp16.safetensors'
+    """
+    entry = source_of(source, net)
+    if here := cached(entry):
+        return here
+    if resources.offline():
+        raise WeightsNotFound(_by_hand(entry, ["VGGFEAT_OFFLINE forbids the network."]))
+    reasons = []
+    for file in entry.files:
+        promise = file.promise
+        try:
+            path = download(
+                file.urls,
+                folder() / file.name,
+                sha256=promise.sha256,
+                md5=promise.md5,
+                sha256_prefix=promise.sha256_prefix,
+                size=promise.size,
+                progress=progress,
+            )
+        except DownloadError as error:
+            reasons.append(str(error))
+            continue
+        _note(path, file)
+        return path
+    raise WeightsNotFound(_by_hand(entry, reasons))
+
+
+def listing() -> list[Row]:
+    """List every file of the registry.
+
+    Examples
+    --------
+    >>> [row.file for row in listing() if row.source == "embedded"]
+    ['vgg_d_conv_fp16.safetensors']
+    """
+    rows = []
+    for source in SOURCES.values():
+        for file in source.files:
+            path = folder() / file.name
+            if source is EMBEDDED:
+                path = resources.asset(file.name)
+            size = path.stat().st_size if path.is_file() else file.promise.size
+            rows.append(
+                Row(source.name, source.net, file.name, size, source.licence, path.is_file())
+            )
+    return rows
+
+
+def _by_hand(source: Source, reasons: list[str]) -> str:
+    file = source.files[0]
+    promise = file.promise
+    size = f", {promise.size:,} bytes" if promise.size else ""
+    sha256 = promise.sha256 or f"begins with {promise.sha256_prefix}"
+    lines = [
+        f"{file.name} ({source.name}, net {source.net}{size}, sha256 {sha256}) is not on this "
+        "machine, and was not downloaded:",
+        *reasons,
+        f"Fetch {file.urls[0]} on a machine with a network and put it at {folder() / file.name}.",
+    ]
+    if source.net == EMBEDDED.net:
+        lines.append(
+            "Without it, --weights embedded computes the authors' net D up to pool5: "
+            "--weights embedded --layer pool5."
+        )
+    return "\n".join(lines)
+
+
+def _verify(path: Path, file: RemoteFile) -> None:
+    note = _beside(path)
+    if note.is_file() and note.read_text() == _stamp(path, file):
+        return
+    if broken := file.promise.broken_by(path):
+        raise WeightsError(
+            f"{path} is not the published file: {broken}. Delete it, and it will be fetched again."
+        )
+    _note(path, file)
+
+
+def _note(path: Path, file: RemoteFile) -> None:
+    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
+        _beside(path).write_text(_stamp(path, file))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".verified")
+
+
+def _stamp(path: Path, file: RemoteFile) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {file.promise}"

@@ -1,0 +1,220 @@
+"""Table 1 of the paper as data: the layers of every configuration, and how large their maps are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from vggfeat.errors import ParameterError
+
+# A stage a group of "|", a convolution an entry: channels, and its kernel where that is not 3×3.
+# Every stage ends in a 2×2 max-pool. B-5x5 is the ablation of Section 4.1.
+TABLE_1 = {
+    "A": "64 | 128 | 256 256 | 512 512 | 512 512",
+    "A-LRN": "64 LRN | 128 | 256 256 | 512 512 | 512 512",
+    "B": "64 64 | 128 128 | 256 256 | 512 512 | 512 512",
+    "B-5x5": "64/5 | 128/5 | 256/5 | 512/5 | 512/5",
+    "C": "64 64 | 128 128 | 256 256 256/1 | 512 512 512/1 | 512 512 512/1",
+    "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512",
+    "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
+}
+NETS = tuple(TABLE_1)
+ROUNDINGS = ("floor", "ceil")
+FC_SIDE = 7  # fc6 looks at 7×7 locations of pool5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a configuration, ReLU included.
+
+    Parameters
+    ----------
+    name : str
+        ``conv1_1`` … ``pool5``, ``fc6``, ``fc7``, ``fc8``, ``prob``.
+    kind : {"conv", "lrn", "pool", "fc", "prob"}
+        What it does.
+    inputs, outputs : int
+        Channels before and after.
+    kernel : int
+        Side of its window in locations of its input; 1 where it has none.
+    relu : bool
+        Whether a ReLU follows.
+    """
+
+    name: str
+    kind: str
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    relu: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight: (out, in, k, k) of a convolution, (out, in) of a full connection."""
+        if self.kind == "fc":
+            return (self.outputs, self.inputs * self.kernel**2)
+        return (self.outputs, self.inputs, self.kernel, self.kernel)
+
+
+@cache
+def layers_of(net: str, num_classes: int = 1000) -> tuple[Layer, ...]:
+    """List the layers of a configuration of Table 1, in order.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such configuration.
+
+    Examples
+    --------
+    >>> [layer.name for layer in layers_of("A")[:5]]
+    ['conv1_1', 'pool1', 'conv2_1', 'pool2', 'conv3_1']
+    >>> layers_of("C")[8]
+    Layer(name='conv3_3', kind='conv', inputs=256, outputs=256, kernel=1, relu=True)
+    """
+    if net not in TABLE_1:
+        raise ParameterError.not_one_of("net", "VGG", NETS, net)
+    found: list[Layer] = []
+    channels = 3
+    for stage, entries in enumerate(TABLE_1[net].split("|"), start=1):
+        convolutions = 0
+        for entry in entries.split():
+            if entry == "LRN":
+                found.append(Layer(f"lrn{stage}", "lrn", channels, channels))
+                continue
+            width, _, kernel = entry.partition("/")
+            convolutions += 1
+            name = f"conv{stage}_{convolutions}"
+            found.append(Layer(name, "conv", channels, int(width), int(kernel or 3), relu=True))
+            channels = int(width)
+        found.append(Layer(f"pool{stage}", "pool", channels, channels, 2))
+    return (
+        *found,
+        Layer("fc6", "fc", channels, 4096, FC_SIDE, relu=True),
+        Layer("fc7", "fc", 4096, 4096, relu=True),
+        Layer("fc8", "fc", 4096, num_classes),
+        Layer("prob", "prob", num_classes, num_classes),
+    )
+
+
+def layer_names(net: str) -> list[str]:
+    """Names by which a layer of a configuration can be asked for."""
+    return [layer.name for layer in layers_of(net)]
+
+
+def layers_until(net: str, names: Iterable[str], num_classes: int = 1000) -> tuple[Layer, ...]:
+    """List the layers that must run so that all of `names` are computed.
+
+    Examples
+    --------
+    >>> [layer.name for layer in layers_until("D", ["conv1_2", "pool1"])]
+    ['conv1_1', 'conv1_2', 'pool1']
+    """
+    order = layer_names(net)
+    last = max(order.index(resolve_layer(net, name).removesuffix("_pre")) for name in names)
+    return layers_of(net, num_classes)[: last + 1]
+
+
+def parameter_layers(net: str, names: Iterable[str]) -> list[str]:
+    """Names of the layers with parameters that `names` need."""
+    return [layer.name for layer in layers_until(net, names) if layer.kind in ("conv", "fc")]
+
+
+def resolve_layer(net: str, name: str) -> str:
+    """Turn a layer's name, or torchvision's name of it, into ours.
+
+    A layer's name means its activations after the ReLU, as a Caffe blob does, and as the paper
+    means "fc7"; ``conv5_3_pre`` are those before it. Of torchvision's modules ``features.28`` of
+    ``vgg16`` is such a convolution alone, and ``features.29`` the ReLU that follows it.
+
+    Raises
+    ------
+    ParameterError
+        If the configuration has no such layer.
+
+    Examples
+    --------
+    >>> resolve_layer("D", "features.29"), resolve_layer("D", "features.28")
+    ('conv5_3', 'conv5_3_pre')
+    >>> resolve_layer("E", "classifier.4")
+    'fc7'
+    """
+    layers = {layer.name: layer for layer in layers_of(net)}
+    before_relu = layers.get(name.removesuffix("_pre"))
+    if name in layers or (name.endswith("_pre") and before_relu and before_relu.relu):
+        return name
+    aliases = torchvision_names(net)
+    if name in aliases:
+        return aliases[name]
+    raise ParameterError.not_one_of("layer", f"net {net}", layers, name)
+
+
+@cache
+def torchvision_names(net: str) -> dict[str, str]:
+    """Map the module names of torchvision's VGG to ours.
+
+    torchvision counts convolution, ReLU and pool as modules of ``features`` and full connection,
+    ReLU and dropout as modules of ``classifier``.
+
+    Examples
+    --------
+    >>> torchvision_names("D")["features.30"], torchvision_names("D")["classifier.6"]
+    ('pool5', 'fc8')
+    """
+    names: dict[str, str] = {}
+    position = {"features": 0, "classifier": 0}
+    for layer in layers_of(net):
+        if layer.kind == "prob":
+            continue
+        part = "classifier" if layer.kind == "fc" else "features"
+        modules = [layer.name + "_pre", layer.name] if layer.relu else [layer.name]
+        modules += [layer.name] if layer.kind == "fc" and layer.relu else []  # its dropout
+        for module in modules:
+            names[f"{part}.{position[part]}"] = module
+            position[part] += 1
+    return names
+
+
+def map_side(side: int, layers: Sequence[Layer], rounding: str = "floor") -> int:
+    """Locations along one side of the map that `layers` make of a picture's side in pixels.
+
+    Parameters
+    ----------
+    side : int
+        Height or width in pixels.
+    layers : sequence of Layer
+        The layers in order, from the first.
+    rounding : {"floor", "ceil"}
+        How max-pools round an odd side; Caffe's weights were made with ``"ceil"``.
+
+    Returns
+    -------
+    int
+        0 or less where the picture is too small.
+
+    Examples
+    --------
+    >>> map_side(384, layers_of("D")), map_side(223, layers_of("D"), "ceil")
+    (6, 1)
+    """
+    for layer in layers:
+        if layer.kind == "pool":
+            side = (side + (rounding == "ceil")) // 2
+        elif layer.kind == "fc":
+            side -= layer.kernel - 1
+    return side
+
+
+def smallest_side(layers: Sequence[Layer], rounding: str = "floor") -> int:
+    """Smallest side in pixels of which `layers` make at least one location.
+
+    Examples
+    --------
+    >>> smallest_side(layers_of("D")), smallest_side(layers_of("D"), "ceil")
+    (224, 193)
+    """
+    side = 1
+    while map_side(side, layers, rounding) < 1:
+        side += 1
+    return side

@@ -1,0 +1,240 @@
+"""The networks of Table 1 as torch modules: whole, fully convolutional, or truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
+from vggfeat.nets.table1 import ROUNDINGS, Layer, layers_until, resolve_layer, smallest_side
+
+INITIALISATIONS = ("glorot", "paper", "kaiming")
+
+
+class VGG(nn.Module):
+    """A configuration of Table 1, computed as far as the layers asked for.
+
+    Parameters
+    ----------
+    net : str
+        ``"A"``, ``"A-LRN"``, ``"B"``, ``"C"``, ``"D"``, ``"E"``, or the ablation ``"B-5x5"``.
+    layers : str or sequence of str
+        Layers whose activations are returned; nothing after the last of them is built.
+    dense : bool
+        Whether fc6, fc7 and fc8 are convolutions (7×7, 1×1, 1×1) over a picture of any size
+        (Section 3.2), or full connections over a 224×224 crop.
+    num_classes : int
+        Outputs of fc8.
+    pool_rounding : {"floor", "ceil"}
+        How max-pools round an odd side; it belongs to the weights.
+    dropout : float
+        Dropout ratio after fc6 and fc7 in training (Section 3.1).
+    init : {"glorot", "paper", "kaiming"} or None
+        Random initialisation: Glorot & Bengio's, which the paper adds works without
+        pre-training; N(0, variance 1e-2) as in Section 3.1; or He et al.'s. Biases are 0.
+        With None the network has no numbers before :meth:`load`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = VGG("A", layers=("pool4", "pool5"), dense=True).eval()
+    >>> {name: tuple(m.shape) for name, m in net.maps(torch.zeros(1, 3, 64, 96)).items()}
+    {'pool4': (1, 512, 4, 6), 'pool5': (1, 512, 2, 3)}
+    """
+
+    def __init__(
+        self,
+        net: str = "D",
+        *,
+        layers: str | Sequence[str] = "fc8",
+        dense: bool = False,
+        num_classes: int = 1000,
+        pool_rounding: str = "floor",
+        dropout: float = 0.5,
+        init: str | None = "glorot",
+    ) -> None:
+        super().__init__()
+        if pool_rounding not in ROUNDINGS:
+            raise ParameterError.not_one_of("pool_rounding", "VGG", ROUNDINGS, pool_rounding)
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        if not wanted:
+            raise ParameterError.of("layers", "VGG", "one or more layer names", layers)
+        self.net = net
+        self.wanted = tuple(dict.fromkeys(resolve_layer(net, name) for name in wanted))
+        self.dense = dense
+        self.pool_rounding = pool_rounding
+        self.dropout = dropout
+        self.layers = layers_until(net, wanted, num_classes)
+        self.num_classes = num_classes
+        # torch would draw every module's numbers once in vain: fc6 alone has 103 million.
+        with torch.device("meta"):
+            for layer in self.layers:
+                if layer.kind in ("conv", "fc"):
+                    self.add_module(layer.name, _module(layer, dense))
+        if init is not None:
+            self.to_empty(device="cpu")
+            initialise(self, init)
+
+    @property
+    def smallest_side(self) -> int:
+        """Smallest side of a picture, in pixels, that gives every layer one location."""
+        return smallest_side(self.layers, self.pool_rounding)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the activations of the last layer asked for.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W)
+            Pictures in the pixel convention of the weights.
+
+        Returns
+        -------
+        Tensor (B, D, h, w), or (B, D) of fc layers that are not dense
+        """
+        return self.maps(pixels)[self.wanted[-1]]
+
+    def maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the activations of every layer asked for, computed in one pass.
+
+        Raises
+        ------
+        PictureTooSmall
+            If a layer would have no location.
+        """
+        self._check_size(pixels)
+        found: dict[str, Tensor] = {}
+        x = pixels
+        for layer in self.layers:
+            x = self._linear(layer, x)
+            if layer.relu:
+                keep = layer.name + "_pre"
+                if keep in self.wanted:
+                    found[keep] = x
+                x = F.relu(x, inplace=keep not in self.wanted and not self.training)
+            if layer.kind == "fc" and layer.relu:
+                x = F.dropout(x, self.dropout, self.training)
+            if layer.name in self.wanted:
+                found[layer.name] = x
+        return {name: found[name] for name in self.wanted}
+
+    def fully_convolutional(self) -> VGG:
+        """Return the same network with fc6, fc7 and fc8 as convolutions, sharing its weights."""
+        return self._like(dense=True, layers=self.wanted)
+
+    def truncated(self, *layers: str) -> VGG:
+        """Return the network up to the last of `layers`, sharing its weights."""
+        return self._like(dense=self.dense, layers=layers)
+
+    def load(self, state: Mapping[str, Tensor]) -> VGG:
+        """Adopt parameters by name, without copying them; those of later layers are left out.
+
+        Parameters
+        ----------
+        state : mapping
+            Weights (out, in, k, k), or (out, in·k·k) of full connections, and biases (out,).
+
+        Raises
+        ------
+        WeightsError
+            If a parameter is missing or of another shape.
+        """
+        own = self.state_dict()
+        if missing := sorted(own.keys() - state.keys()):
+            raise WeightsError(
+                f"The weights lack {', '.join(missing)} of net {self.net}. "
+                f"They hold {', '.join(sorted(state)) or 'nothing'}."
+            )
+        adopted = {}
+        for name, parameter in own.items():
+            if state[name].numel() != parameter.numel():
+                raise WeightsError(
+                    f"{name} of net {self.net} has the shape {tuple(parameter.shape)}, "
+                    f"in the weights {tuple(state[name].shape)}. Is this another configuration?"
+                )
+            adopted[name] = state[name].reshape(parameter.shape)
+        self.load_state_dict(adopted, assign=True)
+        return self
+
+    def _like(self, *, dense: bool, layers: Sequence[str]) -> VGG:
+        other = VGG(
+            self.net,
+            layers=layers,
+            dense=dense,
+            num_classes=self.num_classes,
+            pool_rounding=self.pool_rounding,
+            dropout=self.dropout,
+            init=None,
+        )
+        return other.load(self.state_dict()).train(self.training)
+
+    def _linear(self, layer: Layer, x: Tensor) -> Tensor:
+        """Apply a layer up to its ReLU."""
+        if layer.kind == "pool":
+            return F.max_pool2d(x, 2, ceil_mode=self.pool_rounding == "ceil")
+        if layer.kind == "lrn":
+            # Krizhevsky's k, n, α, β. torch divides α by n, his formula does not: hence α·n.
+            return F.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+        if layer.kind == "prob":
+            return x.softmax(1)
+        if layer.kind == "fc" and not self.dense:
+            x = x.flatten(1)
+        module: nn.Module = getattr(self, layer.name)
+        return module(x)  # type: ignore[no-any-return]  # a module's call is untyped
+
+    def _check_size(self, pixels: Tensor) -> None:
+        height, width = pixels.shape[-2:]
+        if min(height, width) < self.smallest_side:
+            raise PictureTooSmall(
+                f"A picture of {height}×{width} is too small for {self.wanted[-1]} of net "
+                f"{self.net}: its smallest side must be at least {self.smallest_side}."
+            )
+        if (
+            not self.dense
+            and self.layers[-1].kind in ("fc", "prob")
+            and (height, width) != (224,) * 2
+        ):
+            raise PictureTooSmall(
+                f"The fully-connected form of net {self.net} takes 224×224 crops, not "
+                f"{height}×{width}. Use .fully_convolutional() for pictures of any size."
+            )
+
+
+def initialise(net: nn.Module, how: str, generator: torch.Generator | None = None) -> None:
+    """Draw the weights of every convolution and full connection at random; biases become 0.
+
+    Parameters
+    ----------
+    net : Module
+        Changed in place.
+    how : {"glorot", "paper", "kaiming"}
+        See :class:`VGG`.
+    generator : torch.Generator, optional
+        Source of the random numbers.
+    """
+    if how not in INITIALISATIONS:
+        raise ParameterError.not_one_of("init", "VGG", INITIALISATIONS, how)
+    for module in net.modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if how == "glorot":
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif how == "paper":
+            nn.init.normal_(module.weight, std=0.1, generator=generator)
+        else:
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _module(layer: Layer, dense: bool) -> nn.Module:
+    if layer.kind == "conv":
+        return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2)
+    if dense:
+        return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel)
+    return nn.Linear(layer.shape[1], layer.outputs)

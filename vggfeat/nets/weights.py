@@ -1,0 +1,298 @@
+"""The weights of a network with all that belongs to them: pixels, source, licence, digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vggfeat.download import Progress
+from vggfeat.errors import WeightsError, WeightsNotFound
+from vggfeat.nets import formats, sources
+from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention, convention
+from vggfeat.nets.sources import Row, fetch, listing
+from vggfeat.nets.table1 import layers_of, parameter_layers
+
+__all__ = [
+    "CAFFE",
+    "TORCHVISION",
+    "Description",
+    "PixelConvention",
+    "Row",
+    "Weights",
+    "convert",
+    "describe",
+    "fetch",
+    "listing",
+    "load",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Parameters of a net, and what must be known to use them.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    state : dict
+        ``conv1_1.weight`` (out, in, k, k), ``conv1_1.bias`` (out,), … ``fc6.weight`` (out, 25088);
+        float32; only the layers that were asked for.
+    pixels : PixelConvention
+        How pixels must be prepared, and how max-pools round.
+    source : str
+        ``"authors"``, ``"torchvision"``, ``"embedded"``, or the name of a file.
+    licence : str
+        Their licence, ``"unknown"`` where a file does not say.
+    assumed : bool
+        Whether `pixels` is what files of this kind usually have, the file not saying.
+    """
+
+    net: str
+    state: dict[str, Tensor]
+    pixels: PixelConvention
+    source: str
+    licence: str
+    assumed: bool = False
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of names, shapes and float32 numbers: the same whatever file they came from."""
+        digest = hashlib.sha256()
+        for name in sorted(self.state):
+            tensor = self.state[name].detach().to("cpu", torch.float32).contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().astype("<f4", copy=False).data)
+        return digest.hexdigest()
+
+    def restricted(self, layers: Iterable[str]) -> Weights:
+        """Return only the parameters that these layers need.
+
+        Raises
+        ------
+        WeightsError
+            If one of them is not there.
+
+        Examples
+        --------
+        >>> sorted(load("embedded", layers=("pool5",)).restricted(["conv1_1"]).state)
+        ['conv1_1.bias', 'conv1_1.weight']
+        """
+        needed = parameter_layers(self.net, layers)
+        missing = [layer for layer in needed if f"{layer}.weight" not in self.state]
+        if missing:
+            raise WeightsError(
+                f"The weights of net {self.net} from {self.source} lack {', '.join(missing)}. "
+                "Load them for these layers."
+            )
+        names = [f"{layer}.{part}" for layer in needed for part in ("weight", "bias")]
+        return replace(self, state={name: self.state[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``vggfeat weights show`` prints of a file."""
+
+    path: Path
+    format: str
+    net: str
+    layers: tuple[str, ...]
+    parameters: int
+    dtype: str
+    sha256: str
+    pixels: PixelConvention
+    assumed: bool
+    source: str
+    licence: str
+    ignored: tuple[str, ...]
+
+
+def load(
+    weights: str | os.PathLike[str] | Weights = "auto",
+    net: str = "D",
+    layers: Sequence[str] = ("fc7",),
+    *,
+    pixels: PixelConvention | str | None = None,
+    progress: Progress | None = None,
+) -> Weights:
+    """Load the parameters that some layers of a net need.
+
+    Parameters
+    ----------
+    weights : str, path or Weights
+        ``"auto"``, the same weights on every machine: for D and E the authors', of which
+        ``"embedded"`` stands in where it covers the layers and the whole file is not cached; for
+        A and B torchvision's. Or ``"authors"`` (D, E), ``"torchvision"`` (A, B, D, E),
+        ``"embedded"`` (D, convolutions, fp16), a file, or weights that are already loaded.
+    net : str
+        Configuration of Table 1.
+    layers : sequence of str
+        Layers that will be computed, as :func:`vggfeat.nets.table1.resolve_layer` takes them.
+    pixels : PixelConvention or {"caffe", "torchvision"}, optional
+        Overrides the convention of a file that does not state its own, or states a wrong one.
+    progress : callable, optional
+        Called with bytes so far and bytes in all during a download.
+
+    Raises
+    ------
+    WeightsNotFound
+        If they are not on this machine and cannot be downloaded, or if there are none.
+    WeightsError
+        If the file is damaged, of another net, or lacks a layer.
+
+    Examples
+    --------
+    >>> found = load("embedded", "D", layers=("pool5",))
+    >>> found.pixels.channels, found.licence, len(found.state)
+    ('BGR', 'CC BY 4.0 (K. Simonyan, A. Zisserman)', 26)
+    """
+    needed = parameter_layers(net, layers)
+    if isinstance(weights, Weights):
+        found = _same_net(weights, net).restricted(layers)
+    elif isinstance(weights, str) and weights in sources.NAMES:
+        found = _from_registry(
+            _chosen(net, needed) if weights == "auto" else weights, net, needed, progress
+        )
+    else:
+        found = _from_file(Path(weights).expanduser(), net, needed)
+    if pixels is not None:
+        found = replace(found, pixels=convention(pixels), assumed=False)
+    return found
+
+
+def describe(path: Path | str, net: str | None = None) -> Description:
+    """Tell what a file of weights holds.
+
+    Examples
+    --------
+    >>> from vggfeat import resources
+    >>> shown = describe(resources.asset("vgg_d_conv_fp16.safetensors"))
+    >>> shown.net, shown.dtype, f"{shown.parameters:,}"
+    ('D', 'float16', '14,714,688')
+    """
+    raw = formats.read(path, net)
+    whole = _weights(raw, raw.state)
+    return Description(
+        raw.path,
+        raw.format,
+        raw.net,
+        tuple(raw.layers),
+        sum(tensor.numel() for tensor in whole.state.values()),
+        ", ".join(sorted({parameter.dtype for parameter in raw.parameters.values()})),
+        whole.sha256,
+        raw.pixels,
+        raw.assumed,
+        whole.source,
+        whole.licence,
+        raw.ignored,
+    )
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    net: str | None = None,
+    pixels: PixelConvention | str | None = None,
+) -> Description:
+    """Rewrite a file of weights as ``.safetensors`` or ``.pth``; return what was written.
+
+    Parameters
+    ----------
+    source, target : Path or str
+        Any format that is read; a format that is written.
+    net : str, optional
+        The configuration, where the shapes leave it open.
+    pixels : PixelConvention or {"caffe", "torchvision"}, optional
+        The convention, where the file does not state it.
+
+    Raises
+    ------
+    WeightsError
+        If the source cannot be read.
+    """
+    raw = formats.read(source, net)
+    found = _weights(raw, raw.state)
+    written = formats.write(
+        target,
+        found.state,
+        found.pixels if pixels is None else convention(pixels),
+        net=found.net,
+        source=found.source,
+        licence=found.licence,
+    )
+    return describe(written)
+
+
+def _chosen(net: str, needed: list[str]) -> str:
+    """Name the source that ``auto`` means."""
+    if ("authors", net) in sources.SOURCES:
+        here = sources.cached(sources.source_of("authors", net))
+        covered = net == sources.EMBEDDED.net and set(needed) <= set(_convolutions(net))
+        return "embedded" if covered and here is None else "authors"
+    if ("torchvision", net) in sources.SOURCES:
+        return "torchvision"
+    raise WeightsNotFound(
+        f"No weights of net {net} are public. Train it: vggfeat train --net {net}; "
+        "or name a file of yours: --weights FILE."
+    )
+
+
+def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
+    source = sources.source_of(name, net)
+    if source is sources.EMBEDDED and not set(needed) <= set(_convolutions(net)):
+        raise WeightsError(
+            f"The embedded weights of net D end at pool5 and lack {needed[-1]}. "
+            "Use --layer pool5, or --weights authors for the whole net."
+        )
+    raw = formats.read(fetch(name, net, progress), net)
+    found = Weights(net, raw.take(needed), source.pixels, name, source.licence)
+    return _finite(found, raw.path)
+
+
+def _from_file(path: Path, net: str, needed: list[str]) -> Weights:
+    if not path.is_file():
+        raise WeightsNotFound(
+            f"{path} is no file, and none of the named weights {', '.join(sources.NAMES)}."
+        )
+    raw = formats.read(path, net)
+    return _finite(_weights(raw, raw.take(needed)), path)
+
+
+def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
+    said = raw.metadata if not raw.assumed else {}
+    return Weights(
+        raw.net,
+        state,
+        raw.pixels,
+        said.get("source", raw.path.name),
+        said.get("licence", "unknown"),
+        raw.assumed,
+    )
+
+
+def _same_net(weights: Weights, net: str) -> Weights:
+    if weights.net != net:
+        raise WeightsError(f"These weights are those of net {weights.net}, not of net {net}.")
+    return weights
+
+
+def _finite(weights: Weights, path: Path) -> Weights:
+    """Refuse NaN: torchvision publishes a file whose classifier is not a number."""
+    for name, tensor in weights.state.items():
+        if not tensor.sum().isfinite():
+            raise WeightsError(
+                f"{path}: {name} holds numbers that are NaN or infinite. "
+                "Ask for an earlier layer, or use other weights."
+            )
+    return weights
+
+
+def _convolutions(net: str) -> list[str]:
+    return [layer.name for layer in layers_of(net) if layer.kind == "conv"]

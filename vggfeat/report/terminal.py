@@ -1,0 +1,88 @@
+"""A result as tables on the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.bar import Bar
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vggfeat.learn.results import SVMResult
+from vggfeat.report.words import chosen_C, headline, percent, printable, seconds
+
+
+def summary(result: SVMResult, pairs: int = 5) -> RenderableType:
+    """Everything about a result that fits a screen: classes, confusions, C, times, headline.
+
+    Parameters
+    ----------
+    result : SVMResult
+    pairs : int
+        How many pairs of confused classes to list.
+
+    Returns
+    -------
+    rich renderable
+
+    Examples
+    --------
+    >>> from rich.console import Console
+    >>> from vggfeat.learn.protocols import evaluate, random_splits
+    >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
+    >>> result = evaluate(X, labels, ["cat", "dog"], random_splits(labels))
+    >>> Console(width=72, color_system=None).print(headline_line(result))
+    Mean class recall 100.0 ± 0.0 %  (3 random splits, C = 0.001)
+    """
+    parts: list[RenderableType] = [class_table(result)]
+    if result.most_confused(1):
+        parts.append(confusion_table(result, pairs))
+    parts.append(times_line(result))
+    parts += [Text(printable(warning), style="yellow") for warning in result.warnings]
+    parts.append(headline_line(result))
+    return Group(*[Padding(part, (0, 0, 1, 0)) for part in parts[:-1]], parts[-1])
+
+
+def class_table(result: SVMResult) -> Table:
+    """Recall of each class, with a bar."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("recall %", justify="right")
+    table.add_column("")
+    table.add_column("test", justify="right")
+    pictures = result.confusion.sum(axis=1)
+    for name, recall, tested in zip(result.class_names, result.recalls, pictures, strict=True):
+        bar = Bar(1, 0, float(np.nan_to_num(recall)), width=24, color="cyan")
+        table.add_row(Text(printable(name)), percent(float(recall)), bar, str(tested))
+    return table
+
+
+def confusion_table(result: SVMResult, n: int) -> Table:
+    """List the most frequent confusions."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("most confused", "taken for"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("pictures", justify="right")
+    for pair in result.most_confused(n):
+        true, predicted = (
+            Text(printable(result.class_names[c])) for c in (pair.true, pair.predicted)
+        )
+        table.add_row(true, predicted, f"{pair.pictures} of {pair.of}")
+    return table
+
+
+def times_line(result: SVMResult) -> Text:
+    """Time of each stage, and the solver."""
+    stages = ", ".join(f"{stage} {seconds(value)}" for stage, value in result.seconds.items())
+    solver = result.splits[0].search.solver
+    return Text(f"linear SVM ({solver}, {result.settings['loss']}): {stages}", style="dim")
+
+
+def headline_line(result: SVMResult) -> Text:
+    """Mean class recall, over how many splits, with which C."""
+    n = len(result.splits)
+    splits = f"{n} random split{'s' if n > 1 else ''}"
+    line = Text("Mean class recall ")
+    line.append(f"{headline(result)} %", style="bold cyan")
+    return line.append(f"  ({splits}, C = {chosen_C(result)})", style="dim")

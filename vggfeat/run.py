@@ -1,0 +1,392 @@
+"""One run from a data set to a result: extract, choose C, train, test; and a model's use."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.data.cards import DatasetCard
+from vggfeat.data.images import Picture
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DataError, StoreError
+from vggfeat.features.aggregate import aggregate, check_aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.device import resolve_device, resolve_precision
+from vggfeat.features.extract import Progress, Summary, extract
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.provenance import provenance
+from vggfeat.features.store import FeatureStore
+from vggfeat.learn.model import SavedModel
+from vggfeat.learn.protocols import evaluate, random_splits
+from vggfeat.learn.results import SVMResult
+from vggfeat.learn.search import fit_best
+from vggfeat.nets.weights import load
+from vggfeat.resources import home
+
+Matrix = npt.NDArray[Any]
+# Pictures that a prediction describes at a time: bounded memory, however large the folder.
+PREDICTED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How descriptors become one row for each picture; see :func:`~vggfeat.aggregate`."""
+
+    how: str = "average"
+    normalize: str = "descriptor"
+    power: float | None = None
+
+    def __post_init__(self) -> None:
+        check_aggregation(self.how, self.normalize, self.power)
+
+    def rows(self, store: FeatureStore, scales: tuple[int, ...], names: list[str]) -> Matrix:
+        """Combine what a store holds of some pictures into their rows (N, D)."""
+        parts = store.read(scales, names)
+        return aggregate(parts, self.how, normalize=self.normalize, power=self.power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON types."""
+        return {"how": self.how, "normalize": self.normalize, "power": self.power}
+
+
+@dataclass
+class Run:
+    """A test of descriptors on a data set, and all that stands behind it.
+
+    Parameters
+    ----------
+    card : DatasetCard
+        The data set.
+    images : ImageSet
+        Its pictures that could be read, in the order of the rows of `X`.
+    X : ndarray (N, D)
+        Their rows.
+    result : SVMResult
+        What the protocol measured.
+    extraction : Extraction
+        What made the descriptors.
+    scales : tuple of int
+        Test scales Q.
+    aggregation : Aggregation
+        How they were combined.
+    summary : Summary
+        What the extraction did.
+    store : Path
+        Where the descriptors are kept.
+    provenance : dict
+        Versions, device, weights.
+    seconds : dict
+        Time of each stage.
+    """
+
+    card: DatasetCard
+    images: ImageSet
+    X: Matrix = field(repr=False)
+    result: SVMResult
+    extraction: Extraction
+    scales: tuple[int, ...]
+    aggregation: Aggregation
+    summary: Summary
+    store: Path
+    provenance: dict[str, Any]
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the descriptors as plain JSON types."""
+        return {
+            "dataset": self.card.model_dump(mode="json"),
+            "pictures": len(self.images),
+            "skipped": self.summary.failed,
+            "dimensions": self.X.shape[1],
+            "extraction": self.extraction.to_dict(),
+            "scales": list(self.scales),
+            "aggregation": self.aggregation.to_dict(),
+            "result": self.result.to_dict(),
+            "store": str(self.store),
+            "provenance": self.provenance,
+            "seconds": self.seconds,
+        }
+
+
+def run_svm(
+    card: DatasetCard,
+    images: ImageSet,
+    extractor: DenseExtractor,
+    scales: tuple[int, ...],
+    aggregation: Aggregation,
+    *,
+    store_folder: Path | None = None,
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    n_jobs: int | None = -1,
+    progress: Progress | None = None,
+    split_progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Test a linear SVM on descriptors of a data set, by the protocol of its card.
+
+    Parameters
+    ----------
+    card, images : DatasetCard, ImageSet
+        As from :func:`~vggfeat.data.cards.open_dataset`.
+    extractor : DenseExtractor
+        The network.
+    scales : tuple of int
+        Test scales Q.
+    aggregation : Aggregation
+        How descriptors of several scales become one row.
+    store_folder : Path, optional
+        Where descriptors are kept; below :func:`~vggfeat.resources.home` by default.
+    on_bad_image, workers, progress
+        As for :func:`~vggfeat.features.extract.extract`.
+    n_jobs : int or None
+        Processes that train.
+    split_progress : callable, optional
+        Called with splits done and all splits.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    DataError
+        If a class has too few pictures that can be read.
+    """
+    folder = store_folder or default_store(images, extractor.extraction)
+    behind = provenance(extractor)
+    store = FeatureStore(
+        folder, extractor.extraction, images.names, stats=images.stats(), provenance=behind
+    )
+    summary = extract(
+        images,
+        extractor,
+        scales,
+        store,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        progress=progress,
+    )
+    start = time.perf_counter()
+    readable = _only(images, store.view_names(scales))
+    _refuse_lost_classes(images, readable)
+    X = aggregation.rows(store, scales, list(readable.names))
+    seconds = {"extract": summary.seconds, "read": time.perf_counter() - start}
+    result = _test(card, readable, X, n_jobs, split_progress)
+    return Run(
+        card=card,
+        images=readable,
+        X=X,
+        result=result,
+        extraction=extractor.extraction,
+        scales=scales,
+        aggregation=aggregation,
+        summary=summary,
+        store=folder,
+        provenance=behind,
+        seconds={**seconds, **result.seconds},
+    )
+
+
+def default_store(images: ImageSet, extraction: Extraction) -> Path:
+    """Folder below the cache in which a data set's descriptors are kept.
+
+    It follows from the pictures' places and the settings, so that a second run finds the
+    descriptors of the first, and another setting or data set never meets them.
+    """
+    places = "\n".join(str(Path(str(picture)).resolve()) for picture in images.pictures[:1])
+    digest = hashlib.sha256((places + extraction.fingerprint).encode("utf-8", "surrogateescape"))
+    return home() / "features" / digest.hexdigest()[:16]
+
+
+def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
+    """Train on every picture of a data set, C chosen by cross-validation among them.
+
+    The splits tell how good such a classifier is; this one, which saw all pictures, is the one
+    to use.
+    """
+    labels = np.array([run.card.classes.index(label) for label in run.images.labels])
+    svm, search = fit_best(run.X, labels, n_jobs=n_jobs)
+    return SavedModel(
+        coef=svm.coef_,
+        intercept=svm.intercept_,
+        classes=run.card.classes,
+        C=tuple(float(C) for C in np.atleast_1d(search.C)),
+        extraction=run.extraction.to_dict(),
+        scales=run.scales,
+        aggregation=run.aggregation.to_dict(),
+        weights_source=run.provenance["weights"]["source"],
+        weights_sha256=run.extraction.weights_sha256,
+    )
+
+
+def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None) -> DenseExtractor:
+    """Open the network that a model's descriptors were made with.
+
+    Parameters
+    ----------
+    model : SavedModel
+        As loaded.
+    device : str
+        Where it runs. The model's precision is used where the hardware has it, else fp32.
+    weights : str or Weights, optional
+        Where the weights lie now, if they have moved.
+
+    Raises
+    ------
+    StoreError
+        If the weights are not those of the model.
+    """
+    made = Extraction.from_dict(model.extraction)
+    found = load(model.weights_source if weights is None else weights, made.net, made.layers)
+    if found.sha256 != model.weights_sha256:
+        raise StoreError(
+            f"The model was trained on descriptors of the weights {model.weights_sha256[:12]} "
+            f"({model.weights_source}); these are {found.sha256[:12]} ({found.source}). "
+            "Name the right ones with --weights."
+        )
+    on = resolve_device(device)
+    usable = made.precision in ("fp32", resolve_precision("auto", on))
+    return DenseExtractor(
+        made.net,
+        made.layers,
+        weights=found,
+        flip=made.flip,
+        pool=made.pool,
+        locations=made.locations,
+        exif=made.exif,
+        device=str(on),
+        precision=made.precision if usable else "fp32",
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A picture's name and its score for every class, or why it has none."""
+
+    name: str
+    scores: Matrix | None
+    reason: str = ""
+
+
+def predict(
+    model: SavedModel,
+    images: ImageSet,
+    extractor: DenseExtractor,
+    *,
+    workers: int | None = None,
+    on_bad_image: str = "skip",
+    progress: Progress | None = None,
+) -> Iterator[Prediction]:
+    """Score new pictures, in their order and in bounded memory.
+
+    Parameters
+    ----------
+    model : SavedModel
+        As loaded.
+    images : ImageSet
+        The pictures.
+    extractor : DenseExtractor
+        As from :func:`model_extractor`.
+    workers, on_bad_image, progress
+        As for :func:`~vggfeat.features.extract.extract`.
+
+    Yields
+    ------
+    Prediction
+        One for every picture, bad ones with their reason.
+    """
+    aggregation = Aggregation(**model.aggregation)
+    total = Summary(len(images))
+    for first in range(0, len(images), PREDICTED_AT_ONCE):
+        some = _part(images, slice(first, first + PREDICTED_AT_ONCE))
+        store = FeatureStore(None, extractor.extraction, some.names)
+        done = extract(
+            some,
+            extractor,
+            model.scales,
+            store,
+            workers=workers,
+            on_bad_image=on_bad_image,
+            progress=_added(total, progress),
+        )
+        total = _sum(total, done)
+        names = store.view_names(model.scales)
+        rows = aggregation.rows(store, tuple(model.scales), names) if names else None
+        scores = {} if rows is None else dict(zip(names, model.scores(rows), strict=True))
+        for name in some.names:
+            yield Prediction(name, scores.get(name), store.failed.get(name, ""))
+
+
+def _test(
+    card: DatasetCard,
+    images: ImageSet,
+    X: Matrix,
+    n_jobs: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> SVMResult:
+    protocol = card.protocol
+    splits = random_splits(
+        images.labels,
+        n_splits=protocol.splits,
+        train_per_class=protocol.train_per_class,
+        train_fraction=protocol.train_fraction,
+        random_state=protocol.seed,
+    )
+    labels = [card.classes.index(label) for label in images.labels]
+    return evaluate(
+        X,
+        labels,
+        card.classes,
+        splits,
+        names=images.names,
+        random_state=protocol.seed,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+
+
+def _only(images: ImageSet, names: list[str]) -> ImageSet:
+    """Keep the pictures of these names, with their labels."""
+    wanted = set(names)
+    kept = [row for row, name in enumerate(images.names) if name in wanted]
+    return ImageSet(
+        names=tuple(images.names[row] for row in kept),
+        pictures=tuple(images.pictures[row] for row in kept),
+        labels=tuple(images.labels[row] for row in kept),
+    )
+
+
+def _part(images: ImageSet, rows: slice) -> ImageSet:
+    pictures: tuple[Picture, ...] = images.pictures[rows]
+    return ImageSet(images.names[rows], pictures)
+
+
+def _refuse_lost_classes(images: ImageSet, readable: ImageSet) -> None:
+    lost = sorted(set(images.labels) - set(readable.labels))
+    if lost:
+        raise DataError(
+            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; "
+            "the reasons are in failed.csv of the store."
+        )
+
+
+def _sum(total: Summary, done: Summary) -> Summary:
+    return Summary(
+        total.pictures,
+        computed=total.computed + done.computed,
+        failed=total.failed + done.failed,
+        seconds=total.seconds + done.seconds,
+    )
+
+
+def _added(total: Summary, progress: Progress | None) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done: progress(_sum(total, done))
