@@ -195,7 +195,7 @@ def test_several_nets_live_in_one_store(tmp_path):
         assert list(file) == ["D", "E", "names", "stat"]
         np.testing.assert_array_equal(file["D/Q256"][:], vectors([NAMES[0], NAMES[2]], PART))
     assert verify(tmp_path) == []
-    assert info(tmp_path)["nets"]["E"]["arrays"] == {"/E/Q256": {"rows": 2, "dimensions": 3}}
+    assert info(tmp_path)["nets"]["E"]["arrays"] == {"/E/Q256": {"rows": 2, "D": 3}}
 
 
 def test_other_pictures_are_refused(tmp_path):
@@ -773,7 +773,7 @@ def test_info(tmp_path):
     found = info(tmp_path)
     expected = {"asked": 12, "pictures": 11, "failed": 1, "shards": 1, "finished": True}
     assert expected.items() <= found.items()
-    assert found["nets"]["D"]["arrays"] == {"/D/Q256": {"rows": 11, "dimensions": 5}}
+    assert found["nets"]["D"]["arrays"] == {"/D/Q256": {"rows": 11, "D": 5}}
     assert found["bytes"] == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     json.dumps(found)
 

@@ -16,7 +16,8 @@ from vggfeat.cli.output import Json, Quiet, extraction_progress, facts, grid, no
 
 if TYPE_CHECKING:
     from vggfeat.learn.model import SavedModel
-    from vggfeat.run import Prediction, Run
+    from vggfeat.run.predict import Prediction
+    from vggfeat.run.svm import Run
 
 
 def svm_command(
@@ -80,7 +81,8 @@ def svm_command(
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
     from vggfeat.data.cards import open_dataset
-    from vggfeat.run import Aggregation, run_svm
+    from vggfeat.features.aggregate import Aggregation
+    from vggfeat.run.svm import run_svm
 
     card, images = open_dataset(dataset)
     wanted = card.defaults
@@ -92,7 +94,7 @@ def svm_command(
         weights or wanted.weights,
         flip,
         pool,
-        "l2" if normalize == "locations" else "raw",
+        aggregation.locations,
         exif,
         device,
         precision,
@@ -153,7 +155,7 @@ def predict_command(
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.features.device import describe_device
     from vggfeat.learn.model import load
-    from vggfeat.run import model_extractor, predict
+    from vggfeat.run.predict import model_extractor, predict
 
     loaded = load(model)
     images = find_pictures(sources)
@@ -213,9 +215,12 @@ def _settings(run: Run) -> dict[str, object]:
 
 
 def _times(run: Run) -> str:
-    times = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in run.seconds.items())
-    rate = f" ({run.summary.images_per_s:.1f} images/s)" if run.summary.computed else ""
-    return f"times: {times}{rate}"
+    computed = run.summary.computed
+    rate = f"{computed} pictures, {run.summary.images_per_s:.1f} images/s"
+    return (
+        f"features: {run.seconds['extract']:.1f} s ({rate if computed else 'all in the store'}); "
+        f"choice of C, training and tests: {sum(run.result.seconds.values()):.1f} s"
+    )
 
 
 def _write_report(run: Run, target: Path) -> None:
@@ -247,7 +252,7 @@ def _write_report(run: Run, target: Path) -> None:
 
 def _save(run: Run, path: Path, jobs: int) -> None:
     from vggfeat.learn.model import save
-    from vggfeat.run import final_model
+    from vggfeat.run.svm import final_model
 
     model = final_model(run, jobs)
     chosen = ", ".join(f"{C:g}" for C in model.C)

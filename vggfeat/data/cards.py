@@ -127,7 +127,7 @@ def open_dataset(name: str) -> tuple[DatasetCard, ImageSet]:
     if name not in card_names() and path.exists():
         reader: Literal["folders", "manifest"] = "folders" if path.is_dir() else "manifest"
         stem = path.resolve().name if path.is_dir() else path.stem
-        card = DatasetCard(name=stem, title=str(path), reader=reader)
+        card = DatasetCard(name=stem, title=stem, reader=reader, source=str(path.resolve()))
     else:
         card = load_card(name)
         path = asset(card.asset) if card.asset else path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,42 @@ def aggregate(
         across_scales.setdefault(part[:3], []).append(prepared)
     row = np.concatenate([_combine(scales, how) for scales in across_scales.values()], axis=1)
     return row if normalize == "none" else l2(row)
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """The settings of :func:`aggregate`, checked before anything is computed.
+
+    Parameters
+    ----------
+    how, normalize, power
+        See :func:`aggregate`.
+
+    Examples
+    --------
+    >>> Aggregation("stack").to_dict()
+    {'how': 'stack', 'normalize': 'descriptor', 'power': None}
+    """
+
+    how: str = "average"
+    normalize: str = "descriptor"
+    power: float | None = None
+
+    def __post_init__(self) -> None:
+        check_aggregation(self.how, self.normalize, self.power)
+
+    @property
+    def locations(self) -> str:
+        """What this asks of the extraction: whether locations are normalised before pooling."""
+        return "l2" if self.normalize == "locations" else "raw"
+
+    def rows(self, parts: Mapping[Part, Matrix]) -> Matrix:
+        """Combine what a store holds into rows (N, D)."""
+        return aggregate(parts, self.how, normalize=self.normalize, power=self.power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON types."""
+        return asdict(self)
 
 
 def check_aggregation(how: str, normalize: str, power: float | None) -> None:

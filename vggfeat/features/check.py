@@ -168,7 +168,7 @@ def _check_settings(manifest: Manifest) -> list[str]:
 
 def _arrays(store: FeatureStore, net: str) -> dict[str, dict[str, int]]:
     return {
-        path: {"rows": int(store.index.has([path]).sum()), "dimensions": dimension}
+        path: {"rows": int(store.index.has([path]).sum()), "D": dimension}
         for path, dimension in sorted(store.index.dimensions.items())
         if path.startswith(f"/{net}/")
     }

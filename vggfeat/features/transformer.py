@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from vggfeat.data.images import Picture, decode
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import ParameterError, PictureError
-from vggfeat.features.aggregate import aggregate, check_aggregation
+from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
 from vggfeat.features.extraction import Part
@@ -120,7 +120,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
             raise ParameterError.not_one_of(
                 "on_bad_image", "VGGFeatures", ("error",), self.on_bad_image
             )
-        check_aggregation(self.aggregate, self.normalize, self.power)
+        self._aggregation()
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -148,9 +148,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         rows = [_name(picture, self.exif) for picture in pictures]
         unique = dict(zip(rows, pictures, strict=True))
         images = ImageSet(tuple(unique), tuple(unique.values()))
-        return aggregate(
-            self._describe(images, rows), self.aggregate, normalize=self.normalize, power=self.power
-        )
+        return self._aggregation().rows(self._describe(images, rows))
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name every column by net, layer, pooling where there are two, scale and channel.
@@ -179,7 +177,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
             self.weights,
             self.flip,
             self.pool,
-            "l2" if self.normalize == "locations" else "raw",
+            self._aggregation().locations,
             self.exif,
             self.device,
             self.precision,
@@ -192,6 +190,9 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
             images, extractor, scales, store, on_bad_image=self.on_bad_image, workers=self.n_jobs
         )
         return store.read(scales, names=rows)
+
+    def _aggregation(self) -> Aggregation:
+        return Aggregation(self.aggregate, self.normalize, self.power)
 
     def _layers(self) -> list[str]:
         named = [self.layer] if isinstance(self.layer, str) else self.layer

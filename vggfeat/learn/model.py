@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,13 @@ from safetensors.numpy import save as write_tensors
 
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
 from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
 
 FORMAT = 1
 SUFFIX = ".safetensors"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
-
-
-def current_versions() -> dict[str, str]:
-    """Versions of what makes a result: Python and the packages that compute."""
-    found = {"python": platform.python_version()}
-    for name in ("vggfeat", "torch", "scikit-learn", "numpy", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # a checkout that is not installed
-            found[name] = "not installed"
-    return found
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ class SavedModel:
     weights_source: str
     weights_sha256: str
     multi_label: bool = False
-    versions: dict[str, str] = field(default_factory=current_versions)
+    versions: dict[str, str] = field(default_factory=versions)
     format: int = FORMAT
 
     def scores(self, X: NDArray[Any]) -> Floats:

@@ -1,24 +1,21 @@
-"""One run from a data set to a result: extract, choose C, train, test; and a model's use."""
+"""One run from a data set to a result: extract, choose C, train, test."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vggfeat.data.cards import DatasetCard
-from vggfeat.data.images import Picture
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import DataError, StoreError
-from vggfeat.features.aggregate import aggregate, check_aggregation
+from vggfeat.errors import DataError
+from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.device import resolve_device, resolve_precision
 from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.provenance import provenance
@@ -27,33 +24,7 @@ from vggfeat.learn.model import SavedModel
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.search import fit_best
-from vggfeat.nets.weights import load
 from vggfeat.resources import home
-
-Matrix = npt.NDArray[Any]
-# Pictures that a prediction describes at a time: bounded memory, however large the folder.
-PREDICTED_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """How descriptors become one row for each picture; see :func:`~vggfeat.aggregate`."""
-
-    how: str = "average"
-    normalize: str = "descriptor"
-    power: float | None = None
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.how, self.normalize, self.power)
-
-    def rows(self, store: FeatureStore, scales: tuple[int, ...], names: list[str]) -> Matrix:
-        """Combine what a store holds of some pictures into their rows (N, D)."""
-        parts = store.read(scales, names)
-        return aggregate(parts, self.how, normalize=self.normalize, power=self.power)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON types."""
-        return {"how": self.how, "normalize": self.normalize, "power": self.power}
 
 
 @dataclass
@@ -159,7 +130,7 @@ def run_svm(
     DataError
         If a class has too few pictures that can be read.
     """
-    folder = store_folder or default_store(images, extractor.extraction)
+    folder = store_folder or default_store(card, extractor.extraction)
     behind = provenance(extractor)
     store = FeatureStore(
         folder, extractor.extraction, images.names, stats=images.stats(), provenance=behind
@@ -176,7 +147,7 @@ def run_svm(
     start = time.perf_counter()
     readable = _only(images, store.view_names(scales))
     _refuse_lost_classes(images, readable)
-    X = aggregation.rows(store, scales, list(readable.names))
+    X = aggregation.rows(store.read(scales, readable.names))
     seconds = {"extract": summary.seconds, "read": time.perf_counter() - start}
     result = _test(card, readable, X, n_jobs, split_progress)
     return Run(
@@ -194,15 +165,15 @@ def run_svm(
     )
 
 
-def default_store(images: ImageSet, extraction: Extraction) -> Path:
+def default_store(card: DatasetCard, extraction: Extraction) -> Path:
     """Folder below the cache in which a data set's descriptors are kept.
 
-    It follows from the pictures' places and the settings, so that a second run finds the
-    descriptors of the first, and another setting or data set never meets them.
+    It follows from the data set's name and place and from the settings, so that a second run
+    finds the descriptors of the first, and another setting or data set never meets them.
     """
-    places = "\n".join(str(Path(str(picture)).resolve()) for picture in images.pictures[:1])
-    digest = hashlib.sha256((places + extraction.fingerprint).encode("utf-8", "surrogateescape"))
-    return home() / "features" / digest.hexdigest()[:16]
+    told = "\n".join((card.name, card.source, extraction.fingerprint))
+    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
+    return home() / "features" / digest[:16]
 
 
 def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
@@ -224,104 +195,6 @@ def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
         weights_source=run.provenance["weights"]["source"],
         weights_sha256=run.extraction.weights_sha256,
     )
-
-
-def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None) -> DenseExtractor:
-    """Open the network that a model's descriptors were made with.
-
-    Parameters
-    ----------
-    model : SavedModel
-        As loaded.
-    device : str
-        Where it runs. The model's precision is used where the hardware has it, else fp32.
-    weights : str or Weights, optional
-        Where the weights lie now, if they have moved.
-
-    Raises
-    ------
-    StoreError
-        If the weights are not those of the model.
-    """
-    made = Extraction.from_dict(model.extraction)
-    found = load(model.weights_source if weights is None else weights, made.net, made.layers)
-    if found.sha256 != model.weights_sha256:
-        raise StoreError(
-            f"The model was trained on descriptors of the weights {model.weights_sha256[:12]} "
-            f"({model.weights_source}); these are {found.sha256[:12]} ({found.source}). "
-            "Name the right ones with --weights."
-        )
-    on = resolve_device(device)
-    usable = made.precision in ("fp32", resolve_precision("auto", on))
-    return DenseExtractor(
-        made.net,
-        made.layers,
-        weights=found,
-        flip=made.flip,
-        pool=made.pool,
-        locations=made.locations,
-        exif=made.exif,
-        device=str(on),
-        precision=made.precision if usable else "fp32",
-    )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A picture's name and its score for every class, or why it has none."""
-
-    name: str
-    scores: Matrix | None
-    reason: str = ""
-
-
-def predict(
-    model: SavedModel,
-    images: ImageSet,
-    extractor: DenseExtractor,
-    *,
-    workers: int | None = None,
-    on_bad_image: str = "skip",
-    progress: Progress | None = None,
-) -> Iterator[Prediction]:
-    """Score new pictures, in their order and in bounded memory.
-
-    Parameters
-    ----------
-    model : SavedModel
-        As loaded.
-    images : ImageSet
-        The pictures.
-    extractor : DenseExtractor
-        As from :func:`model_extractor`.
-    workers, on_bad_image, progress
-        As for :func:`~vggfeat.features.extract.extract`.
-
-    Yields
-    ------
-    Prediction
-        One for every picture, bad ones with their reason.
-    """
-    aggregation = Aggregation(**model.aggregation)
-    total = Summary(len(images))
-    for first in range(0, len(images), PREDICTED_AT_ONCE):
-        some = _part(images, slice(first, first + PREDICTED_AT_ONCE))
-        store = FeatureStore(None, extractor.extraction, some.names)
-        done = extract(
-            some,
-            extractor,
-            model.scales,
-            store,
-            workers=workers,
-            on_bad_image=on_bad_image,
-            progress=_added(total, progress),
-        )
-        total = _sum(total, done)
-        names = store.view_names(model.scales)
-        rows = aggregation.rows(store, tuple(model.scales), names) if names else None
-        scores = {} if rows is None else dict(zip(names, model.scores(rows), strict=True))
-        for name in some.names:
-            yield Prediction(name, scores.get(name), store.failed.get(name, ""))
 
 
 def _test(
@@ -363,11 +236,6 @@ def _only(images: ImageSet, names: list[str]) -> ImageSet:
     )
 
 
-def _part(images: ImageSet, rows: slice) -> ImageSet:
-    pictures: tuple[Picture, ...] = images.pictures[rows]
-    return ImageSet(images.names[rows], pictures)
-
-
 def _refuse_lost_classes(images: ImageSet, readable: ImageSet) -> None:
     lost = sorted(set(images.labels) - set(readable.labels))
     if lost:
@@ -375,18 +243,3 @@ def _refuse_lost_classes(images: ImageSet, readable: ImageSet) -> None:
             f"No picture of {', '.join(lost)} can be read. Mend or remove the class; "
             "the reasons are in failed.csv of the store."
         )
-
-
-def _sum(total: Summary, done: Summary) -> Summary:
-    return Summary(
-        total.pictures,
-        computed=total.computed + done.computed,
-        failed=total.failed + done.failed,
-        seconds=total.seconds + done.seconds,
-    )
-
-
-def _added(total: Summary, progress: Progress | None) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done: progress(_sum(total, done))

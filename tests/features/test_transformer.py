@@ -1,0 +1,151 @@
+"""VGGFeatures as scikit-learn's users use transformers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+from support import noise
+
+from vggfeat import FeatureStore, VGGFeatures
+from vggfeat.errors import ParameterError, PictureError
+from vggfeat.features import transformer as module
+
+SMALL = {"layer": "pool2", "Q": 32, "weights": "embedded", "precision": "fp32"}
+
+
+@pytest.fixture
+def paths(draw: Callable[..., Path]) -> list[Path]:
+    return [draw(f"{i}.png", 40 + 8 * (i % 2), 40, seed=i) for i in range(8)]
+
+
+def test_every_kind_of_picture_is_taken(paths: list[Path]) -> None:
+    """A path, a string, a PIL image, an array of uint8 or floats give the same row."""
+    with Image.open(paths[0]) as opened:
+        image = opened.convert("RGB")
+    array = np.asarray(image)
+    rows = VGGFeatures(**SMALL).transform([paths[0], str(paths[0]), image, array, array / 255])
+    assert rows.shape == (5, 128)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, np.repeat(rows[:1], 5, axis=0), rtol=1e-5, atol=1e-6)
+    stacked = np.stack([noise(40, 32, seed) for seed in range(3)])
+    assert VGGFeatures(**SMALL).transform(stacked).shape == (3, 128)
+
+
+def test_rows_follow_the_input_duplicates_included(paths: list[Path]) -> None:
+    """Shuffled and repeated inputs give shuffled and repeated rows."""
+    features = VGGFeatures(**SMALL)
+    rows = features.transform(paths)
+    order = [3, 0, 3, 7]
+    again = features.transform([paths[i] for i in order])
+    np.testing.assert_allclose(again, rows[order], rtol=1e-5, atol=1e-6)
+
+
+def test_data_frames_and_object_arrays_are_lists(paths: list[Path]) -> None:
+    """A column of paths, as a series, a frame or an object array, is what a list is."""
+    features = VGGFeatures(**SMALL)
+    rows = features.transform(paths)
+    names = [str(path) for path in paths]
+    for X in (pd.Series(names), pd.DataFrame({"path": names}), np.array(names), np.array(paths)):
+        assert np.array_equal(features.transform(X), rows)
+
+
+def test_clone_and_pickle_keep_the_settings(paths: list[Path]) -> None:
+    """Copies compute the same; the network does not travel with them."""
+    features = VGGFeatures(**SMALL, power=0.5)
+    rows = features.transform(paths)
+    pickled = pickle.dumps(features)
+    assert len(pickled) < 2000
+    for copy in (clone(features), pickle.loads(pickled)):
+        assert copy.get_params() == features.get_params()
+        assert np.array_equal(copy.transform(paths), rows)
+
+
+@pytest.mark.parametrize("how", ["average", "stack"])
+@pytest.mark.parametrize("pool", ["average", "both"])
+def test_names_match_columns(how: str, pool: str, paths: list[Path]) -> None:
+    """There is one unique name for each column, and pandas output carries them."""
+    features = VGGFeatures(
+        layer=("pool1", "pool2"), Q=(32, 40), aggregate=how, pool=pool, weights="embedded"
+    ).set_output(transform="pandas")
+    frame = features.fit_transform(paths[:2])
+    assert list(frame.columns) == list(features.get_feature_names_out())
+    assert len(set(frame.columns)) == frame.shape[1]
+
+
+def test_a_search_extracts_each_scale_once(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GridSearchCV over Q and aggregation runs the network once for each picture and scale."""
+    described: list[tuple[int, int]] = []
+    original = module.extract
+
+    def counting(images, extractor, scales, store, **settings):
+        described.extend((row, Q) for row, Qs in store.missing(scales) for Q in Qs)
+        return original(images, extractor, scales, store, **settings)
+
+    monkeypatch.setattr(module, "extract", counting)
+    features = VGGFeatures(**SMALL, cache=tmp_path / "cache")
+    search = GridSearchCV(
+        make_pipeline(features, LinearSVC()),
+        {
+            "vggfeatures__Q": [(32,), (40,), (32, 40)],
+            "vggfeatures__aggregate": ["average", "stack"],
+        },
+        cv=2,
+    )
+    search.fit(paths, [0, 1] * 4)
+    assert len(described) == 2 * len(paths)
+
+
+def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path) -> None:
+    """With n_jobs=2 and a shared cache the scores are those of one process without one."""
+    scores = []
+    for jobs, cache in ((None, None), (2, tmp_path / "cache")):
+        search = GridSearchCV(
+            make_pipeline(VGGFeatures(**SMALL, cache=cache), LinearSVC()),
+            {"vggfeatures__Q": [(32,), (40,)]},
+            cv=2,
+            n_jobs=jobs,
+        )
+        search.fit([str(path) for path in paths], [0, 1] * 4)
+        scores.append(search.cv_results_["mean_test_score"])
+    assert np.array_equal(*scores)
+    assert FeatureStore.open(tmp_path / "cache").scales == [32, 40]
+
+
+def test_joblib_memory_keeps_a_fitted_pipeline(paths: list[Path], tmp_path: Path) -> None:
+    """A pipeline with a memory gives the same predictions, computed or remembered."""
+    labels = [0, 1] * 4
+    plain = make_pipeline(VGGFeatures(**SMALL), LinearSVC()).fit(paths, labels)
+    for _ in range(2):
+        memory = joblib.Memory(tmp_path / "memory", verbose=0)
+        kept = make_pipeline(VGGFeatures(**SMALL), LinearSVC(), memory=memory).fit(paths, labels)
+        assert np.array_equal(kept.predict(paths), plain.predict(paths))
+
+
+def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
+    """One path, one ambiguous array, a bad picture and a policy that loses rows are errors."""
+    features = VGGFeatures(**SMALL)
+    with pytest.raises(ParameterError, match="a sequence of pictures"):
+        features.transform(str(paths[0]))
+    with pytest.raises(PictureError, match="one picture or many"):
+        features.transform(noise(9, 9))
+    paths[1].write_bytes(b"")
+    with pytest.raises(PictureError, match="empty"):
+        features.transform(paths)
+    with pytest.raises(ParameterError, match="on_bad_image"):
+        VGGFeatures(on_bad_image="skip").fit()
+    with pytest.raises(ParameterError, match="aggregate"):
+        VGGFeatures(aggregate="mean").fit()
+    assert features.transform([]).shape == (0, 128)

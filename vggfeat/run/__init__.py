@@ -1,0 +1,1 @@
+"""Runs from a data set to a result, and from a model to predictions."""
