@@ -21,7 +21,7 @@ def extract_command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PICTURES]...",
+            metavar="PICTURES",
             help="Folders, files, globs, @paths.txt, - (standard input), or a CSV manifest with "
             "the columns path, label, split. The current folder by default.",
         ),

@@ -71,8 +71,9 @@ def svm_command(
 
     Three random splits: half of each class, at most 30 pictures, to train; the rest to test. C is
     chosen by cross-validation in the training part alone. The result is the mean class recall
-    and its standard deviation over the splits. Without --net, --layer, --Q, --weights and
-    --aggregate those of the data set's card are taken, else the paper's: D, fc7, 256, average.
+    and its standard deviation over the splits. Without --net, --layer, --Q, --weights,
+    --aggregate and --power those of the data set's card are taken, else the paper's: D, fc7,
+    256, average, no power (1 turns a card's power off).
 
     For example:
 
@@ -87,7 +88,9 @@ def svm_command(
     card, images = open_dataset(dataset)
     wanted = card.defaults
     scales = tuple(Q or wanted.Q)
-    aggregation = Aggregation(aggregate or wanted.aggregate, normalize, power)
+    aggregation = Aggregation(
+        aggregate or wanted.aggregate, normalize, wanted.power if power is None else power
+    )
     extractor = open_extractor(
         net or wanted.net,
         layer or list(wanted.layers),
@@ -126,7 +129,7 @@ def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES...", help="Folders, files, globs or lists."),
+        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
     ],
     weights: Annotated[
         str | None, typer.Option("--weights", help="Where the model's weights lie, if they moved.")

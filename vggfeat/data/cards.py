@@ -41,6 +41,7 @@ class Defaults(_Frozen):
     layers: tuple[str, ...] = ("fc7",)
     Q: tuple[int, ...] = (256,)
     aggregate: Literal["average", "max", "stack"] = "average"
+    power: float | None = Field(default=None, gt=0, le=1)
 
 
 class DatasetCard(_Frozen):

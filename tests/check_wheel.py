@@ -1,0 +1,84 @@
+"""Install the built wheel where the checkout cannot be seen, and use it there."""
+
+from __future__ import annotations
+
+import site
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+WHEEL_HOLDS = (
+    "vggfeat/py.typed",
+    "vggfeat/assets/vgg_d_conv_fp16.safetensors",
+    "vggfeat/assets/LICENSE-vgg_d_conv.txt",
+    "vggfeat/assets/clipart10/LICENSE.txt",
+    "vggfeat/assets/clipart10/bird/bird_0001.jpg",
+    "vggfeat/report/template.html.j2",
+    "vggfeat/_share/datasets/sample.toml",
+)
+SDIST_HOLDS = (
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "Makefile",
+    "tests/support.py",
+)
+COMMANDS = (
+    ("--version",),
+    ("weights", "list"),
+    ("svm", "--dataset", "sample", "--layer", "pool1", "--Q", "16", "--quiet", "--save", "model"),
+    ("predict", "model", "{asset}/clipart10/boat/boat_0001.jpg", "--quiet"),
+)
+
+
+def check_contents(dist: Path) -> Path:
+    """Look for what must travel, and for what must not."""
+    [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert not (missing := set(WHEEL_HOLDS) - names), f"the wheel lacks {missing}"
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"vggfeat"}, tops
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert not (missing := set(SDIST_HOLDS) - inside), f"the sdist lacks {missing}"
+    return wheel
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Make an environment that borrows its dependencies, but not the editable vggfeat."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    [packages] = (folder / "lib").glob("python*/site-packages")
+    # A path in a .pth file is searched, but .pth files in it, the editable's, are not run.
+    (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()))
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet"]
+    subprocess.run([*pip, "--disable-pip-version-check", str(wheel)], check=True)
+    return python
+
+
+def main(dist: Path) -> None:
+    """Check contents, then run the wheel's commands from an empty folder."""
+    wheel = check_contents(dist)
+    with tempfile.TemporaryDirectory() as scratch:
+        python = install(wheel.resolve(), Path(scratch) / "env")
+        where = "import vggfeat; print(vggfeat.__path__[0])"
+        found = subprocess.run(
+            [python, "-c", where], cwd=scratch, check=True, capture_output=True, text=True
+        ).stdout.strip()
+        assert found.startswith(scratch), f"vggfeat was imported from {found}"
+        for command in COMMANDS:
+            filled = [part.format(asset=f"{found}/assets") for part in command]
+            environment = {"VGGFEAT_HOME": f"{scratch}/home", "VGGFEAT_OFFLINE": "1"}
+            subprocess.run(
+                [python, "-m", "vggfeat", *filled], cwd=scratch, check=True, env=environment
+            )
+    print(f"{wheel.name}: {len(COMMANDS)} commands passed outside the checkout")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,206 @@
+"""The commands as people type them: results, messages, exit statuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from support import noise
+
+FAST = ["--layer", "pool2", "--Q", "32", "--weights", "embedded"]
+
+
+def vggfeat(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vggfeat", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(draw: Callable[..., Path], tmp_path: Path) -> Path:
+    for i in range(5):
+        draw(f"pictures/{i}.png", 40 + 9 * (i % 2), 40, seed=i)
+    return tmp_path
+
+
+def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
+    """Without sources and --out the pictures here go to ./features, and the table says so."""
+    done = vggfeat("extract", *FAST, cwd=folder / "pictures")
+    for said in ("5 of 5", "/D/Q32 (128)", "images/s", "CPU", "FeatureStore.open('features')"):
+        assert said in done.stdout
+    assert "Net D, pool2, weights embedded" in done.stderr
+    with h5py.File(folder / "pictures" / "features" / "features.h5") as file:
+        assert file["names"].asstr()[:].tolist() == [f"{i}.png" for i in range(5)]
+        assert file["D/Q32"].shape == (5, 128)
+
+
+def test_a_second_run_says_that_nothing_was_computed(folder: Path) -> None:
+    """JSON gives the counts: five computed, then five already there."""
+    for computed, present in ((5, 0), (0, 5)):
+        done = vggfeat("extract", "pictures", *FAST, "--json", "--quiet", cwd=folder)
+        result = json.loads(done.stdout)
+        assert (result["computed"], result["present"]) == (computed, present)
+        assert done.stderr == ""
+
+
+def bad_folder(folder: Path) -> None:
+    """Make the pictures that every real folder has sooner or later."""
+    folder.mkdir()
+    photo = Image.fromarray(noise(64, 48))
+    photo.save(folder / "good.jpg")
+    (folder / "truncated.jpg").write_bytes((folder / "good.jpg").read_bytes()[:-300])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a picture")
+    Image.new("RGB", (1, 1), "red").save(folder / "dot.png")
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.arange(3072, dtype=np.uint16).reshape(48, 64) * 21).save(folder / "deep.png")
+    photo.save(folder / "moving.gif", save_all=True, append_images=[photo.rotate(90)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(folder / "turned.jpg", exif=exif)
+    Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
+
+
+def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
+    """Good pictures are extracted, bad ones listed with reasons, memory stays bounded."""
+    bad_folder(tmp_path / "pictures")
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30,) * 2); "
+    run = "import sys; from vggfeat.cli import main; sys.argv[0] = 'vggfeat'; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + run, "extract", "pictures", *FAST, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"] == 4
+    assert "Warning: 4 pictures could not be read" in done.stderr
+    with (tmp_path / "features" / "failed.csv").open(newline="") as file:
+        reasons = dict(list(csv.reader(file))[1:])
+    assert sorted(reasons) == ["empty.jpg", "huge.png", "text.jpg", "truncated.jpg"]
+    assert "empty" in reasons["empty.jpg"]
+    assert "pixels" in reasons["huge.png"]
+    with h5py.File(tmp_path / "features" / "features.h5") as file:
+        names = file["names"].asstr()[:].tolist()
+        assert names == ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
+        assert np.isfinite(file["D/Q32"][:]).all()
+
+
+def test_train_save_and_predict(folder: Path) -> None:
+    """A model trained on two plain classes names them on new pictures, by hand and by JSON."""
+    rng = np.random.default_rng(0)
+    for label, low in (("dark", 0), ("light", 200)):
+        (folder / "set" / label).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(low, low + 50, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "set" / label / f"{i}.png")
+    done = vggfeat(
+        "svm", "--dataset", "set", *FAST, "--save", "model", "--report", "r.html", cwd=folder
+    )
+    assert "Mean class recall 100.0 ± 0.0 %" in done.stdout
+    assert "trained on all 16 pictures" in done.stderr
+    assert "<h1" in (folder / "r.html").read_text()
+    Image.new("RGB", (40, 40), (10, 20, 30)).save(folder / "new.png")
+    (folder / "bad.png").write_bytes(b"")
+    done = vggfeat("predict", "model", "new.png", "bad.png", "--csv", "s.csv", cwd=folder)
+    assert "dark" in done.stdout
+    assert "bad.png: the file is empty" in done.stderr
+    rows = json.loads(vggfeat("predict", "model", "new.png", "--json", "-q", cwd=folder).stdout)
+    assert [list(row["classes"]) for row in rows] == [["dark"]]
+    with (folder / "s.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert float(found[0]["dark"]) > float(found[0]["light"])
+    assert found[1]["error"] == "the file is empty"
+
+
+def test_store_commands(folder: Path) -> None:
+    """Info, verify, pack and export work on what extract wrote; damage has status 5."""
+    vggfeat("extract", "pictures", *FAST, cwd=folder)
+    assert "5 of 5" in vggfeat("store", "info", cwd=folder).stdout
+    assert "is sound" in vggfeat("store", "verify", cwd=folder).stdout
+    vggfeat("store", "pack", "features", "packed.h5", cwd=folder)
+    vggfeat("store", "export", "packed.h5", "x.csv", cwd=folder)
+    lines = (folder / "x.csv").read_text().splitlines()
+    assert len(lines) == 6
+    assert len(lines[0].split(",")) == 129
+    [shard] = (folder / "features" / "shards").iterdir()
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    assert shard.name[:12] in vggfeat("store", "verify", cwd=folder, status=5).stdout
+
+
+def test_weights_commands(folder: Path) -> None:
+    """The list names every source; a converted file shows the numbers of its origin."""
+    assert "VGG_ILSVRC_19_layers.caffemodel" in vggfeat("weights", "list", cwd=folder).stdout
+    from vggfeat.resources import asset
+
+    source = str(asset("vgg_d_conv_fp16.safetensors"))
+    before = json.loads(vggfeat("weights", "show", source, "--json", cwd=folder).stdout)
+    vggfeat("weights", "convert", source, "copy.pth", cwd=folder)
+    after = json.loads(vggfeat("weights", "show", "copy.pth", "--json", cwd=folder).stdout)
+    assert before["sha256"] == after["sha256"]
+    assert before["pixels"] == after["pixels"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["extract", "nowhere"], 3, "Check the spelling"),
+        (["extract", "pictures", "--net", "F"], 2, "'A', 'A-LRN', 'B'"),
+        (["extract", "pictures"], 4, "VGG_ILSVRC_16_layers.caffemodel"),
+        (["extract", "pictures", "--net", "C"], 4, "vggfeat train"),
+        (["extract", "pictures", "--layer", "pool5", "--Q", "0"], 2, "at least 1"),
+        (["extract", "pictures", *FAST, "--pool", "mean"], 2, "'average', 'max', 'both'"),
+        (["extract", "pictures", *FAST, "--device", "tpu"], 2, "device"),
+        (["store", "info", "pictures"], 5, "no feature store"),
+        (["svm", "--dataset", "imagenet21k"], 3, "sample"),
+        (["predict", "none", "pictures"], 3, "none"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    arguments: list[str], status: int, said: str, folder: Path
+) -> None:
+    """Each kind of mistake has its exit status and says what would be right, no traceback."""
+    done = vggfeat(*arguments, cwd=folder, status=status)
+    assert "Traceback" not in done.stderr
+    assert said in " ".join(done.stderr.split())
+
+
+def test_ctrl_c_stops_cleanly_and_resumes(tmp_path: Path) -> None:
+    """An interrupted run has status 130, says how to go on, and loses nothing complete."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(300):
+        Image.fromarray(noise(120, 90, i)).save(tmp_path / "pictures" / f"{i:03}.jpg")
+    command = [sys.executable, "-m", "vggfeat", "extract", "pictures", "--layer", "pool4"]
+    command += ["--Q", "96", "--out", "f"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("f/shards/*.h5")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    result = json.loads(vggfeat(*command[3:], "--json", cwd=tmp_path).stdout)
+    assert result["present"] >= 64
+    assert result["present"] + result["computed"] == 300

@@ -1,0 +1,104 @@
+"""The public names, the import's weight, and the shipped data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vggfeat
+from vggfeat.data.cards import DatasetCard, card_names, load_card, open_dataset
+from vggfeat.errors import VggfeatError
+from vggfeat.resources import asset
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_are_these() -> None:
+    """What a user may import from vggfeat is a list that changes only on purpose."""
+    assert vggfeat.__all__ == [
+        "VGG",
+        "DenseExtractor",
+        "Extraction",
+        "FeatureStore",
+        "ImageSet",
+        "LinearSVM",
+        "Part",
+        "VGGFeatures",
+        "VggfeatError",
+        "Weights",
+        "aggregate",
+        "extract",
+        "find_pictures",
+        "load_weights",
+    ]
+    for name in vggfeat.__all__:
+        assert getattr(vggfeat, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'extract_all'"):
+        vggfeat.extract_all  # noqa: B018
+
+
+def test_importing_is_light() -> None:
+    """Neither `import vggfeat` nor the command line loads torch before it is needed."""
+    code = "import sys, vggfeat, vggfeat.cli; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_errors_are_builtins_with_an_exit_status_of_their_kind() -> None:
+    """Every error can be caught as the builtin it resembles; kinds have different statuses."""
+
+    def tree(kind: type[VggfeatError]) -> list[type[VggfeatError]]:
+        return [kind, *(leaf for child in kind.__subclasses__() for leaf in tree(child))]
+
+    kinds = VggfeatError.__subclasses__()
+    assert len({kind.exit_status for kind in kinds}) == len(kinds)
+    for kind in tree(VggfeatError)[1:]:
+        builtin = (ValueError, RuntimeError, OSError, ImportError)
+        assert issubclass(kind, builtin), kind
+
+
+def test_shipped_cards_hold_what_they_promise() -> None:
+    """Every card can be read, is named as its file, and matches the pictures that ship."""
+    for name in card_names():
+        card = load_card(name)
+        assert isinstance(card, DatasetCard)
+        assert card.name == name
+        assert card.licence
+        assert card.source
+    card, images = open_dataset("sample")
+    assert len(images) == card.pictures == 300
+    assert {images.labels.count(label) for label in card.classes} == {30}
+
+
+def test_data_folders_hold_no_python() -> None:
+    """A .py file in datasets/ would shadow another project's package."""
+    for folder in ("datasets", "pipelines"):
+        assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_embedded_parts_carry_their_licences() -> None:
+    """The weights' notice names authors, licence and change; the pictures' their dedication."""
+    notice = asset("LICENSE-vgg_d_conv.txt").read_text()
+    for word in ("Simonyan", "Zisserman", "CC BY 4.0", "fp16"):
+        assert word in notice
+    assert "public domain" in asset("clipart10/LICENSE.txt").read_text()
+
+
+def test_readme_shows_what_exists() -> None:
+    """Every vggfeat command and every import in the README is real."""
+    from typer.main import get_command
+
+    from vggfeat.cli import app
+
+    text = (ROOT / "README.md").read_text()
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    shown = [line.split()[2] for line in text.splitlines() if line.startswith("$ vggfeat")]
+    assert shown
+    assert set(shown) <= commands
+    for line in text.splitlines():
+        if line.startswith("from vggfeat import"):
+            names = line.removeprefix("from vggfeat import").split(",")
+            assert {name.strip() for name in names} <= set(vggfeat.__all__)
