@@ -20,14 +20,7 @@ WHEEL_HOLDS = (
     "vggfeat/report/template.html.j2",
     "vggfeat/_share/datasets/sample.toml",
 )
-SDIST_HOLDS = (
-    "LICENSE",
-    "README.md",
-    "CHANGELOG.md",
-    "CITATION.cff",
-    "Makefile",
-    "tests/support.py",
-)
+SDIST_HOLDS = ("LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile")
 COMMANDS = (
     ("--version",),
     ("weights", "list"),

@@ -16,8 +16,6 @@ from vggfeat.cli.svm import predict_command, svm_command
 from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="vggfeat",
     no_args_is_help=True,
@@ -79,12 +77,6 @@ def main() -> None:
     except VggfeatError as error:
         note(f"Error: {error}")
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        note(
-            "Interrupted. What was complete is kept: run the same command again to go on "
-            "where it stopped."
-        )
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of stdout has gone, as in `vggfeat … | head`: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

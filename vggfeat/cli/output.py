@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from vggfeat.features.extract import Progress, Summary
 
+INTERRUPTED = 130
+
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show the result and errors, no progress.")
 ]
@@ -71,10 +73,24 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Answer Ctrl-C during long work with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(
+            "Interrupted. What was complete is kept: run the same command again to go on "
+            "where it stopped."
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
 def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
     """Show pictures done, rate and time left while an extraction runs."""
     if quiet:
-        yield None
+        with interruptible():
+            yield None
         return
     from rich.progress import (
         BarColumn,
@@ -91,7 +107,7 @@ def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console(stderr=True)) as bar:
+    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(what, total=None, rate="")
 
         def tell(summary: Summary) -> None:
@@ -109,7 +125,8 @@ def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
 def download_progress(*, quiet: bool) -> Iterator[Any]:
     """Show bytes done, rate and time left while a file is downloaded."""
     if quiet:
-        yield None
+        with interruptible():
+            yield None
         return
     from rich.progress import (
         BarColumn,
@@ -120,7 +137,7 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
     )
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True)) as bar:
+    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("download", total=None, visible=False)
 
         def tell(done: int, total: int | None) -> None:
