@@ -91,7 +91,7 @@ def test_stopping_at_a_bad_picture_keeps_what_was_done(
     images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With on_bad_image="error" the run ends at the picture, and names it."""
-    monkeypatch.setitem(module.ROWS_PER_SHARD, "cpu", 2)
+    monkeypatch.setitem(module.ROUND, "cpu", 2)
     Path(str(images.pictures[5])).write_bytes(b"")
     with pytest.raises(PictureError, match=r"5\.png: the file is empty"):
         run(images, tmp_path / "f", on_bad_image="error")

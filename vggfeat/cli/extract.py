@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, extraction_progress, facts, note, show, size
+from vggfeat.cli.output import Json, Quiet, facts, note, show, size, work_progress
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
@@ -81,7 +81,7 @@ def extract_command(
     )
     if images.duplicates:
         note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
-    with extraction_progress("extract", quiet=quiet) as progress:
+    with work_progress("extract", quiet=quiet) as work:
         summary = extract(
             images,
             extractor,
@@ -89,7 +89,7 @@ def extract_command(
             store,
             on_bad_image=on_bad_image,
             workers=workers,
-            progress=progress,
+            progress=work.pictures,
         )
     _report(out, images, extractor, store, summary, as_json)
 

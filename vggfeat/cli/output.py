@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from vggfeat.features.extract import Progress, Summary
+    from vggfeat.features.extract import Summary
 
 INTERRUPTED = 130
 
@@ -72,6 +73,14 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
     return table
 
 
+@dataclass(frozen=True)
+class Work:
+    """What to call as work goes on; nothing, where it should be quiet."""
+
+    pictures: Callable[[Summary], None] | None = None
+    splits: Callable[[int, int], None] | None = None
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Answer Ctrl-C during long work with how to go on."""
@@ -86,16 +95,17 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """Show pictures done, rate and time left while an extraction runs."""
+def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
+    """Show what is done, the rate and the time left while pictures are described and learnt."""
     if quiet:
         with interruptible():
-            yield None
+            yield Work()
         return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeRemainingColumn,
     )
@@ -118,7 +128,13 @@ def extraction_progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
                 rate=f"{summary.images_per_s:.2f} images/s" if summary.computed else "",
             )
 
-        yield tell
+        def tell_split(done: int, total: int) -> None:
+            if done == 1:
+                splits.append(bar.add_task("train and test", total=total, rate="splits"))
+            bar.update(splits[0], completed=done)
+
+        splits: list[TaskID] = []
+        yield Work(tell, tell_split)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.extract import open_extractor
-from vggfeat.cli.output import Json, Quiet, extraction_progress, facts, grid, note, show
+from vggfeat.cli.output import Json, Quiet, facts, grid, note, show, work_progress
 
 if TYPE_CHECKING:
     from vggfeat.learn.model import SavedModel
@@ -103,7 +103,7 @@ def svm_command(
         precision,
         quiet,
     )
-    with extraction_progress("extract", quiet=quiet) as progress:
+    with work_progress("extract", quiet=quiet) as work:
         run = run_svm(
             card,
             images,
@@ -114,8 +114,8 @@ def svm_command(
             on_bad_image=on_bad_image,
             workers=workers,
             n_jobs=jobs,
-            progress=progress,
-            split_progress=None if quiet else _tell_split,
+            progress=work.pictures,
+            split_progress=work.splits,
         )
     _show_run(run, as_json)
     if report:
@@ -169,7 +169,7 @@ def predict_command(
         f"{done.precision} on {describe_device(extractor.device)}",
         quiet=quiet,
     )
-    with extraction_progress("predict", quiet=quiet) as progress:
+    with work_progress("predict", quiet=quiet) as work:
         found = list(
             predict(
                 loaded,
@@ -177,16 +177,12 @@ def predict_command(
                 extractor,
                 workers=workers,
                 on_bad_image=on_bad_image,
-                progress=progress,
+                progress=work.pictures,
             )
         )
     if table:
         _write_scores(table, loaded, found)
     _show_predictions(loaded, found, top, as_json)
-
-
-def _tell_split(done: int, total: int) -> None:
-    note(f"split {done} of {total} trained and tested")
 
 
 def _show_run(run: Run, as_json: bool) -> None:

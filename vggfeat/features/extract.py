@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,9 +20,12 @@ from vggfeat.features.extraction import Part
 from vggfeat.features.store import FeatureStore
 
 BAD_IMAGE_POLICIES = ("skip", "error")
-# Pictures in a shard: what `kill -9` can lose. A CPU needs a minute or so for its number, and
-# either is small beside the cost of opening a file.
-ROWS_PER_SHARD = {"cpu": 64, "cuda": 512, "mps": 128}
+# Pictures batched together: batches never reach over the end of a round, so that a resumed run
+# makes the same ones, and with them the same bits.
+ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
+# A shard is written after so many pictures, or so many seconds: what `kill -9` can lose.
+ROWS_PER_SHARD = 256
+SECONDS_PER_SHARD = 30.0
 
 Progress = Callable[["Summary"], None]
 
@@ -138,31 +141,36 @@ class _Run:
         self.stop_on_bad = on_bad_image == "error"
         self.progress = progress
         self.summary = Summary(len(images))
+        self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
         self.start = time.perf_counter()
 
     def all(self, jobs: Sequence[Job], workers: int) -> None:
         exif = self.extractor.extraction.exif
-        size = ROWS_PER_SHARD[self.extractor.device.type]
-        with closing(
-            decode_ahead(self.images.pictures, jobs, workers=workers, exif=exif)
-        ) as stream:
+        size = ROUND[self.extractor.device.type]
+        decoded = decode_ahead(self.images.pictures, jobs, workers=workers, exif=exif)
+        written = time.perf_counter()
+        # Whatever ends the run, what is complete is kept.
+        with ExitStack() as at_end, closing(decoded) as stream:
+            at_end.callback(self._write)
             for first in range(0, len(jobs), size):
-                chunk = dict(jobs[first : first + size])
-                self._chunk(chunk, islice(stream, len(chunk)))
+                some = dict(jobs[first : first + size])
+                self._round(some, islice(stream, len(some)))
+                late = time.perf_counter() - written > SECONDS_PER_SHARD
+                if late or len(self.complete) >= ROWS_PER_SHARD:
+                    self._write()
+                    written = time.perf_counter()
 
-    def _chunk(self, scales: dict[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
-        """Describe the pictures of one shard; whatever happens, keep those that are complete."""
-        found: dict[int, dict[Part, Matrix]] = {}
+    def _round(self, scales: dict[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
+        """Describe some pictures; a picture is complete when all its parts are there."""
+        found: dict[int, dict[Part, Matrix]] = {row: {} for row in scales}
         expected = {row: len(self.store.extraction.parts(Qs)) for row, Qs in scales.items()}
-        try:
-            for batch in batches(self._readable(decoded), self.extractor.pixel_budget):
-                for row, part, vector in self._described(batch):
-                    of_row = found.setdefault(row, {})
-                    of_row[part] = vector
-                    self.summary.computed += len(of_row) == expected[row]
-                self._tell()
-        finally:
-            self._keep({row: found[row] for row in found if len(found[row]) == expected[row]})
+        for batch in batches(self._readable(decoded), self.extractor.pixel_budget):
+            for row, part, vector in self._described(batch):
+                found[row][part] = vector
+                if len(found[row]) == expected[row]:
+                    self.complete[row] = found.pop(row)
+                    self.summary.computed += 1
+            self._tell()
         self._tell()
 
     def _readable(self, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
@@ -182,8 +190,9 @@ class _Run:
             for row, vector in zip(batch.rows, descriptors.numpy(), strict=True):
                 yield row, part, vector
 
-    def _keep(self, complete: dict[int, dict[Part, Matrix]]) -> None:
+    def _write(self) -> None:
         """Write one shard for each set of scales; only a store that grew by a scale has two."""
+        complete, self.complete = self.complete, {}
         alike: dict[tuple[Part, ...], list[int]] = {}
         for row in sorted(complete):
             alike.setdefault(tuple(sorted(complete[row])), []).append(row)
