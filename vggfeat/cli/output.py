@@ -138,6 +138,20 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
 
 
 @contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[None]:
+    """Show that a command is at work, and for how long, where no part of it can be counted."""
+    if quiet:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+@contextmanager
 def download_progress(*, quiet: bool) -> Iterator[Any]:
     """Show bytes done, rate and time left while a file is downloaded."""
     if quiet:

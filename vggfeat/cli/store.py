@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, facts, note, show, size
+from vggfeat.cli.output import Json, Quiet, facts, show, size, waiting
 
 store_app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +43,9 @@ def info_command(store: Store = Path("features"), as_json: Json = False) -> None
 
 
 @store_app.command("verify")
-def verify_command(store: Store = Path("features"), as_json: Json = False) -> None:
+def verify_command(
+    store: Store = Path("features"), quiet: Quiet = False, as_json: Json = False
+) -> None:
     """Check every shard against its checksum; exit status 5 if anything is wrong.
 
     For example:
@@ -53,7 +55,8 @@ def verify_command(store: Store = Path("features"), as_json: Json = False) -> No
     from vggfeat.errors import StoreDamaged
     from vggfeat.features.check import verify
 
-    problems = verify(store)
+    with waiting(f"Verifying {store}", quiet=quiet):
+        problems = verify(store)
     lines = "\n".join(problems) or f"{store} is sound."
     show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
     if problems:
@@ -64,6 +67,8 @@ def verify_command(store: Store = Path("features"), as_json: Json = False) -> No
 def pack_command(
     store: Store,
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Make one self-contained HDF5 file of a store.
 
@@ -73,8 +78,9 @@ def pack_command(
     """
     from vggfeat.features.export import pack
 
-    pack(store, target)
-    note(f"Wrote {target} ({size(target.stat().st_size)}).")
+    with waiting(f"Packing {store}", quiet=quiet):
+        pack(store, target)
+    _show_written(target, {}, as_json)
 
 
 @store_app.command("export")
@@ -93,6 +99,8 @@ def export_command(
     raw: Annotated[
         bool, typer.Option("--raw", help="Raw descriptors of every scale, not combined.")
     ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write features for other tools: one row for each picture, combined as for an SVM.
 
@@ -109,8 +117,16 @@ def export_command(
     def matrix(parts: Any) -> Any:
         return combine(parts, aggregate, normalize=normalize, power=power)
 
-    rows = export(store, target, format, scales=Q, matrix=None if raw else matrix)
-    note(f"Wrote {rows} rows to {target} ({size(target.stat().st_size)}).")
+    with waiting(f"Exporting {store}", quiet=quiet):
+        rows = export(store, target, format, scales=Q, matrix=None if raw else matrix)
+    _show_written(target, {"rows": rows}, as_json)
+
+
+def _show_written(target: Path, result: dict[str, Any], as_json: bool) -> None:
+    written = target.stat().st_size
+    rows = f"{result['rows']} rows, " if result else ""
+    text = f"Wrote {target} ({rows}{size(written)})."
+    show({"path": str(target), **result, "bytes": written}, text, as_json=as_json)
 
 
 def _described(record: dict[str, Any]) -> str:
