@@ -120,7 +120,7 @@ def download(
     try:
         if allowed:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(target):
+            with alone(target):
                 if _done(target, promise) or _tried(allowed, target, promise, progress, problems):
                     return target
     except OSError as error:
@@ -295,8 +295,8 @@ def _done(target: Path, promise: Promise) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Hold the lock of a file, so that two processes never write one part."""
+def alone(target: Path) -> Iterator[None]:
+    """Hold the lock of a file, so that two processes never do the same work on it at once."""
     path = target.with_name(target.name + ".lock")
     handle = _locked(path)
     while not _is_same(handle, path):  # who held it before has deleted it: lock the new one

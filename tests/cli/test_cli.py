@@ -130,6 +130,43 @@ def test_train_save_and_predict(folder: Path) -> None:
     assert found[1]["error"] == "the file is empty"
 
 
+def test_a_model_finds_its_weights_from_any_folder(folder: Path) -> None:
+    """A model trained with a weights file is used elsewhere; moved weights are asked for."""
+    for label, seed in (("a", 1), ("b", 2)):
+        for i in range(4):
+            target = folder / "set" / label / f"{i}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise(40, 40, seed)).save(target)
+    from vggfeat.resources import asset
+
+    source = str(asset("vgg_d_conv_fp16.safetensors"))
+    vggfeat("weights", "convert", source, "own.safetensors", cwd=folder)
+    arguments = ["--weights", "own.safetensors", "--layer", "pool2", "--Q", "32", "-q"]
+    vggfeat("svm", "--dataset", "set", *arguments, "--save", "model", cwd=folder)
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    predicting = ["predict", "../model", "../set/a/0.png", "-q"]
+    assert "a" in vggfeat(*predicting, cwd=elsewhere).stdout
+    (folder / "own.safetensors").rename(elsewhere / "moved.safetensors")
+    assert "--weights" in vggfeat(*predicting, cwd=elsewhere, status=4).stderr
+    vggfeat(*predicting, "--weights", "moved.safetensors", cwd=elsewhere)
+    (elsewhere / "bad.png").write_bytes(b"")
+    done = vggfeat("predict", "../model", "bad.png", "--weights", "embedded", cwd=elsewhere)
+    assert "bad.png: the file is empty" in done.stderr
+    asked = [*predicting, "--weights", "embedded", "--csv", "none/s.csv"]
+    refused = vggfeat(*asked, cwd=elsewhere, status=5)
+    assert "Traceback" not in refused.stderr
+
+
+def test_normalised_locations_need_their_own_extraction(folder: Path) -> None:
+    """Export does not call raw locations normalised."""
+    vggfeat("extract", "pictures", *FAST, cwd=folder)
+    asked = ["store", "export", "features", "x.npz", "--normalize", "locations"]
+    assert "--normalize locations" in vggfeat(*asked, cwd=folder, status=2).stderr
+    vggfeat("extract", "pictures", *FAST, "--normalize", "locations", "--out", "l2", cwd=folder)
+    vggfeat("store", "export", "l2", "x.npz", "--normalize", "locations", cwd=folder)
+
+
 def test_store_commands(folder: Path) -> None:
     """Info, verify, pack and export work on what extract wrote; damage has status 5."""
     vggfeat("extract", "pictures", *FAST, cwd=folder)

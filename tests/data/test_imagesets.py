@@ -44,7 +44,8 @@ def test_globs_files_and_lists_name_the_same_pictures(
     assert find_pictures(list(expected)).names == expected
     Path("list.txt").write_text("b/10.png\nb/2.jpg\n\n")
     assert find_pictures(["@list.txt"]).names == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO("b/10.png\r\nb/2.jpg"))
+    typed = io.TextIOWrapper(io.BytesIO(b"b/10.png\r\nb/2.jpg"))
+    monkeypatch.setattr(sys, "stdin", typed)
     assert find_pictures(["-"]).names == expected
 
 

@@ -12,10 +12,11 @@ from support import noise, random_weights
 
 from vggfeat.data.images import load
 from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features import dense as module
 from vggfeat.features.aggregate import l2
 from vggfeat.features.dense import DenseExtractor, margins
 from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
-from vggfeat.nets.table1 import layers_until
+from vggfeat.nets.table1 import layers_until, torchvision_names
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import load as load_weights
 
@@ -100,7 +101,7 @@ def test_locations_are_normalised_before_pooling() -> None:
     [
         ("D", ("pool3", "pool5"), (40, 1333)),
         ("D", ("conv5_3_pre",), (1111, 37)),
-        ("A", ("fc6",), (224, 900)),
+        ("A", ("fc6",), (224, 1300)),
     ],
 )
 def test_pieces_of_a_panorama_equal_the_whole(
@@ -114,14 +115,62 @@ def test_pieces_of_a_panorama_equal_the_whole(
     [picture] = pictures(shape)
     whole = extractor.maps(batch(picture))
     described = extractor.describe(batch(picture))
-    monkeypatch.setattr(extractor, "_piece_length", lambda x: 192)
-    assert len(list(extractor._crops(extractor._normalise(batch(picture))))) >= 3
+    monkeypatch.setattr(module, "PIECE_PIXELS", 1)
+    monkeypatch.setattr(extractor, "pixel_budget", 1)
+    assert len(list(extractor._crops(batch(picture)))) >= 3
     for name, expected in whole.items():
         found = extractor.maps(batch(picture))[name]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     for key, expected in described.items():
         found = extractor.describe(batch(picture))[key]
         assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_full_batch_is_no_panorama() -> None:
+    """A batch that fills its budget runs whole; one enormous picture is cut to the limit."""
+    extractor = DenseExtractor("D", "pool5", weights="embedded", device="cpu")
+    extractor.pixel_budget = 4_000_000
+    [(crop, kept)] = extractor._crops(torch.zeros(20, 3, 384, 512, dtype=torch.uint8))
+    assert (crop.shape[0], kept) == (20, None)
+    wide = torch.zeros(1, 3, 384, 40_000, dtype=torch.uint8)
+    assert max(crop.numel() for crop, _ in extractor._crops(wide)) <= 3 * 4_000_000
+
+
+def test_dense_fc7_descriptors_equal_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of describe (BGR, means, fc7, average, mirror) against timm's dense pre-logits."""
+    timm = pytest.importorskip("timm")
+    weights = random_weights("A", ["fc7"])
+    with torch.device("meta"):
+        theirs = timm.create_model("vgg11", num_classes=0, global_pool="")
+    dense_names = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2"}
+    modules = {
+        ours.removesuffix("_pre"): name
+        for name, ours in torchvision_names("A").items()
+        if ours.endswith("_pre")
+    }
+    kernels = {"pre_logits.fc1": 7, "pre_logits.fc2": 1}
+    state = {}
+    for name, value in weights.state.items():
+        layer, kind = name.split(".")
+        module_name = dense_names.get(layer, modules[layer])
+        side = kernels.get(module_name)
+        if side and kind == "weight":
+            value = value.reshape(4096, -1, side, side)
+        state[f"{module_name}.{kind}"] = value
+    theirs.load_state_dict(state, assign=True)
+    theirs.eval()
+    [picture] = pictures((224, 288))
+    bgr = picture.flip(2).float() - torch.tensor([103.939, 116.779, 123.68])
+    x = bgr.permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        maps = [
+            theirs.forward_head(theirs.forward_features(side), pre_logits=True)
+            for side in (x, x.flip(3))
+        ]
+    expected = sum(m.reshape(1, 4096, -1).mean(2) for m in maps) / 2
+    extractor = DenseExtractor("A", "fc7", weights=weights, precision="fp32", device="cpu")
+    found = extractor.describe(batch(picture))[("fc7", "average")]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_margins_cover_what_a_location_sees() -> None:

@@ -147,6 +147,16 @@ def test_several_layers_and_pools_are_kept_apart(images: ImageSet) -> None:
         np.testing.assert_allclose(found[part], values, rtol=1e-5, atol=1e-5)
 
 
+def test_a_store_of_other_pictures_or_settings_is_refused(images: ImageSet) -> None:
+    """Rows can never be filed under a neighbour's name, or under other settings."""
+    swapped = ImageSet(images.names[::-1], images.pictures[::-1])
+    store = FeatureStore(None, small().extraction, images.names)
+    with pytest.raises(ParameterError, match="other pictures or settings"):
+        extract(swapped, small(), [32], store)
+    with pytest.raises(ParameterError, match="other pictures or settings"):
+        extract(images, small(flip=False), [32], store)
+
+
 def test_unknown_policies_are_refused(images: ImageSet) -> None:
     """Only skip and error are ways to treat a bad picture."""
     with pytest.raises(ParameterError, match="'skip', 'error'"):

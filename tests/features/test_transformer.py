@@ -10,16 +10,18 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
-from support import noise
+from support import noise, random_weights
 
 from vggfeat import FeatureStore, VGGFeatures
 from vggfeat.errors import ParameterError, PictureError
 from vggfeat.features import transformer as module
+from vggfeat.nets import formats
 
 SMALL = {"layer": "pool2", "Q": 32, "weights": "embedded", "precision": "fp32"}
 
@@ -121,7 +123,47 @@ def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path)
         search.fit([str(path) for path in paths], [0, 1] * 4)
         scores.append(search.cv_results_["mean_test_score"])
     assert np.array_equal(*scores)
-    assert FeatureStore.open(tmp_path / "cache").scales == [32, 40]
+    [folder] = (tmp_path / "cache").iterdir()
+    store = FeatureStore.open(folder)
+    assert store.scales == [32, 40]
+    shards = [set(header.names) for header in store.files.headers()]
+    assert sum(map(len, shards)) == 2 * len(paths), "a picture was described twice"
+
+
+def test_settings_that_change_descriptors_share_a_cache(paths: list[Path], tmp_path: Path) -> None:
+    """A search over flip and normalisation keeps each extraction apart in one cache."""
+    for settings in ({}, {"flip": False}, {"normalize": "locations"}, {"normalize": "none"}):
+        cached = VGGFeatures(**SMALL, **settings, cache=tmp_path / "cache").transform(paths)
+        assert np.array_equal(cached, VGGFeatures(**SMALL, **settings).transform(paths))
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_weights_replaced_under_their_name_are_others(paths: list[Path], tmp_path: Path) -> None:
+    """A weights file that was overwritten is read again, in the same process."""
+    rows = []
+    for seed in (1, 2):
+        weights = random_weights("A", ["pool2"], seed)
+        file = tmp_path / "w.safetensors"
+        formats.write(file, weights.state, weights.pixels, net="A", source="test", licence="none")
+        features = VGGFeatures("A", layer="pool2", Q=32, weights=file)
+        rows.append(features.transform(paths[:1]))
+    assert not np.allclose(*rows)
+
+
+def test_loaded_weights_are_shared_by_clones(paths: list[Path]) -> None:
+    """A clone holds the same weights, and uses the same network."""
+    features = VGGFeatures("A", layer="pool2", Q=32, weights=random_weights("A", ["pool2"]))
+    copy = clone(features)
+    assert copy.weights is features.weights
+    assert copy._extractor() is features._extractor()
+
+
+def test_names_follow_the_classes_of_the_weights(paths: list[Path]) -> None:
+    """fc8 of a network with ten classes has ten columns."""
+    weights = random_weights("A", ["fc7"])
+    weights.state["fc8.weight"], weights.state["fc8.bias"] = torch.ones(10, 4096), torch.ones(10)
+    features = VGGFeatures("A", layer="fc8", Q=224, weights=weights)
+    assert len(features.get_feature_names_out()) == 10
 
 
 def test_joblib_memory_keeps_a_fitted_pipeline(paths: list[Path], tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -66,7 +65,8 @@ def _about(
 
     Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
     Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong
-    setting, 3 data, 4 weights, 5 store or model, 6 device, 7 download, 130 interrupted.
+    setting, 3 data, 4 weights, 5 store or model, 6 device, 7 download, 8 a missing extra, 130
+    interrupted.
     """
 
 
@@ -77,7 +77,3 @@ def main() -> None:
     except VggfeatError as error:
         note(f"Error: {error}")
         sys.exit(error.exit_status)
-    except BrokenPipeError:
-        # The reader of stdout has gone, as in `vggfeat … | head`: nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

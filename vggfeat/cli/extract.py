@@ -33,10 +33,14 @@ def extract_command(
     weights: options.WeightsSource = "auto",
     flip: options.Flip = True,
     pool: options.Pool = "average",
-    locations: Annotated[
+    normalize: Annotated[
         str,
-        typer.Option("--locations", help="raw, or l2: normalise every location before pooling."),
-    ] = "raw",
+        typer.Option(
+            "--normalize",
+            help="locations: L2-normalise every location before pooling; descriptors themselves "
+            "are kept raw, and normalised when they are used.",
+        ),
+    ] = "descriptor",
     exif: options.Exif = True,
     dtype: Annotated[str, typer.Option("--dtype", help="On disk: float32 or float16.")] = "float32",
     device: options.Device = "auto",
@@ -62,13 +66,23 @@ def extract_command(
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.features.aggregate import Aggregation
     from vggfeat.features.extract import extract
     from vggfeat.features.provenance import provenance
     from vggfeat.features.store import FeatureStore
 
     images = find_pictures(sources or ["."])
     extractor = open_extractor(
-        net, layer, weights, flip, pool, locations, exif, device, precision, quiet
+        net,
+        layer,
+        weights,
+        flip,
+        pool,
+        Aggregation(normalize=normalize).locations,
+        exif,
+        device,
+        precision,
+        quiet,
     )
     extractor.check_scales(Q)
     store = FeatureStore(

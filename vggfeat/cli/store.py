@@ -108,17 +108,15 @@ def export_command(
 
         vggfeat store export features features.csv --aggregate stack
     """
-    from vggfeat.features.aggregate import aggregate as combine
-    from vggfeat.features.aggregate import check_aggregation
+    from vggfeat.features.aggregate import Aggregation
     from vggfeat.features.export import export
+    from vggfeat.features.store import FeatureStore
 
-    check_aggregation(aggregate, normalize, power)
-
-    def matrix(parts: Any) -> Any:
-        return combine(parts, aggregate, normalize=normalize, power=power)
-
+    aggregation = Aggregation(aggregate, normalize, power)
+    for opened in FeatureStore.open_all(store).values():
+        aggregation.check(opened.extraction)
     with waiting(f"Exporting {store}", quiet=quiet):
-        rows = export(store, target, format, scales=Q, matrix=None if raw else matrix)
+        rows = export(store, target, format, scales=Q, matrix=None if raw else aggregation.rows)
     _show_written(target, {"rows": rows}, as_json)
 
 

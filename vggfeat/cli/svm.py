@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.predict import Prediction
     from vggfeat.run.svm import Run
+
+Best = tuple[str, dict[str, float], str]
+"""A picture's name, its best classes with their scores, and why it has none."""
 
 
 def svm_command(
@@ -169,20 +173,19 @@ def predict_command(
         f"{done.precision} on {describe_device(extractor.device)}",
         quiet=quiet,
     )
-    with work_progress("predict", quiet=quiet) as work:
-        found = list(
-            predict(
-                loaded,
-                images,
-                extractor,
-                workers=workers,
-                on_bad_image=on_bad_image,
-                progress=work.pictures,
-            )
-        )
-    if table:
-        _write_scores(table, loaded, found)
-    _show_predictions(loaded, found, top, as_json)
+    with work_progress("predict", quiet=quiet) as work, _score_table(table, loaded) as write:
+        best: list[Best] = []
+        for one in predict(
+            loaded,
+            images,
+            extractor,
+            workers=workers,
+            on_bad_image=on_bad_image,
+            progress=work.pictures,
+        ):
+            write(one)
+            best.append((one.name, _best(loaded, one, top), one.reason))
+    _show_predictions(best, top, as_json)
 
 
 def _show_run(run: Run, as_json: bool) -> None:
@@ -259,39 +262,53 @@ def _save(run: Run, path: Path, jobs: int) -> None:
     note(f"Model: {written}, trained on all {len(run.images)} pictures with C = {chosen}.")
 
 
-def _best(model: SavedModel, one: Prediction, top: int) -> list[tuple[str, float]]:
-    assert one.scores is not None
+def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
+    if one.scores is None:
+        return {}
     order = one.scores.argsort()[::-1][:top]
-    return [(model.classes[c], float(one.scores[c])) for c in order]
+    return {model.classes[c]: float(one.scores[c]) for c in order}
 
 
-def _show_predictions(model: SavedModel, found: list[Prediction], top: int, as_json: bool) -> None:
-    readable = [one for one in found if one.scores is not None]
-    failed = [one for one in found if one.scores is None]
+def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
     if as_json:
         rows = [
-            {"picture": one.name, "classes": dict(_best(model, one, top))}
-            if one.scores is not None
-            else {"picture": one.name, "error": one.reason}
-            for one in found
+            {"picture": name, "error": reason} if reason else {"picture": name, "classes": classes}
+            for name, classes, reason in best
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    headings = ["picture", *(h for _ in range(top) for h in ("class", "score"))]
+    shown = max((len(classes) for _, classes, _ in best), default=top)
+    headings = ["picture", *["class", "score"] * shown]
     lines: list[list[object]] = [
-        [one.name, *(cell for c, s in _best(model, one, top) for cell in (c, f"{s:+.2f}"))]
-        for one in readable
+        [name, *(cell for label, score in classes.items() for cell in (label, f"{score:+.2f}"))]
+        for name, classes, reason in best
+        if not reason
     ]
-    show({}, grid(headings[: 1 + 2 * min(top, len(model.classes))], lines), as_json=False)
-    for one in failed:
-        note(f"Warning: {one.name}: {one.reason}")
+    show({}, grid(headings, lines), as_json=False)
+    for name, _, reason in best:
+        if reason:
+            note(f"Warning: {name}: {reason}")
 
 
-def _write_scores(target: Path, model: SavedModel, found: Iterable[Prediction]) -> None:
-    with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+@contextmanager
+def _score_table(
+    target: Path | None, model: SavedModel
+) -> Iterator[Callable[[Prediction], object]]:
+    """Open the CSV of all scores before anything is computed; it is there whole or not at all."""
+    if target is None:
+        yield lambda one: None
+        return
+    from vggfeat.features.files import replacing
+
+    with (
+        replacing(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["name", "class", *model.classes, "error"])
-        for one in found:
-            blank = [""] * (1 + len(model.classes))
-            cells = blank if one.scores is None else [_best(model, one, 1)[0][0], *one.scores]
-            writer.writerow([one.name, *cells, one.reason])
+
+        def write(one: Prediction) -> None:
+            scores = [""] * len(model.classes) if one.scores is None else one.scores
+            writer.writerow([one.name, *(_best(model, one, 1) or [""]), *scores, one.reason])
+
+        yield write

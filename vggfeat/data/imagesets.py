@@ -6,7 +6,7 @@ import csv
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def _entries(source: str, *, qualify: bool) -> Iterator[_Entry]:
     """List what a source names; `qualify` keeps the folder in names, where there are several."""
     path = Path(source)
     if source == "-":
-        yield from _listed(sys.stdin)
+        yield from _listed(os.fsdecode(sys.stdin.buffer.read()))
     elif source.startswith("@") and not path.exists():
         yield from _read_list(Path(source[1:]))
     elif path.is_dir():
@@ -183,25 +183,40 @@ def _entries(source: str, *, qualify: bool) -> Iterator[_Entry]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    seen: set[Path] = set()
+    for parent, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        seen.add(Path(parent).resolve())
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            # A link to a folder above would lead round in circles.
+            if not name.startswith(".") and Path(parent, name).resolve() not in seen
+        ]
         for name in sorted(files):
             # Hidden files are nobody's pictures: macOS leaves a ._x.jpg beside every x.jpg.
             if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
                 yield Path(parent, name)
 
 
+def _unreadable(error: OSError) -> None:
+    raise DataError(
+        f"The folder {error.filename} cannot be read: {error.strerror}. Allow it to be read, or "
+        "name the folders that may be."
+    ) from error
+
+
 def _read_list(path: Path) -> Iterator[_Entry]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        text = os.fsdecode(path.read_bytes())
     except OSError as error:
         raise DataNotFound(f"The list {path} cannot be read: {error.strerror}.") from error
-    yield from _listed(lines)
+    yield from _listed(text)
 
 
-def _listed(lines: Iterable[str]) -> Iterator[_Entry]:
-    for line in lines:
-        if name := line.rstrip("\r\n"):
+def _listed(text: str) -> Iterator[_Entry]:
+    # Not splitlines: it also breaks at characters that names may hold.
+    for line in text.split("\n"):
+        if name := line.rstrip("\r"):
             yield _Entry(Path(name), name)
 
 

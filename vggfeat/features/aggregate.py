@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.extraction import Part
+from vggfeat.features.extraction import Extraction, Part
 
 Matrix = npt.NDArray[Any]
 HOWS = ("average", "max", "stack")
@@ -96,6 +96,21 @@ class Aggregation:
     def locations(self) -> str:
         """What this asks of the extraction: whether locations are normalised before pooling."""
         return "l2" if self.normalize == "locations" else "raw"
+
+    def check(self, extraction: Extraction) -> None:
+        """Refuse descriptors whose locations were not normalised, if they should be.
+
+        Raises
+        ------
+        ParameterError
+            Saying how to extract them.
+        """
+        if self.locations == "l2" and extraction.locations != "l2":
+            raise ParameterError(
+                "These descriptors were pooled from raw locations; normalize='locations' needs "
+                "those of an extraction with --normalize locations. Extract them into another "
+                "store."
+            )
 
     def rows(self, parts: Mapping[Part, Matrix]) -> Matrix:
         """Combine what a store holds into rows (N, D)."""

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.data.images import DECODER, RESAMPLING
+from vggfeat.data.images import DECODER, RESAMPLING, Picture
+from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.features.extraction import Extraction, Part
@@ -21,6 +22,8 @@ from vggfeat.nets.weights import Weights, load
 
 # All strides of Table 1 divide it, so that pieces cut at its multiples pool as the whole does.
 STRIDE = 32
+# A picture of more pixels is described in pieces, and its memory stays that of one piece.
+PIECE_PIXELS = 2_000_000
 
 
 class DenseExtractor:
@@ -111,11 +114,8 @@ class DenseExtractor:
         try:
             described = self._describe(pixels)
         except torch.OutOfMemoryError:
-            if len(pixels) == 1:
-                raise DeviceError(
-                    f"A picture of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the "
-                    f"memory of {describe_device(self.device)}. Use a smaller Q, or --device cpu."
-                ) from None
+            described = {}
+        if not described:  # outside of the handler, whose error still holds the memory
             return self._describe_halves(pixels)
         if not all(d.isfinite().all() for d in described.values()):
             raise DeviceError(
@@ -142,6 +142,39 @@ class DenseExtractor:
         layers = self.extraction.layers
         return {name: torch.cat([piece[name] for piece in pieces], axis).cpu() for name in layers}
 
+    def picture_maps(self, picture: Picture, Q: int) -> dict[str, Tensor]:
+        """Return the dense maps of one picture at one scale.
+
+        Parameters
+        ----------
+        picture : path, PIL image or array
+            See :func:`~vggfeat.data.images.decode`.
+        Q : int
+            Smallest side, in pixels.
+
+        Returns
+        -------
+        dict
+            For each layer (D, h, w), float32, on the CPU.
+
+        Raises
+        ------
+        PictureError
+            If the picture cannot be read.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> extractor = DenseExtractor("D", ("pool1", "pool2"), weights="embedded")
+        >>> found = extractor.picture_maps(np.zeros((30, 40)), 60)
+        >>> {layer: tuple(m.shape) for layer, m in found.items()}
+        {'pool1': (64, 30, 40), 'pool2': (128, 15, 20)}
+        """
+        self.check_scales([Q])
+        pixels = torch.from_numpy(load_picture(picture, [Q], exif=self.extraction.exif)[Q].copy())
+        maps = self.maps(pixels.permute(2, 0, 1)[None])
+        return {layer: dense_map[0] for layer, dense_map in maps.items()}
+
     def check_scales(self, scales: Sequence[int]) -> None:
         """Refuse scales at which a layer has no location.
 
@@ -153,7 +186,7 @@ class DenseExtractor:
         smallest = self.net.smallest_side
         for Q in scales:
             if isinstance(Q, bool) or not isinstance(Q, int) or not smallest <= Q:
-                layer = self.extraction.layers[-1]
+                layer = self.net.layers[-1].name
                 expected = f"an int of at least {smallest} for {layer} of net {self.net.net}"
                 raise ParameterError.of("Q", "DenseExtractor", expected, Q)
         if not scales or len(set(scales)) < len(scales):
@@ -204,6 +237,11 @@ class DenseExtractor:
         return {key: d.cpu() for key, d in described.items()}
 
     def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        if len(pixels) == 1:
+            raise DeviceError(
+                f"A picture of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the memory of "
+                f"{describe_device(self.device)}. Use a smaller Q, or --device cpu."
+            )
         halves = [self.describe(half) for half in pixels.chunk(2)]
         return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
 
@@ -219,11 +257,11 @@ class DenseExtractor:
     def _pieces(self, pixels: Tensor) -> Iterator[dict[str, Tensor]]:
         """Run the network, over one piece after another where a picture exceeds the budget."""
         # Where torch computes fp32 on a GPU in TF32, its results have ten bits, not 24.
-        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with exact if self.device.type == "cuda" and self.dtype == torch.float32 else nullcontext():
-            x = self._normalise(pixels)
-            for crop, kept in self._crops(x):
-                maps = {name: m.float() for name, m in self.net.maps(crop).items()}
+            for crop, kept in self._crops(pixels):
+                x = self._normalise(crop)
+                maps = {name: m.float() for name, m in self.net.maps(x).items()}
                 if kept is not None:
                     maps = {name: kept.of(name, m, self.net.layers) for name, m in maps.items()}
                 if self.extraction.locations == "l2":
@@ -231,12 +269,13 @@ class DenseExtractor:
                 yield maps
 
     def _crops(self, x: Tensor) -> Iterator[tuple[Tensor, Kept | None]]:
-        axis = longer_axis(x)
-        length = x.shape[axis]
-        piece = self._piece_length(x)
-        if piece >= length:
+        limit = max(self.pixel_budget, PIECE_PIXELS)
+        if x.numel() <= 3 * limit:
             yield x, None
             return
+        axis = longer_axis(x)
+        length = x.shape[axis]
+        piece = self._piece_length(x, limit)
         before, after = margins(self.net.layers)
         for start in range(0, length, piece):
             first = max(0, start - before)
@@ -251,12 +290,12 @@ class DenseExtractor:
             if last:
                 return
 
-    def _piece_length(self, x: Tensor) -> int:
-        axis = longer_axis(x)
-        across = x.shape[5 - axis]
+    def _piece_length(self, x: Tensor, limit: int) -> int:
+        across = x.shape[5 - longer_axis(x)]
         before, after = margins(self.net.layers)
-        room = max(self.pixel_budget, 2_000_000) // (len(x) * across) - before - after
-        return max(room // STRIDE, 8) * STRIDE
+        room = limit // (len(x) * across) - before - after
+        # A piece shorter than its margins would mostly compute what is thrown away.
+        return max(room // STRIDE * STRIDE, before + after)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 from joblib import cpu_count
@@ -20,8 +20,8 @@ from vggfeat.features.extraction import Part
 from vggfeat.features.store import FeatureStore
 
 BAD_IMAGE_POLICIES = ("skip", "error")
-# Pictures batched together: batches never reach over the end of a round, so that a resumed run
-# makes the same ones, and with them the same bits.
+# Pictures batched together: batches never reach over the end of a round, so that a run that was
+# killed and resumed makes the same ones, and with them the same bits.
 ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
 # A shard is written after so many pictures, or so many seconds: what `kill -9` can lose.
 ROWS_PER_SHARD = 256
@@ -115,6 +115,11 @@ def extract(
     """
     if on_bad_image not in BAD_IMAGE_POLICIES:
         raise ParameterError.not_one_of("on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image)
+    if store.extraction != extractor.extraction or list(images.names) != list(store.names):
+        raise ParameterError(
+            "The store was opened for other pictures or settings. Open it with the extraction of "
+            "the extractor and the names of the image set."
+        )
     extractor.check_scales(scales)
     jobs = store.missing(scales)
     run = _Run(images, extractor, store, on_bad_image, progress)
@@ -152,8 +157,9 @@ class _Run:
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:
             at_end.callback(self._write)
-            for first in range(0, len(jobs), size):
-                some = dict(jobs[first : first + size])
+            # By place in the list, so that a bad picture tried again shifts no other round.
+            for _, group in groupby(jobs, lambda job: job[0] // size):
+                some = dict(group)
                 self._round(some, islice(stream, len(some)))
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or len(self.complete) >= ROWS_PER_SHARD:
@@ -192,12 +198,14 @@ class _Run:
 
     def _write(self) -> None:
         """Write one shard for each set of scales; only a store that grew by a scale has two."""
-        complete, self.complete = self.complete, {}
         alike: dict[tuple[Part, ...], list[int]] = {}
-        for row in sorted(complete):
-            alike.setdefault(tuple(sorted(complete[row])), []).append(row)
+        for row in sorted(self.complete):
+            alike.setdefault(tuple(sorted(self.complete[row])), []).append(row)
         for parts, rows in alike.items():
-            self.store.write(rows, {p: np.stack([complete[r][p] for r in rows]) for p in parts})
+            arrays = {p: np.stack([self.complete[row][p] for row in rows]) for p in parts}
+            self.store.write(rows, arrays)
+            for row in rows:
+                del self.complete[row]
 
     def _tell(self) -> None:
         self.summary.seconds = time.perf_counter() - self.start

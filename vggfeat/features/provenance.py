@@ -32,6 +32,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
     return {
         "weights": {
             "source": weights.source,
+            "origin": weights.origin,
             "licence": weights.licence,
             "sha256": weights.sha256,
         },

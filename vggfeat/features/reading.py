@@ -166,7 +166,7 @@ class Reader:
 
     def view_names(self, scales: Sequence[int] | None = None) -> list[str]:
         """Return the names, in order, of the pictures that have all these scales."""
-        complete = self._complete(self._present(scales))
+        complete = self._complete(self.scales if scales is None else scales)
         return [self.names[row] for row in np.flatnonzero(complete)]
 
     @property

@@ -64,8 +64,8 @@ class FeatureStore(Reader):
     provenance : mapping, optional
         Versions, device and the like, kept with what this run writes.
     cache : bool
-        Whether the store serves many lists of pictures, so that it is no error if it holds none
-        of ``names``.
+        Whether the store serves many lists of pictures: it is no error if it holds none of
+        ``names``, and :meth:`finish` writes no view of this one list.
 
     Attributes
     ----------
@@ -138,6 +138,7 @@ class FeatureStore(Reader):
             stats = [held.get(key, (0, 0)) for key in keys]
         self._start(files, manifest, headers, extraction, keys, stats)
         self._writable, self._wrote = True, False
+        self._cache = cache
         if headers and keys and not self.index.known and not cache:
             raise StoreError(_strangers(folder, self.names[0], headers))
         if isinstance(files, FolderShards):
@@ -242,7 +243,7 @@ class FeatureStore(Reader):
         of which this net has nothing. Where a picture lacks a scale or another net, because that
         was never asked for or not reached, its row reads as NaN.
         """
-        if not isinstance(self.files, FolderShards):
+        if self._cache or not isinstance(self.files, FolderShards):
             return
         folder = self.files.folder
         self._meet_others(self.files)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from vggfeat.data.images import Picture, decode
 from vggfeat.data.imagesets import ImageSet
+from vggfeat.download import alone
 from vggfeat.errors import ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
 from vggfeat.features.extraction import Part
+from vggfeat.features.files import refusals
 from vggfeat.features.store import FeatureStore
-from vggfeat.nets.table1 import layers_of, resolve_layer
+from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
+from vggfeat.nets.weights import Weights
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -53,8 +57,9 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     exif : bool, default=True
         Whether a recorded orientation is applied.
     cache : path or None, default=None
-        Folder of a store. Descriptors found there are not computed again, so that a search over
-        Q, aggregation and classifiers extracts every picture once for each scale.
+        Folder of stores, one for each setting of the extraction. Descriptors found there are not
+        computed again, so that a search over Q, aggregation and classifiers extracts every
+        picture once for each scale, in however many processes.
     device, precision : str, default="auto"
         Where, and in which arithmetic, the network runs.
     n_jobs : int or None, default=None
@@ -158,7 +163,10 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         >>> VGGFeatures(layer="pool5", Q=(256, 384)).get_feature_names_out()[-1]
         'vgg_d_pool5_511'
         """
-        outputs = {layer.name: layer.outputs for layer in layers_of(self.net)}
+        layers: Iterable[Layer] = layers_of(self.net)
+        if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
+            layers = self._extractor().net.layers
+        outputs = {layer.name: layer.outputs for layer in layers}
         pools = ("average", "max") if self.pool == "both" else ("",)
         scales = [f"_q{Q}" for Q in _several(self.Q)] if self.aggregate == "stack" else [""]
         names = [
@@ -171,25 +179,29 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return np.array(names, object)
 
     def _describe(self, images: ImageSet, rows: list[str]) -> dict[Part, npt.NDArray[Any]]:
-        extractor = _extractor(
-            self.net,
-            tuple(self._layers()),
-            self.weights,
-            self.flip,
-            self.pool,
-            self._aggregation().locations,
-            self.exif,
-            self.device,
-            self.precision,
-        )
+        extractor = self._extractor()
         scales = _several(self.Q)
-        store = FeatureStore(
-            self.cache, extractor.extraction, images.names, stats=images.stats(), cache=True
-        )
-        extract(
-            images, extractor, scales, store, on_bad_image=self.on_bad_image, workers=self.n_jobs
-        )
+        folder = None
+        if self.cache is not None:
+            folder = Path(self.cache) / extractor.extraction.fingerprint[:16]
+        with nullcontext() if folder is None else _alone_in(folder):
+            store = FeatureStore(
+                folder, extractor.extraction, images.names, stats=images.stats(), cache=True
+            )
+            extract(images, extractor, scales, store, on_bad_image="error", workers=self.n_jobs)
         return store.read(scales, names=rows)
+
+    def _extractor(self) -> DenseExtractor:
+        weights = _Found(self.weights)
+        settings = {
+            "flip": self.flip,
+            "pool": self.pool,
+            "locations": self._aggregation().locations,
+            "exif": self.exif,
+            "device": self.device,
+            "precision": self.precision,
+        }
+        return _open(self.net, tuple(self._layers()), weights, tuple(settings.items()))
 
     def _aggregation(self) -> Aggregation:
         return Aggregation(self.aggregate, self.normalize, self.power)
@@ -210,31 +222,41 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return tags
 
 
+class _Found:
+    """Weights as they are now: a file that was replaced under its name is another."""
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+        self.key: tuple[Any, ...] = (weights,)
+        if isinstance(weights, Weights):
+            self.key = (weights.net, weights.sha256, weights.pixels)
+        elif (path := Path(weights).expanduser()).is_file():
+            stat = path.stat()
+            self.key = (path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Found) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
 # A search calls transform for every fold and setting: a network of half a gigabyte is built once.
 # Held outside of the transformer, it is neither cloned nor pickled with it.
 @lru_cache(maxsize=2)
-def _extractor(
-    net: str,
-    layers: tuple[str, ...],
-    weights: Any,
-    flip: bool,
-    pool: str,
-    locations: str,
-    exif: bool,
-    device: str,
-    precision: str,
+def _open(
+    net: str, layers: tuple[str, ...], found: _Found, settings: tuple[tuple[str, Any], ...]
 ) -> DenseExtractor:
-    return DenseExtractor(
-        net,
-        layers,
-        weights=weights,
-        flip=flip,
-        pool=pool,
-        locations=locations,
-        exif=exif,
-        device=device,
-        precision=precision,
-    )
+    return DenseExtractor(net, layers, weights=found.weights, **dict(settings))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time describe pictures: the next finds what the first has done."""
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / "cache"):
+        yield
 
 
 def _several(Q: int | Sequence[int]) -> tuple[int, ...]:
@@ -273,7 +295,7 @@ def _picture(x: Any) -> Picture:
 def _name(picture: Picture, exif: bool) -> str:
     """Name a picture for the store: its path, or a digest of its pixels."""
     if isinstance(picture, str | Path):
-        return str(picture)
+        return str(Path(picture).absolute())  # a cache may be used from another folder
     values = np.asarray(decode(picture, exif=exif) if isinstance(picture, Image.Image) else picture)
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
     digest.update(np.ascontiguousarray(values).tobytes())

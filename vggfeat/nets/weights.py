@@ -53,6 +53,8 @@ class Weights:
         Their licence, ``"unknown"`` where a file does not say.
     assumed : bool
         Whether `pixels` is what files of this kind usually have, the file not saying.
+    origin : str
+        What :func:`load` takes to load them again: the name of a source, or a file's path.
     """
 
     net: str
@@ -61,6 +63,11 @@ class Weights:
     source: str
     licence: str
     assumed: bool = False
+    origin: str = ""
+
+    def __deepcopy__(self, memo: object) -> Weights:
+        """Nothing changes them, so that scikit-learn's clones share half a gigabyte."""
+        return self
 
     @cached_property
     def sha256(self) -> str:
@@ -252,7 +259,7 @@ def _from_registry(name: str, net: str, needed: list[str], progress: Progress | 
             "Use --layer pool5, or --weights authors for the whole net."
         )
     raw = formats.read(fetch(name, net, progress), net)
-    found = Weights(net, raw.take(needed), source.pixels, name, source.licence)
+    found = Weights(net, raw.take(needed), source.pixels, name, source.licence, origin=name)
     return _finite(found, raw.path)
 
 
@@ -274,6 +281,7 @@ def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
         said.get("source", raw.path.name),
         said.get("licence", "unknown"),
         raw.assumed,
+        str(raw.path.resolve()),
     )
 
 

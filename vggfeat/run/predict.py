@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import StoreError
+from vggfeat.errors import DeviceError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import resolve_device, resolve_precision
@@ -39,7 +39,13 @@ def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None
         If the weights are not those of the model.
     """
     made = Extraction.from_dict(model.extraction)
-    found = load(model.weights_source if weights is None else weights, made.net, made.layers)
+    try:
+        found = load(weights or model.weights_source, made.net, made.layers)
+    except WeightsNotFound as error:
+        raise WeightsNotFound(
+            f"{error} The model needs the weights {model.weights_sha256[:12]}: say where they are "
+            "with --weights."
+        ) from error
     if found.sha256 != model.weights_sha256:
         raise StoreError(
             f"The model was trained on descriptors of the weights {model.weights_sha256[:12]} "
@@ -47,7 +53,10 @@ def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None
             "Name the right ones with --weights."
         )
     on = resolve_device(device)
-    usable = made.precision in ("fp32", resolve_precision("auto", on))
+    try:
+        precision = resolve_precision(made.precision, on)
+    except DeviceError:
+        precision = "fp32"
     return DenseExtractor(
         made.net,
         made.layers,
@@ -57,7 +66,7 @@ def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None
         locations=made.locations,
         exif=made.exif,
         device=str(on),
-        precision=made.precision if usable else "fp32",
+        precision=precision,
     )
 
 

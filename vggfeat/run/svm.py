@@ -192,7 +192,7 @@ def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
         extraction=run.extraction.to_dict(),
         scales=run.scales,
         aggregation=run.aggregation.to_dict(),
-        weights_source=run.provenance["weights"]["source"],
+        weights_source=run.provenance["weights"]["origin"],
         weights_sha256=run.extraction.weights_sha256,
     )
 
