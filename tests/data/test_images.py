@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -158,6 +159,13 @@ def test_a_missing_file_is_named_so(tmp_path: Path) -> None:
     """A path that leads nowhere has a reason of its own."""
     with pytest.raises(PictureError, match="no such file"):
         decode(tmp_path / "none.jpg")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """A named pipe that ends in .jpg does not make a run wait for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(PictureError, match="a pipe"):
+        decode(tmp_path / "pipe.jpg")
 
 
 def test_a_line_that_would_become_enormous_is_refused() -> None:

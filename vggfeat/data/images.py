@@ -80,14 +80,17 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
         return _as_rgb(picture, exif)
     if not isinstance(picture, str | Path):
         raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
+    path = Path(picture)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise PictureError("not a file, but a folder, a pipe or a device")
     try:
-        with Image.open(picture, formats=FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _as_rgb(image, exif)
     except PictureError:
         raise
     # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
     except Exception as error:
-        raise PictureError(_reason(Path(picture), error)) from error
+        raise PictureError(_reason(path, error)) from error
 
 
 def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
