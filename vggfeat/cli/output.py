@@ -35,7 +35,8 @@ def note(text: str, *, quiet: bool = False) -> None:
     if not quiet:
         from rich.markup import escape
 
-        console(stderr=True).print(escape(text))
+        # A terminal breaks long lines itself; an address that was broken here cannot be copied.
+        console(stderr=True).print(escape(text), soft_wrap=True)
 
 
 def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
@@ -67,7 +68,9 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     return table

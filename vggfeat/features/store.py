@@ -237,7 +237,7 @@ class FeatureStore(Reader):
         self.failed[self.names[row]] = reason
 
     def finish(self) -> None:
-        """Write ``features.h5`` and ``failed.csv`` when a run is through, or was interrupted.
+        """Write ``features.h5`` and ``failed.csv`` when a run is through.
 
         The view has the pictures of ``names``, in that order, less those that failed and those
         of which this net has nothing. Where a picture lacks a scale or another net, because that
