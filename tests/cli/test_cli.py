@@ -130,6 +130,24 @@ def test_train_save_and_predict(folder: Path) -> None:
     assert found[1]["error"] == "the file is empty"
 
 
+def test_a_split_in_a_manifest_is_kept(folder: Path) -> None:
+    """A CSV that says which pictures are for testing has them tested, and never trained on."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for label, low in (("dark", 0), ("light", 200)):
+        for i in range(6):
+            name = f"{label}{i}.png"
+            pixels = rng.integers(low, low + 50, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name)
+            rows.append(f"{name},{label},{'test' if i > 3 else 'train'}")
+    (folder / "m.csv").write_text("\n".join(rows))
+    arguments = ["svm", "--dataset", "m.csv", *FAST, "-q", "--json"]
+    result = json.loads(vggfeat(*arguments, cwd=folder).stdout)["result"]
+    assert [(split["n_train"], split["n_test"]) for split in result["splits"]] == [(8, 4)]
+    (folder / "m.csv").write_text("\n".join(rows).replace("train", "learn"))
+    assert "'learn'" in vggfeat(*arguments, cwd=folder, status=3).stderr
+
+
 def test_a_model_finds_its_weights_from_any_folder(folder: Path) -> None:
     """A model trained with a weights file is used elsewhere; moved weights are asked for."""
     for label, seed in (("a", 1), ("b", 2)):

@@ -10,7 +10,7 @@ import pytest
 
 from vggfeat.data.cards import open_dataset
 from vggfeat.data.imagesets import find_pictures, read_folders, read_manifest
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 
 @pytest.fixture
@@ -120,3 +120,39 @@ def test_a_replaced_file_has_another_stat(folder: Path) -> None:
     after = found.stats()
     assert before[:2] == after[:2]
     assert before[2] != after[2]
+
+
+def test_lists_keep_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte-order mark, odd separators and names with newlines do not lose a picture."""
+    monkeypatch.chdir(tmp_path)
+    odd = ["a\u2028b.jpg", "c.jpg"]
+    Path("list.txt").write_bytes(b"\xef\xbb\xbf" + "\n".join(odd).encode())
+    assert find_pictures(["@list.txt"]).names == tuple(odd)
+    Path("nul.txt").write_bytes(b"d\ne.jpg\0f.jpg\0")
+    assert find_pictures(["@nul.txt"]).names == ("d\ne.jpg", "f.jpg")
+
+
+def test_one_file_named_in_two_ways_is_one_picture(tmp_path: Path) -> None:
+    """A manifest cannot give one picture two labels by writing its path differently."""
+    (tmp_path / "m.csv").write_text("path,label\nx.jpg,cat\n./x.jpg,dog\n")
+    with pytest.raises(DataError, match="as 'cat' and as 'dog'"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_linked_folders_are_searched_once(folder: Path) -> None:
+    """A link to a folder is followed; one that leads round in circles ends."""
+    (folder / "a" / "round").symlink_to(folder)
+    (folder / "linked").symlink_to(folder / "b")
+    names = find_pictures([str(folder)]).names
+    assert names == ("a/1.JPEG", "b/10.png", "b/2.jpg")
+    (folder / "b").rename(folder.parent / "elsewhere")
+    (folder / "linked").unlink()
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    assert find_pictures([str(folder)]).names == ("a/1.JPEG", "linked/10.png", "linked/2.jpg")
+
+
+def test_sources_may_be_paths_but_not_one_string(folder: Path) -> None:
+    """Paths are taken as strings are; a bare string is not a list of letters."""
+    assert find_pictures([folder]).names == find_pictures([str(folder)]).names
+    with pytest.raises(ParameterError, match="a list of sources"):
+        find_pictures(str(folder))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import random_weights
+from PIL import Image
+from support import noise, random_weights
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError
+from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features import extract as module
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
@@ -161,3 +164,47 @@ def test_unknown_policies_are_refused(images: ImageSet) -> None:
     """Only skip and error are ways to treat a bad picture."""
     with pytest.raises(ParameterError, match="'skip', 'error'"):
         run(images, None, on_bad_image="ignore")
+
+
+def test_a_folder_of_something_else_is_left_alone(images: ImageSet, tmp_path: Path) -> None:
+    """A folder that holds other files is refused, and they stay as they were."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "failed.csv").write_text("precious")
+    with pytest.raises(StoreError, match="not empty"):
+        run(images, tmp_path / "mine")
+    assert (tmp_path / "mine" / "failed.csv").read_text() == "precious"
+
+
+def test_another_picture_of_the_same_name_size_and_time_is_another(tmp_path: Path) -> None:
+    """Pictures of two folders that share name, size and time keep their own features."""
+    for folder, seed in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise(40, 40, seed)).save(tmp_path / folder / "1.bmp")
+        os.utime(tmp_path / folder / "1.bmp", ns=(10**18, 10**18))
+    a, b = (find_pictures([str(tmp_path / folder)]) for folder in "ab")
+    run(a, tmp_path / "f")
+    store, summary = run(b, tmp_path / "f")
+    assert summary.computed == 1
+    [values] = store.read([32]).values()
+    np.testing.assert_allclose(values, alone(b), rtol=1e-5)
+
+
+def test_a_run_that_kept_nothing_binds_nobody(images: ImageSet, tmp_path: Path) -> None:
+    """After a run that ended before its first shard, other settings may use the folder."""
+    FeatureStore(tmp_path / "f", small(flip=False).extraction, images.names)
+    assert run(images, tmp_path / "f")[1].computed == 9
+
+
+def test_pictures_of_another_list_are_counted(images: ImageSet, tmp_path: Path) -> None:
+    """A run over part of the pictures shows that part, and says how many more are kept."""
+    run(images, tmp_path / "f")
+    store, _ = run(ImageSet(images.names[:4], images.pictures[:4]), tmp_path / "f")
+    assert (len(store.view_names()), store.unseen) == (4, 5)
+
+
+def test_threads_extract_side_by_side(images: ImageSet, tmp_path: Path) -> None:
+    """Several stores written by threads of one process do not meet."""
+    with ThreadPoolExecutor(4) as pool:
+        folders = [tmp_path / str(i) for i in range(4)]
+        done = list(pool.map(lambda folder: run(images, folder)[1].computed, folders))
+    assert done == [9] * 4

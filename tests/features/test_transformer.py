@@ -176,6 +176,15 @@ def test_joblib_memory_keeps_a_fitted_pipeline(paths: list[Path], tmp_path: Path
         assert np.array_equal(kept.predict(paths), plain.predict(paths))
 
 
+def test_scales_of_numpy_are_scales(paths: list[Path]) -> None:
+    """A grid made by numpy gives the same rows as one of Python's ints."""
+    rows = VGGFeatures(**SMALL).transform(paths)
+    for Q in (np.int64(32), np.array([32])):
+        again = VGGFeatures(**{**SMALL, "Q": Q})
+        assert np.array_equal(again.transform(paths), rows)
+        assert len(again.get_feature_names_out()) == 128
+
+
 def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
     """One path, one ambiguous array, a bad picture and a policy that loses rows are errors."""
     features = VGGFeatures(**SMALL)

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 from sklearn.metrics import recall_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.protocols import evaluate, random_splits
-from vggfeat.learn.splits import Split, stratified_folds
+from vggfeat.learn.splits import Split, held_out_part, stratified_folds
 
 
 def descriptors(n=90, D=30, classes=3, seed=0):
@@ -170,3 +172,37 @@ def test_errors_say_what_is_wrong():
         evaluate(X, y, NAMES, [Split(np.flatnonzero(y != 1), np.flatnonzero(y == 1))])
     with pytest.raises(DataError, match="no split"):
         evaluate(X, y, NAMES, [])
+
+
+def test_a_fifth_of_the_training_pictures_chooses_C():
+    """Each C is scored on a fifth of each class's training pictures, fit on the rest."""
+    X, y = descriptors()
+    split = random_splits(y, n_splits=1)[0]
+    found = evaluate(X, y, NAMES, [split], grid=(0.1, 10.0), validation=0.2, tol=1e-6)
+    part = held_out_part(y[split.train], 0.2)
+    assert counts(part.test, y[split.train]) == [3, 3, 3]
+    assert sorted([*part.train, *part.test]) == list(range(len(split.train)))
+    Xt, yt = X[split.train], y[split.train]
+    search = found.splits[0].search
+    for c, C in enumerate((0.1, 10.0)):
+        other = OneVsRestClassifier(SVC(kernel="linear", C=C, tol=1e-6))
+        predicted = other.fit(Xt[part.train], yt[part.train]).predict(Xt[part.test])
+        expected = recall_score(yt[part.test], predicted, average="macro")
+        assert search.overall[c] == pytest.approx(expected)
+    final = OneVsRestClassifier(SVC(kernel="linear", C=search.best[0], tol=1e-6)).fit(Xt, yt)
+    macro = recall_score(y[split.test], final.predict(X[split.test]), average="macro")
+    assert found.mean_class_recall == pytest.approx(macro)
+    assert found.settings["validation"] == 0.2
+    assert found.settings["folds"] is None
+
+
+def test_the_held_out_share_is_by_class():
+    """A fifth of 30, 7, 2 and 1 pictures is 6, 1, 1 and none; a share of 1 is refused."""
+    y = np.repeat([0, 1, 2, 3], [30, 7, 2, 1])
+    assert counts(held_out_part(y, 0.2).test, y) == [6, 1, 1, 0]
+    assert counts(held_out_part(y, 0.99).train, y) == [1, 1, 1, 1]
+    assert not np.array_equal(held_out_part(y, 0.2, 1).test, held_out_part(y, 0.2, 2).test)
+    with pytest.raises(ParameterError, match="'share' parameter"):
+        held_out_part(y, 1.0)
+    with pytest.raises(DataError, match="one picture only"):
+        held_out_part([0, 1], 0.2)

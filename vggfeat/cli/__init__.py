@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vggfeat.cli.datasets import datasets_app
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.output import note
 from vggfeat.cli.store import store_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("extract")(extract_command)
 app.command("svm")(svm_command)
 app.command("predict")(predict_command)
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")
 app.add_typer(store_app, name="store")
 
@@ -77,3 +79,6 @@ def main() -> None:
     except VggfeatError as error:
         note(f"Error: {error}")
         sys.exit(error.exit_status)
+    except OSError as error:
+        note(f"Error: {error}")
+        sys.exit(1)

@@ -159,6 +159,7 @@ def _report(
     summary: Summary,
     as_json: bool,
 ) -> None:
+    from vggfeat.errors import DataError
     from vggfeat.features.device import describe_device
 
     rate = round(summary.images_per_s, 2)
@@ -176,6 +177,7 @@ def _report(
         "seconds": round(summary.seconds, 3),
         "device": describe_device(extractor.device),
         "precision": extractor.extraction.precision,
+        "not_shown": store.unseen,
         "bytes": store.nbytes,
         "fingerprint": extractor.extraction.fingerprint,
     }
@@ -186,11 +188,21 @@ def _report(
         "rate": f"{rate:g} images/s" if summary.computed else "nothing to compute",
         "device": f"{result['device']}, {result['precision']}",
         "store": f"{out} ({size(store.nbytes)})",
-        "in Python": f"from vggfeat import FeatureStore, aggregate; "
-        f"X = aggregate(FeatureStore.open({str(out)!r}).read())",
     }
     if summary.failed:
         rows["skipped"] = f"{summary.failed}; reasons in {out / 'failed.csv'}"
+    if store.unseen:
+        rows["not shown"] = (
+            f"{store.unseen} more pictures are kept here; this run did not name them"
+        )
     show(result, facts(rows), as_json=as_json)
     if summary.failed:
         note(f"Warning: {summary.failed} pictures could not be read: {out / 'failed.csv'}.")
+    if summary.failed == len(images):
+        raise DataError("No picture could be read, so that there are no features.")
+    if not as_json:
+        net = f", {store.extraction.net!r}" if len(store.manifest.nets) > 1 else ""
+        typer.echo(
+            f"\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
+            f"  X = aggregate(FeatureStore.open({str(out)!r}{net}).read())"
+        )

@@ -13,7 +13,16 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.extract import open_extractor
-from vggfeat.cli.output import Json, Quiet, facts, grid, note, show, work_progress
+from vggfeat.cli.output import (
+    Json,
+    Quiet,
+    download_progress,
+    facts,
+    grid,
+    note,
+    show,
+    work_progress,
+)
 
 if TYPE_CHECKING:
     from vggfeat.learn.model import SavedModel
@@ -34,6 +43,13 @@ def svm_command(
             "columns path and label.",
         ),
     ],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Where a data set lies: its tree, or its archives."),
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Use data that are not all there, and say so.")
+    ] = False,
     net: Annotated[str | None, typer.Option("--net", help="Configuration of Table 1.")] = None,
     layer: Annotated[
         list[str] | None, typer.Option("--layer", help="Layer; repeat for several, stacked.")
@@ -89,7 +105,10 @@ def svm_command(
     from vggfeat.features.aggregate import Aggregation
     from vggfeat.run.svm import run_svm
 
-    card, images = open_dataset(dataset)
+    with download_progress(quiet=quiet) as fetching:
+        card, images = open_dataset(dataset, root, allow_partial=allow_partial, progress=fetching)
+    if card.partial:
+        note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
     wanted = card.defaults
     scales = tuple(Q or wanted.Q)
     aggregation = Aggregation(

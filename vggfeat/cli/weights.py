@@ -123,7 +123,7 @@ def _show_description(found: object, as_json: bool) -> None:
         "net": found.net,
         "layers": ", ".join(found.layers),
         "parameters": f"{found.parameters:,} ({found.dtype})",
-        "sha256": found.sha256,
+        "numbers": f"sha256 {found.sha256}, the same in any format",
         "pixels": f"{pixels.channels}, 0–{pixels.range:g}, mean {pixels.mean}, std {pixels.std}, "
         f"pools round by {pixels.pool_rounding}"
         + (" (assumed: the file does not say)" if found.assumed else ""),

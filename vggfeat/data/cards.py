@@ -1,68 +1,36 @@
-"""Data set cards: what a data set is, and how it is tested, as one TOML file each."""
+"""Open a data set by its card: what it is, how it is tested, and its pictures."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import ValidationError
 
-from vggfeat.data.imagesets import ImageSet, read_folders, read_manifest
+from vggfeat.data.caltech import read_caltech
+from vggfeat.data.check import Check, absent, check
+from vggfeat.data.compose import compose
+from vggfeat.data.fetch import data_folder, find_tree, not_here, provide
+from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_manifest
+from vggfeat.data.schema import DatasetCard, Reader
+from vggfeat.data.voc import read_voc
+from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.resources import asset, shared
 
+__all__ = [
+    "DatasetCard",
+    "card_names",
+    "check_dataset",
+    "fetch_dataset",
+    "load_card",
+    "open_dataset",
+]
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Protocol(_Frozen):
-    """How a data set is tested: random splits of every class, and the metric over them.
-
-    Examples
-    --------
-    >>> Protocol().splits
-    3
-    """
-
-    metric: Literal["mean class recall"] = "mean class recall"
-    splits: int = Field(default=3, ge=1)
-    train_fraction: float = Field(default=0.5, gt=0, lt=1)
-    train_per_class: int = Field(default=30, ge=1)
-    seed: int = Field(default=0, ge=0)
-
-
-class Defaults(_Frozen):
-    """Settings of an extraction that suit a data set, where the user names none."""
-
-    net: str = "D"
-    weights: str = "auto"
-    layers: tuple[str, ...] = ("fc7",)
-    Q: tuple[int, ...] = (256,)
-    aggregate: Literal["average", "max", "stack"] = "average"
-    power: float | None = Field(default=None, gt=0, le=1)
-
-
-class DatasetCard(_Frozen):
-    """A data set: its classes, protocol, licence, and where its pictures lie.
-
-    Examples
-    --------
-    >>> load_card("sample").protocol.train_per_class
-    30
-    """
-
-    name: str
-    title: str = ""
-    reader: Literal["folders", "manifest"]
-    asset: str | None = None
-    pictures: int | None = None
-    classes: tuple[str, ...] = ()
-    licence: str = ""
-    source: str = ""
-    protocol: Protocol = Protocol()
-    defaults: Defaults = Defaults()
+_SHOWN = 3  # differences that an error names; `vggfeat datasets check` names all
 
 
 def card_names() -> list[str]:
@@ -77,7 +45,12 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> DatasetCard:
-    """Read a shipped card.
+    """Read a shipped card, or one of your own.
+
+    Parameters
+    ----------
+    name : str
+        Name of a shipped card, or path of a ``.toml`` file.
 
     Raises
     ------
@@ -85,62 +58,254 @@ def load_card(name: str) -> DatasetCard:
         If there is none of that name.
     DataError
         If it does not hold what a card holds.
+
+    Examples
+    --------
+    >>> card = load_card("caltech101")
+    >>> len(card.classes), card.protocol.train_per_class, card.protocol.max_test_per_class
+    (102, 30, 50)
+    >>> print(card.paper[2])
+    D & E: 92.7 ± 0.5 %
     """
-    path = shared("datasets") / f"{name}.toml"
-    if name not in card_names():
+    path = Path(name) if _is_own(name) else shared("datasets") / f"{name}.toml"
+    if not _is_own(name) and name not in card_names():
         raise DataNotFound(
             f"There is no data set {name!r}, and no folder or CSV file of that name. "
             f"Shipped: {', '.join(card_names())}. Or name a folder that holds a folder for each "
-            "class, or a CSV file with the columns path and label."
+            "class, a CSV file with the columns path and label, or a card of your own (.toml)."
         )
     try:
-        return DatasetCard(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        card = DatasetCard(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
         raise DataError(f"{path} is not a data set card: {error}") from error
+    if card.root:
+        card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})
+    return card
 
 
-def open_dataset(name: str) -> tuple[DatasetCard, ImageSet]:
+def open_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    parts: Sequence[str] | None = None,
+    allow_partial: bool = False,
+    fetch: bool = True,
+    progress: Progress | None = None,
+) -> tuple[DatasetCard, ImageSet]:
     """Open a data set by the name of its card, a folder of class folders, or a labelled CSV.
 
     Parameters
     ----------
     name : str
-        A shipped card wins over a folder of the same name; write ``./sample`` for the folder.
+        A shipped card, which wins over a folder of the same name (write ``./sample`` for the
+        folder); a card of your own (``my.toml``); a folder; or a CSV file.
+    root : path, optional
+        Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
+        It may be the tree of the data set, a folder above it, or hold the original archives.
+    parts : sequence of str, optional
+        Parts that must be there; those that the protocol needs by default.
+    allow_partial : bool
+        Whether data that are not all that the card promises will do. They are never fetched then,
+        and the card that is returned is marked.
+    fetch : bool
+        Whether what is not here is downloaded; never with ``VGGFEAT_OFFLINE``.
+    progress : callable, optional
+        Called with the bytes so far and in all of each download.
 
     Returns
     -------
-    DatasetCard, ImageSet
+    DatasetCard
+        With ``root``, ``partial``, ``differences`` and ``absent`` as they were found.
+    ImageSet
+        With targets in the order of the card's classes, and parts where the data set has them.
 
     Raises
     ------
     DataNotFound
-        If it is none of the three.
+        If it is not here, and may not or cannot be downloaded.
     DataError
-        If it has fewer than two classes, or not what its card promises.
+        If it has fewer than two classes, is damaged, or is not what its card promises.
+    DownloadError
+        If a download fails.
 
     Examples
     --------
     >>> card, images = open_dataset("sample")
-    >>> len(images), len(card.classes)
-    (300, 10)
+    >>> len(images), len(card.classes), images.targets.shape
+    (300, 10, (300, 10))
     """
-    path = Path(name)
-    if name not in card_names() and path.exists():
-        reader: Literal["folders", "manifest"] = "folders" if path.is_dir() else "manifest"
-        stem = path.resolve().name if path.is_dir() else path.stem
-        card = DatasetCard(name=stem, title=stem, reader=reader, source=str(path.resolve()))
+    if not _is_card(name) and Path(name).exists():
+        return _unnamed(Path(name))
+    card = load_card(name)
+    needs = tuple(card.protocol.needs if parts is None else parts)
+    tree = _place(card, root, needs, fetch, allow_partial, progress)
+    card, images = _read(card, tree)
+    found = check(card, images, tree, needs)
+    if not (found.complete or allow_partial):
+        raise DataError(_incomplete(card, found))
+    return (
+        card.model_copy(
+            update={
+                "root": str(tree.resolve()),
+                "partial": not found.complete,
+                "differences": tuple(map(str, found.differences)),
+                "absent": absent(card, images),
+            }
+        ),
+        images,
+    )
+
+
+def check_dataset(
+    name: str, root: str | Path | None = None, parts: Sequence[str] | None = None
+) -> Check:
+    """Compare the data set that is here with its card, changing and fetching nothing.
+
+    Raises
+    ------
+    DataNotFound
+        If nothing of it is here.
+    DataError
+        If it is damaged.
+
+    Examples
+    --------
+    >>> check_dataset("sample").complete
+    True
+    """
+    card = load_card(name)
+    needs = tuple(card.protocol.needs if parts is None else parts)
+    if card.asset or card.composed:
+        tree = _place(card, root, needs, False, True, None)
     else:
-        card = load_card(name)
-        path = asset(card.asset) if card.asset else path
-    images = read_folders(path) if card.reader == "folders" else read_manifest(path)
-    if len(images.classes) < 2:
-        raise DataError(f"{name} has one class, {images.classes[0]!r}; at least two are needed.")
-    if card.classes and (
-        tuple(images.classes) != tuple(sorted(card.classes)) or len(images) != card.pictures
-    ):
-        raise DataError(
-            f"{path} holds {len(images)} pictures in {len(images.classes)} classes; its card "
-            f"promises {card.pictures} in {len(card.classes)}. Restore it, or test it as a "
-            f"folder: --dataset {path}/"
+        tree = _there(card, _base(card, root), needs)
+    card, images = _read(card, tree)
+    return check(card, images, tree, needs)
+
+
+def fetch_dataset(
+    name: str,
+    root: str | Path | None = None,
+    parts: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch, verify and unpack the archives that are not here yet; return where the tree is.
+
+    Raises
+    ------
+    DataNotFound, DataError, DownloadError
+        As for :func:`open_dataset`.
+    """
+    card = load_card(name)
+    needs = tuple(card.protocol.needs if parts is None else parts)
+    known = {part for archive in card.archives for part in archive.needed_for}
+    if card.archives and (unknown := sorted(set(needs) - known)):
+        raise DataError(f"{name} has no part {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+    if root is not None and card.archives:
+        Path(root).mkdir(parents=True, exist_ok=True)
+    return _place(card, root, needs, True, False, progress)
+
+
+def _is_own(name: str) -> bool:
+    return name.endswith(".toml") and Path(name).is_file()
+
+
+def _is_card(name: str) -> bool:
+    return _is_own(name) or name in card_names()
+
+
+def _base(card: DatasetCard, root: str | Path | None) -> Path:
+    base = data_folder(root or card.root or None)
+    if root is not None and not base.is_dir():
+        raise DataNotFound(
+            f"There is no folder {base}. Point --root at a folder that holds "
+            f"{card.folder or 'the data'}, or make it: `vggfeat datasets fetch {card.name} "
+            f"--root {base}` does."
         )
-    return card.model_copy(update={"classes": tuple(images.classes)}), images
+    return base
+
+
+def _place(
+    card: DatasetCard,
+    root: str | Path | None,
+    needs: Sequence[str],
+    fetch: bool,
+    allow_partial: bool,
+    progress: Progress | None,
+) -> Path:
+    """Find or make the tree of a data set."""
+    if card.asset:
+        return asset(card.asset)
+    if card.composed:
+        return compose(card.composed) / card.folder
+    base = _base(card, root)
+    if _plain(card):
+        return base / card.folder
+    return provide(card, base, needs, fetch=fetch, allow_partial=allow_partial, progress=progress)
+
+
+def _plain(card: DatasetCard) -> bool:
+    """Tell whether a card says where its data are, and of no archive that holds them."""
+    return card.reader in ("folders", "manifest") and not card.archives
+
+
+def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
+    if _plain(card):
+        return base / card.folder
+    tree = find_tree(card, base)
+    if tree is None:
+        raise DataNotFound(not_here(card, base, None, needs))
+    return tree
+
+
+def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
+    if card.protocol.kind == "voc":
+        return card, read_voc(tree, card.classes, card.protocol.task)
+    if card.reader == "caltech":
+        return card, read_caltech(tree, card.classes)
+    if card.reader == "ilsvrc":  # a folder for each class, as Caltech has, in each part
+        images = read_caltech(tree / "val", card.classes)
+        return card, replace(images, parts={"val": np.arange(len(images))})
+    images = read_folders(tree) if card.reader == "folders" else read_manifest(tree)
+    return _with_targets(card, images, tree)
+
+
+def _with_targets(card: DatasetCard, images: ImageSet, tree: Path) -> tuple[DatasetCard, ImageSet]:
+    if len(images.classes) < 2:
+        raise DataError(f"{tree} has one class, {images.classes[0]!r}; at least two are needed.")
+    classes = card.classes or tuple(images.classes)
+    if unknown := sorted(set(images.classes) - set(classes)):
+        raise DataError(
+            f"{tree} has a class {unknown[0]!r} that its card does not know. Remove it, or test "
+            f"the folder without the card: --dataset {tree}/"
+        )
+    return (
+        card.model_copy(update={"classes": classes}),
+        replace(images, targets=one_hot(images.labels, classes)),
+    )
+
+
+def _unnamed(path: Path) -> tuple[DatasetCard, ImageSet]:
+    """Make a card for a folder of classes or a CSV file, which has none."""
+    source = str(path.resolve())
+    stem = path.resolve().name if path.is_dir() else path.stem
+    reader: Reader = "folders" if path.is_dir() else "manifest"
+    card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)
+    return _read(card, path)
+
+
+def _incomplete(card: DatasetCard, found: Check) -> str:
+    first = "; ".join(map(str, found.differences[:_SHOWN]))
+    more = len(found.differences) - _SHOWN
+    rest = f"; and {more} more differences" if more > 0 else ""
+    if card.asset or card.composed:
+        mend = "Remove that folder, and it is made anew" if card.composed else "Restore it"
+        return (
+            f"{found.root} is not what its card promises: {first}{rest}. {mend}, or use it as it "
+            "is with --allow-partial."
+        )
+    return (
+        f"{card.title or card.name} in {found.root} is not whole: {first}{rest}. See all of them "
+        f"with `vggfeat datasets check {card.name} --root {found.root}`; restore it, or use it as "
+        "it is with --allow-partial."
+    )

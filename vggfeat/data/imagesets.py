@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import glob
+import hashlib
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.data.images import EXTENSIONS, Picture
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.data.sources import Entry, entries, walk
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 
-MANIFEST_COLUMNS = ("path", "label", "split")
+Targets = NDArray[np.int8]
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+_ENDS = 65_536  # bytes at each end of a file by which it is known
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,24 @@ class ImageSet:
         The class of every picture; empty without labels.
     splits : tuple of str
         The split of every picture; empty without splits.
+    targets : ndarray (N, C) of int8, optional
+        +1 for each class that a row has, −1 for the others, and 0 where it has only difficult
+        objects of a class; the columns are the classes of the data set's card. 0 throughout for a
+        row without labels.
+    labelled : ndarray (N,) of bool, optional
+        Which rows have targets; all of them if None.
+    parts : mapping
+        Row numbers, ascending, of each part that a data set comes with. A row may be in several,
+        as VOC's train is in trainval.
+    boxes : tuple of Box
+        xmin, ymin, xmax, ymax of the person of each row, in pixels from 1 on, both ends included,
+        as VOC has them; empty without boxes.
     duplicates : int
         How often a picture was named again, and left out.
+    missing : tuple of str
+        Names of rows that the lists of a data set promise and whose picture is not there.
+    strays : tuple of str
+        Files and, with a ``/`` behind them, folders that were skipped as none of the data set's.
 
     Examples
     --------
@@ -45,7 +68,13 @@ class ImageSet:
     pictures: tuple[Picture, ...]
     labels: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    targets: Targets | None = field(default=None, compare=False, repr=False)
+    labelled: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    parts: Mapping[str, Rows] = field(default_factory=dict, compare=False, repr=False)
+    boxes: tuple[Box, ...] = field(default=(), repr=False)
     duplicates: int = field(default=0, compare=False)
+    missing: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    strays: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,19 +85,71 @@ class ImageSet:
         return sorted(set(self.labels))
 
     def stats(self) -> list[tuple[int, int]]:
-        """Size in bytes and time of change in ns of every file; (0, 0) without one.
+        """Return what tells each file from another that has, or had, its name.
 
-        They tell a picture that was replaced under its old name.
+        Returns
+        -------
+        list of (int, int)
+            A digest of size and content, of which the first and the last 64 kB count, and the
+            time of change in ns; (0, 0) for what is no file.
         """
         return [_stat(picture) for picture in self.pictures]
 
+    def take(self, rows: ArrayLike) -> ImageSet:
+        """Keep these rows, in this order, with all that belongs to them.
 
-def find_pictures(sources: Sequence[str]) -> ImageSet:
+        Examples
+        --------
+        >>> images = ImageSet(("a", "b"), ("a.jpg", "b.jpg"), parts={"test": np.array([1])})
+        >>> images.take([1]).names, images.take([1]).parts
+        (('b',), {'test': array([0])})
+        """
+        kept = np.asarray(rows, dtype=np.int64)
+
+        def some(values: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(values[row] for row in kept) if values else ()
+
+        return replace(
+            self,
+            names=some(self.names),
+            pictures=some(self.pictures),
+            labels=some(self.labels),
+            splits=some(self.splits),
+            boxes=some(self.boxes),
+            targets=None if self.targets is None else self.targets[kept],
+            labelled=None if self.labelled is None else self.labelled[kept],
+            parts={part: np.flatnonzero(np.isin(kept, of)) for part, of in self.parts.items()},
+        )
+
+    def positives(self, part: str | None = None) -> Rows:
+        """Count the positives of each class, in all rows or in those of a part: (C,)."""
+        if self.targets is None:
+            raise DataError("Pictures without targets have no positives to count.")
+        targets = self.targets if part is None else self.targets[self.parts[part]]
+        counts: Rows = (targets == 1).sum(axis=0)
+        return counts
+
+
+def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
+    """Make targets (N, C) of one label for each picture.
+
+    Examples
+    --------
+    >>> one_hot(["dog", "cat"], ["cat", "dog"]).tolist()
+    [[-1, 1], [1, -1]]
+    """
+    column = {label: number for number, label in enumerate(classes)}
+    targets = np.full((len(labels), len(classes)), -1, dtype=np.int8)
+    targets[np.arange(len(labels)), [column[label] for label in labels]] = 1
+    return targets
+
+
+def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
     """Collect pictures from sources as they are typed on a command line.
 
     Parameters
     ----------
-    sources : sequence of str
+    sources : sequence of str or path
         Folders (searched through, without hidden ones), files, globs, ``@list.txt`` or ``-`` (one
         path a line; relative to the current folder), or CSV manifests with a column ``path``
         (relative to the manifest) and, optionally, ``label`` and ``split``.
@@ -92,15 +173,17 @@ def find_pictures(sources: Sequence[str]) -> ImageSet:
     >>> len(found), found.names[:2]
     (30, ('boat_0001.jpg', 'boat_0002.jpg'))
     """
-    found: list[_Entry] = []
-    for source in sources:
-        entries = list(_entries(source, qualify=len(sources) > 1))
-        if not entries:
+    if isinstance(sources, str | os.PathLike):
+        raise ParameterError.of("sources", "find_pictures", "a list of sources", sources)
+    found: list[Entry] = []
+    for source in [os.fspath(source) for source in sources]:
+        named = list(entries(source, qualify=len(sources) > 1))
+        if not named:
             raise DataNotFound(
                 f"There are no pictures in {source!r}. Pictures end in "
                 f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, or a list as @paths.txt."
             )
-        found += entries
+        found += named
     return _image_set(found)
 
 
@@ -121,15 +204,15 @@ def read_folders(root: Path) -> ImageSet:
             f"There is no folder {root}. Name a folder that holds a folder for each class, "
             "a CSV file with the columns path and label, or a data set."
         )
-    entries = [
-        _Entry(path, path.relative_to(root).as_posix(), folder.name)
+    found = [
+        Entry(path, path.relative_to(root).as_posix(), folder.name)
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
-        for path in _walk(folder)
+        for path in walk(folder)
     ]
-    if not entries:
+    if not found:
         raise DataNotFound(f"{root} has no class folders with pictures, such as {root}/cat/1.jpg.")
-    return _image_set(entries)
+    return _image_set(found)
 
 
 def read_manifest(path: Path) -> ImageSet:
@@ -154,90 +237,9 @@ def read_manifest(path: Path) -> ImageSet:
     return images
 
 
-@dataclass(frozen=True)
-class _Entry:
-    path: Path
-    name: str
-    label: str = ""
-    split: str = ""
-
-
-def _entries(source: str, *, qualify: bool) -> Iterator[_Entry]:
-    """List what a source names; `qualify` keeps the folder in names, where there are several."""
-    path = Path(source)
-    if source == "-":
-        yield from _listed(os.fsdecode(sys.stdin.buffer.read()))
-    elif source.startswith("@") and not path.exists():
-        yield from _read_list(Path(source[1:]))
-    elif path.is_dir():
-        base = path.parent if qualify and path.name else path
-        yield from (_Entry(p, os.path.relpath(p, base)) for p in _walk(path))
-    elif path.is_file():
-        manifest = path.suffix.lower() == ".csv"
-        yield from _read_csv(path) if manifest else [_Entry(path, source)]
-    elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
-        for match in matches:
-            yield from _entries(match, qualify=True)
-    else:
-        raise DataNotFound(f"There is no picture, folder or list {source!r}. Check the spelling.")
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen: set[Path] = set()
-    for parent, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
-        seen.add(Path(parent).resolve())
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            # A link to a folder above would lead round in circles.
-            if not name.startswith(".") and Path(parent, name).resolve() not in seen
-        ]
-        for name in sorted(files):
-            # Hidden files are nobody's pictures: macOS leaves a ._x.jpg beside every x.jpg.
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(parent, name)
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(
-        f"The folder {error.filename} cannot be read: {error.strerror}. Allow it to be read, or "
-        "name the folders that may be."
-    ) from error
-
-
-def _read_list(path: Path) -> Iterator[_Entry]:
-    try:
-        text = os.fsdecode(path.read_bytes())
-    except OSError as error:
-        raise DataNotFound(f"The list {path} cannot be read: {error.strerror}.") from error
-    yield from _listed(text)
-
-
-def _listed(text: str) -> Iterator[_Entry]:
-    # Not splitlines: it also breaks at characters that names may hold.
-    for line in text.split("\n"):
-        if name := line.rstrip("\r"):
-            yield _Entry(Path(name), name)
-
-
-def _read_csv(path: Path) -> Iterator[_Entry]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file)
-        if "path" not in (rows.fieldnames or ()):
-            raise DataError(
-                f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'nothing'}; "
-                f"a manifest needs 'path', and may have 'label' and 'split'."
-            )
-        for number, row in enumerate(rows, start=2):
-            if not row["path"]:
-                raise DataError(f"{path}, line {number}, names no path.")
-            label, split = row.get("label") or "", row.get("split") or ""
-            yield _Entry(path.parent / row["path"], row["path"], label, split)
-
-
-def _image_set(entries: Sequence[_Entry]) -> ImageSet:
-    unique: dict[str, _Entry] = {}
-    for entry in entries:
+def _image_set(found: Sequence[Entry]) -> ImageSet:
+    unique: dict[str, Entry] = {}
+    for entry in found:
         first = unique.setdefault(entry.name, entry)
         if first.path != entry.path and not _same_file(first.path, entry.path):
             raise DataError(
@@ -255,7 +257,7 @@ def _image_set(entries: Sequence[_Entry]) -> ImageSet:
         pictures=tuple(entry.path for entry in kept),
         labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
         splits=tuple(e.split for e in kept) if any(e.split for e in kept) else (),
-        duplicates=len(entries) - len(kept),
+        duplicates=len(found) - len(kept),
     )
 
 
@@ -266,8 +268,16 @@ def _same_file(one: Path, other: Path) -> bool:
 def _stat(picture: Picture) -> tuple[int, int]:
     if not isinstance(picture, str | Path):
         return (0, 0)
+    path = Path(picture)
     try:
-        found = Path(picture).stat()
+        found = path.stat()
+        if not path.is_file():
+            return (0, 0)
+        with path.open("rb") as file:
+            content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
+            file.seek(max(found.st_size - _ENDS, 0))
+            content.update(file.read(_ENDS))
     except OSError:
         return (0, 0)  # the decoder will say what is wrong with it
-    return (found.st_size, found.st_mtime_ns)
+    content.update(str(found.st_size).encode())
+    return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -185,7 +186,7 @@ class DenseExtractor:
         """
         smallest = self.net.smallest_side
         for Q in scales:
-            if isinstance(Q, bool) or not isinstance(Q, int) or not smallest <= Q:
+            if isinstance(Q, bool) or not isinstance(Q, Integral) or not smallest <= Q:
                 layer = self.net.layers[-1].name
                 expected = f"an int of at least {smallest} for {layer} of net {self.net.net}"
                 raise ParameterError.of("Q", "DenseExtractor", expected, Q)

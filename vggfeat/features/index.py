@@ -16,7 +16,7 @@ Stat = tuple[int, int]
 class Index:
     """Where the descriptors of a list of pictures lie.
 
-    A shard's row is a picture's only if its name and its file's size and time match: a picture
+    A shard's row is a picture's only if its name and its file's stat match: a picture
     that was replaced under its name is computed again, and shards need no order.
 
     Parameters
@@ -36,6 +36,8 @@ class Index:
         The shards, in the order in which they were added.
     known : int
         Number of shard rows whose name was asked for, whatever their stat.
+    others : set of bytes
+        Names in shards that were not asked for.
     """
 
     def __init__(self, names: Sequence[bytes], stats: Sequence[Stat]) -> None:
@@ -44,6 +46,7 @@ class Index:
         self.dimensions: dict[str, int] = {}
         self.keys: list[str] = []
         self.known = 0
+        self.others: set[bytes] = set()
         self._rows = {name: row for row, name in enumerate(names)}
 
     def add(self, header: Header) -> None:
@@ -51,6 +54,7 @@ class Index:
         rows = np.array([self._rows.get(name, -1) for name in header.names], np.intp)
         found = rows >= 0
         self.known += int(found.sum())
+        self.others.update(header.names[row] for row in np.flatnonzero(~found))
         found &= (self.stats[rows] == header.stats).all(axis=1) if len(self.stats) else False
         for path, dimension in header.datasets.items():
             if self.dimensions.setdefault(path, dimension) != dimension:

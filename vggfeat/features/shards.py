@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Header:
     names : list of bytes
         Pictures, one for each of the ``n`` rows.
     stats : ndarray (n, 2) of int64
-        Size in bytes and time of modification in nanoseconds of each picture's file.
+        What tells each picture's file from others of its name: see ``ImageSet.stats``.
     settings : dict
         Settings of the extraction, by net.
     provenance : dict
@@ -137,8 +138,12 @@ class Block:
 
 
 def in_memory() -> h5py.File:
-    """Open a new HDF5 file that never touches the disk; its name is only for messages."""
-    return h5py.File("in memory", "w", driver="core", backing_store=False, libver=LIBVER)
+    """Open a new HDF5 file that never touches the disk.
+
+    HDF5 takes files of one name for one file, also those of other threads: each has its own.
+    """
+    name = f"in memory {secrets.token_hex(8)}"
+    return h5py.File(name, "w", driver="core", backing_store=False, libver=LIBVER)
 
 
 def write_names(

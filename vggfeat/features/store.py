@@ -24,7 +24,7 @@ import numpy as np
 
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.files import refusals
+from vggfeat.features.files import TEMPORARY, refusals
 from vggfeat.features.index import Stat, newest
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.reading import Reader, look
@@ -56,9 +56,9 @@ class FeatureStore(Reader):
     names : sequence of str
         The N pictures, each once.
     stats : sequence of (int, int), optional
-        Size in bytes and time of modification in nanoseconds of each picture's file; (0, 0) for
-        a picture without one. What is stored under a name with another stat is computed again.
-        Without ``stats`` the names alone identify the pictures.
+        What tells each picture's file from another of its name, as from ``ImageSet.stats``; (0, 0)
+        for a picture without a file. What is stored under a name with another stat is computed
+        again. Without ``stats`` the names alone identify the pictures.
     dtype : {"float32", "float16"}
         Type on disk; :meth:`read` gives float32.
     provenance : mapping, optional
@@ -125,6 +125,12 @@ class FeatureStore(Reader):
         if folder is not None:
             files = FolderShards(Path(folder))
             headers, manifest = look(files)
+            if manifest is None:
+                _refuse_strange(files.folder)
+            elif not any(extraction.net in header.settings for header in headers):
+                # A run that ended before it kept anything binds nobody to its settings.
+                manifest.nets.pop(extraction.net, None)
+                manifest.dtype = dtype if not headers else manifest.dtype
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
         manifest = manifest or Manifest(dtype)
         manifest.admit(extraction, self._provenance, folder)
@@ -243,20 +249,23 @@ class FeatureStore(Reader):
         of which this net has nothing. Where a picture lacks a scale or another net, because that
         was never asked for or not reached, its row reads as NaN.
         """
-        if self._cache or not isinstance(self.files, FolderShards):
+        if not isinstance(self.files, FolderShards):
             return
-        folder = self.files.folder
-        self._meet_others(self.files)
+        if not self._cache:
+            self._write_view(self.files)
+        with refusals(self.files.folder):
+            for leftover in self.files.leftovers():
+                leftover.unlink(missing_ok=True)
+
+    def _write_view(self, files: FolderShards) -> None:
+        self._meet_others(files)
         held = np.zeros(len(self.names), bool)
         for path in map(self.extraction.path, self.dimensions):
             held |= self.index.has([path])
         held[[row for row, name in enumerate(self.names) if name in self.failed]] = False
         rows = np.flatnonzero(held)
-        write_view(folder, self.index, self._keys, rows, self.manifest)
-        write_failed(folder, self.failed)
-        with refusals(folder):
-            for leftover in self.files.leftovers():
-                leftover.unlink(missing_ok=True)
+        write_view(files.folder, self.index, self._keys, rows, self.manifest)
+        write_failed(files.folder, self.failed)
 
     def _meet_others(self, files: FolderShards) -> None:
         """Take in what other writers did meanwhile."""
@@ -272,6 +281,11 @@ class FeatureStore(Reader):
         current.write(files.folder)
         self.manifest = current
 
+    @property
+    def unseen(self) -> int:
+        """Number of pictures that are kept here, not asked for, and therefore not in the view."""
+        return len(self.index.others)
+
 
 def _unique(names: Sequence[str]) -> list[bytes]:
     keys = encode(names)
@@ -282,6 +296,19 @@ def _unique(names: Sequence[str]) -> list[bytes]:
                 raise ParameterError.of("names", "FeatureStore", "different names", name)
             seen.add(key)
     return keys
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Keep out of folders that hold something else: files of the store would replace it."""
+    if not folder.is_dir():
+        return
+    # A run that was killed at once leaves its first files, with no manifest yet.
+    strange = [path for path in folder.iterdir() if not path.name.startswith(("shards", TEMPORARY))]
+    if strange:
+        raise StoreError(
+            f"{folder} is no feature store, and not empty. Name a new or an empty folder with "
+            "--out, or one that `vggfeat extract` made."
+        )
 
 
 def _strangers(folder: Path | str | None, asked: str, headers: Sequence[Header]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +255,15 @@ def _open(
 def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time describe pictures: the next finds what the first has done."""
     with refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / "cache"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
         yield
 
 
-def _several(Q: int | Sequence[int]) -> tuple[int, ...]:
-    return (Q,) if isinstance(Q, int) else tuple(Q)
+def _several(Q: Any) -> tuple[Any, ...]:
+    """List scales as Python's ints, as a grid made by numpy has not; others are refused later."""
+    scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
+    return tuple(int(one) if isinstance(one, Integral) else one for one in scales)
 
 
 def _pictures(X: Any) -> list[Picture]:

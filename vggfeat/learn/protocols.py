@@ -14,7 +14,7 @@ from vggfeat.learn.metrics import confusion_matrix
 from vggfeat.learn.results import Mistake, Ranked, SplitResult, SVMResult
 from vggfeat.learn.search import GRID, fit_best
 from vggfeat.learn.solvers import Floats, Loss
-from vggfeat.learn.splits import Split, generator, members
+from vggfeat.learn.splits import Split, generator, held_out_part, members
 
 Progress = Callable[[int, int], None]
 """Called with the number of splits done and of all splits."""
@@ -99,6 +99,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     grid: Sequence[float] = GRID,
     folds: int = 5,
+    validation: float | None = None,
     loss: Loss = "hinge",
     solver: str = "auto",
     tol: float = 1e-3,
@@ -123,6 +124,9 @@ def evaluate(
         Name of each row's picture; row numbers by default.
     grid, folds, loss, solver, tol, random_state, n_jobs
         As for :func:`~vggfeat.learn.search.search_C`.
+    validation : float in (0, 1), optional
+        Share of each class's training pictures that choose C, instead of cross-validation among
+        all of them; 0.2 in the paper. Either way all of them train the classifier that is tested.
     ranked : int
         How many of the highest-scored test pictures to keep for each class.
     progress : callable, optional
@@ -147,18 +151,21 @@ def evaluate(
     labels = np.asarray(labels)
     names = [str(row) for row in range(len(X))] if names is None else list(names)
     _check(X, labels, class_names, names, splits)
-    settings = {
+    search: dict[str, Any] = {
         "loss": loss,
         "solver": solver,
         "grid": [float(C) for C in grid],
-        "folds": folds,
         "tol": tol,
         "random_state": random_state,
     }
-    search = {**settings, "n_jobs": n_jobs}
+    chosen = {"folds": folds if validation is None else None, "validation": validation}
+    settings = {**search, **chosen}
     results = []
     for done, split in enumerate(splits, 1):
-        results.append(_one_split(X, labels, len(class_names), split, search, ranked))
+        search["folds"] = folds
+        if validation is not None:
+            search["folds"] = [held_out_part(labels[split.train], validation, random_state)]
+        results.append(_one_split(X, labels, len(class_names), split, search, n_jobs, ranked))
         if progress is not None:
             progress(done, len(splits))
     return SVMResult(tuple(class_names), tuple(names), tuple(results), settings)
@@ -170,11 +177,12 @@ def _one_split(
     n_classes: int,
     split: Split,
     search: dict[str, Any],
+    n_jobs: int | None,
     ranked: int,
 ) -> SplitResult:
     """Fit on the training rows alone; the test rows are read only afterwards."""
     start = perf_counter()
-    svm, found = fit_best(X[split.train], labels[split.train], **search)
+    svm, found = fit_best(X[split.train], labels[split.train], n_jobs=n_jobs, **search)
     fitted = perf_counter()
     scores, true = svm.class_scores(X[split.test]), labels[split.test]
     predicted = scores.argmax(axis=1)

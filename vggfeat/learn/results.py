@@ -87,7 +87,7 @@ class SplitResult:
             "n_train": self.n_train,
             "n_test": self.n_test,
             "mean_class_recall": self.mean_class_recall,
-            "recalls": _plain(self.recalls),
+            "recalls": plain(self.recalls),
             "confusion": self.confusion.tolist(),
             "search": self.search.to_dict(),
             "mistakes": [mistake._asdict() for mistake in self.mistakes],
@@ -181,10 +181,10 @@ class SVMResult:
         return {
             "metric": "mean class recall",
             "mean_class_recall": self.mean_class_recall,
-            "std": _plain(self.std),
+            "std": plain(self.std),
             "std_ddof": 1,
             "class_names": list(self.class_names),
-            "recalls": _plain(self.recalls),
+            "recalls": plain(self.recalls),
             "confusion": self.confusion.tolist(),
             "splits": [split.to_dict() for split in self.splits],
             "names": list(self.names),
@@ -198,7 +198,8 @@ class SVMResult:
         return [split.mean_class_recall for split in self.splits]
 
 
-def _plain(values: Floats | float) -> Any:
+def plain(values: Floats | float) -> Any:
+    """Turn a float, or an array of them, into JSON types; NaN becomes None."""
     if isinstance(values, float):
         return None if np.isnan(values) else values
     return [None if np.isnan(value) else float(value) for value in values]

@@ -136,6 +136,7 @@ def search_C(
     folds: int | Sequence[tuple[Ints, Ints]] = 5,
     score: str | Score = "recall",
     per_class: bool = False,
+    truth: NDArray[np.int8] | None = None,
     loss: Loss = "hinge",
     solver: str = "auto",
     tol: float = 1e-3,
@@ -164,6 +165,9 @@ def search_C(
         and returns a figure per class.
     per_class : bool
         Choose one C per class; needs a score that judges a class by its own scores.
+    truth : array, shape (N, n_classes) in {-1, 0, +1}, optional
+        Targets to validate against, where they are not those to fit: difficult objects may be
+        negatives in training, yet count as nothing in evaluation.
     loss, solver, tol, random_state, n_jobs
         As for :class:`LinearSVM`.
     gram : array, shape (N, N), optional
@@ -197,7 +201,8 @@ def search_C(
     if solver == "gram":
         data = gram_matrix(data) if gram is None else gram
     how = Binary(1.0, loss, tol, random_state)
-    scores = _all_scores(data, targets, parts, values, how, solver, judge, n_jobs)
+    truth = targets if truth is None else truth
+    scores = _all_scores(data, targets, truth, parts, values, how, solver, judge, n_jobs)
     best, at_edge = _choose(values, scores, per_class)
     return CSearch(values, scores, best, at_edge, solver, perf_counter() - start)
 
@@ -239,6 +244,7 @@ def fit_best(
 def _all_scores(
     data: NDArray[Any],
     targets: NDArray[np.int8],
+    truth: NDArray[np.int8],
     parts: Sequence[tuple[Ints, Ints]],
     grid: Sequence[float],
     how: Binary,
@@ -263,7 +269,7 @@ def _all_scores(
     for fold, (_, validation) in enumerate(parts):
         decisions = np.concatenate([next(pieces) for _ in range(per_fold)], axis=2)
         for c, decision in enumerate(decisions):
-            scores[c, fold] = judge(targets[validation], decision)
+            scores[c, fold] = judge(truth[validation], decision)
     return scores
 
 

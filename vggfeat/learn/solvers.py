@@ -213,6 +213,7 @@ def held_out(
     seen = data[np.ix_(task.train, task.train)] if gram else data[task.train]
     unseen = data[np.ix_(task.validation, task.train)] if gram else data[task.validation]
     out = np.full((len(grid), len(task.validation), len(task.columns)), np.nan)
+    solve = fit_gram if gram else fit_primal
     for k, column in enumerate(task.columns):
         y = targets[task.train, column]
         if not trainable(y[:, None])[0]:
@@ -220,10 +221,13 @@ def held_out(
         rows = np.flatnonzero(y)
         whole = len(rows) == len(y)
         fold = seen if whole else seen[np.ix_(rows, rows)] if gram else seen[rows]
-        for c, C in enumerate(grid):
-            solve = fit_gram if gram else fit_primal
-            weights, bias = solve(fold, y[rows], how._replace(C=C))
-            out[c, :, k] = (unseen[:, rows] if gram else unseen) @ weights + bias
+        fits = [solve(fold, y[rows], how._replace(C=C)) for C in grid]
+        weights = np.array([weight for weight, _ in fits])
+        if gram and not whole:
+            spread = np.zeros((len(grid), len(y)))
+            spread[:, rows] = weights
+            weights = spread
+        out[:, :, k] = weights @ unseen.T + np.array([bias for _, bias in fits])[:, None]
     return out
 
 

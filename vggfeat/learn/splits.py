@@ -26,7 +26,8 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
 
     Every picture validates once. A class with fewer pictures than folds validates in that many
     folds; one with a single picture always trains, for it could not be recognised unseen. The
-    columns of multi-label targets overlap, so their rows are dealt without regard to class.
+    columns of multi-label targets overlap, so their rows are dealt by their rarest class: it is
+    the one that a fold could lack.
 
     Parameters
     ----------
@@ -53,9 +54,9 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
     """
     if n_folds < 2:
         raise ParameterError.of("n_folds", "stratified_folds", "an int of at least 2", n_folds)
-    y = np.asarray(y)
+    y = _rarest(np.asarray(y))
     fold_of = np.full(len(y), -1)
-    for label, rows in members(np.zeros(len(y), dtype=int) if y.ndim == 2 else y):
+    for label, rows in members(y):
         if len(rows) > 1:
             drawn = generator(random_state, n_folds, label).permutation(rows)
             fold_of[drawn] = np.arange(len(rows)) % n_folds
@@ -63,6 +64,50 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
         raise DataError("C cannot be chosen by cross-validation: every class has one picture only.")
     every = np.arange(len(y))
     return [Split(every[fold_of != k], every[fold_of == k]) for k in range(fold_of.max() + 1)]
+
+
+def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
+    """Put a share of each class's pictures aside, to choose C with (Appendix B, Caltech: 20 %).
+
+    At least one picture of a class is put aside and at least one trains; one with a single picture
+    trains.
+
+    Parameters
+    ----------
+    y : array, shape (N,)
+        Labels.
+    share : float in (0, 1)
+        Rounded, class by class, to whole pictures.
+    random_state : int
+        Seed of PCG64.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ParameterError
+        If the share is not between 0 and 1.
+    DataError
+        If no class has two pictures.
+
+    Examples
+    --------
+    >>> part = held_out_part(["cat"] * 30 + ["dog"] * 3 + ["owl"], 0.2)
+    >>> len(part.train), len(part.test)
+    (27, 7)
+    """
+    if not 0 < share < 1:
+        raise ParameterError.of("share", "held_out_part", "a float in (0, 1)", share)
+    y = np.asarray(y)
+    aside = np.zeros(len(y), dtype=bool)
+    for label, rows in members(y):
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        aside[generator(random_state, 1, label).permutation(rows)[:count]] = True
+    if not aside.any():
+        raise DataError("No picture can choose C: every class has one picture only.")
+    return Split(np.flatnonzero(~aside), np.flatnonzero(aside))
 
 
 def members(y: NDArray[Any]) -> Iterator[tuple[Any, Ints]]:
@@ -76,3 +121,12 @@ def generator(random_state: int, number: int, label: object) -> np.random.Genera
     digest = hashlib.sha256(str(label).encode("utf-8", "surrogateescape")).digest()
     entropy = [random_state, number, int.from_bytes(digest[:8], "little")]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+def _rarest(y: NDArray[Any]) -> NDArray[Any]:
+    """Label each row of targets (N, C) by its positive class of fewest pictures, -1 for none."""
+    if y.ndim == 1:
+        return y
+    counts = (y > 0).sum(axis=0)
+    rarity = np.where(y > 0, counts, len(y) + 1)
+    return np.where((y > 0).any(axis=1), rarity.argmin(axis=1), -1)

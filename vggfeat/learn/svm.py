@@ -27,6 +27,8 @@ from vggfeat.learn.solvers import (
     trainable,
 )
 
+BLOCK = 4096  # rows or columns at a time: NumPy would make a float64 copy of all descriptors
+
 
 class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """One-vs-rest linear SVM for descriptors (Appendix B).
@@ -131,7 +133,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         cost = float(len(columns)) * len(checked) * min(checked.shape)
         fits = in_processes(work, columns, cost, self.n_jobs)
         solutions, biases = np.stack([fit[0] for fit in fits]), np.array([fit[1] for fit in fits])
-        coef = solutions @ checked if self.solver_ == "gram" else solutions
+        coef = _weighted_sum(solutions, checked) if self.solver_ == "gram" else solutions
         if mirrored:  # the rest of one class is the other: the same boundary, seen from behind
             coef, biases = np.concatenate([-coef, coef]), np.concatenate([-biases, biases])
         self.coef_, self.intercept_ = np.asarray(coef, dtype=np.float64), biases
@@ -141,7 +143,12 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """Score every class, shape (N, n_classes), also when there are two."""
         check_is_fitted(self)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return cast("Floats", checked @ self.coef_.T + self.intercept_)
+        return np.concatenate(
+            [
+                checked[rows : rows + BLOCK] @ self.coef_.T + self.intercept_
+                for rows in range(0, len(checked), BLOCK)
+            ]
+        )
 
     def decision_function(self, X: ArrayLike) -> Floats:
         """Score every class, shape (N, n_classes); of two classes the second alone, shape (N,).
@@ -197,6 +204,14 @@ def _fit_column(
     signed = np.zeros(len(y))
     signed[rows] = part
     return signed, bias
+
+
+def _weighted_sum(weights: Floats, X: NDArray[Any]) -> Floats:
+    """Compute weights (C, N) @ X (N, D)."""
+    total = np.empty((len(weights), X.shape[1]))
+    for column in range(0, X.shape[1], BLOCK):
+        total[:, column : column + BLOCK] = weights @ X[:, column : column + BLOCK]
+    return total
 
 
 def _refuse_untrainable(classes: NDArray[Any], targets: NDArray[np.int8]) -> None:

@@ -279,7 +279,7 @@ def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
         state,
         raw.pixels,
         said.get("source", raw.path.name),
-        said.get("licence", "unknown"),
+        raw.metadata.get("licence", "unknown"),
         raw.assumed,
         str(raw.path.resolve()),
     )

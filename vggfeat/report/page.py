@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vggfeat.features.files import refusals, write_whole
 from vggfeat.learn.results import SVMResult
-from vggfeat.report.figures import Thumbnail, thumbnails, validation_curve
-from vggfeat.report.words import chosen_C, figure, headline, percent, printable, seconds
+from vggfeat.report.ap_page import ap_view
+from vggfeat.report.figures import thumbnails
+from vggfeat.report.recall_page import recall_view
+from vggfeat.report.words import (
+    Headline,
+    Result,
+    chosen_C,
+    count,
+    figure,
+    headline,
+    percent,
+    printable,
+    seconds,
+)
 
-TABLE_CLASSES = 30  # up to so many, the confusion matrix is a table of figures; above, a map
+PaperFigure = tuple[str, float, float | None]
+"""A row of the paper: its features, its figure and the figure's spread, both in percent."""
 
 
-class Shown(NamedTuple):
-    """A thumbnail with what is said about it."""
+class PaperRow(NamedTuple):
+    """A line of the table that sets a result beside the paper's."""
 
     name: str
-    image: str | None
-    true: str
-    predicted: str
-    wrong: bool
+    value: float
     figure: str
-
-
-class ClassRow(NamedTuple):
-    """A line of the per-class table."""
-
-    name: str
-    recall: float
-    spread: float
-    pictures: int
-    taken_for: str
-
-
-class PairShown(NamedTuple):
-    """Two classes taken for each other, with examples."""
-
-    true: str
-    predicted: str
-    pictures: int
-    of: int
-    examples: list[Shown]
+    difference: str
+    here: bool
 
 
 def write_page(
-    result: SVMResult,
+    result: Result,
     target: Path,
     pictures: Mapping[str, Path],
     *,
@@ -57,6 +48,8 @@ def write_page(
     run: Mapping[str, object],
     provenance: Mapping[str, object],
     stages: Mapping[str, float] | None = None,
+    paper: Sequence[PaperFigure] = (),
+    partial: Sequence[str] = (),
     examples: int = 8,
     mistakes: int = 48,
 ) -> Path:
@@ -64,7 +57,7 @@ def write_page(
 
     Parameters
     ----------
-    result : SVMResult
+    result : SVMResult or APResult
         What was measured.
     target : Path
         The page; its folder is made.
@@ -79,6 +72,11 @@ def write_page(
         The rest: versions, digests, seeds, command.
     stages : mapping of str to float, optional
         Seconds of stages before the classifier, such as extraction.
+    paper : sequence of (name, figure, spread or None)
+        The paper's figures for this data set, in percent.
+    partial : sequence of str
+        What is missing or extra where only a part of the data was there; the page then says so
+        first of all, and draws no difference to the paper's.
     examples : int
         Most thumbnails for a class.
     mistakes : int
@@ -94,60 +92,32 @@ def write_page(
     StoreError
         If the disk is full or the folder may not be written.
     """
-    page = render(
-        result,
-        pictures,
-        title=title,
-        run=run,
-        provenance=provenance,
-        stages=stages or {},
-        examples=examples,
-        mistakes=mistakes,
-    )
+    thumbnail = thumbnails(pictures)
+    if isinstance(result, SVMResult):
+        view = recall_view(result, thumbnail, examples, mistakes)
+    else:
+        view = ap_view(result, thumbnail, examples)
+    times = {**(stages or {}), **result.seconds}
+    told = headline(result)
+    context = {
+        "title": title,
+        "result": result,
+        "headline": told,
+        "paper": _beside(result, told, paper, bool(partial)),
+        "partial": list(partial),
+        "run": run,
+        "C": chosen_C(result),
+        "times": times,
+        "longest": max(times.values()),
+        "total": sum(times.values()),
+        "provenance": {**view.pop("facts"), **provenance},
+        **view,
+    }
+    page = _environment().get_template("page.html.j2").render(context)
     with refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, page.encode())
     return target
-
-
-def render(
-    result: SVMResult,
-    pictures: Mapping[str, Path],
-    *,
-    title: str,
-    run: Mapping[str, object],
-    provenance: Mapping[str, object],
-    stages: Mapping[str, float],
-    examples: int,
-    mistakes: int,
-) -> str:
-    """Make the text of the page; the parameters are those of :func:`write_page`."""
-    thumbnail = thumbnails(pictures)
-    everything = result.mistakes()
-    times = {**stages, **result.seconds}
-    return (
-        _environment()
-        .get_template("template.html.j2")
-        .render(
-            title=title,
-            result=result,
-            headline=headline(result),
-            run=run,
-            C=chosen_C(result),
-            classes=_classes(result),
-            confusion=result.confusion,
-            as_table=len(result.class_names) <= TABLE_CLASSES,
-            pairs=_pairs(result, thumbnail),
-            curve=validation_curve(result),
-            ranked=_ranked(result, thumbnail, examples),
-            mistakes=[_mistake(result, one, thumbnail) for one in everything[:mistakes]],
-            n_mistakes=len(everything),
-            times=times,
-            longest=max(times.values()),
-            total=sum(times.values()),
-            provenance=provenance,
-        )
-    )
 
 
 def _environment() -> Environment:
@@ -159,60 +129,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters.update(percent=percent, seconds=seconds, figure=figure)
+    environment.filters.update(percent=percent, seconds=seconds, figure=figure, count=count)
     return environment
 
 
-def _classes(result: SVMResult) -> list[ClassRow]:
-    confusion = result.confusion
-    recalls = np.array([split.recalls for split in result.splits])
-    wrong = confusion - np.diag(confusion.diagonal())
-    several = len(result.splits) > 1
-    spreads = recalls.std(axis=0, ddof=1) if several else np.full(len(wrong), np.nan)
-    return [
-        ClassRow(
-            name,
-            float(result.recalls[c]),
-            float(spreads[c]),
-            int(confusion[c].sum()),
-            result.class_names[wrong[c].argmax()] if wrong[c].any() else "",
-        )
-        for c, name in enumerate(result.class_names)
-    ]
-
-
-def _pairs(result: SVMResult, thumbnail: Thumbnail, most: int = 6) -> list[PairShown]:
-    found = result.mistakes()
-    pairs = []
-    for pair in result.most_confused(most):
-        alike = [one for one in found if (one.true, one.predicted) == (pair.true, pair.predicted)]
-        pairs.append(
-            PairShown(
-                result.class_names[pair.true],
-                result.class_names[pair.predicted],
-                pair.pictures,
-                pair.of,
-                [_mistake(result, one, thumbnail) for one in alike[:4]],
-            )
-        )
-    return pairs
-
-
-def _ranked(result: SVMResult, thumbnail: Thumbnail, most: int) -> list[list[Shown]]:
-    """Show the first split's: scores of different classifiers have no common order."""
-    rows = []
-    for c, best in enumerate(result.splits[0].ranked):
-        shown = []
-        for one in best[:most]:
-            name, true = result.names[one.row], result.class_names[one.true]
-            wrong = one.true != c
-            image = thumbnail(name)
-            shown.append(Shown(name, image, true, "", wrong, f"{one.score:+.2f}"))
-        rows.append(shown)
+def _beside(
+    result: Result, told: Headline, paper: Sequence[PaperFigure], partial: bool
+) -> list[PaperRow]:
+    """Set the headline above the paper's figures; only a figure of the same test is compared."""
+    if not paper:
+        return []
+    same = not partial and (isinstance(result, SVMResult) or result.tested)
+    here = float(told.mean) if told.mean != percent(float("nan")) else float("nan")
+    rows = [PaperRow("This run", here, told.text, "", True)]
+    for name, value, spread in paper:
+        shown = f"{value:.1f}" if spread is None else f"{value:.1f} ± {spread:.1f}"
+        difference = f"{here - value:+.1f}".replace("-", "−") if same else "–"
+        rows.append(PaperRow(name, value, shown, difference, False))
     return rows
-
-
-def _mistake(result: SVMResult, one: Any, thumbnail: Thumbnail) -> Shown:
-    name = result.names[one.row]
-    true, predicted = result.class_names[one.true], result.class_names[one.predicted]
-    return Shown(name, thumbnail(name), true, predicted, True, f"{one.margin:.2f}")

@@ -10,15 +10,25 @@ from rich.table import Table
 from rich.text import Text
 
 from vggfeat.learn.results import SVMResult
-from vggfeat.report.words import chosen_C, headline, percent, printable, seconds
+from vggfeat.learn.voc_results import APResult
+from vggfeat.report.words import (
+    AP_NAMES,
+    Result,
+    chosen_C,
+    figure,
+    headline,
+    percent,
+    printable,
+    seconds,
+)
 
 
-def summary(result: SVMResult, pairs: int = 5) -> RenderableType:
+def summary(result: Result, pairs: int = 5) -> RenderableType:
     """Everything about a result that fits a screen: classes, confusions, C, times, headline.
 
     Parameters
     ----------
-    result : SVMResult
+    result : SVMResult or APResult
     pairs : int
         How many pairs of confused classes to list.
 
@@ -35,9 +45,13 @@ def summary(result: SVMResult, pairs: int = 5) -> RenderableType:
     >>> Console(width=72, color_system=None).print(headline_line(result))
     Mean class recall 100.0 ± 0.0 %  (3 random splits, C = 0.001)
     """
-    parts: list[RenderableType] = [class_table(result)]
-    if result.most_confused(1):
-        parts.append(confusion_table(result, pairs))
+    parts: list[RenderableType]
+    if isinstance(result, APResult):
+        parts = [precision_table(result)]
+    else:
+        parts = [class_table(result)]
+        if result.most_confused(1):
+            parts.append(confusion_table(result, pairs))
     parts.append(times_line(result))
     parts += [Text(printable(warning), style="yellow") for warning in result.warnings]
     parts.append(headline_line(result))
@@ -58,6 +72,28 @@ def class_table(result: SVMResult) -> Table:
     return table
 
 
+def precision_table(result: APResult) -> Table:
+    """Both average precisions of each class, or the one in validation, with a bar and its C."""
+    shown = result.per_class if result.tested else result.validation_per_class
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=28)
+    table.add_column("AP %" if result.tested else "validation %", justify="right")
+    table.add_column("")
+    if result.tested:
+        other, figures = ("area", result.area) if result.ap == "ap11" else ("ap11", result.ap11)
+        table.add_column(AP_NAMES[other].split(" ")[0], justify="right")
+    table.add_column("C", justify="right")
+    table.add_column("positives", justify="right")
+    positives = result.positives["test" if result.tested else "val"]
+    for c, name in enumerate(result.class_names):
+        bar = Bar(1, 0, float(np.nan_to_num(shown[c])), width=24, color="cyan")
+        beside = [percent(float(figures[c]))] if result.tested else []
+        chosen = figure(float(result.C[c])) if result.trained[c] else "–"
+        precision = percent(float(shown[c]))
+        table.add_row(Text(printable(name)), precision, bar, *beside, chosen, str(positives[c]))
+    return table
+
+
 def confusion_table(result: SVMResult, n: int) -> Table:
     """List the most frequent confusions."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -72,17 +108,20 @@ def confusion_table(result: SVMResult, n: int) -> Table:
     return table
 
 
-def times_line(result: SVMResult) -> Text:
+def times_line(result: Result) -> Text:
     """Time of each stage, and the solver."""
     stages = ", ".join(f"{stage} {seconds(value)}" for stage, value in result.seconds.items())
-    solver = result.splits[0].search.solver
-    return Text(f"linear SVM ({solver}, {result.settings['loss']}): {stages}", style="dim")
+    search = result.search if isinstance(result, APResult) else result.splits[0].search
+    return Text(f"linear SVM ({search.solver}, {result.settings['loss']}): {stages}", style="dim")
 
 
-def headline_line(result: SVMResult) -> Text:
-    """Mean class recall, over how many splits, with which C."""
-    n = len(result.splits)
-    splits = f"{n} random split{'s' if n > 1 else ''}"
-    line = Text("Mean class recall ")
-    line.append(f"{headline(result)} %", style="bold cyan")
-    return line.append(f"  ({splits}, C = {chosen_C(result)})", style="dim")
+def headline_line(result: Result) -> Text:
+    """Say the metric, its figure, what it was measured on, and with which C."""
+    told = headline(result)
+    if isinstance(result, APResult):
+        name, about = told.metric, told.of
+    else:
+        n = len(result.splits)
+        name, about = told.metric.capitalize(), f"{n} random split{'s' if n > 1 else ''}"
+    line = Text(f"{name} ").append(f"{told.text} %", style="bold cyan")
+    return line.append(f"  ({about}, C = {chosen_C(result)})", style="dim")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.cards import DatasetCard
 from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
@@ -24,6 +24,9 @@ from vggfeat.learn.model import SavedModel
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.search import fit_best
+from vggfeat.learn.splits import Split
+from vggfeat.learn.voc import evaluate_voc
+from vggfeat.learn.voc_results import APResult
 from vggfeat.resources import home
 
 
@@ -39,7 +42,7 @@ class Run:
         Its pictures that could be read, in the order of the rows of `X`.
     X : ndarray (N, D)
         Their rows.
-    result : SVMResult
+    result : SVMResult or APResult
         What the protocol measured.
     extraction : Extraction
         What made the descriptors.
@@ -60,7 +63,7 @@ class Run:
     card: DatasetCard
     images: ImageSet
     X: Matrix = field(repr=False)
-    result: SVMResult
+    result: SVMResult | APResult
     extraction: Extraction
     scales: tuple[int, ...]
     aggregation: Aggregation
@@ -145,8 +148,9 @@ def run_svm(
         progress=progress,
     )
     start = time.perf_counter()
-    readable = _only(images, store.view_names(scales))
-    _refuse_lost_classes(images, readable)
+    found = set(store.view_names(scales))
+    readable = images.take([row for row, name in enumerate(images.names) if name in found])
+    _refuse_lost_classes(images, readable, folder)
     X = aggregation.rows(store.read(scales, readable.names))
     seconds = {"extract": summary.seconds, "read": time.perf_counter() - start}
     result = _test(card, readable, X, n_jobs, split_progress)
@@ -171,29 +175,40 @@ def default_store(card: DatasetCard, extraction: Extraction) -> Path:
     It follows from the data set's name and place and from the settings, so that a second run
     finds the descriptors of the first, and another setting or data set never meets them.
     """
-    told = "\n".join((card.name, card.source, extraction.fingerprint))
+    told = "\n".join((card.name, card.source, card.root, extraction.fingerprint))
     digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
     return home() / "features" / digest[:16]
 
 
 def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
-    """Train on every picture of a data set, C chosen by cross-validation among them.
+    """Return the classifier to use on new pictures.
 
-    The splits tell how good such a classifier is; this one, which saw all pictures, is the one
-    to use.
+    Where splits were drawn at random, it is trained on every picture of the data set, C chosen by
+    cross-validation among them: the splits tell how good such a classifier is. Where the data set
+    has a test part of its own, that part is left out, and the classifier is the tested one.
     """
-    labels = np.array([run.card.classes.index(label) for label in run.images.labels])
-    svm, search = fit_best(run.X, labels, n_jobs=n_jobs)
+    result = run.result
+    classes = list(result.class_names)
+    if isinstance(result, APResult):
+        svm, C = result.svm, result.C[result.trained]
+        classes = [c for c, known in zip(classes, result.trained, strict=True) if known]
+    elif run.images.splits:
+        svm, C = result.splits[0].svm, np.atleast_1d(result.splits[0].search.C)
+    else:
+        labels = [classes.index(label) for label in run.images.labels]
+        svm, search = fit_best(run.X, np.array(labels), n_jobs=n_jobs)
+        C = np.atleast_1d(search.C)
     return SavedModel(
         coef=svm.coef_,
         intercept=svm.intercept_,
-        classes=run.card.classes,
-        C=tuple(float(C) for C in np.atleast_1d(search.C)),
+        classes=tuple(classes),
+        C=tuple(float(one) for one in C),
         extraction=run.extraction.to_dict(),
         scales=run.scales,
         aggregation=run.aggregation.to_dict(),
         weights_source=run.provenance["weights"]["origin"],
         weights_sha256=run.extraction.weights_sha256,
+        multi_label=isinstance(result, APResult),
     )
 
 
@@ -203,43 +218,82 @@ def _test(
     X: Matrix,
     n_jobs: int | None,
     progress: Callable[[int, int], None] | None,
-) -> SVMResult:
+) -> SVMResult | APResult:
+    if isinstance(card.protocol, VocProtocol):
+        return _test_voc(card, card.protocol, images, X, n_jobs, progress)
+    if isinstance(card.protocol, IlsvrcProtocol):
+        raise DataError(f"{card.name} is for classification by a whole network, not for an SVM.")
     protocol = card.protocol
-    splits = random_splits(
+    splits = _given_split(images) or random_splits(
         images.labels,
         n_splits=protocol.splits,
         train_per_class=protocol.train_per_class,
+        max_test_per_class=protocol.max_test_per_class,
         train_fraction=protocol.train_fraction,
         random_state=protocol.seed,
     )
-    labels = [card.classes.index(label) for label in images.labels]
+    classes = [name for name in card.classes if name not in card.absent]
     return evaluate(
         X,
-        labels,
-        card.classes,
+        [classes.index(label) for label in images.labels],
+        classes,
         splits,
         names=images.names,
+        validation=protocol.validation_fraction,
         random_state=protocol.seed,
         n_jobs=n_jobs,
         progress=progress,
     )
 
 
-def _only(images: ImageSet, names: list[str]) -> ImageSet:
-    """Keep the pictures of these names, with their labels."""
-    wanted = set(names)
-    kept = [row for row, name in enumerate(images.names) if name in wanted]
-    return ImageSet(
-        names=tuple(images.names[row] for row in kept),
-        pictures=tuple(images.pictures[row] for row in kept),
-        labels=tuple(images.labels[row] for row in kept),
+def _test_voc(
+    card: DatasetCard,
+    protocol: VocProtocol,
+    images: ImageSet,
+    X: Matrix,
+    n_jobs: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> APResult:
+    assert images.targets is not None
+    if not len(images.parts.get("test", ())):
+        raise DataError(
+            f"There are no test pictures of {card.title or card.name} in {card.root}, so that "
+            "nothing can be tested. Put its test archive there."
+        )
+    return evaluate_voc(
+        X,
+        images.targets,
+        card.classes,
+        images.parts["train"],
+        images.parts["val"],
+        images.parts["test"],
+        names=images.names,
+        ap=protocol.ap,
+        difficult=protocol.difficult,
+        C=protocol.C,
+        n_jobs=n_jobs,
+        progress=progress,
     )
 
 
-def _refuse_lost_classes(images: ImageSet, readable: ImageSet) -> None:
-    lost = sorted(set(images.labels) - set(readable.labels))
-    if lost:
+def _given_split(images: ImageSet) -> list[Split]:
+    """Return the split that a manifest gives, so that its test pictures are never trained on."""
+    if not images.splits:
+        return []
+    if unknown := sorted(set(images.splits) - {"train", "test"}):
         raise DataError(
-            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; "
-            "the reasons are in failed.csv of the store."
+            f"The column 'split' says {unknown[0]!r}; it should say train or test for every "
+            "picture. Remove the column to have splits drawn at random."
+        )
+    rows = np.array([split == "train" for split in images.splits])
+    return [Split(np.flatnonzero(rows), np.flatnonzero(~rows))]
+
+
+def _refuse_lost_classes(images: ImageSet, readable: ImageSet, folder: Path) -> None:
+    if not len(readable):
+        raise DataError(f"No picture can be read; the reasons are in {folder / 'failed.csv'}.")
+    if lost := sorted(set(images.labels) - set(readable.labels)):
+        raise DataError(
+            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; the reasons "
+            f"are in {folder / 'failed.csv'}."
         )

@@ -1,0 +1,80 @@
+"""The pages in a real browser: no complaint on its console, and no width but the screen's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from vggfeat.report.page import write_page
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+
+# Measures the page inside a frame of each width, then writes what it found into its own text.
+FRAMES = """<!DOCTYPE html><body><script>
+addEventListener("load", () => {
+  for (const frame of document.querySelectorAll("iframe")) {
+    const page = frame.contentDocument, wide = page.documentElement.scrollWidth;
+    const alone = page.querySelectorAll("a, [tabindex]").length;
+    const drawn = [...page.images].filter((image) => image.naturalWidth > 0).length;
+    document.body.append(`${frame.width}: width ${wide}, reached ${alone}, drawn ${drawn}; `);
+  }
+});
+</script><iframe width="400" height="20000" src="page.html"></iframe>
+<iframe width="1400" height="9000" src="page.html"></iframe></body>"""
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+@pytest.mark.parametrize("kind", ["recalls", "precisions"])
+def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, parsed):
+    """At 400 and 1400 pixels nothing sticks out, pictures are drawn, and the console is silent."""
+    result = recalls(["bird", "boat", "bug"]) if kind == "recalls" else precisions()
+    pictures = {}
+    for row in range(120):
+        pictures[str(row)] = tmp_path / f"{row}.jpg"
+        Image.new("RGB", (30, 20), (row, 90, 200)).save(pictures[str(row)])
+    more = {"paper": [("Nets D & E", 92.7, 0.5)], "partial": ["train has 70 pictures, not 2,501"]}
+    write_page(
+        result,
+        tmp_path / "page.html",
+        pictures,
+        title="PASCAL VOC 2007",
+        run={"Scales": "Q = 256, 384, 512, 640, 768, average; L2", "Device": "cpu, fp32"},
+        provenance={"weights": "embedded", "fingerprint": "ab" * 32},
+        **more,
+    )
+    (tmp_path / "frames.html").write_text(FRAMES)
+    told = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            (tmp_path / "frames.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    complaints = [line for line in told.stderr.splitlines() if "CONSOLE" in line]
+    assert not complaints, complaints
+    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    images = sum(tag == "img" for tag, _ in page.tags)
+    reached = sum(tag == "a" or "tabindex" in attributes for tag, attributes in page.tags)
+    found = re.findall(r"(\d+): width (\d+), reached (\d+), drawn (\d+);", told.stdout)
+    assert [(int(width), int(drawn)) for width, _, _, drawn in found] == [
+        (400, images),
+        (1400, images),
+    ]
+    assert all(int(wide) <= int(width) and int(r) == reached for width, wide, r, _ in found)
+    assert reached > 6

@@ -1,0 +1,185 @@
+"""``vggfeat datasets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show, size
+
+if TYPE_CHECKING:
+    from vggfeat.data.cards import DatasetCard
+    from vggfeat.data.check import Check
+
+INCOMPLETE = 3  # the exit status of an unusable data set
+
+datasets_app = typer.Typer(
+    no_args_is_help=True, help="List, show, fetch and check data sets.", rich_markup_mode="markdown"
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped card, or a card (.toml).")]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        help="Where the data lie: the data set's own folder, one above it, or the original "
+        "archives. VGGFEAT_DATA, or ./data, by default.",
+    ),
+]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--part", help="Part that is wanted, such as test; repeat for several."),
+]
+
+
+@datasets_app.command("list")
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets that vggfeat knows.
+
+    For example:
+
+        vggfeat datasets list
+    """
+    from vggfeat.data.cards import card_names, load_card
+
+    cards = [load_card(name) for name in card_names()]
+    rows: list[list[object]] = [
+        [card.name, len(card.classes), _pictures(card), card.protocol.metric, _download(card)]
+        for card in cards
+    ]
+    result = [
+        {
+            "name": card.name,
+            "title": card.title,
+            "classes": len(card.classes),
+            "counts": card.counts,
+            "pictures": card.pictures,
+            "metric": card.protocol.metric,
+            "licence": card.licence,
+        }
+        for card in cards
+    ]
+    table = grid(["data set", "classes", "pictures", "metric", "download"], rows)
+    show({"datasets": result}, table, as_json=as_json)
+
+
+@datasets_app.command("show")
+def show_dataset(name: Name, as_json: Json = False) -> None:
+    """Show a card: classes, counts, protocol, files, licence and the paper's figures.
+
+    For example:
+
+        vggfeat datasets show voc2007
+    """
+    from vggfeat.data.cards import load_card
+
+    card = load_card(name)
+    rows: dict[str, object] = {
+        "data set": card.title or card.name,
+        "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
+        "pictures": _pictures(card),
+        "protocol": _said(card.protocol.model_dump()),
+        "defaults": _said(card.defaults.model_dump()),
+        "files": "\n".join(_file(card)),
+        "paper": "\n".join(f"Table {row.table}, {row}" for row in card.paper),
+        "licence": card.licence,
+        "source": card.source,
+        "citation": card.citation.strip(),
+    }
+    known = {what: value for what, value in rows.items() if value}
+    show(card.model_dump(mode="json"), facts(known), as_json=as_json)
+
+
+@datasets_app.command("fetch")
+def fetch(
+    name: Name,
+    root: Root = None,
+    part: Parts = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch what the protocol needs: resumed where it stopped, verified, unpacked safely.
+
+    What is here already is used. The archives stay beside what was unpacked; they may be removed.
+
+    For example:
+
+        vggfeat datasets fetch voc2007
+
+        vggfeat datasets fetch voc2012 --part test --root /data
+    """
+    from vggfeat.data.cards import check_dataset, fetch_dataset
+
+    with download_progress(quiet=quiet) as progress:
+        tree = fetch_dataset(name, root, part, progress)
+    found = check_dataset(name, root, part)
+    show({"path": str(tree), **found.to_dict()}, str(tree), as_json=as_json)
+    if not found.complete:
+        note(f"Warning: it is not whole: `vggfeat datasets check {name}` says what differs.")
+
+
+@datasets_app.command("check")
+def check(
+    name: Name,
+    root: Root = None,
+    part: Parts = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compare what is here with the card, part by part and class by class; change nothing.
+
+    The exit status is 0 for a whole data set, and 3 if anything is missing or extra.
+
+    For example:
+
+        vggfeat datasets check caltech101 --root 101_ObjectCategories
+    """
+    from vggfeat.data.cards import check_dataset
+
+    found = check_dataset(name, root, part)
+    _show_check(found, quiet, as_json)
+    if not found.complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
+    counts = ", ".join(f"{part} {count:,}" for part, count in found.counts.items())
+    verdict = "whole" if found.complete else f"not whole: {len(found.differences)} differences"
+    rows: dict[str, object] = {found.name: verdict, "in": found.root, "pictures": counts}
+    if not quiet:
+        lists = {"differs": found.differences, "missing": found.missing, "skipped": found.strays}
+        rows |= {what: "\n".join(map(str, lines)) for what, lines in lists.items() if lines}
+    show(found.to_dict(), facts(rows), as_json=as_json)
+
+
+def _pictures(card: DatasetCard) -> str:
+    if card.counts:
+        return ", ".join(f"{part} {count:,}" for part, count in card.counts.items())
+    return f"{card.pictures:,}" if card.pictures else ""
+
+
+def _download(card: DatasetCard) -> str:
+    needed = [one for one in card.archives if {*one.needed_for} & {*card.protocol.needs}]
+    if needed:
+        return size(sum(one.bytes or 0 for one in needed))
+    return "none: it ships" if card.asset or card.composed else "by hand"
+
+
+def _file(card: DatasetCard) -> list[str]:
+    return [
+        f"{one.file} ({size(one.bytes) if one.bytes else 'size unknown'}; "
+        f"{', '.join(one.needed_for)}; "
+        f"{f'sha256 {one.sha256}' if one.sha256 else f'known by md5 only, {one.md5}'})"
+        for one in card.archives
+    ]
+
+
+def _said(values: dict[str, object]) -> str:
+    lists = (list, tuple)
+    return "; ".join(
+        f"{name.replace('_', ' ')} "
+        f"{', '.join(map(str, value)) if isinstance(value, lists) else value}"
+        for name, value in values.items()
+        if value not in (None, "", ())
+    )
