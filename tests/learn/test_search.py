@@ -146,3 +146,30 @@ def test_the_result_is_plain_json():
     assert plain["grid"] == [0.1, 1.0, 10.0]
     assert len(plain["scores"]) == 3
     assert plain["best"][0] in GRID3
+
+
+def test_a_bound_that_is_not_reached_is_not_loosened(monkeypatch):
+    """Once no multiplier meets its bound, larger C are not solved, and SVC agrees with them all."""
+    X, y = descriptors(n=40, D=200)
+    grid = [0.01, 0.1, 1, 10, 100, 1e3, 1e4]
+    solved, seen = [], []
+    fit = solvers.fit_gram
+
+    def spy(K, labels, how):
+        solved.append(how.C)
+        return fit(K, labels, how)
+
+    def keep(targets, scores):
+        seen.append(scores)
+        return np.zeros(3)
+
+    monkeypatch.setattr(solvers, "fit_gram", spy)
+    train, validation = np.arange(30), np.arange(30, 40)
+    search_C(X, y, grid=grid, folds=[(train, validation)], score=keep, tol=1e-8)
+    assert len(solved) < 3 * len(grid) - 6
+    for scores, C in zip(seen, grid, strict=True):
+        for k in range(3):
+            svc = SVC(kernel="linear", C=C, tol=1e-8).fit(X[train], y[train] == k)
+            np.testing.assert_allclose(
+                scores[:, k], svc.decision_function(X[validation]), atol=1e-5
+            )

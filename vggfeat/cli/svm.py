@@ -25,6 +25,7 @@ from vggfeat.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from vggfeat.data.schema import PaperRow
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.predict import Prediction
     from vggfeat.run.svm import Run
@@ -77,7 +78,11 @@ def svm_command(
         Path | None, typer.Option("--save", help="Write a model for `vggfeat predict`.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write a page, such as report.html.")
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write a page, such as report.html; its figures as JSON and CSV go to report/.",
+        ),
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -245,6 +250,7 @@ def _times(run: Run) -> str:
 
 
 def _write_report(run: Run, target: Path) -> None:
+    from vggfeat.report.files import write_results
     from vggfeat.report.page import write_page
 
     pictures = {
@@ -268,7 +274,17 @@ def _write_report(run: Run, target: Path) -> None:
             "made": run.provenance["made"],
         },
         stages={"extract": run.seconds["extract"], "read": run.seconds["read"]},
+        paper=[_paper_figure(row) for row in run.card.paper],
+        partial=run.card.differences,
     )
+    extra = {name: value for name, value in run.to_dict().items() if name != "result"}
+    write_results(target.with_suffix(""), run.result, extra)
+
+
+def _paper_figure(row: PaperRow) -> tuple[str, float, float | None]:
+    who = row.method or f"net {' & '.join(row.nets)}"
+    note = f", {row.note}" if row.note else ""
+    return f"{who}{note} (Table {row.table})", row.value, row.spread
 
 
 def _save(run: Run, path: Path, jobs: int) -> None:
