@@ -17,8 +17,10 @@ WHEEL_HOLDS = (
     "vggfeat/assets/LICENSE-vgg_d_conv.txt",
     "vggfeat/assets/clipart10/LICENSE.txt",
     "vggfeat/assets/clipart10/bird/bird_0001.jpg",
-    "vggfeat/report/template.html.j2",
+    "vggfeat/report/page.html.j2",
+    "vggfeat/report/style.css",
     "vggfeat/_share/datasets/sample.toml",
+    "vggfeat/_share/datasets/voc2007.toml",
 )
 SDIST_HOLDS = ("LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile")
 COMMANDS = (
