@@ -199,4 +199,6 @@ def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
         VGGFeatures(on_bad_image="skip").fit()
     with pytest.raises(ParameterError, match="aggregate"):
         VGGFeatures(aggregate="mean").fit()
+    with pytest.raises(ParameterError, match="layer"):
+        VGGFeatures(layer="pool9").fit()
     assert features.transform([]).shape == (0, 128)

@@ -127,6 +127,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
                 "on_bad_image", "VGGFeatures", ("error",), self.on_bad_image
             )
         self._aggregation()
+        self._layers()
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
