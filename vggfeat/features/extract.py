@@ -151,6 +151,7 @@ class _Run:
 
     def all(self, jobs: Sequence[Job], workers: int) -> None:
         exif = self.extractor.extraction.exif
+        self._tell()
         size = ROUND[self.extractor.device.type]
         decoded = decode_ahead(self.images.pictures, jobs, workers=workers, exif=exif)
         written = time.perf_counter()
