@@ -136,7 +136,7 @@ def test_a_full_batch_is_no_panorama() -> None:
     assert max(crop.numel() for crop, _ in extractor._crops(wide)) <= 3 * 4_000_000
 
 
-def test_dense_fc7_descriptors_equal_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_fc7_descriptors_equal_timms() -> None:
     """The whole of describe (BGR, means, fc7, average, mirror) against timm's dense pre-logits."""
     timm = pytest.importorskip("timm")
     weights = random_weights("A", ["fc7"])
