@@ -223,7 +223,7 @@ def test_weights_commands(folder: Path) -> None:
         (["extract", "pictures"], 4, "VGG_ILSVRC_16_layers.caffemodel"),
         (["extract", "pictures", "--net", "C"], 4, "vggfeat train"),
         (["extract", "pictures", "--layer", "pool5", "--Q", "0"], 2, "at least 1"),
-        (["extract", "pictures", *FAST, "--pool", "mean"], 2, "'average', 'max', 'both'"),
+        (["extract", "pictures", *FAST, "--pool", "mean"], 2, "'average', 'max', 'cells'"),
         (["extract", "pictures", *FAST, "--device", "tpu"], 2, "device"),
         (["store", "info", "pictures"], 5, "no feature store"),
         (["svm", "--dataset", "imagenet21k"], 3, "sample"),

@@ -76,7 +76,7 @@ def test_maximum_and_both_pool_as_they_say() -> None:
     """Maximum over locations is taken for picture and mirror image, then averaged."""
     [picture] = pictures((48, 64))
     extractor = DenseExtractor(
-        "D", "pool4", weights="embedded", precision="fp32", pool="both", device="cpu"
+        "D", "pool4", weights="embedded", precision="fp32", pool="average+max", device="cpu"
     )
     found = extractor.describe(batch(picture))
     maps = [extractor.maps(batch(p))["pool4"] for p in (picture, picture.flip(1))]
@@ -84,6 +84,25 @@ def test_maximum_and_both_pool_as_they_say() -> None:
     torch.testing.assert_close(found[("pool4", "max")], highest)
     means = (maps[0].mean((2, 3)) + maps[1].mean((2, 3))) / 2
     torch.testing.assert_close(found[("pool4", "average")], means)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (48, 80)])
+def test_cells_are_the_means_of_the_quarters(shape: tuple[int, int]) -> None:
+    """Each quarter is a mean of slices, the middle of an odd side in both, mirror image turned."""
+    [picture] = pictures(shape)
+    extractor = DenseExtractor(
+        "D", "pool4", weights="embedded", precision="fp32", pool="cells", device="cpu"
+    )
+    upright, mirrored = (extractor.maps(batch(p))["pool4"][0] for p in (picture, picture.flip(1)))
+    mean = (upright + mirrored.flip(2)) / 2
+    height, width = mean.shape[1:]
+    quarters = [
+        mean[:, rows, columns].mean((1, 2))
+        for rows in (slice(0, -(-height // 2)), slice(height // 2, None))
+        for columns in (slice(0, -(-width // 2)), slice(width // 2, None))
+    ]
+    found = extractor.describe(batch(picture))[("pool4", "cells")]
+    torch.testing.assert_close(found[0], torch.cat(quarters))
 
 
 def test_locations_are_normalised_before_pooling() -> None:
@@ -110,7 +129,7 @@ def test_pieces_of_a_panorama_equal_the_whole(
     """A picture cut to bound memory has the maps and descriptors of one that was not."""
     weights = "embedded" if net == "D" else random_weights(net, layers)
     extractor = DenseExtractor(
-        net, layers, weights=weights, precision="fp32", pool="both", device="cpu"
+        net, layers, weights=weights, precision="fp32", pool="average+max+cells", device="cpu"
     )
     [picture] = pictures(shape)
     whole = extractor.maps(batch(picture))

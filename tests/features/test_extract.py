@@ -135,7 +135,7 @@ def test_other_settings_are_refused(images: ImageSet, tmp_path: Path) -> None:
 
 def test_several_layers_and_pools_are_kept_apart(images: ImageSet) -> None:
     """Each layer and pooling has an array of its own, equal to that of a run for it alone."""
-    extractor = small(("conv1_1", "pool2"), pool="both")
+    extractor = small(("conv1_1", "pool2"), pool="average+max")
     store = FeatureStore(None, extractor.extraction, images.names)
     extract(images, extractor, [32], store)
     found = store.read([32])

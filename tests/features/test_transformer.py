@@ -74,7 +74,7 @@ def test_clone_and_pickle_keep_the_settings(paths: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("how", ["average", "stack"])
-@pytest.mark.parametrize("pool", ["average", "both"])
+@pytest.mark.parametrize("pool", ["average", "average+max+cells"])
 def test_names_match_columns(how: str, pool: str, paths: list[Path]) -> None:
     """There is one unique name for each column, and pandas output carries them."""
     features = VGGFeatures(

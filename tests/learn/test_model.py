@@ -21,11 +21,10 @@ def model():
         intercept=rng.normal(size=3),
         classes=("bird", "boat", "<b>ug\n"),
         C=(0.5,),
-        extraction={"net": "D", "layers": ["pool5"], "flip": True},
+        extractions=({"net": "D", "layers": ["pool5"], "flip": True},),
+        origins=("embedded",),
         scales=(256, 384),
         aggregation={"how": "average", "power": None},
-        weights_source="embedded",
-        weights_sha256="ab" * 32,
     )
 
 

@@ -11,8 +11,9 @@ import typer
 from vggfeat.cli.datasets import datasets_app
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.output import note
+from vggfeat.cli.predict import predict_command
 from vggfeat.cli.store import store_app
-from vggfeat.cli.svm import predict_command, svm_command
+from vggfeat.cli.svm import run_command, svm_command
 from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("extract")(extract_command)
 app.command("svm")(svm_command)
+app.command("run")(run_command)
 app.command("predict")(predict_command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")

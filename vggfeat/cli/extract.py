@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, size, work_progress
+from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.settings import Features
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import Summary
     from vggfeat.features.store import FeatureStore
+
+
+class Done(NamedTuple):
+    """What the extraction with one net left."""
+
+    extractor: DenseExtractor
+    store: FeatureStore
+    summary: Summary
 
 
 def extract_command(
@@ -27,21 +37,22 @@ def extract_command(
         ),
     ] = None,
     out: options.Out = Path("features"),
-    net: options.Net = "D",
-    layer: options.Layers = ["fc7"],  # noqa: B006  # typer reads the default, nothing changes it
-    Q: options.Scales = [256],  # noqa: B006
-    weights: options.WeightsSource = "auto",
-    flip: options.Flip = True,
-    pool: options.Pool = "average",
+    quality: options.Quality = None,
+    net: options.Nets = None,
+    layer: options.Layers = None,
+    Q: options.Scales = None,
+    weights: options.WeightsSource = None,
+    flip: options.Flip = None,
+    pool: options.Pool = None,
     normalize: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--normalize",
             help="locations: L2-normalise every location before pooling; descriptors themselves "
             "are kept raw, and normalised when they are used.",
         ),
-    ] = "descriptor",
-    exif: options.Exif = True,
+    ] = None,
+    exif: options.Exif = None,
     dtype: Annotated[str, typer.Option("--dtype", help="On disk: float32 or float16.")] = "float32",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -66,25 +77,36 @@ def extract_command(
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.features.aggregate import Aggregation
+    from vggfeat.data.settings import Features
+    from vggfeat.run.quality import quality as settings_of
+
+    work = Work(device, precision, on_bad_image, workers, quiet)
+    features = settings(
+        settings_of(quality, Features()) if quality else Features(),
+        nets=net,
+        layers=layer,
+        Q=Q,
+        weights=weights,
+        flip=flip,
+        pool=pool,
+        normalize=normalize,
+        exif=exif,
+    )
+    images = find_pictures(sources or ["."])
+    if images.duplicates:
+        note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
+    done = [_extract(work, images, features, one, out, dtype) for one in features.nets]
+    _report(out, images, features, done, as_json)
+
+
+def _extract(
+    work: Work, images: ImageSet, features: Features, net: str, out: Path, dtype: str
+) -> Done:
     from vggfeat.features.extract import extract
     from vggfeat.features.provenance import provenance
     from vggfeat.features.store import FeatureStore
 
-    images = find_pictures(sources or ["."])
-    extractor = open_extractor(
-        net,
-        layer,
-        weights,
-        flip,
-        pool,
-        Aggregation(normalize=normalize).locations,
-        exif,
-        device,
-        precision,
-        quiet,
-    )
-    extractor.check_scales(Q)
+    extractor = work.network(features, net)
     store = FeatureStore(
         out,
         extractor.extraction,
@@ -93,116 +115,91 @@ def extract_command(
         dtype=dtype,
         provenance=provenance(extractor),
     )
-    if images.duplicates:
-        note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
-    with work_progress("extract", quiet=quiet) as work:
+    with work_progress("extract", quiet=work.quiet) as progress:
         summary = extract(
             images,
             extractor,
-            Q,
+            features.Q,
             store,
-            on_bad_image=on_bad_image,
-            workers=workers,
-            progress=work.pictures,
+            on_bad_image=work.on_bad_image,
+            workers=work.workers,
+            progress=progress.pictures,
         )
-    _report(out, images, extractor, store, summary, as_json)
-
-
-def open_extractor(
-    net: str,
-    layers: list[str],
-    weights: str,
-    flip: bool,
-    pool: str,
-    locations: str,
-    exif: bool,
-    device: str,
-    precision: str,
-    quiet: bool,
-) -> DenseExtractor:
-    """Load a network, showing a download if there is one, and say what will run where."""
-    from vggfeat.cli.output import download_progress
-    from vggfeat.features.dense import DenseExtractor
-    from vggfeat.features.device import describe_device
-    from vggfeat.nets.weights import load
-
-    with download_progress(quiet=quiet) as progress:
-        loaded = load(weights, net, layers, progress=progress)
-    extractor = DenseExtractor(
-        net,
-        layers,
-        weights=loaded,
-        flip=flip,
-        pool=pool,
-        locations=locations,
-        exif=exif,
-        device=device,
-        precision=precision,
-    )
-    done = extractor.extraction
-    for asked, resolved in zip(layers, done.layers, strict=False):
-        if asked != resolved:
-            note(f"Layer {asked} is {resolved} of net {net}.", quiet=quiet)
-    note(
-        f"Net {net}, {', '.join(done.layers)}, weights {loaded.source} "
-        f"({loaded.sha256[:12]}), {done.precision} on {describe_device(extractor.device)}",
-        quiet=quiet,
-    )
-    return extractor
+    return Done(extractor, store, summary)
 
 
 def _report(
-    out: Path,
-    images: ImageSet,
-    extractor: DenseExtractor,
-    store: FeatureStore,
-    summary: Summary,
-    as_json: bool,
+    out: Path, images: ImageSet, features: Features, done: list[Done], as_json: bool
 ) -> None:
     from vggfeat.errors import DataError
     from vggfeat.features.device import describe_device
 
-    rate = round(summary.images_per_s, 2)
+    last = done[-1].store
+    total = _total(done)
+    rate = round(total.images_per_s, 2)
     dimensions = {
-        store.extraction.path(part): dimension for part, dimension in store.dimensions.items()
+        one.store.extraction.path(part): width
+        for one in done
+        for part, width in one.store.dimensions.items()
     }
     result = {
         "store": str(out),
-        "pictures": summary.pictures,
-        "computed": summary.computed,
-        "present": summary.present,
-        "skipped": summary.failed,
+        "pictures": len(images),
+        "computed": total.computed,
+        "present": total.present,
+        "skipped": len(last.failed),
         "dimensions": dimensions,
         "images_per_s": rate,
-        "seconds": round(summary.seconds, 3),
-        "device": describe_device(extractor.device),
-        "precision": extractor.extraction.precision,
-        "not_shown": store.unseen,
-        "bytes": store.nbytes,
-        "fingerprint": extractor.extraction.fingerprint,
+        "seconds": round(total.seconds, 3),
+        "device": describe_device(done[-1].extractor.device),
+        "precision": last.extraction.precision,
+        "not_shown": last.unseen,
+        "bytes": last.nbytes,
+        "fingerprints": {
+            one.store.extraction.net: one.store.extraction.fingerprint for one in done
+        },
     }
+    each = f" by each of {len(done)} nets" if len(done) > 1 else ""
     rows: dict[str, object] = {
-        "pictures": f"{summary.pictures - summary.failed} of {len(images)}"
-        f"  ({summary.computed} computed, {summary.present} already there)",
+        "pictures": f"{len(images) - len(last.failed)} of {len(images)}{each}"
+        f"  ({total.computed} computed, {total.present} already there)",
         "descriptors": "  ".join(f"{path} ({d})" for path, d in dimensions.items()),
-        "rate": f"{rate:g} images/s" if summary.computed else "nothing to compute",
+        "rate": f"{rate:g} images/s" if total.computed else "nothing to compute",
         "device": f"{result['device']}, {result['precision']}",
-        "store": f"{out} ({size(store.nbytes)})",
+        "store": f"{out} ({size(last.nbytes)})",
     }
-    if summary.failed:
-        rows["skipped"] = f"{summary.failed}; reasons in {out / 'failed.csv'}"
-    if store.unseen:
-        rows["not shown"] = (
-            f"{store.unseen} more pictures are kept here; this run did not name them"
-        )
+    if last.failed:
+        rows["skipped"] = f"{len(last.failed)}; reasons in {out / 'failed.csv'}"
+    if last.unseen:
+        rows["not shown"] = f"{last.unseen} more pictures are kept here; this run did not name them"
     show(result, facts(rows), as_json=as_json)
-    if summary.failed:
-        note(f"Warning: {summary.failed} pictures could not be read: {out / 'failed.csv'}.")
-    if summary.failed == len(images):
+    if last.failed:
+        note(f"Warning: {len(last.failed)} pictures could not be read: {out / 'failed.csv'}.")
+    if len(last.failed) == len(images):
         raise DataError("No picture could be read, so that there are no features.")
     if not as_json:
-        net = f", {store.extraction.net!r}" if len(store.manifest.nets) > 1 else ""
-        typer.echo(
-            f"\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
-            f"  X = aggregate(FeatureStore.open({str(out)!r}{net}).read())"
-        )
+        typer.echo(_in_python(out, features, done))
+
+
+def _total(done: list[Done]) -> Summary:
+    total = done[0].summary
+    for one in done[1:]:
+        total = total.plus(one.summary)
+    return total
+
+
+def _in_python(out: Path, features: Features, done: list[Done]) -> str:
+    """Say how to read the features, as these settings combine them."""
+    how = f", {features.aggregate!r}" if features.aggregate != "average" else ""
+    how += f", normalize={features.normalize!r}" if features.normalize != "descriptor" else ""
+    how += f", power={features.power:g}" if features.power else ""
+    nets = [one.store.extraction.net for one in done]
+    if len(nets) > 1:
+        source = f"[FeatureStore.open({str(out)!r}, net).read() for net in {nets!r}]"
+    else:
+        net = f", {nets[0]!r}" if len(done[0].store.manifest.nets) > 1 else ""
+        source = f"FeatureStore.open({str(out)!r}{net}).read()"
+    return (
+        "\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
+        f"  X = aggregate({source}{how})"
+    )

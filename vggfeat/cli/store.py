@@ -93,8 +93,8 @@ def export_command(
     Q: Annotated[
         list[int] | None, typer.Option("--Q", "-Q", help="Scales; all by default.")
     ] = None,
-    aggregate: options.Aggregate = "average",
-    normalize: options.Normalize = "descriptor",
+    aggregate: options.Aggregate = None,
+    normalize: options.Normalize = None,
     power: options.Power = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Raw descriptors of every scale, not combined.")
@@ -112,7 +112,7 @@ def export_command(
     from vggfeat.features.export import export
     from vggfeat.features.store import FeatureStore
 
-    aggregation = Aggregation(aggregate, normalize, power)
+    aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
     for opened in FeatureStore.open_all(store).values():
         aggregation.check(opened.extraction)
     with waiting(f"Exporting {store}", quiet=quiet):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,26 @@ from PIL import Image, UnidentifiedImageError
 from vggfeat.errors import ParameterError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
-Picture = str | Path | Image.Image | npt.NDArray[Any]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box of a picture, cut out when it is decoded.
+
+    Parameters
+    ----------
+    path : Path
+        The whole picture.
+    box : Box
+        xmin, ymin, xmax, ymax in pixels from 1 on, both ends included, as VOC has them.
+    """
+
+    path: Path
+    box: Box
+
+
+Picture = str | Path | Image.Image | npt.NDArray[Any] | Crop
 
 DECODER = "pillow"
 RESAMPLING = "pillow-bilinear-antialias"
@@ -50,7 +71,7 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
 
     Parameters
     ----------
-    picture : path, PIL image, or array (H, W) or (H, W, 3)
+    picture : path, PIL image, Crop, or array (H, W) or (H, W, 3)
         Arrays hold uint8, or floats in [0, 1].
     exif : bool
         Whether the orientation that the camera recorded is applied.
@@ -78,6 +99,8 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
         return _from_array(picture)
     if isinstance(picture, Image.Image):
         return _as_rgb(picture, exif)
+    if isinstance(picture, Crop):
+        return _cut(decode(picture.path, exif=exif), picture.box)
     if not isinstance(picture, str | Path):
         raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
     path = Path(picture)
@@ -158,6 +181,18 @@ def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[
     """
     image = decode(picture, exif=exif)
     return {Q: rescale(image, Q) for Q in scales}
+
+
+def _cut(image: Image.Image, box: Box) -> Image.Image:
+    """Cut a box out, as far as it lies within the picture; every pixel that it touches is kept."""
+    left, upper = (max(0, math.floor(start) - 1) for start in box[:2])
+    right, lower = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
+    if left >= right or upper >= lower:
+        corners = ", ".join(f"{value:g}" for value in box)
+        raise PictureError(
+            f"its box {corners} lies outside of its {image.width}×{image.height} pixels"
+        )
+    return image.crop((left, upper, right, lower))
 
 
 def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.data.images import EXTENSIONS, Picture
+from vggfeat.data.images import EXTENSIONS, Box, Crop, Picture
 from vggfeat.data.sources import Entry, entries, walk
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
@@ -20,7 +20,6 @@ Targets = NDArray[np.int8]
 Rows = NDArray[np.int64]
 T = TypeVar("T")
 _ENDS = 65_536  # bytes at each end of a file by which it is known
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,67 @@ class ImageSet:
         targets = self.targets if part is None else self.targets[self.parts[part]]
         counts: Rows = (targets == 1).sum(axis=0)
         return counts
+
+
+class View(NamedTuple):
+    """What rows are described by.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Pictures to describe, each once.
+    names : tuple of str
+        For every row the name of its picture there.
+    """
+
+    images: ImageSet
+    names: tuple[str, ...]
+
+
+def whole(images: ImageSet) -> View:
+    """Look at whole pictures, each once, however many of its persons are rows.
+
+    Examples
+    --------
+    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
+    >>> whole(people).images.names, whole(people).names
+    (('a',), ('a', 'a'))
+    """
+    if not images.boxes:
+        return View(images, images.names)
+    names = tuple(name.rpartition("#")[0] for name in images.names)
+    unique = dict(zip(names, images.pictures, strict=True))
+    return View(ImageSet(tuple(unique), tuple(unique.values())), names)
+
+
+def boxed(images: ImageSet) -> View:
+    """Look at the given box of every row (Appendix B, VOC action classification).
+
+    Raises
+    ------
+    DataError
+        If there are no boxes.
+
+    Examples
+    --------
+    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
+    >>> boxed(people).images.pictures[1]
+    Crop(path=...Path('a.jpg'), box=(4, 1, 8, 9))
+    """
+    if not images.boxes:
+        raise DataError(
+            "There are no given boxes to look at; only rows of the action task have one. Describe "
+            "whole pictures."
+        )
+    crops: tuple[Picture, ...] = tuple(
+        Crop(Path(str(picture)), box)
+        for picture, box in zip(images.pictures, images.boxes, strict=True)
+    )
+    return View(ImageSet(images.names, crops), images.names)
+
+
+VIEWS: Mapping[str, Callable[[ImageSet], View]] = {"image": whole, "box": boxed}
+"""What a row may be described by; several are stacked."""
 
 
 def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
@@ -266,6 +326,10 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _stat(picture: Picture) -> tuple[int, int]:
+    box = b""
+    if isinstance(picture, Crop):
+        box = repr(picture.box).encode()
+        picture = picture.path
     if not isinstance(picture, str | Path):
         return (0, 0)
     path = Path(picture)
@@ -279,5 +343,5 @@ def _stat(picture: Picture) -> tuple[int, int]:
             content.update(file.read(_ENDS))
     except OSError:
         return (0, 0)  # the decoder will say what is wrong with it
-    content.update(str(found.st_size).encode())
+    content.update(str(found.st_size).encode() + box)
     return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)

@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from vggfeat.data.settings import Features
+
 Difficult = Literal["drop", "negative"]
 APKind = Literal["ap11", "area"]
 Reader = Literal["folders", "manifest", "voc", "caltech", "ilsvrc"]
@@ -129,17 +131,6 @@ Protocol = Annotated[
     | Annotated[IlsvrcProtocol, Tag("ilsvrc")],
     Discriminator(_kind),
 ]
-
-
-class Defaults(_Frozen):
-    """Settings of an extraction that suit a data set, where the user names none."""
-
-    net: str = "D"
-    weights: str = "auto"
-    layers: tuple[str, ...] = ("fc7",)
-    Q: tuple[int, ...] = (256,)
-    aggregate: Literal["average", "max", "stack"] = "average"
-    power: float | None = Field(default=None, gt=0, le=1)
 
 
 class Wrapper(_Frozen):
@@ -275,7 +266,7 @@ class DatasetCard(_Frozen):
     citation: str = ""
     source: str = ""
     protocol: Protocol = SplitsProtocol()
-    defaults: Defaults = Defaults()
+    defaults: Features = Features()
     paper: tuple[PaperRow, ...] = ()
     partial: bool = False
     differences: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ import numpy as np
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
 
-from vggfeat.data.imagesets import Box, ImageSet
+from vggfeat.data.images import Box
+from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError
 
 Task = Literal["classification", "action"]

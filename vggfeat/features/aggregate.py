@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,18 +18,19 @@ NORMALIZATIONS = ("descriptor", "locations", "none")
 
 
 def aggregate(
-    parts: Mapping[Part, Matrix],
+    parts: Mapping[Part, Matrix] | Sequence[Mapping[Part, Matrix]],
     how: str = "average",
     *,
     normalize: str = "descriptor",
     power: float | None = None,
 ) -> Matrix:
-    """Combine descriptors across scales, then stack layers, poolings and nets.
+    """Combine descriptors across scales, then stack layers, poolings, nets and views.
 
     Parameters
     ----------
-    parts : mapping of Part to ndarray (N, D)
-        Raw descriptors, as :meth:`FeatureStore.read` returns them.
+    parts : mapping of Part to ndarray (N, D), or sequence of mappings
+        Raw descriptors, as :meth:`FeatureStore.read` returns them; one mapping for each view of
+        the pictures where there are several, as of the whole image and of a box in it.
     how : {"average", "max", "stack"}
         How scales are combined: the paper averages on VOC and stacks on Caltech.
     normalize : {"descriptor", "locations", "none"}
@@ -60,13 +61,13 @@ def aggregate(
     array([[0.3162, 0.9487]], dtype=float32)
     """
     check_aggregation(how, normalize, power)
-    if not parts:
-        raise ParameterError.of("parts", "aggregate", "at least one array", dict(parts))
-    across_scales: dict[tuple[str, str, str], list[Matrix]] = {}
-    for part, values in parts.items():
-        prepared = _prepare(np.asarray(values, np.float32), normalize, power)
-        across_scales.setdefault(part[:3], []).append(prepared)
-    row = np.concatenate([_combine(scales, how) for scales in across_scales.values()], axis=1)
+    views = [parts] if isinstance(parts, Mapping) else list(parts)
+    if not views or not all(views):
+        raise ParameterError.of("parts", "aggregate", "at least one array", parts)
+    stacked = [
+        _combine(scales, how) for view in views for scales in _prepared(view, normalize, power)
+    ]
+    row = np.concatenate(stacked, axis=1)
     return row if normalize == "none" else l2(row)
 
 
@@ -112,8 +113,8 @@ class Aggregation:
                 "store."
             )
 
-    def rows(self, parts: Mapping[Part, Matrix]) -> Matrix:
-        """Combine what a store holds into rows (N, D)."""
+    def rows(self, parts: Mapping[Part, Matrix] | Sequence[Mapping[Part, Matrix]]) -> Matrix:
+        """Combine what stores hold into rows (N, D)."""
         return aggregate(parts, self.how, normalize=self.normalize, power=self.power)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,6 +149,17 @@ def l2(rows: Matrix) -> Matrix:
     """
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
+
+
+def _prepared(
+    view: Mapping[Part, Matrix], normalize: str, power: float | None
+) -> Iterable[list[Matrix]]:
+    """Gather the scales of each net, layer and pooling, normalised."""
+    across_scales: dict[tuple[str, str, str], list[Matrix]] = {}
+    for part, values in view.items():
+        prepared = _prepare(np.asarray(values, np.float32), normalize, power)
+        across_scales.setdefault(part[:3], []).append(prepared)
+    return across_scales.values()
 
 
 def _prepare(values: Matrix, normalize: str, power: float | None) -> Matrix:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -17,12 +15,12 @@ from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.features.extraction import Extraction, Part
-from vggfeat.nets.table1 import Layer, resolve_layer
+from vggfeat.features.pieces import STRIDE, Kept, longer_axis, margins
+from vggfeat.features.pooling import POOLINGS, Pool, upright
+from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 
-# All strides of Table 1 divide it, so that pieces cut at its multiples pool as the whole does.
-STRIDE = 32
 # A picture of more pixels is described in pieces, and its memory stays that of one piece.
 PIECE_PIXELS = 2_000_000
 
@@ -41,8 +39,8 @@ class DenseExtractor:
         loaded weights.
     flip : bool
         Whether descriptors are averaged with those of the mirror image.
-    pool : {"average", "max", "both"}
-        How a map becomes a descriptor.
+    pool : str
+        How a map becomes a descriptor; see :class:`~vggfeat.features.extraction.Extraction`.
     locations : {"raw", "l2"}
         Whether every location's descriptor is L2-normalised before pooling.
     exif : bool
@@ -234,7 +232,9 @@ class DenseExtractor:
         described = self._pooled(pixels)
         if self.extraction.flip:
             mirrored = self._pooled(pixels.flip(3))
-            described = {key: (d + mirrored[key]) / 2 for key, d in described.items()}
+            described = {
+                key: (d + upright(mirrored[key], key[1])) / 2 for key, d in described.items()
+            }
         return {key: d.cpu() for key, d in described.items()}
 
     def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
@@ -247,11 +247,12 @@ class DenseExtractor:
         return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
 
     def _pooled(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
-        pools: dict[tuple[str, str], _Pool] = {}
+        pools: dict[tuple[str, str], Pool] = {}
+        axis = longer_axis(pixels)
         for maps in self._pieces(pixels):
             for layer, dense_map in maps.items():
                 for how in self.extraction.pools:
-                    pools.setdefault((layer, how), _Pool(how)).add(dense_map)
+                    pools.setdefault((layer, how), POOLINGS[how](axis)).add(dense_map)
         return {key: pool.result() for key, pool in pools.items()}
 
     @torch.inference_mode()
@@ -297,100 +298,3 @@ class DenseExtractor:
         room = limit // (len(x) * across) - before - after
         # A piece shorter than its margins would mostly compute what is thrown away.
         return max(room // STRIDE * STRIDE, before + after)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Which part of a crop's map belongs to its piece; the rest is margin.
-
-    Parameters
-    ----------
-    axis : int
-        Axis along which the picture was cut.
-    start : int
-        Where the piece begins in the crop, in pixels.
-    length : int or None
-        Length of the piece in pixels; None to the end of the picture.
-    """
-
-    axis: int
-    start: int
-    length: int | None
-
-    def of(self, name: str, dense_map: Tensor, layers: Sequence[Layer]) -> Tensor:
-        """Cut a layer's map to the piece."""
-        stride = stride_of(name, layers)
-        first = self.start // stride
-        count = dense_map.shape[self.axis] - first
-        if self.length is not None:
-            count = self.length // stride
-        return dense_map.narrow(self.axis, first, count)
-
-
-class _Pool:
-    """Average or maximum over all locations, piece by piece."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-        self.value: Tensor | None = None
-        self.locations = 0
-
-    def add(self, dense_map: Tensor) -> None:
-        flat = dense_map.flatten(2)
-        new = flat.sum(2) if self.how == "average" else flat.amax(2)
-        self.locations += flat.shape[2]
-        if self.value is None:
-            self.value = new
-        else:
-            self.value = self.value + new if self.how == "average" else self.value.maximum(new)
-
-    def result(self) -> Tensor:
-        assert self.value is not None
-        return self.value / self.locations if self.how == "average" else self.value
-
-
-def longer_axis(pixels: Tensor) -> int:
-    """Axis (2 or 3) along which pictures (B, 3, H, W) are longer."""
-    return 2 if pixels.shape[2] > pixels.shape[3] else 3
-
-
-def stride_of(name: str, layers: Sequence[Layer]) -> int:
-    """Pixels between two locations of a layer's map.
-
-    Examples
-    --------
-    >>> from vggfeat.nets.table1 import layers_of
-    >>> stride_of("conv3_1", layers_of("D")), stride_of("fc7", layers_of("D"))
-    (4, 32)
-    """
-    stride = 1
-    for layer in layers:
-        stride *= 2 if layer.kind == "pool" else 1
-        if layer.name == name.removesuffix("_pre"):
-            return stride
-    raise ParameterError.not_one_of("layer", "stride_of", [layer.name for layer in layers], name)
-
-
-def margins(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Pixels that a piece needs before and after it so that its map equals the whole picture's.
-
-    Zero padding at a cut reaches as far inwards as the convolutions see; fc6 looks ahead by six
-    locations. Both are rounded up to the stride.
-
-    Examples
-    --------
-    >>> from vggfeat.nets.table1 import layers_of, layers_until
-    >>> margins(layers_until("E", ["pool5"])), margins(layers_of("E"))
-    ((128, 128), (128, 320))
-    """
-    reach = ahead = 0
-    stride = 1
-    for layer in layers:
-        if layer.kind == "conv":
-            reach += (layer.kernel // 2) * stride
-        elif layer.kind == "fc":
-            ahead += (layer.kernel - 1) * stride
-        elif layer.kind == "pool":
-            stride *= 2
-    before = math.ceil(reach / STRIDE) * STRIDE
-    return before, before + math.ceil(ahead / STRIDE) * STRIDE

@@ -57,6 +57,26 @@ class Summary:
         """Pictures computed a second, at all scales together."""
         return self.computed / self.seconds if self.seconds else 0.0
 
+    def plus(self, done: Summary) -> Summary:
+        """Add what another run did to one that counts the pictures of both.
+
+        Examples
+        --------
+        >>> Summary(pictures=20, computed=10).plus(Summary(pictures=10, present=2)).present
+        2
+        """
+        return Summary(
+            self.pictures,
+            self.present + done.present,
+            self.computed + done.computed,
+            self.failed + done.failed,
+            self.seconds + done.seconds,
+        )
+
+    def onto(self, progress: Progress | None) -> Progress | None:
+        """Make a `progress` that tells what a run does together with all that went before."""
+        return None if progress is None else lambda done: progress(self.plus(done))
+
 
 def extract(
     images: ImageSet,

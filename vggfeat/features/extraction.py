@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vggfeat.errors import ParameterError
 
-POOLS = ("average", "max", "both")
+POOLS = ("average", "max", "cells")
 LOCATIONS = ("raw", "l2")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -38,8 +38,10 @@ class Extraction:
         Layers whose dense maps are pooled.
     flip : bool
         Whether descriptors are averaged with those of the mirror image (Appendix B).
-    pool : {"average", "max", "both"}
-        How a dense map becomes one descriptor; ``"average"`` is the paper's.
+    pool : str
+        How a dense map becomes one descriptor: ``"average"``, the paper's; ``"max"``; ``"cells"``,
+        the averages over four quarters of the picture (beyond the paper, a level of a spatial
+        pyramid); or several, each an array of its own: ``"average+max"``.
     locations : {"raw", "l2"}
         Whether the descriptor of every location is L2-normalised before pooling.
     exif : bool
@@ -71,8 +73,10 @@ class Extraction:
     decoder: str = "pillow"
 
     def __post_init__(self) -> None:
+        if len(set(self.pools)) < len(self.pools) or not set(self.pools) <= set(POOLS):
+            expected = f"one of {', '.join(map(repr, POOLS))}, or several joined by +"
+            raise ParameterError.of("pool", "Extraction", expected, self.pool)
         for name, choices in (
-            ("pool", POOLS),
             ("locations", LOCATIONS),
             ("precision", PRECISIONS),
         ):
@@ -87,7 +91,7 @@ class Extraction:
     @property
     def pools(self) -> tuple[str, ...]:
         """The poolings whose results are kept, each in an array of its own."""
-        return ("average", "max") if self.pool == "both" else (self.pool,)
+        return tuple(self.pool.split("+"))
 
     def parts(self, scales: Iterable[int]) -> list[Part]:
         """List the arrays that an extraction at these scales makes, in stacking order."""
@@ -103,12 +107,12 @@ class Extraction:
 
         Examples
         --------
-        >>> several = Extraction("D", "ab12", ("pool4", "pool5"), pool="both")
+        >>> several = Extraction("D", "ab12", ("pool4", "pool5"), pool="average+max")
         >>> several.path(Part("D", "pool5", "max", 384))
         '/D/pool5/max/Q384'
         """
         layer = [part.layer] if len(self.layers) > 1 else []
-        pool = [part.pool] if self.pool == "both" else []
+        pool = [part.pool] if len(self.pools) > 1 else []
         return "/" + "/".join([self.net, *layer, *pool, f"Q{part.Q}"])
 
     def to_dict(self) -> dict[str, Any]:

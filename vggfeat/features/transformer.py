@@ -24,6 +24,7 @@ from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
 from vggfeat.features.extraction import Part
 from vggfeat.features.files import refusals
+from vggfeat.features.pooling import CELL_NAMES
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
@@ -51,8 +52,8 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Whether descriptors are averaged with those of the mirror image.
     normalize : {"descriptor", "locations", "none"}, default="descriptor"
         What is L2-normalised; see :func:`~vggfeat.features.aggregate.aggregate`.
-    pool : {"average", "max", "both"}, default="average"
-        How a dense map becomes a descriptor.
+    pool : str, default="average"
+        How a dense map becomes a descriptor: "average", "max", "cells", or several joined by +.
     power : float or None, default=None
         Signed power before normalisation.
     exif : bool, default=True
@@ -169,13 +170,14 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
             layers = self._extractor().net.layers
         outputs = {layer.name: layer.outputs for layer in layers}
-        pools = ("average", "max") if self.pool == "both" else ("",)
+        pools = _columns_of(self.pool.split("+"))
         scales = [f"_q{Q}" for Q in _several(self.Q)] if self.aggregate == "stack" else [""]
         names = [
-            f"vgg_{self.net.lower()}_{layer}{'_' + pool if pool else ''}{scale}_{channel}"
+            f"vgg_{self.net.lower()}_{layer}{pool}{scale}{cell}_{channel}"
             for layer in self._layers()
-            for pool in pools
+            for pool, cells in pools
             for scale in scales
+            for cell in cells
             for channel in range(outputs[layer.removesuffix("_pre")])
         ]
         return np.array(names, object)
@@ -265,6 +267,14 @@ def _several(Q: Any) -> tuple[Any, ...]:
     """List scales as Python's ints, as a grid made by numpy has not; others are refused later."""
     scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
     return tuple(int(one) if isinstance(one, Integral) else one for one in scales)
+
+
+def _columns_of(pools: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Name the poolings, where there are several, and the cells of each."""
+    return [
+        (f"_{pool}" if len(pools) > 1 else "", CELL_NAMES if pool == "cells" else ("",))
+        for pool in pools
+    ]
 
 
 def _pictures(X: Any) -> list[Picture]:

@@ -19,7 +19,7 @@ from vggfeat.features.files import refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".safetensors"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
@@ -39,16 +39,17 @@ class SavedModel:
         Names, in the order of the rows.
     C : tuple of float
         The chosen C; one, or one per class.
-    extraction : dict
-        Settings of the descriptors, as from ``Extraction.to_dict``.
+    extractions : tuple of dict
+        Settings of the descriptors of each net, as from ``Extraction.to_dict``, in the order in
+        which they are stacked.
+    origins : tuple of str
+        Where the weights of each net came from, for example ``"embedded"``.
     scales : tuple of int
         Test scales Q.
     aggregation : dict
         How descriptors were combined and normalised.
-    weights_source : str
-        Where the network's weights came from, for example ``"embedded"``.
-    weights_sha256 : str
-        Their digest.
+    views : tuple of str
+        What of a picture is looked at: ``"image"``, or also a given ``"box"``.
     multi_label : bool
         Whether a picture can have several classes.
     versions : dict
@@ -61,11 +62,11 @@ class SavedModel:
     intercept: Floats = field(repr=False)
     classes: tuple[str, ...]
     C: tuple[float, ...]
-    extraction: dict[str, Any]
+    extractions: tuple[dict[str, Any], ...]
+    origins: tuple[str, ...]
     scales: tuple[int, ...]
     aggregation: dict[str, Any]
-    weights_source: str
-    weights_sha256: str
+    views: tuple[str, ...] = ("image",)
     multi_label: bool = False
     versions: dict[str, str] = field(default_factory=versions)
     format: int = FORMAT
@@ -82,7 +83,7 @@ class SavedModel:
         if X.ndim != 2 or X.shape[1] != D:
             raise DataError(
                 f"This model scores descriptors of shape (N, {D}). Got {X.shape}. Extract them "
-                "with the settings in the model's 'extraction', 'scales' and 'aggregation'."
+                "with the settings in the model's 'extractions', 'scales' and 'aggregation'."
             )
         scores: Floats = X @ self.coef.T + self.intercept
         return scores
@@ -110,7 +111,7 @@ def save(path: Path, model: SavedModel) -> Path:
     Examples
     --------
     >>> import tempfile
-    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), {}, (256,), {}, "", "")
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), (256,), {})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save(Path(folder) / "model", model)
     ...     path.name, load(Path(folder) / "model").classes
@@ -175,7 +176,7 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             "Update it with: pip install --upgrade vggfeat"
         )
     try:
-        for name in ("classes", "C", "scales"):
+        for name in ("classes", "C", "extractions", "origins", "scales", "views"):
             plain[name] = tuple(plain[name])
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
     except (KeyError, TypeError) as error:

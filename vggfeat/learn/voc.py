@@ -72,7 +72,8 @@ def evaluate_voc(
     class_names : sequence of str
         The columns.
     train, val, test : array of int
-        Row numbers of the parts.
+        Row numbers of the parts. Without a test part there is nothing but the figures of
+        validation.
     names : sequence of str, optional
         Name of each row's picture; row numbers by default.
     ap : "ap11" or "area"
@@ -138,7 +139,8 @@ def evaluate_voc(
     stages.done("fit")
     tested = truth[parts["test"]]
     scores = np.full(tested.shape, np.nan)
-    scores[:, columns] = svm.class_scores(X[parts["test"]])
+    if len(tested):
+        scores[:, columns] = svm.class_scores(X[parts["test"]])
     eleven, area = (average_precisions(tested, scores, kind) for kind in ("ap11", "area"))
     found = rankings(tested, scores, parts["test"], ranked)
     stages.done("test")
@@ -270,9 +272,9 @@ def _checked(
 def _checked_parts(n: int, **parts: ArrayLike) -> dict[str, Ints]:
     given = {name: np.asarray(rows, dtype=np.int64) for name, rows in parts.items()}
     for name, rows in given.items():
-        if not len(rows):
+        if not len(rows) and name != "test":
             raise DataError(f"The part {name} has no row: there is nothing to {_USE[name]} with.")
-        if rows.min() < 0 or rows.max() >= n or len(np.unique(rows)) < len(rows):
+        if rows.min(initial=0) < 0 or rows.max(initial=-1) >= n or len(np.unique(rows)) < len(rows):
             raise DataError(f"The part {name} must hold row numbers below {n}, each once.")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         if common := np.intersect1d(given[one], given[other]).size:
@@ -280,4 +282,4 @@ def _checked_parts(n: int, **parts: ArrayLike) -> dict[str, Ints]:
     return given
 
 
-_USE = {"train": "train", "val": "choose C", "test": "test"}
+_USE = {"train": "train", "val": "choose C"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import DeviceError, StoreError, WeightsNotFound
+from vggfeat.errors import DataError, DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import resolve_device, resolve_precision
@@ -15,42 +14,55 @@ from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn.model import SavedModel
-from vggfeat.nets.weights import load
+from vggfeat.nets.weights import Weights, load
 
 # Pictures that a prediction describes at a time: bounded memory, however large the folder.
 AT_ONCE = 1024
 
 
-def model_extractor(model: SavedModel, device: str = "auto", weights: Any = None) -> DenseExtractor:
-    """Open the network that a model's descriptors were made with.
+def model_extractors(
+    model: SavedModel, device: str = "auto", weights: Sequence[str | Weights] = ()
+) -> list[DenseExtractor]:
+    """Open the networks that a model's descriptors were made with.
 
     Parameters
     ----------
     model : SavedModel
         As loaded.
     device : str
-        Where it runs. The model's precision is used where the hardware has it, else fp32.
-    weights : str or Weights, optional
-        Where the weights lie now, if they have moved.
+        Where they run. The model's precision is used where the hardware has it, else fp32.
+    weights : sequence of str or Weights
+        Where the weights of each net lie now, if they have moved.
 
     Raises
     ------
     StoreError
         If the weights are not those of the model.
+    ParameterError
+        If there are not as many weights as nets.
     """
-    made = Extraction.from_dict(model.extraction)
+    places = list(weights) or list(model.origins)
+    if len(places) != len(model.extractions):
+        nets = ", ".join(made["net"] for made in model.extractions)
+        raise ParameterError.of("weights", "model_extractors", f"one for each of {nets}", places)
+    return [
+        _opened(Extraction.from_dict(made), place, device)
+        for made, place in zip(model.extractions, places, strict=True)
+    ]
+
+
+def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
     try:
-        found = load(weights or model.weights_source, made.net, made.layers)
+        found = load(place, made.net, made.layers)
     except WeightsNotFound as error:
         raise WeightsNotFound(
-            f"{error} The model needs the weights {model.weights_sha256[:12]}: say where they are "
+            f"{error} The model needs the weights {made.weights_sha256[:12]}: say where they are "
             "with --weights."
         ) from error
-    if found.sha256 != model.weights_sha256:
+    if found.sha256 != made.weights_sha256:
         raise StoreError(
-            f"The model was trained on descriptors of the weights {model.weights_sha256[:12]} "
-            f"({model.weights_source}); these are {found.sha256[:12]} ({found.source}). "
-            "Name the right ones with --weights."
+            f"The model was trained on descriptors of the weights {made.weights_sha256[:12]}; "
+            f"these are {found.sha256[:12]} ({found.source}). Name the right ones with --weights."
         )
     on = resolve_device(device)
     try:
@@ -82,7 +94,7 @@ class Prediction:
 def predict(
     model: SavedModel,
     images: ImageSet,
-    extractor: DenseExtractor,
+    extractors: Sequence[DenseExtractor],
     *,
     workers: int | None = None,
     on_bad_image: str = "skip",
@@ -96,8 +108,8 @@ def predict(
         As loaded.
     images : ImageSet
         The pictures.
-    extractor : DenseExtractor
-        As from :func:`model_extractor`.
+    extractors : sequence of DenseExtractor
+        As from :func:`model_extractors`.
     workers, on_bad_image, progress
         As for :func:`~vggfeat.features.extract.extract`.
 
@@ -105,43 +117,60 @@ def predict(
     ------
     Prediction
         One for every picture, bad ones with their reason.
+
+    Raises
+    ------
+    DataError
+        If the model also looks at given boxes, which new pictures do not have.
     """
-    aggregation = Aggregation(**model.aggregation)
-    total = Summary(len(images))
+    refuse_boxes(model)
+    total = Summary(len(images) * len(extractors))
     for first in range(0, len(images), AT_ONCE):
         some = _part(images, slice(first, first + AT_ONCE))
-        store = FeatureStore(None, extractor.extraction, some.names)
-        done = extract(
-            some,
-            extractor,
-            model.scales,
-            store,
-            workers=workers,
-            on_bad_image=on_bad_image,
-            progress=_added(total, progress),
+        stores = []
+        for extractor in extractors:
+            stores.append(FeatureStore(None, extractor.extraction, some.names))
+            done = extract(
+                some,
+                extractor,
+                model.scales,
+                stores[-1],
+                workers=workers,
+                on_bad_image=on_bad_image,
+                progress=total.onto(progress),
+            )
+            total = total.plus(done)
+        yield from _scored(model, some, stores)
+
+
+def refuse_boxes(model: SavedModel) -> None:
+    """Refuse a model that needs a box with every picture.
+
+    Raises
+    ------
+    DataError
+        Saying which models do not.
+    """
+    if "box" in model.views:
+        raise DataError(
+            "This model looks at a given box of each picture, which new pictures do not have. "
+            "Train one on whole pictures: vggfeat svm … --view image --save MODEL"
         )
-        total = _sum(total, done)
-        names = store.view_names(model.scales)
-        rows = aggregation.rows(store.read(model.scales, names)) if names else None
-        scores = {} if rows is None else dict(zip(names, model.scores(rows), strict=True))
-        for name in some.names:
-            yield Prediction(name, scores.get(name), store.failed.get(name, ""))
+
+
+def _scored(
+    model: SavedModel, images: ImageSet, stores: Sequence[FeatureStore]
+) -> Iterator[Prediction]:
+    found = [set(store.view_names(model.scales)) for store in stores]
+    names = [name for name in images.names if all(name in each for each in found)]
+    scores: dict[str, Matrix] = {}
+    if names:
+        parts = [store.read(model.scales, names) for store in stores]
+        rows = Aggregation(**model.aggregation).rows(parts)
+        scores = dict(zip(names, model.scores(rows), strict=True))
+    for name in images.names:
+        yield Prediction(name, scores.get(name), stores[0].failed.get(name, ""))
 
 
 def _part(images: ImageSet, rows: slice) -> ImageSet:
     return ImageSet(images.names[rows], images.pictures[rows])
-
-
-def _sum(total: Summary, done: Summary) -> Summary:
-    return Summary(
-        total.pictures,
-        computed=total.computed + done.computed,
-        failed=total.failed + done.failed,
-        seconds=total.seconds + done.seconds,
-    )
-
-
-def _added(total: Summary, progress: Progress | None) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done: progress(_sum(total, done))

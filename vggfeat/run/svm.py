@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +11,26 @@ import numpy as np
 
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
+from vggfeat.data.settings import Features
+from vggfeat.data.voc import LISTS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extract import Progress, Summary, extract
+from vggfeat.features.extract import Progress, Summary
 from vggfeat.features.extraction import Extraction
-from vggfeat.features.provenance import provenance
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.search import fit_best
 from vggfeat.learn.splits import Split
+from vggfeat.learn.submission import write_comp2, write_comp10
+from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
-from vggfeat.resources import home
+from vggfeat.recipe import Classifier
+from vggfeat.run.describe import Networks, describe
+
+SplitProgress = Callable[[int, int], None]
+"""Called with the parts of a test that are done, and all of them."""
 
 
 @dataclass
@@ -44,18 +47,20 @@ class Run:
         Their rows.
     result : SVMResult or APResult
         What the protocol measured.
-    extraction : Extraction
-        What made the descriptors.
-    scales : tuple of int
-        Test scales Q.
-    aggregation : Aggregation
-        How they were combined.
+    features : Features
+        What describes the pictures.
+    classifier : Classifier
+        How the SVM was trained.
+    extractions : tuple of Extraction
+        What made the descriptors of each net.
     summary : Summary
         What the extraction did.
-    store : Path
+    failed : dict
+        Reason by name of the pictures that could not be read.
+    stores : tuple of Path
         Where the descriptors are kept.
     provenance : dict
-        Versions, device, weights.
+        Of each net: versions, device, weights.
     seconds : dict
         Time of each stage.
     """
@@ -64,11 +69,12 @@ class Run:
     images: ImageSet
     X: Matrix = field(repr=False)
     result: SVMResult | APResult
-    extraction: Extraction
-    scales: tuple[int, ...]
-    aggregation: Aggregation
+    features: Features
+    classifier: Classifier
+    extractions: tuple[Extraction, ...]
     summary: Summary
-    store: Path
+    failed: dict[str, str]
+    stores: tuple[Path, ...]
     provenance: dict[str, Any]
     seconds: dict[str, float]
 
@@ -77,13 +83,13 @@ class Run:
         return {
             "dataset": self.card.model_dump(mode="json"),
             "pictures": len(self.images),
-            "skipped": self.summary.failed,
+            "skipped": self.failed,
             "dimensions": self.X.shape[1],
-            "extraction": self.extraction.to_dict(),
-            "scales": list(self.scales),
-            "aggregation": self.aggregation.to_dict(),
+            "features": self.features.model_dump(mode="json"),
+            "classifier": self.classifier.model_dump(mode="json"),
+            "extractions": [one.to_dict() for one in self.extractions],
             "result": self.result.to_dict(),
-            "store": str(self.store),
+            "stores": [str(store) for store in self.stores],
             "provenance": self.provenance,
             "seconds": self.seconds,
         }
@@ -92,16 +98,16 @@ class Run:
 def run_svm(
     card: DatasetCard,
     images: ImageSet,
-    extractor: DenseExtractor,
-    scales: tuple[int, ...],
-    aggregation: Aggregation,
+    features: Features,
+    networks: Networks,
+    classifier: Classifier | None = None,
     *,
-    store_folder: Path | None = None,
+    folder: Path | None = None,
     on_bad_image: str = "skip",
     workers: int | None = None,
     n_jobs: int | None = -1,
     progress: Progress | None = None,
-    split_progress: Callable[[int, int], None] | None = None,
+    split_progress: SplitProgress | None = None,
 ) -> Run:
     """Test a linear SVM on descriptors of a data set, by the protocol of its card.
 
@@ -109,13 +115,13 @@ def run_svm(
     ----------
     card, images : DatasetCard, ImageSet
         As from :func:`~vggfeat.data.cards.open_dataset`.
-    extractor : DenseExtractor
-        The network.
-    scales : tuple of int
-        Test scales Q.
-    aggregation : Aggregation
-        How descriptors of several scales become one row.
-    store_folder : Path, optional
+    features : Features
+        What describes the pictures.
+    networks : callable
+        Opens the network of a configuration, where something is to compute.
+    classifier : Classifier, optional
+        How the SVM is trained; the hinge and the card's protocol by default.
+    folder : Path, optional
         Where descriptors are kept; below :func:`~vggfeat.resources.home` by default.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`.
@@ -131,53 +137,44 @@ def run_svm(
     Raises
     ------
     DataError
-        If a class has too few pictures that can be read.
+        If a class has too few pictures that can be read, or a setting does not belong to the
+        protocol.
     """
-    folder = store_folder or default_store(card, extractor.extraction)
-    behind = provenance(extractor)
-    store = FeatureStore(
-        folder, extractor.extraction, images.names, stats=images.stats(), provenance=behind
-    )
-    summary = extract(
+    classifier = classifier or Classifier()
+    classifier.check(card)
+    described = describe(
+        card,
         images,
-        extractor,
-        scales,
-        store,
+        features,
+        networks,
+        folder=folder,
         on_bad_image=on_bad_image,
         workers=workers,
         progress=progress,
     )
-    start = time.perf_counter()
-    found = set(store.view_names(scales))
-    readable = images.take([row for row, name in enumerate(images.names) if name in found])
-    _refuse_lost_classes(images, readable, folder)
-    X = aggregation.rows(store.read(scales, readable.names))
-    seconds = {"extract": summary.seconds, "read": time.perf_counter() - start}
-    result = _test(card, readable, X, n_jobs, split_progress)
+    result = _test(card, described.images, described.X, classifier, n_jobs, split_progress)
     return Run(
         card=card,
-        images=readable,
-        X=X,
+        images=described.images,
+        X=described.X,
         result=result,
-        extraction=extractor.extraction,
-        scales=scales,
-        aggregation=aggregation,
-        summary=summary,
-        store=folder,
-        provenance=behind,
-        seconds={**seconds, **result.seconds},
+        features=features,
+        classifier=classifier,
+        extractions=described.extractions,
+        summary=described.summary,
+        failed=described.failed,
+        stores=described.folders,
+        provenance=described.provenance,
+        seconds={**described.seconds, **result.seconds},
     )
 
 
-def default_store(card: DatasetCard, extraction: Extraction) -> Path:
-    """Folder below the cache in which a data set's descriptors are kept.
-
-    It follows from the data set's name and place and from the settings, so that a second run
-    finds the descriptors of the first, and another setting or data set never meets them.
-    """
-    told = "\n".join((card.name, card.source, card.root, extraction.fingerprint))
-    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
-    return home() / "features" / digest[:16]
+def tested_model(run: Run) -> SavedModel:
+    """Return the classifier that was tested; of several random splits, that of the first."""
+    result = run.result
+    if isinstance(result, APResult):
+        return _saved(run, result.svm, result.C[result.trained])
+    return _saved(run, result.splits[0].svm, result.splits[0].search.C)
 
 
 def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
@@ -187,40 +184,107 @@ def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
     cross-validation among them: the splits tell how good such a classifier is. Where the data set
     has a test part of its own, that part is left out, and the classifier is the tested one.
     """
-    result = run.result
+    result, how = run.result, run.classifier
+    if isinstance(result, APResult) or run.images.splits:
+        return tested_model(run)
     classes = list(result.class_names)
-    if isinstance(result, APResult):
-        svm, C = result.svm, result.C[result.trained]
-        classes = [c for c, known in zip(classes, result.trained, strict=True) if known]
-    elif run.images.splits:
-        svm, C = result.splits[0].svm, np.atleast_1d(result.splits[0].search.C)
-    else:
-        labels = [classes.index(label) for label in run.images.labels]
-        svm, search = fit_best(run.X, np.array(labels), n_jobs=n_jobs)
-        C = np.atleast_1d(search.C)
+    labels = np.array([classes.index(label) for label in run.images.labels])
+    svm, search = fit_best(
+        run.X, labels, n_jobs=n_jobs, loss=how.loss, solver=how.solver, grid=how.grid
+    )
+    return _saved(run, svm, search.C)
+
+
+def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
+    result, made = run.result, run.features
+    several = isinstance(result, APResult)
+    known = result.trained if isinstance(result, APResult) else np.ones(len(svm.coef_), bool)
+    classes = [name for name, kept in zip(result.class_names, known, strict=True) if kept]
+    aggregation = Aggregation(made.aggregate, made.normalize, made.power)
     return SavedModel(
         coef=svm.coef_,
         intercept=svm.intercept_,
         classes=tuple(classes),
-        C=tuple(float(one) for one in C),
-        extraction=run.extraction.to_dict(),
-        scales=run.scales,
-        aggregation=run.aggregation.to_dict(),
-        weights_source=run.provenance["weights"]["origin"],
-        weights_sha256=run.extraction.weights_sha256,
-        multi_label=isinstance(result, APResult),
+        C=tuple(float(one) for one in np.atleast_1d(C)),
+        extractions=tuple(one.to_dict() for one in run.extractions),
+        origins=tuple(run.provenance[one.net]["weights"]["origin"] for one in run.extractions),
+        scales=made.Q,
+        aggregation=aggregation.to_dict(),
+        views=made.views,
+        multi_label=several,
     )
+
+
+def write_submission(run: Run, folder: Path) -> list[Path]:
+    """Write what the evaluation server takes, where test labels are not public.
+
+    Parameters
+    ----------
+    run : Run
+        With a test part.
+    folder : Path
+        Where the tree ``results/VOC2012/…`` goes that the server wants in its archive.
+
+    Returns
+    -------
+    list of Path
+        ``comp2_cls_test_<class>.txt``, or ``comp10_action_test_<action>.txt``.
+
+    Raises
+    ------
+    DataError
+        If the data set's test labels are public, or its test pictures are not here.
+    """
+    card, result = run.card, run.result
+    if not isinstance(result, APResult) or not isinstance(card.protocol, VocProtocol):
+        raise DataError(f"{card.name} has no evaluation server: its labels are known.")
+    if not card.protocol.server_file:
+        raise DataError(f"The test labels of {card.name} are public; there is nothing to submit.")
+    if not len(result.parts["test"]):
+        raise DataError(
+            f"There are no test pictures of {card.name} in {card.root}. Put its test archive "
+            "there, and run the same command again."
+        )
+    task = card.protocol.task
+    inside = folder / "results" / Path(card.folder).name / LISTS[task]
+    names = [result.names[row] for row in result.parts["test"]]
+    if task == "classification":
+        return write_comp2(inside, result.class_names, names, result.scores)
+    pictures, _, persons = zip(*(name.rpartition("#") for name in names), strict=True)
+    numbers = [int(person) for person in persons]
+    return write_comp10(inside, result.class_names, pictures, numbers, result.scores)
 
 
 def _test(
     card: DatasetCard,
     images: ImageSet,
     X: Matrix,
+    classifier: Classifier,
     n_jobs: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: SplitProgress | None,
 ) -> SVMResult | APResult:
+    how: dict[str, Any] = {
+        "names": images.names,
+        "loss": classifier.loss,
+        "solver": classifier.solver,
+        "grid": classifier.grid,
+        "n_jobs": n_jobs,
+        "progress": progress,
+    }
     if isinstance(card.protocol, VocProtocol):
-        return _test_voc(card, card.protocol, images, X, n_jobs, progress)
+        assert images.targets is not None
+        nothing = np.array([], dtype=np.int64)
+        return evaluate_voc(
+            X,
+            images.targets,
+            card.classes,
+            *(images.parts.get(part, nothing) for part in ("train", "val", "test")),
+            ap=card.protocol.ap,
+            difficult=classifier.difficult or card.protocol.difficult,
+            C=classifier.C or card.protocol.C,
+            habit=classifier.habit,
+            **how,
+        )
     if isinstance(card.protocol, IlsvrcProtocol):
         raise DataError(f"{card.name} is for classification by a whole network, not for an SVM.")
     protocol = card.protocol
@@ -238,41 +302,9 @@ def _test(
         [classes.index(label) for label in images.labels],
         classes,
         splits,
-        names=images.names,
         validation=protocol.validation_fraction,
         random_state=protocol.seed,
-        n_jobs=n_jobs,
-        progress=progress,
-    )
-
-
-def _test_voc(
-    card: DatasetCard,
-    protocol: VocProtocol,
-    images: ImageSet,
-    X: Matrix,
-    n_jobs: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> APResult:
-    assert images.targets is not None
-    if not len(images.parts.get("test", ())):
-        raise DataError(
-            f"There are no test pictures of {card.title or card.name} in {card.root}, so that "
-            "nothing can be tested. Put its test archive there."
-        )
-    return evaluate_voc(
-        X,
-        images.targets,
-        card.classes,
-        images.parts["train"],
-        images.parts["val"],
-        images.parts["test"],
-        names=images.names,
-        ap=protocol.ap,
-        difficult=protocol.difficult,
-        C=protocol.C,
-        n_jobs=n_jobs,
-        progress=progress,
+        **how,
     )
 
 
@@ -287,13 +319,3 @@ def _given_split(images: ImageSet) -> list[Split]:
         )
     rows = np.array([split == "train" for split in images.splits])
     return [Split(np.flatnonzero(rows), np.flatnonzero(~rows))]
-
-
-def _refuse_lost_classes(images: ImageSet, readable: ImageSet, folder: Path) -> None:
-    if not len(readable):
-        raise DataError(f"No picture can be read; the reasons are in {folder / 'failed.csv'}.")
-    if lost := sorted(set(images.labels) - set(readable.labels)):
-        raise DataError(
-            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; the reasons "
-            f"are in {folder / 'failed.csv'}."
-        )

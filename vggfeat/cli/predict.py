@@ -1,0 +1,148 @@
+"""``vggfeat predict``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
+
+if TYPE_CHECKING:
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.learn.model import SavedModel
+    from vggfeat.run.predict import Prediction
+
+ModelWeights = Annotated[
+    list[str] | None,
+    typer.Option("--weights", help="Where the weights of each net of the model lie, if moved."),
+]
+Best = tuple[str, dict[str, float], str]
+"""A picture's name, its best classes with their scores, and why it has none."""
+
+
+def predict_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+    ],
+    weights: ModelWeights = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes to show.")] = 1,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Write names, classes and all scores.")
+    ] = None,
+    device: options.Device = "auto",
+    on_bad_image: options.OnBadImage = "skip",
+    workers: options.Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Tell the classes of new pictures with a saved model.
+
+    The network, layer, scales and aggregation are those the model was trained with. A score above
+    0 means that the class's own SVM says yes; a picture's class is the one of highest score.
+
+    For example:
+
+        vggfeat predict model new_pictures/ --top 3
+
+        vggfeat predict model new_pictures/ --csv scores.csv
+    """
+    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.run.predict import predict, refuse_boxes
+
+    images = find_pictures(sources)
+    loaded, extractors = open_model(model, device, weights, quiet=quiet)
+    refuse_boxes(loaded)
+    with work_progress("predict", quiet=quiet) as work, _score_table(table, loaded) as write:
+        best: list[Best] = []
+        for one in predict(
+            loaded,
+            images,
+            extractors,
+            workers=workers,
+            on_bad_image=on_bad_image,
+            progress=work.pictures,
+        ):
+            write(one)
+            best.append((one.name, _best(loaded, one, top), one.reason))
+    _show_predictions(best, top, as_json)
+
+
+def open_model(
+    path: Path, device: str, weights: list[str] | None, *, quiet: bool
+) -> tuple[SavedModel, list[DenseExtractor]]:
+    """Load a model and its networks, and say what runs where."""
+    from vggfeat.features.device import describe_device
+    from vggfeat.learn.model import load
+    from vggfeat.run.predict import model_extractors
+
+    model = load(path)
+    extractors = model_extractors(model, device, weights or ())
+    for extractor in extractors:
+        done = extractor.extraction
+        note(
+            f"Net {done.net}, {', '.join(done.layers)}, Q {', '.join(map(str, model.scales))}, "
+            f"{done.precision} on {describe_device(extractor.device)}",
+            quiet=quiet,
+        )
+    return model, extractors
+
+
+def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
+    if one.scores is None:
+        return {}
+    order = one.scores.argsort()[::-1][:top]
+    return {model.classes[c]: float(one.scores[c]) for c in order}
+
+
+def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"picture": name, "error": reason} if reason else {"picture": name, "classes": classes}
+            for name, classes, reason in best
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    shown = max((len(classes) for _, classes, _ in best), default=top)
+    headings = ["picture", *["class", "score"] * shown]
+    lines: list[list[object]] = [
+        [name, *(cell for label, score in classes.items() for cell in (label, f"{score:+.2f}"))]
+        for name, classes, reason in best
+        if not reason
+    ]
+    show({}, grid(headings, lines), as_json=False)
+    for name, _, reason in best:
+        if reason:
+            note(f"Warning: {name}: {reason}")
+
+
+@contextmanager
+def _score_table(
+    target: Path | None, model: SavedModel
+) -> Iterator[Callable[[Prediction], object]]:
+    """Open the CSV of all scores before anything is computed; it is there whole or not at all."""
+    if target is None:
+        yield lambda one: None
+        return
+    from vggfeat.features.files import replacing
+
+    with (
+        replacing(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["name", "class", *model.classes, "error"])
+
+        def write(one: Prediction) -> None:
+            scores = [""] * len(model.classes) if one.scores is None else one.scores
+            writer.writerow([one.name, *(_best(model, one, 1) or [""]), *scores, one.reason])
+
+        yield write

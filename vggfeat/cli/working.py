@@ -1,0 +1,180 @@
+"""How a command works: where networks run, in how many processes, and what it says meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vggfeat.cli.output import download_progress, note, work_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.schema import DatasetCard
+    from vggfeat.data.settings import Features
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.recipe import Classifier
+    from vggfeat.run.svm import Run
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Nothing of it changes a result, but for the precision.
+
+    Parameters
+    ----------
+    device, precision, on_bad_image, workers, jobs, jobs_backend, quiet
+        As the options of these names.
+    opened : dict
+        The networks that are open, for all that is run.
+    """
+
+    device: str
+    precision: str
+    on_bad_image: str
+    workers: int | None
+    quiet: bool
+    jobs: int = -1
+    jobs_backend: str | None = None
+    opened: dict[Any, DenseExtractor] = field(default_factory=dict)
+
+    def dataset(
+        self, name: str, root: Path | None, allow_partial: bool
+    ) -> tuple[DatasetCard, ImageSet]:
+        """Open a data set, showing a download if there is one."""
+        from vggfeat.data.cards import open_dataset
+
+        with download_progress(quiet=self.quiet) as fetching:
+            card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
+        if card.partial:
+            note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
+        return card, images
+
+    def network(self, features: Features, net: str) -> DenseExtractor:
+        """Open a network, once for all settings that are alike but for scales and aggregation."""
+        made = (features.layers, features.flip, features.pool, features.exif)
+        key = (net, features.weights_of(net), features.normalize == "locations", made)
+        if key not in self.opened:
+            self.opened[key] = self._open(features, net)
+        self.opened[key].check_scales(features.Q)
+        return self.opened[key]
+
+    def run(
+        self,
+        card: DatasetCard,
+        images: ImageSet,
+        features: Features,
+        classifier: Classifier,
+        folder: Path | None,
+    ) -> Run:
+        """Test a linear SVM, with progress."""
+        from vggfeat.run.svm import run_svm
+
+        with work_progress("extract", quiet=self.quiet) as work, self.parallel():
+            return run_svm(
+                card,
+                images,
+                features,
+                partial(self.network, features),
+                classifier,
+                folder=folder,
+                on_bad_image=self.on_bad_image,
+                workers=self.workers,
+                n_jobs=self.jobs,
+                progress=work.pictures,
+                split_progress=work.splits,
+            )
+
+    def parallel(self) -> AbstractContextManager[object]:
+        """Set joblib's backend, if one was named.
+
+        Raises
+        ------
+        ParameterError
+            If joblib has no backend of that name.
+        """
+        if self.jobs_backend is None:
+            return nullcontext()
+        from joblib import parallel_config
+
+        from vggfeat.errors import ParameterError
+
+        try:
+            config: AbstractContextManager[object] = parallel_config(self.jobs_backend)
+        except (ValueError, ImportError) as error:
+            raise ParameterError(f"--jobs-backend {self.jobs_backend}: {error}") from error
+        return config
+
+    def _open(self, features: Features, net: str) -> DenseExtractor:
+        from vggfeat.features.aggregate import Aggregation
+        from vggfeat.features.dense import DenseExtractor
+        from vggfeat.nets.weights import load
+
+        layers = list(features.layers)
+        with download_progress(quiet=self.quiet) as progress:
+            loaded = load(features.weights_of(net), net, layers, progress=progress)
+        extractor = DenseExtractor(
+            net,
+            layers,
+            weights=loaded,
+            flip=features.flip,
+            pool=features.pool,
+            locations=Aggregation(normalize=features.normalize).locations,
+            exif=features.exif,
+            device=self.device,
+            precision=self.precision,
+        )
+        self._tell(extractor, layers)
+        return extractor
+
+    def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
+        from vggfeat.features.device import describe_device
+
+        made, weights = extractor.extraction, extractor.weights
+        for asked, resolved in zip(layers, made.layers, strict=False):
+            if asked != resolved:
+                note(f"Layer {asked} is {resolved} of net {made.net}.", quiet=self.quiet)
+        note(
+            f"Net {made.net}, {', '.join(made.layers)}, weights {weights.source} "
+            f"({weights.sha256[:12]}), {made.precision} on {describe_device(extractor.device)}",
+            quiet=self.quiet,
+        )
+
+
+def settings(base: Features, **given: Any) -> Features:
+    """Put what was typed over the settings of a data set, a store or a recipe.
+
+    Raises
+    ------
+    ParameterError
+        Naming the option that is none of its choices.
+    """
+    typed = {name: value for name, value in given.items() if value is not None and value != []}
+    return checked(base.but, **typed)
+
+
+def checked(make: Callable[..., Model], **given: Any) -> Model:
+    """Make settings, and say which option is wrong in the words of all other errors.
+
+    Raises
+    ------
+    ParameterError
+        For the first that is wrong.
+    """
+    from pydantic import ValidationError
+
+    from vggfeat.errors import ParameterError
+
+    try:
+        return make(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        which = ".".join(map(str, first["loc"])) or "settings"
+        raise ParameterError(f"{which}: {first['msg']}. Got {first['input']!r} instead.") from error

@@ -1,0 +1,86 @@
+"""What pictures are described by: nets, layers, scales, and how descriptors become one row."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Features(BaseModel):
+    """Settings of descriptors, as a card, a recipe or a command line gives them.
+
+    Parameters
+    ----------
+    nets : tuple of str
+        Configurations of Table 1; the descriptors of several are stacked.
+    weights : str or tuple of str
+        A source or a file for all nets, or one for each.
+    layers : tuple of str
+        Layers whose dense maps are pooled, stacked.
+    Q : tuple of int
+        Test scales: smallest side of the rescaled picture, in pixels.
+    aggregate : {"average", "max", "stack"}
+        Across scales.
+    normalize, pool, flip, exif
+        See :class:`~vggfeat.features.aggregate.Aggregation` and
+        :class:`~vggfeat.features.dense.DenseExtractor`.
+    power : float in (0, 1], optional
+        Signed power before L2; beyond the paper.
+    views : tuple of {"image", "box"}
+        What of a picture is looked at; both are stacked (Appendix B, VOC action classification).
+
+    Examples
+    --------
+    >>> Features(nets=("D", "E"), Q=(256, 384, 512)).but(aggregate="stack", power=None).aggregate
+    'stack'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nets: tuple[str, ...] = Field(default=("D",), min_length=1)
+    weights: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("auto",)
+    layers: tuple[str, ...] = Field(default=("fc7",), min_length=1)
+    Q: tuple[int, ...] = Field(default=(256,), min_length=1)
+    flip: bool = True
+    pool: str = "average"
+    normalize: Literal["descriptor", "locations", "none"] = "descriptor"
+    aggregate: Literal["average", "max", "stack"] = "average"
+    power: float | None = Field(default=None, gt=0, le=1)
+    exif: bool = True
+    views: tuple[Literal["image", "box"], ...] = Field(default=("image",), min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for name in ("nets", "layers", "Q", "views"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} names {given} with one of them twice")
+        if len(self.weights) not in (1, len(self.nets)):
+            raise ValueError(f"weights {self.weights} are neither for all nets nor one for each")
+        return self
+
+    def weights_of(self, net: str) -> str:
+        """Name the source or file of a net's weights.
+
+        Examples
+        --------
+        >>> Features(nets=("D", "E"), weights=("d.pth", "e.pth")).weights_of("E")
+        'e.pth'
+        """
+        return self.weights[self.nets.index(net) if len(self.weights) > 1 else 0]
+
+    def but(self, **given: Any) -> Features:
+        """Return these settings with others where they are given, that is, not None.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If a setting is none of its choices.
+        """
+        known = {name: value for name, value in given.items() if value is not None}
+        return Features(**{**self.model_dump(), **known})

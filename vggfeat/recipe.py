@@ -1,0 +1,184 @@
+"""Recipes: one file says what is run on which data set, and what should come out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vggfeat.data.schema import DatasetCard, VocProtocol
+from vggfeat.data.settings import Features
+from vggfeat.errors import DataError, DataNotFound
+from vggfeat.learn.search import GRID
+from vggfeat.resources import shared
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Classifier(_Frozen):
+    """Settings of the linear SVM; what is None is left to the protocol of the data set's card.
+
+    Parameters
+    ----------
+    loss : {"hinge", "squared_hinge"}
+        Loss of a row inside the margin.
+    solver : {"auto", "gram", "primal", "stream"}
+        See :class:`~vggfeat.learn.svm.LinearSVM`.
+    grid : tuple of float
+        Values of C that are tried.
+    C : {"per class", "one"}, optional
+        Whether each class has its own C; VOC only.
+    difficult : {"drop", "negative"}, optional
+        What a picture with only difficult objects of a class is in training; VOC only.
+    habit : {"validation", "cv3"}
+        Where C is chosen, VOC only: on val as VGG's toolkit does, or in three folds of trainval
+        as VISSL does.
+
+    Examples
+    --------
+    >>> Classifier(C="one").loss
+    'hinge'
+    """
+
+    loss: Literal["hinge", "squared_hinge"] = "hinge"
+    solver: Literal["auto", "gram", "primal", "stream"] = "auto"
+    grid: tuple[float, ...] = Field(default=GRID, min_length=1)
+    C: Literal["per class", "one"] | None = None
+    difficult: Literal["drop", "negative"] | None = None
+    habit: Literal["validation", "cv3"] = "validation"
+
+    def check(self, card: DatasetCard) -> None:
+        """Refuse settings that a data set's protocol has no use for.
+
+        Raises
+        ------
+        DataError
+            Naming the setting.
+        """
+        if isinstance(card.protocol, VocProtocol):
+            return
+        fields = (("C", None), ("difficult", None), ("habit", "validation"))
+        if given := [name for name, default in fields if getattr(self, name) != default]:
+            raise DataError(
+                f"{card.name} is tested by {card.protocol.metric}, where every picture has one "
+                f"class: {given[0]} says nothing there. It belongs to data sets with an average "
+                "precision, such as voc2007."
+            )
+
+
+class Row(_Frozen):
+    """One line of a table: settings that are not the recipe's, and the paper's figure.
+
+    Parameters
+    ----------
+    name : str
+        As in the paper's table; the nets by default.
+    features : dict
+        Settings of :class:`~vggfeat.data.settings.Features` that differ.
+    expected : float, optional
+        The paper's figure, in percent.
+    """
+
+    name: str = ""
+    features: dict[str, Any] = {}
+    expected: float | None = None
+
+
+class Line(NamedTuple):
+    """A row with all of its settings."""
+
+    name: str
+    features: Features
+    expected: float | None
+
+
+class Recipe(_Frozen):
+    """A run: a data set, what describes its pictures, the classifier, one row or several.
+
+    Parameters
+    ----------
+    name : str
+        The file's name, without its suffix.
+    title : str
+        What it reproduces.
+    dataset : str
+        Name of a card.
+    features : Features
+        What describes the pictures.
+    classifier : Classifier
+        How C is chosen, and with which loss.
+    rows : tuple of Row
+        The lines of the table; one that adds nothing by default.
+
+    Examples
+    --------
+    >>> recipe = load_recipe("table11-caltech101")
+    >>> [(line.name, line.features.nets, line.expected) for line in recipe.table()]
+    [('D', ('D',), 91.8), ('E', ('E',), 92.3), ('D & E', ('D', 'E'), 92.7)]
+    """
+
+    name: str = ""
+    title: str = ""
+    dataset: str
+    features: Features = Features()
+    classifier: Classifier = Classifier()
+    rows: tuple[Row, ...] = Field(default=(Row(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_hold(self) -> Self:
+        self.table()
+        return self
+
+    def table(self) -> list[Line]:
+        """Return the rows, each with all of its settings."""
+        lines = []
+        for row in self.rows:
+            features = self.features.but(**row.features)
+            name = row.name or " & ".join(features.nets)
+            lines.append(Line(name, features, row.expected))
+        return lines
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes.
+
+    Examples
+    --------
+    >>> "table11-voc2007" in recipe_names()
+    True
+    """
+    return sorted(path.stem for path in shared("pipelines").glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a shipped recipe, or one of your own.
+
+    Parameters
+    ----------
+    name : str
+        Name of a shipped recipe, or path of a ``.toml`` file.
+
+    Raises
+    ------
+    DataNotFound
+        If there is none of that name.
+    DataError
+        If it does not hold what a recipe holds.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = shared("pipelines") / f"{name}.toml"
+    if not path.is_file():
+        raise DataNotFound(
+            f"There is no recipe {name!r}. Shipped: {', '.join(recipe_names())}. Or name a file "
+            "of your own, such as my.toml."
+        )
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**{"name": path.stem, **told})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
+        raise DataError(f"{path} is not a recipe: {error}") from error

@@ -1,0 +1,201 @@
+"""Rows for a data set: every net and view of its pictures, described once, kept and stacked."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggfeat.data.imagesets import VIEWS, ImageSet, View
+from vggfeat.data.schema import DatasetCard
+from vggfeat.data.settings import Features
+from vggfeat.errors import DataError
+from vggfeat.features.aggregate import Aggregation, Matrix
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extract import Progress, Summary
+from vggfeat.features.extraction import Extraction
+from vggfeat.resources import home
+from vggfeat.run.sources import Source, extracted, stored
+
+Networks = Callable[[str], DenseExtractor]
+"""Opens the network of a configuration of Table 1; called only where something is to compute."""
+# Numbers that are read and combined at a time: 0.5 GB, and as much again for what becomes of them.
+AT_ONCE = 2**27
+
+
+@dataclass(frozen=True)
+class Described:
+    """Rows of a data set, and what stands behind them.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The pictures that could be read, in the order of the rows of `X`.
+    X : ndarray (N, D) of float32
+        Their rows.
+    extractions : tuple of Extraction
+        What made the descriptors of each net.
+    provenance : dict
+        Of each net: weights, device and versions.
+    folders : tuple of Path
+        Where the descriptors are kept.
+    failed : dict
+        Reason by name of the pictures that could not be read.
+    summary : Summary
+        What the extraction did, of all nets and views together.
+    seconds : dict
+        Time of each stage.
+    """
+
+    images: ImageSet
+    X: Matrix = field(repr=False)
+    extractions: tuple[Extraction, ...]
+    provenance: dict[str, Any]
+    folders: tuple[Path, ...]
+    failed: dict[str, str]
+    summary: Summary
+    seconds: dict[str, float]
+
+
+def describe(
+    card: DatasetCard,
+    images: ImageSet,
+    features: Features,
+    networks: Networks,
+    *,
+    folder: Path | None = None,
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Described:
+    """Describe a data set by its settings; what a store has already is not computed again.
+
+    Parameters
+    ----------
+    card, images : DatasetCard, ImageSet
+        As from :func:`~vggfeat.data.cards.open_dataset`.
+    features : Features
+        What describes the pictures.
+    networks : callable
+        Opens a net.
+    folder : Path, optional
+        A store; one below :func:`~vggfeat.resources.home` for each net by default. Where it holds
+        the very pictures, under whatever names, no network is opened.
+    on_bad_image, workers, progress
+        As for :func:`~vggfeat.features.extract.extract`.
+
+    Returns
+    -------
+    Described
+
+    Raises
+    ------
+    DataError
+        If no picture of a class can be read, or boxes are wanted that are not given.
+    """
+    aggregation = Aggregation(features.aggregate, features.normalize, features.power)
+    views = [(name, VIEWS[name](images)) for name in features.views]
+    total = Summary(sum(len(view.images) for _, view in views) * len(features.nets))
+    sources: list[tuple[View, Source]] = []
+    for name, view in views:
+        for net in features.nets:
+            source = stored(_place(folder, name), net, view.images, features) if folder else None
+            if source is None:
+                extractor = networks(net)
+                above = folder or default_store(card, extractor.extraction)
+                source = extracted(
+                    view.images,
+                    extractor,
+                    features,
+                    _place(above, name),
+                    on_bad_image=on_bad_image,
+                    workers=workers,
+                    progress=total.onto(progress),
+                )
+            total = total.plus(source.summary)
+            sources.append((view, source))
+    return _gathered(images, sources, aggregation, total)
+
+
+def default_store(card: DatasetCard, extraction: Extraction) -> Path:
+    """Folder below the cache in which a data set's descriptors are kept.
+
+    It follows from the data set's name and place and from the settings, so that a second run
+    finds the descriptors of the first, and another setting or data set never meets them.
+    """
+    told = "\n".join((card.name, card.source, card.root, extraction.fingerprint))
+    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
+    return home() / "features" / digest[:16]
+
+
+def _place(folder: Path, view: str) -> Path:
+    """Keep crops beside the whole pictures, in a store of their own: their names are others."""
+    if view == "image":
+        return folder
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.stem}-boxes{folder.suffix}")
+
+
+def _gathered(
+    images: ImageSet,
+    sources: Sequence[tuple[View, Source]],
+    aggregation: Aggregation,
+    summary: Summary,
+) -> Described:
+    start = time.perf_counter()
+    rows = [
+        row
+        for row in range(len(images))
+        if all(view.names[row] in source.held for view, source in sources)
+    ]
+    readable = images.take(rows)
+    folders = tuple(dict.fromkeys(source.folder for _, source in sources))
+    _refuse_lost_classes(images, readable, folders)
+    X = _rows(sources, rows, aggregation)
+    extractions = {source.extraction.net: source.extraction for _, source in sources}
+    return Described(
+        readable,
+        X,
+        tuple(extractions.values()),
+        {source.extraction.net: source.provenance for _, source in sources},
+        folders,
+        {name: reason for _, source in sources for name, reason in source.failed.items()},
+        summary,
+        {"extract": summary.seconds, "read": time.perf_counter() - start},
+    )
+
+
+def _rows(
+    sources: Sequence[tuple[View, Source]], rows: Sequence[int], aggregation: Aggregation
+) -> Matrix:
+    """Read and combine some rows at a time, so that raw descriptors never are in memory whole."""
+    for _, source in sources:
+        aggregation.check(source.extraction)
+    widths = [source.store.dimensions[part] for _, source in sources for part in source.parts]
+    step = max(1, AT_ONCE // sum(widths))
+    X: Matrix | None = None
+    for first in range(0, len(rows), step):
+        some = rows[first : first + step]
+        parts = [source.read([view.names[row] for row in some]) for view, source in sources]
+        combined = aggregation.rows(parts)
+        if X is None:
+            X = np.empty((len(rows), combined.shape[1]), np.float32)
+        X[first : first + step] = combined
+    assert X is not None
+    return X
+
+
+def _refuse_lost_classes(images: ImageSet, readable: ImageSet, folders: Sequence[Path]) -> None:
+    reasons = " and ".join(str(folder / "failed.csv") for folder in folders)
+    if not len(readable):
+        raise DataError(f"No picture can be read; the reasons are in {reasons}.")
+    if lost := sorted(set(images.labels) - set(readable.labels)):
+        raise DataError(
+            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; the reasons "
+            f"are in {reasons}."
+        )

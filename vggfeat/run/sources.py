@@ -1,0 +1,253 @@
+"""Where the descriptors of one net and view come from: a store that has them, or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from vggfeat.data.images import load as load_picture
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.settings import Features
+from vggfeat.errors import DataError, PictureError, StoreError
+from vggfeat.features.aggregate import Matrix
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extract import Progress, Summary, extract
+from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.provenance import provenance
+from vggfeat.features.reading import Reader
+from vggfeat.features.store import FeatureStore
+from vggfeat.nets.sources import NAMES
+from vggfeat.nets.table1 import resolve_layer
+from vggfeat.nets.weights import load as load_weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """Descriptors of one net and view.
+
+    Parameters
+    ----------
+    store : Reader
+        What holds them.
+    folder : Path
+        Where that is.
+    held : mapping of str to str
+        For every picture that is there its name in the store.
+    failed : mapping of str to str
+        Reason by name of the pictures that could not be read.
+    scales : tuple of int
+        Test scales Q.
+    parts : tuple of Part
+        What is asked for of all that the store has.
+    provenance : dict
+        What stands behind the descriptors.
+    summary : Summary
+        What was computed.
+    """
+
+    store: Reader = field(repr=False)
+    folder: Path
+    held: Mapping[str, str] = field(repr=False)
+    failed: Mapping[str, str]
+    scales: tuple[int, ...]
+    parts: tuple[Part, ...]
+    provenance: dict[str, Any]
+    summary: Summary
+
+    @property
+    def extraction(self) -> Extraction:
+        """What made the descriptors."""
+        return self.store.extraction
+
+    def read(self, names: Sequence[str]) -> dict[Part, Matrix]:
+        """Read raw descriptors of pictures, named as in the view."""
+        found = self.store.read(self.scales, [self.held[name] for name in names])
+        return {part: found[part] for part in self.parts}
+
+
+def extracted(
+    images: ImageSet,
+    extractor: DenseExtractor,
+    features: Features,
+    folder: Path,
+    *,
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """Describe what a store lacks, and read from it."""
+    behind = provenance(extractor)
+    store = FeatureStore(
+        folder, extractor.extraction, images.names, stats=images.stats(), provenance=behind
+    )
+    summary = extract(
+        images,
+        extractor,
+        features.Q,
+        store,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        progress=progress,
+    )
+    found = store.view_names(features.Q)
+    return Source(
+        store,
+        folder,
+        dict(zip(found, found, strict=True)),
+        store.failed,
+        features.Q,
+        tuple(extractor.extraction.parts(features.Q)),
+        behind,
+        summary,
+    )
+
+
+def stored(path: Path, net: str, images: ImageSet, features: Features) -> Source | None:
+    """Find the descriptors of all these pictures in a store, under whatever names it has.
+
+    A picture is recognised by its content and the name of its file without folder and suffix, so
+    that what ``vggfeat extract`` made of a folder serves any data set in it.
+
+    Returns
+    -------
+    Source or None
+        None where there is no store, it lacks the net, or it was made for these very names and is
+        not finished.
+
+    Raises
+    ------
+    DataError
+        If it holds other pictures, or only some of these; or if it is packed and lacks the net.
+    StoreError
+        If it was made with other settings than those asked for.
+    """
+    if not (path.is_file() or (path / "manifest.json").is_file()):
+        return None
+    nets = FeatureStore.open_all(path)
+    if net not in nets:
+        if path.is_dir():
+            return None
+        raise DataError(
+            f"{path} holds the nets {', '.join(nets)}, not {net}, and a packed store takes no "
+            "more. Name the folder that it was packed from, or another --features."
+        )
+    store = nets[net]
+    behind = store.manifest.nets[net]["provenance"]
+    parts = _asked(store, features, path, behind)
+    lacking = sorted(set(features.Q) - set(store.scales))
+    held = {} if lacking else _same_pictures(store, images, features.Q)
+    failed = _unreadable(images, held, features)
+    if len(held) + len(failed) < len(images):
+        if not set(images.names).isdisjoint(store.names) and path.is_dir():
+            return None  # the store of these very names: what is missing can be computed
+        raise DataError(_incomplete(path, net, features, len(held), images, lacking))
+    summary = Summary(len(images), present=len(held), failed=len(failed))
+    return Source(store, path, held, failed, features.Q, parts, behind, summary)
+
+
+def stored_settings(path: Path) -> dict[str, Any]:
+    """Return the settings with which a store was made, as far as :class:`Features` has them.
+
+    Empty where there is no store.
+    """
+    if not (path.is_file() or (path / "manifest.json").is_file()):
+        return {}
+    nets = FeatureStore.open_all(path)
+    if not nets:
+        return {}
+    first = next(iter(nets.values()))
+    made = first.extraction
+    return {
+        "nets": tuple(nets),
+        "layers": made.layers,
+        "Q": tuple(first.scales),
+        "flip": made.flip,
+        "pool": made.pool,
+        "exif": made.exif,
+        "normalize": "locations" if made.locations == "l2" else None,
+    }
+
+
+def _asked(
+    store: Reader, features: Features, path: Path, behind: Mapping[str, Any]
+) -> tuple[Part, ...]:
+    """List the arrays that are asked for, and refuse settings that are not the store's."""
+    made = store.extraction
+    layers = tuple(resolve_layer(made.net, layer) for layer in features.layers)
+    locations = "l2" if features.normalize == "locations" else made.locations
+    asked = {"flip": features.flip, "exif": features.exif, "locations": locations}
+    wrong = [name for name, value in asked.items() if getattr(made, name) != value]
+    pools = tuple(features.pool.split("+"))
+    wrong += ["layers"] if set(layers) - set(made.layers) else []
+    wrong += ["pool"] if set(pools) - set(made.pools) else []
+    wrong += [] if _same_weights(features.weights_of(made.net), made, behind) else ["weights"]
+    if wrong:
+        source = behind.get("weights", {}).get("source", "unknown")
+        raise StoreError(
+            f"{path} was made with another setting of {', '.join(wrong)}: layers "
+            f"{', '.join(made.layers)}, pool {made.pool}, flip {made.flip}, locations "
+            f"{made.locations}, exif {made.exif}, weights {source} ({made.weights_sha256[:12]}). "
+            "Ask for these, or name another --features."
+        )
+    return tuple(
+        Part(made.net, layer, pool, Q) for layer in layers for pool in pools for Q in features.Q
+    )
+
+
+def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> dict[str, str]:
+    complete = set(store.view_names(scales))
+    known = {
+        (_stem(name), int(stat[0])): name
+        for name, stat in zip(store.names, store.index.stats, strict=True)
+        if name in complete and int(stat[0])
+    }
+    found = {}
+    for name, picture, (content, _) in zip(
+        images.names, images.pictures, images.stats(), strict=True
+    ):
+        for stem in (_stem(name), _stem(str(picture))):
+            if (stem, content) in known:
+                found[name] = known[stem, content]
+    return found
+
+
+def _same_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> bool:
+    """Tell whether weights are those asked for; a source by its name, since it may not be here."""
+    if asked == "auto":
+        return True
+    if asked in NAMES:
+        return bool(behind.get("weights", {}).get("source", asked) == asked)
+    return load_weights(asked, made.net, made.layers).sha256 == made.weights_sha256
+
+
+def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -> dict[str, str]:
+    """Say why pictures are not in the store, up to the first that could be."""
+    failed = {}
+    for name, picture in zip(images.names, images.pictures, strict=True):
+        if name in held:
+            continue
+        try:
+            load_picture(picture, features.Q, exif=features.exif)
+        except PictureError as error:
+            failed[name] = str(error)
+        else:
+            break
+    return failed
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem
+
+
+def _incomplete(
+    path: Path, net: str, features: Features, held: int, images: ImageSet, lacking: Sequence[int]
+) -> str:
+    what = f"nothing at Q = {lacking[0]}" if lacking else f"{held} of the {len(images)} pictures"
+    scales = " ".join(f"--Q {Q}" for Q in features.Q)
+    layers = " ".join(f"--layer {layer}" for layer in features.layers)
+    return (
+        f"{path} holds {what}. Extract the rest with `vggfeat extract PICTURES --net {net} "
+        f"{layers} {scales} --out {path}`, or name another --features."
+    )
