@@ -90,8 +90,8 @@ def test_foreign_and_missing_files_are_refused(tmp_path, model):
     for name in ("text", "other"):
         with pytest.raises(StoreError, match="is not a model of vggfeat"):
             load(tmp_path / name)
-    save(tmp_path / "newer", dataclasses.replace(model, format=2))
-    with pytest.raises(StoreError, match="has format 2; this vggfeat reads format 1"):
+    save(tmp_path / "newer", dataclasses.replace(model, format=3))
+    with pytest.raises(StoreError, match="has format 3; this vggfeat reads format 2"):
         load(tmp_path / "newer")
     with pytest.raises(DataNotFound, match="There is no model"):
         load(tmp_path / "absent")
