@@ -9,12 +9,14 @@ import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn import solvers
+from vggfeat.learn.search import GRID
 from vggfeat.learn.solvers import choose_solver, gram_matrix, in_processes
 from vggfeat.learn.svm import LinearSVM
 
@@ -27,7 +29,7 @@ def descriptors(n=90, D=40, classes=3, seed=0, dtype=np.float64):
     return (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(dtype), y
 
 
-@parametrize_with_checks([LinearSVM(), LinearSVM(loss="squared_hinge")])
+@parametrize_with_checks([LinearSVM(), LinearSVM(loss="squared_hinge"), LinearSVM(solver="stream")])
 def test_scikit_learns_own_checks(estimator, check):
     """All checks that scikit-learn has for classifiers pass."""
     check(estimator)
@@ -61,6 +63,41 @@ def test_squared_hinge_on_the_gram_equals_linear_svc_with_a_free_bias():
     theirs = LinearSVC(C=2.0, dual=False, tol=1e-9, intercept_scaling=300.0, max_iter=100_000)
     scores = theirs.fit(X, y).decision_function(X)
     np.testing.assert_allclose(ours.decision_function(X), scores, atol=2e-3)
+
+
+def weak(rng, n=1200, D=200):
+    """Noise of unit length, a little off in one direction for one picture in ten."""
+    y = np.where(rng.random(n) < 0.1, 1, -1)
+    X = rng.standard_normal((n, D)) + 2 + 0.24 * (y > 0)[:, None] * rng.standard_normal(D)
+    return X, y
+
+
+def clustered(rng, n=2400, D=256):
+    """Clusters that a rare class prefers without ever filling one."""
+    centres, cluster = rng.random((12, D)) * (rng.random((12, D)) < 0.2), rng.integers(0, 12, n)
+    share = np.minimum(0.96 * rng.dirichlet(np.full(12, 0.6)), 0.9)
+    y = np.where(rng.random(n) < share[cluster], 1, -1)
+    return np.maximum(centres[cluster] + 0.25 * rng.standard_normal((n, D)), 0), y
+
+
+@pytest.mark.parametrize("make", [weak, clustered])
+def test_rankings_do_not_depend_on_where_the_solver_stopped(make):
+    """At every C of the grid, scores and AP of new rows are those of a 1000 times finer tol."""
+    X, y = make(np.random.default_rng(0))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    known, new = slice(None, None, 2), slice(1, None, 2)
+    K = gram_matrix(X[known])
+    for C in GRID:
+        usual, fine = (
+            LinearSVM(C, "hinge", "gram", tol)
+            .fit(X[known], np.column_stack([y, -y])[known], gram=K)
+            .class_scores(X[new])[:, 0]
+            for tol in (1e-3, 1e-6)
+        )
+        moved = usual - fine - np.median(usual - fine)
+        assert np.abs(moved).max() < 0.02 * fine.std()
+        precisions = (average_precision_score(y[new] > 0, scores) for scores in (usual, fine))
+        assert abs(np.subtract(*precisions)) < 0.002
 
 
 def test_solvers_agree_on_who_wins():
@@ -126,10 +163,13 @@ def test_a_gram_matrix_at_hand_is_used_as_it_is():
 
 
 def test_automatic_choice_of_solver():
-    """Tall matrices go to the primal, all others to the Gram matrix, and the choice is told."""
+    """What fits into memory as a Gram matrix, or else as it is, does so; the choice is told."""
     assert choose_solver("auto", 16_000, 512) == "gram"
     assert choose_solver("auto", 16_001, 512) == "primal"
     assert choose_solver("auto", 20_000, 24_576) == "gram"
+    assert choose_solver("auto", 80_000, 4_096) == "primal"
+    assert choose_solver("auto", 100_000, 4_096) == "stream"
+    assert choose_solver("auto", 30_000, 100_000) == "stream"
     assert choose_solver("primal", 10, 10) == "primal"
     X, y = descriptors()
     assert LinearSVM().fit(X, y).solver_ == "gram"
@@ -185,9 +225,10 @@ def test_small_work_stays_in_this_process():
         assert set(in_processes(_process, [1, 2, 3], solvers.POOL_COST, 2)) == {os.getpid()}
 
 
-def test_large_work_goes_to_processes():
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_large_work_goes_to_processes(backend):
     """Much work is done elsewhere, in joblib's active backend."""
-    with joblib.parallel_config("multiprocessing"):
+    with joblib.parallel_config(backend):
         assert os.getpid() not in in_processes(_process, [1, 2, 3], solvers.POOL_COST, 2)
 
 

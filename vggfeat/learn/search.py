@@ -24,9 +24,12 @@ from vggfeat.learn.solvers import (
     gram_matrix,
     held_out,
     in_processes,
+    shape_of,
     targets_of,
+    trainable,
 )
 from vggfeat.learn.splits import stratified_folds
+from vggfeat.learn.streaming import fit_stream, stream_scores
 from vggfeat.learn.svm import LinearSVM
 
 GRID: tuple[float, ...] = tuple(float(C) for C in np.logspace(-3, 3, 13))
@@ -152,7 +155,7 @@ def search_C(
     Parameters
     ----------
     X : array, shape (N, D)
-        Descriptors, of training pictures only.
+        Descriptors, of training pictures only; for ``"stream"`` anything that slices by rows.
     y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
         Labels or targets, as in :meth:`LinearSVM.fit`.
     grid : sequence of float
@@ -196,13 +199,17 @@ def search_C(
     judge = _checked_score(score, per_class)
     _, targets = targets_of(y)
     parts = stratified_folds(y, folds, random_state) if isinstance(folds, int) else folds
-    data = np.asarray(X)
-    solver = choose_solver(solver, *data.shape)
-    if solver == "gram":
-        data = gram_matrix(data) if gram is None else gram
+    solver = choose_solver(solver, *shape_of(X))
     how = Binary(1.0, loss, tol, random_state)
     truth = targets if truth is None else truth
-    scores = _all_scores(data, targets, truth, parts, values, how, solver, judge, n_jobs)
+    if solver == "stream":
+        data = X if hasattr(X, "shape") else np.asarray(X)
+        scores = _streamed_scores(data, targets, truth, parts, values, how, judge)
+    else:
+        data = np.asarray(X)
+        if solver == "gram":
+            data = gram_matrix(data) if gram is None else gram
+        scores = _all_scores(data, targets, truth, parts, values, how, solver, judge, n_jobs)
     best, at_edge = _choose(values, scores, per_class)
     return CSearch(values, scores, best, at_edge, solver, perf_counter() - start)
 
@@ -232,7 +239,7 @@ def fit_best(
     >>> svm.C, svm.predict([[0.0, 1.0]])
     (0.1, array(['dog'], dtype='<U3'))
     """
-    solver = choose_solver(search.get("solver", "auto"), *X.shape)
+    solver = choose_solver(search.get("solver", "auto"), *shape_of(X))
     if solver == "gram" and gram is None:
         gram = gram_matrix(X)
     found = search_C(X, y, gram=gram, **search)
@@ -269,6 +276,32 @@ def _all_scores(
     for fold, (_, validation) in enumerate(parts):
         decisions = np.concatenate([next(pieces) for _ in range(per_fold)], axis=2)
         for c, decision in enumerate(decisions):
+            scores[c, fold] = judge(truth[validation], decision)
+    return scores
+
+
+def _streamed_scores(
+    X: Any,
+    targets: NDArray[np.int8],
+    truth: NDArray[np.int8],
+    parts: Sequence[tuple[Ints, Ints]],
+    grid: Sequence[float],
+    how: Binary,
+    judge: Score,
+) -> Floats:
+    """Score as :func:`_all_scores` does: all classes and C of a fold in the same readings."""
+    n_classes = targets.shape[1]
+    scores = np.empty((len(grid), len(parts), n_classes))
+    for fold, (train, validation) in enumerate(parts):
+        seen = np.zeros_like(targets)
+        seen[train] = targets[train]
+        able = np.flatnonzero(trainable(seen))
+        columns, bounds = np.tile(able, len(grid)), np.repeat(grid, len(able))
+        coef, bias = fit_stream(X, seen, columns, bounds, how.loss, how.tol)
+        for c in range(len(grid)):
+            mine = slice(c * len(able), (c + 1) * len(able))
+            decision = np.full((len(validation), n_classes), np.nan)
+            decision[:, able] = stream_scores(X, validation, coef[mine], bias[mine])
             scores[c, fold] = judge(truth[validation], decision)
     return scores
 

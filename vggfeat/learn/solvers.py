@@ -2,6 +2,11 @@
 
 Both minimise ``½‖w‖² + C Σ loss(yᵢ (w·xᵢ + b))``. The primal (liblinear) also penalises ``b``, as
 one more weight on a constant feature; the dual (libsvm) leaves it free.
+
+Both libraries stop when no row's score violates the optimality conditions by more than a number
+that knows nothing of the scores. Where C is small all scores lie closer together than that number,
+and their order, and with it average precision, would depend on where the solver stopped. Here
+``tol`` is therefore relative to the spread of the class's own training scores; see :func:`_fine`.
 """
 
 from __future__ import annotations
@@ -25,8 +30,12 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOSSES = ("hinge", "squared_hinge")
-SOLVERS = ("auto", "gram", "primal")
+SOLVERS = ("auto", "gram", "primal", "stream")
 GRAM_ROWS = 16_000  # 2 GiB as float64
+MEMORY = 8 << 30  # bytes that a solver may take for its matrices, of the 16 GB of a common machine
+GRAM_BYTES = 16  # per entry of the Gram matrix: float64, and the part of it that one fit copies
+PRIMAL_BYTES = 24  # per entry of X: liblinear's float64 copy, and an index and a value beside it
+FINEST = 0.01  # share of the spread expected; a smaller one is of classes that nothing tells apart
 POOL_COST = 2e9  # fits × rows²; below it one process is done by the time that workers have started
 
 
@@ -86,21 +95,33 @@ def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Float
 
 
 def choose_solver(solver: str, n: int, D: int) -> str:
-    """Resolve ``"auto"``: ``"gram"`` while the Gram matrix is no burden, else ``"primal"``.
+    """Resolve ``"auto"``: the Gram matrix where it is no burden, then the primal, then streaming.
 
-    It is none up to 16,000 rows (2 GiB), nor where it is smaller than the float64 copy of the
-    descriptors that liblinear would make.
+    ``"gram"`` up to 16,000 rows (2 GiB), or as many as there are dimensions: there the Gram matrix
+    is smaller than the copy of the descriptors that liblinear would make. Either matrix must fit
+    into ``MEMORY``; ``"primal"`` where liblinear's copy does, at 24 bytes per entry; else
+    ``"stream"``. So many entries as fit are also fewer than liblinear's 32-bit counters hold.
 
     Examples
     --------
-    >>> choose_solver("auto", 5_011, 4_096), choose_solver("auto", 1_000_000, 512)
+    >>> choose_solver("auto", 5_011, 4_096), choose_solver("auto", 100_000, 512)
     ('gram', 'primal')
+    >>> choose_solver("auto", 1_000_000, 4_096)
+    'stream'
     """
     if solver not in SOLVERS:
         raise ParameterError.not_one_of("solver", "LinearSVM", SOLVERS, solver)
     if solver != "auto":
         return solver
-    return "gram" if n <= max(D, GRAM_ROWS) else "primal"
+    if n <= GRAM_ROWS or (n <= D and n * n * GRAM_BYTES <= MEMORY):
+        return "gram"
+    return "primal" if n * D * PRIMAL_BYTES <= MEMORY else "stream"
+
+
+def shape_of(X: Any) -> tuple[int, int]:
+    """Rows and dimensions, without reading X where it tells its shape; of no matrix, one row."""
+    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    return (int(shape[0]), int(shape[1])) if len(shape) == 2 else (1, 1)
 
 
 def fit_gram(K: Floats, y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
@@ -126,11 +147,15 @@ def fit_gram(K: Floats, y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
         K = K.copy()
         np.fill_diagonal(K, K.diagonal() + 1 / (2 * how.C))
         upper = 1e6 * max(1.0, how.C)  # stands for infinity: α = 2C·slack stays far below
-    with config_context(assume_finite=True):
-        svc = SVC(C=upper, kernel="precomputed", tol=how.tol).fit(K, y)
-    signed = np.zeros(len(y))
-    signed[svc.support_] = svc.dual_coef_[0]
-    return signed, float(svc.intercept_[0])
+
+    def solve(tol: float) -> tuple[Floats, float]:
+        with config_context(assume_finite=True):
+            svc = SVC(C=upper, kernel="precomputed", tol=tol).fit(K, y)
+        signed = np.zeros(len(y))
+        signed[svc.support_] = svc.dual_coef_[0]
+        return signed, float(svc.intercept_[0])
+
+    return _fine(solve, lambda signed: K @ signed, lambda signed: K @ signed, y, how)
 
 
 def fit_primal(X: NDArray[Any], y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
@@ -147,16 +172,53 @@ def fit_primal(X: NDArray[Any], y: NDArray[Any], how: Binary) -> tuple[Floats, f
     w : array, shape (D,)
     bias : float
     """
-    dual = True if how.loss == "hinge" else "auto"
-    svc = LinearSVC(
-        C=how.C,
-        loss=how.loss,
-        dual=dual,
-        tol=how.tol,
-        random_state=how.random_state,
-        max_iter=10_000,
-    ).fit(X, y)
-    return svc.coef_[0], float(svc.intercept_[0])
+
+    def solve(tol: float) -> tuple[Floats, float]:
+        svc = LinearSVC(
+            C=how.C,
+            loss=how.loss,
+            dual=True if how.loss == "hinge" else "auto",
+            tol=tol,
+            random_state=how.random_state,
+            max_iter=10_000,
+        ).fit(X, y)
+        return svc.coef_[0], float(svc.intercept_[0])
+
+    return _fine(solve, lambda w: X @ w, lambda signed: X @ (signed @ X), y, how)
+
+
+def _fine(
+    solve: Callable[[float], tuple[Floats, float]],
+    scores: Callable[[Floats], Floats],
+    dual_scores: Callable[[Floats], Floats],
+    y: NDArray[Any],
+    how: Binary,
+) -> tuple[Floats, float]:
+    """Solve until the violation allowed is small beside the spread of the scores.
+
+    The spread is guessed from the difference of the class means, which all weights would be made
+    of if every row of the smaller class reached its bound C. Where the solution's own spread turns
+    out to be less than half of that, it is solved again. No spread counts for more than 1, that of
+    two classes at their margins.
+    """
+    positive = y > 0
+    smaller = min(positive.sum(), (~positive).sum())
+    means = np.where(positive, smaller / positive.sum(), -smaller / (~positive).sum())
+    expected = max(_spread(dual_scores(how.C * means), positive), np.finfo(np.float64).eps)
+    allowed, finest = how.tol * expected, how.tol * expected * FINEST
+    while True:
+        solution = solve(allowed)
+        finer = max(how.tol * _spread(scores(solution[0]), positive), finest)
+        if allowed <= 2 * finer:
+            return solution
+        allowed = finer
+
+
+def _spread(scores: Floats, positive: NDArray[np.bool_]) -> float:
+    """Root of the scores' variance where both classes weigh the same, at most 1."""
+    one, other = scores[positive], scores[~positive]
+    between = (one.mean() - other.mean()) / 2
+    return float(min(1.0, np.sqrt((one.var() + other.var()) / 2 + between**2)))
 
 
 def targets_of(y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:

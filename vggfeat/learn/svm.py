@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -17,15 +17,18 @@ from vggfeat.learn.solvers import (
     LOSSES,
     Binary,
     Floats,
+    Ints,
     Loss,
     choose_solver,
     fit_gram,
     fit_primal,
     gram_matrix,
     in_processes,
+    shape_of,
     targets_of,
     trainable,
 )
+from vggfeat.learn.streaming import check_finite, fit_stream, in_blocks, stream_scores
 
 BLOCK = 4096  # rows or columns at a time: NumPy would make a float64 copy of all descriptors
 
@@ -39,13 +42,20 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Weight of the loss against ``½‖w‖²``; one for all classes, or one for each.
     loss : {"hinge", "squared_hinge"}
         Loss of a row inside the margin.
-    solver : {"auto", "gram", "primal"}
+    solver : {"auto", "gram", "primal", "stream"}
         ``"gram"`` solves the dual on the Gram matrix, computed once for all classes, and equals
         ``SVC(kernel="linear")`` one-vs-rest. ``"primal"`` is liblinear: it equals ``LinearSVC``,
-        which also penalises the bias. ``"auto"`` takes ``"gram"`` up to 16,000 rows or as many as
-        there are dimensions.
+        which also penalises the bias. ``"stream"`` has the primal's optimum, and reads the
+        descriptors block by block without ever holding them: they may be a memory map or an HDF5
+        data set. ``"auto"`` takes the first of the three whose matrices fit; see
+        :func:`~vggfeat.learn.solvers.choose_solver`.
     tol : float
-        Largest violation of the optimality conditions at which the solver stops.
+        Where the solver stops. For ``"gram"`` and ``"primal"``, the largest violation of the
+        optimality conditions, as a share of the spread of the class's own training scores (the
+        root of their variance where both classes weigh the same, at most 1), and twice that at
+        most: the ranking at a small C, where all scores lie close together, is as sure as at a
+        large one. For ``"stream"``, the duality gap as a share of the objective, and of C times the
+        objective where C is below 1.
     random_state : int
         Seed of liblinear's order of rows.
     n_jobs : int or None
@@ -97,7 +107,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Parameters
         ----------
         X : array, shape (N, D)
-            Descriptors.
+            Descriptors; for ``"stream"`` anything that slices by rows, read in blocks.
         y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
             Labels, or a column of targets per class, where 0 leaves the row out of that class
             (VOC's difficult objects).
@@ -116,32 +126,52 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         ParameterError
             If a parameter is out of its range.
         """
+        _refuse_unknown_loss(self.loss)
+        self.solver_ = choose_solver(self.solver, *shape_of(X))
         checked, labels = self._validated(X, y)
         self.classes_, targets = targets_of(labels)
         self._multi_label = labels.ndim == 2
         _refuse_untrainable(self.classes_, targets)
-        how = Binary(1.0, self.loss, self.tol, _seed(self.random_state))
         per_class = self._C_per_class(len(self.classes_))
         mirrored = targets.shape[1] == 2 and not self._multi_label
-        self.solver_ = choose_solver(self.solver, *checked.shape)
-        if self.solver_ == "gram":
-            data = gram_matrix(checked) if gram is None else gram
+        columns = np.array([1]) if mirrored else np.arange(targets.shape[1])
+        if self.solver_ == "stream":
+            C = per_class[columns]
+            coef, biases = fit_stream(checked, targets, columns, C, self.loss, self.tol)
         else:
-            data = checked
-        work = partial(_fit_column, data, targets, how, per_class, self.solver_)
-        columns = [1] if mirrored else range(targets.shape[1])
-        cost = float(len(columns)) * len(checked) * min(checked.shape)
-        fits = in_processes(work, columns, cost, self.n_jobs)
-        solutions, biases = np.stack([fit[0] for fit in fits]), np.array([fit[1] for fit in fits])
-        coef = _weighted_sum(solutions, checked) if self.solver_ == "gram" else solutions
+            coef, biases = self._fit_in_memory(checked, targets, columns, per_class, gram)
         if mirrored:  # the rest of one class is the other: the same boundary, seen from behind
             coef, biases = np.concatenate([-coef, coef]), np.concatenate([-biases, biases])
         self.coef_, self.intercept_ = np.asarray(coef, dtype=np.float64), biases
         return self
 
+    def _fit_in_memory(
+        self,
+        X: NDArray[Any],
+        targets: NDArray[np.int8],
+        columns: Ints,
+        per_class: Floats,
+        gram: Floats | None,
+    ) -> tuple[Floats, Floats]:
+        """Solve for one class after the other, or for several in processes."""
+        how = Binary(1.0, self.loss, self.tol, _seed(self.random_state))
+        data = X
+        if self.solver_ == "gram":
+            data = gram_matrix(X) if gram is None else gram
+        work = partial(_fit_column, data, targets, how, per_class, self.solver_)
+        cost = float(len(columns)) * len(X) * min(X.shape)
+        fits = in_processes(work, list(columns), cost, self.n_jobs)
+        solutions, biases = np.stack([fit[0] for fit in fits]), np.array([fit[1] for fit in fits])
+        return (_weighted_sum(solutions, X) if self.solver_ == "gram" else solutions), biases
+
     def class_scores(self, X: ArrayLike) -> Floats:
         """Score every class, shape (N, n_classes), also when there are two."""
         check_is_fitted(self)
+        if self.solver_ == "stream" and in_blocks(X):
+            validate_data(self, X, skip_check_array=True, reset=False)
+            check_finite(X)
+            rows = np.arange(len(X))  # type: ignore[arg-type]
+            return stream_scores(X, rows, self.coef_, self.intercept_)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return np.concatenate(
             [
@@ -166,11 +196,16 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         return cast("NDArray[Any]", self.classes_[scores.argmax(axis=1)])
 
     def _validated(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-        if self.loss not in LOSSES:
-            raise ParameterError.not_one_of("loss", "LinearSVM", LOSSES, self.loss)
-        checked, labels = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True
-        )
+        checked: Any = X
+        if self.solver_ == "stream" and in_blocks(X):
+            labels = validate_data(self, "no_validation", y, multi_output=True)
+            validate_data(self, X, skip_check_array=True)
+            check_consistent_length(X, labels)
+            check_finite(X)
+        else:
+            checked, labels = validate_data(
+                self, X, y, dtype=[np.float64, np.float32], multi_output=True
+            )
         if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all() and labels.shape[1] == 1:
             labels = column_or_1d(labels, warn=True)
         if labels.ndim == 1:
@@ -212,6 +247,11 @@ def _weighted_sum(weights: Floats, X: NDArray[Any]) -> Floats:
     for column in range(0, X.shape[1], BLOCK):
         total[:, column : column + BLOCK] = weights @ X[:, column : column + BLOCK]
     return total
+
+
+def _refuse_unknown_loss(loss: str) -> None:
+    if loss not in LOSSES:
+        raise ParameterError.not_one_of("loss", "LinearSVM", LOSSES, loss)
 
 
 def _refuse_untrainable(classes: NDArray[Any], targets: NDArray[np.int8]) -> None:
