@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from vggfeat.features.extraction import Part
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.voc import evaluate_voc
+from vggfeat.report.wanted import EvidenceMap, evidence_wanted
+from vggfeat.run.explanation import Explanation, Share
 
 NAMES = ["cat", "dog", "owl", "yak"]
 
@@ -56,7 +61,7 @@ def recalls_of(classes, n=60, spread=0.25, names=None, **more):
     return evaluate(X, y, classes, random_splits(y), names=names, grid=(0.1, 1.0, 10.0), **more)
 
 
-def precisions_of(hidden=False, classes=NAMES, names=None, **more):
+def precisions_of(hidden=False, classes=NAMES, names=None, untested=False, **more):
     """Score pictures with several classes; no yak trains, and no owl is tested."""
     rng = np.random.default_rng(0)
     present = rng.random((120, 4)) < 0.35
@@ -68,8 +73,37 @@ def precisions_of(hidden=False, classes=NAMES, names=None, **more):
     targets[80:, 2] = -1
     if hidden:
         targets[80:] = 0
-    parts = np.arange(40), np.arange(40, 80), np.arange(80, 120)
+    parts = np.arange(40), np.arange(40, 80), np.arange(80, 80 if untested else 120)
     return evaluate_voc(X, targets, classes, *parts, names=names, grid=(0.1, 1.0, 10.0), **more)
+
+
+def maps_of(result, exact="Exact: so it is."):
+    """Make a map for everything that the page of a result wants."""
+    drawn = io.BytesIO()
+    Image.new("RGB", (440, 300), (200, 90, 90)).save(drawn, "JPEG")
+    return {
+        (result.names[one.row], one.label): EvidenceMap(
+            drawn.getvalue(), f"Sum {one.row}: score {one.label}", exact, one.truth
+        )
+        for one in evidence_wanted(result)
+    }
+
+
+@pytest.fixture
+def explanation():
+    """Make an explanation of two classes on a grid of 3 × 4, of a picture of 40 × 30."""
+    shares = np.zeros((2, 3, 4))
+    shares[0, 0, 3], shares[0, 2, 0], shares[1] = 2.0, -1.0, 0.5
+    bias = np.array([-0.25, 0.125])
+    totals = shares.sum(axis=(1, 2))
+    share = Share(Part("D", "pool5", "average", 32), 1.5, totals[None])
+    return Explanation(("cat", "dog"), totals + bias, bias, shares, (share,), 1.0, "", (40, 30))
+
+
+@pytest.fixture(scope="session")
+def maps():
+    """Make maps for the page of a result."""
+    return maps_of
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,40 @@ def test_without_test_labels_validation_is_the_headline(pictures, page_of, preci
     assert kinds == [["tile"]] * 24
 
 
+def test_without_test_pictures_the_page_says_so(page_of, precisions):
+    """Where there is no test part validation is the headline, and no picture is spoken of."""
+    result = precisions(untested=True, ap="area")
+    page = page_of(result, paper=[("Net D", 89.0, None)])
+    text = squeezed(page)
+    assert f"{100 * result.validation_mAP:.1f}% mAP in validation over 3 of 4 classes" in text
+    assert "there are no test pictures" in text
+    assert not re.search("0 test pictures|not public|Pictures of each class|Not trained", text)
+    assert {a["href"][1:] for t, a in page.tags if t == "a"} <= {
+        a["id"] for _, a in page.tags if "id" in a
+    }
+    assert ["Net D", "", "89.0", "–"] in page.rows
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(summary(result))
+    assert "there are no test pictures" in console.export_text()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_evidence_stands_beside_the_pictures_of_its_class(hidden, page_of, precisions, maps):
+    """Each map has its words and an alternative text; a mistake says what the picture is."""
+    result = precisions(hidden=hidden)
+    drawn = maps(result, "Not exact, though it adds up: power 0.5.")
+    page = page_of(result, evidence=drawn)
+    text = squeezed(page)
+    assert text.count("Evidence: the places") == text.count("power 0.5.") == 1
+    assert all(one.told in text for one in drawn.values())
+    alts = [a["alt"] for t, a in page.tags if t == "img"]
+    assert sorted(alts) == sorted(
+        f"{name}: where the score of {label} comes from" for name, label in drawn
+    )
+    assert text.count("Worst mistake:") == (0 if hidden else 3)
+    assert "Evidence" not in squeezed(page_of(result))
+
+
 def test_anchors_lead_somewhere_and_drawings_have_names(pictures, page_of, precisions):
     """Every link has its target, every drawing a label, and nothing is loaded from elsewhere."""
     page = page_of(precisions(), pictures)

@@ -31,7 +31,7 @@ addEventListener("load", () => {
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 @pytest.mark.parametrize("kind", ["recalls", "precisions"])
-def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, parsed):
+def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
     """At 400 and 1400 pixels nothing sticks out, pictures are drawn, and the console is silent."""
     result = recalls(["bird", "boat", "bug"]) if kind == "recalls" else precisions()
     pictures = {}
@@ -46,6 +46,7 @@ def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, parsed):
         title="PASCAL VOC 2007",
         run={"Scales": "Q = 256, 384, 512, 640, 768, average; L2", "Device": "cpu, fp32"},
         provenance={"weights": "embedded", "fingerprint": "ab" * 32},
+        evidence=maps(result),
         **more,
     )
     (tmp_path / "frames.html").write_text(FRAMES)

@@ -121,6 +121,21 @@ def test_hostile_names_stay_text(pictures, page_of, recalls):
     assert next(iter(alts)).endswith('"><script>alert(1)</script>\\n\\u202e.jpg')
 
 
+def test_evidence_stands_below_the_pictures_of_its_class(page_of, recalls, maps):
+    """Each class has its map and its mistake's, with words, alternative texts and a sentence."""
+    result = recalls(["bird", HOSTILE, "bug"])
+    drawn = maps(result)
+    page = page_of(result, evidence=drawn)
+    text = re.sub(r"\s+", " ", page.text)
+    images = [a for t, a in page.tags if t == "img"]
+    assert len(images) == len(drawn) >= 4
+    assert all("where the score of" in a["alt"] for a in images)
+    assert text.count("Exact: so it is.") == 1
+    assert text.count("Worst mistake:") == sum(bool(one.truth) for one in drawn.values()) >= 1
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "Evidence" not in page_of(result).text
+
+
 def test_lost_pictures_are_shown_by_name(pictures, page_of, recalls):
     """A picture that is gone, damaged or not listed leaves its name, and the page stands."""
     pictures["3"].unlink()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli.datasets import datasets_app
+from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.output import note
 from vggfeat.cli.predict import predict_command
@@ -29,6 +30,7 @@ app.command("extract")(extract_command)
 app.command("svm")(svm_command)
 app.command("run")(run_command)
 app.command("predict")(predict_command)
+app.command("explain")(explain_command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")
 app.add_typer(store_app, name="store")
@@ -66,6 +68,12 @@ def _about(
         vggfeat svm --dataset my_folder --layer pool5 --save model
 
         vggfeat predict model new_pictures/
+
+        vggfeat explain model picture.jpg
+
+    **Reproduce a table of the paper**:
+
+        vggfeat run table11-voc2007
 
     Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
     Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong

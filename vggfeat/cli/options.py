@@ -128,3 +128,12 @@ Evidence = Annotated[
         "--evidence/--no-evidence", help="In a report, draw where the score of a picture is from."
     ),
 ]
+Pointing = Annotated[
+    int,
+    typer.Option(
+        "--pointing",
+        min=0,
+        help="VOC, with a report: on so many test pictures, whether the strongest evidence lies in "
+        "a box of the class; 0 for none.",
+    ),
+]

@@ -141,6 +141,32 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
 
 
 @contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show how much of some work is done, and the time left."""
+    if quiet:
+        with interruptible():
+            yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
 def waiting(what: str, *, quiet: bool) -> Iterator[None]:
     """Show that a command is at work, and for how long, where no part of it can be counted."""
     if quiet:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat.cli.output import facts, grid, note, show
+from vggfeat.cli.output import counting, facts, grid, note, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.schema import DatasetCard, PaperRow
     from vggfeat.recipe import Line
+    from vggfeat.report.wanted import Evidence
+    from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import Run
 
 
@@ -29,7 +31,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
         note(f"Warning: {len(run.failed)} pictures could not be read and were left out: {reasons}.")
 
 
-def write_report(run: Run, target: Path, work: Work, *, evidence: bool) -> None:
+def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
     """Write the page, and its figures beside it."""
     from vggfeat.report.files import write_results
     from vggfeat.report.page import write_page
@@ -38,12 +40,15 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool) -> None:
         name: Path(str(picture))
         for name, picture in zip(run.images.names, run.images.pictures, strict=True)
     }
+    maps, game = _explained(run, work, pictures, evidence, pointing)
+    pointed = {"pointing game": game.line.partition(": ")[2]} if game else {}
     write_page(
         run.result,
         target,
         pictures,
         title=run.card.title or run.card.name,
-        run=_settings(run),
+        run=_settings(run) | pointed,
+        evidence=maps,
         provenance={
             **{f"net {net}": behind for net, behind in run.provenance.items()},
             "fingerprints": {one.net: one.fingerprint for one in run.extractions},
@@ -56,8 +61,44 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool) -> None:
         partial=run.card.differences,
     )
     extra = {name: value for name, value in run.to_dict().items() if name != "result"}
+    extra["pointing"] = game.to_dict() if game else None
     write_results(target.with_suffix(""), run.result, extra)
     note(f"Report: {target}", quiet=work.quiet)
+
+
+def _explained(
+    run: Run, work: Work, pictures: Mapping[str, Path], evidence: bool, pointing: int
+) -> tuple[Evidence, PointingResult | None]:
+    """Draw evidence maps and play the pointing game, where the network is here to do so."""
+    from vggfeat.errors import DataError, WeightsError
+    from vggfeat.learn.voc_results import APResult
+    from vggfeat.report.wanted import evidence_maps, evidence_wanted
+    from vggfeat.run.pointing import pointing_game
+    from vggfeat.run.svm import tested_model
+
+    if not evidence or "box" in run.features.views:
+        return {}, None
+    try:
+        extractors = [work.network(run.features, one.net) for one in run.extractions]
+    except WeightsError as error:
+        note(f"No evidence maps: {error}", quiet=work.quiet)
+        return {}, None
+    model, result = tested_model(run), run.result
+    with counting("evidence", quiet=work.quiet) as tell:
+        wanted = evidence_wanted(result)
+        maps = evidence_maps(model, wanted, result.names, pictures, extractors, tell)
+    if not (pointing and isinstance(result, APResult) and result.tested):
+        return maps, None
+    try:
+        with counting("pointing game", quiet=work.quiet) as tell:
+            game = pointing_game(
+                model, run.images, Path(run.card.root), extractors, limit=pointing, progress=tell
+            )
+    except DataError as error:  # a tree without annotations has its result all the same
+        note(f"No pointing game: {error}", quiet=work.quiet)
+        return maps, None
+    note(f"{game.line}, in {game.pictures} test pictures")
+    return maps, game
 
 
 def comparison(

@@ -64,6 +64,7 @@ def svm_command(
     save: options.Save = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
+    pointing: options.Pointing = 50,
     submission: options.Submission = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -119,7 +120,7 @@ def svm_command(
     run = work.run(card, images, chosen, classifier, features)
     show_run(run, as_json=as_json)
     if report:
-        write_report(run, report, work, evidence=evidence)
+        write_report(run, report, work, evidence=evidence, pointing=pointing)
     if submission:
         _submit(run, submission)
     if save:
@@ -140,6 +141,7 @@ def run_command(
     features: options.FeatureFolder = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
+    pointing: options.Pointing = 50,
     submission: options.Submission = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -177,7 +179,7 @@ def run_command(
             show_run(run, as_json=False)
         if report:
             target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
-            write_report(run, target, work, evidence=evidence)
+            write_report(run, target, work, evidence=evidence, pointing=pointing)
         if submission:
             _submit(run, submission / _slug(row.name) if several else submission)
     result = {"recipe": loaded.name, "rows": [{"row": r.name, **run.to_dict()} for r, run in done]}

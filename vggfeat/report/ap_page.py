@@ -10,7 +10,8 @@ import numpy as np
 from vggfeat.learn.rankings import Scored
 from vggfeat.learn.voc_results import APResult
 from vggfeat.report.charts import PRDrawing, Series, pr_drawing, validation_curve
-from vggfeat.report.figures import Shown, Thumbnail
+from vggfeat.report.figures import EvidenceShown, Shown, Thumbnail, evidence_shown
+from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import AP_NAMES, count, figure
 
 
@@ -42,6 +43,7 @@ class ClassShown(NamedTuple):
     figure: float
     drawing: PRDrawing | None
     groups: list[Group]
+    evidence: list[EvidenceShown]
 
 
 class ValidationRow(NamedTuple):
@@ -51,13 +53,17 @@ class ValidationRow(NamedTuple):
     cells: list[tuple[float, float, bool]]
 
 
-def ap_view(result: APResult, thumbnail: Thumbnail, examples: int) -> dict[str, Any]:
+def ap_view(
+    result: APResult, thumbnail: Thumbnail, examples: int, evidence: Evidence
+) -> dict[str, Any]:
     """Gather what the template of this kind of result shows."""
     other = "area" if result.ap == "ap11" else "ap11"
+    scored = len(result.parts["test"]) > 0
     return {
         "body": "ap.html.j2",
-        "sections": _sections(result.tested),
+        "sections": _sections(result.tested, scored),
         "tested": result.tested,
+        "scored": scored,
         "kind": AP_NAMES[result.ap],
         "other": {"ap11": "11-point", "area": "Area"}[other],
         "validated": _validated(result),
@@ -65,14 +71,15 @@ def ap_view(result: APResult, thumbnail: Thumbnail, examples: int) -> dict[str, 
         "curve": validation_curve(result.search.grid, _series(result)),
         "grid": result.search.grid,
         "validation": _validation(result),
-        "shown": _shown(result, thumbnail, examples),
+        "shown": _shown(result, thumbnail, examples, evidence),
         "facts": _facts(result),
     }
 
 
-def _sections(tested: bool) -> dict[str, str]:
+def _sections(tested: bool, scored: bool) -> dict[str, str]:
     curves = {"curves": "Precision and recall"} if tested else {}
-    return {"classes": "Classes", **curves, "c": "Choice of C", "pictures": "Pictures"}
+    pictures = {"pictures": "Pictures"} if scored else {}
+    return {"classes": "Classes", **curves, "c": "Choice of C", **pictures}
 
 
 def _validated(result: APResult) -> str:
@@ -130,7 +137,9 @@ def _validation(result: APResult) -> list[ValidationRow]:
     return rows
 
 
-def _shown(result: APResult, thumbnail: Thumbnail, examples: int) -> list[ClassShown]:
+def _shown(
+    result: APResult, thumbnail: Thumbnail, examples: int, evidence: Evidence
+) -> list[ClassShown]:
     figures = result.per_class if result.tested else result.validation_per_class
     return [
         ClassShown(
@@ -138,6 +147,7 @@ def _shown(result: APResult, thumbnail: Thumbnail, examples: int) -> list[ClassS
             float(figures[c]),
             pr_drawing(result.curves[c]) if result.tested else None,
             _groups(result, c, thumbnail, examples),
+            evidence_shown(evidence, name),
         )
         for c, name in enumerate(result.class_names)
     ]

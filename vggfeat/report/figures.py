@@ -13,6 +13,7 @@ from PIL import Image
 
 from vggfeat.data.images import decode
 from vggfeat.errors import PictureError
+from vggfeat.report.wanted import Evidence
 
 SIDE = 176  # pixels: shown at half that, so that it is crisp on dense screens
 Thumbnail = Callable[[str], str | None]
@@ -27,6 +28,29 @@ class Shown(NamedTuple):
     predicted: str
     kind: str
     figure: str
+
+
+class EvidenceShown(NamedTuple):
+    """An evidence map with what is said about it; ``truth`` where the picture is a mistake."""
+
+    name: str
+    image: str
+    truth: str
+    told: str
+
+
+def evidence_shown(evidence: Evidence, label: str) -> list[EvidenceShown]:
+    """List the maps of a class, in their order."""
+    return [
+        EvidenceShown(name, data_address(one.jpeg), one.truth, one.told)
+        for (name, of), one in evidence.items()
+        if of == label
+    ]
+
+
+def data_address(jpeg: bytes) -> str:
+    """Write a JPEG as an address that holds it."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def thumbnails(pictures: Mapping[str, Path]) -> Thumbnail:
@@ -47,6 +71,6 @@ def thumbnails(pictures: Mapping[str, Path]) -> Thumbnail:
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=80, optimize=True)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        return data_address(buffer.getvalue())
 
     return thumbnail

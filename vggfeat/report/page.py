@@ -13,6 +13,7 @@ from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
 from vggfeat.report.figures import thumbnails
 from vggfeat.report.recall_page import recall_view
+from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import (
     Headline,
     Result,
@@ -50,6 +51,7 @@ def write_page(
     stages: Mapping[str, float] | None = None,
     paper: Sequence[PaperFigure] = (),
     partial: Sequence[str] = (),
+    evidence: Evidence | None = None,
     examples: int = 8,
     mistakes: int = 48,
 ) -> Path:
@@ -77,6 +79,9 @@ def write_page(
     partial : sequence of str
         What is missing or extra where only a part of the data was there; the page then says so
         first of all, and draws no difference to the paper's.
+    evidence : mapping of (name, class) to EvidenceMap, optional
+        Where in a picture the score of a class arises, as from
+        :func:`~vggfeat.report.wanted.evidence_maps`; shown beside the class's pictures.
     examples : int
         Most thumbnails for a class.
     mistakes : int
@@ -93,10 +98,11 @@ def write_page(
         If the disk is full or the folder may not be written.
     """
     thumbnail = thumbnails(pictures)
+    maps = evidence or {}
     if isinstance(result, SVMResult):
-        view = recall_view(result, thumbnail, examples, mistakes)
+        view = recall_view(result, thumbnail, examples, mistakes, maps)
     else:
-        view = ap_view(result, thumbnail, examples)
+        view = ap_view(result, thumbnail, examples, maps)
     times = {**(stages or {}), **result.seconds}
     told = headline(result)
     context = {
@@ -107,6 +113,7 @@ def write_page(
         "partial": list(partial),
         "run": run,
         "C": chosen_C(result),
+        "exact": next((one.exact for one in maps.values()), ""),
         "times": times,
         "longest": max(times.values()),
         "total": sum(times.values()),

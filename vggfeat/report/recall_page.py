@@ -8,7 +8,8 @@ import numpy as np
 
 from vggfeat.learn.results import Mistake, SVMResult
 from vggfeat.report.charts import Series, validation_curve
-from vggfeat.report.figures import Shown, Thumbnail
+from vggfeat.report.figures import Shown, Thumbnail, evidence_shown
+from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import figure
 
 TABLE_CLASSES = 30  # up to so many, the confusion matrix is a table of figures; above, a map
@@ -35,7 +36,7 @@ class PairShown(NamedTuple):
 
 
 def recall_view(
-    result: SVMResult, thumbnail: Thumbnail, examples: int, mistakes: int
+    result: SVMResult, thumbnail: Thumbnail, examples: int, mistakes: int, evidence: Evidence
 ) -> dict[str, Any]:
     """Gather what the template of this kind of result shows."""
     everything = result.mistakes()
@@ -51,6 +52,7 @@ def recall_view(
         "validated": _validated(result),
         "curve": validation_curve(result.splits[0].search.grid, series),
         "ranked": _ranked(result, thumbnail, examples),
+        "evidence": [evidence_shown(evidence, name) for name in result.class_names],
         "mistakes": shown,
         "n_mistakes": len(everything),
         "facts": _facts(result),

@@ -56,6 +56,9 @@ def _headline_ap(result: APResult) -> Headline:
     known, every = sum(not math.isnan(one) for one in shown), len(shown)
     classes = f"over {every} classes" if known == every else f"over {known} of {every} classes"
     rows = count(len(result.parts["test"]))
+    if not len(result.parts["test"]):
+        about = f"{classes}; there are no test pictures"
+        return Headline(percent(result.validation_mAP), "", "mAP in validation", about)
     if not result.tested:
         about = f"{classes}; the {rows} test pictures are scored, their labels are not public"
         return Headline(percent(result.validation_mAP), "", "mAP in validation", about)

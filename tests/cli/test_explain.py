@@ -1,0 +1,103 @@
+"""``vggfeat explain``: drawings, figures, bad pictures, unknown classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from vggfeat.cli.explain import explain_command
+from vggfeat.errors import ParameterError
+from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.learn.model import SavedModel, save
+
+CLASSES = ("cat", "dog", "owl", "yak")
+
+app = typer.Typer()
+app.command()(explain_command)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """Save a model on shipped weights, whose settings the test may choose."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def saved(**how):
+        extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
+        coef = np.random.default_rng(0).normal(size=(4, 128))
+        made, how = (extractor.extraction.to_dict(),), Aggregation(**how).to_dict()
+        return str(
+            save(
+                tmp_path / "model",
+                SavedModel(coef, np.ones(4), CLASSES, (1.0,), made, ("embedded",), (32,), how),
+            )
+        )
+
+    return saved
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_the_best_three_are_drawn_and_told(model, draw, tmp_path):
+    """One drawing for each picture; score, sum, bias, exactness and norms are printed."""
+    draw("photos/a.png", seed=1)
+    draw("photos/b.png", 40, 60, seed=2)
+    done = invoke(model(), "photos", "--csv", "figures.csv", "--quiet")
+    for said in ("strongest at x, y", "Exact: the score is linear", "D pool2 average Q32", "row 1"):
+        assert said in done.stdout
+    drawings = sorted(p.relative_to(tmp_path / "evidence") for p in tmp_path.glob("evidence/*"))
+    assert list(map(str, drawings)) == ["a.png.png", "b.png.png"]
+    assert Image.open(tmp_path / "evidence" / "a.png.png").format == "PNG"
+    with (tmp_path / "figures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        total = float(row["sum"]) + float(row["bias"])
+        assert float(row["score"]) == pytest.approx(total, abs=1e-4)
+        assert row["exact"] == "True"
+    scores = [float(row["score"]) for row in rows[:3]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_bad_picture_is_named_and_the_rest_go_on(model, draw, tmp_path):
+    """JSON gives the reason of the bad one, and for the good one the classes asked for."""
+    draw("photos/good.png")
+    (tmp_path / "photos" / "bad.png").write_bytes(b"not a picture")
+    named = ("--class", "yak", "--class", "cat")
+    done = invoke(model(power=0.5), "photos", *named, "--json", "-q", "--out", "x/y")
+    bad, good = json.loads(done.stdout)
+    assert bad == {"picture": "bad.png", "error": "not a picture of a format that is read"}
+    assert "bad.png" in done.stderr
+    assert list(good["classes"]) == ["yak", "cat"]
+    assert (good["exact"], good["why"][:9]) == (False, "power 0.5")
+    assert (tmp_path / good["drawing"]).is_file()
+
+
+def test_a_picture_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
+    """Nothing is written outside of --out, wherever the picture lies."""
+    draw("photos/a.png")
+    path = model()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    invoke(path, "../photos/a.png", "-q")
+    assert (tmp_path / "here" / "evidence" / "a.png.png").is_file()
+    assert sorted(p.name for p in tmp_path.glob("photos/*")) == ["a.png"]
+
+
+def test_an_unknown_class_is_an_error_before_any_work(model, draw, tmp_path):
+    """The message names the classes that there are."""
+    draw("photos/a.png")
+    with pytest.raises(ParameterError, match="'zebra'"):
+        invoke(model(), "photos", "--class", "zebra")
+    assert not (tmp_path / "evidence").exists()

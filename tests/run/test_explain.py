@@ -1,0 +1,289 @@
+"""Evidence maps: they add up to the score, and each location has its share of the formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import noise, random_weights
+
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DataError, ParameterError, PictureError
+from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.learn.model import SavedModel
+from vggfeat.nets.table1 import layers_of
+from vggfeat.run.explain import explain, grid_shape, not_linear
+from vggfeat.run.locations import gifts, raised
+from vggfeat.run.predict import predict
+from vggfeat.run.spans import Spans, spans_of, spread
+
+SCALES = (32, 40)
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Keep small networks from waiting for threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """Random weights of nets A and B, up to pool4."""
+    return {net: random_weights(net, ["pool4"], seed) for seed, net in enumerate("AB")}
+
+
+def opened(nets, which, how, layers=("pool3", "pool4"), **more):
+    return [
+        DenseExtractor(
+            net, layers, weights=nets[net], locations=how.locations, precision="fp32", **more
+        )
+        for net in which
+    ]
+
+
+def model_of(extractors, how, scales=SCALES):
+    """Make a model of random weights, as wide as the rows are."""
+    widths = {
+        layer.name: layer.outputs for one in extractors for layer in layers_of(one.extraction.net)
+    }
+    times = len(scales) if how.how == "stack" else 1
+    width = sum(
+        times * (4 if pool == "cells" else 1) * widths[layer.removesuffix("_pre")]
+        for one in extractors
+        for layer in one.extraction.layers
+        for pool in one.extraction.pools
+    )
+    rng = np.random.default_rng(3)
+    made = tuple(one.extraction.to_dict() for one in extractors)
+    return SavedModel(
+        rng.normal(size=(3, width)),
+        rng.normal(size=3),
+        CLASSES,
+        (1.0,),
+        made,
+        ("random",) * len(made),
+        scales,
+        how.to_dict(),
+    )
+
+
+def predicted(model, picture, extractors):
+    return next(predict(model, ImageSet(("a",), (picture,)), extractors)).scores
+
+
+@pytest.mark.parametrize("which", ["A", "AB"])
+@pytest.mark.parametrize("normalize", ["descriptor", "locations", "none"])
+@pytest.mark.parametrize("how", ["average", "stack"])
+def test_locations_and_bias_add_up_to_the_score(nets, which, normalize, how):
+    """In linear settings the sum over the picture plus the bias is what predict says."""
+    how = Aggregation(how, normalize)
+    extractors = opened(nets, which, how)
+    model = model_of(extractors, how)
+    picture = Image.fromarray(noise(53, 40, seed=4))
+    found = explain(model, picture, extractors)
+    expected = predicted(model, picture, extractors)
+    np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
+    totals = sum(one.totals.sum(axis=0) for one in found.shares)
+    np.testing.assert_allclose(totals, found.sums, rtol=1e-9)
+    assert len(found.shares) == len(which) * 2 * 2
+    assert all(one.totals.shape == (2, 3) for one in found.shares)
+    assert found.exact
+    assert (found.row_norm == 1) == (normalize == "none")
+
+
+@pytest.mark.parametrize("size", [(53, 40), (34, 75)])
+def test_quarters_are_linear_too(nets, size):
+    """Averages over quarters, the mirror image's turned and middle rows in both, add up."""
+    how = Aggregation("stack")
+    extractors = opened(nets, "A", how, pool="cells+average")
+    model = model_of(extractors, how)
+    picture = Image.fromarray(noise(*size, seed=7))
+    found = explain(model, picture, extractors)
+    expected = predicted(model, picture, extractors)
+    np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
+    assert found.exact
+
+
+def test_a_quarter_is_where_it_is(nets):
+    """With weights on the upper right quarter alone nothing else has evidence."""
+    how = Aggregation("average", "none")
+    extractors = opened(nets, "A", how, ["pool3"], pool="cells")
+    model = model_of(extractors, how, (32,))
+    model.coef[:, :256], model.coef[:, 512:] = 0, 0
+    (evidence,) = explain(model, noise(64, 32), extractors, ["cat"]).evidence
+    assert evidence.shape == (4, 8)
+    assert (evidence[:2, 4:] != 0).all()
+    assert (evidence[2:] == 0).all()
+    assert (evidence[:, :4] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "pool", "layers", "said"),
+    [
+        (Aggregation("average", power=0.5), "average", ["pool4"], "power 0.5"),
+        (Aggregation("average", power=0.5), "average", ["conv4_2_pre"], "power 0.5"),
+        (Aggregation("stack", power=0.3), "average+max", ["conv4_2_pre", "pool4"], "maximum over"),
+        (Aggregation("max"), "average", ["pool3", "pool4"], "maximum across scales"),
+        (Aggregation("max", "none", 0.5), "max", ["conv4_2_pre"], "maximum across scales"),
+        (Aggregation("average", "locations"), "average+max", ["pool4"], "maximum over locations"),
+    ],
+)
+def test_where_nothing_is_linear_shares_still_add_up(nets, how, pool, layers, said):
+    """Powers and maxima keep the sum, negative activations included, and are not called exact."""
+    extractors = opened(nets, "A", how, layers, pool=pool)
+    model = model_of(extractors, how)
+    picture = Image.fromarray(noise(52, 70, seed=5))
+    found = explain(model, picture, extractors)
+    expected = predicted(model, picture, extractors)
+    np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
+    assert not found.exact
+    assert said in found.why == not_linear(model)
+
+
+def test_power_one_is_linear(nets):
+    """A power of 1 is exact, and gives the same map as none, before a ReLU too."""
+    plain, one = Aggregation("stack"), Aggregation("stack", power=1.0)
+    extractors = opened(nets, "B", plain, ["conv3_2_pre"])
+    picture = noise(60, 50)
+    maps = [explain(model_of(extractors, how), picture, extractors) for how in (plain, one)]
+    assert maps[0].exact
+    assert maps[1].exact
+    np.testing.assert_array_equal(maps[0].evidence, maps[1].evidence)
+
+
+def test_a_location_has_its_share_of_the_formula(nets):
+    """One location gives w·m / (2 n ‖d‖ S ‖row‖) to its cell, worked out by hand from the maps."""
+    how = Aggregation("average")
+    (extractor,) = extractors = opened(nets, "A", how, ["pool4"])
+    model = model_of(extractors, how)
+    # 48 × 64 at Q = 48 are 3 × 4 cells of 16 pixels, which are 2 × 2 steps of the grid each.
+    model = SavedModel(**{**vars(model), "scales": (48,)})
+    pixels = noise(64, 48, seed=6)
+    found = explain(model, pixels, extractors)
+    (w, b) = model.coef, model.intercept
+    plain = extractor.picture_maps(pixels, 48)["pool4"].numpy().astype(float)
+    mirror = extractor.picture_maps(pixels[:, ::-1].copy(), 48)["pool4"].numpy().astype(float)
+    both = plain + mirror[:, :, ::-1]
+    d = both.sum(axis=(1, 2)) / (2 * 12)
+    expected = np.einsum("ck,kij->cij", w, both) / (2 * 12 * np.linalg.norm(d))
+    steps = found.evidence.reshape(3, 3, 2, 4, 2)
+    np.testing.assert_allclose(steps.sum(axis=(2, 4)), expected, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(steps, steps[:, :, :1, :, :1].repeat(2, 2).repeat(2, 4))
+    np.testing.assert_allclose(found.shares[0].norm, np.linalg.norm(d), rtol=1e-6)
+    np.testing.assert_allclose(found.row_norm, 1, rtol=1e-6)
+    np.testing.assert_allclose(found.scores, w @ d / np.linalg.norm(d) + b, rtol=1e-5)
+    best = np.argwhere(expected[1] == expected[1].max())[0]
+    assert (np.abs(found.strongest[1] - (best[::-1] + 0.5) * 16) < 8).all()
+
+
+def test_the_gradient_without_norms_is_the_map(nets):
+    """With nothing normalised, the map is the gradient of the score times the activation."""
+    how = Aggregation("stack", "none")
+    (extractor,) = extractors = opened(nets, "B", how, ["pool4"], flip=False)
+    model = model_of(extractors, how, (48,))
+    pixels = noise(48, 48)
+    m = extractor.picture_maps(pixels, 48)["pool4"].double().requires_grad_()
+    score = torch.from_numpy(model.coef[2]) @ m.mean(dim=(1, 2))
+    score.backward()
+    expected = (m.grad * m).sum(0).detach().numpy()
+    found = explain(model, pixels, extractors, ["owl"])
+    np.testing.assert_allclose(
+        found.evidence.reshape(3, 2, 3, 2).sum(axis=(1, 3)), expected, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_a_maximum_is_given_to_where_it_is():
+    """Of [[1, 5], [5, 2]] all is given to the first 5; half of it beside the mirror image's."""
+    dense_map = np.array([[[1.0, 5.0], [5.0, 2.0]]])
+    assert gifts([dense_map], "max")[0].tolist() == [[[0, 5], [0, 0]]]
+    both = gifts([dense_map, dense_map[:, :, ::-1]], "max")
+    assert [one.tolist() for one in both] == [[[[0, 2.5], [0, 0]]], [[[2.5, 0], [0, 0]]]]
+    average = gifts([dense_map, 3 * dense_map], "average")
+    assert average[1].tolist() == [[[3 / 8, 15 / 8], [15 / 8, 6 / 8]]]
+
+
+def test_a_power_is_shared_among_those_of_its_sign():
+    """D = 4 + 1 − 1 = 4 becomes 2: shares 1.6 and 0.4; what sums to 0 gives and takes nothing."""
+    given = np.array([[[4.0, 1.0, -1.0]], [[-4.0, -1.0, 1.0]], [[1.0, -1.0, 0.0]]])
+    (shared,) = raised([given], 0.5)
+    np.testing.assert_allclose(
+        shared[:, 0], [[1.6, 0.4, 0.0], [-1.6, -0.4, 0.0], [0.0, 0.0, 0.0]], atol=1e-12
+    )
+    assert raised([given], None)[0] is given
+
+
+def test_windows_and_cells_are_where_the_network_looks():
+    """fc7 at stride 32 sees 224 pixels, pool3 8, conv1_1 one; a mirror image counts from the right.
+
+    At 250 pixels pool5 has 7 cells up to pixel 224; of the mirror image they start at pixel 26.
+    """
+    D = layers_of("D")
+    fc7 = spans_of("fc7_pre", D, 2)
+    assert (fc7.starts.tolist(), fc7.ends.tolist()) == ([0, 32], [224, 256])
+    assert spans_of("pool3", D, 3).ends.tolist() == [8, 16, 24]
+    assert spans_of("conv1_1", D, 2).ends.tolist() == [1, 2]
+    pool5 = spans_of("pool5", D, 7).mirrored(250)
+    assert (pool5.starts[[0, 6]].tolist(), pool5.ends[[0, 6]].tolist()) == ([218, 26], [250, 58])
+
+
+def test_spreading_loses_nothing():
+    """Cells that cross steps or the border are shared by area: 0…4 and 4…8 of 6 pixels in 4."""
+    shares = spread(Spans(np.array([0.0, 4.0]), np.array([4.0, 8.0])), 6, 4)
+    np.testing.assert_allclose(shares, [[3 / 8, 0], [3 / 8, 0], [2 / 8, 1 / 4], [0, 3 / 4]])
+    ragged = spread(spans_of("pool5", layers_of("D"), 8), 251, 37)
+    np.testing.assert_allclose(ragged.sum(axis=0), 1)
+    assert grid_shape((251, 300), 251) == (38, 32)
+
+
+def test_what_is_wrong_is_said(nets, tmp_path):
+    """Unknown classes, lost pictures, given boxes and other nets are refused in words."""
+    how = Aggregation()
+    extractors = opened(nets, "A", how)
+    model = model_of(extractors, how)
+    with pytest.raises(ParameterError, match="'yak'"):
+        explain(model, noise(50, 50), extractors, ["yak"])
+    with pytest.raises(PictureError, match="no such file"):
+        explain(model, tmp_path / "lost.jpg", extractors)
+    with pytest.raises(DataError, match="given box"):
+        explain(SavedModel(**{**vars(model), "views": ("image", "box")}), noise(50, 50), extractors)
+    with pytest.raises(DataError, match="768 numbers; the nets given make 512"):
+        explain(model, noise(50, 50), opened(nets, "A", how, ["pool4"]))
+
+
+def test_the_best_classes_come_first(nets):
+    """Best and take keep scores, maps and shares of the classes they name, in that order."""
+    how = Aggregation()
+    extractors = opened(nets, "B", how, ["pool3"])
+    model = model_of(extractors, how)
+    found = explain(model, noise(60, 40), extractors)
+    best = found.best(2)
+    order = np.argsort(-found.scores)[:2]
+    assert best.classes == tuple(CLASSES[c] for c in order)
+    np.testing.assert_array_equal(best.evidence, found.evidence[order])
+    np.testing.assert_array_equal(best.shares[0].totals, found.shares[0].totals[:, order])
+    told = best.to_dict()["classes"][CLASSES[order[0]]]
+    assert told["score"] == pytest.approx(told["sum"] + told["bias"], abs=1e-5)
+
+
+def test_a_turned_photo_is_explained_upright(nets, tmp_path):
+    """A picture with a recorded orientation has the map of its upright copy."""
+    how = Aggregation()
+    extractors = opened(nets, "B", how, ["pool3"])
+    model = model_of(extractors, how)
+    upright = Image.fromarray(noise(60, 40, seed=8))
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    one, other = (
+        explain(model, tmp_path / f"{name}.png", extractors) for name in ("upright", "turned")
+    )
+    assert one.size == other.size == (60, 40)
+    np.testing.assert_array_equal(one.evidence, other.evidence)

@@ -1,0 +1,191 @@
+"""``vggfeat explain``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, Quiet, facts, grid, interruptible, note, show
+from vggfeat.cli.predict import ModelWeights, open_model
+
+if TYPE_CHECKING:
+    from vggfeat.data.images import Picture
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.learn.model import SavedModel
+    from vggfeat.run.explanation import Explanation
+
+BEST = 3  # classes that are explained where none are named
+
+Explained = tuple[str, "Explanation | None", str]
+"""A picture's name, its explanation, and where it is drawn, or why it has none."""
+
+
+def explain_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+    ],
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Class; repeat for several. The best 3 by default."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the drawings, PICTURE.png each.")
+    ] = Path("evidence"),
+    weights: ModelWeights = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Write the figures of every picture and class.")
+    ] = None,
+    device: options.Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Draw which parts of a picture speak for a class, and which against it.
+
+    With average pooling a class score is a sum over the picture's locations, plus a bias: the map
+    shows the exact part of each, over all scales and both mirror images. Where the model's settings
+    are not linear (a maximum, a power) the parts still add up, and the map is not called exact.
+
+    For example:
+
+        vggfeat explain model photo.jpg
+
+        vggfeat explain model photos/ --class cat --class dog --out maps
+    """
+    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.run.explanation import rows_of
+    from vggfeat.run.predict import refuse_boxes
+
+    images = find_pictures(sources)
+    loaded, extractors = open_model(model, device, weights, quiet=quiet)
+    refuse_boxes(loaded)
+    rows_of(classes, loaded.classes)
+    done: list[Explained] = []
+    with interruptible():
+        places = _places(images.names)
+        for name, picture, place in zip(images.names, images.pictures, places, strict=True):
+            done.append(_explained(loaded, name, picture, extractors, classes, out / place))
+            if not as_json:
+                _tell(done[-1])
+    if table:
+        _write_table(table, done)
+    if as_json:
+        typer.echo(json.dumps([_plain(one) for one in done], indent=2))
+
+
+def _explained(
+    model: SavedModel,
+    name: str,
+    picture: Picture,
+    extractors: Sequence[DenseExtractor],
+    classes: Sequence[str] | None,
+    target: Path,
+) -> Explained:
+    from vggfeat.data.images import decode
+    from vggfeat.errors import PictureError
+    from vggfeat.features.files import refusals, write_whole
+    from vggfeat.report.evidence import draw
+    from vggfeat.run.explain import explain
+
+    try:
+        image = decode(picture, exif=extractors[0].extraction.exif)
+        found = explain(model, image, extractors, classes)
+    except PictureError as error:
+        note(f"Warning: {name}: {error}")
+        return name, None, str(error)
+    if classes is None:
+        found = found.best(BEST)
+    with refusals(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, draw(image, found))
+    return name, found, str(target)
+
+
+def _places(names: Sequence[str]) -> list[Path]:
+    """Place drawings below a folder as their pictures lie below the folder that holds them all.
+
+    Examples
+    --------
+    >>> [place.as_posix() for place in _places(["../photos/a.jpg", "../photos/new/a.jpg"])]
+    ['a.jpg.png', 'new/a.jpg.png']
+    """
+    full = [os.path.abspath(name) for name in names]  # noqa: PTH100  # links are not followed
+    above = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
+    return [Path(os.path.relpath(path, above) + ".png") for path in full]
+
+
+def _tell(one: Explained) -> None:
+    name, found, where = one
+    if found is None:
+        return
+    from vggfeat.report.evidence import exactness
+    from vggfeat.report.words import printable
+
+    headings = ["class", "score", "sum of locations", "bias", "strongest at x, y"]
+    rows: list[list[object]] = [
+        [printable(row["class"]), *(f"{row[key]:+.4f}" for key in ("score", "sum", "bias")), place]
+        for row in _rows(name, found)
+        for place in [f"{row['x']:.0f}, {row['y']:.0f}"]
+    ]
+    told = {
+        "picture": printable(name),
+        "drawn": printable(where),
+        "map": exactness(found.why),
+        "L2 norms": _norms(found),
+    }
+    show({}, facts(told), grid(headings, rows), as_json=False)
+
+
+def _norms(found: Explanation) -> str:
+    """Say what the map was divided by; these follow from the whole picture."""
+    each = ", ".join(
+        f"{one.part.net} {one.part.layer} {one.part.pool} Q{one.part.Q} {one.norm:.4g}"
+        for one in found.shares
+    )
+    return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
+
+
+def _rows(name: str, found: Explanation) -> list[dict[str, Any]]:
+    return [
+        {
+            "picture": name,
+            "class": label,
+            **{key: of_class[key] for key in ("score", "sum", "bias")},
+            "x": of_class["strongest"][0],
+            "y": of_class["strongest"][1],
+            "exact": found.exact,
+            "why": found.why,
+            "row_norm": found.row_norm,
+        }
+        for label, of_class in found.to_dict()["classes"].items()
+    ]
+
+
+def _plain(one: Explained) -> Mapping[str, Any]:
+    name, found, where = one
+    if found is None:
+        return {"picture": name, "error": where}
+    return {"picture": name, "drawing": where, **found.to_dict()}
+
+
+def _write_table(target: Path, done: Sequence[Explained]) -> None:
+    from vggfeat.features.files import replacing
+
+    columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
+    with (
+        replacing(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, (*columns, "error"))
+        writer.writeheader()
+        for name, found, where in done:
+            rows = [{"picture": name, "error": where}] if found is None else _rows(name, found)
+            writer.writerows(rows)

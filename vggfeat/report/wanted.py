@@ -1,0 +1,154 @@
+"""The evidence maps of a page: which it wants, and what it says of each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from vggfeat.data.images import Picture, decode
+from vggfeat.errors import PictureError
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.learn.model import SavedModel
+from vggfeat.learn.results import SVMResult
+from vggfeat.learn.voc_results import APResult
+from vggfeat.report.evidence import exactness, overlay, strength, told
+from vggfeat.report.words import Result
+from vggfeat.run.explain import explain
+
+WIDTH = 440  # pixels of a map: shown at half that, so that it is crisp on dense screens
+MOST = 24
+
+
+class Wanted(NamedTuple):
+    """Row of a picture and a class; ``truth`` is what the picture is, if that is not the class."""
+
+    row: int
+    label: str
+    truth: str = ""
+
+
+class EvidenceMap(NamedTuple):
+    """A map for the page: its drawing, what it adds up to, whether it is exact, and a mistake."""
+
+    jpeg: bytes
+    told: str
+    exact: str
+    truth: str = ""
+
+
+Evidence = Mapping[tuple[str, str], EvidenceMap]
+"""Maps by a picture's name and a class."""
+
+
+def evidence_wanted(result: Result, most: int = MOST) -> list[Wanted]:
+    """List the maps that the page of a result shows.
+
+    Parameters
+    ----------
+    result : SVMResult or APResult
+        What was measured.
+    most : int
+        The first pictures of the classes come before the clearest mistakes.
+
+    Returns
+    -------
+    list of Wanted
+        For each class the picture of highest score that truly has it, and its worst mistake. Of
+        random splits those of the first, whose classifier should explain them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from vggfeat.learn.protocols import evaluate, random_splits
+    >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
+    >>> len(evidence_wanted(evaluate(X, labels, ["cat", "dog"], random_splits(labels))))
+    2
+    """
+    if isinstance(result, SVMResult):
+        first, mistakes = _wanted_of_recalls(result)
+    else:
+        first, mistakes = _wanted_of_precisions(result)
+    return [*first, *mistakes][:most]
+
+
+def evidence_maps(
+    model: SavedModel,
+    wanted: Sequence[Wanted],
+    names: Sequence[str],
+    pictures: Mapping[str, Picture],
+    extractors: Sequence[DenseExtractor],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[tuple[str, str], EvidenceMap]:
+    """Explain the pictures that a page wants.
+
+    Parameters
+    ----------
+    model : SavedModel
+        The classifier that was tested.
+    wanted : sequence of Wanted
+        As from :func:`evidence_wanted`.
+    names : sequence of str
+        Name of each row's picture.
+    pictures : mapping of name to picture
+        Where they lie; one that is gone has no map.
+    extractors : sequence of DenseExtractor
+        As from :func:`~vggfeat.run.predict.model_extractors`.
+    progress : callable, optional
+        Called with maps done and all maps.
+
+    Returns
+    -------
+    dict
+        For picture and class, as :func:`~vggfeat.report.page.write_page` takes it.
+    """
+    found: dict[tuple[str, str], EvidenceMap] = {}
+    for done, one in enumerate(wanted, 1):
+        name = names[one.row]
+        with suppress(PictureError):  # the page shows a lost picture by its name
+            found[name, one.label] = _map(model, pictures[name], one, extractors)
+        if progress is not None:
+            progress(done, len(wanted))
+    return found
+
+
+def _map(
+    model: SavedModel, picture: Picture, wanted: Wanted, extractors: Sequence[DenseExtractor]
+) -> EvidenceMap:
+    image = decode(picture, exif=extractors[0].extraction.exif)
+    found = explain(model, image, extractors, [wanted.label])
+    out = io.BytesIO()
+    overlay(image, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
+    text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the picture"
+    return EvidenceMap(out.getvalue(), text, exactness(found.why), wanted.truth)
+
+
+def _wanted_of_recalls(result: SVMResult) -> tuple[list[Wanted], list[Wanted]]:
+    split, names = result.splits[0], result.class_names
+    first = [
+        Wanted(next(one.row for one in ranked if one.true == c), names[c])
+        for c, ranked in enumerate(split.ranked)
+        if any(one.true == c for one in ranked)
+    ]
+    clearest: dict[int, Wanted] = {}
+    for one in sorted(split.mistakes, key=lambda one: -one.margin):
+        mistake = Wanted(one.row, names[one.predicted], names[one.true])
+        clearest.setdefault(one.predicted, mistake)
+    return first, list(clearest.values())
+
+
+def _wanted_of_precisions(result: APResult) -> tuple[list[Wanted], list[Wanted]]:
+    lists, names = result.rankings, result.class_names
+    right = 1 if result.tested else 0  # without labels nothing is known to be right
+    first = [
+        Wanted(next(one.row for one in ranked if one.truth == right), names[c])
+        for c, ranked in enumerate(lists.ranked)
+        if any(one.truth == right for one in ranked)
+    ]
+    worst = sorted((of[0].rank, c, of[0].row) for c, of in enumerate(lists.worst) if of)
+    mistakes = [
+        Wanted(row, names[c], ", ".join(result.labels(row)) or "none of the classes")
+        for _, c, row in worst
+    ]
+    return first, mistakes

@@ -1,0 +1,192 @@
+"""Which parts of a picture a class score comes from.
+
+Average pooling and a linear SVM are both linear, so that a score w·x + b is a sum over the
+locations of the dense maps: channel k of one location gives w_k·m_k / (n·norms), n being the
+number of locations of all mirror images, and the norms those L2 norms of this very picture by
+which its descriptors and its row were divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from vggfeat.data.images import Picture, decode, rescaled_size
+from vggfeat.errors import DataError
+from vggfeat.features.aggregate import Aggregation, aggregate
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extraction import Part
+from vggfeat.features.pooling import CELLS
+from vggfeat.learn.model import SavedModel
+from vggfeat.learn.solvers import Floats
+from vggfeat.run.explanation import Explanation, Share, rows_of
+from vggfeat.run.locations import located
+from vggfeat.run.predict import refuse_boxes
+
+CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5's stride is 32
+
+
+def explain(
+    model: SavedModel,
+    picture: Picture,
+    extractors: Sequence[DenseExtractor],
+    classes: Sequence[str] | None = None,
+) -> Explanation:
+    """Share the class scores of a picture out over its locations.
+
+    Parameters
+    ----------
+    model : SavedModel
+        A linear SVM on whole pictures.
+    picture : path, PIL image or array
+        See :func:`~vggfeat.data.images.decode`.
+    extractors : sequence of DenseExtractor
+        As from :func:`~vggfeat.run.predict.model_extractors`.
+    classes : sequence of str, optional
+        Classes to explain; all by default.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    PictureError
+        If the picture cannot be read.
+    ParameterError
+        For a class that the model does not know.
+    DataError
+        If the model looks at given boxes, or its extractors are others than it was trained with.
+
+    Notes
+    -----
+    Each location's gift is spread evenly over its pixels (see
+    :func:`~vggfeat.run.spans.spans_of`); mirror images are turned back. The maps of one scale
+    are held at a time.
+
+    Examples
+    --------
+    >>> extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
+    >>> made = extractor.extraction.to_dict()
+    >>> coef, bias = np.linspace(-1, 1, 256).reshape(2, 128), np.array([0.5, -0.5])
+    >>> how, sources = Aggregation().to_dict(), ("embedded",)
+    >>> model = SavedModel(coef, bias, ("cat", "dog"), (1.0,), (made,), sources, (32,), how)
+    >>> found = explain(model, np.eye(40), [extractor])
+    >>> found.exact, found.evidence.shape, np.allclose(found.sums + found.bias, found.scores)
+    (True, (2, 4, 4), True)
+    """
+    refuse_boxes(model)
+    how = Aggregation(**model.aggregation)
+    rows = rows_of(classes, model.classes)
+    decoded = [decode(picture, exif=one.extraction.exif) for one in extractors]
+    shape = grid_shape(decoded[0].size, max(model.scales))
+    evidence = np.zeros((len(rows), *shape))
+    raw: list[dict[Part, Floats]] = []
+    prepared: list[dict[Part, Floats]] = []
+    shares: list[Share] = []
+    places = _places(model, extractors, how)
+    for extractor, image, at in zip(extractors, decoded, places, strict=True):
+        extractor.check_scales(model.scales)
+        counts = _counts(extractor, image, model.scales, how)
+        raw.append({})
+        prepared.append({})
+        for one in located(extractor, image, model.scales, how):
+            drawn = one.drawn(model.coef[rows, at[one.part]] * counts[one.part], shape)
+            evidence += drawn.sum(axis=0)
+            shares.append(Share(one.part, one.norm, drawn.sum(axis=(2, 3))))
+            raw[-1][one.part], prepared[-1][one.part] = one.raw[None], one.prepared[None]
+    row = aggregate(prepared, how.how, normalize="none")
+    norm = 1.0 if how.normalize == "none" else float(np.linalg.norm(row)) or 1.0
+    return Explanation(
+        classes=tuple(model.classes[c] for c in rows),
+        scores=model.scores(how.rows(raw))[0, rows],
+        bias=model.intercept[rows],
+        evidence=evidence / norm,
+        shares=tuple(one._replace(totals=one.totals / norm) for one in shares),
+        row_norm=norm,
+        why=not_linear(model),
+        size=decoded[0].size,
+    )
+
+
+def not_linear(model: SavedModel) -> str:
+    """Say why the maps of a model are not exact; nothing if they are.
+
+    Examples
+    --------
+    >>> model = SavedModel(
+    ...     np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), ({"pool": "average"},), (), (256,),
+    ...     {"how": "stack", "power": 0.5},
+    ... )
+    >>> not_linear(model)
+    'power 0.5 is not linear: the shares are a convention'
+    """
+    power = model.aggregation["power"]
+    reasons = []
+    if any("max" in made["pool"].split("+") for made in model.extractions):
+        reasons.append("a maximum over locations is not linear: it is given to where it is")
+    if model.aggregation["how"] == "max":
+        reasons.append(
+            "a maximum across scales is not linear: it is given to the scale that has it"
+        )
+    if power not in (None, 1):
+        reasons.append(f"power {power:g} is not linear: the shares are a convention")
+    return "; ".join(reasons)
+
+
+def grid_shape(size: tuple[int, int], Q: int) -> tuple[int, int]:
+    """Rows and columns of the grid over a picture of this width and height.
+
+    Examples
+    --------
+    >>> grid_shape((500, 375), 256)
+    (32, 43)
+    """
+    width, height = rescaled_size(*size, Q)
+    return -(-height // CELL), -(-width // CELL)
+
+
+def _places(
+    model: SavedModel, extractors: Sequence[DenseExtractor], how: Aggregation
+) -> list[dict[Part, slice]]:
+    """Lay descriptors out in the row as :func:`aggregate` does: which columns each goes into."""
+    start = 0
+    places = []
+    for extractor in extractors:
+        widths = {layer.name: layer.outputs for layer in extractor.net.layers}
+        taken: dict[tuple[object, ...], slice] = {}
+        of_parts = {}
+        for part in extractor.extraction.parts(model.scales):
+            block = tuple(part) if how.how == "stack" else part[:3]
+            if block not in taken:
+                width = widths[part.layer.removesuffix("_pre")]
+                width *= CELLS**2 if part.pool == "cells" else 1
+                taken[block] = slice(start, start + width)
+                start += width
+            of_parts[part] = taken[block]
+        places.append(of_parts)
+    if start != model.coef.shape[1]:
+        raise DataError(
+            f"This model scores rows of {model.coef.shape[1]} numbers; the nets given make "
+            f"{start}. Open those it was trained with: model_extractors(model)."
+        )
+    return places
+
+
+def _counts(
+    extractor: DenseExtractor, image: Image.Image, scales: Sequence[int], how: Aggregation
+) -> dict[Part, Floats | float]:
+    """Tell for how much each channel of a descriptor counts where scales are combined."""
+    parts = extractor.extraction.parts(scales)
+    if how.how != "max":
+        return dict.fromkeys(parts, 1.0 if how.how == "stack" else 1 / len(scales))
+    # Which scale has the maximum is known only after all of them: hence once more, in advance.
+    prepared = {one.part: one.prepared for one in located(extractor, image, scales, how)}
+    counts: dict[Part, Floats | float] = {}
+    for part in parts:
+        across = [prepared[part._replace(Q=Q)] for Q in scales]
+        highest = np.argmax(across, axis=0)
+        counts[part] = (highest == scales.index(part.Q)).astype(np.float64)
+    return counts

@@ -1,0 +1,83 @@
+"""Which pixels of a picture a location of a dense map stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vggfeat.features.pieces import stride_of
+from vggfeat.learn.solvers import Floats
+from vggfeat.nets.table1 import Layer
+
+
+class Spans(NamedTuple):
+    """Where the locations along one axis of a map lie: pixels [start, end) of each, (n,)."""
+
+    starts: Floats
+    ends: Floats
+
+    def mirrored(self, side: int) -> Spans:
+        """Bring the spans of a mirror image back to the picture.
+
+        Examples
+        --------
+        >>> Spans(np.array([0.0, 32.0]), np.array([32.0, 64.0])).mirrored(70)
+        Spans(starts=array([38.,  6.]), ends=array([70., 38.]))
+        """
+        return Spans(side - self.ends, side - self.starts)
+
+
+def spans_of(name: str, layers: Sequence[Layer], count: int) -> Spans:
+    """Tell which pixels each of `count` locations of a layer stands for, along one axis.
+
+    Location i has the stride's pixels from i·stride on; one of a full connection has the window
+    of 7 such cells of pool5 that fc6 looks at (Section 3.2).
+
+    Examples
+    --------
+    >>> from vggfeat.nets.table1 import layers_of
+    >>> spans_of("pool5", layers_of("D"), 2)
+    Spans(starts=array([ 0., 32.]), ends=array([32., 64.]))
+    >>> spans_of("fc7", layers_of("D"), 2)
+    Spans(starts=array([ 0., 32.]), ends=array([224., 256.]))
+    """
+    stride = stride_of(name, layers)
+    names = [layer.name for layer in layers]
+    until = layers[: names.index(name.removesuffix("_pre")) + 1]
+    window = 1 + sum(layer.kernel - 1 for layer in until if layer.kind == "fc")
+    starts = np.arange(count, dtype=np.float64) * stride
+    return Spans(starts, starts + window * stride)
+
+
+def spread(spans: Spans, side: int, n: int) -> Floats:
+    """Spread each span evenly over a grid of n equal steps along a side of a picture.
+
+    Parameters
+    ----------
+    spans : Spans
+        What of them lies outside of the picture does not count.
+    side : int
+        Pixels.
+    n : int
+        Steps of the grid.
+
+    Returns
+    -------
+    array, shape (n, locations)
+        Shares; each column's sum is 1, so that nothing is lost or added.
+
+    Examples
+    --------
+    >>> spread(Spans(np.array([0.0, 4.0]), np.array([4.0, 8.0])), 6, 3)
+    array([[0.5, 0. ],
+           [0.5, 0. ],
+           [0. , 1. ]])
+    """
+    starts, ends = np.maximum(spans.starts, 0), np.minimum(spans.ends, side)
+    edges = np.linspace(0, side, n + 1)[:, None]
+    common = np.minimum(ends, edges[1:]) - np.maximum(starts, edges[:-1])
+    shares = np.clip(common, 0, None)
+    whole: Floats = shares / shares.sum(axis=0)
+    return whole
