@@ -21,6 +21,13 @@ WHEEL_HOLDS = (
     "vggfeat/report/style.css",
     "vggfeat/_share/datasets/sample.toml",
     "vggfeat/_share/datasets/voc2007.toml",
+    "vggfeat/_share/pipelines/embedded-best.toml",
+    "vggfeat/_share/pipelines/embedded-fast.toml",
+    "vggfeat/_share/pipelines/table11-caltech101.toml",
+    "vggfeat/_share/pipelines/table11-caltech256.toml",
+    "vggfeat/_share/pipelines/table11-voc2007.toml",
+    "vggfeat/_share/pipelines/table11-voc2012.toml",
+    "vggfeat/_share/pipelines/table12-voc2012-action.toml",
 )
 SDIST_HOLDS = ("LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile")
 COMMANDS = (

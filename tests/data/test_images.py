@@ -16,7 +16,7 @@ from support import noise
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from vggfeat.data.images import decode, load, rescale
+from vggfeat.data.images import Box, Crop, decode, load, rescale
 from vggfeat.errors import PictureError
 
 
@@ -178,3 +178,44 @@ def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
     """A 1×1 PNG becomes Q×Q of its colour."""
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
     assert (load(tmp_path / "dot.png", [8])[8] == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "columns", "rows"),
+    [
+        ((3, 2, 6, 4), slice(2, 6), slice(1, 4)),  # both ends included, from 1 on
+        ((1, 1, 9, 7), slice(0, 9), slice(0, 7)),
+        ((4, 4, 4, 4), slice(3, 4), slice(3, 4)),
+        ((-3, 0, 5, 99), slice(0, 5), slice(0, 7)),  # as far as there is a picture
+        ((2.5, 1.2, 4.5, 3.1), slice(1, 5), slice(0, 4)),  # every pixel that it touches
+    ],
+)
+def test_a_crop_is_what_lies_in_its_box(
+    box: Box, columns: slice, rows: slice, tmp_path: Path
+) -> None:
+    """VOC's boxes count pixels from 1 on; the same pixels, counted by hand, come out."""
+    values = noise(9, 7)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(decode(Crop(tmp_path / "a.png", box))), values[rows, columns])
+
+
+@pytest.mark.parametrize("box", [(10, 1, 12, 3), (1, 8, 3, 9), (-5, -5, 0, 0)])
+def test_a_box_outside_of_its_picture_is_refused(box: Box, tmp_path: Path) -> None:
+    """Nothing can be cut from where there is nothing; box and picture are named."""
+    Image.fromarray(noise(9, 7)).save(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="outside of its 9×7 pixels"):
+        decode(Crop(tmp_path / "a.png", box))
+
+
+def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
+    """A recorded orientation is applied before, or not at all; the damaged have their reason."""
+    values = noise(9, 7)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    crop = Crop(tmp_path / "a.png", (1, 1, 2, 2))
+    assert np.array_equal(np.asarray(decode(crop)), values[::-1, ::-1][:2, :2])
+    assert np.array_equal(np.asarray(decode(crop, exif=False)), values[:2, :2])
+    assert load(crop, [6])[6].shape == (6, 6, 3)
+    with pytest.raises(PictureError, match="no such file"):
+        decode(Crop(tmp_path / "none.png", (1, 1, 2, 2)))

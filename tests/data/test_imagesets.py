@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from vggfeat.data.cards import open_dataset
-from vggfeat.data.imagesets import find_pictures, read_folders, read_manifest
+from vggfeat.data.images import Crop
+from vggfeat.data.imagesets import (
+    VIEWS,
+    ImageSet,
+    boxed,
+    find_pictures,
+    read_folders,
+    read_manifest,
+    whole,
+)
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 
@@ -156,3 +165,44 @@ def test_sources_may_be_paths_but_not_one_string(folder: Path) -> None:
     assert find_pictures([folder]).names == find_pictures([str(folder)]).names
     with pytest.raises(ParameterError, match="a list of sources"):
         find_pictures(str(folder))
+
+
+@pytest.fixture
+def persons(tmp_path: Path) -> ImageSet:
+    for name in ("x", "y#z"):
+        (tmp_path / f"{name}.jpg").write_bytes(name.encode())
+    x, y = tmp_path / "x.jpg", tmp_path / "y#z.jpg"
+    return ImageSet(
+        ("x#1", "y#z#1", "x#12"), (x, y, x), boxes=((1, 1, 5, 9), (2, 2, 3, 3), (4, 1, 8, 9))
+    )
+
+
+def test_whole_pictures_are_there_once(persons: ImageSet) -> None:
+    """Persons of one picture share it, under the name that their own begin with."""
+    view = whole(persons)
+    assert view.images.names == ("x", "y#z")
+    assert view.images.pictures == persons.pictures[:2]
+    assert view.names == ("x", "y#z", "x")
+    assert not view.images.boxes
+    assert set(VIEWS) == {"image", "box"}
+
+
+def test_pictures_without_boxes_are_their_own_view() -> None:
+    """A # in the name of a file is no person there; boxes that are not there are asked for."""
+    plain = ImageSet(("a#1", "a#2"), ("a#1.jpg", "a#2.jpg"))
+    assert whole(plain) == (plain, plain.names)
+    with pytest.raises(DataError, match="Describe whole pictures"):
+        boxed(plain)
+
+
+def test_each_box_is_a_picture_of_its_own(persons: ImageSet) -> None:
+    """Every row has its crop, and each crop another stat, which is not the whole picture's."""
+    view = boxed(persons)
+    assert view.names == view.images.names == persons.names
+    assert view.images.pictures[2] == Crop(persons.pictures[2], (4, 1, 8, 9))
+    stats = [*view.images.stats(), *whole(persons).images.stats()]
+    assert len({content for content, _ in stats}) == 5
+    assert boxed(persons).images.stats() == view.images.stats()
+    persons.pictures[0].write_bytes(b"another")
+    changed = [a != b for a, b in zip(boxed(persons).images.stats(), stats[:3], strict=True)]
+    assert changed == [True, False, True]

@@ -29,7 +29,7 @@ WeightsSource = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
-        help="auto, authors, torchvision, embedded, or a file; for all nets, or once for each.",
+        help="auto, authors, torchvision, embedded, or a file; for one of several nets: NET=FILE.",
     ),
 ]
 Quality = Annotated[

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
 def _several(value: Any) -> Any:
@@ -19,7 +22,7 @@ class Features(BaseModel):
     nets : tuple of str
         Configurations of Table 1; the descriptors of several are stacked.
     weights : str or tuple of str
-        A source or a file for all nets, or one for each.
+        A source or a file; for some nets alone as ``NET=…``.
     layers : tuple of str
         Layers whose dense maps are pooled, stacked.
     Q : tuple of int
@@ -60,8 +63,8 @@ class Features(BaseModel):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} names {given} with one of them twice")
-        if len(self.weights) not in (1, len(self.nets)):
-            raise ValueError(f"weights {self.weights} are neither for all nets nor one for each")
+        for net in self.nets:
+            self.weights_of(net)
         return self
 
     def weights_of(self, net: str) -> str:
@@ -69,10 +72,17 @@ class Features(BaseModel):
 
         Examples
         --------
-        >>> Features(nets=("D", "E"), weights=("d.pth", "e.pth")).weights_of("E")
-        'e.pth'
+        >>> Features(nets=("D", "E"), weights=("authors", "E=mine.pth")).weights_of("E")
+        'mine.pth'
         """
-        return self.weights[self.nets.index(net) if len(self.weights) > 1 else 0]
+        own = [one.removeprefix(f"{net}=") for one in self.weights if one.startswith(f"{net}=")]
+        general = [one for one in self.weights if not _OF_A_NET.match(one)]
+        if len(own) > 1 or (not own and len(general) != 1):
+            raise ValueError(
+                f"weights {self.weights} name not one source or file of net {net}; write one for "
+                "all nets, or NET=FILE for each"
+            )
+        return (own or general)[0]
 
     def but(self, **given: Any) -> Features:
         """Return these settings with others where they are given, that is, not None.

@@ -42,7 +42,11 @@ def quality(name: str, base: Features) -> Features:
     if name == "best" and authors_at_hand():
         scales = base.Q if len(base.Q) > 1 else (256, 384, 512)
         return Features(
-            nets=("D", "E"), weights=("authors",), Q=scales, aggregate=base.aggregate, views=base.views
+            nets=("D", "E"),
+            weights=("authors",),
+            Q=scales,
+            aggregate=base.aggregate,
+            views=base.views,
         )
     return load_recipe(f"embedded-{name}").features.but(views=base.views)
 

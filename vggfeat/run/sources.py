@@ -161,6 +161,10 @@ def stored_settings(path: Path) -> dict[str, Any]:
     made = first.extraction
     return {
         "nets": tuple(nets),
+        "weights": tuple(
+            f"{net}={store.manifest.nets[net]['provenance']['weights']['origin']}"
+            for net, store in nets.items()
+        ),
         "layers": made.layers,
         "Q": tuple(first.scales),
         "flip": made.flip,
@@ -215,10 +219,11 @@ def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> di
 
 def _same_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> bool:
     """Tell whether weights are those asked for; a source by its name, since it may not be here."""
-    if asked == "auto":
+    source = behind.get("weights", {})
+    if asked in ("auto", source.get("origin")):
         return True
     if asked in NAMES:
-        return bool(behind.get("weights", {}).get("source", asked) == asked)
+        return bool(source.get("source", asked) == asked)
     return load_weights(asked, made.net, made.layers).sha256 == made.weights_sha256
 
 

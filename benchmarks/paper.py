@@ -1,0 +1,365 @@
+"""Run the paper's tables on what is here, and set each figure beside the paper's.
+
+    python benchmarks/paper.py --root data
+    python benchmarks/paper.py --root data --only table11-voc2007 --markdown voc2007.md
+    python benchmarks/paper.py --root data --allow-partial --weights D=vgg16.pth E=vgg19.pth
+
+A cell without a figure says why: the data or the weights are not on this machine (--fetch brings
+them), or something went wrong. A figure of validation, where the test labels are the evaluation
+server's alone, stands in brackets; one of data that are not whole has no difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from vggfeat.data.cards import open_dataset
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.schema import DatasetCard, VocProtocol
+from vggfeat.data.settings import Features
+from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
+from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.device import describe_device, resolve_device
+from vggfeat.features.extract import Summary
+from vggfeat.features.provenance import versions
+from vggfeat.learn.results import SVMResult
+from vggfeat.learn.voc_results import APResult
+from vggfeat.recipe import Line, Recipe, load_recipe, recipe_names
+from vggfeat.run.svm import Run, run_svm, write_submission
+
+COLUMNS = ("table", "row", "here %", "paper %", "difference", "")
+Tell = Callable[[Summary], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table of the paper, or why it is not there.
+
+    Parameters
+    ----------
+    recipe, title, row : str
+        Where it stands.
+    paper : float or None
+        The paper's figure, in percent.
+    measured, spread : float or None
+        What was measured here, in percent; the spread over random splits.
+    validation : bool
+        Whether it was measured on the validation part, for want of test labels.
+    why : str
+        Why there is no figure, or none that compares with the paper's.
+    detail : str
+        The whole message behind `why`.
+    provenance : dict or None
+        Of each net: weights, device, versions.
+    """
+
+    recipe: str
+    title: str
+    row: str
+    paper: float | None
+    measured: float | None = None
+    spread: float | None = None
+    validation: bool = False
+    why: str = ""
+    detail: str = ""
+    provenance: dict[str, Any] | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured less the paper's, where both are figures of the same thing."""
+        if self.measured is None or self.paper is None or self.why:
+            return None
+        return self.measured - self.paper
+
+    @property
+    def shown(self) -> list[str]:
+        """The cell in the columns of the table."""
+        here = "" if self.measured is None else f"{self.measured:.1f}"
+        here += "" if self.spread is None else f" ± {self.spread:.1f}"
+        paper = "–" if self.paper is None else f"{self.paper:.1f}"
+        difference = "" if self.difference is None else f"{self.difference:+.1f}"
+        here = f"({here})" if self.validation and here else here
+        return [self.title, self.row, here, paper, difference, self.why]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, and on what.
+
+    Parameters
+    ----------
+    recipes : tuple of str
+        Names of shipped recipes, or files.
+    root : Path or None
+        Where the data are.
+    allow_partial, fetch : bool
+        Whether data that are not whole will do; whether what is absent is downloaded.
+    weights : tuple of str
+        Sources or files, of one net as ``NET=FILE``.
+    submission : Path or None
+        Where the evaluation servers' files go.
+    device : str
+    jobs : int
+    """
+
+    recipes: tuple[str, ...]
+    root: Path | None = None
+    allow_partial: bool = False
+    fetch: bool = False
+    weights: tuple[str, ...] | None = None
+    submission: Path | None = None
+    device: str = "auto"
+    jobs: int = -1
+
+
+def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
+    """Run every row of every recipe; no failure of one of them stops the others."""
+    opened: dict[Any, DenseExtractor] = {}
+    for name in settings.recipes:
+        recipe = load_recipe(name)
+        empty = [
+            Cell(recipe.name, recipe.title or recipe.name, line.name, line.expected)
+            for line in recipe.table()
+        ]
+        try:
+            card, images = open_dataset(
+                recipe.dataset,
+                settings.root,
+                allow_partial=settings.allow_partial,
+                fetch=settings.fetch,
+            )
+        except VggfeatError as error:
+            yield from (failed(cell, error) for cell in empty)
+            continue
+        for cell, line in zip(empty, recipe.table(), strict=True):
+            heard = tell(f"{recipe.name}, {line.name}")
+            yield measured(cell, recipe, line, card, images, settings, opened, heard)
+
+
+def measured(
+    cell: Cell,
+    recipe: Recipe,
+    line: Line,
+    card: DatasetCard,
+    images: ImageSet,
+    settings: Settings,
+    opened: dict[Any, DenseExtractor],
+    tell: Tell,
+) -> Cell:
+    """Run one row and fill its cell."""
+    features = line.features.but(weights=settings.weights)
+    try:
+        run = run_svm(
+            card,
+            images,
+            features,
+            lambda net: network(net, features, settings.device, opened),
+            recipe.classifier,
+            n_jobs=settings.jobs,
+            progress=tell,
+        )
+        return filled(cell, run, settings.submission)
+    except VggfeatError as error:
+        return failed(cell, error)
+
+
+def filled(cell: Cell, run: Run, submission: Path | None) -> Cell:
+    """Put a result into a cell, with what keeps it from being compared."""
+    value, spread, tested = figure(run.result)
+    server = isinstance(run.card.protocol, VocProtocol) and bool(run.card.protocol.server_file)
+    why = ["partial"] if run.card.partial else []
+    if not tested:
+        why.append("server only: mAP on val" if server else "test labels absent: mAP on val")
+    cell = replace(
+        cell, measured=value, spread=spread, validation=not tested, provenance=run.provenance
+    )
+    if submission and server and not tested:
+        folder = submission / cell.recipe / re.sub(r"[^a-z0-9]+", "-", cell.row.lower()).strip("-")
+        try:
+            write_submission(run, folder)
+            why.append(f"submission in {folder}")
+        except VggfeatError as error:
+            why.append(reason(error))
+            cell = replace(cell, detail=str(error))
+    return replace(cell, why="; ".join(why))
+
+
+def figure(result: SVMResult | APResult) -> tuple[float | None, float | None, bool]:
+    """Return figure and spread in percent, and whether they are of the test part."""
+    if isinstance(result, SVMResult):
+        return percent(result.mean_class_recall), percent(result.std), True
+    value = result.mAP if result.tested else result.validation_mAP
+    return percent(value), None, result.tested
+
+
+def percent(share: float) -> float | None:
+    """Make a share a percentage, and one that is none None."""
+    return None if math.isnan(share) else 100 * share
+
+
+def failed(cell: Cell, error: VggfeatError) -> Cell:
+    """Leave a cell empty, and say why."""
+    return replace(cell, why=reason(error), detail=str(error))
+
+
+def reason(error: VggfeatError) -> str:
+    """Say in a few words what stands in the way; the whole message goes to --json."""
+    if isinstance(error, DataError) and "--allow-partial" in str(error):
+        return "data not whole"
+    if isinstance(error, DataNotFound):
+        return "data absent"
+    if isinstance(error, WeightsNotFound):
+        return "weights absent"
+    return re.split(r"[:;.]\s|\n", str(error))[0].removesuffix(".")
+
+
+def network(
+    net: str, features: Features, device: str, opened: dict[Any, DenseExtractor]
+) -> DenseExtractor:
+    """Open a network once for all rows and tables that use it alike."""
+    locations = Aggregation(normalize=features.normalize).locations
+    how: dict[str, Any] = {
+        "layers": features.layers,
+        "weights": features.weights_of(net),
+        "flip": features.flip,
+        "pool": features.pool,
+        "locations": locations,
+        "exif": features.exif,
+    }
+    key = (net, *how.values())
+    if key not in opened:
+        opened[key] = DenseExtractor(net, device=device, **how)
+    return opened[key]
+
+
+def behind(found: Sequence[Cell], device: str) -> dict[str, Any]:
+    """Say with what the figures were measured."""
+    weights = {
+        f"net {net}: {told['weights']['source']} ({told['weights']['sha256'][:12]})": None
+        for cell in found
+        for net, told in (cell.provenance or {}).items()
+    }
+    return {
+        "device": describe_device(resolve_device(device)),
+        "versions": versions(),
+        "weights": list(weights),
+    }
+
+
+def sentence(provenance: Mapping[str, Any]) -> str:
+    """Write provenance as one line."""
+    packages = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
+    weights = "; ".join(provenance["weights"]) or "none were used"
+    return f"Device: {provenance['device']}. Weights: {weights}. Versions: {packages}."
+
+
+def as_table(found: Sequence[Cell]) -> Table:
+    """Lay the cells out for the terminal."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in COLUMNS:
+        number = "%" in column or column == "difference"
+        table.add_column(
+            column, overflow="fold", justify="right" if number else "left", no_wrap=number
+        )
+    for cell in found:
+        table.add_row(*map(Text, cell.shown))
+    return table
+
+
+def as_markdown(found: Sequence[Cell], provenance: Mapping[str, Any]) -> str:
+    """Write the cells as a table in Markdown, provenance below."""
+    rows = [list(COLUMNS), ["---"] * len(COLUMNS), *(cell.shown for cell in found)]
+    lines = ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in rows]
+    return "\n".join([*lines, "", sentence(provenance), ""])
+
+
+def as_json(found: Sequence[Cell], provenance: Mapping[str, Any]) -> str:
+    """Write the cells with all that is behind them."""
+    told = [{**asdict(cell), "difference": cell.difference} for cell in found]
+    return json.dumps({"cells": told, "provenance": provenance}, indent=2) + "\n"
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, and refuse what would otherwise look like absent data."""
+    tables = [name for name in recipe_names() if name.startswith("table")]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, help="where the data are; VGGFEAT_DATA or ./data")
+    parser.add_argument("--allow-partial", action="store_true", help="use data that are not whole")
+    parser.add_argument("--fetch", action="store_true", help="download absent data and weights")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(tables)}, or files"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", metavar="[NET=]SOURCE", default=[], action="extend",
+        help="other weights than the authors', for all nets or for some",
+    )  # fmt: skip
+    parser.add_argument("--submission", type=Path, help="where the servers' files go")
+    parser.add_argument("--json", type=Path, help="write cells and provenance")
+    parser.add_argument("--markdown", type=Path, help="write the table")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes that train; -1 for all")
+    given = parser.parse_args(argv)
+    given.only = given.only or tables
+    if unknown := [n for n in given.only if n not in recipe_names() and not Path(n).is_file()]:
+        parser.error(f"there is no recipe {unknown[0]!r}; there are {', '.join(tables)}, or files")
+    if given.root is not None and not given.root.is_dir():
+        parser.error(f"there is no folder {given.root}")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write what was asked for."""
+    given = parsed(argv)
+    if not given.fetch:
+        os.environ["VGGFEAT_OFFLINE"] = "1"
+    settings = Settings(
+        tuple(given.only),
+        given.root,
+        given.allow_partial,
+        given.fetch,
+        tuple(given.weights) or None,
+        given.submission,
+        given.device,
+        given.jobs,
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(what: str) -> Tell:
+            bar.update(task, description=what, total=None, completed=0)
+            return lambda done: bar.update(
+                task, total=done.pictures, completed=done.present + done.computed + done.failed
+            )
+
+        found = list(cells(settings, tell))
+    provenance = behind(found, given.device)
+    console = Console(highlight=False)
+    console.print(as_table(found))
+    console.print(sentence(provenance), markup=False)
+    for path, text in (
+        (given.json, as_json(found, provenance)),
+        (given.markdown, as_markdown(found, provenance)),
+    ):
+        if path:
+            path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""The table of measured and published figures, and every reason why a cell is empty."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from support import random_weights
+from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
+
+from vggfeat.data.cards import load_card
+from vggfeat.nets.formats import write
+from vggfeat.recipe import recipe_names
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "paper.py"
+TINY = """
+dataset = "{dataset}"
+title = "{dataset}"
+[features]
+layers = ["pool1"]
+Q = [16]
+{more}
+[classifier]
+grid = [1.0, 100.0]
+[[rows]]
+expected = 80.0
+[[rows]]
+expected = 90.0
+features = {{ nets = ["E"] }}
+"""
+
+
+@pytest.fixture(scope="module")
+def paper() -> ModuleType:
+    """Load the script, which is no part of the package."""
+    specification = importlib.util.spec_from_file_location("paper", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["paper"] = module
+    specification.loader.exec_module(module)
+    torch.set_num_threads(1)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two years of VOC, one without its test labels; two classes, whole; weights of net D."""
+    root = tmp_path_factory.mktemp("paper")
+    classes = load_card("voc2007").classes
+    for year in ("2007", "2012"):
+        parts = one_class_each(classes, {"train": 1, "val": 1, "test": 1})
+        write_voc(root / "data" / "VOCdevkit" / f"VOC{year}", classes, parts, draw_bands)
+    withhold(root / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main")
+    write_classes(root / "own" / "pictures", {"cat": 6, "dog": 6}, draw=draw_bands)
+    (root / "own" / "own.toml").write_text(
+        'name = "own"\nreader = "folders"\nroot = "pictures"\nclasses = ["cat", "dog"]\n'
+    )
+    made = random_weights("D", ["pool1"])
+    told = {"net": "D", "source": "random", "licence": "none"}
+    write(root / "d.safetensors", made.state, made.pixels, **told)
+    for name in ("voc2007", "voc2012", "caltech101"):
+        (root / f"{name}.toml").write_text(TINY.format(dataset=name, more=""))
+    (root / "own.toml").write_text(TINY.format(dataset=root / "own" / "own.toml", more=""))
+    return root
+
+
+def table(
+    paper: ModuleType, folder: Path, *arguments: str, recipes: tuple[str, ...]
+) -> list[dict[str, object]]:
+    """Run the script on recipes of the folder, and return its cells."""
+    files = [str(folder / f"{name}.toml") for name in recipes]
+    written = folder / "cells.json"
+    weights = f"D={folder / 'd.safetensors'}"
+    asked = ["--only", *files, "--weights", weights, "E=authors", "--jobs", "1", "--device", "cpu"]
+    assert paper.main([*asked, "--json", str(written), *arguments]) == 0
+    return json.loads(written.read_text())["cells"]
+
+
+def test_nothing_here_means_every_cell_says_so(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """In an empty folder all shipped rows are named with the paper's figures and no other."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    (tmp_path / "data").mkdir()
+    asked = ["--root", str(tmp_path / "data"), "--markdown", str(tmp_path / "t.md")]
+    assert paper.main(asked) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "data absent" in line]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert len(rows) == 14
+    assert ["Table 11, Caltech-101", "D & E", "92.7", "data absent"] in rows
+    assert [
+        "Table 12, PASCAL VOC 2012 actions",
+        "D & E, image and box",
+        "84.0",
+        "data absent",
+    ] in rows
+    text = (tmp_path / "t.md").read_text()
+    assert "| Table 11, PASCAL VOC 2007 | E |  | 89.3 |  | data absent |" in text
+    assert f"torch {torch.__version__.partition('+')[0]}" in text
+    assert "Device: " in text
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_whole_data_set_has_a_difference(paper: ModuleType, folder: Path) -> None:
+    """Two textures are told apart, 100 %, which is 20 more than this table says; E is not here."""
+    own, other = table(paper, folder, recipes=("own",))
+    assert (own["measured"], own["spread"], own["why"]) == (100.0, 0.0, "")
+    assert own["difference"] == pytest.approx(20.0)
+    assert own["provenance"]["D"]["weights"]["source"] == "random"
+    assert (other["measured"], other["difference"], other["why"]) == (None, None, "weights absent")
+    assert "VGG_ILSVRC_19_layers.caffemodel" in other["detail"]
+
+
+def test_partial_data_have_a_figure_but_no_difference(
+    paper: ModuleType, folder: Path, capsys
+) -> None:
+    """With --allow-partial the figure stands there, marked; without it, the cell says why not."""
+    root = ["--root", str(folder / "data")]
+    cell, _ = table(paper, folder, *root, "--allow-partial", recipes=("voc2007",))
+    assert cell["why"] == "partial"
+    assert 50 < cell["measured"] <= 100
+    assert cell["difference"] is None
+    assert "partial" in capsys.readouterr().out
+    cell, _ = table(paper, folder, *root, recipes=("voc2007",))
+    assert cell["measured"] is None
+    assert cell["why"] == "data not whole"
+    assert "--allow-partial" in cell["detail"]
+
+
+def test_a_test_part_of_the_server_gives_validation_in_brackets(
+    paper: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The mAP on val is no figure of the table; the server's files are written where asked."""
+    monkeypatch.setenv("COLUMNS", "250")
+    asked = ["--root", str(folder / "data"), "--allow-partial", "--submission", str(tmp_path / "s")]
+    cell, other = table(paper, folder, *asked, recipes=("voc2012",))
+    assert cell["validation"]
+    assert cell["difference"] is None
+    assert cell["why"] == (
+        f"partial; server only: mAP on val; submission in {tmp_path / 's' / 'voc2012' / 'd'}"
+    )
+    assert f"({cell['measured']:.1f})" in capsys.readouterr().out
+    files = list((tmp_path / "s" / "voc2012" / "d" / "results" / "VOC2012" / "Main").iterdir())
+    assert len(files) == 20
+    assert all(len(path.read_text().splitlines()) == 20 for path in files)
+    assert other["why"] == "weights absent"
+
+
+def test_one_broken_cell_stops_no_other(
+    paper: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that no net has, absent data and a good row stand in one table."""
+    monkeypatch.setenv("VGGFEAT_DATA", str(tmp_path))
+    text = (folder / "own.toml").read_text().replace("pool1", "pool9")
+    (folder / "broken.toml").write_text(text)
+    found = table(paper, folder, recipes=("broken", "caltech101", "own"))
+    assert [cell["why"] for cell in found[2:]] == ["data absent"] * 2 + ["", "weights absent"]
+    assert all("pool9" in cell["detail"] for cell in found[:2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(["--only", "table13"], "no recipe 'table13'"), (["--root", "nowhere"], "no folder nowhere")],
+)
+def test_what_is_mistyped_is_not_taken_for_absent(
+    asked: list[str], said: str, paper: ModuleType, capsys
+) -> None:
+    """A wrong name or folder ends at once."""
+    with pytest.raises(SystemExit):
+        paper.main(asked)
+    assert said in capsys.readouterr().err
+
+
+def test_the_shipped_tables_are_all_run(paper: ModuleType) -> None:
+    """Without --only it is every recipe of a table, and no other."""
+    tables = [name for name in recipe_names() if not name.startswith("embedded")]
+    assert paper.parsed([]).only == tables
+    assert len(tables) == 5

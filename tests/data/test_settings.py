@@ -1,0 +1,54 @@
+"""Settings of descriptors: what is refused, and what stands over what."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from vggfeat.data.settings import Features
+
+
+def test_without_settings_it_is_net_D_at_256() -> None:
+    """The descriptor of Appendix B: fc7, the mean over locations, mirror image and scales."""
+    plain = Features()
+    assert (plain.nets, plain.layers, plain.Q) == (("D",), ("fc7",), (256,))
+    assert (plain.flip, plain.pool, plain.normalize) == (True, "average", "descriptor")
+    assert (plain.aggregate, plain.power, plain.views) == ("average", None, ("image",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"nets": ("D", "D")}, "one of them twice"),
+        ({"Q": (256, 384, 256)}, "one of them twice"),
+        ({"layers": ()}, "at least 1 item"),
+        ({"nets": ("D", "E", "A"), "weights": ("d.pth", "e.pth")}, "NET=FILE for each"),
+        ({"aggregate": "mean"}, "'average', 'max' or 'stack'"),
+        ({"normalize": "l1"}, "'descriptor', 'locations' or 'none'"),
+        ({"views": ("box", "crop")}, "'image' or 'box'"),
+        ({"power": 0}, "greater than 0"),
+        ({"power": 1.5}, "less than or equal to 1"),
+        ({"scales": (256,)}, "Extra inputs"),
+    ],
+)
+def test_what_no_descriptor_can_be_is_refused(wrong: dict[str, object], said: str) -> None:
+    """Each wrong setting is named, with what would be right."""
+    with pytest.raises(ValidationError, match=said):
+        Features(**wrong)
+
+
+def test_one_source_serves_all_nets_or_each_has_its_own() -> None:
+    """What is written for a net goes before what is written for all."""
+    assert Features(nets=("D", "E"), weights="authors").weights_of("E") == "authors"
+    own = Features(nets=("E", "D"), weights=("E=e.pth", "d.pth"))
+    assert (own.weights_of("D"), own.weights_of("E")) == ("d.pth", "e.pth")
+
+
+def test_what_is_given_goes_over_what_was_set() -> None:
+    """None says nothing, a list may stand for a tuple, and a wrong value is still refused."""
+    base = Features(nets=("D", "E"), weights=("D=d.pth", "E=e.pth"), power=0.5, flip=False)
+    assert base.but() == base
+    other = base.but(Q=[16, 24], power=None, flip=True, views=None)
+    assert other == base.model_copy(update={"Q": (16, 24), "flip": True})
+    with pytest.raises(ValidationError, match="NET=FILE for each"):
+        base.but(nets=["A", "B", "D"])

@@ -1,0 +1,226 @@
+"""Rows of a data set: views, nets and scales in their order, each described once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import noise, random_weights
+
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.schema import DatasetCard
+from vggfeat.data.settings import Features
+from vggfeat.errors import DataError
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.run import describe as module
+from vggfeat.run.describe import Described, default_store, describe
+
+CARD = DatasetCard(name="mine", reader="folders")
+ONE = Features(layers=("pool1",), Q=(16,))
+ALL = Features(nets=("D", "E"), layers=("conv1_1", "pool1"), Q=(16, 24), views=("image", "box"))
+BOXES = ((1, 1, 30, 40), (21, 6, 60, 40), (4, 3, 50, 30))
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, DenseExtractor]:
+    """Open nets D and E with random weights, up to pool1."""
+    return {
+        net: DenseExtractor(
+            net,
+            ("conv1_1", "pool1"),
+            weights=random_weights(net, ["pool1"], seed),
+            device="cpu",
+            precision="fp32",
+        )
+        for seed, net in enumerate("DE")
+    }
+
+
+@pytest.fixture
+def persons(tmp_path: Path) -> ImageSet:
+    """Draw two pictures with three persons, two of them in the first."""
+    for name, seed in (("a", 1), ("b", 2)):
+        Image.fromarray(noise(60, 40, seed)).save(tmp_path / f"{name}.png")
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    return ImageSet(("a#1", "a#2", "b#1"), (a, a, b), boxes=BOXES)
+
+
+@pytest.fixture
+def one_layer() -> DenseExtractor:
+    return DenseExtractor(
+        "D", "pool1", weights=random_weights("D", ["pool1"]), device="cpu", precision="fp32"
+    )
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the pictures that go through each net."""
+    counts: Counter[str] = Counter()
+    original = DenseExtractor.describe
+
+    def counting(self: DenseExtractor, pixels: torch.Tensor):
+        counts[self.extraction.net] += len(pixels)
+        return original(self, pixels)
+
+    monkeypatch.setattr(DenseExtractor, "describe", counting)
+    return counts
+
+
+def never(net: str) -> NoReturn:
+    raise AssertionError(f"net {net} was opened")
+
+
+def rows(images: ImageSet, features: Features, extractor: DenseExtractor, **more) -> Described:
+    return describe(CARD, images, features, lambda net: extractor, **more)
+
+
+def by_hand(picture: Image.Image, extractor: DenseExtractor, Q: int) -> dict[str, np.ndarray]:
+    """Rescale with Pillow alone, and take what the network gives."""
+    width, height = picture.size
+    short = min(width, height)
+    resized = picture.resize((width * Q // short, height * Q // short), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
+    return {layer: d[0].numpy() for (layer, _), d in extractor.describe(pixels).items()}
+
+
+def unit(row: np.ndarray) -> np.ndarray:
+    return row / np.sqrt((row * row).sum())
+
+
+def test_a_boxs_row_is_that_of_the_picture_cut_out(
+    persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
+) -> None:
+    """What is in a box, cut by hand and saved as a PNG of its own, has the very same features."""
+    cuts = []
+    for name, path, box in zip(persons.names, persons.pictures, BOXES, strict=True):
+        pixels = np.asarray(Image.open(path))[box[1] - 1 : box[3], box[0] - 1 : box[2]]
+        cuts.append(tmp_path / f"cut{name}.png")
+        Image.fromarray(pixels).save(cuts[-1])
+    found = rows(persons, ONE.but(views=["box"]), one_layer)
+    own = rows(ImageSet(tuple(map(str, cuts)), tuple(cuts)), ONE, one_layer)
+    assert np.array_equal(found.X, own.X)
+    assert len(np.unique(found.X, axis=0)) == 3
+
+
+def test_two_persons_share_their_picture(
+    persons: ImageSet, one_layer: DenseExtractor, counted: Counter
+) -> None:
+    """The whole picture is described once, and is the same row for each person in it."""
+    found = rows(persons, ONE, one_layer)
+    assert counted == {"D": 2}
+    assert found.summary.pictures == 2
+    assert np.array_equal(found.X[0], found.X[1])
+    assert not np.array_equal(found.X[0], found.X[2])
+    assert found.images.names == persons.names
+
+
+@pytest.mark.parametrize("how", ["average", "stack"])
+def test_rows_are_stacked_by_view_net_and_layer(
+    how: str, persons: ImageSet, nets: dict[str, DenseExtractor]
+) -> None:
+    """L2 of each scale, their mean or stack, then image D, image E, box D, box E, and L2 again."""
+    expected = []
+    for path, box in zip(persons.pictures, BOXES, strict=True):
+        whole = Image.open(path).convert("RGB")
+        cut = whole.crop((box[0] - 1, box[1] - 1, box[2], box[3]))
+        parts = []
+        for picture in (whole, cut):
+            for net in "DE":
+                scales = [by_hand(picture, nets[net], Q) for Q in (16, 24)]
+                for layer in ("conv1_1", "pool1"):
+                    normed = [unit(scale[layer]) for scale in scales]
+                    parts += normed if how == "stack" else [np.mean(normed, axis=0)]
+        expected.append(unit(np.concatenate(parts)))
+    found = describe(CARD, persons, ALL.but(aggregate=how), nets.__getitem__)
+    assert found.X.shape == (3, 2 * 2 * 2 * 64 * (2 if how == "stack" else 1))
+    np.testing.assert_allclose(found.X, expected, rtol=1e-4, atol=1e-6)
+    assert [one.net for one in found.extractions] == ["D", "E"]
+
+
+def test_blocks_change_nothing(
+    persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows combined one at a time are those combined all at once."""
+    whole = describe(CARD, persons, ALL, nets.__getitem__).X
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    assert np.array_equal(describe(CARD, persons, ALL, nets.__getitem__).X, whole)
+
+
+def test_what_is_there_is_not_computed_again(
+    persons: ImageSet, nets: dict[str, DenseExtractor], counted: Counter, tmp_path: Path
+) -> None:
+    """A second run computes nothing, another subset neither; a named store needs no net at all."""
+    told = []
+    first = describe(
+        CARD, persons, ALL, nets.__getitem__, folder=tmp_path / "f", progress=told.append
+    )
+    assert (first.summary.pictures, first.summary.computed) == (10, 10)
+    assert told[-1].pictures == told[-1].computed == 10
+    assert counted == {"D": 10, "E": 10}  # two pictures and three boxes, at two scales
+    again = describe(CARD, persons, ALL, never, folder=tmp_path / "f")
+    assert np.array_equal(again.X, first.X)
+    assert (again.summary.present, again.summary.computed) == (10, 0)
+    only = describe(CARD, persons, ALL.but(nets=["E"]), never, folder=tmp_path / "f")
+    both = unit(np.concatenate([first.X[0, 128:256], first.X[0, 384:]]))
+    np.testing.assert_allclose(only.X[0], both, rtol=1e-5)
+
+
+def test_default_stores_are_found_again_and_kept_apart(
+    persons: ImageSet, one_layer: DenseExtractor, nets: dict[str, DenseExtractor], counted: Counter
+) -> None:
+    """A box can come before its picture; other settings and places have other folders."""
+    rows(persons, ONE.but(views=["box"]), one_layer)
+    assert counted == {"D": 3}
+    both = rows(persons, ONE.but(views=["image", "box"]), one_layer)
+    assert counted == {"D": 5}
+    assert len(both.folders) == 2
+    elsewhere = CARD.model_copy(update={"root": "/elsewhere"})
+    places = {
+        default_store(card, extractor.extraction)
+        for card in (CARD, elsewhere)
+        for extractor in (one_layer, *nets.values())
+    }
+    assert len(places) == 6
+
+
+def test_an_unreadable_picture_has_no_row(
+    persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
+) -> None:
+    """The persons of a damaged picture, and one whose box lies outside, are left out and named."""
+    Image.fromarray(noise(60, 40, 3)).save(tmp_path / "c.png")
+    more = ImageSet(
+        (*persons.names, "c#1", "c#2"),
+        (*persons.pictures, tmp_path / "c.png", tmp_path / "c.png"),
+        boxes=(*BOXES, (90, 1, 99, 9), (1, 1, 9, 9)),
+    )
+    Path(persons.pictures[0]).write_bytes(b"")
+    found = rows(more, ONE.but(views=["image", "box"]), one_layer)
+    assert found.images.names == ("b#1", "c#2")
+    assert sorted(found.failed) == ["a", "a#1", "a#2", "c#1"]
+    assert "outside" in found.failed["c#1"]
+    assert len(found.X) == 2
+
+
+def test_a_class_that_is_lost_is_named(
+    persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
+) -> None:
+    """A class of which no picture can be read, and a data set of none, end in an error."""
+    labelled = ImageSet(("a", "b"), (persons.pictures[0], persons.pictures[2]), ("cat", "dog"))
+    Path(persons.pictures[2]).write_bytes(b"")
+    with pytest.raises(DataError, match="No picture of dog can be read"):
+        rows(labelled, ONE, one_layer)
+    Path(persons.pictures[0]).write_bytes(b"")
+    with pytest.raises(DataError, match=r"No picture can be read.*failed\.csv"):
+        rows(labelled, ONE, one_layer)
+
+
+def test_boxes_must_be_given(persons: ImageSet, one_layer: DenseExtractor) -> None:
+    """A data set without boxes cannot be looked at by box."""
+    plain = ImageSet(("a",), persons.pictures[:1])
+    with pytest.raises(DataError, match="no given boxes"):
+        rows(plain, ONE.but(views=["box"]), one_layer)

@@ -1,0 +1,283 @@
+"""Every row of Tables 11 and 12, from the command line, on small trees in the genuine layouts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from support import random_weights
+from trees import (
+    band,
+    draw_bands,
+    one_class_each,
+    two_persons_each,
+    withhold,
+    write_actions,
+    write_classes,
+    write_voc,
+)
+from typer.testing import CliRunner, Result
+
+from vggfeat.cli import app
+from vggfeat.data.cards import load_card
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.nets.formats import write
+from vggfeat.resources import shared
+
+SCALES = (16, 24)
+WIDTH = 64  # of pool1, in both nets
+SOLO, BOTH = WIDTH, 2 * WIDTH
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Keep small networks from waiting for threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of random weights of nets D and E, up to pool1."""
+    folder = tmp_path_factory.mktemp("weights")
+    files = {}
+    for seed, net in enumerate("DE"):
+        made = random_weights(net, ["pool1"], seed)
+        told = {"net": net, "source": "random", "licence": "none"}
+        files[net] = write(folder / f"{net}.safetensors", made.state, made.pixels, **told)
+    return files
+
+
+@pytest.fixture(scope="module")
+def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VOC 2012 with both of its tasks, in one tree, its test labels withheld."""
+    root = tmp_path_factory.mktemp("2012")
+    tree = root / "VOCdevkit" / "VOC2012"
+    copies = {"train": 2, "val": 2, "test": 1}
+    main = one_class_each(load_card("voc2012").classes, copies)
+    main["test"] = dict(list(main["test"].items())[:12])
+    write_voc(tree, load_card("voc2012").classes, main, draw_bands)
+    actions = load_card("voc2012-action").classes
+    persons = two_persons_each(actions, copies)
+    persons["test"] = dict(list(persons["test"].items())[:12])
+    write_actions(tree, actions, persons, draw_bands, band)
+    for task in ("Main", "Action"):
+        withhold(tree / "ImageSets" / task)
+    for name in main["test"]:
+        (tree / "Annotations" / f"{name}.xml").unlink()
+    return root
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
+    """Count the pictures that go through each net at each scale."""
+    counts: Counter[tuple[str, int]] = Counter()
+    describe = DenseExtractor.describe
+
+    def counting(self: DenseExtractor, pixels: torch.Tensor):
+        counts[self.extraction.net, min(pixels.shape[2:])] += len(pixels)
+        return describe(self, pixels)
+
+    monkeypatch.setattr(DenseExtractor, "describe", counting)
+    return counts
+
+
+def small(
+    name: str, weights: dict[str, Path], folder: Path, grid: tuple[float, ...] = (1.0, 100.0)
+) -> Path:
+    """Copy a shipped recipe, with other weights, layers, scales and a shorter grid."""
+    text = (shared("pipelines") / f"{name}.toml").read_text()
+    text, layers = re.subn(r"layers = .*", 'layers = ["pool1"]', text)
+    text, scales = re.subn(r"Q = .*", f"Q = {list(SCALES)}", text)
+    files = [f"{net}={path}" for net, path in weights.items()]
+    text, sources = re.subn(r"weights = .*", f"weights = {json.dumps(files)}", text)
+    assert (layers, scales, sources) == (1, 1, 1)
+    path = folder / f"{name}.toml"
+    path.write_text(f"{text}\n[classifier]\ngrid = {list(grid)}\n")
+    return path
+
+
+def vggfeat(*arguments: str) -> Result:
+    environment = {"COLUMNS": "160"}
+    done = CliRunner().invoke(app, [*arguments, "--jobs", "1", "-q"], env=environment)
+    if done.exception:
+        raise done.exception
+    return done
+
+
+def run(recipe: Path, root: Path, *more: str) -> list[dict]:
+    """Run a recipe on a tree that is far from whole, and return its rows."""
+    done = vggfeat("run", str(recipe), "--root", str(root), "--allow-partial", "--json", *more)
+    assert "is partial" in done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert all(row["dataset"]["partial"] and row["dataset"]["differences"] for row in rows)
+    return rows
+
+
+def scores_by_row(result: dict, row_name: str) -> dict[tuple[str, str], float]:
+    """Take the scores of the test rows out of rankings that are long enough to hold all."""
+    return {
+        (label, result["names"][one["row"]]): one["score"]
+        for label, ranking in zip(result["class_names"], result[row_name], strict=True)
+        for one in ranking
+    }
+
+
+def submitted(folder: Path, stem: str) -> dict[tuple[str, str], float]:
+    """Read the server's files as its own description has them: row, then confidence."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        label = re.fullmatch(rf"{stem}_test_(\w+)\.txt", path.name)[1]
+        for line in path.read_text().splitlines():
+            *row, confidence = line.split(" ")
+            found[label, "#".join(row)] = float(confidence)
+    return found
+
+
+def test_voc2007(weights: dict[str, Path], described: Counter, tmp_path: Path) -> None:
+    """D, E and D & E by 11-point AP; a class without positives has no AP and is named."""
+    classes = load_card("voc2007").classes
+    parts = one_class_each(classes, {"train": 2, "val": 2, "test": 2})
+    tree = tmp_path / "VOCdevkit" / "VOC2007"
+    parts = {
+        part: {name: (*row[:4], -1, *row[5:]) for name, row in rows.items()}
+        for part, rows in parts.items()
+    }  # bottles are not there
+    write_voc(tree, classes, parts, draw_bands)
+    rows = run(small("table11-voc2007", weights, tmp_path), tmp_path)
+    assert [row["row"] for row in rows] == ["D", "E", "D & E"]
+    assert [row["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
+    assert [[one["net"] for one in row["extractions"]] for row in rows] == [
+        ["D"],
+        ["E"],
+        ["D", "E"],
+    ]
+    for row in rows:
+        aps = {one["name"]: one["ap11"] for one in row["result"]["classes"]}
+        assert aps.pop("bottle") is None
+        assert row["result"]["mAP"] == pytest.approx(sum(aps.values()) / len(aps))
+        assert row["result"]["mAP"] > 0.9
+        assert any("bottle" in warning for warning in row["result"]["warnings"])
+        assert row["dataset"]["absent"] == ["bottle"]
+    assert described == {(net, Q): 120 for net in "DE" for Q in SCALES}
+
+
+def test_voc2012(
+    weights: dict[str, Path], voc2012: Path, described: Counter, tmp_path: Path
+) -> None:
+    """D, E and D & E give figures of validation, and the server's comp2 files with their scores."""
+    sent = tmp_path / "sent"
+    rows = run(small("table11-voc2012", weights, tmp_path), voc2012, "--submission", str(sent))
+    test = (voc2012 / "VOCdevkit/VOC2012/ImageSets/Main/test.txt").read_text().split()
+    assert [row["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
+    for row, folder in zip(rows, ("d", "e", "d-e"), strict=True):
+        result = row["result"]
+        assert (result["tested"], result["mAP"], result["ap"]) == (False, None, "area")
+        assert result["validation_mAP"] > 0.9
+        found = submitted(sent / folder / "results" / "VOC2012" / "Main", "comp2_cls")
+        assert list(found) == sorted((name, row) for name in result["class_names"] for row in test)
+        assert found == pytest.approx(scores_by_row(result, "ranked"), abs=1e-8)
+        best = max(found, key=lambda one: found[one] if one[1] == test[0] else -9)
+        assert best[0] == "aeroplane"
+    assert described == {(net, Q): 92 for net in "DE" for Q in SCALES}
+
+
+def test_voc2012_without_its_test_part(
+    weights: dict[str, Path], voc2012: Path, described: Counter, tmp_path: Path
+) -> None:
+    """Where the test archive is not there, the table has validation, with no difference."""
+    tree = tmp_path / "VOCdevkit" / "VOC2012"
+    (tree / "ImageSets").mkdir(parents=True)
+    genuine = voc2012 / "VOCdevkit" / "VOC2012"
+    for name in ("Annotations", "JPEGImages"):
+        (tree / name).symlink_to(genuine / name)
+    (tree / "ImageSets" / "Main").mkdir()
+    for path in (genuine / "ImageSets" / "Main").glob("*[nl].txt"):
+        (tree / "ImageSets" / "Main" / path.name).symlink_to(path)
+    recipe = small("table11-voc2012", weights, tmp_path)
+    done = vggfeat("run", str(recipe), "--root", str(tmp_path), "--allow-partial")
+    assert "there are no test pictures" in " ".join(done.stdout.split())
+    table = done.stdout[done.stdout.index("difference") :].splitlines()
+    cells = [re.split(r"\s{2,}", line.strip()) for line in table[2:5]]
+    assert [cell[0] for cell in cells] == ["D", "E", "D & E"]
+    assert [cell[2:] for cell in cells] == [
+        ["mAP in validation", paper, "–"] for paper in ("89", "89", "89.3")
+    ]
+    assert described == {(net, Q): 80 for net in "DE" for Q in SCALES}
+
+
+def test_voc2012_action(
+    weights: dict[str, Path], voc2012: Path, described: Counter, tmp_path: Path
+) -> None:
+    """The whole image, then image and box: the box tells two persons of a picture apart."""
+    sent = tmp_path / "sent"
+    recipe = small("table12-voc2012-action", weights, tmp_path)
+    rows = run(recipe, voc2012, "--submission", str(sent))
+    test = (voc2012 / "VOCdevkit/VOC2012/ImageSets/Action/test.txt").read_text().splitlines()
+    persons = sorted(row.replace(" ", "#") for row in test)
+    assert len(persons) == 12
+    assert [row["row"] for row in rows] == ["D & E, whole image", "D & E, image and box"]
+    assert [row["dimensions"] for row in rows] == [BOTH, 2 * BOTH]
+    for row, folder in zip(rows, ("d-e-whole-image", "d-e-image-and-box"), strict=True):
+        result = row["result"]
+        assert not result["tested"]
+        found = submitted(sent / folder / "results" / "VOC2012" / "Action", "comp10_action")
+        assert list(found) == sorted((name, p) for name in result["class_names"] for p in persons)
+        assert found == pytest.approx(scores_by_row(result, "ranked"), abs=1e-8)
+    whole, boxed = (row["result"]["validation_mAP"] for row in rows)
+    assert whole < 0.8 < 0.9 < boxed
+    # 40 pictures and 6 of test, whole, once for both rows; and the boxes of their 92 persons.
+    assert described == {(net, Q): 46 + 92 for net in "DE" for Q in SCALES}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "picture", "strays"),
+    [
+        (
+            "caltech101",
+            "101_ObjectCategories",
+            "image_{:04d}.jpg",
+            ("BACKGROUND_Google/tmp", "Faces/desktop.ini"),
+        ),
+        (
+            "caltech256",
+            "256_ObjectCategories",
+            "001_{:04d}.jpg",
+            ("198.spider/RENAME2", "056.dog/greg/vision309/a.jpg"),
+        ),
+    ],
+)
+def test_caltech(
+    name: str,
+    folder: str,
+    picture: str,
+    strays: tuple[str, ...],
+    weights: dict[str, Path],
+    described: Counter,
+    tmp_path: Path,
+) -> None:
+    """Mean class recall over all classes, background included, three splits; strays are skipped."""
+    classes = load_card(name).classes
+    tree = tmp_path / folder
+    write_classes(tree, dict.fromkeys(classes, 3), picture, draw_bands)
+    for stray in strays:
+        (tree / stray).parent.mkdir(parents=True, exist_ok=True)
+        (tree / stray).write_bytes((tree / classes[0] / picture.format(1)).read_bytes())
+    rows = run(small(f"table11-{name}", weights, tmp_path, (100.0,)), tmp_path)
+    assert [row["row"] for row in rows] == ["D", "E", "D & E"]
+    assert [row["dimensions"] for row in rows] == [2 * SOLO, 2 * SOLO, 2 * BOTH]
+    for row in rows:
+        result = row["result"]
+        assert result["class_names"] == list(classes)
+        assert [(s["n_train"], s["n_test"]) for s in result["splits"]] == [
+            (2 * len(classes), len(classes))
+        ] * 3
+        assert row["pictures"] == 3 * len(classes)
+        assert result["mean_class_recall"] > 20 / len(classes)
+    assert described == {(net, Q): 3 * len(classes) for net in "DE" for Q in SCALES}

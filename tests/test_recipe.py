@@ -1,0 +1,107 @@
+"""Recipes of one's own: what they may say, what is refused, and how rows inherit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vggfeat.data.cards import load_card
+from vggfeat.errors import DataError, DataNotFound
+from vggfeat.learn.search import GRID
+from vggfeat.recipe import Classifier, load_recipe, recipe_names
+
+OWN = """
+dataset = "voc2007"
+[features]
+layers = ["pool5"]
+Q = [256, 384]
+[classifier]
+C = "one"
+grid = [0.1, 1.0]
+[[rows]]
+name = "small"
+expected = 50.5
+features = { Q = [256] }
+[[rows]]
+features = { nets = ["D", "E"] }
+"""
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "own.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_rows_have_the_recipes_settings_and_their_own(tmp_path: Path) -> None:
+    """A row changes what it names alone; without a name it is called by its nets."""
+    recipe = load_recipe(written(tmp_path, OWN))
+    small, both = recipe.table()
+    assert (recipe.name, recipe.dataset) == ("own", "voc2007")
+    assert (small.name, small.expected, small.features.Q) == ("small", 50.5, (256,))
+    assert (both.name, both.expected, both.features.Q) == ("D & E", None, (256, 384))
+    assert {line.features.layers for line in (small, both)} == {("pool5",)}
+    assert (recipe.classifier.C, recipe.classifier.grid) == ("one", (0.1, 1.0))
+
+
+def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
+    """All else has a default: one row, of net D."""
+    recipe = load_recipe(written(tmp_path, 'dataset = "sample"'))
+    [line] = recipe.table()
+    assert (line.name, line.expected, line.features.layers) == ("D", None, ("fc7",))
+    assert recipe.classifier == Classifier()
+    assert recipe.classifier.grid == GRID
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('title = "no data"', "dataset"),
+        ('dataset = "sample"\nlayers = ["pool5"]', "layers"),
+        ('dataset = "sample"\n[features]\nscales = [256]', "features.scales"),
+        ('dataset = "sample"\n[classifier]\nloss = "log"', "classifier.loss"),
+        ('dataset = "sample"\n[classifier]\ngrid = []', "classifier.grid"),
+        ('dataset = "sample"\nrows = []', "rows"),
+        ('dataset = "sample"\n[[rows]]\nlayers = ["pool5"]', "rows.0.layers"),
+        ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { aggregate = "mean" }', "aggregate"),
+        ('dataset = "sample"\n[[rows]]\nfeatures = { Qs = [256] }', "Qs"),
+        ('dataset = "sample"\n[features]\nweights = ["a", "b"]', "NET=FILE for each"),
+        ("dataset = sample", "own.toml is not a recipe"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """Every mistake is a DataError that names the file and the key."""
+    with pytest.raises(DataError, match="is not a recipe") as refused:
+        load_recipe(written(tmp_path, text))
+    assert said in str(refused.value)
+    assert str(tmp_path / "own.toml") in str(refused.value)
+
+
+def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A file of other bytes is no recipe either."""
+    (tmp_path / "own.toml").write_bytes(b'dataset = "\xff"')
+    with pytest.raises(DataError, match="is not a recipe"):
+        load_recipe(str(tmp_path / "own.toml"))
+
+
+@pytest.mark.parametrize("name", ["table11-voc2099", "none.toml"])
+def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
+    """Whoever mistypes sees what there is."""
+    with pytest.raises(DataNotFound, match="table11-voc2007") as refused:
+        load_recipe(name)
+    assert name in str(refused.value)
+    assert all(shipped in str(refused.value) for shipped in recipe_names())
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"), [({"C": "one"}, "C"), ({"difficult": "drop"}, "difficult")]
+)
+def test_settings_of_average_precision_belong_to_it(setting: dict[str, str], named: str) -> None:
+    """Where every picture has one class, there is nothing that they could mean."""
+    how = Classifier(**setting)
+    how.check(load_card("voc2007"))
+    with pytest.raises(DataError, match=f"one class: {named} says nothing"):
+        how.check(load_card("caltech101"))
+    with pytest.raises(DataError, match="one class: habit says nothing"):
+        Classifier(habit="cv3").check(load_card("sample"))
