@@ -16,8 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn import solvers
+from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.search import GRID
-from vggfeat.learn.solvers import choose_solver, gram_matrix, in_processes
+from vggfeat.learn.solvers import choose_solver, in_processes
 from vggfeat.learn.svm import LinearSVM
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.metrics import recall_per_class
 from vggfeat.learn.solvers import (
     Binary,
@@ -21,7 +22,6 @@ from vggfeat.learn.solvers import (
     Ints,
     Loss,
     choose_solver,
-    gram_matrix,
     held_out,
     in_processes,
     shape_of,

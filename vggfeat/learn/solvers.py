@@ -56,44 +56,6 @@ class Fits(NamedTuple):
     columns: Ints
 
 
-def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Floats:
-    """Compute X Xᵀ in blocks, each block pair once.
-
-    Products are taken in the precision of ``X`` (at least float32) and summed over column blocks
-    in float64. Finer products would be lost: libsvm itself keeps its kernel rows as float32. The
-    result is float64 because scikit-learn would otherwise convert it at every single fit.
-
-    Parameters
-    ----------
-    X : array, shape (N, D)
-        Descriptors; anything that slices like an array, such as a memory map.
-    rows, columns : int
-        Size of a block.
-
-    Returns
-    -------
-    array, shape (N, N), float64
-
-    Examples
-    --------
-    >>> gram_matrix(np.array([[1.0, 0.0], [1.0, 2.0]]))
-    array([[1., 1.],
-           [1., 5.]])
-    """
-    n, D = X.shape
-    precision: type[np.floating[Any]] = np.float64 if X.dtype == np.float64 else np.float32
-    K = np.zeros((n, n))
-    for column in range(0, D, columns):
-        for i in range(0, n, rows):
-            left = np.asarray(X[i : i + rows, column : column + columns], dtype=precision)
-            for j in range(0, i + 1, rows):
-                right = np.asarray(X[j : j + rows, column : column + columns], dtype=precision)
-                K[i : i + rows, j : j + rows] += left @ right.T
-    for i in range(0, n, rows):
-        K[:i, i : i + rows] = K[i : i + rows, :i].T
-    return K
-
-
 def choose_solver(solver: str, n: int, D: int) -> str:
     """Resolve ``"auto"``: the Gram matrix where it is no burden, then the primal, then streaming.
 

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.solvers import (
     LOSSES,
     Binary,
@@ -22,7 +23,6 @@ from vggfeat.learn.solvers import (
     choose_solver,
     fit_gram,
     fit_primal,
-    gram_matrix,
     in_processes,
     shape_of,
     targets_of,

@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.ap import AP_KINDS, APKind, Floats, average_precisions
+from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.rankings import curves, rankings
 from vggfeat.learn.search import GRID, CSearch, search_C
-from vggfeat.learn.solvers import Ints, Loss, choose_solver, gram_matrix, trainable
+from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
 from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc_results import APResult
