@@ -7,29 +7,42 @@ from typing import Annotated
 
 import typer
 
+# Headings under which a command's help lists its options.
+DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
+OUTPUT, WORK = "Output", "Where and how it runs"
+
 Nets = Annotated[
     list[str] | None,
     typer.Option(
         "--net",
         help="Configuration of Table 1: A, B, D, E; A-LRN, C with own weights. Repeat to stack "
         "several: --net D --net E is the paper's fusion.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Layers = Annotated[
     list[str] | None,
     typer.Option(
-        "--layer", help="conv1_1 … pool5, fc6, fc7, fc8, or torchvision's name; repeat for several."
+        "--layer",
+        help="conv1_1 … pool5, fc6, fc7, fc8, or torchvision's name; repeat for several.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Scales = Annotated[
     list[int] | None,
-    typer.Option("--Q", "-Q", help="Test scale: smallest side in pixels; repeat for several."),
+    typer.Option(
+        "--Q",
+        "-Q",
+        help="Test scale: smallest side in pixels; repeat for several.",
+        rich_help_panel=FEATURES,
+    ),
 ]
 WeightsSource = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
         help="auto, authors, torchvision, embedded, or a file; for one of several nets: NET=FILE.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Quality = Annotated[
@@ -38,11 +51,16 @@ Quality = Annotated[
         "--quality",
         help="best: what goes furthest with the weights on this machine; fast: the opposite. "
         "Other options go over it.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Flip = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", help="Average with the mirror image (Appendix B)."),
+    typer.Option(
+        "--flip/--no-flip",
+        help="Average with the mirror image (Appendix B).",
+        rich_help_panel=FEATURES,
+    ),
 ]
 Pool = Annotated[
     str | None,
@@ -50,57 +68,93 @@ Pool = Annotated[
         "--pool",
         help="Over locations: average (the paper's), max, cells (four quarters), or several: "
         "average+max.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Exif = Annotated[
     bool | None,
-    typer.Option("--exif/--ignore-exif", help="Apply the orientation a camera recorded."),
+    typer.Option(
+        "--exif/--ignore-exif",
+        help="Apply the orientation a camera recorded.",
+        rich_help_panel=FEATURES,
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 … or mps.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 … or mps.", rich_help_panel=WORK)
+]
 Precision = Annotated[
     str,
-    typer.Option("--precision", help="auto (bf16 where the hardware has it), fp32, bf16, fp16."),
+    typer.Option(
+        "--precision",
+        help="auto (bf16 where the hardware has it), fp32, bf16, fp16.",
+        rich_help_panel=WORK,
+    ),
 ]
 OnBadImage = Annotated[
     str,
-    typer.Option("--on-bad-image", help="skip: leave it out, with its reason; or error: stop."),
+    typer.Option(
+        "--on-bad-image",
+        help="skip: leave it out, with its reason; or error: stop.",
+        rich_help_panel=WORK,
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Decoding threads; one for each core.")
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Decoding threads; one for each core.", rich_help_panel=WORK
+    ),
 ]
 Aggregate = Annotated[
-    str | None, typer.Option("--aggregate", help="Across scales: average, max or stack.")
+    str | None,
+    typer.Option(
+        "--aggregate", help="Across scales: average, max or stack.", rich_help_panel=FEATURES
+    ),
 ]
 Normalize = Annotated[
     str | None,
     typer.Option(
-        "--normalize", help="L2 of each descriptor, also at all locations before pooling, or none."
+        "--normalize",
+        help="L2 of each descriptor, also at all locations before pooling, or none.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Power = Annotated[
     float | None,
     typer.Option(
-        "--power", help="Signed power before L2; 0.5 is the square root, 1 turns a card's off."
+        "--power",
+        help="Signed power before L2; 0.5 is the square root, 1 turns a card's off.",
+        rich_help_panel=FEATURES,
     ),
 ]
 View = Annotated[
     list[str] | None,
     typer.Option(
-        "--view", help="image, or the given box of an action; both are stacked. Repeat for both."
+        "--view",
+        help="image, or the given box of an action; both are stacked. Repeat for both.",
+        rich_help_panel=FEATURES,
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the store.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder of the store.", rich_help_panel=OUTPUT)
+]
 Root = Annotated[
-    Path | None, typer.Option("--root", help="Where a data set lies: its tree, or its archives.")
+    Path | None,
+    typer.Option(
+        "--root", help="Where a data set lies: its tree, or its archives.", rich_help_panel=DATA
+    ),
 ]
 AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Use data that are not all there, and say so.")
+    bool,
+    typer.Option(
+        "--allow-partial", help="Use data that are not all there, and say so.", rich_help_panel=DATA
+    ),
 ]
 FeatureFolder = Annotated[
     Path | None,
     typer.Option(
         "--features",
         help="A store, also one of `vggfeat extract`; made if absent. In VGGFEAT_HOME by default.",
+        rich_help_panel=FEATURES,
     ),
 ]
 Report = Annotated[
@@ -108,24 +162,39 @@ Report = Annotated[
     typer.Option(
         "--report",
         help="Write a page, such as report.html; its figures as JSON and CSV go to report/.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-Save = Annotated[Path | None, typer.Option("--save", help="Write a model for `vggfeat predict`.")]
+Save = Annotated[
+    Path | None,
+    typer.Option("--save", help="Write a model for `vggfeat predict`.", rich_help_panel=OUTPUT),
+]
 Submission = Annotated[
     Path | None,
     typer.Option(
-        "--submission", help="Write what VOC's evaluation server takes, where it has the labels."
+        "--submission",
+        help="Write what VOC's evaluation server takes, where it has the labels.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", help="Processes that train; -1 for all cores.")]
+Jobs = Annotated[
+    int,
+    typer.Option("--jobs", help="Processes that train; -1 for all cores.", rich_help_panel=WORK),
+]
 JobsBackend = Annotated[
     str | None,
-    typer.Option("--jobs-backend", help="A backend of joblib: loky, multiprocessing, dask, ray …"),
+    typer.Option(
+        "--jobs-backend",
+        help="A backend of joblib: loky, multiprocessing, dask, ray …",
+        rich_help_panel=WORK,
+    ),
 ]
 Evidence = Annotated[
     bool,
     typer.Option(
-        "--evidence/--no-evidence", help="In a report, draw where the score of a picture is from."
+        "--evidence/--no-evidence",
+        help="In a report, draw where the score of a picture is from.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Pointing = Annotated[
@@ -135,5 +204,6 @@ Pointing = Annotated[
         min=0,
         help="VOC, with a report: on so many test pictures, whether the strongest evidence lies in "
         "a box of the class; 0 for none.",
+        rich_help_panel=OUTPUT,
     ),
 ]

@@ -121,11 +121,13 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, rate="")
+        tasks: list[TaskID] = []  # none before there is something to tell: an error may come first
 
         def tell(summary: Summary) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(what, total=None, rate=""))
             bar.update(
-                task,
+                tasks[0],
                 total=summary.pictures,
                 completed=summary.present + summary.computed + summary.failed,
                 rate=f"{summary.images_per_s:.2f} images/s" if summary.computed else "",

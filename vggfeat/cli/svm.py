@@ -42,23 +42,40 @@ def svm_command(
     exif: options.Exif = None,
     view: options.View = None,
     features: options.FeatureFolder = None,
-    loss: Annotated[str, typer.Option("--loss", help="hinge, or squared_hinge.")] = "hinge",
+    loss: Annotated[
+        str,
+        typer.Option("--loss", help="hinge, or squared_hinge.", rich_help_panel=options.CLASSIFIER),
+    ] = "hinge",
     solver: Annotated[
-        str, typer.Option("--solver", help="auto, gram, primal or stream; see LinearSVM.")
+        str,
+        typer.Option(
+            "--solver",
+            help="auto, gram, primal or stream; see LinearSVM.",
+            rich_help_panel=options.CLASSIFIER,
+        ),
     ] = "auto",
     choice: Annotated[
-        str | None, typer.Option("--C", help="VOC: one C 'per class', or 'one' for all.")
+        str | None,
+        typer.Option(
+            "--C",
+            help="VOC: one C 'per class', or 'one' for all.",
+            rich_help_panel=options.CLASSIFIER,
+        ),
     ] = None,
     habit: Annotated[
         str,
         typer.Option(
-            "--habit", help="VOC: choose C on val (validation), or in 3 folds of trainval (cv3)."
+            "--habit",
+            help="VOC: choose C on val (validation), or in 3 folds of trainval (cv3).",
+            rich_help_panel=options.CLASSIFIER,
         ),
     ] = "validation",
     difficult: Annotated[
         str | None,
         typer.Option(
-            "--difficult", help="VOC: in training, drop difficult objects, or take as negative."
+            "--difficult",
+            help="VOC: in training, drop difficult objects, or take as negative.",
+            rich_help_panel=options.CLASSIFIER,
         ),
     ] = None,
     save: options.Save = None,

@@ -176,5 +176,8 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
         return make(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        which = ".".join(map(str, first["loc"])) or "settings"
-        raise ParameterError(f"{which}: {first['msg']}. Got {first['input']!r} instead.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ParameterError(f"These settings do not fit together: {said}.") from error
+        which = ".".join(map(str, first["loc"]))
+        raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
