@@ -15,6 +15,7 @@ from vggfeat.cli.output import note
 from vggfeat.cli.predict import predict_command
 from vggfeat.cli.store import store_app
 from vggfeat.cli.svm import run_command, svm_command
+from vggfeat.cli.train import train_command
 from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
 
@@ -31,6 +32,7 @@ app.command("svm")(svm_command)
 app.command("run")(run_command)
 app.command("predict")(predict_command)
 app.command("explain")(explain_command)
+app.command("train")(train_command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")
 app.add_typer(store_app, name="store")

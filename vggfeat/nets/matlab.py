@@ -53,7 +53,7 @@ class Numbers:
 def variables(path: Path) -> dict[str, Value]:
     """Read the variables of a file.
 
-    Cells are lists, structs dictionaries (of the first element of an array of structs).
+    Cells are lists, structs dictionaries, and arrays of several structs lists of those.
     Whatever else there is (sparse matrices, objects, functions) is None.
 
     Raises
@@ -125,7 +125,8 @@ def _value(
     if kind == CELL:
         return [_matrix(element, nesting) for element in rest]
     if kind == STRUCT:
-        return _struct(rest, nesting)
+        structs = _structs(rest, nesting)
+        return structs if math.prod(shape) > 1 else next(iter(structs), {})
     if kind != CHAR and kind not in CLASSES:
         return None
     stored, data = next(rest, (0, memoryview(b"")))
@@ -139,7 +140,8 @@ def _value(
     return Numbers(shape, np.dtype(CLASSES[kind]), number, data)
 
 
-def _struct(rest: Iterator[tuple[int, memoryview]], nesting: int) -> dict[str, Value]:
+def _structs(rest: Iterator[tuple[int, memoryview]], nesting: int) -> list[Value]:
+    """Read the structs of an array, each of which has all its fields in turn."""
     width = int.from_bytes(next(rest, (0, memoryview(b"")))[1], "little")
     names = bytes(next(rest, (0, memoryview(b"")))[1])
     if width < 1:
@@ -148,7 +150,11 @@ def _struct(rest: Iterator[tuple[int, memoryview]], nesting: int) -> dict[str, V
         names[at : at + width].split(b"\0")[0].decode("latin-1")
         for at in range(0, len(names), width)
     ]
-    return {name: _matrix(element, nesting) for name, element in zip(fields, rest, strict=False)}
+    values = [_matrix(element, nesting) for element in rest] if fields else []
+    return [
+        dict(zip(fields, values[at : at + len(fields)], strict=False))
+        for at in range(0, len(values), len(fields) or 1)
+    ]
 
 
 def _matrix(element: tuple[int, memoryview], nesting: int) -> Value:

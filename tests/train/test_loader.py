@@ -1,0 +1,397 @@
+"""Batches are a function of the seed alone, and crops those of a full decoding."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import pickle
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import noise
+
+from vggfeat.data.images import decode, load, rescale
+from vggfeat.errors import DataError, DeviceError, ParameterError, PictureError
+from vggfeat.train import decode as decoding
+from vggfeat.train.augment import Scale, crop_of, draw
+from vggfeat.train.decode import crop, packed
+from vggfeat.train.loader import Batch, Loader
+from vggfeat.train.pictures import FilePictures, Part
+from vggfeat.train.shares import CENTRE, MOST_BAD, epoch_order
+from vggfeat.train.trainset import open_trainset
+
+S = (10, 16)
+SIDE = 8
+COUNT = 22
+Batches = list[tuple[list[int], list[int], bytes]]
+
+
+def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(noise(width, height, seed)).save(out, "JPEG", quality=95, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Part:
+    """Twenty-two small pictures of three classes, of several shapes."""
+    names = [f"{row:02}.jpg" for row in range(COUNT)]
+    for row, name in enumerate(names):
+        (tmp_path / name).write_bytes(jpeg(14 + row % 5, 12 + row % 7, row))
+    return Part(FilePictures(tmp_path, np.array(names, "S")), np.arange(COUNT) % 3)
+
+
+def loader(part: Part, batch_size: int = 4, S: Scale = S, **settings: object) -> Loader:
+    return Loader(part, batch_size=batch_size, S=S, crop=SIDE, seed=5, **settings)
+
+
+def plain(batches: Iterable[Batch]) -> Batches:
+    return [
+        (labels.tolist(), rows.tolist(), pixels.contiguous().numpy().tobytes())
+        for pixels, labels, rows in batches
+    ]
+
+
+def merged(ranks: list[Batches]) -> Batches:
+    """Put the processes' shares of each batch together."""
+    return [
+        (
+            [label for labels, _, _ in shares for label in labels],
+            [row for _, rows, _ in shares for row in rows],
+            b"".join(pixels for _, _, pixels in shares),
+        )
+        for shares in zip(*ranks, strict=True)
+    ]
+
+
+def test_batches_follow_from_the_formula(part: Part) -> None:
+    """Row, label and crop of every place are those that a slow reading of the rule gives."""
+    batches = list(loader(part).batches(epoch=3))
+    order = epoch_order(COUNT, 5, 3)
+    assert len(batches) == COUNT // 4
+    for k, (pixels, labels, rows) in enumerate(batches):
+        assert rows.tolist() == order[4 * k : 4 * k + 4].tolist()
+        assert labels.tolist() == [row % 3 for row in rows.tolist()]
+        assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (4, 3, SIDE, SIDE))
+        assert pixels.is_contiguous(memory_format=torch.channels_last)
+        for row, cut in zip(rows.tolist(), pixels, strict=True):
+            image = decode(Image.open(io.BytesIO(part.read(row))))
+            (left, top), chosen = _place(image, row, epoch=3)
+            whole = rescale(image, min(chosen)).astype(int)
+            expected = whole[top : top + SIDE, left : left + SIDE]
+            assert np.abs(cut.permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+def _place(image: Image.Image, row: int, epoch: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    place = crop_of(*image.size, S, draw(5, epoch, row), SIDE)
+    return place.offset, place.size
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (4, 0)])
+def test_processes_and_workers_change_nothing(part: Part, world: int, workers: int) -> None:
+    """Shares of any number of processes and workers make the same global batches."""
+    one = plain(loader(part).batches(epoch=1))
+    ranks = []
+    for rank in range(world):
+        with loader(part, rank=rank, world=world, workers=workers) as own:
+            ranks.append(plain(own.batches(epoch=1)))
+    assert {len(rows) for batches in ranks for _, rows, _ in batches} == {4 // world}
+    assert merged(ranks) == one
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resuming_within_an_epoch_is_exact(part: Part, workers: int) -> None:
+    """From batch 3 on, a new loader or the same one gives what an unbroken epoch gives."""
+    with loader(part, workers=workers) as own:
+        whole = plain(own.batches(epoch=2))
+        broken = own.batches(epoch=2)
+        next(broken)  # an epoch that is broken off leaves nothing behind
+        assert plain(own.batches(epoch=2, start=3)) == whole[3:]
+        with pytest.raises(RuntimeError, match="another was begun"):
+            next(broken)
+        assert plain(own.batches(epoch=2, start=len(own))) == []
+    assert plain(loader(part).batches(2, 3)) == whole[3:]
+
+
+def test_epochs_differ_and_hold_each_picture_once(part: Part) -> None:
+    """An epoch is a permutation; another epoch or seed is another one."""
+    orders = [epoch_order(COUNT, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(order) == list(range(COUNT)) for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+    rows = [row for _, batch, _ in plain(loader(part).batches()) for row in batch]
+    assert len(set(rows)) == len(rows) == 20
+
+
+def test_torch_random_state_is_left_alone(part: Part) -> None:
+    """Walking an epoch draws nothing from torch's generator, which dropout continues."""
+    before = torch.get_rng_state()
+    with loader(part, workers=1) as own:
+        next(own.batches())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_last_batch_is_dropped_in_training_alone(part: Part) -> None:
+    """22 pictures are 5 training batches of 4, and 6 of validation; fewer than 4 are a batch."""
+    own = loader(part)
+    check = loader(part, augment=False)
+    assert (len(own), own.global_size(4)) == (5, 4)
+    assert (len(check), check.global_size(5)) == (6, 2)
+    assert len(loader(part.take(range(3)))) == 1
+    assert [len(rows) for _, rows, _ in plain(loader(part.take(range(3))).batches())] == [3]
+
+
+def test_validation_is_the_central_crop_in_order(part: Part) -> None:
+    """Validation crops the middle at 0.5 (S_min + S_max), shared by processes, never shuffled."""
+    batches = [list(loader(part, augment=False, rank=r, world=2).batches()) for r in (0, 1)]
+    rows = [row for pair in zip(*batches, strict=True) for b in pair for row in b.rows.tolist()]
+    assert rows == list(range(COUNT))
+    whole = load(part.pictures.root / "00.jpg", [13])[13]  # 14 × 12 become 15 × 13
+    assert whole.shape == (13, 15, 3)
+    cut = batches[0][0].pixels[0].permute(1, 2, 0).numpy().astype(int)
+    # The margins 7 and 5 are odd, of which the greater half is left and above.
+    assert np.abs(cut - whole[3 : 3 + SIDE, 4 : 4 + SIDE]).max() <= 1
+
+
+def test_validation_is_decoded_in_full(part: Part) -> None:
+    """A picture of many pixels is not decoded at reduced size to validate."""
+    (part.pictures.root / "00.jpg").write_bytes(jpeg(130, 117, 3))
+    expected = crop((part.pictures.root / "00.jpg").read_bytes(), 13, CENTRE, SIDE, reduced=False)
+    cut = next(loader(part, augment=False).batches()).pixels[0].permute(1, 2, 0)
+    assert np.array_equal(cut, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_picture_in_training_gives_its_place_to_the_next(part: Part, workers: int) -> None:
+    """Batches keep their size, both processes decide alike, and the bad one is named once."""
+    order = epoch_order(COUNT, 5, 0).tolist()
+    bad = order[1]
+    (part.pictures.root / part.name(bad)).write_bytes(b"no picture")
+    (part.pictures.root / part.name(order[2])).unlink()
+    with loader(part, workers=workers) as own:
+        batches = plain(own.batches())
+        assert batches[0][1] == [order[0], order[3], order[3], order[3]]
+        assert own.failed == {
+            part.name(bad): "not a picture of a format that is read",
+            part.name(order[2]): "No such file or directory",
+        }
+    shares = [plain(loader(part, rank=rank, world=2).batches()) for rank in (0, 1)]
+    assert merged(shares) == batches
+
+
+def test_bad_picture_in_validation_is_left_out(part: Part) -> None:
+    """In validation no other picture counts for a bad one; a batch may become empty."""
+    for row in (1, 4, 5, 6, 7):
+        (part.pictures.root / part.name(row)).write_bytes(b"")
+    own = loader(part, augment=False)
+    batches = plain(own.batches())
+    assert [rows for _, rows, _ in batches[:3]] == [[0, 2, 3], [], [8, 9, 10, 11]]
+    assert batches[0][0] == [0, 2, 0]
+    assert own.failed["01.jpg"] == "the file is empty"
+    assert len(own.failed) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_many_bad_pictures_end_the_run(part: Part, workers: int) -> None:
+    """When picture after picture fails the disk is to blame, and the error says so plainly."""
+    for row in range(COUNT):
+        (part.pictures.root / part.name(row)).unlink()
+    with (
+        loader(part, workers=workers) as own,
+        pytest.raises(DataError, match=f"^{MOST_BAD} pictures, one after another.*No such file"),
+    ):
+        next(own.batches())
+    assert len(own.failed) >= MOST_BAD
+
+
+def test_workers_end_with_the_loader(part: Part) -> None:
+    """Workers live from epoch to epoch, and none is left after the loader is closed."""
+    before = set(multiprocessing.active_children())
+    with loader(part, workers=2) as own:
+        list(own.batches(0))
+        first = set(multiprocessing.active_children()) - before
+        held = own.batches(1)
+        next(held)  # broken off, and held as the traceback of an error holds it
+        assert set(multiprocessing.active_children()) - before == first
+    assert len(first) == 2
+    assert not set(multiprocessing.active_children()) - before
+
+
+def test_work_can_be_sent_to_a_fresh_process(part: Part) -> None:
+    """What a worker gets survives pickling, as starting it by spawn does."""
+    shares = loader(part)._shares
+    again = pickle.loads(pickle.dumps(shares))
+    assert torch.equal(again[0, 2].pixels, shares[0, 2].pixels)
+
+
+def test_waiting_is_measured(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With decoding that sleeps and a consumer that does too, the share lies between."""
+    read = Part.read
+    monkeypatch.setattr(Part, "read", lambda *a: (time.sleep(0.005), read(*a))[1])
+    own = loader(part)
+    assert own.waited == 0
+    for _ in own.batches():
+        time.sleep(0.02)
+    assert 0.3 < own.waited < 0.95
+    fast = loader(part)
+    monkeypatch.setattr(Part, "read", read)
+    for _ in fast.batches():
+        time.sleep(0.05)
+    assert fast.waited < own.waited
+
+
+@pytest.mark.parametrize("size", [(120, 88), (87, 121), (333, 200)])
+def test_reduced_decoding_is_close_to_full(size: tuple[int, int]) -> None:
+    """A JPEG decoded at a part of its size gives the same crop to about a grey level."""
+    content = jpeg(*size, seed=3)
+    chosen = draw(0, 0, 1)
+    full = crop(content, 12, chosen, 9, reduced=False).astype(int)
+    reduced = crop(content, 12, chosen, 9).astype(int)
+    assert not np.array_equal(full, reduced)  # or nothing was reduced
+    assert np.sqrt(np.square(full - reduced).mean()) < 2
+    assert np.abs(full - reduced).max() < 10
+
+
+def test_reduced_decoding_keeps_twice_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow is asked for no less than twice S, and gives a half, quarter or eighth."""
+    seen = []
+    monkeypatch.setattr(decoding, "decode", lambda image: seen.append(image.size) or decode(image))
+    for side in (47, 48, 95, 96, 191, 192):
+        crop(jpeg(side, side + 4), 12, CENTRE, 8)
+    assert [min(size) for size in seen] == [47, 24, 48, 24, 48, 24]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_pictures_are_cropped_upright(orientation: int) -> None:
+    """What the camera recorded is applied before the crop is chosen, reduced or not."""
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = orientation
+    content = jpeg(120, 88, 2, exif=exif)
+    image = decode(Image.open(io.BytesIO(content)))
+    assert image.size == ((120, 88) if orientation < 5 else (88, 120))
+    left, top = crop_of(*image.size, 12, draw(0, 0, 4), 9).offset
+    expected = rescale(image, 12).astype(int)[top : top + 9, left : left + 9]
+    for reduced, worst in ((False, 1), (True, 10)):
+        cut = crop(content, 12, draw(0, 0, 4), 9, reduced=reduced)
+        assert np.abs(cut - expected).max() <= worst
+
+
+def test_other_formats_are_decoded_as_everywhere() -> None:
+    """CMYK, grey and PNG pictures give the crop that the project's own decoder gives."""
+    for image, kind in (
+        (Image.fromarray(noise(20, 16)).convert("CMYK"), "JPEG"),
+        (Image.fromarray(noise(20, 16)).convert("L"), "JPEG"),
+        (Image.fromarray(noise(20, 16)).convert("P"), "PNG"),
+    ):
+        out = io.BytesIO()
+        image.save(out, kind)
+        expected = rescale(decode(Image.open(out)), 16).astype(int)[4:12, 6:14]
+        cut = crop(out.getvalue(), 16, CENTRE, 8)
+        assert np.abs(cut - expected).max() <= 1
+
+
+def test_cut_off_picture_has_a_reason() -> None:
+    """A JPEG that ends early is an error with its reason, never a picture half grey."""
+    content = jpeg(60, 40)
+    with pytest.raises(PictureError, match="OSError"):
+        crop(content[: len(content) // 2], 16, CENTRE, 8)
+
+
+def test_settings_out_of_range_are_named(part: Part) -> None:
+    """Each wrong setting is named, with what would be right."""
+    for settings, said in (
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 5, "world": 2}, "a multiple of the number of processes, 2"),
+        ({"S": 7}, "'S'"),
+        ({"S": (16, 10)}, "'S'"),
+        ({"workers": -1}, "workers"),
+        ({"decoder": "turbo"}, "'pillow', 'nvjpeg'"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            loader(part, **settings)
+    with pytest.raises(ParameterError, match="from 0 to 5"):
+        loader(part).batches(start=6)
+
+
+def _as_if_on_a_gpu(contents: list[torch.Tensor], _: torch.device) -> list[torch.Tensor]:
+    """Decode as nvJPEG is asked to, with Pillow, and fail as a whole as it does."""
+    out = []
+    for content in contents:
+        data = bytes(content.numpy())
+        try:
+            pixels = np.asarray(decode(Image.open(io.BytesIO(data))))
+        except OSError as error:
+            raise RuntimeError("nvjpegDecode failed") from error
+        if len(data) > TOO_MUCH:
+            raise RuntimeError("nvjpegDecode failed")
+        out.append(torch.tensor(pixels).permute(2, 0, 1))
+    return out
+
+
+TOO_MUCH = 10_000
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_gpu_path_gives_the_same_places(
+    part: Part, monkeypatch: pytest.MonkeyPatch, augment: bool
+) -> None:
+    """With a stand-in for nvJPEG the batches are those of Pillow to two grey levels.
+
+    The stand-in fails for a picture that Pillow can decode; one is cut off, which neither can;
+    one is a PNG; and one is no picture.
+    """
+    big = io.BytesIO()
+    busy = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+    Image.fromarray(busy).save(big, "JPEG", quality=98)
+    assert len(big.getvalue()) > TOO_MUCH
+    order = epoch_order(COUNT, 5, 0).tolist()
+    paths = [part.pictures.root / part.name(row) for row in order]
+    paths[1].write_bytes(big.getvalue())
+    Image.fromarray(noise(20, 16)).save(paths[2], "PNG")
+    paths[5].write_bytes(b"no picture")
+    paths[9].write_bytes(big.getvalue()[:5000])
+    expected = list(loader(part, augment=augment).batches())
+
+    with pytest.raises(DeviceError, match="'pillow'"):
+        loader(part, decoder="nvjpeg")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    own = loader(part, augment=augment, decoder="nvjpeg", device=torch.device("cpu"))
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "_nvjpeg", _as_if_on_a_gpu)
+    for got, wanted in zip(own.batches(), expected, strict=True):
+        assert got.rows.tolist() == wanted.rows.tolist()
+        assert got.labels.tolist() == wanted.labels.tolist()
+        assert (got.pixels.int() - wanted.pixels.int()).abs().max() <= 2
+    assert set(own.failed) == {paths[5].name, paths[9].name}
+
+
+def test_gpu_is_given_plain_jpegs_alone() -> None:
+    """Turned, CMYK and other pictures are Pillow's; a plain one is cut where Pillow cuts it."""
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = 6
+    cmyk, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(noise(20, 16)).convert("CMYK").save(cmyk, "JPEG")
+    Image.fromarray(noise(20, 16)).save(png, "PNG")
+    for content in (jpeg(20, 16, exif=exif), cmyk.getvalue(), png.getvalue(), b"none"):
+        assert packed(content, 16, CENTRE, 8) is None
+    plain_one = packed(jpeg(20, 32), 16, CENTRE, 8)
+    assert plain_one is not None
+    assert bytes(plain_one.content.numpy()) == jpeg(20, 32)
+    assert plain_one.place == crop_of(20, 32, 16, CENTRE, 8)
+
+
+def test_loader_reads_out_of_an_opened_set(tmp_path: Path) -> None:
+    """From a folder of classes to batches of its pictures, whose colour is their class."""
+    for label, grey in (("dark", 10), ("light", 240)):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            picture = Image.new("RGB", (12 + number, 11), (grey, grey, grey))
+            picture.save(tmp_path / label / f"{number}.png")
+    found = open_trainset(tmp_path, val_fraction=0.5)
+    for one in (found.train, found.val):
+        ((pixels, labels, _),) = loader(one).batches()
+        assert [10 if label == 0 else 240 for label in labels] == pixels[:, 0, 0, 0].tolist()

@@ -1,0 +1,131 @@
+"""How networks begin, layer by layer: what is taken equals its source, what is drawn does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vggfeat.errors import ParameterError, WeightsError
+from vggfeat.nets.pixels import TORCHVISION
+from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.weights import Weights, load
+from vggfeat.train.start import DEEPER, Start, start, taken_from_a
+
+FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+DRAWN = {
+    "B": "conv1_2 conv2_2 conv4_1 conv4_2 conv5_1 conv5_2",
+    "C": "conv1_2 conv2_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3",
+    "D": "conv1_2 conv2_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3",
+    "E": "conv1_2 conv2_2 conv3_3 conv3_4 conv4_1 conv4_2 conv4_3 conv4_4 "
+    "conv5_1 conv5_2 conv5_3 conv5_4",
+}
+
+
+def constants(net: str, num_classes: int = 1000) -> dict[str, Tensor]:
+    """Parameters of a whole net, a different number in each, that take no memory."""
+    state: dict[str, Tensor] = {}
+    for layer in layers_of(net, num_classes):
+        if layer.kind in ("conv", "fc"):
+            value = 1.0 + len(state)
+            state[f"{layer.name}.weight"] = torch.tensor(value).expand(layer.shape)
+            state[f"{layer.name}.bias"] = torch.tensor(-value).expand(layer.outputs)
+    return state
+
+
+def layer_of(begun: Start, name: str) -> nn.Conv2d | nn.Linear:
+    module = getattr(begun.net, name)
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    return module
+
+
+@pytest.mark.parametrize("net", DEEPER)
+def test_layers_taken_from_a_have_its_shapes(net: str) -> None:
+    """Each of the seven layers has in the deeper net the shape that it has in A."""
+    shapes = {n: {layer.name: layer.shape for layer in layers_of(n)} for n in ("A", net)}
+    assert taken_from_a(net) == FROM_A
+    assert [shapes[net][name] for name in FROM_A] == [shapes["A"][name] for name in FROM_A]
+
+
+@pytest.mark.parametrize("net", DEEPER)
+def test_deeper_nets_begin_from_a(net: str) -> None:
+    """Seven layers hold A's numbers, and all others zero-mean ones of Glorot's variance."""
+    source = constants("A")
+    begun = start(net, from_weights=source, of="A", generator=torch.Generator().manual_seed(0))
+    assert begun.taken == FROM_A
+    assert " ".join(begun.drawn) == DRAWN[net]
+    for name in begun.taken:
+        for part, parameter in layer_of(begun, name).named_parameters():
+            value = source[f"{name}.{part}"].flatten()[0]
+            assert parameter.amin() == parameter.amax() == value, (name, part)
+    for name in begun.drawn:
+        module = layer_of(begun, name)
+        fans = (module.weight.shape[0] + module.weight.shape[1]) * module.weight[0, 0].numel()
+        assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fans), rel=0.02)
+        assert abs(module.weight.mean().item()) < 0.002
+        assert not module.bias.any()
+    assert begun.net.training
+
+
+def test_a_net_begins_from_itself_at_another_scale() -> None:
+    """All layers are taken but fc8, whose classes are others; the source is not written to."""
+    source = constants("A")
+    weights = Weights("A", source, TORCHVISION, "a-256", "none")
+    begun = start("A", from_weights=weights, num_classes=7)
+    assert begun.drawn == ("fc8",)
+    assert len(begun.taken) == 10
+    for name in begun.taken:
+        assert layer_of(begun, name).weight.flatten()[-1] == source[f"{name}.weight"].flatten()[0]
+    assert begun.net.fc8.weight.shape == (7, 4096)
+    with torch.no_grad():
+        layer_of(begun, "conv1_1").weight.zero_()
+    assert source["conv1_1.weight"].flatten()[0] == 1
+
+
+def test_embedded_convolutions_are_taken() -> None:
+    """From the shipped file D takes thirteen convolutions, number by number, and its rounding."""
+    weights = load("embedded", layers=("pool5",))
+    begun = start("D", from_weights=weights, num_classes=3)
+    assert begun.drawn == ("fc6", "fc7", "fc8")
+    for name in begun.taken:
+        torch.testing.assert_close(
+            dict(layer_of(begun, name).named_parameters()),
+            {part: weights.state[f"{name}.{part}"] for part in ("weight", "bias")},
+            rtol=0,
+            atol=0,
+        )
+    assert begun.net.pool_rounding == "ceil"
+
+
+def test_random_start_has_the_papers_variance_and_is_repeatable() -> None:
+    """The paper's σ is 0.1; a seed gives the same numbers again, another seed others."""
+    begun, again, other = (
+        start("B-5x5", init="paper", generator=torch.Generator().manual_seed(seed), num_classes=4)
+        for seed in (1, 1, 2)
+    )
+    assert begun.taken == ()
+    assert layer_of(begun, "fc6").weight.std().item() == pytest.approx(0.1, rel=1e-3)
+    same, different = (layer_of(x, "conv3_1").weight for x in (again, other))
+    assert torch.equal(layer_of(begun, "conv3_1").weight, same)
+    assert not torch.equal(layer_of(begun, "conv3_1").weight, different)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    """Another net's, incomplete, wrongly shaped or unnamed weights each have their sentence."""
+    with pytest.raises(ParameterError, match=r"Net E can begin .* E or of A, not .* of D\."):
+        start("E", from_weights=constants("D"), of="D")
+    with pytest.raises(ParameterError, match="'of' parameter of start must be the net"):
+        start("D", from_weights=constants("D"))
+    with pytest.raises(ParameterError, match="'init' parameter"):
+        start("D", init="zeros")
+    with pytest.raises(ParameterError, match="'B', 'C', 'D', 'E'"):
+        taken_from_a("A-LRN")
+    source = constants("A")
+    without = {name: v for name, v in source.items() if not name.startswith("conv3_2")}
+    with pytest.raises(WeightsError, match="net A lack conv3_2, which net D begins from"):
+        start("D", from_weights=without, of="A")
+    narrow = source | {"conv2_1.bias": torch.zeros(64)}
+    with pytest.raises(WeightsError, match=r"conv2_1.bias of net D .* \(128,\), in .* \(64,\)"):
+        start("D", from_weights=narrow, of="A")

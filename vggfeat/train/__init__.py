@@ -1,0 +1,1 @@
+"""Training the networks of Table 1 (Section 3.1)."""

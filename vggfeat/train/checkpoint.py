@@ -1,0 +1,161 @@
+"""Where a training run stands, in one file that holds no code, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.features.files import refusals, replacing
+from vggfeat.train.optimiser import Momentum
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+FORMAT = 1
+_KEY = "vggfeat training"
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Parameters
+    ----------
+    epoch : int
+        Epochs that are complete.
+    batch : int
+        Batches of the next epoch that are done.
+    step : int
+        Updates in all.
+    sums : list of float
+        Loss, top-1 and top-5 hits, and pictures of the epoch so far.
+    best : float
+        The best validation accuracy so far; −1 before the first.
+    seconds : float
+        Time spent training.
+    schedule : dict
+        State of the schedule.
+    history : list of dict
+        One row for each complete epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    best: float = -1.0
+    seconds: float = 0.0
+    schedule: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(
+    path: Path,
+    net: nn.Module,
+    optimiser: Momentum,
+    position: Position,
+    told: Mapping[str, Any],
+) -> None:
+    """Write weights, velocities and position.
+
+    Parameters
+    ----------
+    path : Path
+    net : Module
+    optimiser : Momentum
+        Of the net's parameters.
+    position : Position
+    told : mapping
+        What must be the same to go on: settings, digests; plain JSON types.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full; the checkpoint that was there is intact.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in net.named_parameters():
+        tensors[f"net.{name}"] = parameter.detach().cpu().contiguous()
+        if "velocity" in optimiser.state.get(parameter, {}):
+            velocity: Tensor = optimiser.state[parameter]["velocity"]
+            tensors[f"velocity.{name}"] = velocity.cpu().contiguous()
+    header = json.dumps({"format": FORMAT, "position": asdict(position), "told": dict(told)})
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_KEY: header})
+        except SafetensorError as error:  # it reports a full disk in its own way
+            raise OSError(28 if "space" in str(error).lower() else 5, str(error)) from error
+
+
+def read(path: Path) -> tuple[Position, dict[str, Any]]:
+    """Read where a run stands, and what it was told.
+
+    Raises
+    ------
+    StoreError
+        If it is no checkpoint.
+    StoreDamaged
+        If it cannot be read.
+    """
+    with refusals(path, "read"), _opened(path) as file:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise StoreError(f"{path} is no checkpoint of vggfeat. Name another --out.")
+    try:
+        header = json.loads(text)
+        if header["format"] != FORMAT:
+            raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
+        return Position(**header["position"]), header["told"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreDamaged(f"{path} is damaged: {error}.") from error
+
+
+def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
+    """Put weights and velocities of a checkpoint where they belong.
+
+    Raises
+    ------
+    StoreError
+        If it is of another network.
+    """
+    with refusals(path, "read"), _opened(path) as file:
+        held = set(file.keys())
+        for name, parameter in net.named_parameters():
+            key = f"net.{name}"
+            if key not in held or file.get_slice(key).get_shape() != list(parameter.shape):
+                raise StoreError(
+                    f"{path} is the checkpoint of another network: its {name} is "
+                    f"{'absent' if key not in held else file.get_slice(key).get_shape()}, and "
+                    f"{list(parameter.shape)} here. Name another --out."
+                )
+            parameter.data.copy_(file.get_tensor(key))
+            if (velocity := f"velocity.{name}") in held:
+                moved = file.get_tensor(velocity).to(parameter.device)
+                optimiser.state[parameter]["velocity"] = moved.to(
+                    memory_format=_format_of(parameter)
+                )
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise StoreDamaged(
+            f"{path} cannot be read: {error}. Delete it and begin anew, or go on from another."
+        ) from error
+
+
+def _format_of(parameter: Tensor) -> Any:
+    import torch
+
+    channels_last = parameter.dim() == 4 and parameter.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    return torch.channels_last if channels_last else torch.contiguous_format

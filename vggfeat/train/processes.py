@@ -1,0 +1,97 @@
+"""The processes of a training run: one, or as many as torchrun started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vggfeat.features.device import resolve_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is, and its device.
+
+    Parameters
+    ----------
+    device : torch.device
+    rank, world : int
+    """
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Wait for all others to come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def stopping() -> Iterator[Event]:
+    """Set an event at the first Ctrl-C, so that a run can stop where it is whole.
+
+    The second one interrupts at once, as ever.
+    """
+    asked = Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the others that torchrun started, if any; NCCL on GPUs, gloo on CPUs.
+
+    Parameters
+    ----------
+    device : str
+        See :func:`~vggfeat.features.device.resolve_device`; with several GPUs in a machine each
+        process takes the one of its local rank.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(resolve_device(device))
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    several = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    on = resolve_device(f"cuda:{local}" if several else device)
+    if on.type == "cuda":
+        torch.cuda.set_device(on)
+    dist.init_process_group("nccl" if on.type == "cuda" else "gloo")
+    try:
+        yield Processes(on, dist.get_rank(), world)
+    finally:
+        dist.destroy_process_group()

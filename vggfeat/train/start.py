@@ -1,0 +1,193 @@
+"""How a network begins: drawn at random, from the trained net A, or from itself at another S."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vggfeat.errors import ParameterError, WeightsError
+from vggfeat.nets.parameters import FC
+from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.vgg import INITIALISATIONS, VGG, initialise
+from vggfeat.nets.weights import Weights
+
+DEEPER = ("B", "C", "D", "E")
+FIRST_CONVOLUTIONS = 4
+
+
+class Start(NamedTuple):
+    """A network ready to be trained, and where its numbers come from.
+
+    Parameters
+    ----------
+    net : VGG
+        Whole, not dense, on the CPU, float32, in training mode; nothing shares its memory.
+    taken : tuple of str
+        Layers copied from other weights, in order.
+    drawn : tuple of str
+        Layers drawn at random, in order.
+    """
+
+    net: VGG
+    taken: tuple[str, ...]
+    drawn: tuple[str, ...]
+
+
+def taken_from_a(net: str) -> tuple[str, ...]:
+    """Name the layers that a deeper net takes from the trained A's layers of the same name.
+
+    They are the first four convolutions and the three full connections of Section 3.1. The four
+    are counted in A, where they are 3→64, 64→128, 128→256 and 256→256 channels, so that they
+    fit conv1_1, conv2_1, conv3_1 and conv3_2 of the deeper net; the deeper net's own first four
+    (3→64, 64→64, …) would not.
+
+    Raises
+    ------
+    ParameterError
+        If the net is not B, C, D or E.
+
+    Examples
+    --------
+    >>> taken_from_a("E")
+    ('conv1_1', 'conv2_1', 'conv3_1', 'conv3_2', 'fc6', 'fc7', 'fc8')
+    """
+    if net not in DEEPER:
+        raise ParameterError.not_one_of("net", "taken_from_a", DEEPER, net)
+    convolutions = [layer.name for layer in layers_of("A") if layer.kind == "conv"]
+    return (*convolutions[:FIRST_CONVOLUTIONS], *FC)
+
+
+def start(
+    net: str,
+    *,
+    init: str = "glorot",
+    from_weights: Weights | Mapping[str, Tensor] | None = None,
+    of: str | None = None,
+    num_classes: int = 1000,
+    dropout: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Start:
+    """Build a network with the numbers that training begins with (Section 3.1).
+
+    Without `from_weights` all layers are drawn. From weights of net A, nets B to E take the
+    layers of :func:`taken_from_a`; from weights of itself, at another S say, a net takes all
+    layers. Full connections that the weights lack, as the embedded ones do, and an fc8 of other
+    classes are drawn. Layers taken are copied: training leaves `from_weights` as they are.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    init : {"glorot", "paper", "kaiming"}
+        How layers are drawn; see the notes.
+    from_weights : Weights or mapping of str to Tensor, optional
+        Parameters by name: ``conv1_1.weight`` (out, in, k, k), ``conv1_1.bias`` (out,), …
+    of : str, optional
+        The configuration they belong to; needed where they do not say it.
+    num_classes : int
+        Outputs of fc8.
+    dropout : float
+        Dropout ratio after fc6 and fc7.
+    generator : torch.Generator, optional
+        Source of the random numbers, on the CPU.
+
+    Raises
+    ------
+    ParameterError
+        If the weights are of a net that this one cannot begin from, or an initialisation is not
+        known.
+    WeightsError
+        If the weights lack a convolution, or hold a layer of another shape.
+
+    Notes
+    -----
+    The paper draws net A from N(0, variance 1e-2), so σ = 0.1, and adds that Glorot & Bengio's
+    initialisation spares the pre-training. A layer of fan-in n multiplies the root mean square of
+    its rectified inputs by σ·√(n/2), and at σ = 0.1 that is more than 1 from conv2_1 on: 1.7 at
+    n = 576, 2.4 at 1152, 3.4 at 2304, 4.8 at 4608, 11.2 at fc6's 25088 and 4.5 at 4096. Over the
+    eleven layers of A it is 6e5: pixels of root mean square 77 became scores of 7e7, a loss of
+    that size, and gradients that no rate near 1e-2 survives. Glorot's variance
+    2/(in + out) multiplies by 0.6 to 0.9 a layer, and the same pixels became scores of 1.2. So it
+    is the default, and the paper's stays available by name. Kaiming keeps the root mean square,
+    here as scores of 65, which suits inputs divided by their deviation.
+
+    Examples
+    --------
+    >>> from vggfeat.nets.weights import load
+    >>> begun = start("D", from_weights=load("embedded", layers=["pool5"]), num_classes=10)
+    >>> len(begun.taken), begun.drawn
+    (13, ('fc6', 'fc7', 'fc8'))
+    """
+    if init not in INITIALISATIONS:
+        raise ParameterError.not_one_of("init", "start", INITIALISATIONS, init)
+    model = VGG(
+        net,
+        num_classes=num_classes,
+        pool_rounding=_pool_rounding(from_weights),
+        dropout=dropout,
+        init=None,
+    ).to_empty(device="cpu")
+    state = from_weights.state if isinstance(from_weights, Weights) else from_weights or {}
+    taken = _taken(net, _source(from_weights, of), state, num_classes)
+    names = [layer.name for layer in layers_of(net) if layer.kind in ("conv", "fc")]
+    drawn = tuple(name for name in names if name not in taken)
+    for name in taken:
+        _copy(model, name, state)
+    for name in drawn:
+        initialise(getattr(model, name), init, generator)
+    return Start(model.train(), taken, drawn)
+
+
+def _pool_rounding(weights: Weights | Mapping[str, Tensor] | None) -> str:
+    """Return the rounding of the weights; it matters where 32 does not divide a picture."""
+    return weights.pixels.pool_rounding if isinstance(weights, Weights) else "floor"
+
+
+def _source(weights: Weights | Mapping[str, Tensor] | None, of: str | None) -> str | None:
+    if weights is None:
+        return None
+    if of is None and not isinstance(weights, Weights):
+        raise ParameterError.of("of", "start", "the net that the weights are of", of)
+    return of or (weights.net if isinstance(weights, Weights) else None)
+
+
+def _taken(
+    net: str, source: str | None, state: Mapping[str, Tensor], num_classes: int
+) -> tuple[str, ...]:
+    """Name the layers that are copied, having checked that the weights hold them."""
+    if source is None:
+        return ()
+    if source == net:
+        wanted = tuple(layer.name for layer in layers_of(net) if layer.kind in ("conv", "fc"))
+    elif source == "A" and net in DEEPER:
+        wanted = taken_from_a(net)
+    else:
+        others = f"{net} or of A" if net in DEEPER else net
+        raise ParameterError(
+            f"Net {net} can begin from weights of {others}, not from those of {source}."
+        )
+    lacking = [name for name in wanted if f"{name}.weight" not in state]
+    if convolutions := [name for name in lacking if name not in FC]:
+        raise WeightsError(
+            f"The weights of net {source} lack {', '.join(convolutions)}, which net {net} begins "
+            "from. Name a file with all convolutions, or begin at random: leave the weights out."
+        )
+    if "fc8" not in lacking and len(state["fc8.weight"]) != num_classes:
+        lacking.append("fc8")
+    return tuple(name for name in wanted if name not in lacking)
+
+
+@torch.no_grad()
+def _copy(model: VGG, layer: str, state: Mapping[str, Tensor]) -> None:
+    for part, parameter in getattr(model, layer).named_parameters():
+        name = f"{layer}.{part}"
+        if name not in state or state[name].numel() != parameter.numel():
+            shape = tuple(state[name].shape) if name in state else "none"
+            raise WeightsError(
+                f"{name} of net {model.net} has the shape {tuple(parameter.shape)}, in the "
+                f"weights {shape}. Are they of another configuration?"
+            )
+        parameter.copy_(state[name].reshape(parameter.shape))

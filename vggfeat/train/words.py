@@ -1,0 +1,97 @@
+"""What goes into a training run beside its settings, what it tells, and what it comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vggfeat.train.checkpoint import BEST
+
+
+@dataclass
+class Told:
+    """What a run tells as it goes.
+
+    Parameters
+    ----------
+    epoch, batch, batches : int
+        Where it is: epoch from 0 on, updates done of it, and all of it.
+    loss, top1, top5 : float
+        Means over the epoch so far; shares from 0 to 1, with dropout and random crops.
+    learning_rate : float
+    images_per_s : float
+        Over all processes, since the run was begun or resumed.
+    waited : float
+        Share of the time that the device waited for pictures.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    top1: float
+    top5: float
+    learning_rate: float
+    images_per_s: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to.
+
+    Parameters
+    ----------
+    out : Path
+        Its folder: ``best.safetensors``, ``last.safetensors``, ``metrics.csv``, ``classes.txt``.
+    best : float
+        Best top-1 accuracy in validation.
+    history : list of dict
+        One row for each epoch.
+    taken, drawn : tuple of str
+        Layers taken from other weights, and drawn at random.
+    failed : dict
+        Reason by name of the pictures that could not be read.
+    """
+
+    out: Path
+    best: float
+    history: list[dict[str, Any]]
+    taken: tuple[str, ...]
+    drawn: tuple[str, ...]
+    failed: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        """The best weights, as ``vggfeat extract --weights`` takes them."""
+        return self.out / BEST
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a run works; of it only the precision changes the weights that come out.
+
+    Parameters
+    ----------
+    device, precision : str
+        ``"auto"`` is bf16 on GPUs that have it, fp32 on CPUs.
+    workers : int
+        Processes that decode, for each process that trains.
+    micro : int, optional
+        Pictures that a process computes at a time; all of its share by default.
+    compile : bool
+        Whether ``torch.compile`` is used.
+    decoder : str
+        ``"pillow"``, or ``"nvjpeg"`` on the GPU.
+    minutes : float
+        Between two checkpoints within an epoch.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 2
+    micro: int | None = None
+    compile: bool = False
+    decoder: Literal["pillow", "nvjpeg"] = "pillow"
+    minutes: float = 30.0
