@@ -41,7 +41,8 @@ from vggfeat.features.provenance import versions
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 from vggfeat.recipe import Line, Recipe, load_recipe, recipe_names
-from vggfeat.run.svm import Run, run_svm, write_submission
+from vggfeat.run.submission import write_submission
+from vggfeat.run.svm import Run, run_svm
 
 COLUMNS = ("table", "row", "here %", "paper %", "difference", "")
 Tell = Callable[[Summary], None]
@@ -163,8 +164,8 @@ def measured(
     tell: Tell,
 ) -> Cell:
     """Run one row and fill its cell."""
-    features = line.features.but(weights=settings.weights)
     try:
+        features = line.features.but(weights=settings.weights)
         run = run_svm(
             card,
             images,

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.data.settings import Features
+from vggfeat.errors import ParameterError
 
 
 def test_without_settings_it_is_net_D_at_256() -> None:
@@ -50,5 +51,5 @@ def test_what_is_given_goes_over_what_was_set() -> None:
     assert base.but() == base
     other = base.but(Q=[16, 24], power=None, flip=True, views=None)
     assert other == base.model_copy(update={"Q": (16, 24), "flip": True})
-    with pytest.raises(ValidationError, match="NET=FILE for each"):
+    with pytest.raises(ParameterError, match="NET=FILE for each"):
         base.but(nets=["A", "B", "D"])

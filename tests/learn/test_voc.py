@@ -304,3 +304,29 @@ def test_files_for_the_server(tmp_path):
     with pytest.raises(DataError, match="from 1 on"):
         write_comp10(tmp_path, ["running"], ["a", "a"], [0, 1], scores[:, :1])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Action", "Main"]
+
+
+def test_rows_of_one_picture_stay_together_in_folds():
+    """Where persons share a picture, no fold fits one of them and validates another."""
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(np.arange(40), 2)
+    X = np.repeat(rng.normal(size=(40, 30)), 2, axis=0)  # both persons look the same
+    targets = np.where(rng.random((80, 1)) < 0.5, 1, -1)
+    rows = np.arange(60)
+    found = {}
+    for name, groups in (("apart", None), ("together", pictures)):
+        result = evaluate_voc(
+            X, targets, ["a"], rows[:30], rows[30:], np.arange(60, 80),
+            groups=groups, habit="cv3", grid=[1.0], n_jobs=1,
+        )  # fmt: skip
+        found[name] = result
+    labels = np.sign(
+        targets.reshape(40, 2).sum(axis=1)
+    )  # what a twin tells: nothing if they differ
+    assert (labels == 0).any()
+    from vggfeat.learn.voc import _grouped_folds
+
+    for train, val in _grouped_folds(targets[:60].astype(np.int8), pictures[:60], 0):
+        assert set(pictures[train]).isdisjoint(pictures[val])
+        assert len(train) + len(val) == 60
+    assert found["apart"].validation_mAP != found["together"].validation_mAP

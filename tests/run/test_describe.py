@@ -215,7 +215,7 @@ def test_a_class_that_is_lost_is_named(
     with pytest.raises(DataError, match="No picture of dog can be read"):
         rows(labelled, ONE, one_layer)
     Path(persons.pictures[0]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"No picture can be read.*failed\.csv"):
+    with pytest.raises(DataError, match=r"No picture can be read: .*empty"):
         rows(labelled, ONE, one_layer)
 
 

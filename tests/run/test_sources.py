@@ -17,7 +17,7 @@ from vggfeat.cli import app
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
-from vggfeat.errors import DataError, StoreError
+from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.export import pack
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.formats import write
@@ -209,9 +209,76 @@ def test_a_store_of_these_very_names_can_be_gone_on_with(
 
 def test_what_is_no_store_has_no_settings(store: Path, tmp_path: Path) -> None:
     """A store tells how it was made; an empty folder says nothing."""
-    told = stored_settings(store)
+    told = stored_settings(store, FEATURES)
     assert told.pop("weights")[0].startswith("D=")
     assert FEATURES.but(**told) == FEATURES
     assert (told["nets"], told["Q"]) == (("D",), (16, 24))
-    assert stored_settings(tmp_path) == {}
+    assert stored_settings(tmp_path, FEATURES) == {}
     assert stored(tmp_path, "D", ImageSet((), ()), FEATURES) is None
+
+
+def test_pictures_with_equal_borders_are_not_confused(tmp_path: Path) -> None:
+    """Two bitmaps of one name and size that differ in the middle alone keep their own rows."""
+    for colour, level in (("red", 10), ("blue", 200)):
+        (tmp_path / "tree" / colour).mkdir(parents=True)
+        pixels = np.full((300, 200, 3), 255, np.uint8)
+        pixels[140:160] = level
+        Image.fromarray(pixels).save(tmp_path / "tree" / colour / "0.bmp")
+    store = extract(tmp_path, "store", "--weights", "embedded")
+    found = find_pictures([str(tmp_path / "tree")])
+    rows = read(found, store).X
+    own = FeatureStore.open(store)
+    [part] = own.extraction.parts([16])[:1]
+    norms = [np.linalg.norm(own.read([16], [name])[part]) for name in found.names]
+    assert norms[0] != norms[1]
+    assert not np.allclose(rows[0], rows[1])
+    renamed = ImageSet(("a", "b"), found.pictures)
+    with pytest.raises(DataError, match="0 of the 2 pictures"):
+        read(renamed, store)
+
+
+def test_the_order_asked_for_is_the_order_of_the_columns(images: ImageSet, store: Path) -> None:
+    """What stands behind the rows is what was asked for, so that a model of them predicts."""
+    turned = FEATURES.but(layers=["pool1", "conv1_1"], normalize="none", Q=[16], pool="max")
+    found = read(images, store, turned)
+    assert found.extractions[0].layers == ("pool1", "conv1_1")
+    assert found.extractions[0].pool == "max"
+    names = [f"JPEGImages/00{i}.png" for i in range(4)]
+    parts = FeatureStore.open(store).read([16], names)
+    expected = [parts[part] for part in found.extractions[0].parts([16])]
+    assert np.array_equal(found.X, np.concatenate(expected, axis=1))
+
+
+def test_weights_that_changed_under_their_name_are_noticed(
+    images: ImageSet, made: Path, tmp_path: Path
+) -> None:
+    """A file of weights is compared by its numbers, however its path is spelt."""
+    file = tmp_path / "w.safetensors"
+    for seed in (0, 1):
+        drawn = random_weights("D", ["pool1"], seed)
+        write(file, drawn.state, drawn.pixels, net="D", source="random", licence="none")
+        if seed == 0:
+            store = extract(made, f"of-{tmp_path.name}", "--weights", str(file))
+            read(images, store, FEATURES.but(weights=str(file)))
+    with pytest.raises(StoreError, match="weights"):
+        read(images, store, FEATURES.but(weights=str(file)))
+
+
+def test_normalised_locations_are_no_raw_ones(images: ImageSet, made: Path, tmp_path: Path) -> None:
+    """A store of L2-normalised locations does not pass for one of raw ones."""
+    store = extract(
+        made, f"l2-{tmp_path.name}", "--weights", "embedded", "--normalize", "locations"
+    )
+    read(images, store, FEATURES.but(normalize="locations"))
+    with pytest.raises(StoreError, match="locations"):
+        read(images, store)
+
+
+def test_a_bad_picture_stops_a_stored_run_if_asked_to(images: ImageSet, store: Path) -> None:
+    """With on_bad_image="error" a picture that a store lacks for being damaged is an error."""
+    bad = Path(str(images.pictures[0])).with_name("bad.png")
+    bad.write_bytes(b"no picture")
+    more = ImageSet((*images.names, "bad"), (*images.pictures, bad))
+    assert read(more, store).failed.keys() == {"bad"}
+    with pytest.raises(PictureError, match="bad"):
+        describe(CARD, more, FEATURES, never, folder=store, on_bad_image="error")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggfeat.cli.output import counting, facts, grid, note, show
 
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 
     from vggfeat.cli.working import Work
     from vggfeat.data.schema import DatasetCard, PaperRow
+    from vggfeat.features.extraction import Extraction
     from vggfeat.recipe import Line
     from vggfeat.report.wanted import Evidence
+    from vggfeat.report.words import Headline
     from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import Run
+
+
+SHOWN = 5  # unreadable pictures that are named
 
 
 def show_run(run: Run, *, as_json: bool) -> None:
@@ -26,9 +32,10 @@ def show_run(run: Run, *, as_json: bool) -> None:
     stores = ", ".join(map(str, run.stores))
     rows = _settings(run) | {"C": _search(run), "features": stores}
     show(run.to_dict(), facts(rows), "", summary(run.result), _times(run), as_json=as_json)
-    if run.failed:
-        reasons = " and ".join(str(store / "failed.csv") for store in run.stores)
-        note(f"Warning: {len(run.failed)} pictures could not be read and were left out: {reasons}.")
+    for name, reason in list(run.failed.items())[:SHOWN]:
+        note(f"Warning: {name} could not be read and was left out: {reason}")
+    if len(run.failed) > SHOWN:
+        note(f"Warning: so were {len(run.failed) - SHOWN} more; --json names them all.")
 
 
 def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
@@ -70,52 +77,72 @@ def _explained(
     run: Run, work: Work, pictures: Mapping[str, Path], evidence: bool, pointing: int
 ) -> tuple[Evidence, PointingResult | None]:
     """Draw evidence maps and play the pointing game, where the network is here to do so."""
-    from vggfeat.errors import DataError, WeightsError
+    from vggfeat.errors import VggfeatError
     from vggfeat.learn.voc_results import APResult
     from vggfeat.report.wanted import evidence_maps, evidence_wanted
     from vggfeat.run.pointing import pointing_game
     from vggfeat.run.svm import tested_model
 
-    if not evidence or "box" in run.features.views:
+    model, result, maps = tested_model(run), run.result, {}
+    game = pointing if isinstance(result, APResult) and result.tested else 0
+    if not (evidence or game) or "box" in run.features.views:
         return {}, None
     try:
         extractors = [work.network(run.features, one.net) for one in run.extractions]
-    except WeightsError as error:
+        for extractor, made in zip(extractors, run.extractions, strict=True):
+            _refuse_others(extractor.extraction, made)
+        if evidence:
+            with counting("evidence", quiet=work.quiet) as tell:
+                wanted = evidence_wanted(result)
+                maps = evidence_maps(model, wanted, result.names, pictures, extractors, tell)
+    except VggfeatError as error:  # the page is worth having without them
         note(f"No evidence maps: {error}", quiet=work.quiet)
-        return {}, None
-    model, result = tested_model(run), run.result
-    with counting("evidence", quiet=work.quiet) as tell:
-        wanted = evidence_wanted(result)
-        maps = evidence_maps(model, wanted, result.names, pictures, extractors, tell)
-    if not (pointing and isinstance(result, APResult) and result.tested):
+        return maps, None
+    if not game:
         return maps, None
     try:
         with counting("pointing game", quiet=work.quiet) as tell:
-            game = pointing_game(
-                model, run.images, Path(run.card.root), extractors, limit=pointing, progress=tell
+            played = pointing_game(
+                model, run.images, Path(run.card.root), extractors, limit=game, progress=tell
             )
-    except DataError as error:  # a tree without annotations has its result all the same
+    except VggfeatError as error:  # a tree without annotations has its result all the same
         note(f"No pointing game: {error}", quiet=work.quiet)
         return maps, None
-    note(f"{game.line}, in {game.pictures} test pictures")
-    return maps, game
+    note(f"{played.line}, in {played.pictures} test pictures")
+    return maps, played
 
 
-def comparison(
-    card: DatasetCard, done: Sequence[tuple[Line, Run]], *, same: bool
-) -> RenderableType:
-    """Set the rows of a recipe beside the figures that are expected of them."""
-    from vggfeat.report.words import headline
+def _refuse_others(here: Extraction, made: Extraction) -> None:
+    """Refuse to explain features with another network than theirs; precision is no other."""
+    from vggfeat.errors import StoreError
 
-    rows: list[list[object]] = []
-    for line, run in done:
-        told = headline(run.result)
-        expected = line.expected if same else None
-        comparable = (
-            expected is not None and not card.partial and not told.metric.endswith("validation")
+    if replace(here, precision=made.precision) != made:
+        raise StoreError(
+            f"The features of net {made.net} were made with other weights or settings than those "
+            "at hand, so that they cannot explain them."
         )
-        difference = f"{float(told.mean) - expected:+.1f}" if comparable and expected else "–"
+
+
+class Outcome(NamedTuple):
+    """What became of a row of a recipe: its figure, or none and an exit status."""
+
+    line: Line
+    told: Headline | None
+    plain: dict[str, Any]
+    status: int = 0
+
+
+def comparison(card: DatasetCard, done: Sequence[Outcome], *, same: bool) -> RenderableType:
+    """Set the rows of a recipe beside the figures that are expected of them."""
+    rows: list[list[object]] = []
+    for line, told, _, _ in done:
+        expected = line.expected if same else None
         paper = "–" if expected is None else f"{expected:g}"
+        if told is None:
+            rows.append([line.name, "failed", "–", paper, "–"])
+            continue
+        comparable = not card.partial and not told.metric.endswith("validation")
+        difference = f"{float(told.mean) - expected:+.1f}" if expected and comparable else "–"
         rows.append([line.name, f"{told.text} %", told.metric, paper, difference])
     return grid(["row", "here", "metric", "paper %", "difference"], rows)
 

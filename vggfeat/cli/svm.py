@@ -10,8 +10,8 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, note, show
-from vggfeat.cli.showing import comparison, show_run, write_report
-from vggfeat.cli.working import Work, checked, settings
+from vggfeat.cli.showing import Outcome, comparison, show_run, write_report
+from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.run.svm import Run
@@ -108,9 +108,11 @@ def svm_command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
+    from vggfeat.data.settings import checked
     from vggfeat.recipe import Classifier
     from vggfeat.run.quality import quality as settings_of
     from vggfeat.run.sources import stored_settings
+    from vggfeat.run.submission import check_submission
 
     work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
     classifier = checked(
@@ -119,7 +121,7 @@ def svm_command(
     card, images = work.dataset(dataset, root, allow_partial)
     base = settings_of(quality, card.defaults) if quality else card.defaults
     if features:
-        base = settings(base, **stored_settings(features))
+        base = settings(base, **stored_settings(features, base))
     chosen = settings(
         base,
         nets=net,
@@ -134,14 +136,16 @@ def svm_command(
         exif=exif,
         views=view,
     )
+    if submission:
+        check_submission(card, images)
     run = work.run(card, images, chosen, classifier, features)
     show_run(run, as_json=as_json)
-    if report:
-        write_report(run, report, work, evidence=evidence, pointing=pointing)
+    if save:  # what took longest first: nothing that fails later loses it
+        _save(run, save, work)
     if submission:
         _submit(run, submission)
-    if save:
-        _save(run, save, work)
+    if report:
+        write_report(run, report, work, evidence=evidence, pointing=pointing)
 
 
 def run_command(
@@ -180,34 +184,53 @@ def run_command(
 
         vggfeat run embedded-best --dataset caltech101 --root 101_ObjectCategories
     """
+    from vggfeat.errors import VggfeatError
     from vggfeat.recipe import load_recipe
+    from vggfeat.report.words import headline
+    from vggfeat.run.submission import check_submission
 
     work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
     loaded = load_recipe(recipe)
     card, images = work.dataset(dataset or loaded.dataset, root, allow_partial)
     several = len(loaded.rows) > 1
-    done = []
+    if submission:
+        check_submission(card, images)
+    done: list[Outcome] = []
     for row in loaded.table():
         note(f"\n{loaded.name}, {row.name}", quiet=quiet)
-        chosen = settings(row.features, weights=weights)
-        run = work.run(card, images, chosen, loaded.classifier, features)
-        done.append((row, run))
-        if not as_json:
-            show_run(run, as_json=False)
-        if report:
-            target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
-            write_report(run, target, work, evidence=evidence, pointing=pointing)
-        if submission:
-            _submit(run, submission / _slug(row.name) if several else submission)
-    result = {"recipe": loaded.name, "rows": [{"row": r.name, **run.to_dict()} for r, run in done]}
+        try:
+            chosen = settings(row.features, weights=weights)
+            run = work.run(card, images, chosen, loaded.classifier, features)
+            if not as_json:
+                show_run(run, as_json=False)
+            done.append(Outcome(row, headline(run.result), run.to_dict()))
+            if submission:
+                _submit(run, submission / _slug(row.name) if several else submission)
+            if report:
+                target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
+                write_report(run, target, work, evidence=evidence, pointing=pointing)
+        except VggfeatError as error:  # the other rows are as good without this one
+            note(f"Error: {row.name}: {error}")
+            done = [one for one in done if one.line is not row]
+            done.append(Outcome(row, None, {"error": str(error)}, error.exit_status))
+    result = {"recipe": loaded.name, "rows": [{"row": o.line.name, **o.plain} for o in done]}
     show(result, comparison(card, done, same=dataset is None), as_json=as_json)
+    if worst := max(one.status for one in done):
+        raise typer.Exit(worst)
 
 
 def _submit(run: Run, folder: Path) -> None:
-    from vggfeat.run.svm import write_submission
+    from vggfeat.run.submission import lacking, write_submission
 
     written = write_submission(run, folder)
     note(f"Submission: {len(written)} files in {written[0].parent}; pack {folder}/results.")
+    if names := lacking(run):
+        note(
+            f"Warning: the submission is partial: it has no score of {', '.join(names[:3])} and "
+            f"{len(names) - 3} others."
+            if len(names) > 3
+            else f"Warning: the submission is partial: it has no score of {', '.join(names)}."
+        )
 
 
 def _save(run: Run, path: Path, work: Work) -> None:

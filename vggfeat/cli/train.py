@@ -11,7 +11,6 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
-from vggfeat.cli.working import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +117,7 @@ def train_command(
 
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
+    from vggfeat.data.settings import checked
     from vggfeat.train.loop import train
     from vggfeat.train.settings import Training
     from vggfeat.train.trainset import open_trainset

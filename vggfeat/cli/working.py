@@ -6,12 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.output import download_progress, note, work_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from vggfeat.data.imagesets import ImageSet
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
     from vggfeat.recipe import Classifier
     from vggfeat.run.svm import Run
 
-Model = TypeVar("Model")
-
 
 @dataclass(frozen=True)
 class Work:
-    """Nothing of it changes a result, but for the precision.
+    """Nothing of it changes a result, but for the precision and what is done with bad pictures.
 
     Parameters
     ----------
@@ -75,8 +72,10 @@ class Work:
         folder: Path | None,
     ) -> Run:
         """Test a linear SVM, with progress."""
+        from vggfeat.learn.gram import DEVICE
         from vggfeat.run.svm import run_svm
 
+        DEVICE.set(self.device)
         with work_progress("extract", quiet=self.quiet) as work, self.parallel():
             return run_svm(
                 card,
@@ -156,28 +155,4 @@ def settings(base: Features, **given: Any) -> Features:
     ParameterError
         Naming the option that is none of its choices.
     """
-    typed = {name: value for name, value in given.items() if value is not None and value != []}
-    return checked(base.but, **typed)
-
-
-def checked(make: Callable[..., Model], **given: Any) -> Model:
-    """Make settings, and say which option is wrong in the words of all other errors.
-
-    Raises
-    ------
-    ParameterError
-        For the first that is wrong.
-    """
-    from pydantic import ValidationError
-
-    from vggfeat.errors import ParameterError
-
-    try:
-        return make(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise ParameterError(f"These settings do not fit together: {said}.") from error
-        which = ".".join(map(str, first["loc"]))
-        raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
+    return base.but(**{name: value for name, value in given.items() if value != []})

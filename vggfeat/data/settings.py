@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from vggfeat.errors import ParameterError
+
+Model = TypeVar("Model")
 
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
@@ -89,8 +101,27 @@ class Features(BaseModel):
 
         Raises
         ------
-        pydantic.ValidationError
+        ParameterError
             If a setting is none of its choices.
         """
         known = {name: value for name, value in given.items() if value is not None}
-        return Features(**{**self.model_dump(), **known})
+        return checked(Features, **{**self.model_dump(), **known})
+
+
+def checked(make: Callable[..., Model], **given: Any) -> Model:
+    """Make settings, and say which option is wrong in the words of all other errors.
+
+    Raises
+    ------
+    ParameterError
+        For the first that is wrong.
+    """
+    try:
+        return make(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ParameterError(f"These settings do not fit together: {said}.") from error
+        which = ".".join(map(str, first["loc"]))
+        raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vggfeat.features.device import resolve_device
 from vggfeat.learn.solvers import Floats
 
+DEVICE: ContextVar[str] = ContextVar("DEVICE", default="auto")
+"""Where products are taken: ``"auto"`` for the GPU where there is one, or a device of torch."""
 
-def gram_matrix(
-    X: NDArray[Any], rows: int = 2048, columns: int = 4096, device: str | None = None
-) -> Floats:
+
+def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Floats:
     """Compute X Xᵀ in blocks, each block pair once.
 
     Products are taken in the precision of ``X`` (at least float32) and summed over column blocks
@@ -26,8 +29,6 @@ def gram_matrix(
         Descriptors; anything that slices like an array, such as a memory map.
     rows, columns : int
         Size of a block.
-    device : str, optional
-        Where products are taken; the GPU by default, where there is one.
 
     Returns
     -------
@@ -41,11 +42,11 @@ def gram_matrix(
     """
     n, D = X.shape
     precision: type[np.floating[Any]] = np.float64 if X.dtype == np.float64 else np.float32
-    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on = resolve_device(DEVICE.get())
     K = np.zeros((n, n))
     for column in range(0, D, columns):
-        part = np.ascontiguousarray(X[:, column : column + columns], dtype=precision)
-        block = torch.from_numpy(part).to(on)
+        part = np.array(X[:, column : column + columns], dtype=precision, order="C")
+        block = torch.from_numpy(part).to(on if on.type == "cuda" else "cpu")
         for i in range(0, n, rows):
             products = block[i : i + rows] @ block[: i + rows].T
             K[i : i + rows, : i + rows] += products.cpu().numpy()

@@ -111,7 +111,7 @@ def fit_gram(K: Floats, y: NDArray[Any], how: Binary) -> tuple[Floats, float]:
         upper = 1e6 * max(1.0, how.C)  # stands for infinity: α = 2C·slack stays far below
 
     def solve(tol: float) -> tuple[Floats, float]:
-        with config_context(assume_finite=True):
+        with config_context(assume_finite=True, skip_parameter_validation=True):
             svc = SVC(C=upper, kernel="precomputed", tol=tol).fit(K, y)
         signed = np.zeros(len(y))
         signed[svc.support_] = svc.dual_coef_[0]

@@ -48,6 +48,7 @@ def evaluate_voc(
     test: ArrayLike,
     *,
     names: Sequence[str] | None = None,
+    groups: ArrayLike | None = None,
     ap: APKind = "ap11",
     difficult: Difficult = "drop",
     C: Choice = "per class",
@@ -77,6 +78,8 @@ def evaluate_voc(
         validation.
     names : sequence of str, optional
         Name of each row's picture; row numbers by default.
+    groups : array, shape (N,), optional
+        The picture of each row, where several rows are of one: folds keep them together.
     ap : "ap11" or "area"
         The average precision of the headline, and of the choice of C: VOC 2007's, or that of 2010
         and later. The result holds both.
@@ -126,7 +129,8 @@ def evaluate_voc(
         "random_state": random_state,
     }
     stages = _Stages(progress)
-    known = _training(X, truth, parts, difficult, habit, random_state)
+    together = np.arange(len(X)) if groups is None else np.asarray(groups)
+    known = _training(X, truth, parts, difficult, habit, together, random_state)
     columns = trainable(known.fitted)
     solver = choose_solver(solver, *known.X.shape)
     gram = gram_matrix(known.X) if solver == "gram" else None
@@ -187,6 +191,7 @@ def _training(
     parts: dict[str, Ints],
     difficult: Difficult,
     habit: Habit,
+    groups: NDArray[Any],
     random_state: int,
 ) -> _Training:
     """Gather trainval; the test part is not looked at."""
@@ -199,10 +204,21 @@ def _training(
             "Check that the labels belong to these pictures."
         )
     if habit == "cv3":
-        folds = stratified_folds(known, 3, random_state)
+        folds = _grouped_folds(known, groups[rows], random_state)
     else:
         folds = [Split(*(np.searchsorted(rows, np.sort(parts[p])) for p in ("train", "val")))]
     return _Training(X[rows], fitted, known, folds)
+
+
+def _grouped_folds(known: NDArray[np.int8], groups: NDArray[Any], seed: int) -> list[Split]:
+    """Deal whole groups over three folds, each by all that its rows have."""
+    names, group_of = np.unique(groups, return_inverse=True)
+    labels = np.full((len(names), known.shape[1]), -1, np.int8)
+    np.maximum.at(labels, group_of, known)
+    return [
+        Split(*(np.flatnonzero(np.isin(group_of, part)) for part in fold))
+        for fold in stratified_folds(labels, 3, seed)
+    ]
 
 
 def _choose_C(

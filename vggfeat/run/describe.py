@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ Networks = Callable[[str], DenseExtractor]
 """Opens the network of a configuration of Table 1; called only where something is to compute."""
 # Numbers that are read and combined at a time: 0.5 GB, and as much again for what becomes of them.
 AT_ONCE = 2**27
+SHOWN = 3  # unreadable pictures that an error names
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def describe(
     sources: list[tuple[View, Source]] = []
     for name, view in views:
         for net in features.nets:
-            source = stored(_place(folder, name), net, view.images, features) if folder else None
+            source = None
+            if folder:
+                source = stored(_place(folder, name), net, view.images, features, on_bad_image)
             if source is None:
                 extractor = networks(net)
                 above = folder or default_store(card, extractor.extraction)
@@ -155,7 +158,8 @@ def _gathered(
     ]
     readable = images.take(rows)
     folders = tuple(dict.fromkeys(source.folder for _, source in sources))
-    _refuse_lost_classes(images, readable, folders)
+    failed = {name: reason for _, source in sources for name, reason in source.failed.items()}
+    _refuse_lost_classes(images, readable, failed)
     X = _rows(sources, rows, aggregation)
     extractions = {source.extraction.net: source.extraction for _, source in sources}
     return Described(
@@ -164,7 +168,7 @@ def _gathered(
         tuple(extractions.values()),
         {source.extraction.net: source.provenance for _, source in sources},
         folders,
-        {name: reason for _, source in sources for name, reason in source.failed.items()},
+        failed,
         summary,
         {"extract": summary.seconds, "read": time.perf_counter() - start},
     )
@@ -190,12 +194,11 @@ def _rows(
     return X
 
 
-def _refuse_lost_classes(images: ImageSet, readable: ImageSet, folders: Sequence[Path]) -> None:
-    reasons = " and ".join(str(folder / "failed.csv") for folder in folders)
+def _refuse_lost_classes(images: ImageSet, readable: ImageSet, failed: Mapping[str, str]) -> None:
+    first = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:SHOWN])
     if not len(readable):
-        raise DataError(f"No picture can be read; the reasons are in {reasons}.")
+        raise DataError(f"No picture can be read: {first}.")
     if lost := sorted(set(images.labels) - set(readable.labels)):
         raise DataError(
-            f"No picture of {', '.join(lost)} can be read. Mend or remove the class; the reasons "
-            f"are in {reasons}."
+            f"No picture of {', '.join(lost)} can be read. Mend or remove the class. {first}."
         )

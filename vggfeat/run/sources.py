@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,7 +12,7 @@ from vggfeat.data.images import load as load_picture
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, PictureError, StoreError
-from vggfeat.features.aggregate import Matrix
+from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction, Part
@@ -39,8 +40,8 @@ class Source:
         Reason by name of the pictures that could not be read.
     scales : tuple of int
         Test scales Q.
-    parts : tuple of Part
-        What is asked for of all that the store has.
+    extraction : Extraction
+        What is asked for, of all that the store has.
     provenance : dict
         What stands behind the descriptors.
     summary : Summary
@@ -52,14 +53,14 @@ class Source:
     held: Mapping[str, str] = field(repr=False)
     failed: Mapping[str, str]
     scales: tuple[int, ...]
-    parts: tuple[Part, ...]
+    extraction: Extraction
     provenance: dict[str, Any]
     summary: Summary
 
     @property
-    def extraction(self) -> Extraction:
-        """What made the descriptors."""
-        return self.store.extraction
+    def parts(self) -> list[Part]:
+        """What is asked for, in stacking order."""
+        return self.extraction.parts(self.scales)
 
     def read(self, names: Sequence[str]) -> dict[Part, Matrix]:
         """Read raw descriptors of pictures, named as in the view."""
@@ -98,30 +99,35 @@ def extracted(
         dict(zip(found, found, strict=True)),
         store.failed,
         features.Q,
-        tuple(extractor.extraction.parts(features.Q)),
+        extractor.extraction,
         behind,
         summary,
     )
 
 
-def stored(path: Path, net: str, images: ImageSet, features: Features) -> Source | None:
+def stored(
+    path: Path, net: str, images: ImageSet, features: Features, on_bad_image: str = "skip"
+) -> Source | None:
     """Find the descriptors of all these pictures in a store, under whatever names it has.
 
-    A picture is recognised by its content and the name of its file without folder and suffix, so
-    that what ``vggfeat extract`` made of a folder serves any data set in it.
+    A picture is recognised by its content and its name; or, under another name, by its content
+    and the name of its file without folder and suffix, where only one picture of the store and
+    one of these have both. So what ``vggfeat extract`` made of a folder serves a data set in it.
 
     Returns
     -------
     Source or None
-        None where there is no store, it lacks the net, or it was made for these very names and is
-        not finished.
+        None where there is no store, it lacks the net, or it has some of these names but not all
+        of the pictures, so that the rest can be computed.
 
     Raises
     ------
     DataError
         If it holds other pictures, or only some of these; or if it is packed and lacks the net.
+    PictureError
+        If a picture cannot be read, with ``on_bad_image="error"``.
     StoreError
-        If it was made with other settings than those asked for.
+        If it was made with other settings or weights than those asked for.
     """
     if not (path.is_file() or (path / "manifest.json").is_file()):
         return None
@@ -135,7 +141,7 @@ def stored(path: Path, net: str, images: ImageSet, features: Features) -> Source
         )
     store = nets[net]
     behind = store.manifest.nets[net]["provenance"]
-    parts = _asked(store, features, path, behind)
+    asked = _asked(store, features, path, behind)
     lacking = sorted(set(features.Q) - set(store.scales))
     held = {} if lacking else _same_pictures(store, images, features.Q)
     failed = _unreadable(images, held, features)
@@ -143,14 +149,17 @@ def stored(path: Path, net: str, images: ImageSet, features: Features) -> Source
         if not set(images.names).isdisjoint(store.names) and path.is_dir():
             return None  # the store of these very names: what is missing can be computed
         raise DataError(_incomplete(path, net, features, len(held), images, lacking))
+    if failed and on_bad_image == "error":
+        name, reason = next(iter(failed.items()))
+        raise PictureError(f"{name}: {reason}")
     summary = Summary(len(images), present=len(held), failed=len(failed))
-    return Source(store, path, held, failed, features.Q, parts, behind, summary)
+    return Source(store, path, held, failed, features.Q, asked, behind, summary)
 
 
-def stored_settings(path: Path) -> dict[str, Any]:
+def stored_settings(path: Path, base: Features) -> dict[str, Any]:
     """Return the settings with which a store was made, as far as :class:`Features` has them.
 
-    Empty where there is no store.
+    Nets that it lacks have the weights of `base`. Empty where there is no store.
     """
     if not (path.is_file() or (path / "manifest.json").is_file()):
         return {}
@@ -164,28 +173,33 @@ def stored_settings(path: Path) -> dict[str, Any]:
         "weights": tuple(
             f"{net}={store.manifest.nets[net]['provenance']['weights']['origin']}"
             for net, store in nets.items()
-        ),
+        )
+        + tuple(one for one in base.weights if "=" not in one),
         "layers": made.layers,
         "Q": tuple(first.scales),
         "flip": made.flip,
         "pool": made.pool,
         "exif": made.exif,
-        "normalize": "locations" if made.locations == "l2" else None,
+        "normalize": "locations" if made.locations == "l2" else "descriptor",
     }
 
 
-def _asked(
-    store: Reader, features: Features, path: Path, behind: Mapping[str, Any]
-) -> tuple[Part, ...]:
-    """List the arrays that are asked for, and refuse settings that are not the store's."""
+def _asked(store: Reader, features: Features, path: Path, behind: Mapping[str, Any]) -> Extraction:
+    """Return what is asked for of a store, and refuse settings that are not its own."""
     made = store.extraction
     layers = tuple(resolve_layer(made.net, layer) for layer in features.layers)
-    locations = "l2" if features.normalize == "locations" else made.locations
-    asked = {"flip": features.flip, "exif": features.exif, "locations": locations}
-    wrong = [name for name, value in asked.items() if getattr(made, name) != value]
-    pools = tuple(features.pool.split("+"))
+    asked = replace(
+        made,
+        layers=layers,
+        pool=features.pool,
+        flip=features.flip,
+        exif=features.exif,
+        locations=Aggregation(normalize=features.normalize).locations,
+    )
+    same = ("flip", "exif", "locations")
+    wrong = [name for name in same if getattr(made, name) != getattr(asked, name)]
     wrong += ["layers"] if set(layers) - set(made.layers) else []
-    wrong += ["pool"] if set(pools) - set(made.pools) else []
+    wrong += ["pool"] if set(asked.pools) - set(made.pools) else []
     wrong += [] if _same_weights(features.weights_of(made.net), made, behind) else ["weights"]
     if wrong:
         source = behind.get("weights", {}).get("source", "unknown")
@@ -195,35 +209,43 @@ def _asked(
             f"{made.locations}, exif {made.exif}, weights {source} ({made.weights_sha256[:12]}). "
             "Ask for these, or name another --features."
         )
-    return tuple(
-        Part(made.net, layer, pool, Q) for layer in layers for pool in pools for Q in features.Q
-    )
+    return asked
 
 
 def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> dict[str, str]:
+    """Find each picture's name in the store, never the same one for two pictures."""
     complete = set(store.view_names(scales))
-    known = {
-        (_stem(name), int(stat[0])): name
+    contents = {
+        name: int(stat[0])
         for name, stat in zip(store.names, store.index.stats, strict=True)
         if name in complete and int(stat[0])
     }
-    found = {}
+    known: dict[tuple[str, int], list[str]] = {}
+    for name, content in contents.items():
+        known.setdefault((_stem(name), content), []).append(name)
+    found: dict[str, str] = {}
     for name, picture, (content, _) in zip(
         images.names, images.pictures, images.stats(), strict=True
     ):
-        for stem in (_stem(name), _stem(str(picture))):
-            if (stem, content) in known:
-                found[name] = known[stem, content]
-    return found
+        if content and contents.get(name) == content:
+            found[name] = name
+            continue
+        alike = [known.get((stem, content), []) for stem in {_stem(name), _stem(str(picture))}]
+        if len(names := [one for names in alike for one in names]) == 1:
+            found[name] = names[0]
+    claims = Counter(found.values())
+    return {name: its for name, its in found.items() if claims[its] == 1 or its == name}
 
 
 def _same_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> bool:
     """Tell whether weights are those asked for; a source by its name, since it may not be here."""
     source = behind.get("weights", {})
-    if asked in ("auto", source.get("origin")):
+    if asked == "auto":  # whatever the store has; every result names it
         return True
     if asked in NAMES:
         return bool(source.get("source", asked) == asked)
+    if asked == source.get("origin") and not Path(asked).is_file():
+        return True  # the file that the store was made with, and that is gone
     return load_weights(asked, made.net, made.layers).sha256 == made.weights_sha256
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imagesets import VIEWS, ImageSet
 from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
 from vggfeat.data.settings import Features
-from vggfeat.data.voc import LISTS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extract import Progress, Summary
@@ -22,7 +21,6 @@ from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.search import fit_best
 from vggfeat.learn.splits import Split
-from vggfeat.learn.submission import write_comp2, write_comp10
 from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
@@ -215,46 +213,6 @@ def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
     )
 
 
-def write_submission(run: Run, folder: Path) -> list[Path]:
-    """Write what the evaluation server takes, where test labels are not public.
-
-    Parameters
-    ----------
-    run : Run
-        With a test part.
-    folder : Path
-        Where the tree ``results/VOC2012/…`` goes that the server wants in its archive.
-
-    Returns
-    -------
-    list of Path
-        ``comp2_cls_test_<class>.txt``, or ``comp10_action_test_<action>.txt``.
-
-    Raises
-    ------
-    DataError
-        If the data set's test labels are public, or its test pictures are not here.
-    """
-    card, result = run.card, run.result
-    if not isinstance(result, APResult) or not isinstance(card.protocol, VocProtocol):
-        raise DataError(f"{card.name} has no evaluation server: its labels are known.")
-    if not card.protocol.server_file:
-        raise DataError(f"The test labels of {card.name} are public; there is nothing to submit.")
-    if not len(result.parts["test"]):
-        raise DataError(
-            f"There are no test pictures of {card.name} in {card.root}. Put its test archive "
-            "there, and run the same command again."
-        )
-    task = card.protocol.task
-    inside = folder / "results" / Path(card.folder).name / LISTS[task]
-    names = [result.names[row] for row in result.parts["test"]]
-    if task == "classification":
-        return write_comp2(inside, result.class_names, names, result.scores)
-    pictures, _, persons = zip(*(name.rpartition("#") for name in names), strict=True)
-    numbers = [int(person) for person in persons]
-    return write_comp10(inside, result.class_names, pictures, numbers, result.scores)
-
-
 def _test(
     card: DatasetCard,
     images: ImageSet,
@@ -279,6 +237,7 @@ def _test(
             images.targets,
             card.classes,
             *(images.parts.get(part, nothing) for part in ("train", "val", "test")),
+            groups=VIEWS["image"](images).names,
             ap=card.protocol.ap,
             difficult=classifier.difficult or card.protocol.difficult,
             C=classifier.C or card.protocol.C,
