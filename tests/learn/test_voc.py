@@ -53,6 +53,12 @@ def decide(X, y, C, unseen, difficult):
     return svc.decision_function(unseen)
 
 
+def chosen(validation):
+    """Take the best C; of several as good, 1, or the one that fewest factors of √10 part from 1."""
+    best = [k for k, score in enumerate(validation) if score >= max(validation) - 1e-12]
+    return GRID[min(best, key=lambda k: abs(k - GRID.index(1.0)))]
+
+
 @pytest.mark.parametrize("difficult", ["drop", "negative"])
 @pytest.mark.parametrize(("ap", "column"), [("ap11", 0), ("area", 1)])
 def test_equal_to_loops_over_scikit_learn(difficult, ap, column):
@@ -67,7 +73,7 @@ def test_equal_to_loops_over_scikit_learn(difficult, ap, column):
             for C in GRID
         ]
         np.testing.assert_allclose(result.validation[:, c], validation, atol=1e-9)
-        assert result.C[c] == GRID[int(np.argmax(validation))]
+        assert result.C[c] == chosen(validation)
         scores = decide(X[both], y[both], result.C[c], X[TEST], difficult)
         np.testing.assert_allclose(result.scores[:, c], scores, atol=1e-3)
         eleven, area = reference(result.scores[:, c], y[TEST])
@@ -169,7 +175,7 @@ def test_classes_without_pictures_are_named_and_left_out():
     np.testing.assert_array_equal(result.scores[:, [0, 2]], whole.scores[:, [0, 2]])
 
     result = run(X, no_val)
-    assert result.C[1] == GRID[int(np.nanmean(result.validation, axis=1).argmax())]
+    assert result.C[1] == chosen(np.nanmean(result.validation, axis=1))
     assert np.isnan(result.validation[:, 1]).all()
     assert result.area[1] > 0
     assert any("to choose C for dog" in warning for warning in result.warnings)

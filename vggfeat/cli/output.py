@@ -135,7 +135,7 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
 
         def tell_split(done: int, total: int) -> None:
             if done == 1:
-                splits.append(bar.add_task("train and test", total=total, rate="splits"))
+                splits.append(bar.add_task("train and test", total=total, rate=""))
             bar.update(splits[0], completed=done)
 
         splits: list[TaskID] = []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 5  # unreadable pictures that are named
+ABSENT = 20  # classes without pictures that are named
 
 
 def show_run(run: Run, *, as_json: bool) -> None:
@@ -32,6 +33,15 @@ def show_run(run: Run, *, as_json: bool) -> None:
     stores = ", ".join(map(str, run.stores))
     rows = _settings(run) | {"C": _search(run), "features": stores}
     show(run.to_dict(), facts(rows), "", summary(run.result), _times(run), as_json=as_json)
+    if run.card.absent:
+        names = ", ".join(run.card.absent[:ABSENT])
+        more = len(run.card.absent) - ABSENT
+        note(
+            f"Left out, for there is no picture to train with: {names}"
+            f"{f' and {more} more classes' if more > 0 else ''}."
+        )
+    if run.card.partial:
+        note(f"This is a part of {run.card.name}: its figures compare with nothing published.")
     for name, reason in list(run.failed.items())[:SHOWN]:
         note(f"Warning: {name} could not be read and was left out: {reason}")
     if len(run.failed) > SHOWN:
@@ -71,6 +81,21 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
     extra["pointing"] = game.to_dict() if game else None
     write_results(target.with_suffix(""), run.result, extra)
     note(f"Report: {target}", quiet=work.quiet)
+
+
+def submit(run: Run, folder: Path) -> None:
+    """Write what VOC's evaluation server takes, and warn of what it lacks."""
+    from vggfeat.run.submission import lacking, write_submission
+
+    written = write_submission(run, folder)
+    note(f"Submission: {len(written)} files in {written[0].parent}; pack {folder}/results.")
+    if names := lacking(run):
+        note(
+            f"Warning: the submission is partial: it has no score of {', '.join(names[:3])} and "
+            f"{len(names) - 3} others."
+            if len(names) > 3
+            else f"Warning: the submission is partial: it has no score of {', '.join(names)}."
+        )
 
 
 def _explained(
@@ -163,13 +188,18 @@ def _settings(run: Run) -> dict[str, object]:
     devices = dict.fromkeys(f"{told['device']}, {told['precision']}" for told in behind)
     return {
         "data set": f"{run.card.name}: {len(run.images)} "
-        f"{'persons' if run.images.boxes else 'pictures'}, {len(run.card.classes)} classes",
+        f"{'persons' if run.images.boxes else 'pictures'}, {_classes(run)}",
         "network": " & ".join(nets),
         "descriptor": f"{layers}{view}, {made.pool} over locations{mirrored}",
         "scales": f"Q = {', '.join(map(str, made.Q))}, {made.aggregate}; "
         f"L2: {made.normalize}{power}; {run.X.shape[1]} dimensions",
         "device": "; ".join(devices),
     }
+
+
+def _classes(run: Run) -> str:
+    every, here = len(run.card.classes), len(run.card.classes) - len(run.card.absent)
+    return f"{every} classes" if here == every else f"{here} of {every} classes"
 
 
 def _search(run: Run) -> str:

@@ -150,7 +150,7 @@ def search_C(
     """Score every C on rows that the fit has not seen, and choose the best.
 
     The Gram matrix is computed once for all classes, values of C and folds. Of values that score
-    the same, the smallest wins: the widest margin.
+    the same, the one nearest to 1 wins: see :func:`nearest_to_one`.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def search_C(
     >>> X = np.repeat(np.eye(2), 4, axis=0)
     >>> found = search_C(X, ["cat"] * 4 + ["dog"] * 4, grid=[0.1, 1, 10], folds=2)
     >>> found.best, found.at_edge, found.overall
-    ((0.1,), (False,), array([1., 1., 1.]))
+    ((1.0,), (False,), array([1., 1., 1.]))
     """
     start = perf_counter()
     values = _checked_grid(grid)
@@ -237,7 +237,7 @@ def fit_best(
     >>> X = np.repeat(np.eye(2), 4, axis=0)
     >>> svm, found = fit_best(X, ["cat"] * 4 + ["dog"] * 4, grid=[0.1, 1], folds=2)
     >>> svm.C, svm.predict([[0.0, 1.0]])
-    (0.1, array(['dog'], dtype='<U3'))
+    (1.0, array(['dog'], dtype='<U3'))
     """
     solver = choose_solver(search.get("solver", "auto"), *shape_of(X))
     if solver == "gram" and gram is None:
@@ -318,12 +318,30 @@ def _choose(
         )
     # Equal means may differ in the last bit, by the order of their sums.
     tied = columns >= columns.max(axis=0) - 1e-12
-    best = tied.argmax(axis=0)
+    best = np.array([nearest_to_one(grid, column) for column in tied.T])
     beside = np.where(best == 0, 1, len(grid) - 2)  # the one neighbour of an edge
     edge = (best == 0) | (best == len(grid) - 1)
     if len(grid) > 1:
         edge &= ~np.take_along_axis(tied, beside[None], axis=0)[0]
     return tuple(grid[i] for i in best), tuple(bool(e) and len(grid) > 1 for e in edge)
+
+
+def nearest_to_one(grid: Sequence[float], tied: NDArray[np.bool_]) -> int:
+    """Choose among values of C that are as good: the position of the one nearest to 1.
+
+    At the grid's lower end all multipliers are at their bound, so that every C ranks alike and
+    only shrinks the scores, down to where nothing can be read from them; at its upper end the
+    margin is hard, and no C changes anything. Descriptors of length 1 have margins of order 1.
+
+    Examples
+    --------
+    >>> nearest_to_one((0.01, 0.1, 1.0, 10.0), np.array([True, True, False, False]))
+    1
+    >>> nearest_to_one((0.01, 0.1, 1.0, 10.0), np.array([False, False, True, True]))
+    2
+    """
+    candidates = np.flatnonzero(tied)
+    return int(min(candidates, key=lambda at: abs(np.log(grid[int(at)]))))
 
 
 def _checked_grid(grid: Sequence[float]) -> tuple[float, ...]:

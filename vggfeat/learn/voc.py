@@ -17,7 +17,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.ap import AP_KINDS, APKind, Floats, average_precisions
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.rankings import curves, rankings
-from vggfeat.learn.search import GRID, CSearch, search_C
+from vggfeat.learn.search import GRID, CSearch, nearest_to_one, search_C
 from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
 from vggfeat.learn.svm import LinearSVM
@@ -91,8 +91,8 @@ def evaluate_voc(
         Fit on train and validate on val, as VGG's toolkit does, or validate in three folds of
         trainval, as VISSL does. Either way the final fit is on trainval.
     grid, loss, solver, tol, random_state, n_jobs
-        As for :func:`~vggfeat.learn.search.search_C`. Of values of C that are as good, the smallest
-        is taken.
+        As for :func:`~vggfeat.learn.search.search_C`. Of values of C that are as good, the
+        one nearest to 1 is taken.
     ranked : int
         How many rows to keep of each class's ranking, of its mistakes and of its missed.
     progress : callable, optional
@@ -116,7 +116,7 @@ def evaluate_voc(
     >>> rows = np.arange(12)
     >>> result = evaluate_voc(X, targets, ["cat", "dog"], rows[:4], rows[4:8], rows[8:])
     >>> result.mAP, result.C
-    (1.0, array([0.001, 0.001]))
+    (1.0, array([1., 1.]))
     """
     _check_settings(ap=ap, difficult=difficult, C=C, habit=habit)
     truth, names = _checked(X, targets, class_names, names)
@@ -249,7 +249,8 @@ def _choose_C(
 
 def _spread_C(search: CSearch, searched: Bools, columns: Bools) -> Floats:
     """Give every class that is trained its C; one that was not searched, the best for all."""
-    best = search.grid[int(np.argmax(search.overall >= np.max(search.overall) - 1e-12))]
+    tied = search.overall >= np.max(search.overall) - 1e-12
+    best = search.grid[nearest_to_one(search.grid, tied)]
     chosen = np.where(columns, best if len(search.best) > 1 else search.best[0], np.nan)
     chosen[searched] = search.C
     return chosen

@@ -12,7 +12,7 @@ from vggfeat.report.figures import Shown, Thumbnail, evidence_shown
 from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import figure
 
-TABLE_CLASSES = 30  # up to so many, the confusion matrix is a table of figures; above, a map
+TABLE_CLASSES = 12  # up to so many, the confusion matrix is a table of figures; above, a map
 
 
 class ClassRow(NamedTuple):

@@ -43,7 +43,7 @@ def summary(result: Result, pairs: int = 5) -> RenderableType:
     >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
     >>> result = evaluate(X, labels, ["cat", "dog"], random_splits(labels))
     >>> Console(width=72, color_system=None).print(headline_line(result))
-    Mean class recall 100.0 ± 0.0 %  (3 random splits, C = 0.001)
+    Mean class recall 100.0 ± 0.0 %  (3 random splits, C = 1)
     """
     parts: list[RenderableType]
     if isinstance(result, APResult):

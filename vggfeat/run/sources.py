@@ -171,8 +171,9 @@ def stored_settings(path: Path, base: Features) -> dict[str, Any]:
     return {
         "nets": tuple(nets),
         "weights": tuple(
-            f"{net}={store.manifest.nets[net]['provenance']['weights']['origin']}"
+            f"{net}={behind['origin']}"
             for net, store in nets.items()
+            if (behind := store.manifest.nets[net]["provenance"].get("weights", {})).get("origin")
         )
         + tuple(one for one in base.weights if "=" not in one),
         "layers": made.layers,

@@ -205,12 +205,18 @@ def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
         classes=tuple(classes),
         C=tuple(float(one) for one in np.atleast_1d(C)),
         extractions=tuple(one.to_dict() for one in run.extractions),
-        origins=tuple(run.provenance[one.net]["weights"]["origin"] for one in run.extractions),
+        origins=tuple(_origin(run, one.net) for one in run.extractions),
         scales=made.Q,
         aggregation=aggregation.to_dict(),
         views=made.views,
         multi_label=several,
     )
+
+
+def _origin(run: Run, net: str) -> str:
+    """Say where a net's weights were; a store that others wrote may not tell."""
+    weights = run.provenance[net].get("weights", {})
+    return str(weights.get("origin", weights.get("source", "auto")))
 
 
 def _test(
