@@ -19,6 +19,8 @@ WHEEL_HOLDS = (
     "vggfeat/assets/clipart10/bird/bird_0001.jpg",
     "vggfeat/report/page.html.j2",
     "vggfeat/report/style.css",
+    "vggfeat/report/training.css",
+    "vggfeat/report/training.html.j2",
     "vggfeat/_share/datasets/sample.toml",
     "vggfeat/_share/datasets/voc2007.toml",
     "vggfeat/_share/pipelines/embedded-best.toml",
@@ -28,6 +30,11 @@ WHEEL_HOLDS = (
     "vggfeat/_share/pipelines/table11-voc2007.toml",
     "vggfeat/_share/pipelines/table11-voc2012.toml",
     "vggfeat/_share/pipelines/table12-voc2012-action.toml",
+    "vggfeat/_share/pipelines/train-a.toml",
+    "vggfeat/_share/pipelines/train-b.toml",
+    "vggfeat/_share/pipelines/train-c-jitter.toml",
+    "vggfeat/_share/pipelines/train-d-jitter.toml",
+    "vggfeat/_share/pipelines/train-e-jitter.toml",
 )
 SDIST_HOLDS = ("LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile")
 COMMANDS = (

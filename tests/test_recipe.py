@@ -9,7 +9,8 @@ import pytest
 from vggfeat.data.cards import load_card
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.learn.search import GRID
-from vggfeat.recipe import Classifier, load_recipe, recipe_names
+from vggfeat.recipe import Classifier, load_recipe, open_recipe, recipe_names
+from vggfeat.train.chain import Chain
 
 OWN = """
 dataset = "voc2007"
@@ -76,6 +77,19 @@ def test_what_is_no_recipe_is_refused(text: str, said: str, tmp_path: Path) -> N
         load_recipe(written(tmp_path, text))
     assert said in str(refused.value)
     assert str(tmp_path / "own.toml") in str(refused.value)
+
+
+def test_links_make_a_recipe_that_trains(tmp_path: Path) -> None:
+    """It is opened as such, refused where a table is asked for, and its mistakes are named too."""
+    own = written(tmp_path, '[[links]]\nname = "a"\ntraining = { S = [256, 512] }')
+    opened = open_recipe(own)
+    assert isinstance(opened, Chain)
+    assert (opened.name, opened.runs()[0].settings.S) == ("own", (256, 512))
+    with pytest.raises(DataError, match=r"trains networks and has no table.*vggfeat run"):
+        load_recipe(own)
+    with pytest.raises(DataError, match=r"own\.toml is not a recipe") as refused:
+        open_recipe(written(tmp_path, '[[links]]\nname = "a"\nfrom = "b"'))
+    assert "begins from 'b', which is no link before" in str(refused.value)
 
 
 def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import zip_longest
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 from check_wheel import WHEEL_HOLDS
 
 from vggfeat.data.cards import load_card
-from vggfeat.recipe import load_recipe, recipe_names
+from vggfeat.nets.table1 import layers_of
+from vggfeat.recipe import load_recipe, open_recipe, recipe_names
+from vggfeat.train.chain import Chain
+from vggfeat.train.settings import Training
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 # The figures of Tables 11 and 12, in percent, typed from the paper.
@@ -25,6 +29,13 @@ SPREADS = {
     "table11-caltech101": ["1.0", "0.5", "0.5"],
     "table11-caltech256": ["0.2", "0.3", "0.3"],
 }
+TABLE3 = {
+    "a-256": (29.6, 10.4), "b-256": (28.7, 9.9),
+    "c-256": (28.1, 9.4), "c-384": (28.1, 9.3), "c-jitter": (27.3, 8.8),
+    "d-256": (27.0, 8.8), "d-384": (26.8, 8.7), "d-jitter": (25.6, 8.1),
+    "e-256": (27.3, 9.0), "e-384": (26.9, 8.7), "e-jitter": (25.5, 8.0),
+}  # fmt: skip
+TRAIN = ("train-a", "train-b", "train-c-jitter", "train-d-jitter", "train-e-jitter")
 VOC = ((256, 384, 512, 640, 768), "average")
 CALTECH = ((256, 384, 512), "stack")
 
@@ -40,11 +51,11 @@ def test_every_file_is_a_recipe_and_travels() -> None:
     """What lies in pipelines/ is listed, is one of the tables or --quality, and is in the wheel."""
     names = sorted(path.stem for path in PIPELINES.iterdir())
     assert all(path.suffix == ".toml" for path in PIPELINES.iterdir())
-    assert recipe_names() == names == sorted([*PAPER, "embedded-best", "embedded-fast"])
+    assert recipe_names() == names == sorted([*PAPER, "embedded-best", "embedded-fast", *TRAIN])
     assert {f"vggfeat/_share/pipelines/{name}.toml" for name in names} <= set(WHEEL_HOLDS)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(TRAIN)))
 def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     """The data set is a shipped card, and the header has the command that people type."""
     recipe = load_recipe(name)
@@ -84,3 +95,59 @@ def test_settings_are_the_papers(name: str) -> None:
         boxes = line.name.endswith("box")
         assert made.views == (("image", "box") if boxes else ("image",))
     assert load_recipe(name).classifier.loss == "hinge"
+
+
+def chain_of(name: str) -> Chain:
+    opened = open_recipe(name)
+    assert isinstance(opened, Chain)
+    return opened
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_chains_are_the_papers(name: str) -> None:
+    """A at 256; then the net from A, at 384 from 256 and jittered from 384, both at rate 1e-3."""
+    net = name.split("-")[1]
+    ends = ["256", "384", "jitter"] if name.endswith("jitter") else ["256"]
+    names = ["a-256"] if net == "a" else ["a-256", *(f"{net}-{end}" for end in ends)]
+    runs = chain_of(name).runs()
+    assert [(run.name, run.origin) for run in runs] == list(
+        zip(names, ["", *names[:-1]], strict=True)
+    )
+    scales = {"256": 256, "384": 384, "jitter": (256, 512)}
+    for run in runs:
+        letter, end = run.name.split("-")
+        rate = 1e-2 if end == "256" else 1e-3
+        # All else is Section 3.1's, which is what Training is where nothing is said.
+        assert run.settings == Training(net=letter.upper(), S=scales[end], learning_rate=rate)
+        assert run.paper == TABLE3[run.name]
+
+
+def forward_gflop(net: str) -> float:
+    """Count two operations for each multiplication of a 224×224 picture's forward pass."""
+    total, side = 0, 224
+    for layer in layers_of(net):
+        side //= 2 if layer.kind == "pool" else 1
+        if layer.kind in ("conv", "fc"):
+            places = side**2 if layer.kind == "conv" else 1
+            total += 2 * math.prod(layer.shape) * places
+    return total / 1e9
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_a_chains_header_has_command_errors_and_work(name: str) -> None:
+    """Table 3's errors in order, and 3 × forward FLOP × 1,281,167 pictures × 74 epochs."""
+    runs = chain_of(name).runs()
+    told = header(name)
+    assert f"vggfeat run {name} --data ILSVRC_ROOT --out runs" in told.splitlines()
+    errors = re.findall(r"([a-e]-\w+)\s(\d+\.\d)/(\d+\.\d)", told)
+    assert errors == [(run.name, *(f"{one:.1f}" for one in TABLE3[run.name])) for run in runs]
+    work = re.findall(r"net (.): 3 × (.*) GFLOP × 1,281,167 × 74 = (.*) EFLOP", told)
+    exa = {run.name: 3e-9 * forward_gflop(run.settings.net) * 1_281_167 * 74 for run in runs}
+    first = {run.settings.net: run.name for run in runs}
+    assert work == [
+        (net, f"{forward_gflop(net):.1f}", f"{exa[link]:.1f}") for net, link in first.items()
+    ]
+    [total] = re.findall(r"In all (\d+\.\d) EFLOP", told)
+    assert total == f"{sum(exa.values()):.1f}"
+    assert "not the same protocol" in told
+    assert "no GPU to measure" in told

@@ -13,6 +13,7 @@ from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.learn.search import GRID
 from vggfeat.resources import shared
+from vggfeat.train.chain import Chain
 
 
 class _Frozen(BaseModel):
@@ -154,8 +155,8 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shared("pipelines").glob("*.toml"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """Read a shipped recipe, or one of your own.
+def open_recipe(name: str) -> Recipe | Chain:
+    """Read a shipped recipe, or one of your own: of a table, or of networks to train.
 
     Parameters
     ----------
@@ -168,6 +169,11 @@ def load_recipe(name: str) -> Recipe:
         If there is none of that name.
     DataError
         If it does not hold what a recipe holds.
+
+    Examples
+    --------
+    >>> [run.name for run in open_recipe("train-e-jitter").runs()]
+    ['a-256', 'e-256', 'e-384', 'e-jitter']
     """
     path = Path(name)
     if path.suffix != ".toml":
@@ -179,6 +185,30 @@ def load_recipe(name: str) -> Recipe:
         )
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**{"name": path.stem, **told})
+        kind = Chain if "links" in told else Recipe
+        return kind(**{"name": path.stem, **told})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
         raise DataError(f"{path} is not a recipe: {error}") from error
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read the recipe of a table.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`open_recipe` takes it.
+
+    Raises
+    ------
+    DataNotFound
+        If there is none of that name.
+    DataError
+        If it does not hold what a recipe holds, or trains networks.
+    """
+    recipe = open_recipe(name)
+    if isinstance(recipe, Chain):
+        raise DataError(
+            f"{name} trains networks and has no table. Run it with: vggfeat run {name} --data …"
+        )
+    return recipe

@@ -9,7 +9,10 @@ import subprocess
 import pytest
 from PIL import Image
 
+from vggfeat.nets.table1 import layers_of
 from vggfeat.report.page import write_page
+from vggfeat.report.training_page import write_training_page
+from vggfeat.train.settings import Training
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -49,7 +52,49 @@ def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
         evidence=maps(result),
         **more,
     )
-    (tmp_path / "frames.html").write_text(FRAMES)
+    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert fits(tmp_path, page) > 6
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+@pytest.mark.parametrize("epochs", [1, 74])
+def test_a_training_page_in_chromium(tmp_path, epochs, parsed):
+    """The same of the page of a training run: one epoch, or all of the paper's."""
+    history = [
+        {
+            "epoch": n + 1,
+            "learning_rate": 0.01 / 10 ** (n // 20),
+            "loss": 7 / (1 + 0.1 * n),
+            "top1": n / 100,
+            "top5": n / 75,
+            "val_loss": 7 / (1 + 0.08 * n),
+            "val_top1": n / 105,
+            "val_top5": n / 80,
+            "images_per_s": 12345.6,
+            "waited": 0.034,
+        }
+        for n in range(epochs)
+    ]
+    layers = [layer.name for layer in layers_of("E") if layer.kind in ("conv", "fc")]
+    write_training_page(
+        tmp_path / "page.html",
+        Training(net="E", S=(256, 512)),
+        history,
+        classes=1000,
+        finished=epochs > 1,
+        taken=layers[:4],
+        drawn=layers[4:],
+        run={"data": "1,281,167 pictures to train, 50,000 to validate", "device": "NVIDIA H200"},
+        provenance={"their names and labels": "ab" * 32, "weights": "runs/" + "e" * 90},
+        failed={"n01440764/" + "n" * 60 + ".JPEG": "truncated"},
+    )
+    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert fits(tmp_path, page) == 7  # six sections in the navigation, and the table that scrolls
+
+
+def fits(folder, page):
+    """Show page.html at both widths, check it, and return how much is reached by the keyboard."""
+    (folder / "frames.html").write_text(FRAMES)
     told = subprocess.run(
         [
             BROWSER,
@@ -58,9 +103,9 @@ def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
             "--disable-gpu",
             "--allow-file-access-from-files",
             "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--dump-dom",
-            (tmp_path / "frames.html").as_uri(),
+            (folder / "frames.html").as_uri(),
         ],
         capture_output=True,
         text=True,
@@ -69,7 +114,6 @@ def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
     )
     complaints = [line for line in told.stderr.splitlines() if "CONSOLE" in line]
     assert not complaints, complaints
-    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
     images = sum(tag == "img" for tag, _ in page.tags)
     reached = sum(tag == "a" or "tabindex" in attributes for tag, attributes in page.tags)
     found = re.findall(r"(\d+): width (\d+), reached (\d+), drawn (\d+);", told.stdout)
@@ -78,4 +122,4 @@ def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
         (1400, images),
     ]
     assert all(int(wide) <= int(width) and int(r) == reached for width, wide, r, _ in found)
-    assert reached > 6
+    return reached

@@ -6,13 +6,11 @@ import os
 import socket
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
+from tinynet import begin, two_classes
 
 from vggfeat.errors import StoreError, VggfeatError
 from vggfeat.nets.pixels import PixelConvention
@@ -22,33 +20,11 @@ from vggfeat.train.colours import Colours
 from vggfeat.train.loader import Loader
 from vggfeat.train.loop import train
 from vggfeat.train.settings import Training
-from vggfeat.train.start import Start
 from vggfeat.train.trainset import open_trainset
 from vggfeat.train.words import Engine
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
 SETTINGS = Training(net="A", S=224, batch=4, learning_rate=1e-4, epochs=2, seed=3)
-
-
-class Tiny(nn.Module):
-    """What of a VGG the loop relies on, in 600 numbers."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.conv1_1 = nn.Conv2d(3, 4, 3, stride=56)
-        self.fc6 = nn.Linear(4 * 16, 6)
-        self.fc7 = nn.Linear(6, 5)
-        self.fc8 = nn.Linear(5, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.conv1_1(x)).flatten(1)
-        return self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
-
-
-def begin(net: str, *, num_classes: int, **_: object) -> Start:
-    """Stand in for `start`, with a network of which a test can afford many."""
-    torch.manual_seed(1)
-    return Start(Tiny(num_classes), (), ("conv1_1", "fc6", "fc7", "fc8"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +36,7 @@ def no_vgg_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of eleven pictures each, told apart by their brightness."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for label, level in (("dark", 60), ("light", 190)):
-        (root / label).mkdir()
-        for n in range(11):
-            noise = rng.integers(-50, 50, (6, 7, 3)) + level
-            picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
-            picture.resize((260, 230)).save(root / label / f"{n}.png")
-    return root
+    return two_classes(tmp_path_factory.mktemp("pictures"), each=11)
 
 
 def weights_in(out: Path) -> dict[str, torch.Tensor]:

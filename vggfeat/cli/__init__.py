@@ -13,8 +13,9 @@ from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.output import note
 from vggfeat.cli.predict import predict_command
+from vggfeat.cli.run import run_command
 from vggfeat.cli.store import store_app
-from vggfeat.cli.svm import run_command, svm_command
+from vggfeat.cli.svm import svm_command
 from vggfeat.cli.train import train_command
 from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
@@ -76,6 +77,12 @@ def _about(
     **Reproduce a table of the paper**:
 
         vggfeat run table11-voc2007
+
+    **Train a network** by the paper's recipe, or the paper's chain of them:
+
+        vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
+
+        vggfeat run train-e-jitter --data ILSVRC2012
 
     Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
     Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong

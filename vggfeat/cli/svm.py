@@ -1,16 +1,15 @@
-"""``vggfeat svm`` and ``vggfeat run``."""
+"""``vggfeat svm``."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, note, show
-from vggfeat.cli.showing import Outcome, comparison, show_run, write_report
+from vggfeat.cli.output import Json, Quiet, note
+from vggfeat.cli.showing import show_run, submit, write_report
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
@@ -143,94 +142,9 @@ def svm_command(
     if save:  # what took longest first: nothing that fails later loses it
         _save(run, save, work)
     if submission:
-        _submit(run, submission)
+        submit(run, submission)
     if report:
         write_report(run, report, work, evidence=evidence, pointing=pointing)
-
-
-def run_command(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A shipped recipe, or a file: my.toml."),
-    ],
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Another data set than the recipe's.")
-    ] = None,
-    root: options.Root = None,
-    allow_partial: options.AllowPartial = False,
-    weights: options.WeightsSource = None,
-    features: options.FeatureFolder = None,
-    report: options.Report = None,
-    evidence: options.Evidence = True,
-    pointing: options.Pointing = 50,
-    submission: options.Submission = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
-    jobs: options.Jobs = -1,
-    jobs_backend: options.JobsBackend = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Run a recipe: all rows of a table of the paper, beside the paper's figures.
-
-    Features are computed once for each net and scale and shared by all rows. With several rows,
-    each has a report of its own, named after it.
-
-    For example:
-
-        vggfeat run pipelines/table11-voc2007.toml --report table11.html
-
-        vggfeat run embedded-best --dataset caltech101 --root 101_ObjectCategories
-    """
-    from vggfeat.errors import VggfeatError
-    from vggfeat.recipe import load_recipe
-    from vggfeat.report.words import headline
-    from vggfeat.run.submission import check_submission
-
-    work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
-    loaded = load_recipe(recipe)
-    card, images = work.dataset(dataset or loaded.dataset, root, allow_partial)
-    several = len(loaded.rows) > 1
-    if submission:
-        check_submission(card, images)
-    done: list[Outcome] = []
-    for row in loaded.table():
-        note(f"\n{loaded.name}, {row.name}", quiet=quiet)
-        try:
-            chosen = settings(row.features, weights=weights)
-            run = work.run(card, images, chosen, loaded.classifier, features)
-            if not as_json:
-                show_run(run, as_json=False)
-            done.append(Outcome(row, headline(run.result), run.to_dict()))
-            if submission:
-                _submit(run, submission / _slug(row.name) if several else submission)
-            if report:
-                target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
-                write_report(run, target, work, evidence=evidence, pointing=pointing)
-        except VggfeatError as error:  # the other rows are as good without this one
-            note(f"Error: {row.name}: {error}")
-            done = [one for one in done if one.line is not row]
-            done.append(Outcome(row, None, {"error": str(error)}, error.exit_status))
-    result = {"recipe": loaded.name, "rows": [{"row": o.line.name, **o.plain} for o in done]}
-    show(result, comparison(card, done, same=dataset is None), as_json=as_json)
-    if worst := max(one.status for one in done):
-        raise typer.Exit(worst)
-
-
-def _submit(run: Run, folder: Path) -> None:
-    from vggfeat.run.submission import lacking, write_submission
-
-    written = write_submission(run, folder)
-    note(f"Submission: {len(written)} files in {written[0].parent}; pack {folder}/results.")
-    if names := lacking(run):
-        note(
-            f"Warning: the submission is partial: it has no score of {', '.join(names[:3])} and "
-            f"{len(names) - 3} others."
-            if len(names) > 3
-            else f"Warning: the submission is partial: it has no score of {', '.join(names)}."
-        )
 
 
 def _save(run: Run, path: Path, work: Work) -> None:
@@ -251,8 +165,3 @@ def _trained_on(run: Run) -> str:
     if run.images.splits:
         return "trained on the part train, as tested"
     return f"trained on all {len(run.images)} pictures"
-
-
-def _slug(name: str) -> str:
-    """Make a part of a file's name of a row's: ``D & E, image`` becomes ``d-e-image``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

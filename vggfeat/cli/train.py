@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.cli import options, training
+from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, show
+from vggfeat.cli.watching import PAGE, Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vggfeat.nets.weights import Weights
-    from vggfeat.train.trainset import TrainSet
-    from vggfeat.train.words import Told, Trained
+    from vggfeat.train.words import Trained
 
 DRAWN = ("glorot", "paper", "kaiming")
-RECIPE, PACE = "The paper's recipe (Section 3.1)", "Where and how it runs"
+RECIPE = "The paper's recipe (Section 3.1)"
 
 
 def train_command(
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            help="ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a "
-            "folder of class folders, or a CSV file with path, label and split.",
-        ),
-    ],
+    data: Annotated[Path, typer.Option("--data", help=training.PICTURES)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "A",
     S: Annotated[
@@ -77,37 +66,28 @@ def train_command(
         bool, typer.Option("--colour-shift/--no-colour-shift", rich_help_panel=RECIPE)
     ] = True,
     seed: Annotated[int, typer.Option("--seed", rich_help_panel=RECIPE)] = 0,
-    val: Annotated[
-        Path | None, typer.Option("--val", help="Validation pictures, if they lie elsewhere.")
-    ] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option("--val-fraction", help="Share of the pictures drawn to validate."),
-    ] = None,
+    val: training.Val = None,
+    val_fraction: training.ValFraction = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    tensorboard: training.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: Annotated[
-        int, typer.Option("--workers", help="Decoding processes.", rich_help_panel=PACE)
+        int,
+        typer.Option("--workers", help="Decoding processes.", rich_help_panel=options.WORK),
     ] = 2,
-    micro: Annotated[
-        int | None,
-        typer.Option(
-            "--micro", help="Pictures computed at a time, if memory is short.", rich_help_panel=PACE
-        ),
-    ] = None,
-    compile_net: Annotated[bool, typer.Option("--compile", rich_help_panel=PACE)] = False,
-    decoder: Annotated[
-        str, typer.Option("--decoder", help="pillow, or nvjpeg on a GPU.", rich_help_panel=PACE)
-    ] = "pillow",
+    micro: training.Micro = None,
+    compile_net: training.Compile = False,
+    decoder: training.Decoder = "pillow",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Train a network of Table 1 by the paper's recipe, or fine-tune one.
 
     The best weights, best.safetensors, know their pixels and are ready for
-    `vggfeat extract --weights`. Killed or stopped, a run goes on with --resume exactly where its
-    last checkpoint was. Under torchrun it runs on several GPUs or machines, with the same batches.
+    `vggfeat extract --weights`; report.html has the curves, from the first epoch on. Killed or
+    stopped, a run goes on with --resume exactly where its last checkpoint was. Under torchrun it
+    runs on several GPUs or machines, with the same batches.
 
     For example:
 
@@ -118,10 +98,7 @@ def train_command(
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
     from vggfeat.data.settings import checked
-    from vggfeat.train.loop import train
     from vggfeat.train.settings import Training
-    from vggfeat.train.trainset import open_trainset
-    from vggfeat.train.words import Engine
 
     settings = checked(
         Training,
@@ -142,18 +119,16 @@ def train_command(
         colour_shift=colour_shift,
         seed=seed,
     )
-    with download_progress(quiet=quiet) as fetching:
-        found = open_trainset(
-            data, val=val, val_fraction=val_fraction, seed=seed, progress=fetching
-        )
+    if init not in DRAWN:
+        _check_source(init)
+    engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
+    trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
+    found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)
     weights = None if init in DRAWN else _weights(init, net, quiet)
-    _announce(found, weights, quiet)
-    engine = Engine(device, precision, workers, micro, compile_net, decoder)  # type: ignore[arg-type]  # the loader checks the decoder
-    with _watched(quiet) as tell:
-        done = train(
-            settings, found, out, weights=weights, resume=resume, engine=engine, progress=tell
-        )
-    _show(done, as_json)
+    done = trainer(settings, found, out, weights=weights, resume=resume)
+    if training.first():
+        _show(done, as_json)
+        training.warn_of(done.failed)
 
 
 def _scale(S: list[int] | None) -> Any:
@@ -166,6 +141,16 @@ def _scale(S: list[int] | None) -> Any:
     return given[0] if len(given) == 1 else tuple(sorted(given))
 
 
+def _check_source(init: str) -> None:
+    """Refuse what is neither an initialisation nor weights, before any picture is read."""
+    from vggfeat.errors import ParameterError
+    from vggfeat.nets.sources import NAMES
+
+    if init not in NAMES and not Path(init).expanduser().is_file():
+        known = ", ".join(map(repr, (*DRAWN, *NAMES)))
+        raise ParameterError.of("init", "train", f"one of {known}, or a file of weights", init)
+
+
 def _weights(init: str, net: str, quiet: bool) -> Weights:
     """Load what the network begins from; a file may be of net A."""
     from vggfeat.nets.weights import describe, load
@@ -175,57 +160,6 @@ def _weights(init: str, net: str, quiet: bool) -> Weights:
     layers = ["pool5"] if init == "embedded" else ["fc8"]
     with download_progress(quiet=quiet) as progress:
         return load(init, of, layers, progress=progress)
-
-
-def _announce(found: TrainSet, weights: Weights | None, quiet: bool) -> None:
-    source = f"from {weights.source}, net {weights.net}" if weights else "at random"
-    note(
-        f"{len(found.train):,} pictures to train, {len(found.val):,} to validate, "
-        f"{len(found.classes)} classes, {found.source}; the network begins {source}.",
-        quiet=quiet,
-    )
-    if found.unvalidated:
-        note(f"Warning: no validation picture of {', '.join(found.unvalidated)}.")
-
-
-@contextmanager
-def _watched(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
-    """Show loss, accuracy, rate and time left; Ctrl-C ends with a checkpoint."""
-    from vggfeat.cli.output import console, interruptible
-
-    if quiet:
-        with interruptible():
-            yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    tasks: dict[int, TaskID] = {}
-    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
-
-        def tell(told: Told) -> None:
-            if told.epoch not in tasks:
-                tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")
-            text = (
-                f"loss {told.loss:.3f}, top-1 {100 * told.top1:.1f} %, "
-                f"{told.images_per_s:.1f} images/s, waited {100 * told.waited:.0f} %"
-            )
-            bar.update(tasks[told.epoch], completed=told.batch, total=told.batches, told=text)
-
-        yield tell
 
 
 def _show(done: Trained, as_json: bool) -> None:
@@ -244,6 +178,7 @@ def _show(done: Trained, as_json: bool) -> None:
     told: dict[str, object] = {
         "best": f"top-1 {100 * done.best:.1f} % in validation, central crops",
         "weights": done.weights,
+        "report": done.out / PAGE,
         "taken": ", ".join(done.taken) or "nothing",
         "drawn": ", ".join(done.drawn) or "nothing",
     }
@@ -251,13 +186,10 @@ def _show(done: Trained, as_json: bool) -> None:
     result = {
         "best": done.best,
         "weights": str(done.weights),
+        "report": str(done.out / PAGE),
         "history": done.history,
         "taken": done.taken,
         "drawn": done.drawn,
         "failed": done.failed,
     }
     show(result, grid(columns, rows), facts(told), as_json=as_json)
-    for name, reason in list(done.failed.items())[:10]:
-        note(f"Warning: {name}: {reason}")
-    if len(done.failed) > 10:
-        note(f"Warning: and {len(done.failed) - 10} more pictures that could not be read.")

@@ -120,15 +120,16 @@ def write_page(
         "provenance": {**view.pop("facts"), **provenance},
         **view,
     }
-    page = _environment().get_template("page.html.j2").render(context)
+    page = environment().get_template("page.html.j2").render(context)
     with refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, page.encode())
     return target
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Open the templates, with the filters that all pages use."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names of files and classes are a stranger's words
         undefined=StrictUndefined,
@@ -136,8 +137,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters.update(percent=percent, seconds=seconds, figure=figure, count=count)
-    return environment
+    made.filters.update(percent=percent, seconds=seconds, figure=figure, count=count)
+    return made
 
 
 def _beside(

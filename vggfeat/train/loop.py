@@ -377,10 +377,10 @@ class _Run:
         self.schedule.step(found["val_top1"])
         better = found["val_top1"] > here.best
         here.best = max(here.best, found["val_top1"])
-        self._keep(begun)
+        # Before the checkpoint that tells of it: killed in between, the epoch is run again.
         if better and self.team.first:
             self._write_best()
-        self.team.wait()
+        self._keep(begun)
 
     def _keep(self, begun: float) -> None:
         """Write the checkpoint, then what follows from it."""

@@ -8,13 +8,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from threading import Event
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from vggfeat.features.device import resolve_device
+
+_joined = count()
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,15 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     on = resolve_device(f"cuda:{local}" if several else device)
     if on.type == "cuda":
         torch.cuda.set_device(on)
-    dist.init_process_group("nccl" if on.type == "cuda" else "gloo")
+    store, rank, world = next(rendezvous("env://"))
+    dist.init_process_group(
+        "nccl" if on.type == "cuda" else "gloo",
+        # A chain joins for every link, and must not find the addresses of the one before.
+        store=dist.PrefixStore(f"run {next(_joined)}", store),  # type: ignore[attr-defined]  # torch's types lack it
+        rank=rank,
+        world_size=world,
+    )
     try:
-        yield Processes(on, dist.get_rank(), world)
+        yield Processes(on, rank, world)
     finally:
         dist.destroy_process_group()

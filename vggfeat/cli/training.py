@@ -1,0 +1,104 @@
+"""What ``vggfeat train`` and the recipes that train have in common: options, and how they work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggfeat.cli.output import download_progress, note
+
+if TYPE_CHECKING:
+    from vggfeat.train.trainset import TrainSet
+    from vggfeat.train.words import Engine
+
+PANEL = "Training"
+PICTURES = (
+    "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
+    "class folders, or a CSV file with path, label and split."
+)
+Val = Annotated[
+    Path | None,
+    typer.Option(
+        "--val", help="Validation pictures, if they lie elsewhere.", rich_help_panel=PANEL
+    ),
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction", help="Share of the pictures drawn to validate.", rich_help_panel=PANEL
+    ),
+]
+Micro = Annotated[
+    int | None,
+    typer.Option(
+        "--micro", help="Pictures computed at a time, if memory is short.", rich_help_panel=PANEL
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=PANEL)
+]
+Decoder = Annotated[
+    str, typer.Option("--decoder", help="pillow, or nvjpeg on a GPU.", rich_help_panel=PANEL)
+]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Write for TensorBoard too, in the run's folder tensorboard/.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+def first() -> bool:
+    """Tell whether this process is the one that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def engine_of(
+    device: str, precision: str, workers: int, micro: int | None, compiled: bool, decoder: str
+) -> Engine:
+    """Say how a run works, and refuse what is none of the choices before any picture is read.
+
+    Raises
+    ------
+    ParameterError
+        Naming the option.
+    """
+    from vggfeat.errors import ParameterError
+    from vggfeat.train.loader import DECODERS
+    from vggfeat.train.words import Engine
+
+    if decoder not in DECODERS:
+        raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
+    return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
+
+
+def pictures_of(
+    data: Path, val: Path | None, val_fraction: float | None, seed: int, *, quiet: bool
+) -> TrainSet:
+    """Open the pictures to train with, and say what they are."""
+    from vggfeat.train.trainset import open_trainset
+
+    with download_progress(quiet=quiet or not first()) as reading:
+        found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
+    if first():
+        note(
+            f"{len(found.train):,} pictures to train, {len(found.val):,} to validate, "
+            f"{len(found.classes):,} classes, {found.source}.",
+            quiet=quiet,
+        )
+        if found.unvalidated:
+            note(f"Warning: no validation picture of {', '.join(found.unvalidated)}.")
+    return found
+
+
+def warn_of(failed: dict[str, str]) -> None:
+    """Name the pictures that could not be read."""
+    for name, reason in list(failed.items())[:10]:
+        note(f"Warning: {name}: {reason}")
+    if len(failed) > 10:
+        note(f"Warning: and {len(failed) - 10} more pictures that could not be read.")

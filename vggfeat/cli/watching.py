@@ -1,0 +1,228 @@
+"""Training in sight: progress on the terminal, a page of curves, TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vggfeat.cli.output import INTERRUPTED, console, note
+from vggfeat.cli.training import first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vggfeat.nets.weights import Weights
+    from vggfeat.train.board import Board
+    from vggfeat.train.settings import Training
+    from vggfeat.train.start import Start
+    from vggfeat.train.trainset import TrainSet
+    from vggfeat.train.words import Engine, Told, Trained
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Trains as :func:`~vggfeat.train.loop.train` does, in sight: progress, page, TensorBoard.
+
+    Parameters
+    ----------
+    engine : Engine
+    quiet, tensorboard : bool
+        As the options of these names.
+    again : str
+        How an interrupted run goes on.
+    """
+
+    engine: Engine
+    quiet: bool
+    tensorboard: bool
+    again: str = "the same command"
+
+    def __post_init__(self) -> None:
+        if self.tensorboard:
+            from vggfeat.train.board import writer_class
+
+            writer_class()  # or it would be missed after hours of reading
+
+    def __call__(
+        self,
+        settings: Training,
+        data: TrainSet,
+        out: Path,
+        *,
+        weights: Weights | None = None,
+        resume: bool = False,
+    ) -> Trained:
+        """Train; the first process speaks and writes, the others only train."""
+        from vggfeat.train.loop import train
+        from vggfeat.train.start import start
+
+        given: dict[str, Any] = {"weights": weights, "resume": resume, "engine": self.engine}
+        with self._interruptible(out):
+            if not first():
+                return train(settings, data, out, **given, begin=start)
+            _announce(settings, weights, self.quiet)
+            watch = _Watch(settings, data, out, weights, self)
+            with _bar(self.quiet) as watch.shown, watch.open():
+                done = train(settings, data, out, **given, progress=watch.tell, begin=watch.begin)
+                watch.end(done)
+        note(f"Report: {out / PAGE}", quiet=self.quiet)
+        return done
+
+    @contextmanager
+    def _interruptible(self, out: Path) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            if first():
+                note(f"Interrupted. Run {self.again} to go on from the last checkpoint in {out}.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+@dataclass
+class _Watch:
+    """Follows a run by its reports, and by its checkpoint at the end of every epoch."""
+
+    settings: Training
+    data: TrainSet
+    out: Path
+    weights: Weights | None
+    how: Watched
+    started: Start | None = None
+    board: Board | None = None
+    shown: Callable[[Told], None] | None = None
+    epochs: int = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Close what was opened, however the run ends."""
+        try:
+            yield
+        finally:
+            if self.board:
+                self.board.close()
+
+    def begin(self, net: str, **how: Any) -> Start:
+        """Build the network, as the run does once its folder is known to be its own."""
+        from vggfeat.train.board import FOLDER, Board
+        from vggfeat.train.checkpoint import LAST, Position, read
+        from vggfeat.train.start import start
+
+        self.started = start(net, **how)
+        there = (self.out / LAST).is_file()
+        position = read(self.out / LAST)[0] if there else Position()
+        self.epochs = position.epoch
+        if self.how.tensorboard:
+            self.board = Board(self.out / FOLDER, position)
+        return self.started
+
+    def tell(self, told: Told) -> None:
+        """Show a report of progress."""
+        if told.epoch > self.epochs:  # one has ended, and its checkpoint is written
+            from vggfeat.train.checkpoint import LAST, read
+
+            self._history(read(self.out / LAST)[0].history)
+        if self.board:
+            self.board.update(told)
+        if self.shown:
+            self.shown(told)
+
+    def end(self, done: Trained) -> None:
+        """Show what came out."""
+        self._history(done.history, done)
+
+    def _history(self, history: list[dict[str, Any]], done: Trained | None = None) -> None:
+        from vggfeat.report.training_page import write_training_page
+
+        if self.board:
+            for row in history[self.epochs :]:
+                self.board.epoch(row)
+        self.epochs = len(history)
+        write_training_page(
+            self.out / PAGE,
+            self.settings,
+            history,
+            classes=len(self.data.classes),
+            finished=done is not None,
+            taken=self.started.taken if self.started else (),
+            drawn=self.started.drawn if self.started else (),
+            run={
+                "data": f"{len(self.data.train):,} pictures to train, {len(self.data.val):,} to "
+                f"validate, {len(self.data.classes):,} classes",
+                "device": self._device(),
+            },
+            provenance=self._provenance(),
+            failed=done.failed if done else {},
+        )
+
+    def _device(self) -> str:
+        from vggfeat.features.device import describe_device, resolve_device
+
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        count = f"{world} × " if world > 1 else ""
+        return f"{count}{describe_device(resolve_device(self.how.engine.device))}"
+
+    def _provenance(self) -> dict[str, object]:
+        from vggfeat.features.provenance import versions
+        from vggfeat.train.checkpoint import BEST
+
+        told = self.weights
+        versions_ = ", ".join(f"{name} {number}" for name, number in versions().items())
+        return {
+            "began from": f"{told.source}, net {told.net} ({told.sha256[:12]})" if told else "–",
+            "pictures": self.data.source,
+            "their names and labels": self.data.digest,
+            "weights": self.out / BEST,
+            "versions": versions_,
+        }
+
+
+def _announce(settings: Training, weights: Weights | None, quiet: bool) -> None:
+    from vggfeat.report.training_page import title_of
+
+    source = f"from {weights.source}, net {weights.net}" if weights else "at random"
+    note(f"{title_of(settings)}; the network begins {source}.", quiet=quiet)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
+    """Show loss, accuracy, rate and time left."""
+    if quiet:
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    tasks: dict[int, TaskID] = {}
+    with Progress(*columns, console=console(stderr=True)) as bar:
+
+        def tell(told: Told) -> None:
+            if told.epoch not in tasks:
+                tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")
+            text = (
+                f"loss {told.loss:.3f}, top-1 {100 * told.top1:.1f} %, "
+                f"{told.images_per_s:.1f} images/s, waited {100 * told.waited:.0f} %"
+            )
+            bar.update(tasks[told.epoch], completed=told.batch, total=told.batches, told=text)
+
+        yield tell

@@ -1,0 +1,97 @@
+"""A training run for TensorBoard to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vggfeat.errors import MissingExtra
+from vggfeat.train.checkpoint import Position
+from vggfeat.train.words import Told
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+
+
+def writer_class() -> type[SummaryWriter]:
+    """Import TensorBoard's writer.
+
+    Raises
+    ------
+    MissingExtra
+        If TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra.of("Writing for TensorBoard", "tensorboard", "tensorboard") from error
+    return SummaryWriter
+
+
+class Board:
+    """Writes scalars, against updates and against epochs, each in a folder of its own.
+
+    A resumed run takes back what was written after its checkpoint, so that no update is seen
+    twice, and writes its epochs anew.
+
+    Parameters
+    ----------
+    folder : Path
+        What ``tensorboard --logdir`` is given.
+    position : Position, optional
+        Where a resumed run goes on.
+
+    Raises
+    ------
+    MissingExtra
+        If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, position: Position | None = None) -> None:
+        writer = writer_class()
+        here = position or Position()
+        self._updates = writer(str(folder / "updates"), purge_step=here.step + 1)
+        self._epochs = writer(str(folder / "epochs"), purge_step=0)
+        for row in here.history:
+            self.epoch(row)
+
+    def update(self, told: Told) -> None:
+        """Write a report of progress; errors in percent, over the epoch so far."""
+        step = told.epoch * told.batches + told.batch
+        values = {
+            "train/loss": told.loss,
+            "train/top-1 error": _error(told.top1),
+            "train/top-5 error": _error(told.top5),
+            "learning rate": told.learning_rate,
+            "speed/images per s": told.images_per_s,
+            "speed/waited, percent": 100 * told.waited,
+        }
+        for name, value in values.items():
+            self._updates.add_scalar(name, value, step)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Write an epoch of a run's history; errors in percent."""
+        values = {
+            "train/loss": row["loss"],
+            "train/top-1 error": _error(row["top1"]),
+            "train/top-5 error": _error(row["top5"]),
+            "val/loss": row["val_loss"],
+            "val/top-1 error": _error(row["val_top1"]),
+            "val/top-5 error": _error(row["val_top5"]),
+            "learning rate": row["learning_rate"],
+        }
+        for name, value in values.items():
+            self._epochs.add_scalar(name, value, row["epoch"])
+        self._epochs.flush()
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._updates.close()
+        self._epochs.close()
+
+
+def _error(accuracy: float) -> float:
+    return 100 * (1 - accuracy)
