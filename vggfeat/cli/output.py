@@ -77,7 +77,7 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
 
 
 @dataclass(frozen=True)
-class Work:
+class Callbacks:
     """What to call as work goes on; nothing, where it should be quiet."""
 
     pictures: Callable[[Summary], None] | None = None
@@ -98,11 +98,11 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
+def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
     """Show what is done, the rate and the time left while pictures are described and learnt."""
     if quiet:
         with interruptible():
-            yield Work()
+            yield Callbacks()
         return
     from rich.progress import (
         BarColumn,
@@ -139,7 +139,7 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Work]:
             bar.update(splits[0], completed=done)
 
         splits: list[TaskID] = []
-        yield Work(tell, tell_split)
+        yield Callbacks(tell, tell_split)
 
 
 @contextmanager
