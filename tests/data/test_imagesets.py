@@ -206,3 +206,11 @@ def test_each_box_is_a_picture_of_its_own(persons: ImageSet) -> None:
     persons.pictures[0].write_bytes(b"another")
     changed = [a != b for a, b in zip(boxed(persons).images.stats(), stats[:3], strict=True)]
     assert changed == [True, False, True]
+
+
+def test_a_manifest_of_absent_pictures_is_refused(tmp_path: Path) -> None:
+    """Where not one path leads to a picture, the paths are at fault, and are shown."""
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,label\nnope.jpg,cat\nnope2.jpg,dog\n")
+    with pytest.raises(DataNotFound, match=r"2 pictures.*nope\.jpg.*relative"):
+        read_manifest(manifest)

@@ -46,8 +46,14 @@ class Work:
         self, name: str, root: Path | None, allow_partial: bool
     ) -> tuple[DatasetCard, ImageSet]:
         """Open a data set, showing a download if there is one."""
-        from vggfeat.data.cards import open_dataset
+        from vggfeat.data.cards import card_names, load_card, open_dataset
+        from vggfeat.errors import DataError
 
+        if name in card_names() and load_card(name).protocol.kind == "ilsvrc":
+            raise DataError(
+                f"{name} is for classification by a whole network, not for an SVM on features. "
+                "Train one with: vggfeat train"
+            )
         with download_progress(quiet=self.quiet) as fetching:
             card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
         if card.partial:

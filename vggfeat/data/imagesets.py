@@ -282,6 +282,8 @@ def read_manifest(path: Path) -> ImageSet:
     ------
     DataError
         If a label is missing.
+    DataNotFound
+        If not one of its pictures is there.
     """
     images = find_pictures([str(path)])
     if unlabelled := [
@@ -293,6 +295,11 @@ def read_manifest(path: Path) -> ImageSet:
     if not images.labels:
         raise DataError(
             f"{path} has no column 'label'. Its columns should be path, label[, split]."
+        )
+    if not any(Path(str(picture)).exists() for picture in images.pictures):
+        raise DataNotFound(
+            f"Not one of the {len(images)} pictures of {path} is there, such as "
+            f"{images.pictures[0]}. Paths in it are relative to the folder that it lies in."
         )
     return images
 
