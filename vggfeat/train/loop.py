@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -113,13 +114,8 @@ class _Run:
         stop: Event,
     ) -> None:
         self.stop = stop
-        self.settings, self.data, self.out, self.engine, self.team = (
-            settings,
-            data,
-            out,
-            engine,
-            team,
-        )
+        self.settings, self.data, self.out = settings, data, out
+        self.engine, self.team = engine, team
         self.progress = progress if team.first else None
         source = weights.sha256 if weights else ""
         self.told = {
@@ -303,7 +299,7 @@ class _Run:
     def _looked_at(self, sums: Tensor) -> list[float]:
         """Sum over processes, and stop where the loss is no number."""
         total: list[float] = self.team.total(sums.clone()).tolist()
-        if not all(map(torch.isfinite, torch.tensor(total))):
+        if not all(map(math.isfinite, total)):
             raise VggfeatError(
                 f"The loss is {total[0]} after {self.position.step} updates: training diverged. "
                 f"The last checkpoint in {self.out} is intact. Begin anew with a smaller "
@@ -313,7 +309,9 @@ class _Run:
 
     def _asked_to_stop(self) -> bool:
         """Whether Ctrl-C was typed; several processes agree when they look at the loss."""
-        if self.team.world > 1 and self.position.batch % CHECK:
+        if self.team.world == 1:  # nobody to ask, and no device to wait for
+            return self.stop.is_set()
+        if self.position.batch % CHECK:
             return False
         asked = torch.tensor(float(self.stop.is_set()), device=self.team.device)
         return bool(self.team.total(asked) > 0)
@@ -381,16 +379,20 @@ class _Run:
         if better and self.team.first:
             self._write_best()
         self._keep(begun)
+        self.team.wait()  # what is written may be the next run's to read
 
     def _keep(self, begun: float) -> None:
-        """Write the checkpoint, then what follows from it."""
+        """Write the checkpoint, then what follows from it.
+
+        Nobody waits here: within an epoch each process goes by its own clock, so that one may
+        come here when another does not.
+        """
         here = self.position
         here.seconds += perf_counter() - begun
         here.schedule = self.schedule.state_dict()
         if self.team.first:
             save(self.out / LAST, self.net, self.optimiser, here, self.told)
             write_whole(self.out / METRICS, _csv(here.history))
-        self.team.wait()
 
     def _write_best(self) -> None:
         state = {name: value.detach() for name, value in self.net.state_dict().items()}
