@@ -38,8 +38,6 @@ class Position:
         Loss, top-1 and top-5 hits, and pictures of the epoch so far.
     best : float
         The best validation accuracy so far; −1 before the first.
-    seconds : float
-        Time spent training.
     schedule : dict
         State of the schedule.
     history : list of dict
@@ -51,7 +49,6 @@ class Position:
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     best: float = -1.0
-    seconds: float = 0.0
     schedule: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 

@@ -123,8 +123,8 @@ class _Run:
             "data": data.digest,
             "weights": source,
         }
-        self.position = self._found(resume)
-        self.colours, self.pixels = self._colours(weights)
+        self.position, known = self._found(resume)
+        self.colours, self.pixels = self._colours(weights, known)
         generator = torch.Generator().manual_seed(settings.seed)
         self.start = begin(
             settings.net,
@@ -138,7 +138,7 @@ class _Run:
         self.schedule = settings.new_schedule()
         self.loader = at_end.enter_context(self._loader(augment=True))
         self.validation = at_end.enter_context(self._loader(augment=False))
-        if resume and self.position.step:
+        if known:
             restore(out / LAST, self.net, self.optimiser)
             self.schedule.load_state_dict(self.position.schedule)
         if team.first:
@@ -168,11 +168,11 @@ class _Run:
         if self.engine.compile:
             self.model = torch.compile(self.model)  # type: ignore[assignment]  # it is called alike
 
-    def _found(self, resume: bool) -> Position:
+    def _found(self, resume: bool) -> tuple[Position, dict[str, Any]]:
         """Find where the run stands, and refuse to mix two runs."""
         path = self.out / LAST
         if not path.exists():
-            return Position()
+            return Position(), {}
         position, told = read(path)
         if not resume:
             raise StoreError(
@@ -189,13 +189,13 @@ class _Run:
                 f"{path} is of a run with other {', '.join(wrong)}. {'; '.join(differ)}\n"
                 "Resume with the same settings, pictures and weights, or name another --out."
             )
-        self._resumed = told
-        return position
+        return position, told
 
-    def _colours(self, weights: Weights | None) -> tuple[Colours, PixelConvention]:
+    def _colours(
+        self, weights: Weights | None, known: dict[str, Any]
+    ) -> tuple[Colours, PixelConvention]:
         """Take mean and principal components of the training set; a resumed run has them."""
-        if self.position.step:
-            known = self._resumed
+        if known:
             colours = Colours.from_dict(known["colours"])
             pixels = PixelConvention.from_json(known["pixels"])
         else:
@@ -248,12 +248,12 @@ class _Run:
                 here.sums = self._looked_at(sums)
                 self._tell(begun, here.batch - first)
                 if perf_counter() - saved > 60 * self.engine.minutes and not last:
-                    self._keep(begun)
+                    self._keep()
                     begun = saved = perf_counter()
                     first = here.batch
             if self._asked_to_stop():
                 here.sums = self._looked_at(sums)
-                self._keep(begun)
+                self._keep()
                 raise KeyboardInterrupt
         self._end_epoch(begun, here.batch - first)
 
@@ -378,17 +378,16 @@ class _Run:
         # Before the checkpoint that tells of it: killed in between, the epoch is run again.
         if better and self.team.first:
             self._write_best()
-        self._keep(begun)
+        self._keep()
         self.team.wait()  # what is written may be the next run's to read
 
-    def _keep(self, begun: float) -> None:
+    def _keep(self) -> None:
         """Write the checkpoint, then what follows from it.
 
         Nobody waits here: within an epoch each process goes by its own clock, so that one may
         come here when another does not.
         """
         here = self.position
-        here.seconds += perf_counter() - begun
         here.schedule = self.schedule.state_dict()
         if self.team.first:
             save(self.out / LAST, self.net, self.optimiser, here, self.told)
