@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
     from vggfeat.features.extract import Summary
 
@@ -97,6 +98,27 @@ def interruptible() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def counted_bar(field: str = "", width: int | None = 40) -> Progress:
+    """Make bars of things done, of all, and the time left, with a text field of the tasks."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    told = [TextColumn(f"{{task.fields[{field}]}}")] if field else []
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(width),
+        MofNCompleteColumn(),
+        *told,
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console(stderr=True),
+    )
+
+
 @contextmanager
 def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
     """Show what is done, the rate and the time left while pictures are described and learnt."""
@@ -104,23 +126,7 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
         with interruptible():
             yield Callbacks()
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
+    with interruptible(), counted_bar("rate") as bar:
         tasks: list[TaskID] = []  # none before there is something to tell: an error may come first
 
         def tell(summary: Summary) -> None:
@@ -149,21 +155,7 @@ def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] |
         with interruptible():
             yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
+    with interruptible(), counted_bar() as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vggfeat.cli.output import INTERRUPTED, console, note
+from vggfeat.cli.output import INTERRUPTED, counted_bar, note
 from vggfeat.cli.training import first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
     from vggfeat.train.board import Board
@@ -197,24 +199,8 @@ def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
     if quiet:
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
     tasks: dict[int, TaskID] = {}
-    with Progress(*columns, console=console(stderr=True)) as bar:
+    with counted_bar("told", width=10) as bar:
 
         def tell(told: Told) -> None:
             if told.epoch not in tasks:
