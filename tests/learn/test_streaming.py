@@ -12,9 +12,11 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from vggfeat.errors import DataError
+from vggfeat.learn import rows as reading
 from vggfeat.learn import streaming
+from vggfeat.learn.rows import Rows, linear_scores
 from vggfeat.learn.search import fit_best, search_C
-from vggfeat.learn.streaming import fit_stream, stream_scores
+from vggfeat.learn.streaming import fit_stream
 from vggfeat.learn.svm import LinearSVM
 
 LOSSES = ["hinge", "squared_hinge"]
@@ -23,7 +25,7 @@ LOSSES = ["hinge", "squared_hinge"]
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Blocks of 10 rows of 40 dimensions, which divide nothing."""
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 10 * 40 * 8)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 10 * 40 * 8)
 
 
 def descriptors(n=183, D=40, classes=3, seed=0):
@@ -112,7 +114,7 @@ def test_files_need_not_be_arrays(tmp_path, tiny_blocks):
             np.testing.assert_array_equal(svm.class_scores(rows), whole.class_scores(X))
         some = np.array([100, 3, 57])
         np.testing.assert_allclose(
-            stream_scores(file["X"], some, whole.coef_, whole.intercept_),
+            linear_scores(Rows(file["X"], some), whole.coef_, whole.intercept_),
             whole.class_scores(X)[some],
             rtol=1e-12,
         )
@@ -178,7 +180,7 @@ def test_validation_rows_never_reach_the_fit(tiny_blocks):
 
 def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
     """Fit, search and scores of a 64 MiB memory map take less than 12 MiB."""
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 20)
     rng = np.random.default_rng(0)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (16_384, 1024))
     targets = np.where(rng.random((len(X), 2)) < 0.2, 1, -1).astype(np.int8)

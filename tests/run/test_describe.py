@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
 from vggfeat.errors import DataError
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.resources import home
 from vggfeat.run import describe as module
 from vggfeat.run.describe import Described, default_store, describe
 
@@ -149,6 +151,31 @@ def test_blocks_change_nothing(
     whole = describe(CARD, persons, ALL, nets.__getitem__).X
     monkeypatch.setattr(module, "AT_ONCE", 1)
     assert np.array_equal(describe(CARD, persons, ALL, nets.__getitem__).X, whole)
+
+
+def test_rows_that_memory_does_not_hold_are_kept_in_a_file(
+    persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the same numbers, in a file below the cache that leaves nothing behind."""
+    whole = describe(CARD, persons, ALL, nets.__getitem__).X
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    left = sorted(home().rglob("*"))
+    kept = describe(CARD, persons, ALL, nets.__getitem__).X
+    assert isinstance(kept, np.memmap)
+    assert np.array_equal(kept, whole)
+    assert sorted(home().rglob("*")) == left
+
+
+def test_a_disk_without_room_for_the_rows_is_told_before_they_are_written(
+    persons: ImageSet, one_layer: DenseExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says how much is needed, how much there is, and where."""
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    full = shutil.disk_usage(home().parent)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
+    with pytest.raises(DataError, match=r"take 0\.0 GB, and .* Make room, set VGGFEAT_HOME"):
+        rows(persons, ONE, one_layer)
 
 
 def test_what_is_there_is_not_computed_again(

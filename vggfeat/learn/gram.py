@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vggfeat.features.device import resolve_device
 from vggfeat.learn.solvers import Floats
@@ -16,7 +15,7 @@ DEVICE: ContextVar[str] = ContextVar("DEVICE", default="auto")
 """Where products are taken: ``"auto"`` for the GPU where there is one, or a device of torch."""
 
 
-def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Floats:
+def gram_matrix(X: Any, rows: int = 2048, columns: int = 4096) -> Floats:
     """Compute X Xᵀ in blocks, each block pair once.
 
     Products are taken in the precision of ``X`` (at least float32) and summed over column blocks
@@ -26,7 +25,7 @@ def gram_matrix(X: NDArray[Any], rows: int = 2048, columns: int = 4096) -> Float
     Parameters
     ----------
     X : array, shape (N, D)
-        Descriptors; anything that slices like an array, such as a memory map.
+        Descriptors; anything that slices by rows and columns, such as a memory map.
     rows, columns : int
         Size of a block.
 

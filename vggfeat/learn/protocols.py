@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.metrics import confusion_matrix
 from vggfeat.learn.results import Mistake, Ranked, SplitResult, SVMResult
+from vggfeat.learn.rows import Rows
 from vggfeat.learn.search import GRID, fit_best
 from vggfeat.learn.solvers import Floats, Loss
 from vggfeat.learn.splits import Split, generator, held_out_part, members
@@ -182,9 +183,9 @@ def _one_split(
 ) -> SplitResult:
     """Fit on the training rows alone; the test rows are read only afterwards."""
     start = perf_counter()
-    svm, found = fit_best(X[split.train], labels[split.train], n_jobs=n_jobs, **search)
+    svm, found = fit_best(Rows(X, split.train), labels[split.train], n_jobs=n_jobs, **search)
     fitted = perf_counter()
-    scores, true = svm.class_scores(X[split.test]), labels[split.test]
+    scores, true = svm.class_scores(Rows(X, split.test)), labels[split.test]
     predicted = scores.argmax(axis=1)
     confusion = confusion_matrix(true, predicted, range(n_classes))
     mistakes = _mistakes(scores, true, predicted, split.test)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.metrics import recall_per_class
+from vggfeat.learn.rows import Rows, in_blocks, linear_scores
 from vggfeat.learn.solvers import (
     Binary,
     Fits,
@@ -29,7 +30,7 @@ from vggfeat.learn.solvers import (
     trainable,
 )
 from vggfeat.learn.splits import stratified_folds
-from vggfeat.learn.streaming import fit_stream, stream_scores
+from vggfeat.learn.streaming import fit_stream
 from vggfeat.learn.svm import LinearSVM
 
 GRID: tuple[float, ...] = tuple(float(C) for C in np.logspace(-3, 3, 13))
@@ -155,7 +156,8 @@ def search_C(
     Parameters
     ----------
     X : array, shape (N, D)
-        Descriptors, of training pictures only; for ``"stream"`` anything that slices by rows.
+        Descriptors, of training pictures only; anything that slices by rows, as
+        :class:`~vggfeat.learn.rows.Rows` do.
     y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
         Labels or targets, as in :meth:`LinearSVM.fit`.
     grid : sequence of float
@@ -206,16 +208,17 @@ def search_C(
         data = X if hasattr(X, "shape") else np.asarray(X)
         scores = _streamed_scores(data, targets, truth, parts, values, how, judge)
     else:
-        data = np.asarray(X)
         if solver == "gram":
-            data = gram_matrix(data) if gram is None else gram
+            data = gram_matrix(X if in_blocks(X) else np.asarray(X)) if gram is None else gram
+        else:
+            data = np.asarray(X)
         scores = _all_scores(data, targets, truth, parts, values, how, solver, judge, n_jobs)
     best, at_edge = _choose(values, scores, per_class)
     return CSearch(values, scores, best, at_edge, solver, perf_counter() - start)
 
 
 def fit_best(
-    X: NDArray[Any], y: ArrayLike, *, gram: Floats | None = None, **search: Any
+    X: Any, y: ArrayLike, *, gram: Floats | None = None, **search: Any
 ) -> tuple[LinearSVM, CSearch]:
     """Choose C on the training pictures, then fit all of them with it.
 
@@ -293,15 +296,14 @@ def _streamed_scores(
     n_classes = targets.shape[1]
     scores = np.empty((len(grid), len(parts), n_classes))
     for fold, (train, validation) in enumerate(parts):
-        seen = np.zeros_like(targets)
-        seen[train] = targets[train]
+        seen = targets[train]
         able = np.flatnonzero(trainable(seen))
         columns, bounds = np.tile(able, len(grid)), np.repeat(grid, len(able))
-        coef, bias = fit_stream(X, seen, columns, bounds, how.loss, how.tol)
+        coef, bias = fit_stream(Rows(X, train), seen, columns, bounds, how.loss, how.tol)
         for c in range(len(grid)):
             mine = slice(c * len(able), (c + 1) * len(able))
             decision = np.full((len(validation), n_classes), np.nan)
-            decision[:, able] = stream_scores(X, validation, coef[mine], bias[mine])
+            decision[:, able] = linear_scores(Rows(X, validation), coef[mine], bias[mine])
             scores[c, fold] = judge(truth[validation], decision)
     return scores
 

@@ -26,12 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from vggfeat.errors import DataError
+from vggfeat.learn.rows import as_floats, block_ends
+from vggfeat.learn.solvers import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-BLOCK_BYTES = 32 << 20  # of one block of rows, and of each array of their scores
 STATE_BYTES = 1 << 30  # of the weights, gradients and steps of problems that are solved together
 VECTORS = 16  # of the size of its weights that a problem needs at once, temporary ones included
 MAX_READINGS = 1000  # of all rows
@@ -192,73 +189,6 @@ def fit_stream(
         problems = _Problems(X, targets, where[group], bounds[group], squared, mu)
         weights[:, group] = _solve(problems, tol)
     return np.ascontiguousarray(weights[:-1].T), weights[-1].copy()
-
-
-def stream_scores(X: Any, rows: Ints, coef: Floats, intercept: Floats) -> Floats:
-    """Score some rows, shape (m, C), reading them block by block.
-
-    Parameters
-    ----------
-    X : array, shape (N, D)
-        Anything that slices by rows.
-    rows : array of int, shape (m,)
-        Row numbers, in any order.
-    coef : array, shape (C, D)
-    intercept : array, shape (C,)
-
-    Examples
-    --------
-    >>> stream_scores(np.eye(3), np.array([2, 0]), np.array([[1.0, 2.0, 3.0]]), np.zeros(1))
-    array([[3.],
-           [1.]])
-    """
-    order = np.argsort(rows, kind="stable")
-    ascending = np.asarray(rows)[order]
-    scores = np.empty((len(rows), len(coef)))
-    for start, stop in block_ends(X, len(coef)):
-        first, last = np.searchsorted(ascending, [start, stop])
-        if first < last:
-            block = as_floats(X[start:stop])[ascending[first:last] - start]
-            scores[order[first:last]] = block @ coef.T + intercept
-    return scores
-
-
-def in_blocks(X: Any) -> bool:
-    """Tell whether X, of shape (N, D), can be read by rows as it is; else it is copied."""
-    if isinstance(X, np.ndarray):
-        return X.ndim == 2 and X.dtype.kind == "f" and X.size > 0
-    # Of what is no array, a data set in a file; not a table, nor a sparse matrix.
-    return not hasattr(X, "iloc") and not hasattr(X, "nnz") and hasattr(X, "chunks")
-
-
-def check_finite(X: Any) -> None:
-    """Refuse descriptors that are not numbers, reading them once.
-
-    Raises
-    ------
-    DataError
-        If one is a NaN or an infinity.
-    """
-    for start, stop in block_ends(X, 1):
-        if not np.isfinite(as_floats(X[start:stop])).all():
-            raise DataError(
-                f"Descriptors must be finite. Rows {start} to {stop - 1} hold a NaN or an "
-                "infinity: find and extract them again."
-            )
-
-
-def block_ends(X: Any, width: int) -> Iterator[tuple[int, int]]:
-    """Yield first row and end of blocks, so that (B, D) and (B, width) stay small."""
-    n, D = X.shape
-    size = max(1, BLOCK_BYTES // (8 * max(D, width)))
-    for start in range(0, n, size):
-        yield start, min(n, start + size)
-
-
-def as_floats(block: Any) -> NDArray[Any]:
-    """Turn a block into an array of its own precision, at least float32."""
-    dtype = np.float64 if block.dtype == np.float64 else np.float32
-    return np.asarray(block, dtype=dtype)
 
 
 def _solve(problems: _Problems, tol: float) -> Floats:

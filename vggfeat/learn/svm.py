@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.gram import gram_matrix
+from vggfeat.learn.rows import Rows, check_finite, in_blocks, linear_scores
 from vggfeat.learn.solvers import (
     LOSSES,
     Binary,
@@ -28,9 +29,9 @@ from vggfeat.learn.solvers import (
     targets_of,
     trainable,
 )
-from vggfeat.learn.streaming import check_finite, fit_stream, in_blocks, stream_scores
+from vggfeat.learn.streaming import fit_stream
 
-BLOCK = 4096  # rows or columns at a time: NumPy would make a float64 copy of all descriptors
+BLOCK = 4096  # columns at a time: NumPy would make a float64 copy of all descriptors
 
 
 class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -107,7 +108,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Parameters
         ----------
         X : array, shape (N, D)
-            Descriptors; for ``"stream"`` anything that slices by rows, read in blocks.
+            Descriptors; for ``"stream"`` anything that slices by rows, read in blocks. Those of
+            :class:`~vggfeat.learn.rows.Rows` are read in blocks by ``"gram"`` as well.
         y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
             Labels, or a column of targets per class, where 0 leaves the row out of that class
             (VOC's difficult objects).
@@ -167,18 +169,12 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     def class_scores(self, X: ArrayLike) -> Floats:
         """Score every class, shape (N, n_classes), also when there are two."""
         check_is_fitted(self)
-        if self.solver_ == "stream" and in_blocks(X):
+        if self._left_in_place(X):
             validate_data(self, X, skip_check_array=True, reset=False)
             check_finite(X)
-            rows = np.arange(len(X))  # type: ignore[arg-type]
-            return stream_scores(X, rows, self.coef_, self.intercept_)
+            return linear_scores(X, self.coef_, self.intercept_)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return np.concatenate(
-            [
-                checked[rows : rows + BLOCK] @ self.coef_.T + self.intercept_
-                for rows in range(0, len(checked), BLOCK)
-            ]
-        )
+        return linear_scores(checked, self.coef_, self.intercept_)
 
     def decision_function(self, X: ArrayLike) -> Floats:
         """Score every class, shape (N, n_classes); of two classes the second alone, shape (N,).
@@ -195,9 +191,14 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             return np.where(scores > 0, 1, -1)
         return cast("NDArray[Any]", self.classes_[scores.argmax(axis=1)])
 
+    def _left_in_place(self, X: Any) -> bool:
+        """Tell whether X is read by rows where it is, not checked and copied as a whole."""
+        wanted = self.solver_ == "stream" or (self.solver_ == "gram" and isinstance(X, Rows))
+        return wanted and in_blocks(X)
+
     def _validated(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         checked: Any = X
-        if self.solver_ == "stream" and in_blocks(X):
+        if self._left_in_place(X):
             labels = validate_data(self, "no_validation", y, multi_output=True)
             validate_data(self, X, skip_check_array=True)
             check_consistent_length(X, labels)

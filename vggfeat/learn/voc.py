@@ -17,6 +17,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.ap import AP_KINDS, APKind, Floats, average_precisions
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.rankings import curves, rankings
+from vggfeat.learn.rows import Rows
 from vggfeat.learn.search import GRID, CSearch, nearest_to_one, search_C
 from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
@@ -33,7 +34,7 @@ _OWNER = "evaluate_voc"
 class _Training(NamedTuple):
     """Rows of trainval, and what is known of them."""
 
-    X: NDArray[Any]
+    X: Rows
     fitted: NDArray[np.int8]
     truth: NDArray[np.int8]
     folds: list[Split]
@@ -145,7 +146,7 @@ def evaluate_voc(
     tested = truth[parts["test"]]
     scores = np.full(tested.shape, np.nan)
     if len(tested):
-        scores[:, columns] = svm.class_scores(X[parts["test"]])
+        scores[:, columns] = svm.class_scores(Rows(X, parts["test"]))
     eleven, area = (average_precisions(tested, scores, kind) for kind in ("ap11", "area"))
     found = rankings(tested, scores, parts["test"], ranked)
     stages.done("test")
@@ -207,7 +208,7 @@ def _training(
         folds = _grouped_folds(known, groups[rows], random_state)
     else:
         folds = [Split(*(np.searchsorted(rows, np.sort(parts[p])) for p in ("train", "val")))]
-    return _Training(X[rows], fitted, known, folds)
+    return _Training(Rows(X, rows), fitted, known, folds)
 
 
 def _grouped_folds(known: NDArray[np.int8], groups: NDArray[Any], seed: int) -> list[Split]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ Networks = Callable[[str], DenseExtractor]
 """Opens the network of a configuration of Table 1; called only where something is to compute."""
 # Numbers that are read and combined at a time: 0.5 GB, and as much again for what becomes of them.
 AT_ONCE = 2**27
+IN_MEMORY = 2 << 30  # bytes of all rows; more are kept in a file, and read from it block by block
 SHOWN = 3  # unreadable pictures that an error names
 
 
@@ -38,7 +42,7 @@ class Described:
     images : ImageSet
         The pictures that could be read, in the order of the rows of `X`.
     X : ndarray (N, D) of float32
-        Their rows.
+        Their rows; a memory map where they take more than ``IN_MEMORY``.
     extractions : tuple of Extraction
         What made the descriptors of each net.
     provenance : dict
@@ -177,21 +181,51 @@ def _gathered(
 def _rows(
     sources: Sequence[tuple[View, Source]], rows: Sequence[int], aggregation: Aggregation
 ) -> Matrix:
-    """Read and combine some rows at a time, so that raw descriptors never are in memory whole."""
+    """Combine descriptors into rows, in memory or, where they are too many, in a file."""
     for _, source in sources:
         aggregation.check(source.extraction)
     widths = [source.store.dimensions[part] for _, source in sources for part in source.parts]
     step = max(1, AT_ONCE // sum(widths))
-    X: Matrix | None = None
+    pieces = _combined(sources, rows, aggregation, step)
+    first = next(pieces)
+    shape = (len(rows), first.shape[1])
+    if first.itemsize * shape[0] * shape[1] > IN_MEMORY:
+        return _in_a_file(chain([first], pieces), shape)
+    X = np.empty(shape, np.float32)
+    for number, piece in enumerate(chain([first], pieces)):
+        X[number * step : number * step + len(piece)] = piece
+    return X
+
+
+def _combined(
+    sources: Sequence[tuple[View, Source]],
+    rows: Sequence[int],
+    aggregation: Aggregation,
+    step: int,
+) -> Iterator[Matrix]:
+    """Read and combine some rows at a time, so that raw descriptors never are in memory whole."""
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
         parts = [source.read([view.names[row] for row in some]) for view, source in sources]
-        combined = aggregation.rows(parts)
-        if X is None:
-            X = np.empty((len(rows), combined.shape[1]), np.float32)
-        X[first : first + step] = combined
-    assert X is not None
-    return X
+        yield aggregation.rows(parts)
+
+
+def _in_a_file(pieces: Iterable[Matrix], shape: tuple[int, int]) -> Matrix:
+    """Keep rows in a file without a name, which is gone when nobody reads it any longer."""
+    folder = home() / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = 4 * shape[0] * shape[1], shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"The rows of {shape[0]:,} pictures with {shape[1]:,} numbers take {needed / 1e9:.1f} "
+            f"GB, and {folder} has room for {free / 1e9:.1f}. Make room, set VGGFEAT_HOME to a "
+            "folder on another disk, or ask for fewer scales, layers or nets."
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for piece in pieces:
+            np.asarray(piece, np.float32).tofile(file)
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=shape)
 
 
 def _refuse_lost_classes(images: ImageSet, readable: ImageSet, failed: Mapping[str, str]) -> None:
