@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,25 @@ def test_index_is_remembered_until_the_archive_changes(
     assert np.array_equal(first.names, second.names)
     archive.write_bytes(tar_of({"n03.tar": tar_of({"new.JPEG": b"new"})}))
     assert read_tar(archive).names.tolist() == [b"n03/new.JPEG"]
+
+
+def test_processes_that_begin_together_walk_an_archive_once(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for the first, and read what it remembered."""
+    walked = []
+    walk = ilsvrc._indexed
+
+    def slowly(*given):
+        walked.append(1)
+        time.sleep(0.3)
+        return walk(*given)
+
+    monkeypatch.setattr(ilsvrc, "_indexed", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(read_tar, [archive] * 3))
+    assert len(walked) == 1
+    assert all(np.array_equal(one.names, found[0].names) for one in found)
 
 
 def test_damaged_index_is_made_anew(archive: Path) -> None:

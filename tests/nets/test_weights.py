@@ -174,8 +174,8 @@ def test_nets_without_public_weights(net: str) -> None:
     ("name", "net", "layer", "message"),
     [
         ("embedded", "D", "fc7", "lack fc7. Use --layer pool5, or --weights authors"),
-        ("embedded", "E", "pool5", "embedded has net D, not E. Use --weights authors or torchv"),
-        ("authors", "A", "pool5", "authors has net D, E, not A. Use --weights torchvision"),
+        ("embedded", "E", "pool5", "embedded has net D, not E. Name authors or torchvision"),
+        ("authors", "A", "pool5", "authors has net D, E, not A. Name torchvision instead"),
         ("torchvision", "C", "pool5", "not C. Train it: vggfeat train --net C"),
         ("autors", "D", "pool5", "autors is no file, and none of the named weights auto, authors"),
     ],

@@ -13,7 +13,7 @@ from vggfeat.train.board import Board, writer_class
 from vggfeat.train.checkpoint import Position
 from vggfeat.train.words import Told
 
-TOLD = Told(0, 10, 40, 6.5, 0.02, 0.1, 0.01, 1000.0, 0.25)
+TOLD = Told(0, 10, 40, 6.5, {"top1": 0.02, "top5": 0.1}, 0.01, 1000.0, 0.25)
 ROW = {
     "epoch": 1, "learning_rate": 0.01, "loss": 6.0, "top1": 0.05, "top5": 0.2,
     "val_loss": 5.5, "val_top1": 0.1, "val_top5": 0.3, "images_per_s": 1000.0, "waited": 0.2,
@@ -32,7 +32,7 @@ def test_errors_in_percent_against_updates_and_epochs(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     board = Board(tmp_path)
     board.update(TOLD)
-    board.update(replace(TOLD, epoch=2, loss=3.0, top1=0.4))
+    board.update(replace(TOLD, epoch=2, loss=3.0, figures={"top1": 0.4}))
     board.epoch(ROW)
     board.close()
     assert scalars(tmp_path / "updates", "train/loss") == [(10, 6.5), (90, 3.0)]

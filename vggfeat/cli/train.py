@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vggfeat.train.words import Trained
 
 DRAWN = ("glorot", "paper", "kaiming")
+ANEW, FROM_ITSELF = 1e-2, 1e-3  # learning rates (Section 3.1)
 RECIPE = "The paper's recipe (Section 3.1)"
 
 
@@ -38,8 +39,15 @@ def train_command(
     ] = "glorot",
     batch: Annotated[int, typer.Option("--batch", rich_help_panel=RECIPE)] = 256,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", rich_help_panel=RECIPE)
-    ] = 1e-2,
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="0.01; 0.001 where the network begins from weights of its own configuration, as "
+            "in the paper at another S.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     momentum: Annotated[float, typer.Option("--momentum", rich_help_panel=RECIPE)] = 0.9,
     weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=RECIPE)] = 5e-4,
     dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=RECIPE)] = 0.5,
@@ -100,6 +108,10 @@ def train_command(
     from vggfeat.data.settings import checked
     from vggfeat.train.settings import Training
 
+    if init not in DRAWN:
+        _check_source(init)
+    if learning_rate is None:
+        learning_rate = FROM_ITSELF if _net_of(init, net) == net else ANEW
     settings = checked(
         Training,
         net=net,
@@ -119,15 +131,13 @@ def train_command(
         colour_shift=colour_shift,
         seed=seed,
     )
-    if init not in DRAWN:
-        _check_source(init)
     engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)
     weights = None if init in DRAWN else _weights(init, net, quiet)
     done = trainer(settings, found, out, weights=weights, resume=resume)
     if training.first():
-        _show(done, as_json)
+        show_trained(done, as_json=as_json)
         training.warn_of(done.failed)
 
 
@@ -153,36 +163,51 @@ def _check_source(init: str) -> None:
 
 def _weights(init: str, net: str, quiet: bool) -> Weights:
     """Load what the network begins from; a file may be of net A."""
-    from vggfeat.nets.weights import describe, load
+    from vggfeat.nets.weights import load
 
-    path = Path(init).expanduser()
-    of = describe(path).net if path.is_file() else net
     layers = ["pool5"] if init == "embedded" else ["fc8"]
     with download_progress(quiet=quiet) as progress:
-        return load(init, of, layers, progress=progress)
+        return load(init, _net_of(init, net) or net, layers, progress=progress)
 
 
-def _show(done: Trained, as_json: bool) -> None:
+def _net_of(init: str, net: str) -> str | None:
+    """Tell which net the weights to begin from are of; None where they are drawn."""
+    if init in DRAWN:
+        return None
+    path = Path(init).expanduser()
+    if not path.is_file():  # a source by its name has each net's own
+        return net
+    from vggfeat.nets.formats import read
+
+    return read(path).net
+
+
+def show_trained(done: Trained, *, as_json: bool) -> None:
+    """Print a run's epochs, what came out, and where it is."""
+    from vggfeat.train.task import TITLES, figures_in
+
+    names = figures_in(done.history[0])
     rows: list[list[object]] = [
         [
             row["epoch"],
             f"{row['learning_rate']:g}",
             f"{row['loss']:.3f}",
-            f"{100 * row['top1']:.1f}",
+            f"{100 * row[names[0]]:.1f}",
             f"{row['val_loss']:.3f}",
-            f"{100 * row['val_top1']:.1f}",
-            f"{100 * row['val_top5']:.1f}",
+            *(f"{100 * row[f'val_{name}']:.1f}" for name in names),
         ]
         for row in done.history
     ]
+    titles = [TITLES.get(name, name) for name in names]
     told: dict[str, object] = {
-        "best": f"top-1 {100 * done.best:.1f} % in validation, central crops",
+        "best": f"{titles[0]} {100 * done.best:.1f} % in validation, central crops",
         "weights": done.weights,
         "report": done.out / PAGE,
         "taken": ", ".join(done.taken) or "nothing",
         "drawn": ", ".join(done.drawn) or "nothing",
     }
-    columns = ["epoch", "rate", "loss", "top-1 %", "val loss", "val top-1 %", "val top-5 %"]
+    judged = [f"val {title} %" for title in titles]
+    columns = ["epoch", "rate", "loss", f"{titles[0]} %", "val loss", *judged]
     result = {
         "best": done.best,
         "weights": str(done.weights),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vggfeat.train.board import Board
     from vggfeat.train.settings import Training
     from vggfeat.train.start import Start
+    from vggfeat.train.task import Task
     from vggfeat.train.trainset import TrainSet
     from vggfeat.train.words import Engine, Told, Trained
 
@@ -61,16 +62,22 @@ class Watched:
         *,
         weights: Weights | None = None,
         resume: bool = False,
+        task: Task | None = None,
     ) -> Trained:
         """Train; the first process speaks and writes, the others only train."""
         from vggfeat.train.loop import train
         from vggfeat.train.start import start
 
-        given: dict[str, Any] = {"weights": weights, "resume": resume, "engine": self.engine}
+        given: dict[str, Any] = {
+            "weights": weights,
+            "resume": resume,
+            "engine": self.engine,
+            "task": task,
+        }
         with self._interruptible(out):
             if not first():
                 return train(settings, data, out, **given, begin=start)
-            _announce(settings, weights, self.quiet)
+            _announce(settings, weights, len(data.train), self.quiet)
             watch = _Watch(settings, data, out, weights, self)
             with _bar(self.quiet) as watch.shown, watch.open():
                 done = train(settings, data, out, **given, progress=watch.tell, begin=watch.begin)
@@ -186,16 +193,23 @@ class _Watch:
         }
 
 
-def _announce(settings: Training, weights: Weights | None, quiet: bool) -> None:
+def _announce(settings: Training, weights: Weights | None, pictures: int, quiet: bool) -> None:
     from vggfeat.report.training_page import title_of
 
     source = f"from {weights.source}, net {weights.net}" if weights else "at random"
     note(f"{title_of(settings)}; the network begins {source}.", quiet=quiet)
+    if pictures < 4 * settings.batch:
+        note(
+            f"{pictures} pictures make {max(1, pictures // settings.batch)} updates an epoch with "
+            f"--batch {settings.batch}; a smaller one makes more."
+        )
 
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
     """Show loss, accuracy, rate and time left."""
+    from vggfeat.train.task import TITLES
+
     if quiet:
         yield None
         return
@@ -205,8 +219,9 @@ def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
         def tell(told: Told) -> None:
             if told.epoch not in tasks:
                 tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")
+            name, value = next(iter(told.figures.items()))
             text = (
-                f"loss {told.loss:.3f}, top-1 {100 * told.top1:.1f} %, "
+                f"loss {told.loss:.3f}, {TITLES.get(name, name)} {100 * value:.1f} %, "
                 f"{told.images_per_s:.1f} images/s, waited {100 * told.waited:.0f} %"
             )
             bar.update(tasks[told.epoch], completed=told.batch, total=told.batches, told=text)

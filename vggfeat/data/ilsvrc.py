@@ -15,6 +15,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.data.images import EXTENSIONS
-from vggfeat.download import Progress
+from vggfeat.download import Progress, alone
 from vggfeat.errors import DataError, DataNotFound, PictureError
 from vggfeat.resources import home
 
@@ -115,9 +116,16 @@ def read_tar(archive: Path, progress: Progress | None = None) -> TarPictures:
     digest = hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:16]
     remembered = home() / "indices" / f"{archive.stem}-{digest}.npz"
     index = _remembered(remembered, archive, identity)
-    if index is None:
-        index = _indexed(archive, found.st_size, progress)
-        _remember(remembered, index, identity)
+    if index is not None:
+        return index
+    with ExitStack() as lock:
+        with suppress(OSError):  # of a folder that may not be written, _remember tells
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(alone(remembered))
+        index = _remembered(remembered, archive, identity)  # by another process meanwhile
+        if index is None:
+            index = _indexed(archive, found.st_size, progress)
+            _remember(remembered, index, identity)
     return index
 
 

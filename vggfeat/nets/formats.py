@@ -34,6 +34,7 @@ READERS: dict[str, Callable[[Path], Contents]] = {
 }
 WRITTEN = (".safetensors", ".pth", ".pt")
 VERSION = "1"
+STATED = ("format", pytorch.OWN, "net", "pixels", "source", "licence")  # of every file we write
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class RawWeights:
     assumed: bool
     metadata: dict[str, str]
     ignored: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What else a file of ours keeps."""
+        return {k: v for k, v in self.metadata.items() if k not in STATED and not self.assumed}
 
     @property
     def layers(self) -> list[str]:
@@ -158,6 +164,7 @@ def write(
     net: str,
     source: str,
     licence: str,
+    about: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a state dict with all that belongs to it: whole or, on an interruption, not at all.
 
@@ -172,6 +179,8 @@ def write(
         Convention of the weights; kept in the file.
     net, source, licence : str
         Kept in the file as well.
+    about : mapping of str to str, optional
+        What else is to be kept, such as the names of the classes, as JSON.
 
     Raises
     ------
@@ -193,6 +202,7 @@ def write(
         "pixels": pixels.to_json(),
         "source": source,
         "licence": licence,
+        **(about or {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")

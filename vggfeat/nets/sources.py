@@ -153,7 +153,7 @@ def source_of(name: str, net: str) -> Source:
         return SOURCES[name, net]
     others = [source for source, n in SOURCES if n == net]
     instead = (
-        f"Use --weights {' or '.join(others)}" if others else "Train it: vggfeat train --net " + net
+        f"Name {' or '.join(others)} instead" if others else "Train it: vggfeat train --net " + net
     )
     raise WeightsError(f"{name} has net {', '.join(nets)}, not {net}. {instead}.")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class Weights:
         Whether `pixels` is what files of this kind usually have, the file not saying.
     origin : str
         What :func:`load` takes to load them again: the name of a source, or a file's path.
+    about : dict of str to str
+        What else their file keeps.
     """
 
     net: str
@@ -64,6 +67,12 @@ class Weights:
     licence: str
     assumed: bool = False
     origin: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the outputs of fc8 are called, where the file says it; else empty."""
+        return tuple(json.loads(self.about.get("classes", "[]")))
 
     def __deepcopy__(self, memo: object) -> Weights:
         """Nothing changes them, so that scikit-learn's clones share half a gigabyte."""
@@ -233,6 +242,7 @@ def convert(
         net=found.net,
         source=found.source,
         licence=found.licence,
+        about=found.about,
     )
     return describe(written)
 
@@ -282,6 +292,7 @@ def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
         raw.metadata.get("licence", "unknown"),
         raw.assumed,
         str(raw.path.resolve()),
+        raw.about,
     )
 
 

@@ -13,6 +13,7 @@ from vggfeat.report.page import environment
 from vggfeat.report.training_curves import Line, Plot, plot
 from vggfeat.report.words import percent
 from vggfeat.train.settings import Training
+from vggfeat.train.task import TITLES, figures_in
 
 Rows = Sequence[Mapping[str, Any]]
 TOP = 5  # with no more classes than that, the top-5 error is 0
@@ -68,17 +69,20 @@ def write_training_page(
     if not history:
         expected = "the rows of one epoch at least"
         raise ParameterError.of("history", "write_training_page", expected, history)
-    best = max(history, key=lambda row: float(row["val_top1"]))
+    first, second = figures_in(history[0])
+    best = max(history, key=lambda row: float(row[f"val_{first}"]))
+    # Among five classes or fewer nothing is ever outside of the five best.
+    shown = [first] if second == "top5" and classes <= TOP else [first, second]
     context = {
         "title": title_of(settings),
         "best": best,
-        "top5": classes > TOP,
+        "figures": [(name, TITLES.get(name, name)) for name in shown],
         "finished": finished,
         "history": history,
         "settings": settings.model_dump(),
         "run": _first(settings, history, best) | dict(run),
         "loss": _loss(history, best),
-        "errors": _errors(history, best, classes > TOP),
+        "errors": _errors(history, best, shown),
         "drops": _drops(history),
         "taken": list(taken),
         "drawn": list(drawn),
@@ -134,17 +138,15 @@ def _loss(history: Rows, best: Mapping[str, Any]) -> Plot:
     return plot(lines, int(best["epoch"]), _drops(history))
 
 
-def _errors(history: Rows, best: Mapping[str, Any], top5: bool) -> Plot:
+def _errors(history: Rows, best: Mapping[str, Any], shown: Sequence[str]) -> Plot:
     def errors(key: str) -> list[float]:
         return [100 * (1 - float(row[key])) for row in history]
 
-    lines = [
-        Line("Top-1, training", "training", errors("top1")),
-        Line("Top-1, validation", "", errors("val_top1")),
-    ]
-    if top5:
+    lines = []
+    for name, other in zip(shown, ("", " other"), strict=False):
+        title = TITLES.get(name, name).capitalize()
         lines += [
-            Line("Top-5, training", "training other", errors("top5")),
-            Line("Top-5, validation", "other", errors("val_top5")),
+            Line(f"{title}, training", f"training{other}", errors(name)),
+            Line(f"{title}, validation", other.strip(), errors(f"val_{name}")),
         ]
     return plot(lines, int(best["epoch"]), _drops(history))

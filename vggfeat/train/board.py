@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import MissingExtra
 from vggfeat.train.checkpoint import Position
+from vggfeat.train.task import TITLES, figures_in
 from vggfeat.train.words import Told
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Board:
         step = told.epoch * told.batches + told.batch
         values = {
             "train/loss": told.loss,
-            "train/top-1 error": _error(told.top1),
-            "train/top-5 error": _error(told.top5),
+            **_errors("train", told.figures),
             "learning rate": told.learning_rate,
             "speed/images per s": told.images_per_s,
             "speed/waited, percent": 100 * told.waited,
@@ -76,11 +76,9 @@ class Board:
         """Write an epoch of a run's history; errors in percent."""
         values = {
             "train/loss": row["loss"],
-            "train/top-1 error": _error(row["top1"]),
-            "train/top-5 error": _error(row["top5"]),
+            **_errors("train", {name: row[name] for name in figures_in(row)}),
             "val/loss": row["val_loss"],
-            "val/top-1 error": _error(row["val_top1"]),
-            "val/top-5 error": _error(row["val_top5"]),
+            **_errors("val", {name: row[f"val_{name}"] for name in figures_in(row)}),
             "learning rate": row["learning_rate"],
         }
         for name, value in values.items():
@@ -93,5 +91,8 @@ class Board:
         self._epochs.close()
 
 
-def _error(accuracy: float) -> float:
-    return 100 * (1 - accuracy)
+def _errors(part: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {
+        f"{part}/{TITLES.get(name, name)} error": 100 * (1 - value)
+        for name, value in figures.items()
+    }

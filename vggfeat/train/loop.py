@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from threading import Event
@@ -13,31 +14,36 @@ from time import perf_counter
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from vggfeat.errors import DataError, StoreError, VggfeatError
-from vggfeat.features.device import DTYPES, resolve_precision
+from vggfeat.errors import DataError, VggfeatError
+from vggfeat.features.device import DTYPES
 from vggfeat.features.files import refusals, write_whole
 from vggfeat.nets import formats
-from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
-from vggfeat.train.augment import draw, to_input
-from vggfeat.train.checkpoint import BEST, LAST, Position, read, restore, save
-from vggfeat.train.colours import Colours, principal_components
-from vggfeat.train.loader import Batch, Loader
+from vggfeat.train.augment import Draw, draw, to_input
+from vggfeat.train.checkpoint import BEST, LAST, restore, save
+from vggfeat.train.loader import Batch
 from vggfeat.train.masks import Masks
 from vggfeat.train.optimiser import Momentum, set_learning_rate, sgd
+from vggfeat.train.prepare import (
+    colours_of,
+    found,
+    freeze,
+    level,
+    loader_of,
+    parallel,
+    precision_of,
+)
 from vggfeat.train.processes import Processes, processes, stopping
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
+from vggfeat.train.task import Classification, Task
 from vggfeat.train.trainset import TrainSet
 from vggfeat.train.words import Engine, Told, Trained
 
 CHECK = 10  # updates between two looks at the loss, each of which waits for the device
-COLOURED = 2_000  # pictures of which mean and principal components are taken: to 0.1 of 255
 METRICS = "metrics.csv"
 CLASSES = "classes.txt"
 
@@ -52,6 +58,7 @@ def train(
     engine: Engine | None = None,
     progress: Callable[[Told], None] | None = None,
     begin: Callable[..., Start] = start,
+    task: Task | None = None,
 ) -> Trained:
     """Train a network; started by torchrun, together with the other processes.
 
@@ -73,6 +80,8 @@ def train(
         Called with :class:`Told` every few updates.
     begin : callable
         Builds the network; :func:`~vggfeat.train.start.start`.
+    task : Task, optional
+        What the last layer is to say; the classes of the pictures by default.
 
     Returns
     -------
@@ -89,7 +98,7 @@ def train(
     with processes(engine.device) as team, ExitStack() as at_end:
         stop = at_end.enter_context(stopping())
         run = _Run(
-            settings, data, out, weights, resume, engine, team, progress, begin, at_end, stop
+            settings, data, out, weights, resume, engine, team, progress, begin, task, at_end, stop
         )
         while not run.schedule.finished:
             run.epoch()
@@ -110,125 +119,58 @@ class _Run:
         team: Processes,
         progress: Callable[[Told], None] | None,
         begin: Callable[..., Start],
+        task: Task | None,
         at_end: ExitStack,
         stop: Event,
     ) -> None:
         self.stop = stop
         self.settings, self.data, self.out = settings, data, out
+        self.task = task or Classification(len(data.classes), settings.label_smoothing)
         self.engine, self.team = engine, team
         self.progress = progress if team.first else None
-        source = weights.sha256 if weights else ""
-        self.told = {
+        told = {
             "settings": settings.model_dump(mode="json"),
             "data": data.digest,
-            "weights": source,
+            "weights": weights.sha256 if weights else "",
+            "task": dict(self.task.about),
         }
-        self.position, known = self._found(resume)
-        self.colours, self.pixels = self._colours(weights, known)
-        generator = torch.Generator().manual_seed(settings.seed)
+        self.position, known = found(out, told, settings, resume=resume)
+        self.colours, self.pixels = colours_of(known, data.train, settings, weights, engine.workers)
+        self.told = told | {"colours": self.colours.to_dict(), "pixels": self.pixels.to_json()}
         self.start = begin(
             settings.net,
             init=settings.init,
             from_weights=weights,
-            num_classes=len(data.classes),
+            num_classes=self.task.outputs,
             dropout=0.0,  # masks of our own stand for it
-            generator=generator,
+            generator=torch.Generator().manual_seed(settings.seed),
         )
-        self._place(self.start.net)
-        self.schedule = settings.new_schedule()
-        self.loader = at_end.enter_context(self._loader(augment=True))
-        self.validation = at_end.enter_context(self._loader(augment=False))
-        if known:
-            restore(out / LAST, self.net, self.optimiser)
-            self.schedule.load_state_dict(self.position.schedule)
-        if team.first:
-            with refusals(out):
-                out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / CLASSES, "".join(f"{c}\n" for c in data.classes).encode())
-
-    def _place(self, net: VGG) -> None:
-        """Put the network on its device, and make what updates it."""
-        settings, team = self.settings, self.team
-        self.net = net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-        if settings.freeze == "conv":
-            for name, parameter in self.net.named_parameters():
-                parameter.requires_grad_(not name.startswith("conv"))
+        self.names = ("loss", *self.task.figures)
+        # Apple's devices have no float64.
+        self.exact = torch.float32 if team.device.type == "mps" else torch.float64
+        self.net = self.start.net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+        if not known:
+            level(self.start, data.train, settings, self.pixels)
+        freeze(self.net, settings.freeze)
         self.masks = Masks(self.net, settings.dropout, settings.seed)
         self.optimiser: Momentum = sgd(
             self.net, settings.learning_rate, settings.momentum, settings.weight_decay
         )
-        wanted = self.engine.precision
-        if wanted == "auto" and team.device.type == "cpu":
-            wanted = "fp32"  # bf16 gradients on CPUs save little, and cost exactness
-        self.precision = resolve_precision(wanted, team.device)
-        self.model: nn.Module = self.net
-        if team.world > 1:
-            ids = [team.device] if team.device.type == "cuda" else None
-            self.model = DistributedDataParallel(self.net, device_ids=ids)
-        if self.engine.compile:
-            self.model = torch.compile(self.model)  # type: ignore[assignment]  # it is called alike
-
-    def _found(self, resume: bool) -> tuple[Position, dict[str, Any]]:
-        """Find where the run stands, and refuse to mix two runs."""
-        path = self.out / LAST
-        if not path.exists():
-            return Position(), {}
-        position, told = read(path)
-        if not resume:
-            raise StoreError(
-                f"{self.out} holds a training run of {position.epoch} epochs. Go on with --resume, "
-                "or name another --out."
-            )
-        if wrong := [name for name, value in self.told.items() if told.get(name) != value]:
-            theirs = told.get("settings", {})
-            mine = self.settings.model_dump(mode="json")
-            differ = [
-                f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if theirs.get(k) != v
-            ]
-            raise StoreError(
-                f"{path} is of a run with other {', '.join(wrong)}. {'; '.join(differ)}\n"
-                "Resume with the same settings, pictures and weights, or name another --out."
-            )
-        return position, told
-
-    def _colours(
-        self, weights: Weights | None, known: dict[str, Any]
-    ) -> tuple[Colours, PixelConvention]:
-        """Take mean and principal components of the training set; a resumed run has them."""
+        self.precision = precision_of(engine, team.device)
+        self.model = parallel(self.net, engine, team)
+        self.schedule = settings.new_schedule()
         if known:
-            colours = Colours.from_dict(known["colours"])
-            pixels = PixelConvention.from_json(known["pixels"])
-        else:
-            colours = self._measured()
-            pixels = weights.pixels if weights else PixelConvention("RGB", 255.0, colours.mean)
-        self.told |= {"colours": colours.to_dict(), "pixels": pixels.to_json()}
-        # As they come back from a file: tuples have become lists.
-        return Colours.from_dict(colours.to_dict()), pixels
-
-    def _measured(self) -> Colours:
-        n = len(self.data.train)
-        rows = torch.randperm(n, generator=torch.Generator().manual_seed(self.settings.seed))
-        some = self.data.train.take(rows[:COLOURED].sort().values.numpy())
-        S = self.settings.S
-        with Loader(some, batch_size=64, S=S, workers=self.engine.workers, augment=False) as loader:
-            crops = (crop for batch in loader.batches() for crop in batch.pixels)
-            return principal_components(crop.permute(1, 2, 0).numpy() for crop in crops)
-
-    def _loader(self, *, augment: bool) -> Loader:
-        engine, team, settings = self.engine, self.team, self.settings
-        part = self.data.train if augment else self.data.val
-        return Loader(
-            part,
-            batch_size=settings.batch,
-            S=settings.S,
-            workers=engine.workers,
-            seed=settings.seed,
-            rank=team.rank,
-            world=team.world,
-            augment=augment,
-            decoder=engine.decoder,
-            device=team.device,
+            restore(out / LAST, self.net, self.optimiser)
+            self.schedule.load_state_dict(self.position.schedule)
+        parts = ((data.train, True), (data.val, False))
+        self.loader, self.validation = (
+            at_end.enter_context(loader_of(part, settings, engine, team, augment=augment))
+            for part, augment in parts
         )
+        if team.first:
+            with refusals(out):
+                out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / CLASSES, "".join(f"{c}\n" for c in data.classes).encode())
 
     def epoch(self) -> None:
         """Train for an epoch, or what is left of it, validate, and keep both."""
@@ -236,7 +178,7 @@ class _Run:
         begun = saved = perf_counter()
         # What was counted before an interruption is the first process's to add.
         counted = here.sums if self.team.first else [0.0] * 4
-        sums = torch.tensor(counted, dtype=torch.float64, device=self.team.device)
+        sums = torch.tensor(counted, dtype=self.exact, device=self.team.device)
         first = here.batch
         set_learning_rate(self.optimiser, self.schedule.learning_rate)
         self.model.train()
@@ -262,7 +204,7 @@ class _Run:
         total = self.loader.global_size(k)
         mine = len(batch.labels)
         size = self.engine.micro or mine
-        sums = torch.zeros(4, dtype=torch.float64, device=self.team.device)
+        sums = torch.zeros(4, dtype=self.exact, device=self.team.device)
         self.optimiser.zero_grad(set_to_none=True)
         for first in range(0, mine, size):
             rows = slice(first, min(first + size, mine))
@@ -284,12 +226,23 @@ class _Run:
         self.masks.place(here.step, places, total)
         with self._autocast():
             scores = self.model(x)  # (B, classes)
-        losses = F.cross_entropy(
-            scores.float(), labels, reduction="sum", label_smoothing=settings.label_smoothing
-        )
+        scores = scores.float()
+        losses = self.task.losses(scores, labels, batch.rows[rows], draws)
         # Processes average their gradients, so that each multiplies its share by their number.
         (losses * team.world / total).backward()  # type: ignore[no-untyped-call]  # torch's
-        return _counted(scores, labels, losses)
+        return self._counted(scores.detach(), labels, batch.rows[rows], draws, losses.detach())
+
+    def _counted(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        draws: Sequence[Draw] | None,
+        losses: Tensor,
+    ) -> Tensor:
+        """Return loss, the task's two figures, and pictures of a batch, each a sum."""
+        counts = self.task.counts(scores, labels, rows, draws)
+        return torch.cat([losses[None], counts, counts.new_tensor([len(labels)])]).to(self.exact)
 
     def _autocast(self) -> Any:
         if self.precision == "fp32":
@@ -319,15 +272,14 @@ class _Run:
     def _tell(self, begun: float, done: int) -> None:
         if self.progress is None:
             return
-        loss, top1, top5, count = self.position.sums
+        figures = self._means(self.position.sums)
         self.progress(
             Told(
                 self.position.epoch,
                 self.position.batch,
                 len(self.loader),
-                loss / count,
-                top1 / count,
-                top5 / count,
+                figures.pop("loss"),
+                figures,
                 self.schedule.learning_rate,
                 done * self.settings.batch / (perf_counter() - begun),
                 self.loader.waited,
@@ -338,7 +290,7 @@ class _Run:
     def _validated(self) -> dict[str, float]:
         """Central crops, one for each picture (quicker than Section 3.2's protocols)."""
         self.model.eval()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.team.device)
+        sums = torch.zeros(4, dtype=self.exact, device=self.team.device)
         for batch in self.validation.batches():
             if not len(batch.labels):
                 continue
@@ -346,35 +298,37 @@ class _Run:
             x = to_input(batch.pixels.to(self.team.device, non_blocking=True), self.pixels)
             with self._autocast():
                 scores = self.net(x)
-            sums += _counted(
-                scores, labels, F.cross_entropy(scores.float(), labels, reduction="sum")
-            )
-        loss, top1, top5, count = self._looked_at(sums)
-        if not count:
+            scores = scores.float()
+            losses = self.task.losses(scores, labels, batch.rows, None)
+            sums += self._counted(scores, labels, batch.rows, None, losses)
+        total = self._looked_at(sums)
+        if not total[-1]:
             raise DataError("No validation picture can be read.")
-        return {"val_loss": loss / count, "val_top1": top1 / count, "val_top5": top5 / count}
+        return {f"val_{name}": value for name, value in self._means(total).items()}
+
+    def _means(self, sums: list[float]) -> dict[str, float]:
+        """Divide loss and figures by the number of pictures."""
+        return {name: value / sums[-1] for name, value in zip(self.names, sums, strict=False)}
 
     def _end_epoch(self, begun: float, done: int) -> None:
         here = self.position
         seconds = perf_counter() - begun
-        found = self._validated()
-        loss, top1, top5, count = here.sums
+        judged = self._validated()
         here.history.append(
             {
                 "epoch": here.epoch + 1,
                 "learning_rate": self.schedule.learning_rate,
-                "loss": loss / count,
-                "top1": top1 / count,
-                "top5": top5 / count,
-                **found,
+                **self._means(here.sums),
+                **judged,
                 "images_per_s": done * self.settings.batch / seconds if done else None,
                 "waited": self.loader.waited,
             }
         )
         here.epoch, here.batch, here.sums = here.epoch + 1, 0, [0.0] * 4
-        self.schedule.step(found["val_top1"])
-        better = found["val_top1"] > here.best
-        here.best = max(here.best, found["val_top1"])
+        reached = judged[f"val_{self.task.figures[0]}"]
+        self.schedule.step(reached)
+        better = reached > here.best
+        here.best = max(here.best, reached)
         # Before the checkpoint that tells of it: killed in between, the epoch is run again.
         if better and self.team.first:
             self._write_best()
@@ -403,6 +357,7 @@ class _Run:
                 net=self.settings.net,
                 source=f"trained on {self.data.source}",
                 licence="yours to say",
+                about={"classes": json.dumps(self.data.classes), **self.task.about},
             )
 
     def result(self) -> Trained:
@@ -412,18 +367,6 @@ class _Run:
         return Trained(
             self.out, self.position.best, self.position.history, begun.taken, begun.drawn, failed
         )
-
-
-def _counted(scores: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
-    """Loss, top-1 hits, top-5 hits and pictures of a batch."""
-    best = scores.detach().topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
-    counts = [
-        losses.detach().double(),
-        best[:, 0].sum(),
-        best.any(1).sum(),
-        labels.new_tensor(len(labels)),
-    ]
-    return torch.stack([one.double() for one in counts])
 
 
 def _csv(history: list[dict[str, Any]]) -> bytes:

@@ -17,8 +17,10 @@ class Told:
     ----------
     epoch, batch, batches : int
         Where it is: epoch from 0 on, updates done of it, and all of it.
-    loss, top1, top5 : float
-        Means over the epoch so far; shares from 0 to 1, with dropout and random crops.
+    loss : float
+        Mean over the epoch so far, with dropout and random crops.
+    figures : dict of str to float
+        Those of the task, top1 and top5 of a classification: means as well, from 0 to 1.
     learning_rate : float
     images_per_s : float
         Over all processes, since the run was begun or resumed.
@@ -30,8 +32,7 @@ class Told:
     batch: int
     batches: int
     loss: float
-    top1: float
-    top5: float
+    figures: dict[str, float]
     learning_rate: float
     images_per_s: float
     waited: float
@@ -46,7 +47,7 @@ class Trained:
     out : Path
         Its folder: ``best.safetensors``, ``last.safetensors``, ``metrics.csv``, ``classes.txt``.
     best : float
-        Best top-1 accuracy in validation.
+        Best top-1 accuracy in validation, or what else the task judges by.
     history : list of dict
         One row for each epoch.
     taken, drawn : tuple of str
