@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat.learn.choice import CSearch
 from vggfeat.learn.metrics import recall_of
-from vggfeat.learn.search import CSearch
 from vggfeat.learn.solvers import Floats
 from vggfeat.learn.svm import LinearSVM
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.errors import DataError, ParameterError
+from vggfeat.errors import ParameterError
+from vggfeat.learn.choice import CSearch, choose
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.metrics import recall_per_class
 from vggfeat.learn.rows import Rows, in_blocks, linear_scores
@@ -57,81 +57,6 @@ JOINT_SCORES: Mapping[str, Score] = {"recall": recall_score}
 """Scores of a class that depend on the other classes' decisions, so one C must serve all."""
 
 
-@dataclass(frozen=True)
-class CSearch:
-    """What was tried for C, and what was chosen.
-
-    Parameters
-    ----------
-    grid : tuple of float
-        The values tried, ascending.
-    scores : array, shape (n_C, n_folds, n_classes)
-        Validation score; NaN where a fold has nothing to say about a class.
-    best : tuple of float
-        The chosen C; one, or one per class.
-    at_edge : tuple of bool
-        For each choice, whether it is the grid's first or last value and better than the value
-        beside it, so that a wider grid may do better still.
-    solver : str
-        The solver used.
-    seconds : float
-        Time taken.
-    """
-
-    grid: tuple[float, ...]
-    scores: Floats
-    best: tuple[float, ...]
-    at_edge: tuple[bool, ...]
-    solver: str
-    seconds: float
-
-    @property
-    def per_class(self) -> Floats:
-        """Mean score over the folds, shape (n_C, n_classes)."""
-        return _nanmean(self.scores, axis=1)
-
-    @property
-    def overall(self) -> Floats:
-        """Mean score over folds, then classes, shape (n_C,)."""
-        return _nanmean(self.per_class, axis=1)
-
-    @property
-    def best_score(self) -> float:
-        """Mean validation score of the choice."""
-        best = [self.grid.index(C) for C in self.best]
-        each = self.per_class[best[0]] if len(best) == 1 else self.per_class[best, range(len(best))]
-        return float(np.nanmean(each))
-
-    @property
-    def C(self) -> float | Floats:
-        """The choice, in the form that :class:`LinearSVM` takes."""
-        return self.best[0] if len(self.best) == 1 else np.array(self.best)
-
-    @property
-    def warning(self) -> str | None:
-        """Advice where a choice lies at the grid's edge, else None."""
-        if not any(self.at_edge):
-            return None
-        values = sorted({C for C, edge in zip(self.best, self.at_edge, strict=True) if edge})
-        chosen = " and ".join(f"{C:g}" for C in values)
-        return (
-            f"The best C, {chosen}, lies at the edge of the grid {self.grid[0]:g} … "
-            f"{self.grid[-1]:g}: a wider grid may do better."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return grid, choice and mean validation scores as plain JSON types."""
-        return {
-            "grid": list(self.grid),
-            "scores": [None if np.isnan(score) else float(score) for score in self.overall],
-            "best": list(self.best),
-            "at_edge": list(self.at_edge),
-            "warning": self.warning,
-            "solver": self.solver,
-            "seconds": self.seconds,
-        }
-
-
 def search_C(
     X: ArrayLike,
     y: ArrayLike,
@@ -151,7 +76,8 @@ def search_C(
     """Score every C on rows that the fit has not seen, and choose the best.
 
     The Gram matrix is computed once for all classes, values of C and folds. Of values that score
-    the same, the one nearest to 1 wins: see :func:`nearest_to_one`.
+    the same, the one nearest to 1 wins: see
+    :func:`~vggfeat.learn.choice.nearest_to_one`.
 
     Parameters
     ----------
@@ -213,7 +139,7 @@ def search_C(
         else:
             data = np.asarray(X)
         scores = _all_scores(data, targets, truth, parts, values, how, solver, judge, n_jobs)
-    best, at_edge = _choose(values, scores, per_class)
+    best, at_edge = choose(values, scores, per_class)
     return CSearch(values, scores, best, at_edge, solver, perf_counter() - start)
 
 
@@ -308,44 +234,6 @@ def _streamed_scores(
     return scores
 
 
-def _choose(
-    grid: tuple[float, ...], scores: Floats, per_class: bool
-) -> tuple[tuple[float, ...], tuple[bool, ...]]:
-    means = _nanmean(scores, axis=1)
-    columns = means if per_class else _nanmean(means, axis=1)[:, None]
-    if np.isnan(columns).any():
-        raise DataError(
-            "C cannot be chosen: a class has no picture in any validation part. "
-            "Give it more pictures, or leave the class out."
-        )
-    # Equal means may differ in the last bit, by the order of their sums.
-    tied = columns >= columns.max(axis=0) - 1e-12
-    best = np.array([nearest_to_one(grid, column) for column in tied.T])
-    beside = np.where(best == 0, 1, len(grid) - 2)  # the one neighbour of an edge
-    edge = (best == 0) | (best == len(grid) - 1)
-    if len(grid) > 1:
-        edge &= ~np.take_along_axis(tied, beside[None], axis=0)[0]
-    return tuple(grid[i] for i in best), tuple(bool(e) and len(grid) > 1 for e in edge)
-
-
-def nearest_to_one(grid: Sequence[float], tied: NDArray[np.bool_]) -> int:
-    """Choose among values of C that are as good: the position of the one nearest to 1.
-
-    At the grid's lower end all multipliers are at their bound, so that every C ranks alike and
-    only shrinks the scores, down to where nothing can be read from them; at its upper end the
-    margin is hard, and no C changes anything. Descriptors of length 1 have margins of order 1.
-
-    Examples
-    --------
-    >>> nearest_to_one((0.01, 0.1, 1.0, 10.0), np.array([True, True, False, False]))
-    1
-    >>> nearest_to_one((0.01, 0.1, 1.0, 10.0), np.array([False, False, True, True]))
-    2
-    """
-    candidates = np.flatnonzero(tied)
-    return int(min(candidates, key=lambda at: abs(np.log(grid[int(at)]))))
-
-
 def _checked_grid(grid: Sequence[float]) -> tuple[float, ...]:
     values = tuple(sorted(float(C) for C in grid))
     unique = all(a < b for a, b in pairwise(values))
@@ -367,11 +255,3 @@ def _checked_score(score: str | Score, per_class: bool) -> Score:
             "one C per class. Give a score that judges each class alone, or per_class=False."
         )
     return JOINT_SCORES[score]
-
-
-def _nanmean(values: Floats, axis: int) -> Floats:
-    """Mean over what is there; NaN, without a warning, where nothing is."""
-    there = (~np.isnan(values)).sum(axis=axis)
-    total = np.nansum(values, axis=axis)
-    mean = np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
-    return cast("Floats", mean)

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.ap import AP_KINDS, APKind, Floats, average_precisions
+from vggfeat.learn.choice import CSearch, nearest_to_one
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.rankings import curves, rankings
 from vggfeat.learn.rows import Rows
-from vggfeat.learn.search import GRID, CSearch, nearest_to_one, search_C
+from vggfeat.learn.search import GRID, search_C
 from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
 from vggfeat.learn.svm import LinearSVM

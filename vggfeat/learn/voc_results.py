@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.learn.ap import APKind, Floats, PRCurve, mean_average_precision
+from vggfeat.learn.choice import CSearch
 from vggfeat.learn.rankings import Rankings
 from vggfeat.learn.results import plain
-from vggfeat.learn.search import CSearch
 from vggfeat.learn.solvers import Ints
 from vggfeat.learn.svm import LinearSVM
 
