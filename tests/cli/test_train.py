@@ -13,6 +13,7 @@ from support import noise
 from tinynet import stand_in, two_classes
 
 from vggfeat.cli import main
+from vggfeat.cli.train import _batch_of, _net_of
 from vggfeat.train.checkpoint import LAST, read
 
 QUICK = ["--S", "224", "--batch", "4", "--lr", "1e-4", "--epochs", "2", "--workers", "0"]
@@ -85,6 +86,16 @@ def test_a_run_leaves_weights_metrics_and_a_page(vggfeat: Command, pictures: Pat
     assert {path.name for path in Path("a").iterdir()} == {
         "best.safetensors", "classes.txt", "last.safetensors", "metrics.csv", "report.html",
     }  # fmt: skip
+
+
+def test_batch_and_rate_follow_from_what_is_there(vggfeat: Command, pictures: Path) -> None:
+    """Eight pictures are one update of eight; a net from weights of its own begins at 1e-3."""
+    quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", pictures]
+    vggfeat("train", *quick, "--out", "a")
+    made = read(Path("a", LAST))[1]["settings"]
+    assert (made["batch"], made["learning_rate"]) == (8, 1e-2)
+    assert [_batch_of(n) for n in (10, 150, 2_000, 2_048, 1_281_167)] == [8, 16, 248, 256, 256]
+    assert [_net_of(init, "D") for init in ("glorot", "embedded")] == [None, "D"]
 
 
 def test_interrupted_and_resumed(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,16 +116,26 @@ def _process(rank: int, port: int, folder: str, out: str) -> None:
 
     torch.set_num_threads(1)
     loop._Run._write_best = lambda run: None  # type: ignore[method-assign]
+    loop.CHECK = 2  # five updates an epoch: the clocks are looked at within it
+    engine = replace(CPU, minutes=0.0 if rank == 0 else 1e9)
     data = open_trainset(Path(folder), seed=3)
-    train(SETTINGS.model_copy(update={"epochs": 4}), data, Path(out), engine=CPU, begin=begin)
+    train(SETTINGS.model_copy(update={"epochs": 4}), data, Path(out), engine=engine, begin=begin)
 
 
 def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
-    """After 20 steps with dropout, the weights of two processes are those of one, to rounding."""
+    """After 20 steps with dropout, the weights of two processes are those of one, to rounding.
+
+    By the clock of one, checkpoints are due within an epoch, by that of the other never: neither
+    waits for the other there.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_process, (port, str(folder), str(tmp_path / "two")), nprocs=2)
+    told = (port, str(folder), str(tmp_path / "two"))
+    both = mp.spawn(_process, told, nprocs=2, join=False, daemon=True)
+    patience = time.monotonic() + 120
+    while not both.join(timeout=5):
+        assert time.monotonic() < patience, "the processes wait for each other"
     data = open_trainset(folder, seed=3)
     settings = SETTINGS.model_copy(update={"epochs": 4})
     one = train(settings, data, tmp_path / "one", engine=CPU, begin=begin)

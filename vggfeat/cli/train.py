@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vggfeat.train.words import Trained
 
 DRAWN = ("glorot", "paper", "kaiming")
+BATCH = 256
 ANEW, FROM_ITSELF = 1e-2, 1e-3  # learning rates (Section 3.1)
 RECIPE = "The paper's recipe (Section 3.1)"
 
@@ -37,7 +38,14 @@ def train_command(
             rich_help_panel=RECIPE,
         ),
     ] = "glorot",
-    batch: Annotated[int, typer.Option("--batch", rich_help_panel=RECIPE)] = 256,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            help="Pictures of an update, over all processes: 256, or an eighth of fewer than 2048.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -116,7 +124,7 @@ def train_command(
         Training,
         net=net,
         S=_scale(S),
-        batch=batch,
+        batch=BATCH if batch is None else batch,
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
@@ -134,6 +142,8 @@ def train_command(
     engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)
+    if batch is None:
+        settings = settings.model_copy(update={"batch": _batch_of(len(found.train))})
     weights = None if init in DRAWN else _weights(init, net, quiet)
     done = trainer(settings, found, out, weights=weights, resume=resume)
     if training.first():
@@ -149,6 +159,11 @@ def _scale(S: list[int] | None) -> Any:
     if len(given) > 2:
         raise ParameterError.of("S", "train", "one scale, or S_min and S_max", given)
     return given[0] if len(given) == 1 else tuple(sorted(given))
+
+
+def _batch_of(pictures: int) -> int:
+    """Take the paper's batch, or of a small set so few pictures that an epoch has eight updates."""
+    return min(BATCH, max(8, pictures // 8 // 8 * 8))  # eights, which processes can share
 
 
 def _check_source(init: str) -> None:
