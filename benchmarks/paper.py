@@ -3,6 +3,7 @@
     python benchmarks/paper.py --root data
     python benchmarks/paper.py --root data --only table11-voc2007 --markdown voc2007.md
     python benchmarks/paper.py --root data --allow-partial --weights D=vgg16.pth E=vgg19.pth
+    python benchmarks/paper.py --ilsvrc ILSVRC2012 --runs runs --only table04-multi-scale
 
 A cell without a figure says why: the data or the weights are not on this machine (--fetch brings
 them), or something went wrong. A figure of validation, where the test labels are the evaluation
@@ -38,9 +39,11 @@ from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import describe_device, resolve_device
 from vggfeat.features.extract import Summary
 from vggfeat.features.provenance import versions
+from vggfeat.ilsvrc.recipe import Classification
+from vggfeat.ilsvrc.tables import Outcome, open_ilsvrc, run_table
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
-from vggfeat.recipe import Line, Recipe, load_recipe, recipe_names
+from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm
 
@@ -109,6 +112,10 @@ class Settings:
         Names of shipped recipes, or files.
     root : Path or None
         Where the data are.
+    ilsvrc : Path or None
+        Where ILSVRC-2012 is, if not there in ``ilsvrc2012``.
+    runs : Path
+        Where the networks are that were trained here.
     allow_partial, fetch : bool
         Whether data that are not whole will do; whether what is absent is downloaded.
     weights : tuple of str
@@ -121,6 +128,8 @@ class Settings:
 
     recipes: tuple[str, ...]
     root: Path | None = None
+    ilsvrc: Path | None = None
+    runs: Path = Path("runs")
     allow_partial: bool = False
     fetch: bool = False
     weights: tuple[str, ...] | None = None
@@ -133,6 +142,10 @@ def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
     """Run every row of every recipe; no failure of one of them stops the others."""
     opened: dict[Any, DenseExtractor] = {}
     for name in settings.recipes:
+        tested = open_recipe(name)
+        if isinstance(tested, Classification):
+            yield from errors(tested, settings, tell)
+            continue
         recipe = load_recipe(name)
         empty = [
             Cell(recipe.name, recipe.title or recipe.name, line.name, line.expected)
@@ -151,6 +164,51 @@ def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
         for cell, line in zip(empty, recipe.table(), strict=True):
             heard = tell(f"{recipe.name}, {line.name}")
             yield measured(cell, recipe, line, card, images, settings, opened, heard)
+
+
+def errors(
+    table: Classification, settings: Settings, tell: Callable[[str], Tell]
+) -> Iterator[Cell]:
+    """Run a table of errors on ILSVRC: two cells for each row."""
+    data = Path(settings.root or os.environ.get("VGGFEAT_DATA") or "data")
+    try:
+        found = open_ilsvrc(
+            settings.ilsvrc or data / "ilsvrc2012", allow_partial=settings.allow_partial
+        )
+    except VggfeatError as error:
+        for row in table.rows:
+            yield from of_errors(table, Outcome(row, failed=error))
+        return
+
+    def opener(net: str, source: str, pool: str) -> DenseExtractor:
+        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
+        return network(net, features, settings.device, {})
+
+    for done in run_table(
+        table,
+        found,
+        opener,
+        runs=settings.runs,
+        progress=lambda row: tell(f"{table.name}, {row}"),
+    ):
+        yield from of_errors(table, done)
+
+
+def of_errors(table: Classification, done: Outcome) -> Iterator[Cell]:
+    """Make the cells of top-1 and top-5 error of a row."""
+    for place, name in enumerate(("top-1 error", "top-5 error")):
+        paper = done.row.paper[place] if done.row.paper else None
+        cell = Cell(table.name, table.title or table.name, f"{done.row.name}, {name}", paper)
+        if done.failed:
+            yield failed(cell, done.failed)
+        elif done.measured:
+            yield replace(
+                cell,
+                measured=done.measured[place],
+                why="partial" if done.partial else "",
+                detail=done.partial,
+                provenance=done.provenance,
+            )
 
 
 def measured(
@@ -252,7 +310,8 @@ def network(
 def behind(found: Sequence[Cell], device: str) -> dict[str, Any]:
     """Say with what the figures were measured."""
     weights = {
-        f"net {net}: {told['weights']['source']} ({told['weights']['sha256'][:12]})": None
+        f"net {told.get('settings', {}).get('net', net)}: {told['weights']['source']} "
+        f"({told['weights']['sha256'][:12]})": None
         for cell in found
         for net, told in (cell.provenance or {}).items()
     }
@@ -301,6 +360,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     tables = [name for name in recipe_names() if name.startswith("table")]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="where the data are; VGGFEAT_DATA or ./data")
+    parser.add_argument("--ilsvrc", type=Path, help="where ILSVRC-2012 is; ROOT/ilsvrc2012")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where networks are that were trained here"
+    )
     parser.add_argument("--allow-partial", action="store_true", help="use data that are not whole")
     parser.add_argument("--fetch", action="store_true", help="download absent data and weights")
     parser.add_argument(
@@ -332,6 +395,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         tuple(given.only),
         given.root,
+        given.ilsvrc,
+        given.runs,
         given.allow_partial,
         given.fetch,
         tuple(given.weights) or None,

@@ -8,6 +8,7 @@ import pytest
 
 from vggfeat.data.cards import load_card
 from vggfeat.errors import DataError, DataNotFound
+from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.learn.search import GRID
 from vggfeat.recipe import Classifier, load_recipe, open_recipe, recipe_names
 from vggfeat.train.chain import Chain
@@ -90,6 +91,34 @@ def test_links_make_a_recipe_that_trains(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"own\.toml is not a recipe") as refused:
         open_recipe(written(tmp_path, '[[links]]\nname = "a"\nfrom = "b"'))
     assert "begins from 'b', which is no link before" in str(refused.value)
+
+
+TESTED = """
+protocol = "classification"
+[nets.mine]
+net = "{net}"
+S = [256, 512]
+[[rows]]
+name = "mine"
+uses = [{{ net = "{used}", Q = [256] }}]
+"""
+
+
+def test_a_protocol_makes_a_recipe_that_tests(tmp_path: Path) -> None:
+    """It is opened as such, refused where features are asked for, and its mistakes are named."""
+    opened = open_recipe(written(tmp_path, TESTED.format(net="D", used="mine")))
+    assert isinstance(opened, Classification)
+    assert (opened.name, opened.nets["mine"].S, opened.rows[0].mode) == ("own", (256, 512), "dense")
+    with pytest.raises(DataError, match=r"tests networks\. Run it with: vggfeat run"):
+        load_recipe(str(tmp_path / "own.toml"))
+    for wrong, said in (
+        (TESTED.format(net="F", used="mine"), "nets.mine.net"),
+        (TESTED.format(net="D", used="yours"), "'mine' uses 'yours', which is none of the nets"),
+        (TESTED.format(net="D", used="mine").replace("classification", "ranking"), "protocol"),
+    ):
+        with pytest.raises(DataError, match=r"own\.toml is not a recipe") as refused:
+            open_recipe(written(tmp_path, wrong))
+        assert said in str(refused.value)
 
 
 def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:

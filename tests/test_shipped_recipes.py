@@ -11,6 +11,7 @@ import pytest
 from check_wheel import WHEEL_HOLDS
 
 from vggfeat.data.cards import load_card
+from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.nets.table1 import layers_of
 from vggfeat.recipe import load_recipe, open_recipe, recipe_names
 from vggfeat.train.chain import Chain
@@ -35,6 +36,41 @@ TABLE3 = {
     "d-256": (27.0, 8.8), "d-384": (26.8, 8.7), "d-jitter": (25.6, 8.1),
     "e-256": (27.3, 9.0), "e-384": (26.9, 8.7), "e-jitter": (25.5, 8.0),
 }  # fmt: skip
+TABLE4 = {
+    "b-256": (28.2, 9.6),
+    "c-256": (27.7, 9.2), "c-384": (27.8, 9.2), "c-jitter": (26.3, 8.2),
+    "d-256": (26.6, 8.6), "d-384": (26.5, 8.6), "d-jitter": (24.8, 7.5),
+    "e-256": (26.9, 8.7), "e-384": (26.7, 8.6), "e-jitter": (24.8, 7.5),
+}  # fmt: skip
+SEVEN = ("d-256", "d-384", "d-jitter", "c-256", "c-384", "e-256", "e-384")
+TWO = ("d-jitter", "e-jitter")
+# Tables 3 to 7: nets, mode, and top-1 and top-5 error in validation, typed from the paper.
+ERRORS = {
+    "table03-single-scale": [
+        ((net,), "dense", errors)
+        for net, errors in sorted([*TABLE3.items(), ("a-lrn-256", (29.7, 10.5))])
+    ],
+    "table04-multi-scale": [((net,), "dense", errors) for net, errors in TABLE4.items()],
+    "table05-multi-crop": [
+        (("d-jitter",), "dense", (24.8, 7.5)),
+        (("d-jitter",), "multicrop", (24.6, 7.5)),
+        (("d-jitter",), "both", (24.4, 7.2)),
+        (("e-jitter",), "dense", (24.8, 7.5)),
+        (("e-jitter",), "multicrop", (24.6, 7.4)),
+        (("e-jitter",), "both", (24.4, 7.1)),
+    ],
+    "table06-fusion": [
+        (SEVEN, "dense", (24.7, 7.5)),
+        (TWO, "dense", (24.0, 7.1)),
+        (TWO, "multicrop", (23.9, 7.2)),
+        (TWO, "both", (23.7, 6.8)),
+    ],
+    "table07-state-of-the-art": [
+        (TWO, "both", (23.7, 6.8)),
+        (("e-jitter",), "both", (24.4, 7.1)),
+        (SEVEN, "dense", (24.7, 7.5)),
+    ],
+}
 TRAIN = ("train-a", "train-b", "train-c-jitter", "train-d-jitter", "train-e-jitter")
 VOC = ((256, 384, 512, 640, 768), "average")
 CALTECH = ((256, 384, 512), "stack")
@@ -51,11 +87,15 @@ def test_every_file_is_a_recipe_and_travels() -> None:
     """What lies in pipelines/ is listed, is one of the tables or --quality, and is in the wheel."""
     names = sorted(path.stem for path in PIPELINES.iterdir())
     assert all(path.suffix == ".toml" for path in PIPELINES.iterdir())
-    assert recipe_names() == names == sorted([*PAPER, "embedded-best", "embedded-fast", *TRAIN])
+    assert (
+        recipe_names()
+        == names
+        == sorted([*PAPER, *ERRORS, "embedded-best", "embedded-fast", *TRAIN])
+    )
     assert {f"vggfeat/_share/pipelines/{name}.toml" for name in names} <= set(WHEEL_HOLDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(TRAIN)))
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(TRAIN) - set(ERRORS)))
 def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     """The data set is a shipped card, and the header has the command that people type."""
     recipe = load_recipe(name)
@@ -151,3 +191,73 @@ def test_a_chains_header_has_command_errors_and_work(name: str) -> None:
     assert total == f"{sum(exa.values()):.1f}"
     assert "not the same protocol" in told
     assert "no GPU to measure" in told
+
+
+def table_of(name: str) -> Classification:
+    opened = open_recipe(name)
+    assert isinstance(opened, Classification)
+    return opened
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_tables_of_errors_are_the_papers(name: str) -> None:
+    """Row by row nets, mode and errors; scales by Section 3.2's rule; every net's chain trains it.
+
+    Table 3 has one scale, S itself or the middle of a range; all others have three.
+    """
+    table = table_of(name)
+    found = [(tuple(use.net for use in row.uses), row.mode, row.paper) for row in table.rows]
+    assert found == ERRORS[name]
+    assert len({row.name for row in table.rows}) == len(table.rows)
+    for row in table.rows:
+        for use in row.uses:
+            S = table.nets[use.net].S
+            three = (S - 32, S, S + 32) if isinstance(S, int) else (S[0], sum(S) // 2, S[1])
+            assert (three[1:2] if name.startswith("table03") else three) == use.Q
+    assert set(table.nets) == {use.net for row in table.rows for use in row.uses}
+    for key, net in table.nets.items():
+        if net.chain:
+            [run] = [run for run in chain_of(net.chain).runs() if run.name == key]
+            assert (run.settings.net, run.settings.S) == (net.net, net.S)
+        else:
+            assert (key, net.net, net.S) == ("a-lrn-256", "A-LRN", 256)
+        assert net.weights == ("authors" if key in TWO else "")
+
+
+def dense_flop(net: str, Q: int) -> int:
+    """Count two operations for each multiplication over a picture of Q × 4/3 Q."""
+    total, height, width = 0, Q, Q * 4 // 3
+    for layer in layers_of(net):
+        if layer.kind == "pool":
+            height, width = height // 2, width // 2
+        if layer.kind in ("conv", "fc"):
+            outside = layer.kernel - 1 if layer.kind == "fc" else 0
+            height, width = height - outside, width - outside
+            total += 2 * math.prod(layer.shape) * height * width
+    return total
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_tables_header_has_command_errors_and_work(name: str) -> None:
+    """All rows with their errors, and the work of every net, scale and mode, each counted once."""
+    table, told = table_of(name), header(name)
+    [command] = re.findall(r"^vggfeat run .*$", told, re.MULTILINE)
+    trained = any(not net.weights for net in table.nets.values())
+    assert command == f"vggfeat run {name} --data ILSVRC_ROOT" + " --runs runs" * trained
+    for row in table.rows:
+        assert f"\n{row.name}: {row.paper[0]:.1f}/{row.paper[1]:.1f}\n" in told
+    once = {
+        (use.net, Q, mode)
+        for row in table.rows
+        for use in row.uses
+        for Q in use.Q
+        for mode in (("dense", "multicrop") if row.mode == "both" else (row.mode,))
+    }
+    flop = sum(
+        dense_flop(table.nets[net].net, Q)
+        if mode == "dense"
+        else 25e9 * forward_gflop(table.nets[net].net)
+        for net, Q, mode in once
+    )
+    [peta] = re.findall(r"^Time: ([\d.]+) PFLOP", told, re.MULTILINE)
+    assert peta == f"{flop * 2 * 50_000 / 1e15:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, DataNotFound
+from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.learn.search import GRID
 from vggfeat.resources import shared
 from vggfeat.train.chain import Chain
@@ -155,8 +157,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shared("pipelines").glob("*.toml"))
 
 
-def open_recipe(name: str) -> Recipe | Chain:
+def open_recipe(name: str) -> Recipe | Chain | Classification:
     """Read a shipped recipe, or one of your own: of a table, or of networks to train.
+
+    A recipe that names its ``protocol`` tests whole networks, one with ``links`` trains them, and
+    any other is of features and a linear SVM.
 
     Parameters
     ----------
@@ -185,7 +190,7 @@ def open_recipe(name: str) -> Recipe | Chain:
         )
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-        kind = Chain if "links" in told else Recipe
+        kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
         return kind(**{"name": path.stem, **told})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
         raise DataError(f"{path} is not a recipe: {error}") from error
@@ -204,11 +209,48 @@ def load_recipe(name: str) -> Recipe:
     DataNotFound
         If there is none of that name.
     DataError
-        If it does not hold what a recipe holds, or trains networks.
+        If it does not hold what a recipe holds, or trains or tests networks.
     """
     recipe = open_recipe(name)
-    if isinstance(recipe, Chain):
-        raise DataError(
-            f"{name} trains networks and has no table. Run it with: vggfeat run {name} --data …"
-        )
+    if not isinstance(recipe, Recipe):
+        does = "trains networks and has no table" if isinstance(recipe, Chain) else "tests networks"
+        raise DataError(f"{name} {does}. Run it with: vggfeat run {name} --data …")
     return recipe
+
+
+class Published(NamedTuple):
+    """A line of one of the paper's tables of classification errors.
+
+    Parameters
+    ----------
+    table, row : str
+        Where it stands.
+    paper : (float, float)
+        Top-1 and top-5 error in validation, in percent.
+    """
+
+    table: str
+    row: str
+    paper: tuple[float, float]
+
+
+def published(nets: Sequence[str], Q: Collection[int], mode: str) -> list[Published]:
+    """Find what the paper measured with these nets at these scales, for every training scale.
+
+    Examples
+    --------
+    >>> [(one.row, one.paper) for one in published(["D"], [256, 384, 512], "both")]
+    [('D, multi-crop & dense', (24.4, 7.2))]
+    """
+    found: dict[tuple[str, ...], Published] = {}
+    for name in recipe_names():
+        table = open_recipe(name)
+        if not isinstance(table, Classification):
+            continue
+        for row in table.rows:
+            used = sorted(table.nets[use.net].net for use in row.uses)
+            same = used == sorted(nets) and all(set(use.Q) == set(Q) for use in row.uses)
+            if same and row.mode == mode and row.paper:
+                line = Published(table.title, row.name, row.paper)
+                found.setdefault(tuple(sorted(use.net for use in row.uses)), line)
+    return list(found.values())

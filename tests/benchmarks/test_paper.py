@@ -11,10 +11,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from fakenet import Colours, paint
 from support import random_weights
 from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 
 from vggfeat.data.cards import load_card
+from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
 from vggfeat.recipe import recipe_names
 
@@ -85,14 +87,15 @@ def test_nothing_here_means_every_cell_says_so(
     paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """In an empty folder all shipped rows are named with the paper's figures and no other."""
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("VGGFEAT_OFFLINE")
     (tmp_path / "data").mkdir()
     asked = ["--root", str(tmp_path / "data"), "--markdown", str(tmp_path / "t.md")]
     assert paper.main(asked) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "data absent" in line]
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
-    assert len(rows) == 14
+    assert len(rows) == 14 + 2 * 35  # of each row of Tables 3 to 7 two errors
+    assert ["Table 3, one test scale", "B, S = 256, top-5 error", "9.9", "data absent"] in rows
     assert ["Table 11, Caltech-101", "D & E", "92.7", "data absent"] in rows
     assert [
         "Table 12, PASCAL VOC 2012 actions",
@@ -152,6 +155,58 @@ def test_a_test_part_of_the_server_gives_validation_in_brackets(
     assert other["why"] == "weights absent"
 
 
+TESTED = """
+protocol = "classification"
+title = "Table 4"
+[nets.d-jitter]
+net = "D"
+S = [256, 512]
+weights = "authors"
+[nets.c-256]
+net = "C"
+S = 256
+chain = "train-c-jitter"
+[[rows]]
+name = "D"
+uses = [{ net = "d-jitter", Q = [16, 32] }]
+paper = [24.8, 7.5]
+[[rows]]
+name = "C"
+uses = [{ net = "c-256", Q = [16] }]
+paper = [27.7, 9.2]
+"""
+
+
+def test_errors_on_ilsvrc_are_two_cells_of_a_row(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three pictures is of another class; whole or in part, trained or not."""
+    keys = ilsvrc_classes().keys
+    for name, colour in (("0/a", "blue"), ("1/b", "green"), ("1/c", "red")):
+        place, _, picture = name.partition("/")
+        paint(tmp_path / "val" / keys[int(place)] / f"{picture}.png", colour)
+    monkeypatch.setattr(
+        paper, "network", lambda net, features, *_: Colours(net, features.pool, keys)
+    )
+    (tmp_path / "t4.toml").write_text(TESTED)
+    asked = ["--only", str(tmp_path / "t4.toml"), "--ilsvrc", str(tmp_path), "--device", "cpu"]
+
+    def found(*more: str) -> list[list[object]]:
+        assert paper.main([*asked, "--json", str(tmp_path / "cells.json"), *more]) == 0
+        told = json.loads((tmp_path / "cells.json").read_text())["cells"]
+        figures = ("row", "measured", "paper", "difference", "why")
+        return [[cell[name] for name in figures] for cell in told]
+
+    assert {row[-1] for row in found()} == {"data not whole"}
+    one, five, *absent = found("--allow-partial")
+    assert one == ["D, top-1 error", pytest.approx(100 / 3), 24.8, None, "partial"]
+    assert five == ["D, top-5 error", 0.0, 7.5, None, "partial"]
+    assert [row[-1] for row in absent] == ["weights absent"] * 2
+    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 3}})
+    monkeypatch.setattr("vggfeat.ilsvrc.validation.load_card", lambda name: card)
+    assert found()[1] == ["D, top-5 error", 0.0, 7.5, -7.5, ""]
+
+
 def test_one_broken_cell_stops_no_other(
     paper: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,4 +236,4 @@ def test_the_shipped_tables_are_all_run(paper: ModuleType) -> None:
     """Without --only it is every recipe of a table, and no other."""
     tables = [name for name in recipe_names() if name.startswith("table")]
     assert paper.parsed([]).only == tables
-    assert len(tables) == 5
+    assert len(tables) == 10

@@ -14,8 +14,9 @@ from vggfeat.data.images import load
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import dense as module
 from vggfeat.features.aggregate import l2
-from vggfeat.features.dense import DenseExtractor, margins
+from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
+from vggfeat.features.pieces import in_pieces, margins
 from vggfeat.nets.table1 import layers_until, torchvision_names
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import load as load_weights
@@ -136,7 +137,8 @@ def test_pieces_of_a_panorama_equal_the_whole(
     described = extractor.describe(batch(picture))
     monkeypatch.setattr(module, "PIECE_PIXELS", 1)
     monkeypatch.setattr(extractor, "pixel_budget", 1)
-    assert len(list(extractor._crops(batch(picture)))) >= 3
+    smallest = extractor.net.smallest_side
+    assert len(list(in_pieces(batch(picture), extractor.net.layers, smallest, 1))) >= 3
     for name, expected in whole.items():
         found = extractor.maps(batch(picture))[name]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
@@ -147,12 +149,12 @@ def test_pieces_of_a_panorama_equal_the_whole(
 
 def test_a_full_batch_is_no_panorama() -> None:
     """A batch that fills its budget runs whole; one enormous picture is cut to the limit."""
-    extractor = DenseExtractor("D", "pool5", weights="embedded", device="cpu")
-    extractor.pixel_budget = 4_000_000
-    [(crop, kept)] = extractor._crops(torch.zeros(20, 3, 384, 512, dtype=torch.uint8))
-    assert (crop.shape[0], kept) == (20, None)
+    layers, limit = layers_until("D", ["pool5"]), 4_000_000
+    full = torch.zeros(20, 3, 384, 512, dtype=torch.uint8)
+    [(piece, kept)] = in_pieces(full, layers, 32, limit)
+    assert (piece.shape[0], kept) == (20, None)
     wide = torch.zeros(1, 3, 384, 40_000, dtype=torch.uint8)
-    assert max(crop.numel() for crop, _ in extractor._crops(wide)) <= 3 * 4_000_000
+    assert max(piece.numel() for piece, _ in in_pieces(wide, layers, 32, limit)) <= 3 * limit
 
 
 def test_dense_fc7_descriptors_equal_timms() -> None:

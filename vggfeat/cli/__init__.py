@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from vggfeat.cli.classify import classify_command
 from vggfeat.cli.datasets import datasets_app
 from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
+from vggfeat.cli.fuse import fuse_command
 from vggfeat.cli.output import note
 from vggfeat.cli.predict import predict_command
 from vggfeat.cli.run import run_command
@@ -33,6 +35,8 @@ app.command("svm")(svm_command)
 app.command("run")(run_command)
 app.command("predict")(predict_command)
 app.command("explain")(explain_command)
+app.command("classify")(classify_command)
+app.command("fuse")(fuse_command)
 app.command("train")(train_command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")
@@ -73,6 +77,10 @@ def _about(
         vggfeat predict model new_pictures/
 
         vggfeat explain model picture.jpg
+
+    **Tell what is in pictures** with a whole network:
+
+        vggfeat classify pictures/ --net D
 
     **Reproduce a table of the paper**:
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli import options, training
+from vggfeat.cli.errors import run_errors
 from vggfeat.cli.output import Json, Quiet, grid, note, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
 from vggfeat.cli.watching import Watched
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
     from vggfeat.recipe import Recipe
     from vggfeat.train.chain import Chain, Linked
 
-# Options that say something to one kind of recipe alone.
-OF_TABLES = (
-    "dataset", "root", "allow_partial", "weights", "features", "report", "evidence", "pointing",
-    "submission", "on_bad_image", "jobs", "jobs_backend",
+# Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
+OF_FEATURES = (
+    "dataset", "root", "report", "evidence", "pointing", "submission", "jobs", "jobs_backend",
 )  # fmt: skip
-OF_CHAINS = (
-    "data", "out", "val", "val_fraction", "tensorboard", "micro", "compile_net", "decoder",
-)  # fmt: skip
+OF_TABLES = ("allow_partial", "weights", "features", "on_bad_image")
+OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net", "decoder")
+SILENT = {
+    "Recipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
+    "Classification": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
+    "Chain": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs")),
+}
 ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
 
@@ -50,6 +54,15 @@ def run_command(
     data: Annotated[
         Path | None, typer.Option("--data", help=training.PICTURES, rich_help_panel=training.PANEL)
     ] = None,
+    runs: Annotated[
+        Path,
+        typer.Option(
+            "--runs",
+            help="Where the networks lie that a table tests: what --out was, when they were "
+            "trained.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = Path("runs"),
     out: Annotated[
         Path,
         typer.Option(
@@ -76,6 +89,9 @@ def run_command(
     Of a table, features are computed once for each net and scale and shared by all rows. With
     several rows, each has a report of its own, named after it.
 
+    Of a table of errors on ILSVRC, a row stays empty where one of its networks is absent; that of
+    another file is named by --weights d-256=FILE.
+
     Of a chain, every link begins from the weights of another. What is trained already is skipped,
     what was interrupted goes on; recipes that share links can share a folder.
 
@@ -85,31 +101,38 @@ def run_command(
 
         vggfeat run embedded-best --dataset caltech101 --root 101_ObjectCategories
 
+        vggfeat run table04-multi-scale --data ILSVRC2012 --runs runs
+
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
+    from vggfeat.ilsvrc.recipe import Classification
     from vggfeat.recipe import Recipe, open_recipe
 
     loaded = open_recipe(recipe)
-    table = isinstance(loaded, Recipe)
-    _refuse(context, OF_CHAINS if table else OF_TABLES, loaded.name)
+    _refuse(context, type(loaded).__name__, loaded.name)
+    work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
+    if isinstance(loaded, Classification):
+        given = _given(data, loaded.name, "tests")
+        run_errors(loaded, work, given, runs, weights, features, allow_partial, as_json)
+        return
     if isinstance(loaded, Recipe):
-        work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
         asked = _Asked(dataset, root, allow_partial, weights, features, submission)
         _run_table(loaded, work, asked, report, evidence, pointing, as_json)
         return
     engine = training.engine_of(device, precision, workers or 2, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard)
-    _run_chain(loaded, trainer, _given(data, loaded.name), out, val, val_fraction, as_json)
+    given = _given(data, loaded.name, "trains")
+    _run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
 
 
-def _refuse(context: typer.Context, names: tuple[str, ...], recipe: str) -> None:
+def _refuse(context: typer.Context, kind: str, recipe: str) -> None:
     """Refuse an option that would say nothing to this recipe."""
     from vggfeat.errors import ParameterError
 
+    does, names = SILENT[kind]
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            does = "makes a table" if names is OF_CHAINS else "trains networks"
             raise ParameterError(
                 f"{parameter.opts[0]} says nothing to {recipe}, which {does}. Leave it out; "
                 "`vggfeat run --help` tells which options are for which recipes."
@@ -170,11 +193,11 @@ def _run_table(
         raise typer.Exit(worst)
 
 
-def _given(data: Path | None, recipe: str) -> Path:
+def _given(data: Path | None, recipe: str, does: str) -> Path:
     from vggfeat.errors import ParameterError
 
     if data is None:
-        raise ParameterError(f"{recipe} trains networks: name the pictures by --data ILSVRC_ROOT.")
+        raise ParameterError(f"{recipe} {does} networks: name the pictures by --data ILSVRC_ROOT.")
     return data
 
 

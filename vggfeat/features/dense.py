@@ -13,9 +13,10 @@ from torch import Tensor
 from vggfeat.data.images import DECODER, RESAMPLING, Picture
 from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.crops import SIDE, crop_posteriors
 from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
-from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.pieces import STRIDE, Kept, longer_axis, margins
+from vggfeat.features.extraction import SCORES, Extraction, Part, crops_in
+from vggfeat.features.pieces import in_pieces, longer_axis
 from vggfeat.features.pooling import POOLINGS, Pool, upright
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.vgg import VGG
@@ -182,7 +183,8 @@ class DenseExtractor:
         ParameterError
             With the smallest Q that would do.
         """
-        smallest = self.net.smallest_side
+        crops = any(map(crops_in, self.extraction.pools))
+        smallest = max(self.net.smallest_side, SIDE if crops else 1)
         for Q in scales:
             if isinstance(Q, bool) or not isinstance(Q, Integral) or not smallest <= Q:
                 layer = self.net.layers[-1].name
@@ -235,7 +237,21 @@ class DenseExtractor:
             described = {
                 key: (d + upright(mirrored[key], key[1])) / 2 for key, d in described.items()
             }
+        for how in self.extraction.pools:
+            if grid := crops_in(how):
+                described[SCORES, how] = crop_posteriors(
+                    self._crop_scores,
+                    pixels,
+                    grid,
+                    flip=self.extraction.flip,
+                    budget=self.pixel_budget,
+                )
         return {key: d.cpu() for key, d in described.items()}
+
+    def _crop_scores(self, crops: Tensor) -> Tensor:
+        """Class scores (b, C) of crops, whose dense maps have one location."""
+        [maps] = self._pieces(crops)
+        return maps[SCORES][:, :, 0, 0]
 
     def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
         if len(pixels) == 1:
@@ -247,11 +263,14 @@ class DenseExtractor:
         return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
 
     def _pooled(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        hows = [how for how in self.extraction.pools if how in POOLINGS]
+        if not hows:
+            return {}
         pools: dict[tuple[str, str], Pool] = {}
         axis = longer_axis(pixels)
         for maps in self._pieces(pixels):
             for layer, dense_map in maps.items():
-                for how in self.extraction.pools:
+                for how in hows:
                     pools.setdefault((layer, how), POOLINGS[how](axis)).add(dense_map)
         return {key: pool.result() for key, pool in pools.items()}
 
@@ -261,40 +280,12 @@ class DenseExtractor:
         # Where torch computes fp32 on a GPU in TF32, its results have ten bits, not 24.
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with exact if self.device.type == "cuda" and self.dtype == torch.float32 else nullcontext():
-            for crop, kept in self._crops(pixels):
-                x = self._normalise(crop)
+            limit = max(self.pixel_budget, PIECE_PIXELS)
+            for piece, kept in in_pieces(pixels, self.net.layers, self.net.smallest_side, limit):
+                x = self._normalise(piece)
                 maps = {name: m.float() for name, m in self.net.maps(x).items()}
                 if kept is not None:
                     maps = {name: kept.of(name, m, self.net.layers) for name, m in maps.items()}
                 if self.extraction.locations == "l2":
                     maps = {name: F.normalize(m, dim=1) for name, m in maps.items()}
                 yield maps
-
-    def _crops(self, x: Tensor) -> Iterator[tuple[Tensor, Kept | None]]:
-        limit = max(self.pixel_budget, PIECE_PIXELS)
-        if x.numel() <= 3 * limit:
-            yield x, None
-            return
-        axis = longer_axis(x)
-        length = x.shape[axis]
-        piece = self._piece_length(x, limit)
-        before, after = margins(self.net.layers)
-        for start in range(0, length, piece):
-            first = max(0, start - before)
-            end = min(length, start + piece + after)
-            # What the last piece would have is too little for a location of its own.
-            last = length - start - piece < self.net.smallest_side
-            end = length if last else end
-            yield (
-                x.narrow(axis, first, end - first),
-                Kept(axis, start - first, None if last else piece),
-            )
-            if last:
-                return
-
-    def _piece_length(self, x: Tensor, limit: int) -> int:
-        across = x.shape[5 - longer_axis(x)]
-        before, after = margins(self.net.layers)
-        room = limit // (len(x) * across) - before - after
-        # A piece shorter than its margins would mostly compute what is thrown away.
-        return max(room // STRIDE * STRIDE, before + after)

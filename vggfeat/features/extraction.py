@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from vggfeat.errors import ParameterError
 
-POOLS = ("average", "max", "cells")
+POOLS = ("average", "max", "cells", "softmax", "posteriors")
+SCORES = "fc8"  # the layer whose map is of class scores
+_CROPS = re.compile(r"crops([1-9][0-9]?)")
 LOCATIONS = ("raw", "l2")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -41,7 +44,10 @@ class Extraction:
     pool : str
         How a dense map becomes one descriptor: ``"average"``, the paper's; ``"max"``; ``"cells"``,
         the averages over four quarters of the picture (beyond the paper, a level of a spatial
-        pyramid); or several, each an array of its own: ``"average+max"``.
+        pyramid); or several, each an array of its own: ``"average+max"``. Of fc8, a picture's
+        posteriors (Section 3.2): ``"softmax"``, of the class scores averaged over locations, the
+        paper's; ``"posteriors"``, averaged over locations after the soft-max; ``"crops5"``,
+        averaged over a grid of 5×5 crops of 224 pixels, or of any other side up to 99.
     locations : {"raw", "l2"}
         Whether the descriptor of every location is L2-normalised before pooling.
     exif : bool
@@ -73,8 +79,9 @@ class Extraction:
     decoder: str = "pillow"
 
     def __post_init__(self) -> None:
-        if len(set(self.pools)) < len(self.pools) or not set(self.pools) <= set(POOLS):
-            expected = f"one of {', '.join(map(repr, POOLS))}, or several joined by +"
+        unknown = [how for how in self.pools if how not in POOLS and not crops_in(how)]
+        if len(set(self.pools)) < len(self.pools) or unknown:
+            expected = f"one of {', '.join(map(repr, POOLS))}, 'crops5', or several joined by +"
             raise ParameterError.of("pool", "Extraction", expected, self.pool)
         for name, choices in (
             ("locations", LOCATIONS),
@@ -82,6 +89,21 @@ class Extraction:
         ):
             if getattr(self, name) not in choices:
                 raise ParameterError.not_one_of(name, "Extraction", choices, getattr(self, name))
+        if any(map(gives_posteriors, self.pools)):
+            self._check_scores()
+
+    def _check_scores(self) -> None:
+        if self.layers != (SCORES,):
+            raise ParameterError(
+                f"The pool {self.pool!r} makes posteriors of class scores, which {SCORES} has "
+                f"alone, not {', '.join(self.layers)}. Use the layer {SCORES}, or the pool "
+                "'average'."
+            )
+        if self.locations != "raw":
+            raise ParameterError(
+                f"The pool {self.pool!r} makes posteriors of class scores as they are: with "
+                "normalised locations there are none. Leave --normalize locations out."
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -123,3 +145,26 @@ class Extraction:
     def from_dict(cls, settings: dict[str, Any]) -> Extraction:
         """Inverse of :meth:`to_dict`."""
         return cls(**{**settings, "layers": tuple(settings["layers"])})
+
+
+def crops_in(pool: str) -> int:
+    """Side of the grid of crops that a pooling looks at; 0 where it pools a dense map.
+
+    Examples
+    --------
+    >>> crops_in("crops5"), crops_in("average")
+    (5, 0)
+    """
+    found = _CROPS.fullmatch(pool)
+    return int(found[1]) if found else 0
+
+
+def gives_posteriors(pool: str) -> bool:
+    """Tell whether a pooling makes a picture's posteriors, which add up to 1.
+
+    Examples
+    --------
+    >>> gives_posteriors("softmax"), gives_posteriors("average")
+    (True, False)
+    """
+    return pool in ("softmax", "posteriors") or crops_in(pool) > 0

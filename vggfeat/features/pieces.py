@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -41,6 +41,46 @@ class Kept:
         if self.length is not None:
             count = self.length // stride
         return dense_map.narrow(self.axis, first, count)
+
+
+def in_pieces(
+    x: Tensor, layers: Sequence[Layer], smallest: int, limit: int
+) -> Iterator[tuple[Tensor, Kept | None]]:
+    """Cut pictures of more pixels than a limit along their longer side.
+
+    Parameters
+    ----------
+    x : Tensor (B, 3, H, W)
+        Pictures of one shape.
+    layers : sequence of Layer
+        What runs over the pieces.
+    smallest : int
+        Pixels along a side that make a location.
+    limit : int
+        Pixels of a piece, margins included, where its margins leave room.
+
+    Yields
+    ------
+    pixels, kept
+        A piece with its margins, and which part of its map is its own; None for the whole.
+    """
+    if x.numel() <= 3 * limit:
+        yield x, None
+        return
+    axis = longer_axis(x)
+    length = x.shape[axis]
+    before, after = margins(layers)
+    room = limit // (len(x) * x.shape[5 - axis]) - before - after
+    # A piece shorter than its margins would mostly compute what is thrown away.
+    piece = max(room // STRIDE * STRIDE, before + after)
+    for start in range(0, length, piece):
+        first = max(0, start - before)
+        # What the last piece would have is too little for a location of its own.
+        last = length - start - piece < smallest
+        end = length if last else min(length, start + piece + after)
+        yield x.narrow(axis, first, end - first), Kept(axis, start - first, None if last else piece)
+        if last:
+            return
 
 
 def longer_axis(pixels: Tensor) -> int:

@@ -42,6 +42,32 @@ class Average:
         return self.total / self.locations
 
 
+class Softmax(Average):
+    """The posteriors of the mean class scores, in the paper's order (Section 3.2)."""
+
+    def result(self) -> Tensor:
+        """Return posteriors (B, C)."""
+        return super().result().softmax(1)
+
+
+class Posteriors(Average):
+    """The mean of the posteriors of all locations.
+
+    Examples
+    --------
+    >>> scores = torch.tensor([[[[0.0, 20.0]], [[0.0, 0.0]]]])  # two classes, two locations
+    >>> softmax, posteriors = Softmax(axis=3), Posteriors(axis=3)
+    >>> softmax.add(scores), posteriors.add(scores)
+    (None, None)
+    >>> softmax.result()[0, 0].item() > 0.999, round(posteriors.result()[0, 0].item(), 3)
+    (True, 0.75)
+    """
+
+    def add(self, dense_map: Tensor) -> None:
+        """Take the next piece."""
+        super().add(dense_map.softmax(1))
+
+
 class Maximum:
     """The largest value of each channel."""
 
@@ -88,7 +114,13 @@ class Cells:
         return quarters.permute(0, 2, 3, 1).flatten(1)
 
 
-POOLINGS: Mapping[str, Callable[[int], Pool]] = {"average": Average, "max": Maximum, "cells": Cells}
+POOLINGS: Mapping[str, Callable[[int], Pool]] = {
+    "average": Average,
+    "max": Maximum,
+    "cells": Cells,
+    "softmax": Softmax,
+    "posteriors": Posteriors,
+}
 """Each takes the axis (2 or 3) along which a map is cut into pieces."""
 
 

@@ -1,0 +1,268 @@
+"""Posteriors averaged, ranked and counted, against values worked by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakenet import CLASSES, Colours, paint
+
+from vggfeat.data.imagesets import find_pictures
+from vggfeat.errors import DataError, ParameterError, StoreError, WeightsError
+from vggfeat.features.export import export, pack
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.store import FeatureStore
+from vggfeat.ilsvrc.classes import Classes, classes_of, ilsvrc_classes, named
+from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
+from vggfeat.ilsvrc.scores import (
+    Scores,
+    open_scores,
+    posteriors,
+    same_classes,
+    same_pictures,
+    write_fused,
+)
+
+NAMES = ["a", "b", "c"]
+
+
+def kept(
+    net: str,
+    values: Mapping[tuple[str, int], np.ndarray],
+    names: list[str] = NAMES,
+    classes: object = ("x", "y"),
+    stats: object = None,
+    folder: Path | None = None,
+) -> Scores:
+    """Keep posteriors (N, C) of some poolings and scales in a store."""
+    pools = list(dict.fromkeys(pool for pool, _ in values))
+    scales = tuple(dict.fromkeys(Q for _, Q in values))
+    extraction = Extraction(net, "ab", ("fc8",), pool="+".join(pools))
+    store = FeatureStore(
+        folder, extraction, names, stats=stats, provenance={"classes": classes} if classes else {}
+    )
+    parts = {part: values[part.pool, part.Q] for part in extraction.parts(scales)}
+    store.write(range(len(names)), parts)
+    store.finish()
+    return Scores(store, tuple(pools), scales)
+
+
+def column(*first: float) -> np.ndarray:
+    """Posteriors of two classes by those of the first."""
+    return np.array([[p, 1 - p] for p in first])
+
+
+def test_a_net_is_the_mean_of_its_scales_and_modes() -> None:
+    """Two scales, dense and multi-crop: the first class has the mean of four numbers."""
+    scores = kept(
+        "D",
+        {
+            ("softmax", 256): column(0.1, 0.5, 1.0),
+            ("crops5", 256): column(0.3, 0.5, 0.0),
+            ("softmax", 384): column(0.5, 0.5, 0.0),
+            ("crops5", 384): column(0.7, 0.3, 0.0),
+        },
+    )
+    np.testing.assert_allclose(scores.read(NAMES), column(0.4, 0.45, 0.25), rtol=1e-6)
+    dense = replace(scores, pools=("softmax",), scales=(384,))
+    np.testing.assert_allclose(dense.read(["c", "a"]), column(0.0, 0.5), atol=1e-7)
+
+
+def test_fusion_is_the_mean_of_the_nets_whatever_their_scales_and_order() -> None:
+    """A net of one scale counts as much as one of two; rows are matched by name."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    two = kept(
+        "E",
+        {("softmax", 256): column(1.0, 0.0, 0.5), ("softmax", 384): column(0.0, 0.0, 0.5)},
+        names=["c", "a", "b"],
+    )
+    names = same_pictures([one, two])
+    assert names == NAMES
+    [block] = posteriors([one, two], names)
+    np.testing.assert_allclose(block, column(0.1, 0.45, 0.55), rtol=1e-6)
+    small = np.concatenate(list(posteriors([one, two], names, rows=2)))
+    np.testing.assert_array_equal(small, block)
+
+
+def test_top_k_and_errors_by_hand() -> None:
+    """Of four pictures one is right at once, one among five, one tied and late, one sixth."""
+    rows = np.array(
+        [
+            [0.40, 0.30, 0.10, 0.10, 0.05, 0.05],  # 0: right
+            [0.40, 0.30, 0.10, 0.10, 0.06, 0.04],  # 4: the fifth
+            [0.30, 0.30, 0.10, 0.10, 0.10, 0.10],  # 1: as likely as 0, which comes first
+            [0.25, 0.25, 0.20, 0.15, 0.10, 0.05],  # 5: the sixth
+        ]
+    )
+    labels = np.array([0, 4, 1, 5])
+    assert top_k(rows, 2).tolist() == [[0, 1]] * 4
+    assert top_k(rows, 9)[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert ranks(rows, labels).tolist() == [0, 4, 1, 5]
+    errors = errors_of([rows[:3], rows[3:]], labels, 6)
+    assert (errors.top1, errors.top5, errors.pictures) == (0.75, 0.25, 4)
+    assert errors.tested.tolist() == [1, 1, 0, 0, 1, 1]
+    assert errors.wrong1.tolist() == [0, 1, 0, 0, 1, 1]
+    assert errors.wrong5.tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_ranks_agree_with_top_k_under_ties() -> None:
+    """Of posteriors of few values the true class's rank is its place in the list."""
+    rng = np.random.default_rng(0)
+    rows, labels = rng.integers(0, 4, (200, 12)) / 4, rng.integers(0, 12, 200)
+    order = top_k(rows, 12)
+    assert [order[i].tolist().index(labels[i]) for i in range(200)] == ranks(rows, labels).tolist()
+
+
+def test_no_picture_has_no_error() -> None:
+    """Nothing is divided by nothing."""
+    with pytest.raises(DataError, match="no picture"):
+        errors_of([], np.array([], np.int64), 6)
+
+
+def test_classes_are_in_the_order_of_the_authors_nets() -> None:
+    """Known anchors of the 1,000, sorted by synset; a card's synsets stand beside the names."""
+    classes = ilsvrc_classes()
+    assert len(classes) == 1000
+    assert list(classes.keys) == sorted(classes.keys)
+    known = {
+        0: ("n01440764", "tench"),
+        1: ("n01443537", "goldfish"),
+        281: ("n02123045", "tabby"),
+        817: ("n04285008", "sports car"),
+        999: ("n15075141", "toilet tissue"),
+    }
+    assert {at: (classes.keys[at], classes.names[at]) for at in known} == known
+    assert Classes.from_json(json.loads(json.dumps(classes.to_json()))) == classes
+    own = named(["n02123045", "my cat"])
+    assert own.names == ("tabby", "my cat")
+    assert Classes.from_json(own.to_json()) == own
+
+
+def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
+    """classes.txt serves a file that has none; as many names as outputs, or it is said."""
+    assert classes_of(Colours("D", "softmax").weights).keys == CLASSES
+    other = Colours("D", "softmax", origin=str(tmp_path / "net.pth")).weights
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(WeightsError, match=r"6 outputs, and nothing.*classes\.txt"):
+        classes_of(other)
+    (tmp_path / "classes.txt").write_text("\n".join("uvwxyz") + "\n")
+    assert classes_of(other).names == tuple("uvwxyz")
+    (tmp_path / "classes.txt").write_text("u\nv\n")
+    with pytest.raises(WeightsError, match=r"6 outputs, but .*classes\.txt names 2 classes"):
+        classes_of(other)
+    (tmp_path / "classes.txt").unlink()
+    thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "net.pth"))
+    assert classes_of(thousand.weights) == ilsvrc_classes()
+
+
+@pytest.mark.parametrize(
+    ("given", "pools"),
+    [
+        ({}, ("softmax",)),
+        ({"mode": "multicrop"}, ("crops5",)),
+        ({"mode": "both", "grid": 3}, ("softmax", "crops3")),
+        ({"mode": "both", "locations": "posteriors"}, ("posteriors", "crops5")),
+    ],
+)
+def test_modes_are_poolings(given: dict, pools: tuple[str, ...]) -> None:
+    """What is stored for each mode, and nothing else."""
+    assert pools_of(**given) == pools
+
+
+@pytest.mark.parametrize("given", [{"mode": "crop"}, {"locations": "all"}, {"grid": 0}])
+def test_what_is_no_mode_is_refused(given: dict) -> None:
+    """By the name of the setting."""
+    with pytest.raises(ParameterError, match=repr(next(iter(given)))):
+        pools_of(**given)
+
+
+def test_stores_of_other_pictures_are_refused() -> None:
+    """By name, and by content where files have changed; the first differences are told."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    fewer = kept("E", {("softmax", 256): column(0.2, 0.4)}, names=["a", "c"])
+    with pytest.raises(StoreError, match=r"net E at Q = 256 lack 'b', and 0 more"):
+        same_pictures([one, fewer])
+    before, after = ([(seed, 1), (2, 1), (0, 0)] for seed in (1, 9))
+    one, changed = (
+        kept(net, {("softmax", 256): column(0.2, 0.4, 0.6)}, stats=stats)
+        for net, stats in (("D", before), ("E", after))
+    )
+    with pytest.raises(StoreError, match="'a' and 0 more are other pictures"):
+        same_pictures([one, changed])
+
+
+def test_stores_of_other_classes_or_of_features_are_refused() -> None:
+    """Posteriors of different classes have no mean, and features are none."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    other = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=["y", "x"])
+    with pytest.raises(StoreError, match="Net E was trained on other classes than net D"):
+        same_classes([one, other])
+    assert same_classes([one, one]) == named(["x", "y"])
+    silent = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=None)
+    with pytest.raises(StoreError, match="does not say what its classes are called"):
+        same_classes([silent])
+    features = FeatureStore(None, Extraction("D", "ab", ("fc7",)), NAMES)
+    with pytest.raises(StoreError, match="not posteriors"):
+        Scores(features, ("average",), (256,))
+
+
+def test_fused_scores_are_a_store_again(tmp_path: Path) -> None:
+    """They are packed, exported and fused as others are; a second time nothing is written."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, folder=tmp_path / "d")
+    two = kept("E", {("softmax", 256): column(0.6, 0.4, 0.2)}, folder=tmp_path / "e")
+    pack(tmp_path / "e", tmp_path / "e.h5")
+    scores = [*open_scores(tmp_path / "d"), *open_scores(tmp_path / "e.h5")]
+    for _ in range(2):
+        store = write_fused(tmp_path / "f", scores, NAMES, {"classes": ["x", "y"]})
+        assert len(list((tmp_path / "f" / "shards").iterdir())) == 1
+    assert store.read()[next(iter(store.dimensions))].shape == (3, 2)
+    [fused] = open_scores(tmp_path / "f")
+    assert fused.classes == named(["x", "y"])
+    np.testing.assert_allclose(fused.read(NAMES), column(0.4, 0.4, 0.4), rtol=1e-6)
+    [again] = posteriors([fused, one], NAMES)
+    np.testing.assert_allclose(again, column(0.3, 0.4, 0.5), rtol=1e-6)
+    assert export(tmp_path / "f", tmp_path / "f.csv") == 3
+    assert two.names == NAMES
+
+
+def painted(folder: Path, count: int = 9) -> Path:
+    for number in range(count):
+        paint(folder / f"{number}.png", CLASSES[number % len(CLASSES)], number)
+    return folder
+
+
+def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
+    """Three shares into one store; the last run computes nothing and has all, as one run has."""
+    images = find_pictures([painted(tmp_path / "p")])
+    runs = []
+    for part in (1, 2, 3):
+        net = Colours("D", "softmax")
+        score(images, net, [32, 48], tmp_path / "s", share=(part, 3))
+        runs.append(net.runs)
+    assert runs == [6, 6, 6]
+    net = Colours("D", "softmax")
+    shared, summary = score(images, net, [32, 48], tmp_path / "s")
+    assert (net.runs, summary.present) == (0, 9)
+    alone, _ = score(images, Colours("D", "softmax"), [32, 48], None)
+    np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
+    assert open_scores(tmp_path / "s")[0].names == list(images.names)
+    with pytest.raises(ParameterError, match="share"):
+        score(images, net, [32], tmp_path / "s", share=(4, 3))
+
+
+def test_results_are_files_for_other_programs(tmp_path: Path) -> None:
+    """JSON has the errors and what is behind them, CSV a line for each class."""
+    errors = errors_of([column(0.9, 0.2, 0.3)], np.array([0, 0, 1]), 2)
+    written = write_errors(tmp_path / "r", errors, named(["x", "n02123045"]), {"data": "here"})
+    assert [path.name for path in written] == ["results.json", "classes.csv"]
+    told = json.loads(written[0].read_text())
+    assert told == {"top1": 1 / 3, "top5": 0.0, "pictures": 3, "data": "here"}
+    assert written[1].read_text().splitlines() == [
+        "class,name,pictures,top-1 errors,top-5 errors",
+        "x,x,2,1,0",
+        "n02123045,tabby,1,0,0",
+    ]

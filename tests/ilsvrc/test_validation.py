@@ -1,0 +1,90 @@
+"""Validation pictures in every layout in which they lie about, without the training ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trees import draw_jpeg
+
+from vggfeat.errors import DataError, DataNotFound
+from vggfeat.ilsvrc.classes import ilsvrc_classes, named
+from vggfeat.ilsvrc.validation import open_validation
+
+WNIDS = ("n01443537", "n02123045", "n01440764")  # the classes 1, 281 and 0
+
+
+def folders(root: Path, keys: tuple[str, ...] = WNIDS) -> Path:
+    for number, key in enumerate(keys):
+        draw_jpeg(root / key / f"ILSVRC2012_val_0000000{number + 1}.JPEG", number)
+    return root
+
+
+def flat(root: Path) -> Path:
+    for number in (1, 2, 3):
+        draw_jpeg(root / f"ILSVRC2012_val_0000000{number}.JPEG", number)
+    return root
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_folders_of_synsets(tmp_path: Path, inside: bool) -> None:
+    """The labels are the places of the outputs; three of 50,000 are a part."""
+    folders(tmp_path / "val")
+    found = open_validation(tmp_path if inside else tmp_path / "val", ilsvrc_classes())
+    assert found.images.names[0] == "n01440764/ILSVRC2012_val_00000003.JPEG"
+    assert found.labels.tolist() == [0, 1, 281]
+    assert found.partial == "3 of 50,000 pictures"
+    assert found.labels_of(["n02123045/ILSVRC2012_val_00000002.JPEG"]).tolist() == [281]
+    with pytest.raises(DataError, match=r"no picture 'x\.jpg'"):
+        found.labels_of(["x.jpg"])
+
+
+@pytest.mark.parametrize("beside", ["val.txt", "val/val.txt"])
+def test_a_flat_folder_with_caffes_list(tmp_path: Path, beside: str) -> None:
+    """Its numbers are places among all 1,000 classes, whichever occur."""
+    flat(tmp_path / "val")
+    lines = zip((1, 2, 3), (65, 970, 230), strict=True)
+    text = "".join(f"ILSVRC2012_val_0000000{name}.JPEG {label}\n" for name, label in lines)
+    (tmp_path / beside).write_text(text)
+    found = open_validation(tmp_path, ilsvrc_classes())
+    assert found.labels.tolist() == [65, 970, 230]
+
+
+def test_the_kit_beside_flat_pictures_is_no_class(tmp_path: Path) -> None:
+    """Pictures in the root itself, the unpacked kit's folder beside them: a list is still told."""
+    flat(tmp_path)
+    (tmp_path / "ILSVRC2012_devkit_t12" / "data").mkdir(parents=True)
+    with pytest.raises(DataNotFound, match=r"no class folders, and no list"):
+        open_validation(tmp_path, ilsvrc_classes())
+
+
+def test_a_manifest_has_its_split(tmp_path: Path) -> None:
+    """Only pictures marked val are tested on, where there are marks."""
+    for name in ("a", "b", "c"):
+        draw_jpeg(tmp_path / f"{name}.jpg")
+    rows = "a.jpg,cat,train\nb.jpg,dog,val\nc.jpg,cat,val\n"
+    (tmp_path / "all.csv").write_text("path,label,split\n" + rows)
+    found = open_validation(tmp_path / "all.csv", named(["bird", "cat", "dog"]))
+    assert (found.images.names, found.labels.tolist()) == (("b.jpg", "c.jpg"), [2, 1])
+    assert found.partial == "3 classes of one's own"
+    (tmp_path / "none.csv").write_text("path,label,split\na.jpg,cat,train\n")
+    with pytest.raises(DataNotFound, match="no pictures of the split 'val'"):
+        open_validation(tmp_path / "none.csv", named(["cat"]))
+
+
+def test_what_cannot_be_tested_on_is_said(tmp_path: Path) -> None:
+    """Absent, still packed, of training alone, of classes that the network lacks."""
+    classes = named(["cat", "dog"])
+    with pytest.raises(DataNotFound, match="There is no folder"):
+        open_validation(tmp_path / "none", classes)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "ILSVRC2012_img_val.tar").touch()
+    for root in (tmp_path / "packed", tmp_path / "packed" / "ILSVRC2012_img_val.tar"):
+        with pytest.raises(DataError, match=r"tar xf .*ILSVRC2012_img_val\.tar -C"):
+            open_validation(root, classes)
+    folders(tmp_path / "set" / "train", ("cat", "dog"))
+    with pytest.raises(DataNotFound, match="has train, but no val"):
+        open_validation(tmp_path / "set", classes)
+    folders(tmp_path / "other", ("cat", "lynx", "puma"))
+    with pytest.raises(DataError, match=r"'lynx' and 1 other classes .* it has cat, dog"):
+        open_validation(tmp_path / "other", classes)

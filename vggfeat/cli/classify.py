@@ -1,0 +1,236 @@
+"""``vggfeat classify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, Quiet, note, show, work_progress
+from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
+from vggfeat.cli.working import Work, settings
+
+if TYPE_CHECKING:
+    from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.settings import Features
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.ilsvrc.scores import Scores
+    from vggfeat.ilsvrc.validation import Validation
+
+SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
+EVALUATION = "Evaluation (Section 3.2)"
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Pictures with their classes: ILSVRC's folder with val/, a folder of class folders, "
+        "or a CSV with path and label. The errors are told.",
+        rich_help_panel=options.DATA,
+    ),
+]
+Top = Annotated[
+    int, typer.Option("--top", min=1, help="Classes to show.", rich_help_panel=options.OUTPUT)
+]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        help="Write every picture's likeliest classes with their probabilities.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help="With --data: write results.json and classes.csv into this folder.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+
+
+def classify_command(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+    ] = None,
+    data: Data = None,
+    net: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--net",
+            help="Configuration of Table 1; D by default, or that of --weights FILE. Repeat it: "
+            "the posteriors of several nets are averaged.",
+            rich_help_panel=options.FEATURES,
+        ),
+    ] = None,
+    weights: options.WeightsSource = None,
+    Q: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--Q",
+            "-Q",
+            help="Test scales, averaged: 256, 384 and 512 by default, for nets trained at jittered "
+            "S; S − 32, S and S + 32 for one trained at a fixed S.",
+            rich_help_panel=EVALUATION,
+        ),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="dense; multicrop; or both, the mean of the two.",
+            rich_help_panel=EVALUATION,
+        ),
+    ] = "dense",
+    locations: Annotated[
+        str,
+        typer.Option(
+            "--locations",
+            help="What of the dense map is averaged: scores, as in the paper, or posteriors.",
+            rich_help_panel=EVALUATION,
+        ),
+    ] = "scores",
+    grid: Annotated[
+        int,
+        typer.Option(
+            "--grid", help="Crops along each side, with multicrop.", rich_help_panel=EVALUATION
+        ),
+    ] = 5,
+    flip: options.Flip = None,
+    exif: options.Exif = None,
+    top: Top = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Store of the scores, to go on after an interruption, and for `vggfeat fuse`. "
+            "With --data they are kept in VGGFEAT_HOME by default.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    table: Table = None,
+    results: Results = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            "--share",
+            help="Do only one share of the pictures, as 2/4: several processes or machines do one "
+            "each, into the same store; the same command without it then puts all together.",
+            rich_help_panel=options.WORK,
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    on_bad_image: options.OnBadImage = "skip",
+    workers: options.Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what is in pictures with a whole network; or, where that is known, how often it errs.
+
+    The network runs densely over the picture at each scale Q; class scores are averaged over
+    locations, then posteriors over mirror image, scales and nets. The authors' nets know ILSVRC's
+    1,000 classes; one of `vggfeat train` knows its own.
+
+    For example:
+
+        vggfeat classify holiday/ --net D
+
+        vggfeat classify pictures/ --weights runs/mine/best.safetensors --Q 224 --Q 256 --Q 288
+
+        vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
+    """
+    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.settings import Features
+    from vggfeat.errors import ParameterError
+    from vggfeat.ilsvrc.classes import classes_of
+    from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.ilsvrc.validation import open_validation
+
+    if (data is None) == (not sources):
+        raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+    work = Work(device, precision, on_bad_image, workers, quiet)
+    base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
+    features = settings(
+        base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
+    )
+    found: Validation | None = None
+    images: ImageSet | None = find_pictures(sources) if sources else None
+    scores: list[Scores] = []
+    for one in features.nets:
+        extractor = work.network(features, one)
+        work.opened.clear()  # the next one needs the memory
+        if images is None:
+            assert data is not None
+            found = open_validation(data, classes_of(extractor.weights))
+            images = found.images
+        scores.append(_score(work, images, extractor, features, out, found is not None, share))
+    if share is not None:
+        _tell_share(scores, share, as_json)
+        return
+    asked = Asked(top, table, results, out, quiet, as_json)
+    if found is not None:
+        tell_errors(scores, found, asked)
+    else:
+        tell_pictures(scores, asked)
+
+
+def _score(
+    work: Work,
+    images: ImageSet,
+    extractor: DenseExtractor,
+    features: Features,
+    out: Path | None,
+    keep: bool,
+    share: str | None,
+) -> Scores:
+    from vggfeat.errors import ParameterError
+    from vggfeat.ilsvrc.classify import default_store, score
+
+    folder = default_store(extractor.extraction) if keep and out is None else out
+    if share is not None and folder is None:
+        raise ParameterError("--share needs a store that all shares go to: add --out STORE.")
+    with work_progress("classify", quiet=work.quiet) as progress:
+        scores, _ = score(
+            images,
+            extractor,
+            features.Q,
+            folder,
+            share=_share(share),
+            on_bad_image=work.on_bad_image,
+            workers=work.workers,
+            progress=progress.pictures,
+        )
+    return scores
+
+
+def _net_of(weights: list[str] | None) -> list[str]:
+    """Name the net of a file of weights, where it alone says what is meant."""
+    from vggfeat.nets.formats import read
+
+    if weights and len(weights) == 1 and Path(weights[0]).expanduser().is_file():
+        return [read(weights[0]).net]
+    return []
+
+
+def _share(typed: str | None) -> tuple[int, int]:
+    """Read which share of how many."""
+    from vggfeat.errors import ParameterError
+
+    part, slash, parts = (typed or "1/1").partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise ParameterError.of("share", "classify", "one of 1/N … N/N", typed)
+    return int(part), int(parts)
+
+
+def _tell_share(scores: list[Scores], share: str, as_json: bool) -> None:
+    done = min(len(one.names) for one in scores)
+    failed = {name: why for one in scores for name, why in one.store.failed.items()}
+    result = {"share": share, "pictures": done, "failed": failed}
+    show(result, f"Share {share} is done: {done:,} pictures.", as_json=as_json)
+    for name, why in failed.items():
+        note(f"Warning: {name}: {why}")

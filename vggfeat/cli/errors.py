@@ -1,0 +1,104 @@
+"""Tables 3 to 7 on the terminal: errors on ILSVRC, row by row, beside the paper's."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vggfeat.cli.output import grid, note, show, work_progress
+from vggfeat.cli.working import Work
+
+if TYPE_CHECKING:
+    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extract import Progress
+    from vggfeat.ilsvrc.recipe import Classification
+    from vggfeat.ilsvrc.tables import Open, Outcome
+
+
+def run_errors(
+    table: Classification,
+    work: Work,
+    data: Path,
+    runs: Path,
+    weights: list[str] | None,
+    folder: Path | None,
+    allow_partial: bool,
+    as_json: bool,
+) -> None:
+    """Run a recipe of classification errors, and print it beside the paper's figures."""
+    from vggfeat.ilsvrc.tables import open_ilsvrc, run_table
+
+    given = _named(table, weights or [])
+    found = open_ilsvrc(data, allow_partial=allow_partial)
+    if found.partial:
+        note(f"Warning: {found.where} has {found.partial}: errors compare with nothing published.")
+    done: list[Outcome] = []
+    with ExitStack() as bars:
+
+        def progress(row: str) -> Progress | None:
+            bars.close()  # that of the row before
+            note(f"\n{table.name}, {row}", quiet=work.quiet)
+            return bars.enter_context(work_progress("classify", quiet=work.quiet)).pictures
+
+        for one in run_table(
+            table,
+            found,
+            opener(work),
+            runs=runs,
+            weights=given,
+            folder=folder,
+            on_bad_image=work.on_bad_image,
+            workers=work.workers,
+            progress=progress,
+        ):
+            done.append(one)
+            if one.failed:
+                note(f"Error: {one.row.name}: {one.failed}")
+    result = {"recipe": table.name, "rows": [one.to_dict() for one in done]}
+    columns = [table.title, "top-1/top-5 error %", "paper %", "difference"]
+    show(result, grid(columns, [_line(one) for one in done]), as_json=as_json)
+    if worst := max(one.failed.exit_status if one.failed else 0 for one in done):
+        raise typer.Exit(worst)
+
+
+def opener(work: Work) -> Open:
+    """Make what opens a network of a row, keeping one at a time in memory."""
+    from vggfeat.data.settings import Features
+
+    last: list[tuple[str, str, str]] = []
+
+    def open_net(net: str, source: str, pool: str) -> DenseExtractor:
+        if last != [(net, source, pool)]:
+            work.opened.clear()
+            last[:] = [(net, source, pool)]
+        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
+        return work.network(features, net)
+
+    return open_net
+
+
+def _named(table: Classification, weights: list[str]) -> dict[str, str]:
+    """Read weights as they are typed: the name of one of the table's nets, and a file."""
+    from vggfeat.errors import ParameterError
+
+    given = dict(one.partition("=")[::2] for one in weights)
+    if wrong := [name for name, source in given.items() if name not in table.nets or not source]:
+        known = ", ".join(f"{name}=FILE" for name in table.nets)
+        raise ParameterError.of("weights", table.name, f"of {known}", wrong[0])
+    return given
+
+
+def _line(one: Outcome) -> list[object]:
+    from vggfeat.errors import WeightsNotFound
+
+    def both(pair: tuple[float, float] | None, how: str = ".1f") -> str:
+        return "/".join(f"{value:{how}}" for value in pair) if pair else "–"
+
+    why = one.partial
+    if one.failed:
+        why = "weights absent" if isinstance(one.failed, WeightsNotFound) else "failed: see above"
+    away = why or both(one.difference, "+.1f")
+    return [one.row.name, both(one.measured), both(one.row.paper), away]

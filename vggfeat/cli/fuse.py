@@ -1,0 +1,72 @@
+"""``vggfeat fuse``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vggfeat.cli import options
+from vggfeat.cli.classify import Data, Results, Table, Top
+from vggfeat.cli.output import Json, Quiet, note
+from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
+
+
+def fuse_command(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORES", help="What `vggfeat classify --out` wrote, or packed files of it."
+        ),
+    ],
+    data: Data = None,
+    Q: options.Scales = None,
+    top: Top = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write a store of the fused posteriors.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    table: Table = None,
+    results: Results = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Average the posteriors of several nets (Section 4.4), without running any of them again.
+
+    Every net of every store counts the same, however many scales it has. The stores must have the
+    same pictures, in whatever order.
+
+    For example:
+
+        vggfeat fuse scores-d scores-e --data ILSVRC2012
+
+        vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
+    """
+    from vggfeat.features.provenance import versions
+    from vggfeat.ilsvrc.scores import (
+        behind,
+        open_scores,
+        same_classes,
+        same_pictures,
+        write_fused,
+    )
+    from vggfeat.ilsvrc.validation import open_validation
+
+    scores = [one for path in stores for one in open_scores(path, Q)]
+    classes = same_classes(scores)
+    asked = Asked(top, table, results, out, quiet, as_json)
+    if data is not None:
+        tell_errors(scores, open_validation(data, classes), asked)
+    else:
+        tell_pictures(scores, asked)
+    if out is not None:
+        told = {"classes": classes.to_json(), "fused": behind(scores), "versions": versions()}
+        names = same_pictures(scores)
+        write_fused(out, scores, names, told)
+        note(f"Fused scores of {len(names):,} pictures: {out}", quiet=quiet)

@@ -1,0 +1,237 @@
+"""What posteriors come to: the likeliest classes of pictures, or how often they are wrong."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vggfeat.cli.output import facts, grid, note, show
+
+if TYPE_CHECKING:
+    from vggfeat.ilsvrc.classes import Classes
+    from vggfeat.ilsvrc.classify import Errors
+    from vggfeat.ilsvrc.scores import Floats, Scores
+    from vggfeat.ilsvrc.validation import Validation
+    from vggfeat.recipe import Published
+
+SHOWN = 100  # pictures that are printed; --csv and --json have all
+
+Best = list[tuple[int, float]]
+"""Classes and their probabilities, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is shown and written, as the options of these names."""
+
+    top: int
+    table: Path | None
+    results: Path | None
+    out: Path | None
+    quiet: bool
+    as_json: bool
+
+
+def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
+    """Print the likeliest classes of every picture.
+
+    Raises
+    ------
+    ParameterError
+        If results are to be written, which need the true classes.
+    """
+    from vggfeat.errors import ParameterError
+    from vggfeat.ilsvrc.scores import behind, posteriors, same_classes
+
+    if asked.results:
+        raise ParameterError("--results is for errors, which need the true classes: add --data.")
+    classes, failed = same_classes(scores), _failed(scores)
+    names = _names(scores, failed)
+    best: list[Best] = []
+    with _table(asked, classes, failed, None) as write:
+        start = 0
+        for block in posteriors(scores, names):
+            some = _best(block, asked.top)
+            write(names[start : start + len(some)], some)
+            best += some
+            start += len(some)
+    pictures = [
+        {"picture": name, "classes": [_plain(classes, *one) for one in found]}
+        for name, found in zip(names, best, strict=True)
+    ]
+    errors = [{"picture": name, "error": why} for name, why in failed.items()]
+    result = {"pictures": [*pictures, *errors], "scores": behind(scores)}
+    lines: list[list[object]] = [
+        [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
+        for name, found in list(zip(names, best, strict=True))[:SHOWN]
+        for rank, (place, share) in enumerate(found)
+    ]
+    show(result, grid(["picture", "class", "%"], lines), as_json=asked.as_json)
+    if len(names) > SHOWN and not asked.as_json:
+        note(f"And {len(names) - SHOWN:,} more pictures; --csv FILE writes all.")
+    _warn(failed)
+
+
+def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> None:
+    """Print top-1 and top-5 error, beside what the paper has for the same."""
+    from vggfeat.errors import DataError
+    from vggfeat.ilsvrc.classes import ilsvrc_classes
+    from vggfeat.ilsvrc.classify import errors_of, write_errors
+    from vggfeat.ilsvrc.scores import behind, posteriors, same_classes
+
+    classes, failed = same_classes(scores), _failed(scores)
+    if classes.keys != data.classes.keys:
+        raise DataError(f"{data.where} was opened for other classes than those of the scores.")
+    names = _names(scores, failed)
+    labels = data.labels_of(names)
+    with _table(asked, classes, failed, [data.classes.names[label] for label in labels]) as write:
+
+        def passing() -> Iterator[Floats]:
+            start = 0
+            for block in posteriors(scores, names):
+                write(names[start : start + len(block)], _best(block, asked.top))
+                start += len(block)
+                yield block
+
+        errors = errors_of(passing(), labels, len(classes))
+    partial = data.partial or _lacking(data, len(names))
+    paper = _paper(scores) if classes.keys == ilsvrc_classes().keys else []
+    about = {
+        "data": str(data.where),
+        "partial": partial,
+        "paper": [one._asdict() for one in paper],
+        "failed": failed,
+        "scores": behind(scores),
+    }
+    told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
+    show(
+        told,
+        facts(_settings(scores, data, errors, partial, asked)),
+        _beside(errors, paper, partial),
+        as_json=asked.as_json,
+    )
+    if asked.results:
+        written = write_errors(asked.results, errors, classes, about)
+        note(f"Results: {', '.join(map(str, written))}", quiet=asked.quiet)
+    _warn(failed)
+
+
+def _settings(
+    scores: Sequence[Scores], data: Validation, errors: Errors, partial: str, asked: Asked
+) -> dict[str, object]:
+    rows: dict[str, object] = {
+        "pictures": f"{errors.pictures:,} in {data.where}",
+        "nets": "; ".join(
+            f"{one.store.extraction.net}, {' and '.join(one.pools)} at Q = "
+            f"{', '.join(map(str, one.scales))}"
+            for one in scores
+        ),
+    }
+    if partial:
+        rows["partial"] = f"{partial}: the errors compare with nothing published"
+    if asked.out:
+        rows["scores"] = asked.out
+    return rows
+
+
+def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
+    """Lay out the errors above the paper's, with the difference where there is one."""
+    mine = (100 * errors.top1, 100 * errors.top5)
+    rows: list[list[object]] = [["here", *(f"{one:.1f}" for one in mine), ""]]
+    for line in paper:
+        away = [f"{a - b:+.1f}" for a, b in zip(mine, line.paper, strict=True)]
+        row = [f"{line.table}: {line.row}", *(f"{one:.1f}" for one in line.paper)]
+        rows.append([*row, "" if partial else "/".join(away)])
+    return grid(["", "top-1 error %", "top-5 error %", "difference"], rows)
+
+
+def _paper(scores: Sequence[Scores]) -> list[Published]:
+    """Find the paper's lines of these nets, scales and mode."""
+    from vggfeat.ilsvrc.classify import mode_of
+    from vggfeat.recipe import published
+
+    modes = {mode_of(one.pools) for one in scores}
+    scales = {one.scales for one in scores}
+    if len(modes) > 1 or len(scales) > 1 or not all(one.store.extraction.flip for one in scores):
+        return []
+    return published([one.store.extraction.net for one in scores], scales.pop(), modes.pop())
+
+
+def _lacking(data: Validation, read: int) -> str:
+    lacking = len(data.images) - read
+    return f"{lacking:,} pictures could not be read" if lacking else ""
+
+
+def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
+    """Return the pictures that have scores, if there are any."""
+    from vggfeat.errors import DataError
+    from vggfeat.ilsvrc.scores import same_pictures
+
+    if failed and not any(one.names for one in scores):
+        _warn(failed)
+        raise DataError("No picture could be read, so that there is nothing to tell.")
+    return same_pictures(scores)
+
+
+def _failed(scores: Sequence[Scores]) -> dict[str, str]:
+    return {name: why for one in scores for name, why in one.store.failed.items()}
+
+
+def _best(block: Floats, top: int) -> list[Best]:
+    from vggfeat.ilsvrc.classify import top_k
+
+    places = top_k(block, top)
+    return [
+        [(int(place), float(row[place])) for place in some]
+        for row, some in zip(block, places, strict=True)
+    ]
+
+
+def _plain(classes: Classes, place: int, probability: float) -> dict[str, Any]:
+    return {
+        "class": classes.names[place],
+        "key": classes.keys[place],
+        "index": place,
+        "probability": probability,
+    }
+
+
+@contextmanager
+def _table(
+    asked: Asked, classes: Classes, failed: dict[str, str], true: Sequence[str] | None
+) -> Iterator[Callable[[Sequence[str], Sequence[Best]], None]]:
+    """Open the CSV of the likeliest classes; it is there whole or not at all."""
+    if asked.table is None:
+        yield lambda names, best: None
+        return
+    from vggfeat.features.files import replacing
+
+    shown = min(asked.top, len(classes))
+    known = iter(true or ())
+    with (
+        replacing(asked.table) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file)
+        heads = [f"{what} {rank}" for rank in range(1, shown + 1) for what in ("class", "share")]
+        writer.writerow(["name", *(["true"] if true else []), *heads, "error"])
+
+        def write(names: Sequence[str], best: Sequence[Best]) -> None:
+            for name, found in zip(names, best, strict=True):
+                cells = [cell for place, p in found for cell in (classes.names[place], p)]
+                writer.writerow([name, *([next(known)] if true else []), *cells, ""])
+
+        yield write
+        blanks = [""] * (2 * shown + bool(true))
+        writer.writerows([name, *blanks, why] for name, why in failed.items())
+
+
+def _warn(failed: dict[str, str]) -> None:
+    for name, why in list(failed.items())[:10]:
+        note(f"Warning: {name}: {why}")
+    if len(failed) > 10:
+        note(f"Warning: and {len(failed) - 10} more pictures that could not be read.")

@@ -1,0 +1,283 @@
+"""Classification (Section 3.2): which posteriors make a result, and how often it is wrong.
+
+In the paper's order the map of class scores is averaged over locations, then comes the soft-max;
+then picture and mirror image are averaged, then scales, modes and nets. All after the soft-max are
+means of posteriors, whose order does not matter.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extract import Progress, Summary, extract
+from vggfeat.features.extraction import Extraction, crops_in
+from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.provenance import provenance
+from vggfeat.features.store import FeatureStore
+from vggfeat.ilsvrc.classes import Classes, classes_of
+from vggfeat.ilsvrc.scores import Floats, Scores
+from vggfeat.resources import home
+
+MODES = ("dense", "multicrop", "both")
+LOCATIONS = ("scores", "posteriors")
+
+Ints = NDArray[np.int64]
+
+
+def pools_of(mode: str = "dense", locations: str = "scores", grid: int = 5) -> tuple[str, ...]:
+    """Name the poolings of fc8 that a mode of evaluation averages.
+
+    Parameters
+    ----------
+    mode : {"dense", "multicrop", "both"}
+        The network over the whole picture, over a grid of crops, or the mean of both (Table 5).
+    locations : {"scores", "posteriors"}
+        What of the dense map is averaged over locations: class scores, as the paper has it, or
+        posteriors.
+    grid : int
+        Crops along each side; the paper's 5 make, with mirror images and three scales, 150.
+
+    Raises
+    ------
+    ParameterError
+        For what is none of these.
+
+    Examples
+    --------
+    >>> pools_of("both"), pools_of("multicrop", grid=3)
+    (('softmax', 'crops5'), ('crops3',))
+    """
+    if mode not in MODES:
+        raise ParameterError.not_one_of("mode", "classify", MODES, mode)
+    if locations not in LOCATIONS:
+        raise ParameterError.not_one_of("locations", "classify", LOCATIONS, locations)
+    if not crops_in(f"crops{grid}"):
+        raise ParameterError.of("grid", "classify", "an int from 1 to 99", grid)
+    dense = "softmax" if locations == "scores" else "posteriors"
+    return {"dense": (dense,), "multicrop": (f"crops{grid}",), "both": (dense, f"crops{grid}")}[
+        mode
+    ]
+
+
+def mode_of(pools: Sequence[str]) -> str:
+    """Name the paper's mode of evaluation that averages these poolings; empty if none does.
+
+    Examples
+    --------
+    >>> mode_of(("softmax", "crops5")), mode_of(("posteriors",))
+    ('both', '')
+    """
+    found = [mode for mode in MODES if set(pools_of(mode)) == set(pools)]
+    return found[0] if found else ""
+
+
+def default_store(extraction: Extraction) -> Path:
+    """Folder below the cache in which the scores of a net are kept, of whatever pictures."""
+    return home() / "scores" / f"{extraction.net}-{extraction.fingerprint[:16]}"
+
+
+def score(
+    images: ImageSet,
+    extractor: DenseExtractor,
+    scales: Sequence[int],
+    folder: Path | None,
+    *,
+    share: tuple[int, int] = (1, 1),
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Scores, Summary]:
+    """Run a net over pictures, and keep their posteriors; what a store has is not computed again.
+
+    Parameters
+    ----------
+    images : ImageSet
+    extractor : DenseExtractor
+        Of fc8, with poolings as from :func:`pools_of`.
+    scales : sequence of int
+        Test scales Q.
+    folder : Path or None
+        The store; None keeps them in memory.
+    share : (int, int)
+        Which of how many shares of the pictures to do, from 1 on. Several processes or machines
+        can do one each, into the same folder; the whole is then put together by a last run, which
+        finds all of it there.
+    on_bad_image, workers, progress
+        As for :func:`~vggfeat.features.extract.extract`.
+
+    Returns
+    -------
+    scores, summary
+
+    Raises
+    ------
+    ParameterError
+        If there is no such share.
+    WeightsError
+        If nothing says what the outputs of the net are called.
+    """
+    part, parts = share
+    if not 1 <= part <= parts:
+        raise ParameterError.of("share", "classify", "one of 1/N … N/N", f"{part}/{parts}")
+    made = extractor.extraction
+    images = images if parts == 1 else images.take(range(part - 1, len(images), parts))
+    behind = {**provenance(extractor), "classes": classes_of(extractor.weights).to_json()}
+    store = FeatureStore(
+        folder,
+        made,
+        images.names,
+        stats=images.stats(),
+        provenance=behind,
+        cache=parts > 1 or folder == default_store(made),
+    )
+    done = extract(
+        images,
+        extractor,
+        scales,
+        store,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        progress=progress,
+    )
+    return Scores(store, made.pools, tuple(scales)), done
+
+
+def top_k(posteriors: Floats, k: int) -> Ints:
+    """Return the k likeliest classes (n, k), the likeliest first; of equal ones the first.
+
+    Examples
+    --------
+    >>> top_k(np.array([[0.1, 0.6, 0.3], [0.4, 0.2, 0.4]]), 2)
+    array([[1, 2],
+           [0, 2]])
+    """
+    return np.argsort(-posteriors, axis=1, kind="stable")[:, :k]
+
+
+def ranks(posteriors: Floats, labels: Ints) -> Ints:
+    """Count the classes (n,) that come before the true one, in the order of :func:`top_k`.
+
+    Examples
+    --------
+    >>> ranks(np.array([[0.1, 0.6, 0.3], [0.4, 0.2, 0.4]]), np.array([2, 2]))
+    array([1, 1])
+    """
+    true = np.take_along_axis(posteriors, labels[:, None], axis=1)
+    before = np.arange(posteriors.shape[1]) < labels[:, None]
+    found: Ints = ((posteriors > true) | ((posteriors == true) & before)).sum(axis=1)
+    return found
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How often the true class was not among the likeliest.
+
+    Parameters
+    ----------
+    tested, wrong1, wrong5 : ndarray (C,) of int64
+        Of each class: its pictures; those whose likeliest class is another; those whose five
+        likeliest classes are others.
+
+    Examples
+    --------
+    >>> errors = errors_of([np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])], np.array([0, 1]), 3)
+    >>> errors.top1, errors.top5, errors.pictures
+    (0.5, 0.0, 2)
+    """
+
+    tested: Ints
+    wrong1: Ints
+    wrong5: Ints
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures."""
+        return int(self.tested.sum())
+
+    @property
+    def top1(self) -> float:
+        """Top-1 error, a share from 0 to 1."""
+        return float(self.wrong1.sum() / self.tested.sum())
+
+    @property
+    def top5(self) -> float:
+        """Top-5 error, a share from 0 to 1."""
+        return float(self.wrong5.sum() / self.tested.sum())
+
+
+def errors_of(blocks: Iterable[Floats], labels: Ints, classes: int) -> Errors:
+    """Count errors, block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray (n, C)
+        Posteriors, as from :func:`posteriors`.
+    labels : ndarray (N,) of int64
+        The true classes of all pictures.
+    classes : int
+        C.
+
+    Raises
+    ------
+    DataError
+        If there is no picture.
+    """
+    if not len(labels):
+        raise DataError("There is no picture to test on.")
+    counts = np.zeros((3, classes), np.int64)
+    start = 0
+    for block in blocks:
+        some = labels[start : start + len(block)]
+        start += len(block)
+        place = ranks(block, some)
+        for row, counted in zip(counts, (some, some[place >= 1], some[place >= 5]), strict=True):
+            row += np.bincount(counted, minlength=classes)
+    return Errors(*counts)
+
+
+def write_errors(
+    folder: Path, errors: Errors, classes: Classes, about: Mapping[str, Any]
+) -> list[Path]:
+    """Write ``results.json``, with the errors and all that is behind them, and ``classes.csv``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if absent.
+    errors : Errors
+    classes : Classes
+    about : mapping
+        Data, settings and provenance, as plain JSON types.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder may not be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "name", "pictures", "top-1 errors", "top-5 errors"])
+    counts = (errors.tested, errors.wrong1, errors.wrong5)
+    writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
+    told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
+        "classes.csv": text.getvalue(),
+    }
+    for name, content in contents.items():
+        write_whole(folder / name, content.encode("utf-8", "surrogateescape"))
+    return [folder / name for name in contents]

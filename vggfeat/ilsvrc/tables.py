@@ -1,0 +1,164 @@
+"""Running a recipe of Tables 3 to 7, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vggfeat.errors import DataError, VggfeatError
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extract import Progress
+from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
+from vggfeat.ilsvrc.classify import Errors, default_store, errors_of, pools_of, score
+from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
+from vggfeat.ilsvrc.scores import Scores, behind, posteriors, same_pictures
+from vggfeat.ilsvrc.validation import Validation, open_validation
+
+Open = Callable[[str, str, str], DenseExtractor]
+"""Opens a net of Table 1 with some weights and a pooling of fc8."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row of a table, and what came of it.
+
+    Parameters
+    ----------
+    row : TableRow
+    errors : Errors, optional
+        None where there are none.
+    partial : str
+        Why they compare with nothing published.
+    failed : VggfeatError, optional
+        Why there are none.
+    provenance : dict
+        What stands behind the scores of each net.
+    """
+
+    row: TableRow
+    errors: Errors | None = None
+    partial: str = ""
+    failed: VggfeatError | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> tuple[float, float] | None:
+        """Top-1 and top-5 error, in percent."""
+        return None if self.errors is None else (100 * self.errors.top1, 100 * self.errors.top5)
+
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """Measured less the paper's, where both are figures of the same thing."""
+        if self.measured is None or self.row.paper is None or self.partial:
+            return None
+        return (self.measured[0] - self.row.paper[0], self.measured[1] - self.row.paper[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain JSON types."""
+        return {
+            "row": self.row.name,
+            "top1": self.errors and self.errors.top1,
+            "top5": self.errors and self.errors.top5,
+            "pictures": self.errors.pictures if self.errors else 0,
+            "paper": self.row.paper,
+            "difference": self.difference,
+            "partial": self.partial,
+            "error": str(self.failed or ""),
+            "provenance": self.provenance,
+        }
+
+
+def open_ilsvrc(root: Path, *, allow_partial: bool) -> Validation:
+    """Open ILSVRC-2012's validation pictures.
+
+    Raises
+    ------
+    DataNotFound
+        If they are not there.
+    DataError
+        If they are not all there, and a part will not do.
+    """
+    found = open_validation(root, ilsvrc_classes())
+    if found.partial and not allow_partial:
+        raise DataError(
+            f"{found.where} has {found.partial}. Restore the others, or use it as it is with "
+            "--allow-partial."
+        )
+    return found
+
+
+def run_table(
+    table: Classification,
+    data: Validation,
+    opener: Open,
+    *,
+    runs: Path = Path("runs"),
+    weights: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    progress: Callable[[str], Progress | None] = lambda row: None,
+) -> Iterator[Outcome]:
+    """Test every row; no failure of one stops the others.
+
+    Scores are computed once for each net, scale and mode, and shared by all rows and tables.
+
+    Parameters
+    ----------
+    table : Classification
+    data : Validation
+        As from :func:`open_ilsvrc`.
+    opener : callable
+    runs, weights
+        As for :meth:`~vggfeat.ilsvrc.recipe.Classification.weights_of`.
+    folder : Path, optional
+        Where scores are kept: a store for each net and mode in it. In ``VGGFEAT_HOME`` by
+        default.
+    on_bad_image, workers
+        As for :func:`~vggfeat.features.extract.extract`.
+    progress : callable
+        Makes what is told how a row goes on.
+
+    Yields
+    ------
+    Outcome
+        After each row.
+    """
+
+    def scored(use: Use, source: str, mode: str, tell: Progress | None) -> Iterator[Scores]:
+        for pool in pools_of(mode):
+            extractor = opener(table.nets[use.net].net, source, pool)
+            if classes_of(extractor.weights).keys != data.classes.keys:
+                raise DataError(f"{source} was not trained on ILSVRC's 1,000 classes.")
+            store = folder / use.net / pool if folder else default_store(extractor.extraction)
+            found, _ = score(
+                data.images,
+                extractor,
+                use.Q,
+                store,
+                on_bad_image=on_bad_image,
+                workers=workers,
+                progress=tell,
+            )
+            yield found
+
+    for row in table.rows:
+        tell = progress(row.name)
+        try:
+            # All of them, before hours are spent on the first.
+            sources = [table.weights_of(use.net, runs, weights or {}) for use in row.uses]
+            scores = [
+                one
+                for use, source in zip(row.uses, sources, strict=True)
+                for one in scored(use, source, row.mode, tell)
+            ]
+            names = same_pictures(scores)
+            errors = errors_of(posteriors(scores, names), data.labels_of(names), len(data.classes))
+        except VggfeatError as error:
+            yield Outcome(row, failed=error)
+            continue
+        unread = len(data.images) - len(names)
+        partial = data.partial or (f"{unread} pictures could not be read" if unread else "")
+        yield Outcome(row, errors, partial, provenance=behind(scores))
