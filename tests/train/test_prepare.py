@@ -14,7 +14,7 @@ from vggfeat.nets.pixels import CAFFE
 from vggfeat.nets.weights import Weights, load
 from vggfeat.resources import asset
 from vggfeat.train.pictures import Part
-from vggfeat.train.prepare import level
+from vggfeat.train.prepare import colours_of, level
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
 from vggfeat.train.trainset import open_trainset
@@ -39,8 +39,8 @@ def begun(net: str = "D", weights: Weights | None = None) -> Start:
     return made._replace(net=made.net.truncated("pool5"))
 
 
-def pool5(net: torch.nn.Module, part: Part) -> torch.Tensor:
-    """Central crops of 224 pixels by Pillow alone, the authors' mean subtracted."""
+def central(part: Part) -> np.ndarray:
+    """Central crops of 224 pixels (N, 224, 224, 3), RGB, by Pillow alone."""
     crops = []
     for row in range(len(part)):
         picture = Image.open(Path(part.pictures.root) / part.name(row)).convert("RGB")
@@ -48,10 +48,15 @@ def pool5(net: torch.nn.Module, part: Part) -> torch.Tensor:
         short = min(width, height)
         picture = picture.resize((width * 224 // short, height * 224 // short), 2)
         left, top = (picture.width - 224) // 2, (picture.height - 224) // 2
-        pixels = np.asarray(picture.crop((left, top, left + 224, top + 224)), np.float32)
-        crops.append(pixels[:, :, ::-1] - np.array(CAFFE.mean, np.float32))
+        crops.append(np.asarray(picture.crop((left, top, left + 224, top + 224)), np.float32))
+    return np.stack(crops)
+
+
+def pool5(net: torch.nn.Module, part: Part) -> torch.Tensor:
+    """Run central crops, the authors' mean subtracted, through a network."""
+    bgr = central(part)[..., ::-1] - np.array(CAFFE.mean, np.float32)
     with torch.no_grad():
-        return net(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+        return net(torch.from_numpy(bgr.copy()).permute(0, 3, 1, 2))
 
 
 def test_pool5_has_size_1_and_keeps_its_direction(embedded: Weights, two: Part) -> None:
@@ -64,6 +69,21 @@ def test_pool5_has_size_1_and_keeps_its_direction(embedded: Weights, two: Part) 
     assert before.square().mean().sqrt() > 3
     cosine = F.cosine_similarity(before.flatten(1), after.flatten(1))
     assert cosine.min() > 0.99999
+
+
+@pytest.mark.parametrize(("init", "size"), [("glorot", 1.0), ("paper", None)])
+def test_pixels_of_a_network_that_is_drawn_have_size_1(
+    two: Part, init: str, size: float | None
+) -> None:
+    """Their mean is 0 and their root mean square 1; in the paper's form only the mean goes."""
+    settings = Training(net="A", S=224, init=init)
+    colours, convention = colours_of({}, two, settings, None, workers=0)
+    crops = central(two).astype(float)
+    plain = crops - crops.mean((0, 1, 2))
+    std = np.sqrt((plain**2).mean()) if size else 1.0
+    assert convention.std == pytest.approx((std,) * 3, rel=1e-3)
+    assert convention.mean == pytest.approx(tuple(crops.mean((0, 1, 2))), rel=1e-3)
+    assert colours.mean == convention.mean
 
 
 def test_nothing_is_scaled_that_fits_already(embedded: Weights, two: Part) -> None:

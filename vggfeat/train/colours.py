@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +36,17 @@ class Colours:
     mean: Triple
     values: Triple
     vectors: tuple[Triple, Triple, Triple]
+
+    @property
+    def deviation(self) -> float:
+        """Root mean square of what is left when the mean is subtracted, in 0–255.
+
+        Examples
+        --------
+        >>> round(ILSVRC.deviation, 1)
+        72.2
+        """
+        return 255 * math.sqrt(sum(self.values) / 3)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -80,11 +80,20 @@ def colours_of(
     weights: Weights | None,
     workers: int,
 ) -> tuple[Colours, PixelConvention]:
-    """Take mean and principal components of the training set; a resumed run has them."""
+    """Take mean and principal components of the training set; a resumed run has them.
+
+    A network that is drawn gets pixels divided by their deviation, one number for all channels.
+    The paper only subtracts the mean, and that is the same network, with conv1_1 as many times
+    larger; but the gradient of conv1_1 grows with the size of pixels, 70 or so, and at a rate of
+    1e-2 its steps grow with the square: from the default initialisation training diverged in the
+    first epoch. With ``init="paper"`` pixels stay as in the paper.
+    """
     if known:
         return Colours.from_dict(known["colours"]), PixelConvention.from_json(known["pixels"])
     measured = _measured(part, settings, workers)
-    pixels = weights.pixels if weights else PixelConvention("RGB", 255.0, measured.mean)
+    divided = settings.init != "paper" and measured.deviation > 0
+    std = (measured.deviation if divided else 1.0,) * 3
+    pixels = weights.pixels if weights else PixelConvention("RGB", 255.0, measured.mean, std)
     # As they come back from a file: tuples have become lists.
     return Colours.from_dict(measured.to_dict()), pixels
 

@@ -111,8 +111,9 @@ def start(
     eleven layers of A it is 6e5: pixels of root mean square 77 became scores of 7e7, a loss of
     that size, and gradients that no rate near 1e-2 survives. Glorot's variance
     2/(in + out) multiplies by 0.6 to 0.9 a layer, and the same pixels became scores of 1.2. So it
-    is the default, and the paper's stays available by name. Kaiming keeps the root mean square,
-    here as scores of 65, which suits inputs divided by their deviation.
+    is the default, with pixels divided by their deviation besides, see
+    :func:`~vggfeat.train.prepare.colours_of`; the paper's stays available by name. Kaiming keeps
+    the root mean square; its scores are of the size of the pixels, 1 after that division.
 
     Examples
     --------
