@@ -18,6 +18,7 @@ from vggfeat.features.device import DTYPES, describe_device, resolve_device, res
 from vggfeat.features.extraction import SCORES, Extraction, Part, crops_in
 from vggfeat.features.pieces import in_pieces, longer_axis
 from vggfeat.features.pooling import POOLINGS, Pool, upright
+from vggfeat.features.runtime import placed, resolve_runtime
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
@@ -49,6 +50,8 @@ class DenseExtractor:
     device, precision : str
         See :func:`~vggfeat.features.device.resolve_device` and
         :func:`~vggfeat.features.device.resolve_precision`.
+    runtime : str
+        What computes; see :func:`~vggfeat.features.runtime.resolve_runtime`.
 
     Examples
     --------
@@ -70,10 +73,12 @@ class DenseExtractor:
         exif: bool = True,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
     ) -> None:
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = tuple(dict.fromkeys(resolve_layer(net, name) for name in asked))
         self.device = resolve_device(device)
+        self.runtime = resolve_runtime(runtime, self.device)
         self.weights = load(weights, net, names)
         self.extraction = Extraction(
             net=net,
@@ -217,9 +222,7 @@ class DenseExtractor:
         self._mean = torch.tensor(pixels.mean[order], device=self.device).view(shape)
         self._std = torch.tensor(pixels.std[order], device=self.device).view(shape)
         self._range = pixels.range
-        net = net.to(self.device, self.dtype).to(memory_format=torch.channels_last)
-        net.requires_grad_(False)
-        return net.eval()
+        return placed(net, self.runtime, self.device, self.dtype)
 
     def _default_budget(self) -> int:
         # On the CPU one picture of 384×512 keeps two cores busy; a GPU wants some twenty.

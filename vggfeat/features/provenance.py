@@ -38,6 +38,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
         },
         "device": describe_device(extractor.device),
         "precision": extractor.extraction.precision,
+        "runtime": extractor.runtime,
         "versions": versions(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }

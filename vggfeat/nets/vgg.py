@@ -109,12 +109,12 @@ class VGG(nn.Module):
         found: dict[str, Tensor] = {}
         x = pixels
         for layer in self.layers:
-            x = self._linear(layer, x)
-            if layer.relu:
-                keep = layer.name + "_pre"
-                if keep in self.wanted:
-                    found[keep] = x
-                x = F.relu(x, inplace=keep not in self.wanted and not self.training)
+            keep = layer.name + "_pre"
+            if keep in self.wanted:
+                found[keep] = self._linear(layer, x)
+                x = F.relu(found[keep])
+            else:
+                x = self._rectified(layer, x)
             if layer.kind == "fc" and layer.relu:
                 x = F.dropout(x, self.dropout, self.training)
             if layer.name in self.wanted:
@@ -171,13 +171,20 @@ class VGG(nn.Module):
         )
         return other.load(self.state_dict()).train(self.training)
 
+    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
+        """Apply a layer with its ReLU, where it has one."""
+        x = self._linear(layer, x)
+        return F.relu(x, inplace=not self.training) if layer.relu else x
+
     def _linear(self, layer: Layer, x: Tensor) -> Tensor:
         """Apply a layer up to its ReLU."""
         if layer.kind == "pool":
             return F.max_pool2d(x, 2, ceil_mode=self.pool_rounding == "ceil")
         if layer.kind == "lrn":
             # Krizhevsky's k, n, α, β. torch divides α by n, his formula does not: hence α·n.
-            return F.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+            # Squares want more than half precision, and torch's pooling has none on CPUs.
+            normed = F.local_response_norm(x.float(), size=5, alpha=5e-4, beta=0.75, k=2.0)
+            return normed.to(x.dtype)
         if layer.kind == "prob":
             return x.softmax(1)
         if layer.kind == "fc" and not self.dense:

@@ -1,0 +1,132 @@
+"""Whatever computes the network, the numbers are those of torch run plainly."""
+
+from __future__ import annotations
+
+import builtins
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support import random_weights
+
+from vggfeat.errors import MissingExtra, ParameterError
+from vggfeat.features import runtime as module
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.device import has_bf16
+from vggfeat.features.runtime import placed, resolve_runtime
+from vggfeat.nets.packed import can_pack
+from vggfeat.nets.table1 import NETS
+from vggfeat.nets.vgg import VGG
+
+CPU = torch.device("cpu")
+SHAPES = [(1, 3, 32, 48), (3, 3, 35, 26), (2, 3, 17, 46)]
+FAST = [
+    pytest.param("packed", marks=pytest.mark.skipif(not can_pack(), reason="torch has no oneDNN")),
+    "openvino",
+]
+
+
+@pytest.fixture
+def fast(request: pytest.FixtureRequest) -> str:
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return request.param
+
+
+def network(net: str, layers: tuple[str, ...], rounding: str = "floor") -> VGG:
+    torch.manual_seed(0)
+    made = VGG(net, layers=layers, dense=True, num_classes=7, pool_rounding=rounding)
+    for name, bias in made.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(bias)
+    return made.eval().requires_grad_(False)
+
+
+def both(net: VGG, runtime: str, dtype: torch.dtype, shape: tuple[int, ...]):
+    """Compute maps plainly in fp32, and by a runtime in the precision."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        plain = net.maps(x)
+        given = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        made = VGG(
+            net.net, layers=net.wanted, dense=True, num_classes=7,
+            pool_rounding=net.pool_rounding, init=None,
+        ).load(net.state_dict())  # fmt: skip
+        found = placed(made, runtime, CPU, dtype).maps(given)
+    assert list(found) == list(plain)
+    return [(plain[name], found[name].float()) for name in plain]
+
+
+@pytest.mark.parametrize("fast", FAST, indirect=True)
+@pytest.mark.parametrize("net", NETS)
+def test_every_net_equals_torch_in_fp32(fast: str, net: str) -> None:
+    """Maps before and after a ReLU and a pool, in batches and of odd sides, are the same."""
+    layers = ("conv2_1_pre", "conv2_1", "conv3_1", "pool3")
+    for rounding in ("floor", "ceil"):
+        made = network(net, layers, rounding)
+        for shape in SHAPES:
+            for plain, found in both(made, fast, torch.float32, shape):
+                torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not has_bf16(CPU), reason="this CPU does not compute in bf16")
+@pytest.mark.parametrize("fast", [*FAST, "torch"], indirect=True)
+@pytest.mark.parametrize("net", ["A-LRN", "E"])
+def test_bf16_is_as_close_as_bf16_is(fast: str, net: str) -> None:
+    """The cosine to fp32 is at least 0.9999, of every picture, also through LRN."""
+    for shape in SHAPES:
+        for plain, found in both(network(net, ("pool3",)), fast, torch.bfloat16, shape):
+            cosine = F.cosine_similarity(plain.flatten(1), found.flatten(1))
+            assert cosine.min() > 0.9999
+
+
+@pytest.mark.parametrize("fast", FAST, indirect=True)
+def test_whole_networks_run_over_whole_pictures(fast: str) -> None:
+    """Posteriors and fc7 before its ReLU, of A over 224×288 pixels, 1×3 locations."""
+    made = network("A", ("fc7_pre", "prob"))
+    for plain, found in both(made, fast, torch.float32, (1, 3, 224, 288)):
+        assert plain.shape[2:] == (1, 3)
+        torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", FAST, indirect=True)
+def test_descriptors_do_not_tell_what_made_them(fast: str) -> None:
+    """An extractor's descriptors, and the fingerprint of its settings, are those of torch's."""
+    weights = random_weights("D", ["pool3"])
+    settings = {"weights": weights, "device": "cpu", "precision": "fp32"}
+    plain = DenseExtractor("D", ("conv3_1", "pool3"), runtime="torch", **settings)
+    other = DenseExtractor("D", ("conv3_1", "pool3"), runtime=fast, **settings)
+    assert other.runtime == fast
+    assert plain.extraction == other.extraction
+    pixels = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8)
+    expected = plain.describe(pixels)
+    for key, found in other.describe(pixels).items():
+        torch.testing.assert_close(found, expected[key], rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without OpenVINO it is the packed network, without oneDNN plain torch, on a GPU torch."""
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "can_pack", lambda: True)
+    assert resolve_runtime("auto", CPU) == "packed"
+    monkeypatch.setattr(module, "can_pack", lambda: False)
+    assert resolve_runtime("auto", CPU) == "torch"
+    assert resolve_runtime("auto", torch.device("cuda")) == "torch"
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown name, a CPU's runtime on a GPU, and an extra that is not installed."""
+    with pytest.raises(ParameterError, match="'packed'"):
+        resolve_runtime("onnx", CPU)
+    with pytest.raises(ParameterError, match="for CPUs, not for cuda"):
+        resolve_runtime("packed", torch.device("cuda"))
+    original = builtins.__import__
+
+    def lacking(name: str, *rest: object) -> object:
+        if name == "openvino":
+            raise ImportError(name)
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", lacking)
+    with pytest.raises(MissingExtra, match=r"vggfeat\[openvino\]"):
+        placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)

@@ -1,0 +1,87 @@
+"""A network for the CPU: convolutions packed for its matrix units and fused with their ReLUs.
+
+torch's eager convolution reorders its weights at every call and writes its output twice, before
+and after the ReLU. oneDNN, which computes both, can do neither: torch's own compiler calls it so,
+through the two operators used here. They need no compilation, so pictures may be of any shape.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vggfeat.nets.table1 import Layer
+from vggfeat.nets.vgg import VGG
+
+ONE = [1, 1]
+
+
+def can_pack() -> bool:
+    """Tell whether this build of torch has oneDNN and its fused convolution."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    needed = ("_convolution_pointwise", "_reorder_convolution_weight")
+    return all(hasattr(torch.ops.mkldnn, name) for name in needed)
+
+
+class PackedVGG(VGG):
+    """A dense network on the CPU with packed weights, for inference alone.
+
+    Parameters
+    ----------
+    net : VGG
+        Dense, with its weights, in the precision to compute in; nothing is shared with it.
+    height, width : int
+        Size of a typical picture, in pixels, for which weights are packed. Others are computed
+        as well.
+
+    Examples
+    --------
+    >>> net = VGG("A", layers="pool2", dense=True).eval().requires_grad_(False)
+    >>> x = torch.rand(1, 3, 32, 48)
+    >>> with torch.inference_mode():
+    ...     torch.allclose(PackedVGG(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    True
+    """
+
+    def __init__(self, net: VGG, height: int = 384, width: int = 512) -> None:
+        super().__init__(
+            net.net,
+            layers=net.wanted,
+            dense=True,
+            num_classes=net.num_classes,
+            pool_rounding=net.pool_rounding,
+            init=None,
+        )
+        self.eval()
+        self._weights: dict[str, tuple[Tensor, Tensor]] = {}
+        for layer in self.layers:
+            if layer.kind in ("conv", "fc"):
+                own = getattr(net, layer.name)
+                shape = [1, layer.inputs, max(height, layer.kernel), max(width, layer.kernel)]
+                packed = torch.ops.mkldnn._reorder_convolution_weight(
+                    own.weight, _padding(layer), ONE, ONE, 1, shape
+                )
+                self._weights[layer.name] = packed, own.bias
+            elif layer.kind == "pool":
+                height, width = height // 2, width // 2
+
+    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
+        if layer.name not in self._weights:
+            return super()._rectified(layer, x)
+        return self._convolved(layer, x, "relu" if layer.relu else "none")
+
+    def _linear(self, layer: Layer, x: Tensor) -> Tensor:
+        if layer.name not in self._weights:
+            return super()._linear(layer, x)
+        return self._convolved(layer, x, "none")
+
+    def _convolved(self, layer: Layer, x: Tensor, after: str) -> Tensor:
+        weight, bias = self._weights[layer.name]
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        found: Tensor = convolve(x, weight, bias, _padding(layer), ONE, ONE, 1, after, [], "")
+        return found
+
+
+def _padding(layer: Layer) -> list[int]:
+    return [layer.kernel // 2] * 2 if layer.kind == "conv" else [0, 0]
