@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel test-slow clean
+.PHONY: help demo test lint tests wheel bench-check bench bench-record test-slow clean
 
 help:  ## Show what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +27,7 @@ demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, w
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
 
-test: lint tests wheel  ## Everything that CI checks
+test: lint tests wheel bench-check  ## Everything that CI checks
 
 lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/ruff check .
@@ -42,6 +42,15 @@ wheel: $(VENV)/installed-dev  ## Build wheel and sdist, and use the wheel outsid
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python tests/check_wheel.py dist
+
+bench-check: $(VENV)/installed-dev  ## Ratios of speed, none of which may fall by a quarter
+	$(BIN)/python benchmarks/speed.py --check benchmarks/speed_check.json
+
+bench-record: $(VENV)/installed-dev  ## Record them anew, after a change that is meant
+	$(BIN)/python benchmarks/speed.py --record benchmarks/speed_check.json
+
+bench: $(VENV)/installed-dev  ## Speed beside the machine's limit and other tools; most of an hour
+	$(BIN)/python benchmarks/speed.py --json build/speed.json
 
 test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
 	$(BIN)/python -m pytest -q -m slow --durations=0

@@ -27,15 +27,15 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 import sklearn
+from memory import Peak
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
@@ -50,9 +50,9 @@ GRID = [float(C) for C in 10.0 ** np.linspace(-2, 3.5, 12)]
 PARTS = ("train", "val", "test")
 
 
-def main() -> None:
-    """Make or read descriptors, run both sides, print the table."""
-    args = arguments()
+def main(told: Sequence[str] | None = None) -> dict:
+    """Make or read descriptors, run both sides, print the table, return its figures."""
+    args = arguments(told)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         if args.npz is None:
@@ -67,14 +67,16 @@ def main() -> None:
         if args.free_bias:
             at = [ours["C"][column] for column in chosen]
             report_free(chosen, ours, run_free(source, chosen, at))
+    return {"chosen": chosen, "vggfeat": ours, "LinearSVC": theirs}
 
 
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
+def arguments(told: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or what another script tells."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--n", type=int, default=9963, help="pictures, half of them for the test")
     parser.add_argument("--D", type=int, default=4096, help="dimensions")
     parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--even", action="store_true", help="one class a picture, all as common")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--npz", type=Path, help="descriptors of your own")
     much = parser.add_mutually_exclusive_group()
@@ -84,15 +86,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--columns", type=int, nargs="*", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(told)
 
 
 def make(folder: Path, args: argparse.Namespace) -> None:
     """Write descriptors: six noisy views of a scene and its objects, rectified and averaged."""
     rng = np.random.default_rng(args.seed)
-    card = tomllib.loads((shared("datasets") / "voc2007.toml").read_text(encoding="utf-8"))
-    positives = np.resize(card["positives"]["trainval"], args.classes)
-    has = rng.random((args.n, args.classes)) < positives / card["counts"]["trainval"]
+    has = one_of(rng, args) if args.even else as_in_voc(rng, args)
     objects = sparse(rng, args.classes, args.D, 0.05)
     scenes = sparse(rng, 40, args.D, 0.1)
     signal = 70 / np.sqrt(args.D)  # so that mean average precision hardly depends on D
@@ -114,6 +114,18 @@ def make(folder: Path, args: argparse.Namespace) -> None:
     half = args.n * 5011 // 9963
     for part, rows in zip(PARTS, np.split(np.arange(args.n), [quarter, half]), strict=True):
         np.save(folder / f"{part}.npy", rows)
+
+
+def as_in_voc(rng: np.random.Generator, args: argparse.Namespace) -> np.ndarray:
+    """Draw which pictures show which classes, each as often as in VOC 2007."""
+    card = tomllib.loads((shared("datasets") / "voc2007.toml").read_text(encoding="utf-8"))
+    positives = np.resize(card["positives"]["trainval"], args.classes)
+    return rng.random((args.n, args.classes)) < positives / card["counts"]["trainval"]
+
+
+def one_of(rng: np.random.Generator, args: argparse.Namespace) -> np.ndarray:
+    """Draw the one class of each picture."""
+    return rng.integers(0, args.classes, args.n)[:, None] == np.arange(args.classes)
 
 
 def sparse(rng: np.random.Generator, n: int, D: int, share: float) -> np.ndarray:
@@ -221,35 +233,6 @@ def rotated(X: np.ndarray, fit: np.ndarray, score: np.ndarray) -> tuple[np.ndarr
 
 
 SIDES = {"ours": run_ours, "LinearSVC": run_theirs}
-
-
-class Peak(threading.Thread):
-    """The most memory that this process and its workers hold together, in GB.
-
-    Pages that several of them share count once (PSS, on Linux), elsewhere in each.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.gigabytes = 0.0
-
-    def run(self) -> None:
-        """Look ten times a second."""
-        me = psutil.Process()
-        while True:
-            self.gigabytes = max(
-                self.gigabytes, sum(map(held, [me, *me.children(recursive=True)])) / 1e9
-            )
-            time.sleep(0.1)
-
-
-def held(process: psutil.Process) -> int:
-    """Bytes in memory of a process; 0 where it has just ended."""
-    try:
-        memory = process.memory_full_info()
-    except psutil.Error:
-        return 0
-    return getattr(memory, "pss", memory.rss)
 
 
 def timed(side: str, source: Path, columns: list[int]) -> None:

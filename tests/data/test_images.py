@@ -87,6 +87,8 @@ def test_recorded_orientation_is_applied(orientation: int, tmp_path: Path) -> No
     with Image.open(tmp_path / "turned.png") as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
     assert np.array_equal(np.asarray(decode(tmp_path / "turned.png")), expected)
+    twice = decode(decode(tmp_path / "turned.png"))
+    np.testing.assert_array_equal(np.asarray(twice), expected)
     ignored = decode(tmp_path / "turned.png", exif=False)
     assert np.array_equal(np.asarray(ignored), np.asarray(image))
 

@@ -13,6 +13,7 @@ from vggfeat.cli.datasets import datasets_app
 from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.fuse import fuse_command
+from vggfeat.cli.localize import localize_app
 from vggfeat.cli.output import note
 from vggfeat.cli.predict import predict_command
 from vggfeat.cli.run import run_command
@@ -38,6 +39,7 @@ app.command("explain")(explain_command)
 app.command("classify")(classify_command)
 app.command("fuse")(fuse_command)
 app.command("train")(train_command)
+app.add_typer(localize_app, name="localize")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(weights_app, name="weights")
 app.add_typer(store_app, name="store")
@@ -81,6 +83,10 @@ def _about(
     **Tell what is in pictures** with a whole network:
 
         vggfeat classify pictures/ --net D
+
+    **Find where objects are**, with a net trained to predict boxes:
+
+        vggfeat localize --help
 
     **Reproduce a table of the paper**:
 

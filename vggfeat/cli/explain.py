@@ -70,8 +70,8 @@ def explain_command(
     rows_of(classes, loaded.classes)
     done: list[Explained] = []
     with interruptible():
-        places = _places(images.names)
-        for name, picture, place in zip(images.names, images.pictures, places, strict=True):
+        spots = places(images.names)
+        for name, picture, place in zip(images.names, images.pictures, spots, strict=True):
             done.append(_explained(loaded, name, picture, extractors, classes, out / place))
             if not as_json:
                 _tell(done[-1])
@@ -109,17 +109,17 @@ def _explained(
     return name, found, str(target)
 
 
-def _places(names: Sequence[str]) -> list[Path]:
+def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
     """Place drawings below a folder as their pictures lie below the folder that holds them all.
 
     Examples
     --------
-    >>> [place.as_posix() for place in _places(["../photos/a.jpg", "../photos/new/a.jpg"])]
+    >>> [place.as_posix() for place in places(["../photos/a.jpg", "../photos/new/a.jpg"])]
     ['a.jpg.png', 'new/a.jpg.png']
     """
     full = [os.path.abspath(name) for name in names]  # noqa: PTH100  # links are not followed
     above = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
-    return [Path(os.path.relpath(path, above) + ".png") for path in full]
+    return [Path(os.path.relpath(path, above) + suffix) for path in full]
 
 
 def _tell(one: Explained) -> None:

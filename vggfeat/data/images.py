@@ -204,7 +204,11 @@ def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
     image.load()
     rgb = _to_rgb(image)
     turn = _TURNS.get(_orientation(image)) if exif else None
-    return rgb if turn is None else rgb.transpose(turn)
+    if turn is None:
+        return rgb
+    turned = rgb.transpose(turn)
+    turned.info = {}  # or whoever decodes it again would turn it again
+    return turned
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -87,12 +87,30 @@ def read_objects(tree: Path, picture: str) -> tuple[VocObject, ...]:
     """
     path = tree / "Annotations" / f"{picture}.xml"
     try:
-        root: Element = parse(path).getroot()
-        return tuple(_object(element) for element in root.findall("object"))
+        return objects_of(parse(path).getroot())
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: there is no annotation of {picture}.") from error
     except (ParseError, DefusedXmlException, ValueError, OSError) as error:
         raise DataError(f"{path} is not a VOC annotation: {error}") from error
+
+
+def objects_of(annotation: Element) -> tuple[VocObject, ...]:
+    """Read the objects of an annotation that is parsed, in its order.
+
+    Raises
+    ------
+    ValueError
+        If an object has no name or no box.
+
+    Examples
+    --------
+    >>> from xml.etree.ElementTree import fromstring
+    >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
+    >>> text = f"<a><object><name>cat</name><bndbox>{box}</bndbox></object></a>"
+    >>> objects_of(fromstring(text))
+    (VocObject(name='cat', box=(1.0, 2.0, 9.0, 8.0), difficult=False),)
+    """
+    return tuple(_object(element) for element in annotation.findall("object"))
 
 
 Row = tuple[str, int]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vggfeat.data.cards import load_card
 from vggfeat.errors import WeightsError
+from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets.weights import Weights
 
 CARD = "ilsvrc2012"
@@ -87,8 +88,13 @@ def classes_of(weights: Weights) -> Classes:
     Raises
     ------
     WeightsError
-        If there are as many names as there are not outputs.
+        If there are not as many names as outputs, or the net tells no classes but boxes.
     """
+    if weights.about.get("kind") == KIND:
+        raise WeightsError(
+            f"The net in {weights.origin} predicts boxes, not classes. Use it with "
+            "`vggfeat localize`, and name a classification net here."
+        )
     outputs = len(weights.state["fc8.bias"])
     keys, where = weights.classes, weights.origin
     file = Path(weights.origin)

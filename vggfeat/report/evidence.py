@@ -181,7 +181,7 @@ def _panel(image: Image.Image, found: Explanation, c: int) -> Image.Image:
 def _scale(limit: float) -> Image.Image:
     """Draw the colours with what they stand for."""
     ends = [f"−{limit:.2g}", f"+{limit:.2g}"]
-    font = _font(TEXT)
+    font = letters(TEXT)
     left, right = (round(font.getlength(end)) + GAP // 2 for end in ends)
     shades = np.linspace(-1, 1, PANEL - left - right)[None].repeat(TEXT, 0)
     bar = Image.fromarray(_tinted(np.full((*shades.shape, 1), 225.0), shades))
@@ -195,7 +195,7 @@ def _scale(limit: float) -> Image.Image:
 
 def _text(text: str, colour: tuple[int, int, int], width: int, size: float = 1) -> Image.Image:
     """Write a text, broken between words where it is wider than that."""
-    font = _font(round(TEXT * size))
+    font = letters(round(TEXT * size))
     lines: list[str] = []
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
@@ -212,7 +212,7 @@ def _text(text: str, colour: tuple[int, int, int], width: int, size: float = 1) 
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def letters(size: int) -> ImageFont.FreeTypeFont:
     """Open DejaVu Sans, which has more letters than Pillow's own font, out of matplotlib."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vggfeat.train.augment import Draw
 
-TITLES = {"top1": "top-1", "top5": "top-5"}
+TITLES = {"top1": "top-1", "top5": "top-5", "iou50": "IoU > 0.5", "iou": "mean IoU"}
 """Figures as people read them, where that is not their name."""
 
 

@@ -1,0 +1,98 @@
+"""The floor: how many operations the work has, and how many a second the machine does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import vggfeat
+from vggfeat.features.device import DTYPES, describe_device, has_bf16
+from vggfeat.features.runtime import resolve_runtime
+from vggfeat.nets.table1 import layers_until, map_side
+
+SIDE = {"cpu": 4096, "cuda": 8192, "mps": 4096}
+TRIES = 3
+PEERS = ("torchvision", "timm", "openvino", "onnxruntime", "pillow", "numpy", "scikit-learn")
+
+
+def operations(net: str, layer: str, height: int, width: int) -> int:
+    """Count the multiplications and additions of a net's convolutions over one picture.
+
+    Parameters
+    ----------
+    net, layer : str
+        The net of Table 1, computed up to this layer.
+    height, width : int
+        Of the picture that goes in, in pixels.
+    """
+    layers = layers_until(net, [layer])
+    total = 0
+    for place, each in enumerate(layers):
+        if each.kind == "conv":
+            h, w = (map_side(side, layers[:place]) for side in (height, width))
+            total += 2 * each.kernel**2 * each.inputs * each.outputs * h * w
+    return total
+
+
+def matrix_rate(precision: str, device: torch.device, side: int | None = None) -> float:
+    """Operations a second of a product of two square matrices, the best of several, warm."""
+    n = side or SIDE[device.type]
+    a = torch.rand(n, n, device=device).to(DTYPES[precision])
+    out = a @ a
+    best = float("inf")
+    for _ in range(TRIES):
+        settle(device)
+        start = time.perf_counter()
+        torch.mm(a, a, out=out)
+        settle(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+def settle(device: torch.device) -> None:
+    """Wait for what a GPU still does."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Describe what the figures belong to."""
+    return {
+        "device": describe_device(device),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "runtime": resolve_runtime("auto", device),
+        "bf16": has_bf16(device),
+        "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "vggfeat": vggfeat.__version__,
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in PEERS},
+    }
+
+
+def processor() -> str:
+    """Name the processor, as far as the system tells."""
+    told = Path("/proc/cpuinfo")
+    if told.exists():
+        for line in told.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def version(name: str) -> str | None:
+    """Version of an installed package; None without it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

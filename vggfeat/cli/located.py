@@ -1,0 +1,232 @@
+"""What came out of localising: drawings, tables, errors beside the paper's, the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from vggfeat.cli.output import facts, grid, note, show
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vggfeat.ilsvrc.boxset import Boxed, BoxSet
+    from vggfeat.ilsvrc.judged import Errors, LocalisationResult
+    from vggfeat.ilsvrc.localize import Localiser, Located, Merging
+    from vggfeat.ilsvrc.outputs import Classifier
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+KEPT = 2  # objects of each class of which a page shows what merging did
+
+
+class Found(NamedTuple):
+    """A picture's labels with their boxes, or why it has none; where it is drawn."""
+
+    name: str
+    labels: list[Located]
+    image: Image.Image | None
+    reason: str = ""
+    drawn: str = ""
+
+
+def write_drawing(found: Found, classes: Sequence[str], target: Path) -> Found:
+    """Draw the boxes on a copy of the picture, and let the picture go."""
+    from vggfeat.features.files import refusals, write_whole
+    from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
+
+    if found.image is None:
+        return found
+    boxes = [
+        Drawn(one.box, COLOURS[k % len(COLOURS)], classes[one.label])
+        for k, one in enumerate(found.labels)
+    ]
+    with refusals(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, jpeg(draw_boxes(found.image, boxes[::-1]), 92))
+    return found._replace(image=None, drawn=str(target))
+
+
+def show_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool) -> None:
+    """Print what was found in each picture."""
+    if as_json:
+        rows = [
+            {"picture": one.name, "error": one.reason}
+            if one.reason
+            else {
+                "picture": one.name,
+                "drawing": one.drawn,
+                "labels": [_row(label, classes) for label in one.labels],
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    lines: list[list[object]] = [
+        [
+            one.name,
+            row["class"],
+            f"{row['posterior']:.2f}",
+            ", ".join(f"{row[side]:.0f}" for side in SIDES),
+            row["windows"],
+        ]
+        for one in found
+        for row in (_row(label, classes) for label in one.labels)
+    ]
+    headings = ["picture", "class", "posterior", "xmin, ymin, xmax, ymax", "windows"]
+    drawn = {str(Path(one.drawn).parent) for one in found if one.drawn}
+    told = facts({"drawn in": ", ".join(sorted(drawn))})
+    show({}, grid(headings, lines), told, as_json=False)
+
+
+def write_table(target: Path, found: Sequence[Found], classes: Sequence[str]) -> None:
+    """Write a row for each label of each picture."""
+    from vggfeat.features.files import replacing
+
+    columns = ("picture", "class", "posterior", "score", "windows", *SIDES, "error")
+    with (
+        replacing(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for one in found:
+            if one.reason:
+                writer.writerow({"picture": one.name, "error": one.reason})
+            for label in one.labels:
+                writer.writerow({"picture": one.name, **_row(label, classes)})
+
+
+def _row(one: Located, classes: Sequence[str]) -> dict[str, Any]:
+    from vggfeat.ilsvrc.boxes import as_annotated
+
+    return {
+        "class": classes[one.label],
+        "posterior": one.posterior,
+        "score": one.score,
+        "windows": one.windows,
+        **dict(zip(SIDES, as_annotated(one.box), strict=True)),
+    }
+
+
+class PlannedTest(NamedTuple):
+    """A test of localisation: on what, with what, and how."""
+
+    data: BoxSet
+    nets: Sequence[Localiser]
+    system: Classifier | None
+    classifier: str
+    scales: Sequence[Sequence[int]]
+    merging: Merging
+    limit: int | None
+
+    def run(self, progress: Callable[[int, int], None] | None) -> LocalisationResult:
+        """Run it."""
+        from vggfeat.ilsvrc.judging import judge
+
+        tested = self.tested
+        first: dict[int, list[int]] = {}
+        for row, label in enumerate(tested.part.labels.tolist()):
+            first.setdefault(label, []).append(row)
+        return judge(
+            tested,
+            self.data.classes,
+            self.nets,
+            classifier=self.system,
+            scales=self.scales,
+            merging=self.merging,
+            keep={row for rows in first.values() for row in rows[:KEPT]},
+            settings=self.settings(),
+            progress=progress,
+        )
+
+    @property
+    def tested(self) -> Boxed:
+        """The test part, as far as it is wanted."""
+        every = self.data.test
+        return every if self.limit is None else every.take(range(min(self.limit, len(every))))
+
+    def settings(self) -> dict[str, Any]:
+        """Say how it is tested, as plain JSON types."""
+        scales = [list(own) for own in self.scales]
+        return {
+            "data": self.data.source,
+            "nets": [
+                {
+                    "net": net.extractor.extraction.net,
+                    "regression": net.regression,
+                    "S": net.S,
+                    "Q": own,
+                    "weights": net.extractor.weights.sha256,
+                    "precision": net.extractor.extraction.precision,
+                }
+                for net, own in zip(self.nets, scales, strict=True)
+            ],
+            "classifier": self.classifier or None,
+            "merging": asdict(self.merging),
+        }
+
+
+def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
+    """Print errors by class, as Tables 8 to 10 have them."""
+    from vggfeat.report.words import percent
+
+    def cells(name: str, e: Errors) -> list[object]:
+        shown = (e.central, e.top1, e.top5, e.box, e.single) if result.dense else (e.central,)
+        return [name, *map(percent, shown), e.of]
+
+    dense = ["top-1 %", f"top-{result.top} %", "box %", "single window %"]
+    headings = ["class", "central %", *(dense if result.dense else []), "objects"]
+    rows = [cells(name, result.errors(c)) for c, name in enumerate(result.classes)]
+    rows.append(cells("all", result.errors()))
+    told = {
+        "error": "intersection over union with every true box 0.5 or less",
+        "central": "protocol 1: the true class's box from the central crop",
+    }
+    if result.dense:
+        told["top-1"] = "protocol 2: labels of the classification system, boxes merged"
+        told["box"] = "the same boxes, the class being given; single window: without merging"
+    show(result.to_dict(), grid(headings, rows), facts(told), as_json=as_json)
+    for name, reason in list(result.failed.items())[:5]:
+        note(f"Warning: {name} could not be used and was left out: {reason}")
+
+
+def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -> None:
+    """Write the page, and the figures beside it."""
+    from vggfeat.data.cards import load_card
+    from vggfeat.features.files import write_whole
+    from vggfeat.features.provenance import versions
+    from vggfeat.report.localisation_page import write_localisation_page
+
+    tested = planned.tested
+    rows = {name: rows[0] for name, rows in tested.pictures()}
+    how = planned.settings()
+    nets = [
+        f"{one['net']}, S = {one['S']}, {one['regression'].upper()}, "
+        f"Q = {', '.join(map(str, one['Q']))}"
+        for one in how["nets"]
+    ]
+    write_localisation_page(
+        result,
+        target,
+        lambda name: tested.open(rows[name]),
+        title=f"Localisation, {planned.data.source}",
+        run={
+            "nets": " & ".join(nets),
+            "classification": planned.classifier or "none: the class is given",
+            "merging": f"{planned.merging.match}, {planned.merging.average}",
+            "classes": len(result.classes),
+        },
+        provenance={
+            "weights": ", ".join(one["weights"][:12] for one in how["nets"]),
+            "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        },
+        ilsvrc=list(result.classes) == list(load_card("ilsvrc2012").classes),
+    )
+    text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
+    write_whole(target.with_suffix(".json"), text.encode())

@@ -1,0 +1,202 @@
+"""What a classification system says of a picture and of its windows (Appendix A).
+
+The labels of a picture are those of highest posterior; the box of a label is rated by the class
+outputs of the windows that it came from. Windows are those of the localisation net: 224×224 pixels
+of the rescaled picture, 32 pixels from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vggfeat.data.images import rescale, rescaled_size
+from vggfeat.errors import DataError
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.pieces import STRIDE
+from vggfeat.ilsvrc.boxes import Floats
+from vggfeat.ilsvrc.classes import classes_of
+from vggfeat.nets import formats
+from vggfeat.nets.sources import NAMES
+from vggfeat.nets.weights import Weights, load
+from vggfeat.train.augment import SIDE
+
+FC8 = "fc8"
+
+
+class Outputs(NamedTuple):
+    """What is said of a picture.
+
+    Parameters
+    ----------
+    posteriors : array, shape (C,)
+        Of the picture: which label is likelier; from 0 on.
+    windows : mapping of int to array, shape (C, h, w)
+        Class outputs of the windows at each scale Q, from 0 on.
+    """
+
+    posteriors: Floats
+    windows: Mapping[int, Floats]
+
+
+class Classifier(Protocol):
+    """A classification system."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of its C outputs."""
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        """Classify an upright picture of mode RGB, and its windows at these scales."""
+
+
+def pixels_of(image: Image.Image, Q: int) -> Tensor:
+    """Rescale a picture to smallest side Q: (1, 3, H, W) of uint8."""
+    return torch.from_numpy(rescale(image, Q).copy()).permute(2, 0, 1)[None]
+
+
+class Alike:
+    """Stands for a classification system where there is none: every window counts alike.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Those of the localisation net.
+    given : sequence of int
+        The classes that pictures are known to show, the likeliest first.
+
+    Examples
+    --------
+    >>> said = Alike(("cat", "dog"), [1]).outputs(Image.new("RGB", (256, 224)), [224])
+    >>> said.posteriors.tolist(), said.windows[224].shape
+    ([0.0, 1.0], (2, 1, 2))
+    """
+
+    def __init__(self, classes: tuple[str, ...], given: Sequence[int]) -> None:
+        self.classes, self.given = classes, tuple(given)
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        """Say the classes that are given: see :class:`Classifier`."""
+        posteriors = np.zeros(len(self.classes))
+        for rank, label in enumerate(self.given):
+            posteriors[label] = 1 / (1 + rank)
+        windows = {Q: np.ones((len(self.classes), *_windows(image, Q))) for Q in scales}
+        return Outputs(posteriors, windows)
+
+
+class Restricted:
+    """A classification system of more classes, asked about some of them.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        The whole.
+    classes : tuple of str
+        Those that are asked about.
+
+    Raises
+    ------
+    DataError
+        If it lacks one of them.
+    """
+
+    def __init__(self, classifier: Classifier, classes: tuple[str, ...]) -> None:
+        known = list(classifier.classes)
+        if missing := [name for name in classes if name not in known]:
+            raise DataError(
+                f"The classification system does not know {missing[0]!r}, which is localised. It "
+                f"knows {', '.join(known[:5])}{' …' * (len(known) > 5)}. Name one of the same "
+                "classes."
+            )
+        self.classes = classes
+        self._whole, self._rows = classifier, [known.index(name) for name in classes]
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        """Classify among these classes alone: see :class:`Classifier`."""
+        said = self._whole.outputs(image, scales)
+        windows = {Q: outputs[self._rows] for Q, outputs in said.windows.items()}
+        return Outputs(said.posteriors[self._rows], windows)
+
+
+class NetClassifier:
+    """A classification net, applied densely (Section 3.2).
+
+    The posteriors are the soft-max of the class scores averaged over locations, averaged over the
+    picture, its mirror image and the scales; a window's outputs are the soft-max at its location.
+
+    Parameters
+    ----------
+    extractor : DenseExtractor
+        Of the layer fc8.
+    classes : tuple of str
+        Of its outputs.
+    scales : sequence of int
+        At which pictures are classified; by default those at which windows are asked for.
+    """
+
+    def __init__(
+        self, extractor: DenseExtractor, classes: tuple[str, ...], scales: Sequence[int] = ()
+    ) -> None:
+        self.extractor, self.scales = extractor, tuple(scales)
+        self.classes = classes
+
+    @classmethod
+    def open(
+        cls,
+        weights: str | Weights,
+        net: str = "D",
+        *,
+        scales: Sequence[int] = (),
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> NetClassifier:
+        """Open a net with all its layers.
+
+        Parameters
+        ----------
+        weights : str or Weights
+            A file, or the name of a source such as ``"authors"``.
+        net : str
+            The configuration of a named source; a file says its own.
+        scales, device, precision
+            As of the class, and of :class:`~vggfeat.features.dense.DenseExtractor`.
+
+        Raises
+        ------
+        WeightsError
+            If the weights lack fc8, or nothing says what its outputs are called.
+        """
+        if not isinstance(weights, Weights):
+            of = net if weights in NAMES else formats.read(weights).net
+            weights = load(weights, of, [FC8])
+        keys = classes_of(weights).keys
+        made = DenseExtractor(weights.net, FC8, weights=weights, device=device, precision=precision)
+        return cls(made, keys, scales)
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        """Classify a picture and its windows: see :class:`Classifier`."""
+        windows: dict[int, Floats] = {}
+        posteriors: list[Floats] = []
+        for Q in dict.fromkeys([*scales, *self.scales]):
+            pixels = pixels_of(image, Q)
+            scores = self._scores(pixels)
+            if Q in scales:
+                windows[Q] = scores.softmax(0).numpy()
+            if Q in (self.scales or scales):
+                both = (scores, self._scores(pixels.flip(3)))
+                posteriors += [one.mean((1, 2)).softmax(0).numpy() for one in both]
+        return Outputs(np.mean(posteriors, axis=0), windows)
+
+    def _scores(self, pixels: Tensor) -> Tensor:
+        return self.extractor.maps(pixels)[FC8][0].double()
+
+
+def _windows(image: Image.Image, Q: int) -> tuple[int, int]:
+    """Count the windows of a picture at a scale, one past its edge where 32 does not divide it."""
+    width, height = rescaled_size(*image.size, Q)
+    return -(-(height - SIDE) // STRIDE) + 1, -(-(width - SIDE) // STRIDE) + 1

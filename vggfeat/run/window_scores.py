@@ -1,0 +1,130 @@
+"""A saved linear SVM as the classification system of localisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DataError, PictureError
+from vggfeat.features.aggregate import Aggregation, Matrix
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extraction import Part
+from vggfeat.features.pieces import STRIDE, stride_of
+from vggfeat.ilsvrc.boxes import Floats
+from vggfeat.ilsvrc.outputs import Outputs, pixels_of
+from vggfeat.learn.model import SavedModel
+from vggfeat.run.predict import predict, refuse_boxes
+from vggfeat.train.augment import SIDE
+
+POOLINGS = ("average", "max")
+
+
+class SVMClassifier:
+    """A linear SVM on VGG features, asked about pictures and about windows of them.
+
+    People without a classification net of their classes have one: ``vggfeat svm --save``.
+
+    Parameters
+    ----------
+    model : SavedModel
+        As loaded; on whole pictures, with average or maximum pooling.
+    extractors : sequence of DenseExtractor
+        As from :func:`~vggfeat.run.predict.model_extractors`.
+
+    Raises
+    ------
+    DataError
+        If the model looks at given boxes, or pools over parts of a picture.
+
+    Notes
+    -----
+    A picture is described as ``vggfeat predict`` does. A window is described by the locations in
+    it, pooled and normalised as the model's whole pictures are, at the one scale at hand (in the
+    place of each of the model's) and without a mirror image. Margins become outputs between 0 and
+    1 by the logistic function, since those of windows are summed.
+
+    Examples
+    --------
+    >>> extractor = DenseExtractor("D", "pool5", weights="embedded", flip=False)
+    >>> made = extractor.extraction.to_dict()
+    >>> model = SavedModel(
+    ...     np.zeros((2, 512)), np.array([0.0, 1.0]), ("cat", "dog"), (1.0,), (made,),
+    ...     ("embedded",), (64,), Aggregation().to_dict(),
+    ... )
+    >>> found = SVMClassifier(model, [extractor]).outputs(Image.new("RGB", (256, 224)), [224])
+    >>> found.posteriors.round(2).tolist(), found.windows[224].shape
+    ([0.5, 0.73], (2, 1, 2))
+    """
+
+    def __init__(self, model: SavedModel, extractors: Sequence[DenseExtractor]) -> None:
+        refuse_boxes(model)
+        pools = {pool for made in model.extractions for pool in made["pool"].split("+")}
+        if others := sorted(pools - set(POOLINGS)):
+            raise DataError(
+                f"This model's descriptors are pooled by {others[0]!r}, which a window does not "
+                "have. Train one with --pool average or max."
+            )
+        self.model, self.extractors = model, list(extractors)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of its outputs."""
+        return self.model.classes
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        """Classify a picture and its windows: see :class:`~vggfeat.ilsvrc.outputs.Classifier`.
+
+        Raises
+        ------
+        PictureError
+            If the picture cannot be described.
+        """
+        [said] = predict(self.model, ImageSet(("picture",), (image,)), self.extractors, workers=1)
+        if said.scores is None:
+            raise PictureError(said.reason)
+        return Outputs(_logistic(said.scores), {Q: self._windows(image, Q) for Q in scales})
+
+    def _windows(self, image: Image.Image, Q: int) -> Floats:
+        """Score the windows of a picture at a scale: (C, h, w)."""
+        pixels = pixels_of(image, Q)
+        parts: list[dict[Part, Tensor]] = []
+        for extractor in self.extractors:
+            pooled = _pooled(extractor, pixels)
+            wanted = extractor.extraction.parts(self.model.scales)
+            parts.append({part: pooled[part.layer, part.pool] for part in wanted})
+        h, w = (min(m.shape[a] for made in parts for m in made.values()) for a in (1, 2))
+        rows = Aggregation(**self.model.aggregation).rows(
+            [{part: _rows(m[:, :h, :w]) for part, m in made.items()} for made in parts]
+        )
+        return _logistic(self.model.scores(rows)).T.reshape(-1, h, w)
+
+
+def _pooled(extractor: DenseExtractor, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+    """Pool the maps of each layer over windows: (D, h, w) for each layer and pooling."""
+    pooled = {}
+    layers = extractor.net.layers
+    for layer, (dense_map,) in extractor.maps(pixels).items():
+        stride = stride_of(layer, layers)
+        # A location of a full connection stands for a whole window already.
+        full = next(one for one in layers if one.name == layer.removesuffix("_pre")).kind == "fc"
+        kernel, step = (1, 1) if full else (SIDE // stride, STRIDE // stride)
+        for pool in extractor.extraction.pools:
+            over = F.avg_pool2d if pool == "average" else F.max_pool2d
+            pooled[layer, pool] = over(dense_map, kernel, step)
+    return pooled
+
+
+def _rows(dense_map: Tensor) -> Matrix:
+    """Lay out a map (D, h, w) as rows (h·w, D)."""
+    rows: Matrix = dense_map.flatten(1).T.numpy()
+    return rows
+
+
+def _logistic(margins: Floats) -> Floats:
+    shares: Floats = 1 / (1 + np.exp(-margins))
+    return shares
