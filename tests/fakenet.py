@@ -40,6 +40,7 @@ class Colours:
 
     pixel_budget = 1_000_000
     device = torch.device("cpu")
+    runtime = "torch"
 
     def __init__(
         self, net: str, pool: str, classes: Sequence[str] = CLASSES, origin: str = "", **more: Any

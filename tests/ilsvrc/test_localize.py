@@ -20,7 +20,7 @@ from vggfeat.ilsvrc.boxes import edges
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.judging import judge
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
-from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted, upright
+from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.weights import load
 from vggfeat.resources import asset
@@ -302,16 +302,6 @@ def test_other_classes_and_other_weights_are_refused(data: BoxSet, oracle: None)
         Localiser(replace(weights_of(), about={}))
     with pytest.raises(DataError, match="'cow'"):
         judge(data.test, ("cat", "cow"), [Localiser(weights_of())])
-
-
-def test_an_upright_picture_is_not_turned_again(tmp_path: Path) -> None:
-    """Decoded twice, a picture that its camera turned stays as it was after the first time."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
-    once = upright(tmp_path / "turned.jpg")
-    assert once.size == (30, 40)
-    assert upright(once).size == (30, 40)
 
 
 @pytest.fixture
