@@ -30,7 +30,6 @@ def test_without_settings_it_is_net_D_at_256() -> None:
         ({"power": 0}, "greater than 0"),
         ({"power": 1.5}, "less than or equal to 1"),
         ({"scales": (256,)}, "Extra inputs"),
-        ({"layers": ("fc8",), "pool": "average+crops5"}, "crops5 gives posteriors"),
     ],
 )
 def test_what_no_descriptor_can_be_is_refused(wrong: dict[str, object], said: str) -> None:

@@ -16,7 +16,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.resources import home
 from vggfeat.run import describe as module
@@ -176,6 +176,12 @@ def test_a_disk_without_room_for_the_rows_is_told_before_they_are_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     with pytest.raises(DataError, match=r"take 0\.0 GB, and .* Make room, set VGGFEAT_HOME"):
         rows(persons, ONE, one_layer)
+
+
+def test_posteriors_are_no_features(persons: ImageSet) -> None:
+    """A pooling that ends in a soft-max is refused before any network is opened."""
+    with pytest.raises(ParameterError, match="'crops5' gives posteriors"):
+        describe(CARD, persons, Features(layers=("fc8",), pool="crops5"), never)
 
 
 def test_what_is_there_is_not_computed_again(

@@ -19,7 +19,6 @@ from vggfeat.errors import ParameterError
 
 Model = TypeVar("Model")
 
-_POSTERIORS = re.compile(r"softmax|posteriors|crops\d*$")
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
@@ -78,11 +77,6 @@ class Features(BaseModel):
                 raise ValueError(f"{name} names {given} with one of them twice")
         for net in self.nets:
             self.weights_of(net)
-        if scores := [how for how in self.pool.split("+") if _POSTERIORS.match(how)]:
-            raise ValueError(
-                f"pool {scores[0]} gives posteriors, which are a decision already, not features; "
-                "vggfeat classify is for them. Take average, max or cells"
-            )
         return self
 
     def weights_of(self, net: str) -> str:

@@ -17,11 +17,11 @@ import numpy as np
 from vggfeat.data.imagesets import VIEWS, ImageSet, View
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary
-from vggfeat.features.extraction import Extraction
+from vggfeat.features.extraction import Extraction, gives_posteriors
 from vggfeat.resources import home
 from vggfeat.run.sources import Source, extracted, stored
 
@@ -102,7 +102,14 @@ def describe(
     ------
     DataError
         If no picture of a class can be read, or boxes are wanted that are not given.
+    ParameterError
+        If posteriors are asked for, which are no features.
     """
+    if scores := [how for how in features.pool.split("+") if gives_posteriors(how)]:
+        raise ParameterError(
+            f"The pool {scores[0]!r} gives posteriors, which are a decision already, and no "
+            "features: `vggfeat classify` is for them. Take average, max or cells."
+        )
     aggregation = Aggregation(features.aggregate, features.normalize, features.power)
     views = [(name, VIEWS[name](images)) for name in features.views]
     total = Summary(sum(len(view.images) for _, view in views) * len(features.nets))
