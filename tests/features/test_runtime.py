@@ -105,9 +105,15 @@ def test_descriptors_do_not_tell_what_made_them(fast: str) -> None:
 
 
 def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without OpenVINO it is the packed network, without oneDNN plain torch, on a GPU torch."""
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    """OpenVINO where there is AMX; else packed; without oneDNN plain torch, on a GPU torch."""
     monkeypatch.setattr(module, "can_pack", lambda: True)
+    monkeypatch.setattr(module, "find_spec", lambda name: "there")
+    monkeypatch.setattr(module, "has_amx", lambda: True)
+    assert resolve_runtime("auto", CPU) == "openvino"
+    monkeypatch.setattr(module, "has_amx", lambda: False)
+    assert resolve_runtime("auto", CPU) == "packed"
+    monkeypatch.setattr(module, "has_amx", lambda: True)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert resolve_runtime("auto", CPU) == "packed"
     monkeypatch.setattr(module, "can_pack", lambda: False)
     assert resolve_runtime("auto", CPU) == "torch"

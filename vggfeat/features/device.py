@@ -88,10 +88,18 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
-        # torch's probes of the CPU have no public name yet; one that is absent means "unknown".
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+        return has_amx() or _cpu_has("_is_avx512_bf16_supported")
     return False
+
+
+def has_amx() -> bool:
+    """Tell whether the CPU has matrix units: AMX."""
+    return _cpu_has("_is_amx_tile_supported")
+
+
+def _cpu_has(probe: str) -> bool:
+    """Ask torch's probes of the CPU, which have no public name yet; an absent one says no."""
+    return bool(getattr(torch.cpu, probe, bool)())
 
 
 def describe_device(device: torch.device) -> str:
