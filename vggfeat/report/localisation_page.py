@@ -240,7 +240,7 @@ def _pair(result: LocalisationResult, k: int, windows: Windows, picture: Open) -
         return None
     _, share, single = one.shares()
     told = (
-        f"{result.classes[one.label]}: {len(boxes)} windows, {one.found.pieces} boxes left, the "
+        f"{result.classes[one.label]}: {len(boxes)} windows, boxes left: {one.found.pieces}, the "
         f"best of {one.found.windows}. IoU {share:.2f}; of the single window {single:.2f}"
     )
     return Pair(one.name, before.image, after.image, told)
