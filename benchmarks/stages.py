@@ -44,7 +44,7 @@ class Stopwatch(Counter[str]):
         start = time.perf_counter()
         found = task(*args, **named)
         settle(self.device)
-        self[name] += time.perf_counter() - start  # type: ignore[assignment]
+        self[name] += time.perf_counter() - start
         return found
 
     def watch(self, owner: object, method: str) -> None:
