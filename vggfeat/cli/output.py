@@ -6,17 +6,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from vggfeat.features.extract import Summary
 
 INTERRUPTED = 130
+LOG_SECONDS = 30.0
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show the result and errors, no progress.")
@@ -100,23 +102,34 @@ def interruptible() -> Iterator[None]:
 
 def counted_bar(field: str = "", width: int | None = 40) -> Progress:
     """Make bars of things done, of all, and the time left, with a text field of the tasks."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     told = [TextColumn(f"{{task.fields[{field}]}}")] if field else []
-    return Progress(
+    return _bar(
         TextColumn("{task.description}"),
         BarColumn(width),
         MofNCompleteColumn(),
         *told,
         TimeRemainingColumn(elapsed_when_finished=True),
-        console=console(stderr=True),
     )
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    """Make a bar on stderr; in a file, as a cluster keeps one, it is a line every half a minute."""
+    from rich.progress import Progress
+
+    class Lines(Progress):
+        """A bar that moves on a terminal only."""
+
+        told = monotonic()
+
+        def update(self, task_id: TaskID, **fields: Any) -> None:
+            super().update(task_id, **fields)
+            if not self.console.is_terminal and monotonic() - self.told > LOG_SECONDS:
+                self.told = monotonic()
+                self.console.print(self.make_tasks_table([self._tasks[task_id]]))
+
+    return Lines(*columns, console=console(stderr=True))
 
 
 @contextmanager
@@ -181,16 +194,10 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
         with interruptible():
             yield None
         return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with interruptible(), Progress(*columns, console=console(stderr=True)) as bar:
+    with interruptible(), _bar(*columns) as bar:
         task = bar.add_task("download", total=None, visible=False)
 
         def tell(done: int, total: int | None) -> None:
