@@ -58,7 +58,7 @@ class Oracle:
         return {"fc8": torch.from_numpy(found.reshape(-1, h, w))[None]}
 
 
-def weights_of(regression: str = "pcr", S: int = 256, **about: str) -> Weights:
+def weights_of(regression: str = "pcr", S: int | list[int] = 256, **about: str) -> Weights:
     """Weights that say they are of a localisation net, and no more."""
     told = {"kind": "localisation", "regression": regression, "S": str(S), **about}
     told["classes"] = '["cat", "dog"]'

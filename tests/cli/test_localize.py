@@ -99,7 +99,6 @@ def test_a_run_learns_boxes(vggfeat: Command, tree: Path, tiny: list[dict[str, s
     told = json.loads(out)
     assert "4 objects to train, 2 to validate, 2 classes" in err
     assert tiny[0]["regression"] == "pcr"
-    assert tiny[0]["S"] == "224"
     assert told["history"] == read(Path("a", LAST))[0].history
     assert {"iou50", "val_iou"} <= told["history"][0].keys()
     assert told["history"][-1]["loss"] < told["history"][0]["loss"] / 2
@@ -150,6 +149,18 @@ def test_boxes_are_told_and_drawn(vggfeat: Command, tree: Path) -> None:
     assert all(min(abs(x - edge) for edge in BOXES["cat"][::2]) <= 8 for x in changed)
 
 
+def test_pictures_of_which_none_can_be_read_are_an_error(vggfeat: Command) -> None:
+    """They are in the table all the same."""
+    Path("bad.jpg").write_bytes(b"no picture")
+    out, err = vggfeat(
+        "predict", "bad.jpg", "--model", "pcr", "--class", "cat", "--csv", "b.csv", "--json",
+        status=3,
+    )  # fmt: skip
+    assert "No picture could be read" in err
+    assert "error" in json.loads(out)[0]
+    assert "bad.jpg" in Path("b.csv").read_text()
+
+
 def test_labels_are_needed(vggfeat: Command, tree: Path) -> None:
     """Either of a classification system, or a class that is given; one that there is."""
     pictures = tree / "JPEGImages"
@@ -188,6 +199,11 @@ def test_errors_beside_the_papers(
     assert "Table 9" in page
     assert "http" not in page.replace("http-equiv", "")
     assert json.loads(Path("r/boxes.json").read_text()) == told
+    assert "Partial" not in page
+    assert "other pictures and classes" in page
+    assert told["tested"] == {"pictures": 3, "objects": 3, "failed": 0}
     out, _ = vggfeat("evaluate", "--data", tree, "--model", "pcr", "--limit", "1")
+    assert "the first 1 of 3 objects" in out
+    assert "Table" not in out
     assert "cat" in out
     assert "100.0" not in out

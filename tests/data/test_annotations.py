@@ -9,11 +9,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 
-from vggfeat.data.annotations import Annotation, examples_of, read_annotations, read_voc_boxes
+from vggfeat.data.annotations import Annotation, examples_of, read_annotations, upright_size
 from vggfeat.data.voc import VocObject
-from vggfeat.errors import DataError, DataNotFound, ParameterError
+from vggfeat.data.voc_boxes import read_voc_boxes
+from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 
 SIZE = "<size><width>500</width><height>375</height><depth>3</depth></size>"
 FISH = OBJECT.format(name="n01440764", difficult=0, box=(13, 22, 455, 290))
@@ -69,6 +71,8 @@ def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
     only = read_annotations(source, {"n02099601"})
     assert list(only) == ["ILSVRC2012_val_00000001", "n02099601_7"]
     assert [one.name for one in only["ILSVRC2012_val_00000001"].objects] == ["n02099601"]
+    assert list(read_annotations(source, pictures={"n02099601_7", "else"})) == ["n02099601_7"]
+    assert read_annotations(source, pictures={"else"}) == {}
 
 
 def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
@@ -79,6 +83,11 @@ def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
         read_annotations(tmp_path)
     (tmp_path / "n1.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"n1\.xml is not an annotation"):
+        read_annotations(tmp_path)
+    assert read_annotations(tmp_path, pictures={"n2"}) == {}
+    (tmp_path / "n1.xml").unlink()
+    (tmp_path / "n1.xml").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"n1\.xml cannot be read: No such file"):
         read_annotations(tmp_path)
     (tmp_path / "boxes.tgz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"boxes\.tgz is no tar file"):
@@ -108,7 +117,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_tree_of_voc_has_an_example_for_each_class_of_a_picture(tree: Path) -> None:
     """By part and by picture; pictures of difficult objects alone are in none."""
-    classes, parts = read_voc_boxes(tree)
+    classes, parts, _ = read_voc_boxes(tree)
     assert classes == ("cat", "dog")
     named = {part: [(one.name, one.label) for one in found] for part, found in parts.items()}
     assert named["train"] == [("000001", "cat"), ("000002", "cat"), ("000002", "dog")]
@@ -118,17 +127,74 @@ def test_a_tree_of_voc_has_an_example_for_each_class_of_a_picture(tree: Path) ->
 
 
 def test_sizes_are_read_of_the_picture_where_the_file_states_none(tree: Path) -> None:
-    """8×6 pixels were drawn; a stated size is taken as it is."""
-    [one, *_] = read_voc_boxes(tree)[1]["train"]
+    """8×6 pixels were drawn."""
+    [one, *_] = read_voc_boxes(tree).parts["train"]
     assert one.size == (8, 6)
-    write_xml(tree, "000001", [SIZE, OBJECT.format(name="cat", difficult=0, box=(1, 1, 2, 2))])
-    [one, *_] = read_voc_boxes(tree)[1]["train"]
-    assert one.size == (500, 375)
+
+
+def state(tree: Path, name: str, width: int, height: int) -> None:
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    write_xml(tree, name, [size, OBJECT.format(name="cat", difficult=0, box=(1, 1, 2, 2))])
+
+
+def turn(path: Path, orientation: int) -> None:
+    """Let a camera have held a picture so."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+
+
+def test_pictures_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
+    """A size that is not the picture's, or that of before it was turned upright; named with why."""
+    state(tree, "000001", 500, 375)
+    state(tree, "000004", 8, 6)
+    turn(tree / "JPEGImages" / "000004.jpg", 6)
+    found = read_voc_boxes(tree)
+    assert {one.name for some in found.parts.values() for one in some} == {"000002"}
+    assert found.left_out == {
+        "000001": "it has 8×6 pixels and its annotation states 500×375",
+        "000004": "it has 6×8 pixels and its annotation states 8×6",
+    }
+    state(tree, "000004", 6, 8)
+    assert [one.size for one in read_voc_boxes(tree).parts["test"]] == [(6, 8)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_sizes_are_those_of_the_decoded_picture(tmp_path: Path, orientation: int) -> None:
+    """Of each orientation, as PIL turns it."""
+    draw_jpeg(tmp_path / "a.jpg")
+    turn(tmp_path / "a.jpg", orientation)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert upright_size(tmp_path / "a.jpg") == ImageOps.exif_transpose(image).size
+    with pytest.raises(PictureError, match="not a picture"):
+        upright_size(io.BytesIO(b"none"))
+
+
+def test_damaged_pictures_are_left_out(tree: Path) -> None:
+    """Whether the annotation states a size or not."""
+    state(tree, "000001", 8, 6)
+    for name in ("000001", "000002"):
+        (tree / "JPEGImages" / f"{name}.jpg").write_bytes(b"damaged")
+    found = read_voc_boxes(tree)
+    assert found.parts["train"] == []
+    assert set(found.left_out) == {"000001", "000002"}
+
+
+def test_a_tree_of_one_part_is_read(tree: Path) -> None:
+    """Classes from its own lists, in the order asked for; nothing else is looked at."""
+    for path in [*(tree / "ImageSets/Main").glob("*train.txt"), tree / "Annotations/000001.xml"]:
+        path.unlink()
+    found = read_voc_boxes(tree, parts=("test",))
+    assert found.classes == ("cat", "dog")
+    assert {part: len(some) for part, some in found.parts.items()} == {"test": 1}
+    assert read_voc_boxes(tree, ["dog", "cat"], ("test",)).classes == ("dog", "cat")
+    assert read_voc_boxes(tree, parts=("train",)).parts == {}
 
 
 def test_only_the_classes_asked_for(tree: Path) -> None:
     """And a class that is not there is refused, with those that are."""
-    classes, parts = read_voc_boxes(tree, ["dog"])
+    classes, parts, _ = read_voc_boxes(tree, ["dog"])
     assert classes == ("dog",)
     assert [one.name for one in parts["train"]] == ["000002"]
     with pytest.raises(ParameterError, match="'cat', 'dog'"):
@@ -140,16 +206,17 @@ def test_only_the_classes_asked_for(tree: Path) -> None:
 def test_pictures_that_are_not_there_are_left_out(tree: Path) -> None:
     """Their annotations alone cannot be learnt from."""
     (tree / "JPEGImages" / "000002.jpg").unlink()
-    assert [one.name for one in read_voc_boxes(tree)[1]["train"]] == ["000001"]
+    assert [one.name for one in read_voc_boxes(tree).parts["train"]] == ["000001"]
     draw_jpeg(tree / "JPEGImages" / "000002.jpg")
-    assert len(read_voc_boxes(tree)[1]["train"]) == 3
+    assert len(read_voc_boxes(tree).parts["train"]) == 3
 
 
 def test_genuine_boxes_are_those_of_the_files(real_pictures: Path) -> None:
     """Counted again with another parser: 73, 69 and 139 examples of four classes."""
     tree = real_pictures / "VOCdevkit" / "VOC2007"
     wanted = ["bus", "car", "cat", "train"]
-    classes, parts = read_voc_boxes(tree, wanted)
+    classes, parts, left_out = read_voc_boxes(tree, wanted)
+    assert not left_out
     assert classes == tuple(wanted)
     assert {part: len(of) for part, of in parts.items() if part != "trainval"} == {
         "train": 73, "val": 69, "test": 139,

@@ -15,10 +15,14 @@ from PIL import Image
 
 from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.begin import LEVEL, begun
 from vggfeat.ilsvrc.boxes import edges
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
+from vggfeat.ilsvrc.classes import Classes
 from vggfeat.ilsvrc.judging import judge
+from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
@@ -47,7 +51,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Says:
-    """A classification system that says for each picture, by its mean grey, the same."""
+    """A classification system that says what it is told to, picture by picture."""
 
     classes = CLASSES
 
@@ -96,7 +100,7 @@ def test_losses_and_figures_by_hand(data: BoxSet) -> None:
     w, h = targets[1, 2:].tolist()
     share = w * h / ((w + 0.3) * (h + 0.4))
     found = task.counts(scores.detach(), labels, rows, None)
-    assert found.tolist() == pytest.approx([1 + (share > 0.5), 1 + share])
+    assert found.tolist() == pytest.approx([1 + share, 1 + (share > 0.5)])
 
 
 def test_a_crop_that_does_not_show_the_object_teaches_nothing(data: BoxSet) -> None:
@@ -173,6 +177,7 @@ def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, oracle: Non
     assert boxes.shape == (64, 4)
     assert outputs.tolist() == [1.0] * 64
     np.testing.assert_allclose(boxes, edges([BOXES["dog"]]).repeat(64, 0), atol=2)
+    assert Localiser(weights_of("scr", S=[256, 512])).S == 384  # the middle, Section 3.2
     with pytest.raises(DataError, match="2 classes"):
         windows_of(image, nets[:1], [[256]], Outputs(np.ones(3), {256: np.ones((3, 2, 4))}))
 
@@ -218,6 +223,66 @@ def test_both_protocols_by_hand(data: BoxSet, oracle: None) -> None:
     told = wrong.to_dict()
     assert told["classes"][1]["of"] == 2
     assert told["pictures"][0]["iou"] < 0.5 < told["pictures"][0]["central_iou"]
+
+
+def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, oracle: None) -> None:
+    """Of seven classes two are localised: with five others likelier, a right box is no help."""
+    others = [np.array([0.2, 0.2, 0.2, 0.1, 0.1]), np.zeros(5), np.full(5, 0.01)]
+
+    class Whole(Says):
+        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+            said = super().outputs(image, scales)
+            return said._replace(others=others.pop(0))
+
+    says = Whole([(0.05, 0.01), (0.5, 0.5), (0.9, 0.04)])
+    result = judge(data.test, CLASSES, [Localiser(weights_of())], classifier=says, scales=[[320]])
+    assert [one.rank for one in result.judged] == [5, 1, 1]
+    assert result.top == 5
+    errors = result.errors()
+    assert (errors.top1, errors.top5, errors.box) == (1, pytest.approx(1 / 3), 0)
+
+
+def test_kept_labels_stand_for_the_classifiers(data: BoxSet, oracle: None, tmp_path: Path) -> None:
+    """Posteriors in a store of scores, found by file name; a picture that lacks some is named."""
+    names = ["000005.jpg", "000006.jpg"]
+    extraction = Extraction("D", "0" * 64, ("fc8",), pool="softmax")
+    told = {"classes": Classes(("cow", "dog", "cat"), ("cow", "dog", "cat")).to_json()}
+    store = FeatureStore(tmp_path / "s", extraction, names, provenance=told)
+    rows = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], np.float32)
+    store.write([0, 1], {Part("D", "fc8", "softmax", 256): rows})
+    store.finish()
+    labels = StoredLabels.open([tmp_path / "s"], CLASSES)
+    says = Says([(1.0, 0.0)] * 3)
+    result = judge(
+        data.test, CLASSES, [Localiser(weights_of())],
+        classifier=says, labels=labels, scales=[[320]],
+    )  # fmt: skip
+    assert [one.rank for one in result.judged] == [2, 0]
+    assert result.top == 3
+    assert result.failed == {
+        "JPEGImages/000007.jpg": "no scores of 000007.jpg are among the --labels"
+    }
+    with pytest.raises(DataError, match="'horse'"):
+        StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
+
+
+def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, oracle: None) -> None:
+    """The others are judged, and progress counts it too."""
+    told = []
+
+    class Fails(Says):
+        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+            if len(told) == 1:
+                raise PictureError("too long")
+            return super().outputs(image, scales)
+
+    result = judge(
+        data.test, CLASSES, [Localiser(weights_of())], classifier=Fails([(1.0, 0.0)] * 3),
+        scales=[[320]], progress=lambda done, total: told.append(done),
+    )  # fmt: skip
+    assert result.failed == {"JPEGImages/000006.jpg": "too long"}
+    assert len(result.judged) == 2
+    assert told == [1, 2, 3]
 
 
 def test_without_labels_there_is_protocol_one(data: BoxSet, oracle: None) -> None:
@@ -273,6 +338,7 @@ def test_a_system_of_more_classes_is_asked_about_some() -> None:
     whole = Alike(("bus", "cat", "dog"), [2, 1])
     said = Restricted(whole, ("dog", "cat")).outputs(Image.new("RGB", (224, 224)), [224])
     assert said.posteriors.tolist() == [1, 0.5]
+    assert said.others.tolist() == [0]
     assert said.windows[224].shape == (2, 1, 1)
     with pytest.raises(DataError, match="'cow'"):
         Restricted(whole, ("cow",))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vggfeat.nets.weights import Weights
 
 BATCH = 256
+PATIENCE = 5  # epochs
+WAITED = 50  # updates
 RECIPE = "The paper's recipe (Appendix A)"
 
 localize_app = typer.Typer(
@@ -85,13 +87,14 @@ def train_command(
     dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=RECIPE)] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 40,
     patience: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--patience",
-            help="Epochs without more boxes found in validation before the rate drops.",
+            help="Epochs without a better mean IoU in validation before the rate drops: 5, or of "
+            "a small set as many as make 50 updates.",
             rich_help_panel=RECIPE,
         ),
-    ] = 5,
+    ] = None,
     visible: Annotated[
         float,
         typer.Option(
@@ -129,8 +132,8 @@ def train_command(
     """Train a net whose last layer predicts a box, from a classification net.
 
     The crops, the mirror images and the schedule are those of `vggfeat train`; the loss is the
-    squared distance of the box, and what is judged by is the share of validation pictures whose
-    box has an intersection over union of more than 0.5 with the true one.
+    squared distance of the box, and what is judged by is its mean intersection over union with the
+    true one, of validation pictures.
 
     For example:
 
@@ -153,7 +156,7 @@ def train_command(
         momentum=momentum,
         weight_decay=weight_decay,
         dropout=dropout,
-        patience=patience,
+        patience=patience or PATIENCE,
         epochs=epochs,
         freeze=freeze,
         colour_shift=colour_shift,
@@ -162,12 +165,13 @@ def train_command(
     engine = training.engine_of(device, precision, workers, micro, False, "pillow")
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = boxset_of(data, classes, boxes, quiet=quiet)
-    if batch is None:
-        settings = settings.model_copy(update={"batch": _batch_of(len(found.train))})
+    size = batch or _batch_of(len(found.train))
+    waited = patience or _patience_of(len(found.train), size)
+    settings = settings.model_copy(update={"batch": size, "patience": waited})
     task = BoxRegression.on(found, regression, S, visible)
-    weights = begun(
-        _weights(init, settings.net, quiet), task, balanced=balanced, seed=seed, device=device
-    )
+    classifying = _weights(init, settings.net, quiet)
+    _warn_of_scale(classifying, S)
+    weights = begun(classifying, task, balanced=balanced, seed=seed, device=device)
     done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
     if training.first():
         show_trained(done, as_json=as_json)
@@ -188,12 +192,27 @@ def boxset_of(
             f"{len(found.classes):,} classes, {found.source}.",
             quiet=quiet,
         )
+        training.warn_of(found.left_out)
     return found
 
 
 def _batch_of(pictures: int) -> int:
     """Take the paper's batch, or of a small set so few pictures that an epoch has four updates."""
     return min(BATCH, max(8, pictures // 4 // 8 * 8))  # eights, which processes can share
+
+
+def _patience_of(pictures: int, batch: int) -> int:
+    """Wait for some updates at least: a small set has few of them in an epoch."""
+    return max(PATIENCE, WAITED // max(1, pictures // batch))
+
+
+def _warn_of_scale(weights: Weights, S: int) -> None:
+    theirs = weights.about.get("S", str(S))
+    if theirs != str(S) and training.first():
+        note(
+            f"Warning: the classification net was trained at S = {theirs}, its boxes are to be at "
+            f"S = {S}. The paper takes the net of the same S: --S {theirs}, or another --init."
+        )
 
 
 def _net(init: str, net: str) -> str:

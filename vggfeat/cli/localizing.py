@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggfeat.cli import options
+from vggfeat.cli import options, training
 from vggfeat.cli.explain import places
 from vggfeat.cli.located import (
     Found,
@@ -43,19 +43,19 @@ Boxes = Annotated[
     ),
 ]
 Models = Annotated[
-    list[Path],
+    list[str],
     typer.Option(
         "--model",
-        help="A run of `vggfeat localize train`, or its best.safetensors. Repeat it: the boxes of "
-        "several nets are united.",
+        help="A run of `vggfeat localize train`, or its best.safetensors; MODEL@352,384 for test "
+        "scales of its own. Repeat it: the boxes of several nets are united.",
     ),
 ]
 ClassifierOption = Annotated[
     str | None,
     typer.Option(
         "--classifier",
-        help="The classification system: what `vggfeat svm --save` wrote, weights with fc8 (a "
-        "file of `vggfeat train`, authors, torchvision).",
+        help="The classification system: what `vggfeat svm --save` wrote, a run of `vggfeat "
+        "train`, or weights with fc8 (a file, authors, torchvision).",
     ),
 ]
 Scales = Annotated[
@@ -124,11 +124,12 @@ def predict_command(
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.ilsvrc.localize import Merging
 
     images = find_pictures(sources)
-    nets, merging = _nets(models, device, precision), _merging(match, threshold, average)
+    nets, scales = _nets(models, Q, device, precision)
+    merging = Merging(match, threshold, average)
     system = _system(nets, classifier, classes, device, precision, quiet=quiet)
-    scales = _scales(nets, Q)
     found: list[Found] = []
     with counting("localize", quiet=quiet) as tell:
         spots = places(images.names, ".jpg")
@@ -150,6 +151,14 @@ def evaluate_command(
     ],
     models: Models,
     classifier: ClassifierOption = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--labels",
+            help="Scores of the test pictures whose labels count instead: a store of `vggfeat "
+            "classify` or `fuse`, as of several nets and scales. Repeat it to fuse some.",
+        ),
+    ] = None,
     boxes: Boxes = None,
     Q: Scales = None,
     match: Match = "iou",
@@ -169,55 +178,74 @@ def evaluate_command(
     Protocol 1 takes the box of the true class from the central crop. Protocol 2 needs a
     classification system (--classifier): it applies the net densely, merges the boxes of all
     windows and asks whether one of the first five labels is right with a box that is. An object is
-    found if the intersection over union with it is more than 0.5.
+    found if the intersection over union with it is more than 0.5. Labels are the classification
+    system's, among all classes that it knows, or those of --labels.
 
     For example:
 
         vggfeat localize evaluate --data VOCdevkit/VOC2007 --model runs/boxes --classifier svm-model
         --report boxes.html
 
-        vggfeat localize evaluate --data ILSVRC2012 --model runs/box-256 --model runs/box-384
-        --classifier authors
+        vggfeat localize evaluate --data ILSVRC2012 --model runs/box-256@256
+        --model runs/box-384@352,384 --classifier authors --labels fused
     """
+    from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.boxset import open_boxset
+    from vggfeat.ilsvrc.labels import StoredLabels
+    from vggfeat.ilsvrc.localize import Merging
 
-    nets, merging = _nets(models, device, precision), _merging(match, threshold, average)
-    with download_progress(quiet=quiet) as reading:
-        found = open_boxset(data, classes=nets[0].classes, boxes=boxes or (), progress=reading)
-    system = None
+    nets, scales = _nets(models, Q, device, precision)
+    merging = Merging(match, threshold, average)
+    system = said = None
+    if labels and not classifier:
+        raise ParameterError(
+            "--labels says what pictures show. What their windows show, by which boxes are rated, "
+            "is the classification system's: name one with --classifier."
+        )
     if classifier:
         system = _system(nets, classifier, None, device, precision, quiet=quiet)
-    planned = PlannedTest(found, nets, system, classifier or "", _scales(nets, Q), merging, limit)
+    if labels:
+        said = StoredLabels.open(labels, nets[0].classes)
+    with download_progress(quiet=quiet) as reading:
+        found = open_boxset(
+            data, classes=nets[0].classes, boxes=boxes or (), parts=("test",), progress=reading
+        )
+    training.warn_of(found.left_out)
+    told = " & ".join(map(str, labels or ())) or classifier or ""
+    planned = PlannedTest(found, nets, system, told, scales, merging, limit, said)
     with counting("localize", quiet=quiet) as tell:
-        result = planned.run(tell)
+        result = planned.run(tell, drawn=bool(report))
     show_errors(result, as_json=as_json)
     if report:
         write_test(planned, result, report)
         note(f"Report: {report}", quiet=quiet)
 
 
-def _nets(models: list[Path], device: str, precision: str) -> list[Localiser]:
+def _nets(
+    models: list[str], Q: list[int] | None, device: str, precision: str
+) -> tuple[list[Localiser], list[list[int]]]:
+    """Open the nets, and take the test scales of each: its own, those of all, or its S."""
     from vggfeat.ilsvrc.judging import check_classes
     from vggfeat.ilsvrc.localize import Localiser
 
-    nets = [Localiser.open(model, device=device, precision=precision) for model in models]
-    for net in nets:
+    nets, scales = [], []
+    for model in models:
+        path, own = _parted(model)
+        net = Localiser.open(path, device=device, precision=precision)
+        scales.append(own or Q or [net.S])
+        net.extractor.check_scales(scales[-1])
+        nets.append(net)
         check_classes(nets[0].classes, net.classes)
-    return nets
+    return nets, scales
 
 
-def _scales(nets: Sequence[Localiser], Q: list[int] | None) -> list[list[int]]:
-    """Take the scales asked for, or of each net its own."""
-    scales = [sorted(set(Q)) if Q else [net.S] for net in nets]
-    for net, own in zip(nets, scales, strict=True):
-        net.extractor.check_scales(own)
-    return scales
-
-
-def _merging(match: str, threshold: float | None, average: str) -> Merging:
-    from vggfeat.ilsvrc.localize import Merging
-
-    return Merging(match, threshold, average)
+def _parted(model: str) -> tuple[Path, list[int]]:
+    """Part MODEL@352,384 into a path and scales; a path may have an @ of its own."""
+    path, _, told = model.rpartition("@")
+    numbers = told.split(",")
+    if path and all(map(str.isdecimal, numbers)) and not Path(model).expanduser().exists():
+        return Path(path), [int(number) for number in numbers]
+    return Path(model), []
 
 
 def _system(
@@ -253,6 +281,7 @@ def _opened(
     from vggfeat.ilsvrc.outputs import FC8, NetClassifier
     from vggfeat.nets.sources import NAMES
     from vggfeat.nets.weights import load
+    from vggfeat.train.checkpoint import BEST
 
     if model := _saved_model(classifier):
         from vggfeat.cli.predict import open_model
@@ -260,7 +289,9 @@ def _opened(
 
         return SVMClassifier(*open_model(model, device, None, quiet=quiet))
     if classifier not in NAMES:
-        return NetClassifier.open(classifier, device=device, precision=precision)
+        path = Path(classifier).expanduser()
+        file = path / BEST if path.is_dir() else path
+        return NetClassifier.open(str(file), device=device, precision=precision)
     with download_progress(quiet=quiet) as progress:
         weights = load(classifier, net.extractor.extraction.net, [FC8], progress=progress)
     return NetClassifier.open(weights, device=device, precision=precision)
@@ -271,7 +302,7 @@ def _saved_model(classifier: str) -> Path | None:
     from safetensors import SafetensorError, safe_open
 
     path = Path(classifier).expanduser()
-    for file in (path, path.with_name(path.name + ".safetensors")):
+    for file in (path, Path(f"{path}.safetensors")):
         if file.is_file():
             try:
                 with safe_open(file, "np") as opened:

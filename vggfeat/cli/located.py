@@ -1,4 +1,4 @@
-"""What came out of localising: drawings, tables, errors beside the paper's, the page."""
+"""What came out of localising: drawings, tables, errors, the page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from vggfeat.cli.output import facts, grid, note, show
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vggfeat.ilsvrc.boxset import Boxed, BoxSet
+    from vggfeat.ilsvrc.boxed import Boxed
+    from vggfeat.ilsvrc.boxset import BoxSet
     from vggfeat.ilsvrc.judged import Errors, LocalisationResult
+    from vggfeat.ilsvrc.labels import StoredLabels
     from vggfeat.ilsvrc.localize import Localiser, Located, Merging
     from vggfeat.ilsvrc.outputs import Classifier
 
+SHOWN = 5  # pictures that are warned of
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-KEPT = 2  # objects of each class of which a page shows what merging did
+KEPT = 100  # objects whose windows are kept, for a page to choose from
 
 
 class Found(NamedTuple):
@@ -53,7 +56,25 @@ def write_drawing(found: Found, classes: Sequence[str], target: Path) -> Found:
 
 
 def show_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool) -> None:
-    """Print what was found in each picture."""
+    """Print what was found in each picture.
+
+    Raises
+    ------
+    DataError
+        If none could be read, once that is printed.
+    """
+    _print_found(found, classes, as_json=as_json)
+    if all(one.reason for one in found):
+        from vggfeat.errors import DataError
+
+        reasons = [f", as {one.name}: {one.reason}" for one in found[:1]]
+        raise DataError(
+            f"No picture could be read, so that there are no boxes{''.join(reasons)}. Name "
+            "pictures that are whole."
+        )
+
+
+def _print_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         rows = [
             {"picture": one.name, "error": one.reason}
@@ -124,23 +145,24 @@ class PlannedTest(NamedTuple):
     scales: Sequence[Sequence[int]]
     merging: Merging
     limit: int | None
+    labels: StoredLabels | None = None
 
-    def run(self, progress: Callable[[int, int], None] | None) -> LocalisationResult:
-        """Run it."""
+    def run(
+        self, progress: Callable[[int, int], None] | None, *, drawn: bool = False
+    ) -> LocalisationResult:
+        """Run it; where it is to be drawn, with the windows of some objects."""
         from vggfeat.ilsvrc.judging import judge
 
         tested = self.tested
-        first: dict[int, list[int]] = {}
-        for row, label in enumerate(tested.part.labels.tolist()):
-            first.setdefault(label, []).append(row)
         return judge(
             tested,
             self.data.classes,
             self.nets,
             classifier=self.system,
+            labels=self.labels,
             scales=self.scales,
             merging=self.merging,
-            keep={row for rows in first.values() for row in rows[:KEPT]},
+            keep=spread(tested.part.labels.tolist(), KEPT) if drawn else (),
             settings=self.settings(),
             progress=progress,
         )
@@ -169,11 +191,35 @@ class PlannedTest(NamedTuple):
             ],
             "classifier": self.classifier or None,
             "merging": asdict(self.merging),
+            "objects": len(self.data.test),
+            "limit": self.limit,
+            "left_out": dict(self.data.left_out),
         }
 
 
+def spread(labels: Sequence[int], most: int) -> set[int]:
+    """Choose rows of as many classes as can be: of each its first one, then its second, ….
+
+    Examples
+    --------
+    >>> sorted(spread([0, 0, 0, 1, 2, 2], 4))
+    [0, 1, 3, 4]
+    """
+    seen: dict[int, int] = {}
+    turns = []
+    for row, label in enumerate(labels):
+        turns.append((seen.get(label, 0), row))
+        seen[label] = turns[-1][0] + 1
+    ordered = [row for _, row in sorted(turns)]
+    first = ordered[: len(seen)]
+    if len(first) > most:  # spread over the classes
+        return {first[k * len(first) // most] for k in range(most)}
+    return set(ordered[:most])
+
+
 def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
-    """Print errors by class, as Tables 8 to 10 have them."""
+    """Print errors by class, and the paper's where they are of the same pictures."""
+    from vggfeat.report.localisation_paper import compares, lacking, papers
     from vggfeat.report.words import percent
 
     def cells(name: str, e: Errors) -> list[object]:
@@ -191,14 +237,23 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
     if result.dense:
         told["top-1"] = "protocol 2: labels of the classification system, boxes merged"
         told["box"] = "the same boxes, the class being given; single window: without merging"
-    show(result.to_dict(), grid(headings, rows), facts(told), as_json=as_json)
-    for name, reason in list(result.failed.items())[:5]:
+    if reasons := lacking(result):
+        told["partial"] = "; ".join(reasons)
+    if compares(result):
+        for table in dict.fromkeys(row.table for row in papers(result)):
+            shown = [f"{row.error} ({row.name})" for row in papers(result) if row.table == table]
+            told[f"{table}, %"] = ", ".join(shown)
+    # Of 50,000 pictures the rows would take a while to write, for nobody.
+    plain = result.to_dict() if as_json else {}
+    show(plain, grid(headings, rows), facts(told), as_json=as_json)
+    for name, reason in list(result.failed.items())[:SHOWN]:
         note(f"Warning: {name} could not be used and was left out: {reason}")
+    if len(result.failed) > SHOWN:
+        note(f"Warning: {len(result.failed) - SHOWN:,} more pictures were left out.")
 
 
 def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -> None:
     """Write the page, and the figures beside it."""
-    from vggfeat.data.cards import load_card
     from vggfeat.features.files import write_whole
     from vggfeat.features.provenance import versions
     from vggfeat.report.localisation_page import write_localisation_page
@@ -226,7 +281,6 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
             "weights": ", ".join(one["weights"][:12] for one in how["nets"]),
             "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         },
-        ilsvrc=list(result.classes) == list(load_card("ilsvrc2012").classes),
     )
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
     write_whole(target.with_suffix(".json"), text.encode())

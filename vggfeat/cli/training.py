@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,7 +97,7 @@ def pictures_of(
     return found
 
 
-def warn_of(failed: dict[str, str]) -> None:
+def warn_of(failed: Mapping[str, str]) -> None:
     """Name the pictures that could not be read."""
     for name, reason in list(failed.items())[:10]:
         note(f"Warning: {name}: {reason}")

@@ -1,4 +1,4 @@
-"""Where objects are: boxes of pictures, from ILSVRC's XML files and from a tree of VOC's.
+"""Where objects are: boxes of pictures, from XML files of ILSVRC and of VOC.
 
 Both have the same form, a file for each picture: ``n01440764/n01440764_18.xml`` for ILSVRC's
 training pictures, ``ILSVRC2012_val_00000001.xml`` for those of validation, and
@@ -14,20 +14,22 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vggfeat.data.images import FORMATS
-from vggfeat.data.voc import PARTS, VocObject, objects_of, read_voc
-from vggfeat.errors import DataError, DataNotFound, ParameterError
+from vggfeat.data.voc import VocObject, objects_of
+from vggfeat.errors import DataError, DataNotFound, PictureError
 
 SUFFIX = ".xml"
+ORIENTATION = 0x0112  # of EXIF
+ON_ITS_SIDE = range(5, 9)  # orientations whose upright picture has width and height exchanged
 _DAMAGED = (tarfile.TarError, zlib.error, EOFError, OSError)
 
 
@@ -94,7 +96,11 @@ def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> li
     return found
 
 
-def read_annotations(source: Path, classes: Collection[str] | None = None) -> dict[str, Annotation]:
+def read_annotations(
+    source: Path,
+    classes: Collection[str] | None = None,
+    pictures: Collection[str] | None = None,
+) -> dict[str, Annotation]:
     """Read all XML files of a folder, at any depth, or of a tar file.
 
     Parameters
@@ -104,6 +110,9 @@ def read_annotations(source: Path, classes: Collection[str] | None = None) -> di
         tar file they come in, compressed or not.
     classes : collection of str, optional
         Keep only objects of these; a picture without any is left out.
+    pictures : collection of str, optional
+        Read only the files of these, named without a suffix; which spares half a million files
+        where only ILSVRC's validation is wanted.
 
     Returns
     -------
@@ -115,16 +124,18 @@ def read_annotations(source: Path, classes: Collection[str] | None = None) -> di
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If an annotation, or the tar file, is damaged.
+        If an annotation, or the tar file, is damaged or cannot be read.
     """
     found: dict[str, Annotation] = {}
     seen = False
-    for name, content in _files(source):
+    for name, content in _files(source, pictures):
         seen = True
+        if content is None:
+            continue
         one = _parsed(content, f"{source}: {name}")
         one = one if classes is None else one.named(classes)
         if one.objects:
-            found[PurePosixPath(name).stem] = one
+            found[_stem(name)] = one
     if not seen:
         raise DataNotFound(
             f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
@@ -133,101 +144,99 @@ def read_annotations(source: Path, classes: Collection[str] | None = None) -> di
     return dict(sorted(found.items()))
 
 
-def read_voc_boxes(
-    tree: Path, classes: Sequence[str] = ()
-) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
-    """Read the examples of each part of a year of VOC.
-
-    Parameters
-    ----------
-    tree : Path
-        Folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2007``.
-    classes : sequence of str
-        Those that are wanted; all of the tree's lists by default.
-
-    Returns
-    -------
-    tuple of str
-        The classes, sorted.
-    dict of str to list of Example
-        By part: train, val, trainval, test, as far as they are there; sorted by picture. A picture
-        with objects of two classes is two examples. Pictures whose file is not there, and
-        those of a test part without labels, are left out.
+def read_annotation(path: Path) -> Annotation:
+    """Read one XML file.
 
     Raises
     ------
-    ParameterError
-        If the tree has no such class.
     DataError
-        If a list or an annotation is damaged.
+        If it cannot be read, or is none.
     """
-    lists = tree / "ImageSets" / "Main"
-    known = sorted(path.name.removesuffix("_train.txt") for path in lists.glob("*_train.txt"))
-    if not known:
-        raise DataNotFound(
-            f"{tree} has no lists ImageSets/Main/<class>_train.txt. Name a folder of VOC, such as "
-            "VOCdevkit/VOC2007."
-        )
-    if unknown := [name for name in classes if name not in known]:
-        raise ParameterError.not_one_of("class", str(tree), known, unknown[0])
-    wanted = tuple(sorted(set(classes) or known))
-    images = read_voc(tree, wanted)
-    annotations: dict[str, list[Example]] = {}
-    paths = dict(zip(images.names, map(str, images.pictures), strict=True))
-    for name, path in paths.items():
-        one = _of_voc(tree, name).named(wanted)
-        if one.size == (0, 0) and one.objects:
-            one = Annotation(_stored_size(Path(path)), one.objects)
-        annotations[name] = examples_of(name, one, wanted)
-    parts = {
-        part: [one for row in images.parts[part] for one in annotations[images.names[row]]]
-        for part in PARTS
-        if part in images.parts
-    }
-    return wanted, parts
+    return _parsed(_read(path), str(path))
 
 
-def _of_voc(tree: Path, name: str) -> Annotation:
-    path = tree / "Annotations" / f"{name}{SUFFIX}"
+def check_size(found: tuple[int, int], stated: tuple[int, int]) -> None:
+    """Refuse a picture of another size than its annotation states.
+
+    Raises
+    ------
+    PictureError
+        With both.
+    """
+    if found != stated:
+        pixels, others = ("×".join(map(str, size)) for size in (found, stated))
+        raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
+
+
+def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
+    """Read the width and height of a picture, turned upright, from its head.
+
+    Raises
+    ------
+    PictureError
+        If that cannot be done.
+    """
     try:
-        return _parsed(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: there is no annotation of {name}.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    except UnidentifiedImageError as error:
+        raise PictureError("not a picture of a format that is read") from error
+    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
+    except Exception as error:
+        raise PictureError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+    return (height, width) if turned else (width, height)
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Go through names and contents of all annotations."""
+def _files(source: Path, pictures: Collection[str] | None) -> Iterator[tuple[str, bytes | None]]:
+    """Go through the names of all annotations, with the contents of those of some pictures."""
     if source.is_dir():
         for folder, folders, names in os.walk(source):
             folders.sort()
             for name in sorted(names):
                 if name.endswith(SUFFIX):
-                    yield name, Path(folder, name).read_bytes()
+                    wanted = _wanted(name, pictures)
+                    yield name, _read(Path(folder, name)) if wanted else None
         return
     if not source.is_file():
         raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
     try:
         with tarfile.open(source) as archive:
-            yield from _members(archive)
+            yield from _members(archive, pictures)
     except _DAMAGED as error:
         raise DataError(
             f"{source} is no tar file, or is damaged: {error}. Fetch it anew."
         ) from error
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _wanted(name: str, pictures: Collection[str] | None) -> bool:
+    return pictures is None or _stem(name) in pictures
+
+
+def _members(
+    archive: tarfile.TarFile, pictures: Collection[str] | None
+) -> Iterator[tuple[str, bytes | None]]:
     """Go through the annotations of a tar file, and of tar files in it, one for each synset."""
     for member in archive:
         file = archive.extractfile(member) if member.isreg() else None
         if file is None:
             continue
         if member.name.endswith(SUFFIX):
-            yield member.name, file.read()
+            yield member.name, file.read() if _wanted(member.name, pictures) else None
         elif member.name.endswith((".tar", ".tar.gz", ".tgz")):
             with tarfile.open(fileobj=file) as inner:
-                yield from _members(inner)
+                yield from _members(inner, pictures)
 
 
 def _parsed(content: bytes, where: str) -> Annotation:
@@ -243,16 +252,6 @@ def _parsed(content: bytes, where: str) -> Annotation:
 def _number(root: Element, path: str) -> int:
     text: Any = root.findtext(path, "0").strip()
     return int(text) if text.isdecimal() else 0
-
-
-def _stored_size(path: Path) -> tuple[int, int]:
-    """Read a picture's size from its head; (0, 0) where that cannot be done."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    # Decoders of damaged files raise errors of a dozen classes; who decodes it will say which.
-    except Exception:
-        return (0, 0)
 
 
 def _area(one: VocObject) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from numbers import Integral
 
@@ -122,11 +122,7 @@ class DenseExtractor:
             described = {}
         if not described:  # outside of the handler, whose error still holds the memory
             return self._describe_halves(pixels)
-        if not all(d.isfinite().all() for d in described.values()):
-            raise DeviceError(
-                f"Descriptors overflow in {self.extraction.precision}. "
-                "Use --precision bf16 or fp32."
-            )
+        self._check_finite(described.values())
         return described
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -141,11 +137,18 @@ class DenseExtractor:
         -------
         dict
             For each layer (B, D, h, w), float32, on the CPU.
+
+        Raises
+        ------
+        DeviceError
+            If a number overflows the precision.
         """
         axis = longer_axis(pixels)
         pieces = list(self._pieces(pixels))
         layers = self.extraction.layers
-        return {name: torch.cat([piece[name] for piece in pieces], axis).cpu() for name in layers}
+        found = {name: torch.cat([piece[name] for piece in pieces], axis).cpu() for name in layers}
+        self._check_finite(found.values())
+        return found
 
     def picture_maps(self, picture: Picture, Q: int) -> dict[str, Tensor]:
         """Return the dense maps of one picture at one scale.
@@ -255,6 +258,13 @@ class DenseExtractor:
         """Class scores (b, C) of crops, whose dense maps have one location."""
         [maps] = self._pieces(crops)
         return maps[SCORES][:, :, 0, 0]
+
+    def _check_finite(self, found: Iterable[Tensor]) -> None:
+        if not all(one.isfinite().all() for one in found):
+            raise DeviceError(
+                f"Numbers overflow in {self.extraction.precision}. Use --precision bf16 or fp32; "
+                "if that does not help, the weights are those of a training that diverged."
+            )
 
     def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
         if len(pixels) == 1:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vggfeat.data.images import Pixels
+from vggfeat.errors import DataError, PictureError
 from vggfeat.features.dense import DenseExtractor
-from vggfeat.ilsvrc.boxset import Boxed
+from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.table1 import layers_of
 from vggfeat.nets.vgg import initialise
@@ -61,6 +63,11 @@ def begun(
     -------
     Weights
         With all layers, fc8 having the outputs of the task.
+
+    Raises
+    ------
+    DataError
+        If none of the pictures that activations are measured on can be read.
 
     Notes
     -----
@@ -126,7 +133,18 @@ def _pooled(weights: Weights, part: Boxed, S: Scale, device: str) -> Tensor:
         weights.net, "pool5", weights=weights, flip=False, device=device, precision="fp32"
     )
     rows = np.linspace(0, len(part) - 1, min(SEEN, len(part))).round().astype(int)
-    crops = [crop(part.part.read(row), S, CENTRE) for row in rows]
+    crops: list[Pixels] = []
+    reason = ""
+    for row in rows:
+        try:
+            crops.append(crop(part.part.read(row), S, CENTRE))
+        except PictureError as error:  # training will name it
+            reason = f"{part.part.name(row)}: {error}"
+    if not crops:
+        raise DataError(
+            f"None of {len(rows)} training pictures could be read, as {reason}. See whether they "
+            "are whole."
+        )
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
     starts = range(0, len(pixels), 8)
     maps = [extractor.maps(pixels[start : start + 8])["pool5"] for start in starts]

@@ -5,31 +5,31 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from vggfeat.data.annotations import (
     Annotation,
     Example,
     examples_of,
     read_annotations,
-    read_voc_boxes,
+    upright_size,
 )
 from vggfeat.data.compose import compose
-from vggfeat.data.ilsvrc import Ints
-from vggfeat.data.images import FORMATS, decode
+from vggfeat.data.voc_boxes import read_voc_boxes
 from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
+from vggfeat.ilsvrc.tested import open_tested
 from vggfeat.train.pictures import FilePictures, Part
 from vggfeat.train.trainset import TrainSet, open_trainset
 
 SAMPLE = "sample-voc"
+PARTS = ("train", "val", "test")
 # Where ILSVRC's boxes are looked for, below the folder of its pictures: as they are distributed,
 # and as they are usually unpacked.
 PLACES = (
@@ -43,76 +43,20 @@ PLACES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Boxed:
-    """A part of a set: a row for each picture and each class that it shows.
-
-    Parameters
-    ----------
-    part : Part
-        Pictures, and their classes by their places in the set's.
-    sizes : array, shape (N, 2)
-        Width and height of each picture.
-    boxes : tuple of N arrays, shape (K, 4)
-        Edges of the objects of the class: the one to learn first, then all that count as found.
-    """
-
-    part: Part
-    sizes: Ints
-    boxes: tuple[Floats, ...]
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    @property
-    def chosen(self) -> Floats:
-        """The box to learn of each row, edges (N, 4)."""
-        return np.array([of[0] for of in self.boxes], dtype=np.float64).reshape(-1, 4)
-
-    def pictures(self) -> Iterator[tuple[str, list[int]]]:
-        """Go through the pictures, each with its rows, which follow one another."""
-        for name, rows in groupby(range(len(self)), self.part.name):
-            yield name, list(rows)
-
-    def open(self, row: int) -> Image.Image:
-        """Decode the picture of a row.
-
-        Raises
-        ------
-        PictureError
-            If it cannot be read, or is not of the size that its annotation states, as one is that
-            is turned upright: then its boxes are not where they belong.
-        """
-        try:
-            image = decode(Image.open(io.BytesIO(self.part.read(row)), formats=FORMATS))
-        except PictureError:
-            raise
-        # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
-        except Exception as error:
-            raise PictureError(" ".join(f"{type(error).__name__}: {error}".split())) from error
-        if image.size != tuple(self.sizes[row]):
-            stated = "×".join(map(str, self.sizes[row]))
-            raise PictureError(
-                f"it has {image.width}×{image.height} pixels and its annotation states {stated}"
-            )
-        return image
-
-    def take(self, rows: Sequence[int]) -> Boxed:
-        """Keep these rows, in this order."""
-        return Boxed(self.part.take(rows), self.sizes[rows], tuple(self.boxes[row] for row in rows))
-
-
-@dataclass(frozen=True, eq=False)
 class BoxSet:
     """Pictures with boxes, to train, to validate and to test with.
 
     Parameters
     ----------
     classes : tuple of str
-        Sorted; synsets (wnids) for ILSVRC.
+        Synsets (wnids) for ILSVRC.
     train, val, test : Boxed
-        ILSVRC's test pictures have no public boxes: those of validation stand for them.
+        Empty where it was not asked for. ILSVRC's test pictures have no public boxes: those of
+        validation stand for them.
     source : str
         Where they are from, in words.
+    left_out : dict of str to str
+        Reasons why pictures that have boxes are in no part, by their names.
     """
 
     classes: tuple[str, ...]
@@ -120,6 +64,7 @@ class BoxSet:
     val: Boxed
     test: Boxed
     source: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trainset(self) -> TrainSet:
@@ -138,6 +83,7 @@ def open_boxset(
     *,
     classes: Sequence[str] = (),
     boxes: Sequence[Path] = (),
+    parts: Collection[str] = PARTS,
     progress: Progress | None = None,
 ) -> BoxSet:
     """Find pictures and their boxes.
@@ -151,9 +97,13 @@ def open_boxset(
         - ``"sample-voc"``, scenes made of the shipped drawings;
         - ILSVRC's folder, as :func:`~vggfeat.train.trainset.open_trainset` takes it.
     classes : sequence of str
-        Those that are wanted; all by default.
+        Those that are wanted; all by default. To train with they are sorted; to test with they
+        are left in their order, which is that of a net's outputs.
     boxes : sequence of Path
         Folders or tar files of ILSVRC's XML files; by default those of :data:`PLACES`.
+    parts : collection of str
+        Of train, val and test, those that are wanted. Where it is test alone, neither pictures
+        nor boxes of training are looked at, and need not be there.
     progress : callable, optional
         Called with bytes while a tar file of pictures is indexed.
 
@@ -164,6 +114,13 @@ def open_boxset(
         difficult is the one to learn, and finding any of them counts. Pictures without objects of
         the classes are left out.
 
+    Notes
+    -----
+    A picture whose boxes cannot be placed, since it is damaged or not of the size that its
+    annotation states, is left out. Of VOC all are looked at here, and ``left_out`` names them; of
+    ILSVRC only those whose size is not stated. The others are looked at when they are read, and
+    whoever reads them counts them among the pictures that failed.
+
     Raises
     ------
     DataNotFound
@@ -171,10 +128,13 @@ def open_boxset(
     DataError
         If a part has none, or files are damaged.
     ParameterError
-        For a class that is not there.
+        For a class or a part that is not there.
     """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ParameterError.not_one_of("parts", "open_boxset", PARTS, unknown[0])
+    wanted = tuple(dict.fromkeys(classes) if set(parts) == {"test"} else sorted(set(classes)))
     if str(root) == SAMPLE:
-        return _of_voc(compose() / "VOCdevkit" / "VOC2007", classes, SAMPLE)
+        return _of_voc(compose() / "VOCdevkit" / "VOC2007", wanted, parts, SAMPLE)
     path = Path(root)
     if not path.exists():
         raise DataNotFound(
@@ -182,8 +142,10 @@ def open_boxset(
             f"or {SAMPLE!r}."
         )
     if tree := _tree(path):
-        return _of_voc(tree, classes, str(tree))
-    return _of_ilsvrc(path, classes, boxes, progress)
+        return _of_voc(tree, wanted, parts, str(tree))
+    if set(parts) == {"test"}:
+        return _test_of_ilsvrc(path, wanted, boxes, progress)
+    return _of_ilsvrc(path, wanted, boxes, parts, progress)
 
 
 def _tree(path: Path) -> Path | None:
@@ -195,13 +157,19 @@ def _tree(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _of_voc(tree: Path, classes: Sequence[str], source: str) -> BoxSet:
-    wanted, parts = read_voc_boxes(tree, classes)
-    for part in ("train", "val"):
-        if not parts.get(part):
-            raise DataError(f"{tree} has no {part} picture with an object of {_some(wanted)}.")
-    held = {part: _boxed(tree, wanted, examples) for part, examples in parts.items() if examples}
-    return BoxSet(wanted, held["train"], held["val"], held.get("test", held["val"]), source)
+def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: str) -> BoxSet:
+    found = read_voc_boxes(tree, classes, parts)
+    if "test" in parts and not found.parts.get("test"):  # as that of 2012, which has no labels
+        more = read_voc_boxes(tree, classes, {*parts, "val"})
+        found = more._replace(parts={**more.parts, "test": more.parts.get("val", [])})
+    for part in parts:
+        if not found.parts.get(part):
+            raise DataError(_nothing(str(tree), part, found.classes, found.left_out))
+    held = {
+        part: _boxed(tree, found.classes, found.parts[part] if part in parts else [])
+        for part in PARTS
+    }
+    return BoxSet(found.classes, **held, source=source, left_out=found.left_out)
 
 
 def _boxed(tree: Path, classes: Sequence[str], examples: Sequence[Example]) -> Boxed:
@@ -214,12 +182,53 @@ def _boxed(tree: Path, classes: Sequence[str], examples: Sequence[Example]) -> B
 
 
 def _of_ilsvrc(
-    root: Path, classes: Sequence[str], boxes: Sequence[Path], progress: Progress | None
+    root: Path,
+    classes: Sequence[str],
+    boxes: Sequence[Path],
+    parts: Collection[str],
+    progress: Progress | None,
 ) -> BoxSet:
     pictures = open_trainset(root, progress=progress)
     if unknown := [name for name in classes if name not in pictures.classes]:
         raise ParameterError.not_one_of("class", str(root), pictures.classes, unknown[0])
-    wanted = tuple(sorted(set(classes) or pictures.classes))
+    wanted = tuple(classes) or pictures.classes
+    sources = _sources(root, boxes)
+    annotations = _read(sources, wanted)
+    left_out: dict[str, str] = {}
+    train, val = (
+        _annotated(part, pictures.classes, wanted, annotations, left_out)
+        for part in (pictures.train, pictures.val)
+    )
+    held = {"train": train, "val": val, "test": val}
+    for name in parts:
+        if not len(held[name]):
+            where = ", ".join(map(str, sources))
+            raise DataError(_nothing(where, name, wanted, left_out))
+    held = {name: one if name in parts else one.take([]) for name, one in held.items()}
+    return BoxSet(wanted, **held, source=pictures.source, left_out=left_out)
+
+
+def _test_of_ilsvrc(
+    root: Path, classes: Sequence[str], boxes: Sequence[Path], progress: Progress | None
+) -> BoxSet:
+    """Open the validation pictures; those of training need not be there."""
+    every, part, where = open_tested(root, classes, progress)
+    if classes and not set(classes) & set(every):
+        raise ParameterError.not_one_of("class", where, every, classes[0])
+    wanted = tuple(classes) or every
+    sources = _sources(root, boxes)
+    if not boxes:  # half a million files, of which none is of these pictures
+        sources = [source for source in sources if "train" not in source.name] or sources
+    stems = {PurePosixPath(part.name(row)).stem for row in range(len(part))}
+    left_out: dict[str, str] = {}
+    test = _annotated(part, every, wanted, _read(sources, wanted, stems), left_out)
+    if not len(test):
+        raise DataError(_nothing(", ".join(map(str, sources)), "test", wanted, left_out))
+    none = test.take([])
+    return BoxSet(wanted, none, none, test, where, left_out)
+
+
+def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
     base = root if root.is_dir() else root.parent
     sources = list(boxes) or [base / name for name in PLACES if (base / name).exists()]
     if not sources:
@@ -227,22 +236,24 @@ def _of_ilsvrc(
             f"There are no boxes in {base}: neither {', '.join(PLACES)}. Put one there, or say "
             "where they are with --boxes."
         )
+    return sources
+
+
+def _read(
+    sources: Sequence[Path], wanted: Sequence[str], pictures: Collection[str] | None = None
+) -> dict[str, Annotation]:
     annotations: dict[str, Annotation] = {}
     for source in sources:
-        annotations |= read_annotations(source, wanted)
-    train, val = (
-        _annotated(part, pictures.classes, wanted, annotations)
-        for part in (pictures.train, pictures.val)
-    )
-    for name, part in (("training", train), ("validation", val)):
-        if not len(part):
-            where = ", ".join(map(str, sources))
-            raise DataError(f"{where} has no box of a {name} picture of {_some(wanted)}.")
-    return BoxSet(wanted, train, val, val, pictures.source)
+        annotations |= read_annotations(source, set(wanted), pictures)
+    return annotations
 
 
 def _annotated(
-    part: Part, every: Sequence[str], wanted: Sequence[str], known: Mapping[str, Annotation]
+    part: Part,
+    every: Sequence[str],
+    wanted: Sequence[str],
+    known: Mapping[str, Annotation],
+    left_out: dict[str, str],
 ) -> Boxed:
     """Keep the pictures that have a box of their own class."""
     code = {label: number for number, label in enumerate(wanted)}
@@ -254,19 +265,32 @@ def _annotated(
         if every[label] not in code or name not in known:
             continue
         for one in examples_of(name, known[name], [every[label]]):
+            try:
+                size = one.size if min(one.size) > 0 else _size(part, row)
+            except PictureError as error:
+                left_out[part.name(row)] = str(error)
+                continue
             rows.append(row)
-            sizes.append(one.size if min(one.size) > 0 else _size(part, row))
+            sizes.append(size)
             boxes.append(edges(one.boxes))
     kept = part.take(rows)
     labels = np.array([code[every[label]] for label in kept.labels], dtype=np.int64)
     both = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    return Boxed(Part(kept.pictures, labels), both, tuple(boxes))
+    return Boxed(Part(SizedPictures(kept.pictures, both), labels), both, tuple(boxes))
 
 
 def _size(part: Part, row: int) -> Size:
     """Read the size of a picture whose annotation does not state it."""
-    with Image.open(io.BytesIO(part.read(row)), formats=FORMATS) as image:
-        return image.size
+    return upright_size(io.BytesIO(part.read(row)))
+
+
+def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[str, str]) -> str:
+    """Say that a part has no picture, and why, if there would be some."""
+    said = f"{where} has no box of a {part} picture of {_some(classes)}"
+    if not left_out:
+        return f"{said}."
+    name, reason = next(iter(left_out.items()))
+    return f"{said} that can be used: {len(left_out)} were left out, such as {name}: {reason}."
 
 
 def _some(names: Iterable[str]) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.ilsvrc.boxes import Floats, as_annotated, best_match
-from vggfeat.ilsvrc.localize import Located, Windows
+from vggfeat.ilsvrc.boxes import Floats, as_annotated, iou
+from vggfeat.ilsvrc.localize import Located
 from vggfeat.ilsvrc.regression import CORRECT
 
-Bools = NDArray[np.bool_]
+CHUNK = 65_536  # true boxes that are compared at once
 
 
 class Judged(NamedTuple):
@@ -44,14 +45,6 @@ class Judged(NamedTuple):
     rank: int
     found: Located | None
     first: int
-
-    def shares(self) -> tuple[float, float, float]:
-        """IoU of the central crop's box, of the merged one and of the single window's."""
-        if self.found is None:
-            return best_match(self.central, self.truths), 0.0, 0.0
-        boxes = (self.central, self.found.box, self.found.single)
-        central, merged, single = (best_match(box, self.truths) for box in boxes)
-        return central, merged, single
 
 
 class Errors(NamedTuple):
@@ -98,8 +91,17 @@ class LocalisationResult:
         How it was tested.
     failed : dict of str to str
         Reasons why pictures were left out, by name.
-    windows : dict of int to Windows
-        What merging was given, of some rows.
+    windows : dict of int to array, shape (n, 4)
+        What merging was given, of some rows: the boxes of the row's class from all windows.
+
+    Examples
+    --------
+    >>> box, beside = np.array([0.0, 0, 8, 4]), np.array([0.0, 0, 4, 4])
+    >>> found = Located(1, 0.7, box, 2.0, windows=3, pieces=1, single=beside)
+    >>> row = Judged("a", 1, np.array([[0.0, 0, 8, 5]]), beside, 0, found, first=1)
+    >>> result = LocalisationResult(("bus", "cat"), (row,), True, 2, {})
+    >>> result.shares().tolist(), result.errors(1).top5, result.errors(1).central
+    ([[0.4, 0.8, 0.4]], 0.0, 1.0)
     """
 
     classes: tuple[str, ...]
@@ -108,36 +110,77 @@ class LocalisationResult:
     top: int
     settings: Mapping[str, Any]
     failed: Mapping[str, str] = field(default_factory=dict)
-    windows: Mapping[int, Windows] = field(default_factory=dict)
+    windows: Mapping[int, Floats] = field(default_factory=dict)
 
     def shares(self) -> Floats:
-        """IoU of each row's boxes, shape (N, 3): central crop, merged, single window."""
-        return np.array([one.shares() for one in self.judged], dtype=np.float64).reshape(-1, 3)
+        """IoU of each row's boxes, shape (N, 3): central crop, merged, single window.
+
+        Those of protocol 2 are 0 where it was not run.
+        """
+        return self._shares
 
     def errors(self, label: int | None = None) -> Errors:
         """Count the errors of a class, or over all rows; NaN where there is no row."""
-        rows = [k for k, one in enumerate(self.judged) if label in (None, one.label)]
-        right = self.shares()[rows] > CORRECT
-        ranks = np.array([self.judged[k].rank for k in rows], dtype=np.int64)
-        first, among = ranks < 1, ranks < self.top
-        central, merged, single = right.T
+        row = len(self.classes) if label is None else label
+        return Errors._make([*self._errors[row].tolist(), int(self._of[row])])
 
-        def error(hits: Bools) -> float:
-            return 1 - float(hits.mean()) if len(hits) else float("nan")
+    @property
+    def tested(self) -> int:
+        """Count the pictures that were tested."""
+        return len({one.name for one in self.judged})
 
-        def dense(hits: Bools) -> float:
-            return error(hits) if self.dense else float("nan")
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of the rows, shape (N,)."""
+        return np.array([one.label for one in self.judged], dtype=np.int64)
 
-        return Errors(
-            error(central),
-            dense(merged & first),
-            dense(merged & among),
-            dense(merged),
-            dense(single & first),
-            dense(single & among),
-            dense(single),
-            len(rows),
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """Classes that are likelier than the row's own, shape (N,)."""
+        return np.array([one.rank for one in self.judged], dtype=np.int64)
+
+    @cached_property
+    def _shares(self) -> Floats:
+        if not self.judged:
+            return np.zeros((0, 3))
+        some = [_boxes(one) for one in self.judged]
+        boxes = np.array(some, dtype=np.float64).reshape(-1, 3, 4)
+        counts = np.array([len(one.truths) for one in self.judged])
+        truths = np.concatenate([one.truths for one in self.judged])
+        pairs = np.repeat(np.arange(len(boxes)), counts)
+        every = [
+            iou(boxes[pairs[start : start + CHUNK]], truths[start : start + CHUNK, None])
+            for start in range(0, len(pairs), CHUNK)
+        ]
+        best: Floats = np.maximum.reduceat(np.concatenate(every), np.cumsum(counts) - counts)
+        if not self.dense:
+            best[:, 1:] = 0
+        return best
+
+    @cached_property
+    def _of(self) -> NDArray[np.int64]:
+        """Rows of each class, and of all, shape (C + 1,)."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return np.append(counts, counts.sum())
+
+    @cached_property
+    def _errors(self) -> Floats:
+        """Shares that are wrong, of each class and of all, shape (C + 1, 7)."""
+        central, merged, single = (self._shares > CORRECT).T
+        first, among = self.ranks < 1, self.ranks < self.top
+        hits = (
+            central,
+            *(merged & first, merged & among, merged),
+            *(single & first, single & among, single),
         )
+        count = len(self.classes)
+        right = np.stack([np.bincount(self.labels, one, count) for one in hits], axis=1)
+        right = np.concatenate([right, right.sum(axis=0, keepdims=True)])
+        of = self._of[:, None].astype(np.float64)
+        errors: Floats = 1 - np.divide(right, of, out=np.full_like(right, np.nan), where=of > 0)
+        if not self.dense:
+            errors[:, 1:] = np.nan
+        return errors
 
     @property
     def pieces(self) -> float:
@@ -154,13 +197,21 @@ class LocalisationResult:
             "top": self.top,
             "dense": self.dense,
             "boxes_left": self.pieces if self.dense else None,
+            "tested": {
+                "pictures": self.tested,
+                "objects": len(self.judged),
+                "failed": len(self.failed),
+            },
             "settings": dict(self.settings),
             "failed": dict(self.failed),
-            "pictures": [self._row(one) for one in self.judged],
+            "pictures": [
+                self._row(one, shares)
+                for one, shares in zip(self.judged, self.shares().tolist(), strict=True)
+            ],
         }
 
-    def _row(self, one: Judged) -> dict[str, Any]:
-        central, merged, single = one.shares()
+    def _row(self, one: Judged, shares: list[float]) -> dict[str, Any]:
+        central, merged, single = shares
         row = {
             "picture": one.name,
             "class": self.classes[one.label],
@@ -185,3 +236,10 @@ class LocalisationResult:
 
 def _plain(errors: Errors) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in errors._asdict().items()}
+
+
+def _boxes(one: Judged) -> tuple[Floats, Floats, Floats]:
+    """Take the three boxes of a row; where protocol 2 was not run, the first stands for all."""
+    if one.found is None:
+        return one.central, one.central, one.central
+    return one.central, one.found.box, one.found.single

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from vggfeat.errors import DataError, PictureError
+from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.boxes import Floats
-from vggfeat.ilsvrc.boxset import Boxed
 from vggfeat.ilsvrc.judged import Judged, LocalisationResult
+from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import TOP, Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Classifier, Outputs
 
@@ -21,6 +20,7 @@ def judge(
     localisers: Sequence[Localiser],
     *,
     classifier: Classifier | None = None,
+    labels: StoredLabels | None = None,
     scales: Sequence[Sequence[int]] | None = None,
     merging: Merging | None = None,
     keep: Collection[int] = (),
@@ -40,12 +40,14 @@ def judge(
     classifier : Classifier, optional
         Whose labels and class outputs count; without one there is protocol 1 alone, which takes
         the class as given.
+    labels : StoredLabels, optional
+        Whose labels count instead of the classifier's.
     scales : sequence of sequence of int, optional
         Test scales Q of each net in protocol 2; its training scale by default.
     merging : Merging, optional
         How boxes are merged.
     keep : collection of int
-        Rows whose windows are kept, to be drawn.
+        Rows whose windows' boxes are kept, to be drawn.
     settings : mapping, optional
         How it was tested, for the result to hold.
     progress : callable, optional
@@ -62,36 +64,34 @@ def judge(
 
     Notes
     -----
-    A box is correct if its intersection over union with any object of the class is more than 0.5.
-    A picture of VOC that shows two classes counts once for each of them.
+    A label is right if fewer than five classes of the classification system are likelier, be they
+    localised or not. A box is correct if its intersection over union with any object of the class
+    is more than 0.5. A picture of VOC that shows two classes counts once for each of them.
     """
     for net in localisers:
         check_classes(classes, net.classes)
     if classifier is not None:
         check_classes(classes, classifier.classes)
     own = [[net.S] for net in localisers] if scales is None else scales
-    every = sorted({Q for some in own for Q in some})
+    looked = _Looked(tested, localisers, own, classifier, labels, merging)
     judged: list[Judged] = []
-    kept: dict[int, Windows] = {}
+    kept: dict[int, Floats] = {}
     failed: dict[str, str] = {}
+    known = len(classes)
     pictures = list(tested.pictures())
     for done, (name, rows) in enumerate(pictures, 1):
         try:
-            image = tested.open(rows[0])
+            seen = looked.at(name, rows[0])
         except PictureError as error:
             failed[name] = str(error)
-            continue
-        central = localisers[0].central(image)
-        outputs = windows = None
-        if classifier is not None:
-            outputs = classifier.outputs(image, every)
-            windows = windows_of(image, localisers, own, outputs)
-        for row in rows:
-            if row in keep and windows:
-                kept[len(judged)] = windows
-            judged.append(
-                _judged(tested, row, name, localisers[0], central, outputs, windows, merging)
-            )
+        else:
+            for row in rows:
+                label = int(tested.part.labels[row])
+                if row in keep and seen.windows:
+                    kept[len(judged)] = seen.windows.of(label)[0]
+                judged.append(looked.judged(seen, row, name, label))
+            if seen.outputs:
+                known = seen.outputs.known
         if progress is not None:
             progress(done, len(pictures))
     if not judged:
@@ -101,7 +101,7 @@ def judge(
         tuple(classes),
         tuple(judged),
         classifier is not None,
-        min(TOP, len(classes)),
+        min(TOP, known),
         settings or {},
         failed,
         kept,
@@ -125,22 +125,46 @@ def check_classes(wanted: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
-def _judged(
-    tested: Boxed,
-    row: int,
-    name: str,
-    net: Localiser,
-    central: Floats,
-    outputs: Outputs | None,
-    windows: Windows | None,
-    merging: Merging | None,
-) -> Judged:
-    label = int(tested.part.labels[row])
-    box, truths = central[net.column(label)], tested.boxes[row]
-    if outputs is None or windows is None:
-        return Judged(name, label, truths, box, 0, None, label)
-    width, height = tested.sizes[row].tolist()
-    [found] = locate(windows, outputs.posteriors, (width, height), labels=[label], merging=merging)
-    order = np.argsort(-outputs.posteriors, kind="stable")
-    rank = int(np.flatnonzero(order == label)[0])
-    return Judged(name, label, truths, box, rank, found, int(order[0]))
+class _Seen(NamedTuple):
+    """What is known of one picture."""
+
+    central: Floats
+    outputs: Outputs | None = None
+    windows: Windows | None = None
+
+
+class _Looked(NamedTuple):
+    """How pictures are looked at."""
+
+    tested: Boxed
+    localisers: Sequence[Localiser]
+    scales: Sequence[Sequence[int]]
+    classifier: Classifier | None
+    labels: StoredLabels | None
+    merging: Merging | None
+
+    def at(self, name: str, row: int) -> _Seen:
+        """Look at a picture, whatever it shows."""
+        image = self.tested.open(row)
+        central = self.localisers[0].central(image)
+        if self.classifier is None:
+            return _Seen(central)
+        every = sorted({Q for some in self.scales for Q in some})
+        outputs = self.classifier.outputs(image, every)
+        if self.labels is not None:
+            own, others = self.labels.of(name)
+            outputs = outputs._replace(posteriors=own, others=others)
+        return _Seen(central, outputs, windows_of(image, self.localisers, self.scales, outputs))
+
+    def judged(self, seen: _Seen, row: int, name: str, label: int) -> Judged:
+        """Judge what was found of one class."""
+        box, truths = seen.central[self.localisers[0].column(label)], self.tested.boxes[row]
+        if seen.outputs is None or seen.windows is None:
+            return Judged(name, label, truths, box, 0, None, label)
+        width, height = self.tested.sizes[row].tolist()
+        said = seen.outputs
+        [found] = locate(
+            seen.windows, said.posteriors, (width, height), labels=[label], merging=self.merging
+        )
+        first = int(said.posteriors.argmax())
+        return Judged(name, label, truths, box, said.rank(label), found, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from vggfeat.errors import DataError, ParameterError, WeightsError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.ilsvrc.boxes import Floats, Size, clipped, from_frame, window_boxes
-from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, merge
+from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, check_threshold, merge
 from vggfeat.ilsvrc.outputs import FC8, Outputs, pixels_of
 from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets import formats
@@ -46,6 +47,8 @@ class Merging:
             raise ParameterError.not_one_of("match", "Merging", MATCHES, self.match)
         if self.average not in AVERAGES:
             raise ParameterError.not_one_of("average", "Merging", AVERAGES, self.average)
+        if self.threshold is not None:
+            check_threshold(self.match, self.threshold)
 
     def __call__(self, boxes: Floats, scores: Floats) -> Merged:
         """Merge boxes (N, 4) of windows with class outputs (N,)."""
@@ -71,7 +74,8 @@ class Localiser:
     regression : {"scr", "pcr"}
         One box for whatever there is, or one for each class.
     S : int
-        Training scale, and test scale where no other is asked for.
+        Training scale, the middle of a range (Section 3.2); the test scale where no other is asked
+        for.
 
     Raises
     ------
@@ -87,7 +91,8 @@ class Localiser:
             )
         self.classes = weights.classes
         self.regression = weights.about["regression"]
-        self.S = int(weights.about["S"])
+        S = json.loads(weights.about["S"])
+        self.S = S if isinstance(S, int) else sum(S) // 2
         self.extractor = DenseExtractor(
             weights.net, FC8, weights=weights, flip=False, device=device, precision=precision
         )

@@ -7,6 +7,7 @@ box that is left has the sum of the class outputs of the windows that went into 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ def merge(
     Raises
     ------
     ParameterError
-        If `match` or `average` is none of its choices.
+        If `match` or `average` is none of its choices, or the threshold no IoU, or no score.
 
     Notes
     -----
@@ -144,11 +145,25 @@ def merge(
     how = MATCHES[match]
     worst = how.threshold
     if threshold is not None:
+        check_threshold(match, threshold)
         worst = -threshold if match == "overfeat" else threshold
     order = np.lexsort((scores, *boxes.T[::-1]))
     pool = _Pool(boxes[order], scores[order], how.score, average)
     pool.merge(worst)
     return pool.result(order)
+
+
+def check_threshold(match: str, threshold: float) -> None:
+    """Refuse a threshold that no match has, or every one: of 0, boxes far apart would be merged.
+
+    Raises
+    ------
+    ParameterError
+    """
+    highest = 1.0 if match == "iou" else math.inf
+    if not 0 < threshold <= highest:
+        expected = "an IoU above 0, at most 1" if match == "iou" else "a number above 0"
+        raise ParameterError.of("threshold", "merge", expected, threshold)
 
 
 class _Pool:

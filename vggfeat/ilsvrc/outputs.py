@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from vggfeat.data.images import rescale, rescaled_size
-from vggfeat.errors import DataError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.pieces import STRIDE
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
+from vggfeat.ilsvrc.labels import places, split
 from vggfeat.nets import formats
 from vggfeat.nets.sources import NAMES
 from vggfeat.nets.weights import Weights, load
@@ -38,10 +38,30 @@ class Outputs(NamedTuple):
         Of the picture: which label is likelier; from 0 on.
     windows : mapping of int to array, shape (C, h, w)
         Class outputs of the windows at each scale Q, from 0 on.
+    others : array, shape (K,)
+        Posteriors of classes that may be its label and are not localised.
+
+    Examples
+    --------
+    >>> said = Outputs(np.array([0.2, 0.4]), {}, np.array([0.3, 0.1]))
+    >>> said.rank(0), said.rank(1), said.known
+    (2, 0, 4)
     """
 
     posteriors: Floats
     windows: Mapping[int, Floats]
+    others: Floats = np.empty(0)
+
+    @property
+    def known(self) -> int:
+        """How many classes are told apart."""
+        return len(self.posteriors) + len(self.others)
+
+    def rank(self, label: int) -> int:
+        """How many classes are likelier than one; of equal ones the first counts as likelier."""
+        own = self.posteriors[label]
+        likelier = (self.posteriors > own).sum() + (self.others > own).sum()
+        return int(likelier + (self.posteriors[:label] == own).sum())
 
 
 class Classifier(Protocol):
@@ -90,7 +110,10 @@ class Alike:
 
 
 class Restricted:
-    """A classification system of more classes, asked about some of them.
+    """A classification system of more classes, asked where objects of some of them are.
+
+    A picture's label may be any of its classes: those that are not asked about are the others of
+    :class:`Outputs`.
 
     Parameters
     ----------
@@ -106,21 +129,15 @@ class Restricted:
     """
 
     def __init__(self, classifier: Classifier, classes: tuple[str, ...]) -> None:
-        known = list(classifier.classes)
-        if missing := [name for name in classes if name not in known]:
-            raise DataError(
-                f"The classification system does not know {missing[0]!r}, which is localised. It "
-                f"knows {', '.join(known[:5])}{' …' * (len(known) > 5)}. Name one of the same "
-                "classes."
-            )
         self.classes = classes
-        self._whole, self._rows = classifier, [known.index(name) for name in classes]
+        self._whole, self._rows = classifier, places(classes, classifier.classes)
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-        """Classify among these classes alone: see :class:`Classifier`."""
+        """Classify a picture, and its windows as to these classes: see :class:`Classifier`."""
         said = self._whole.outputs(image, scales)
         windows = {Q: outputs[self._rows] for Q, outputs in said.windows.items()}
-        return Outputs(said.posteriors[self._rows], windows)
+        own, others = split(said.posteriors, self._rows)
+        return Outputs(own, windows, np.concatenate([others, said.others]))
 
 
 class NetClassifier:

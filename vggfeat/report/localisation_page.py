@@ -7,34 +7,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vggfeat.errors import PictureError
 from vggfeat.features.files import refusals, write_whole
-from vggfeat.ilsvrc.judged import Judged, LocalisationResult
-from vggfeat.ilsvrc.localize import Windows
+from vggfeat.ilsvrc.judged import Errors, Judged, LocalisationResult
 from vggfeat.ilsvrc.regression import CORRECT
 from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
 from vggfeat.report.figures import data_address
+from vggfeat.report.localisation_paper import compares, lacking, of_ilsvrc, papers
 from vggfeat.report.page import environment
 from vggfeat.report.words import count
 
+LONG = 30  # classes; more are listed from the worst on, in a box that scrolls
+# A page is to open on any machine: of a thousand classes it shows pictures of some.
+CLASSES, EXAMPLES, PAIRS = 20, 40, 10
 SIDE = 440  # pixels of a picture: shown at half that, so that it is crisp on dense screens
 Open = Callable[[str], Image.Image]
 """Opens a picture by its name."""
-PAPER = (
-    ("central", "Table 8", "S = 384, fc6–7 fine-tuned, one box", 36.4),
-    ("central", "Table 8", "S = 384, fc6–7 fine-tuned, a box for each class", 34.3),
-    ("central", "Table 8", "S = 384, all layers fine-tuned, a box for each class", 33.1),
-    ("top5", "Table 9", "S = 256, Q = 256", 29.5),
-    ("top5", "Table 9", "S = 384, Q = 384", 28.2),
-    ("top5", "Table 9", "S = 384, Q = 352, 384", 27.5),
-    ("top5", "Table 9", "both nets", 26.9),
-    ("top5", "Table 10", "OverFeat", 30.0),
-    ("top5", "Table 10", "Krizhevsky et al., test", 34.2),
-    ("top5", "Table 10", "GoogLeNet, test", 26.7),
-)
-"""Errors of Tables 8 to 10, in percent, on ILSVRC's validation pictures unless they say test."""
 
 
 class Line(NamedTuple):
@@ -82,7 +73,6 @@ def write_localisation_page(
     title: str,
     run: Mapping[str, object],
     provenance: Mapping[str, object],
-    ilsvrc: bool = False,
     examples: int = 6,
 ) -> Path:
     """Write the page, whole or not at all.
@@ -99,10 +89,9 @@ def write_localisation_page(
         What was tested on.
     run, provenance : mapping
         What a reader asks for first, and the rest.
-    ilsvrc : bool
-        Whether the paper's figures are of the same pictures.
     examples : int
-        Most pictures of a class, right and wrong ones in equal parts.
+        Most pictures of a class, right and wrong ones in equal parts; fewer where there are many
+        classes, of which those of the highest and of the lowest error are shown.
 
     Returns
     -------
@@ -115,21 +104,26 @@ def write_localisation_page(
         If the disk is full or the folder may not be written.
     """
     every = result.errors()
+    lines = [_line(result, c) for c in range(len(result.classes))]
+    long = len(lines) > LONG
     context = {
         "title": title,
         "result": result,
-        "error": every.top5 if result.dense else every.central,
+        "error": _error(result, every),
         "metric": _metric(result),
         "all": every,
-        "lines": [_line(result, c) for c in range(len(result.classes))],
-        "paper": [
-            (table, name, value) for kind, table, name, value in PAPER if _shown(kind, result)
-        ],
-        "ilsvrc": ilsvrc,
+        "lines": sorted(lines, key=lambda line: _worst(result, line)) if long else lines,
+        "long": long,
+        "partial": lacking(result),
+        "paper": papers(result),
+        "ilsvrc": of_ilsvrc(result),
+        "compares": compares(result),
         "run": run,
         "shown": _examples(result, picture, examples),
+        "every_class": len(np.unique(result.labels)) <= CLASSES,
         "pairs": _pairs(result, picture),
         "merging": _merging(result),
+        "left_out": {**result.settings.get("left_out", {}), **result.failed},
         "provenance": provenance,
     }
     page = environment().get_template("localisation.html.j2").render(context)
@@ -139,15 +133,22 @@ def write_localisation_page(
     return target
 
 
+def _error(result: LocalisationResult, of: Errors | Line) -> float:
+    """Take the error that counts, of protocol 2 where it was run."""
+    return of.top5 if result.dense else of.central
+
+
+def _worst(result: LocalisationResult, of: Errors | Line) -> float:
+    """Order by: the highest error first, those without any last."""
+    error = _error(result, of)
+    return 1.0 if np.isnan(error) else -error
+
+
 def _metric(result: LocalisationResult) -> str:
     of = f"{count(len(result.judged))} objects to find"
     if not result.dense:
         return f"localisation error, the class given, central crop (protocol 1); {of}"
     return f"top-{result.top} localisation error, dense (protocol 2); {of}"
-
-
-def _shown(kind: str, result: LocalisationResult) -> bool:
-    return result.dense or kind == "central"
 
 
 def _line(result: LocalisationResult, c: int) -> Line:
@@ -171,43 +172,54 @@ def _merging(result: LocalisationResult) -> dict[str, float]:
 
 def _examples(result: LocalisationResult, picture: Open, most: int) -> list[ClassPictures]:
     """Show of each class the clearest right and wrong ones, by the score of their box."""
-    shares = result.shares()[:, 1 if result.dense else 0]
+    right = _right(result)
+    certain = np.array([one.found.score if one.found else 0.0 for one in result.judged])
+    classes = _classes_shown(result)
+    most = min(most, max(2, EXAMPLES // max(1, len(classes))))
+    half = most // 2
     shown = []
-    for c, name in enumerate(result.classes):
-        rows = [k for k, one in enumerate(result.judged) if one.label == c]
-        rows.sort(key=lambda k: -_certainty(result.judged[k]))
-        right = [k for k in rows if shares[k] > CORRECT and _ranked(result, k)]
-        wrong = [k for k in rows if k not in right]
-        half = most // 2
-        chosen = right[: max(half, most - len(wrong))] + wrong[: max(half, most - len(right))]
-        tiles = [_picture(result, k, picture) for k in chosen[:most]]
-        shown.append(ClassPictures(name, [tile for tile in tiles if tile]))
+    for c in classes:
+        rows = np.flatnonzero(result.labels == c)
+        rows = rows[np.argsort(-certain[rows], kind="stable")]
+        hits, misses = rows[right[rows]].tolist(), rows[~right[rows]].tolist()
+        chosen = hits[: max(half, most - len(misses))] + misses[: max(half, most - len(hits))]
+        tiles = [_picture(result, k, picture, wrong=not right[k]) for k in chosen[:most]]
+        shown.append(ClassPictures(result.classes[c], [tile for tile in tiles if tile]))
     return [one for one in shown if one.pictures]
 
 
-def _certainty(one: Judged) -> float:
-    return one.found.score if one.found else 0.0
+def _classes_shown(result: LocalisationResult) -> list[int]:
+    """Choose classes that have objects: all, or the worst and the best ones."""
+    errors = {c: result.errors(c) for c in np.unique(result.labels).tolist()}
+    if len(errors) <= CLASSES:
+        return list(errors)
+    ordered = sorted(errors, key=lambda c: _worst(result, errors[c]))
+    return ordered[: CLASSES // 2] + ordered[-CLASSES // 2 :]
 
 
-def _ranked(result: LocalisationResult, k: int) -> bool:
-    return not result.dense or result.judged[k].rank < result.top
+def _right(result: LocalisationResult) -> NDArray[np.bool_]:
+    """Tell which rows are right by the error that counts."""
+    shares = result.shares()
+    if not result.dense:
+        return shares[:, 0] > CORRECT
+    return (shares[:, 1] > CORRECT) & (result.ranks < result.top)
 
 
-def _picture(result: LocalisationResult, k: int, picture: Open) -> Picture | None:
+def _picture(result: LocalisationResult, k: int, picture: Open, *, wrong: bool) -> Picture | None:
     one = result.judged[k]
-    central, merged, _ = one.shares()
     boxes = [Drawn(box, TRUE, dashed=True) for box in one.truths]
-    if one.found:
-        boxes.append(Drawn(one.found.box, FOUND))
-    else:
-        boxes.append(Drawn(one.central, FOUND))
-    share = merged if one.found else central
-    told = f"IoU {share:.2f}"
-    if one.found and one.rank:
-        told += f"; taken for {result.classes[one.first]} first, for {result.classes[one.label]} "
-        told += f"in place {one.rank + 1}"
-    wrong = share <= CORRECT or not _ranked(result, k)
+    boxes.append(Drawn(one.found.box if one.found else one.central, FOUND))
+    told = f"IoU {result.shares()[k, 1 if one.found else 0]:.2f}{_taken_for(result, one)}"
     return _drawn(one.name, picture, boxes, told, wrong)
+
+
+def _taken_for(result: LocalisationResult, one: Judged) -> str:
+    """Say what a picture was taken for, if not for its class; it may be one not localised."""
+    if not one.found or not one.rank:
+        return ""
+    own = result.classes[one.label]
+    other = "another class" if one.first == one.label else result.classes[one.first]
+    return f"; taken for {other} first, for {own} in place {one.rank + 1}"
 
 
 def _drawn(
@@ -222,25 +234,29 @@ def _drawn(
 
 
 def _pairs(result: LocalisationResult, picture: Open) -> list[Pair]:
-    found = [_pair(result, k, windows, picture) for k, windows in result.windows.items()]
+    """Show what merging did, from where it helped most to where it did most harm."""
+    shares = result.shares()
+    kept = [k for k in result.windows if result.judged[k].found]
+    kept.sort(key=lambda k: shares[k, 2] - shares[k, 1])
+    places = np.linspace(0, len(kept) - 1, min(PAIRS, len(kept))).round().astype(int)
+    found = [_pair(result, kept[place], picture) for place in places]
     return [one for one in found if one]
 
 
-def _pair(result: LocalisationResult, k: int, windows: Windows, picture: Open) -> Pair | None:
-    one = result.judged[k]
+def _pair(result: LocalisationResult, k: int, picture: Open) -> Pair | None:
+    one, windows = result.judged[k], result.windows[k]
     if one.found is None:
         return None
-    boxes, _ = windows.of(one.label)
-    every = [Drawn(box, WINDOW, thick=0.6) for box in boxes]
+    every = [Drawn(box, WINDOW, thick=0.6) for box in windows]
     truths = [Drawn(box, TRUE, dashed=True) for box in one.truths]
     merged = [Drawn(one.found.single, SINGLE, thick=2), Drawn(one.found.box, FOUND)]
     before = _drawn(one.name, picture, [*every, *truths], "", False)
     after = _drawn(one.name, picture, [*truths, *merged], "", False)
     if before is None or after is None:
         return None
-    _, share, single = one.shares()
+    _, share, single = result.shares()[k]
     told = (
-        f"{result.classes[one.label]}: {len(boxes)} windows, boxes left: {one.found.pieces}, the "
+        f"{result.classes[one.label]}: {len(windows)} windows, boxes left: {one.found.pieces}, the "
         f"best of {one.found.windows}. IoU {share:.2f}; of the single window {single:.2f}"
     )
     return Pair(one.name, before.image, after.image, told)

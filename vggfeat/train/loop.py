@@ -357,7 +357,11 @@ class _Run:
                 net=self.settings.net,
                 source=f"trained on {self.data.source}",
                 licence="yours to say",
-                about={"classes": json.dumps(self.data.classes), **self.task.about},
+                about={
+                    "classes": json.dumps(self.data.classes),
+                    "S": json.dumps(self.settings.S),
+                    **self.task.about,
+                },
             )
 
     def result(self) -> Trained:

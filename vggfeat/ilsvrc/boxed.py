@@ -1,0 +1,123 @@
+"""Pictures and the boxes of their objects, row by row."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from vggfeat.data.annotations import check_size, upright_size
+from vggfeat.data.ilsvrc import Ints, Names
+from vggfeat.data.images import FORMATS, decode
+from vggfeat.errors import PictureError
+from vggfeat.ilsvrc.boxes import Floats
+from vggfeat.train.pictures import Part, Pictures
+
+
+@dataclass(frozen=True, eq=False)
+class SizedPictures:
+    """Pictures that are refused when they are read, if they are not of the size stated for them.
+
+    So whoever reads them leaves out those whose boxes lie elsewhere, as it does with damaged
+    ones, and the heads of half a million files need not be read beforehand; it takes a hundredth
+    of the time of decoding.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    sizes : array, shape (N, 2)
+        Width and height of each, turned upright.
+    """
+
+    pictures: Pictures
+    sizes: Ints
+
+    @property
+    def names(self) -> Names:
+        """Paths (N,), as bytes."""
+        return self.pictures.names
+
+    def name(self, row: int) -> str:
+        """Name of a picture."""
+        return self.pictures.name(row)
+
+    def read(self, row: int) -> bytes:
+        """Read the bytes of a picture.
+
+        Raises
+        ------
+        PictureError
+            If that cannot be done, or the picture is of another size.
+        """
+        content = self.pictures.read(row)
+        width, height = self.sizes[row].tolist()
+        check_size(upright_size(io.BytesIO(content)), (width, height))
+        return content
+
+    def take(self, rows: ArrayLike) -> SizedPictures:
+        """Keep these rows, in this order."""
+        kept = np.asarray(rows, dtype=np.int64)
+        return SizedPictures(self.pictures.take(kept), self.sizes[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class Boxed:
+    """A part of a set: a row for each picture and each class that it shows.
+
+    Parameters
+    ----------
+    part : Part
+        Pictures, and their classes by their places in the set's.
+    sizes : array, shape (N, 2)
+        Width and height of each picture.
+    boxes : tuple of N arrays, shape (K, 4)
+        Edges of the objects of the class: the one to learn first, then all that count as found.
+    """
+
+    part: Part
+    sizes: Ints
+    boxes: tuple[Floats, ...]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    @property
+    def chosen(self) -> Floats:
+        """The box to learn of each row, edges (N, 4)."""
+        return np.array([of[0] for of in self.boxes], dtype=np.float64).reshape(-1, 4)
+
+    def pictures(self) -> Iterator[tuple[str, list[int]]]:
+        """Go through the pictures, each with its rows, which follow one another."""
+        for name, rows in groupby(range(len(self)), self.part.name):
+            yield name, list(rows)
+
+    def open(self, row: int) -> Image.Image:
+        """Decode the picture of a row.
+
+        Raises
+        ------
+        PictureError
+            If it cannot be read, or is not of the size that its annotation states: as a wrong
+            annotation's, or one of a picture before it was turned upright. Its boxes lie
+            somewhere else.
+        """
+        try:
+            image = decode(Image.open(io.BytesIO(self.part.read(row)), formats=FORMATS))
+        except PictureError:
+            raise
+        # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
+        except Exception as error:
+            raise PictureError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        width, height = self.sizes[row].tolist()
+        check_size(image.size, (width, height))
+        return image
+
+    def take(self, rows: Sequence[int]) -> Boxed:
+        """Keep these rows, in this order."""
+        kept = np.asarray(rows, dtype=np.int64)
+        return Boxed(self.part.take(kept), self.sizes[kept], tuple(self.boxes[k] for k in kept))
