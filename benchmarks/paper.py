@@ -7,7 +7,9 @@
 
 A cell without a figure says why: the data or the weights are not on this machine (--fetch brings
 them), or something went wrong. A figure of validation, where the test labels are the evaluation
-server's alone, stands in brackets; one of data that are not whole has no difference.
+server's alone, stands in brackets; one of data that are not whole has no difference. --weights also
+serves Tables 3 to 7: D=FILE is every net of configuration D that is not trained in --runs, without
+a difference, for nothing says at which scale S it was trained; d-256=FILE is that net alone.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,10 @@ from vggfeat.features.device import describe_device, resolve_device
 from vggfeat.features.extract import Summary
 from vggfeat.features.provenance import versions
 from vggfeat.ilsvrc.recipe import Classification
-from vggfeat.ilsvrc.tables import Outcome, open_ilsvrc, run_table
+from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
+from vggfeat.nets.table1 import NETS
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm
@@ -119,7 +122,9 @@ class Settings:
     allow_partial, fetch : bool
         Whether data that are not whole will do; whether what is absent is downloaded.
     weights : tuple of str
-        Sources or files, of one net as ``NET=FILE``.
+        Sources or files, of one configuration as ``NET=FILE``.
+    trained : dict
+        Files by the names of the nets of Tables 3 to 7.
     submission : Path or None
         Where the evaluation servers' files go.
     device : str
@@ -133,6 +138,7 @@ class Settings:
     allow_partial: bool = False
     fetch: bool = False
     weights: tuple[str, ...] | None = None
+    trained: Mapping[str, str] = field(default_factory=dict)
     submission: Path | None = None
     device: str = "auto"
     jobs: int = -1
@@ -141,10 +147,11 @@ class Settings:
 def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
     """Run every row of every recipe; no failure of one of them stops the others."""
     opened: dict[Any, DenseExtractor] = {}
+    opener = keeping_one(lambda net, source: scoring(net, source, settings.device))
     for name in settings.recipes:
         tested = open_recipe(name)
         if isinstance(tested, Classification):
-            yield from errors(tested, settings, tell)
+            yield from errors(tested, settings, opener, tell)
             continue
         recipe = load_recipe(name)
         empty = [
@@ -167,7 +174,7 @@ def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
 
 
 def errors(
-    table: Classification, settings: Settings, tell: Callable[[str], Tell]
+    table: Classification, settings: Settings, opener: Open, tell: Callable[[str], Tell]
 ) -> Iterator[Cell]:
     """Run a table of errors on ILSVRC: two cells for each row."""
     data = Path(settings.root or os.environ.get("VGGFEAT_DATA") or "data")
@@ -179,19 +186,44 @@ def errors(
         for row in table.rows:
             yield from of_errors(table, Outcome(row, failed=error))
         return
-
-    def opener(net: str, source: str, pool: str) -> DenseExtractor:
-        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
-        return network(net, features, settings.device, {})
-
+    weights, unlike = weights_for(table, settings)
     for done in run_table(
         table,
         found,
         opener,
         runs=settings.runs,
+        weights=weights,
         progress=lambda row: tell(f"{table.name}, {row}"),
     ):
-        yield from of_errors(table, done)
+        cells_of = of_errors(table, done)
+        if done.measured and not done.partial and unlike & {use.net for use in done.row.uses}:
+            cells_of = (replace(cell, why="S of --weights not known") for cell in cells_of)
+        yield from cells_of
+
+
+def weights_for(table: Classification, settings: Settings) -> tuple[dict[str, str], set[str]]:
+    """Say what each net of a table takes of --weights, and of which of them the S is not known."""
+    typed = {} if settings.weights is None else dict(map(parted, settings.weights))
+    weights = {name: source for name, source in settings.trained.items() if name in table.nets}
+    unlike = set()
+    for name, net in table.nets.items():
+        source = typed.get(net.net) or typed.get("")
+        if source and name not in weights and not table.trained(name, settings.runs).is_file():
+            weights[name] = source
+            unlike |= {name} if source != net.weights else set()
+    return weights, unlike
+
+
+def parted(typed: str, names: Collection[str] = NETS) -> tuple[str, str]:
+    """Part ``NET=SOURCE``; a source of all nets has no name."""
+    name, equals, source = typed.partition("=")
+    return (name, source) if equals and name in names else ("", typed)
+
+
+def scoring(net: str, source: str, device: str) -> DenseExtractor:
+    """Open a network whose class scores are wanted."""
+    features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool="softmax")
+    return network(net, features, device, {})
 
 
 def of_errors(table: Classification, done: Outcome) -> Iterator[Cell]:
@@ -382,6 +414,15 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     given.only = given.only or tables
     if unknown := [n for n in given.only if n not in recipe_names() and not Path(n).is_file()]:
         parser.error(f"there is no recipe {unknown[0]!r}; there are {', '.join(tables)}, or files")
+    tested = [one for one in map(open_recipe, given.only) if isinstance(one, Classification)]
+    named = {name for table in tested for name in table.nets}
+    given.trained = dict(parted(one, named) for one in given.weights)
+    given.trained.pop("", None)
+    given.weights = [one for one in given.weights if not parted(one, named)[0]]
+    for one in given.weights:
+        if "=" in one and not (parted(one)[0] or Path(one).is_file()):
+            known = ", ".join(sorted({*NETS, *named}))
+            parser.error(f"--weights {one}: there is no such net or file; the nets are {known}")
     if given.root is not None and not given.root.is_dir():
         parser.error(f"there is no folder {given.root}")
     return given
@@ -400,6 +441,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.allow_partial,
         given.fetch,
         tuple(given.weights) or None,
+        given.trained,
         given.submission,
         given.device,
         given.jobs,

@@ -52,16 +52,20 @@ class Colours:
         )
         self.extraction = Extraction(net, f"colours of {net}", ("fc8",), pool=pool, **more)
         self.width = len(classes)
-        self.runs = 0
+        self.done: list[str] = []  # the pooling of every picture that was run; copies share it
+
+    @property
+    def runs(self) -> int:
+        return len(self.done)
 
     def sharpness(self, pool: str, Q: int) -> float:
-        return {"A": 1.0, "D": 0.5, "E": 0.2}[self.extraction.net] * Q / (300 + 50 * len(pool))
+        return {"A": 1.0, "D": 0.5, "E": 0.2}[self.weights.net] * Q / (300 + 50 * len(pool))
 
     def check_scales(self, scales: Sequence[int]) -> None:
         pass
 
     def describe(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
-        self.runs += len(pixels)
+        self.done += [self.extraction.pool] * len(pixels)
         Q = min(pixels.shape[2:])
         found = {}
         for pool in self.extraction.pools:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, DataNotFound
-from vggfeat.ilsvrc.recipe import Classification
+from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
 from vggfeat.resources import shared
 from vggfeat.train.chain import Chain
@@ -218,6 +219,30 @@ def load_recipe(name: str) -> Recipe:
     return recipe
 
 
+Scale = int | tuple[int, int]
+
+
+class Evaluated(NamedTuple):
+    """A trained net, and how it was tested.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    Q : tuple of int
+        Test scales.
+    S : int or (int, int), optional
+        Training scale, where it is known.
+    source : str
+        Where its weights are from, which may tell the training scale as well.
+    """
+
+    net: str
+    Q: tuple[int, ...]
+    S: Scale | None = None
+    source: str = ""
+
+
 class Published(NamedTuple):
     """A line of one of the paper's tables of classification errors.
 
@@ -227,30 +252,54 @@ class Published(NamedTuple):
         Where it stands.
     paper : (float, float)
         Top-1 and top-5 error in validation, in percent.
+    unlike : str
+        Why no difference from it means anything; empty where one does.
     """
 
     table: str
     row: str
     paper: tuple[float, float]
+    unlike: str = ""
 
 
-def published(nets: Sequence[str], Q: Collection[int], mode: str) -> list[Published]:
-    """Find what the paper measured with these nets at these scales, for every training scale.
+def published(tested: Sequence[Evaluated], mode: str) -> list[Published]:
+    """Find what the paper measured with these nets, each at its own scales.
+
+    Where a training scale is not known, it is every line that it might be.
 
     Examples
     --------
-    >>> [(one.row, one.paper) for one in published(["D"], [256, 384, 512], "both")]
-    [('D, multi-crop & dense', (24.4, 7.2))]
+    >>> D = Evaluated("D", (256, 384, 512), source="authors")
+    >>> [(one.row, one.paper, one.unlike) for one in published([D], "both")]
+    [('D, multi-crop & dense', (24.4, 7.2), '')]
+    >>> [one.row for one in published([D, D._replace(net="E")], "multicrop")]
+    ['D & E, multi-crop']
+    >>> [(one.row, one.unlike) for one in published([Evaluated("B", (256,))], "dense")]
+    [('B, S = 256', 'the training scale S of net B is not known')]
     """
+    named = [open_recipe(name) for name in recipe_names()]
+    tables = [one for one in named if isinstance(one, Classification)]
+    nets = [net for table in tables for net in table.nets.values()]
+    # A source that stands in for a net of the tables was trained at its scale.
+    sources = {(net.net, net.weights): net.S for net in nets if net.weights}
+    known = [one._replace(S=one.S or sources.get((one.net, one.source))) for one in tested]
+    unknown = [one.net for one in known if one.S is None]
+    unlike = f"the training scale S of net {unknown[0]} is not known" if unknown else ""
     found: dict[tuple[str, ...], Published] = {}
-    for name in recipe_names():
-        table = open_recipe(name)
-        if not isinstance(table, Classification):
-            continue
+    for table in tables:
         for row in table.rows:
-            used = sorted(table.nets[use.net].net for use in row.uses)
-            same = used == sorted(nets) and all(set(use.Q) == set(Q) for use in row.uses)
-            if same and row.mode == mode and row.paper:
-                line = Published(table.title, row.name, row.paper)
+            if row.mode == mode and row.paper and _same_nets(table, row, known):
+                line = Published(table.title, row.name, row.paper, unlike)
                 found.setdefault(tuple(sorted(use.net for use in row.uses)), line)
     return list(found.values())
+
+
+def _same_nets(table: Classification, row: TableRow, tested: Sequence[Evaluated]) -> bool:
+    """Tell whether a row tests these nets at these scales; an S that is not known may be any."""
+    uses = [(table.nets[use.net].net, frozenset(use.Q), table.nets[use.net].S) for use in row.uses]
+    left = Counter(uses)
+    left.subtract((one.net, frozenset(one.Q), one.S) for one in tested if one.S is not None)
+    if any(count < 0 for count in left.values()):
+        return False
+    rest = Counter((net, Q) for net, Q, _ in left.elements())
+    return rest == Counter((one.net, frozenset(one.Q)) for one in tested if one.S is None)

@@ -16,6 +16,7 @@ from support import random_weights
 from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 
 from vggfeat.data.cards import load_card
+from vggfeat.data.settings import Features
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
 from vggfeat.recipe import recipe_names
@@ -205,6 +206,48 @@ def test_errors_on_ilsvrc_are_two_cells_of_a_row(
     card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 3}})
     monkeypatch.setattr("vggfeat.ilsvrc.validation.load_card", lambda name: card)
     assert found()[1] == ["D, top-5 error", 0.0, 7.5, -7.5, ""]
+
+
+def test_weights_of_errors_are_those_that_were_given(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one net of the table, or of a configuration, whose S is not known; runs go before it."""
+    keys = ilsvrc_classes().keys
+    paint(tmp_path / "val" / keys[0] / "a.png", "blue")
+    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 1}})
+    monkeypatch.setattr("vggfeat.ilsvrc.validation.load_card", lambda name: card)
+    opened: list[tuple[str, str]] = []
+
+    def network(net: str, features: Features, *_: object) -> Colours:
+        opened.append((net, features.weights_of(net)))
+        return Colours(net, features.pool, keys)
+
+    monkeypatch.setattr(paper, "network", network)
+    table = TESTED.replace('net = "C"', 'net = "E"')
+    again = table.partition("[[rows]]")[2].replace('"C"', '"E again"').replace('"D"', '"D again"')
+    (tmp_path / "t4.toml").write_text(table + "[[rows]]" + again)
+    runs = tmp_path / "runs"
+    asked = ["--only", str(tmp_path / "t4.toml"), "--ilsvrc", str(tmp_path), "--device", "cpu"]
+
+    def found(*weights: str) -> list[tuple[object, object]]:
+        opened.clear()
+        written = tmp_path / "cells.json"
+        given = ["--runs", str(runs), "--weights", *weights]
+        assert paper.main([*asked, *given, "--json", str(written)]) == 0
+        cells = json.loads(written.read_text())["cells"][:4:2]
+        return [(cell["why"], cell["difference"] is None) for cell in cells]
+
+    mine = ("S of --weights not known", True)
+    assert found("D=d.pth", "E=e.pth") == [mine, mine]
+    assert opened == [("D", "d.pth"), ("E", "e.pth"), ("D", "d.pth"), ("E", "e.pth")]
+    assert found("D=authors", "c-256=e.pth") == [("", False), ("", False)]
+    assert opened[:2] == [("D", "authors"), ("E", "e.pth")]
+    (runs / "c-256").mkdir(parents=True)
+    (runs / "c-256" / "best.safetensors").touch()
+    assert found("all.pth") == [mine, ("", False)]
+    assert opened[:2] == [("D", "all.pth"), ("E", str(runs / "c-256" / "best.safetensors"))]
+    with pytest.raises(SystemExit):
+        found("c-265=e.pth")
 
 
 def test_one_broken_cell_stops_no_other(

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fakenet import CLASSES, Colours, paint
 from support import random_state
 from tinynet import PIXELS
 
-from vggfeat.cli import main
+from vggfeat.cli import main, verdicts
 from vggfeat.cli.working import Work
 from vggfeat.data.cards import load_card
 from vggfeat.data.settings import Features
@@ -64,10 +65,12 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> list[Colours]:
         source = features.weights_of(net)
         if source == "none.pth":
             raise WeightsError("none.pth is damaged.")
-        wide = source == "authors" or "runs" in source
+        wide = source in ("authors", "torchvision") or "runs" in source
         classes = ilsvrc_classes().keys if wide else CLASSES
         exact: dict[str, Any] = {"flip": features.flip, "exif": features.exif}
         opened.append(Colours(net, features.pool, classes, **exact))
+        if source in ("authors", "torchvision"):
+            opened[-1].weights = replace(opened[-1].weights, source=source)
         return opened[-1]
 
     monkeypatch.setattr(Work, "network", network)
@@ -162,6 +165,7 @@ def test_modes_of_several_nets_are_fused_from_stores(vggfeat: Command, tmp_path:
     command = ["fuse", "scores-d", "scores-e.h5", "--data", "set", "--out", "f", "--csv", "f.csv"]
     out, err = vggfeat(*command)
     assert "14.3" in out
+    assert "D, softmax and crops5 at Q = 32, 48; E, softmax and crops5 at Q = 32, 48" in out
     assert "Fused scores of 7 pictures: f" in err
     assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()
     out, _ = vggfeat("fuse", "f", "--top", "1")
@@ -182,6 +186,52 @@ def test_shares_are_put_together(vggfeat: Command, tmp_path: Path, nets: list[Co
     assert [net.runs for net in nets] == [4, 3, 0]
 
 
+def test_a_share_without_pictures_says_so(vggfeat: Command, tmp_path: Path) -> None:
+    """An array of more jobs than pictures goes through, and each tells what it did."""
+    colours(tmp_path / "set")
+    out, _ = vggfeat("classify", "--data", "set", "--Q", "32", "--share", "8/9")
+    assert "Share 8/9 is empty: there are only 7 pictures. Nothing was done." in out
+
+
+def test_scores_of_own_pictures_are_kept(
+    vggfeat: Command, tmp_path: Path, nets: list[Colours], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --out as well: other modes compute the rest, and nothing is made for JSON unasked."""
+    colours(tmp_path / "set")
+    monkeypatch.setattr(verdicts, "_plain", None)
+    for mode in ("dense", "both", "multicrop"):
+        vggfeat("classify", "set", "--Q", "32", "--mode", mode)
+    assert [net.done for net in nets] == [["softmax"] * 7, ["crops5"] * 7, []]
+    monkeypatch.setattr(verdicts, "SHOWN", 3)
+    out, err = vggfeat("classify", "set", "--Q", "32", "--csv", "all.csv")
+    assert out.count(".png") == 3
+    assert "And 4 more pictures; --csv FILE writes all." in err
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 8
+
+
+def test_fused_scores_stay_out_of_their_inputs(
+    vggfeat: Command, tmp_path: Path, nets: list[Colours]
+) -> None:
+    """The next fusion has the same two nets; and what is half there is not fused."""
+    colours(tmp_path / "set")
+    for net in "DE":
+        vggfeat("classify", "set", "--net", net, "--Q", "32", "--out", net)
+    _, err = vggfeat("fuse", "D", "E", "--out", "D", status=5)
+    assert "D is one of the stores that are fused. Name another folder" in err
+    assert len(json.loads(vggfeat("fuse", "D", "E", "--json")[0])["scores"]) == 2
+    paint(tmp_path / "set" / "red" / "9.png", "red", 3)
+    vggfeat("classify", "set", "--net", "D", "--Q", "48", "--out", "D", "--share", "1/2")
+    _, err = vggfeat("fuse", "D", "E", status=5)
+    assert "D is not finished: net D, softmax at Q = 48" in " ".join(err.split())
+    vggfeat("fuse", "D", "E", "--Q", "32")
+    vggfeat("classify", "set", "--net", "D", "--Q", "32", "--Q", "48", "--out", "D")
+    out, _ = vggfeat("fuse", "D", "--data", "set")
+    assert "8 in set" in out
+    out, _ = vggfeat("fuse", "E", "--data", "set")
+    assert "1 pictures have no scores" in out
+    assert "could not be read" not in out
+
+
 def bad_only(root: Path) -> None:
     (root / "p").mkdir()
     (root / "p" / "torn.png").write_bytes(b"\x89PNG")
@@ -197,8 +247,10 @@ def one_picture(root: Path) -> None:
         (one_picture, ["classify"], 2, "Name either pictures, or pictures with their classes"),
         (one_picture, ["classify", "p", "--data", "p"], 2, "Name either pictures"),
         (one_picture, ["classify", "p", "--results", "r"], 2, "add --data"),
-        (one_picture, ["classify", "p", "--share", "1/2"], 2, "add --out STORE"),
-        (one_picture, ["classify", "--data", "p", "--share", "half"], 3, "no class folders"),
+        (one_picture, ["classify", "p", "--share", "1/2", "--csv", "c"], 2, "--csv says nothing"),
+        (one_picture, ["classify", "p", "--share", "1/2", "--top", "5"], 2, "--top says nothing"),
+        (one_picture, ["classify", "--data", "p", "--share", "3/2"], 2, "one of 1/N … N/N"),
+        (one_picture, ["fuse", "p", "--results", "r"], 2, "add --data"),
         (one_picture, ["classify", "p", "--out", "s", "--share", "half"], 2, "one of 1/N … N/N"),
         (one_picture, ["classify", "p", "--mode", "crop"], 2, "'dense', 'multicrop', 'both'"),
         (one_picture, ["classify", "p", "--grid", "0"], 2, "an int from 1 to 99"),
@@ -264,12 +316,48 @@ def test_a_table_with_all_of_its_nets_has_differences(
     assert rows[0]["difference"] == [pytest.approx(100 / 7 - 20), -10.0]
     assert rows[2]["difference"] is None
     assert len(rows[1]["provenance"]) == 4  # two nets, dense and multi-crop
-    # D at 32; D at 48; D's crops at both; E, dense and crops; A: once each.
-    assert [net.runs for net in nets] == [7, 7, 14, 7, 7, 7]
+    D, E, A = (net.done for net in nets)
+    assert D == ["softmax"] * 14 + ["crops5"] * 14  # at 32, at 48; at both
+    assert (E, A) == (["softmax"] * 7 + ["crops5"] * 7, ["softmax"] * 7)
     vggfeat(*command)
-    assert not sum(net.runs for net in nets[6:])
+    assert not sum(net.runs for net in nets[3:])
     out, _ = vggfeat("run", "own.toml", "--data", ilsvrc, "--weights", "d-jitter=runs/mine.pth")
     assert "-5.7/-10.0" in out
+
+
+def test_tables_and_modes_share_scores(vggfeat: Command, ilsvrc: Path, nets: list[Colours]) -> None:
+    """What `classify --mode both` has computed, a table does not, and the other way round."""
+    how = ["classify", "--data", ilsvrc, "--weights", "authors", "--Q", "32", "--mode", "both"]
+    vggfeat(*how, "--quiet")
+    vggfeat("run", "own.toml", "--data", ilsvrc, "--allow-partial", status=4)
+    assert [net.runs for net in nets] == [14, 0]
+
+
+@pytest.mark.parametrize(
+    ("source", "Q", "lines"),
+    [
+        ("authors", 384, [("D, S = [256; 512]", True)]),
+        ("authors", 256, []),
+        ("torchvision", 256, [("D, S = 256", False)]),
+    ],
+)
+def test_the_papers_line_is_of_the_same_training_scale(
+    vggfeat: Command,
+    ilsvrc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    Q: int,
+    lines: list[tuple[str, bool]],
+) -> None:
+    """A difference where S is known to be the row's; without one it says that S is not known."""
+    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 7}})
+    monkeypatch.setattr(validation, "load_card", lambda name: card)
+    command = ["classify", "--data", ilsvrc, "--weights", source, "--Q", str(Q)]
+    found = json.loads(vggfeat(*command, "--json")[0])["paper"]
+    assert [(one["row"], not one["unlike"]) for one in found] == lines
+    out, _ = vggfeat(*command)
+    assert ("the training scale S of net D is not known" in out) == (source == "torchvision")
+    assert ("-11.3/-8.1" in out) == (Q == 384)  # 14.3/0.0 less the paper's 25.6/8.1
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of, ilsvrc_classes, named
 from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
+from vggfeat.ilsvrc.fused import write_fused
 from vggfeat.ilsvrc.scores import (
     Scores,
     open_scores,
     posteriors,
     same_classes,
     same_pictures,
-    write_fused,
 )
 
 NAMES = ["a", "b", "c"]
@@ -154,6 +154,13 @@ def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("u\nv\n")
     with pytest.raises(WeightsError, match=r"6 outputs, but .*classes\.txt names 2 classes"):
         classes_of(other)
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfu\r\nv\r\nw\r\nx\r\ny\r\nz\r\n")
+    assert classes_of(other).names == tuple("uvwxyz")  # as an editor on Windows writes it
+    (tmp_path / "classes.txt").write_text("\n".join("uvwxvz"))
+    with pytest.raises(
+        WeightsError, match=r"classes\.txt names 'v' twice, so that outputs 2 and 5"
+    ):
+        classes_of(other)
     (tmp_path / "classes.txt").unlink()
     thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "net.pth"))
     assert classes_of(thousand.weights) == ilsvrc_classes()
@@ -245,9 +252,9 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
         runs.append(net.runs)
     assert runs == [6, 6, 6]
     net = Colours("D", "softmax")
-    shared, summary = score(images, net, [32, 48], tmp_path / "s")
+    [shared], summary = score(images, net, [32, 48], tmp_path / "s")
     assert (net.runs, summary.present) == (0, 9)
-    alone, _ = score(images, Colours("D", "softmax"), [32, 48], None)
+    [alone], _ = score(images, Colours("D", "softmax"), [32, 48])
     np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
     assert open_scores(tmp_path / "s")[0].names == list(images.names)
     with pytest.raises(ParameterError, match="share"):

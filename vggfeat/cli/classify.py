@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, note, show, work_progress
+from vggfeat.cli.output import Json, Quiet, show, work_progress
+from vggfeat.cli.training import warn_of
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
 
@@ -52,6 +53,7 @@ Results = Annotated[
 
 
 def classify_command(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
@@ -107,8 +109,8 @@ def classify_command(
         typer.Option(
             "--out",
             "-o",
-            help="Store of the scores, to go on after an interruption, and for `vggfeat fuse`. "
-            "With --data they are kept in VGGFEAT_HOME by default.",
+            help="Store of the scores, for `vggfeat fuse`; in VGGFEAT_HOME by default. What it has "
+            "is not computed again, whatever the mode, nor after an interruption.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -153,6 +155,9 @@ def classify_command(
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+    asked = Asked(top, table, results, out, quiet, as_json)
+    asked.check(data)
+    part = _share(share, context)
     work = Work(device, precision, on_bad_image, workers, quiet)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
     features = settings(
@@ -168,11 +173,11 @@ def classify_command(
             assert data is not None
             found = open_validation(data, classes_of(extractor.weights))
             images = found.images
-        scores.append(_score(work, images, extractor, features, out, found is not None, share))
+        scores += _score(work, images, extractor, features, out, part)
     if share is not None:
-        _tell_share(scores, share, as_json)
+        assert images is not None
+        _tell_share(scores, share, len(images), as_json)
         return
-    asked = Asked(top, table, results, out, quiet, as_json)
     if found is not None:
         tell_errors(scores, found, asked)
     else:
@@ -185,22 +190,17 @@ def _score(
     extractor: DenseExtractor,
     features: Features,
     out: Path | None,
-    keep: bool,
-    share: str | None,
-) -> Scores:
-    from vggfeat.errors import ParameterError
-    from vggfeat.ilsvrc.classify import default_store, score
+    share: tuple[int, int],
+) -> list[Scores]:
+    from vggfeat.ilsvrc.classify import score
 
-    folder = default_store(extractor.extraction) if keep and out is None else out
-    if share is not None and folder is None:
-        raise ParameterError("--share needs a store that all shares go to: add --out STORE.")
     with work_progress("classify", quiet=work.quiet) as progress:
         scores, _ = score(
             images,
             extractor,
             features.Q,
-            folder,
-            share=_share(share),
+            out,
+            share=share,
             on_bad_image=work.on_bad_image,
             workers=work.workers,
             progress=progress.pictures,
@@ -217,20 +217,31 @@ def _net_of(weights: list[str] | None) -> list[str]:
     return []
 
 
-def _share(typed: str | None) -> tuple[int, int]:
-    """Read which share of how many."""
+def _share(typed: str | None, context: typer.Context) -> tuple[int, int]:
+    """Read which share of how many; what tells of all pictures says nothing to one."""
     from vggfeat.errors import ParameterError
 
-    part, slash, parts = (typed or "1/1").partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal()):
+    if typed is None:
+        return 1, 1
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name in ("table", "results", "top"):
+            raise ParameterError(
+                f"{parameter.opts[0]} says nothing to one share of the pictures. Give it to the "
+                "last run, without --share, which puts all shares together."
+            )
+    part, slash, parts = typed.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise ParameterError.of("share", "classify", "one of 1/N … N/N", typed)
     return int(part), int(parts)
 
 
-def _tell_share(scores: list[Scores], share: str, as_json: bool) -> None:
+def _tell_share(scores: list[Scores], share: str, pictures: int, as_json: bool) -> None:
     done = min(len(one.names) for one in scores)
     failed = {name: why for one in scores for name, why in one.store.failed.items()}
-    result = {"share": share, "pictures": done, "failed": failed}
-    show(result, f"Share {share} is done: {done:,} pictures.", as_json=as_json)
-    for name, why in failed.items():
-        note(f"Warning: {name}: {why}")
+    said = f"Share {share} is done: {done:,} pictures."
+    if not scores[0].store.names:
+        said = f"Share {share} is empty: there are only {pictures:,} pictures. Nothing was done."
+    show({"share": share, "pictures": done, "failed": failed}, said, as_json=as_json)
+    warn_of(failed)

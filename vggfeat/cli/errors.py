@@ -67,17 +67,14 @@ def run_errors(
 def opener(work: Work) -> Open:
     """Make what opens a network of a row, keeping one at a time in memory."""
     from vggfeat.data.settings import Features
+    from vggfeat.ilsvrc.tables import keeping_one
 
-    last: list[tuple[str, str, str]] = []
-
-    def open_net(net: str, source: str, pool: str) -> DenseExtractor:
-        if last != [(net, source, pool)]:
-            work.opened.clear()
-            last[:] = [(net, source, pool)]
-        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
+    def open_net(net: str, source: str) -> DenseExtractor:
+        work.opened.clear()
+        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool="softmax")
         return work.network(features, net)
 
-    return open_net
+    return keeping_one(open_net)
 
 
 def _named(table: Classification, weights: list[str]) -> dict[str, str]:

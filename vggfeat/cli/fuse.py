@@ -39,8 +39,8 @@ def fuse_command(
 ) -> None:
     """Average the posteriors of several nets (Section 4.4), without running any of them again.
 
-    Every net of every store counts the same, however many scales it has. The stores must have the
-    same pictures, in whatever order.
+    Every net counts the same, however many scales and modes it has. The stores must be finished and
+    have the same pictures, in whatever order.
 
     For example:
 
@@ -49,18 +49,16 @@ def fuse_command(
         vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
     """
     from vggfeat.features.provenance import versions
-    from vggfeat.ilsvrc.scores import (
-        behind,
-        open_scores,
-        same_classes,
-        same_pictures,
-        write_fused,
-    )
+    from vggfeat.ilsvrc.fused import check_target, write_fused
+    from vggfeat.ilsvrc.scores import behind, open_scores, same_classes, same_pictures
     from vggfeat.ilsvrc.validation import open_validation
 
+    asked = Asked(top, table, results, out, quiet, as_json)
+    asked.check(data)
+    if out is not None:
+        check_target(out, stores)
     scores = [one for path in stores for one in open_scores(path, Q)]
     classes = same_classes(scores)
-    asked = Asked(top, table, results, out, quiet, as_json)
     if data is not None:
         tell_errors(scores, open_validation(data, classes), asked)
     else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.output import facts, grid, note, show
+from vggfeat.cli.training import warn_of
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.classes import Classes
@@ -35,45 +36,54 @@ class Asked:
     quiet: bool
     as_json: bool
 
+    def check(self, data: Path | None) -> None:
+        """Refuse, before anything is computed, what needs the true classes.
+
+        Raises
+        ------
+        ParameterError
+            If results are to be written without them.
+        """
+        from vggfeat.errors import ParameterError
+
+        if self.results and data is None:
+            raise ParameterError(
+                "--results is for errors, which need the true classes: add --data."
+            )
+
 
 def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
-    """Print the likeliest classes of every picture.
-
-    Raises
-    ------
-    ParameterError
-        If results are to be written, which need the true classes.
-    """
-    from vggfeat.errors import ParameterError
+    """Print the likeliest classes of every picture."""
     from vggfeat.ilsvrc.scores import behind, posteriors, same_classes
 
-    if asked.results:
-        raise ParameterError("--results is for errors, which need the true classes: add --data.")
     classes, failed = same_classes(scores), _failed(scores)
     names = _names(scores, failed)
-    best: list[Best] = []
+    best: list[Best] = []  # of those that are printed
     with _table(asked, classes, failed, None) as write:
         start = 0
         for block in posteriors(scores, names):
             some = _best(block, asked.top)
             write(names[start : start + len(some)], some)
-            best += some
+            best += some if asked.as_json else some[: max(0, SHOWN - start)]
             start += len(some)
-    pictures = [
-        {"picture": name, "classes": [_plain(classes, *one) for one in found]}
-        for name, found in zip(names, best, strict=True)
-    ]
-    errors = [{"picture": name, "error": why} for name, why in failed.items()]
-    result = {"pictures": [*pictures, *errors], "scores": behind(scores)}
-    lines: list[list[object]] = [
-        [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
-        for name, found in list(zip(names, best, strict=True))[:SHOWN]
-        for rank, (place, share) in enumerate(found)
-    ]
-    show(result, grid(["picture", "class", "%"], lines), as_json=asked.as_json)
-    if len(names) > SHOWN and not asked.as_json:
-        note(f"And {len(names) - SHOWN:,} more pictures; --csv FILE writes all.")
-    _warn(failed)
+    shown = list(zip(names, best, strict=False))
+    if asked.as_json:
+        pictures: list[dict[str, Any]] = [
+            {"picture": name, "classes": [_plain(classes, *one) for one in found]}
+            for name, found in shown
+        ]
+        pictures += [{"picture": name, "error": why} for name, why in failed.items()]
+        show({"pictures": pictures, "scores": behind(scores)}, as_json=True)
+    else:
+        lines: list[list[object]] = [
+            [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
+            for name, found in shown
+            for rank, (place, share) in enumerate(found)
+        ]
+        show({}, grid(["picture", "class", "%"], lines), as_json=False)
+        if len(names) > SHOWN:
+            note(f"And {len(names) - SHOWN:,} more pictures; --csv FILE writes all.")
+    warn_of(failed)
 
 
 def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> None:
@@ -98,7 +108,7 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
                 yield block
 
         errors = errors_of(passing(), labels, len(classes))
-    partial = data.partial or _lacking(data, len(names))
+    partial = ", ".join(filter(None, (data.partial, *_lacking(data, names, failed))))
     paper = _paper(scores) if classes.keys == ilsvrc_classes().keys else []
     about = {
         "data": str(data.where),
@@ -117,19 +127,22 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
     if asked.results:
         written = write_errors(asked.results, errors, classes, about)
         note(f"Results: {', '.join(map(str, written))}", quiet=asked.quiet)
-    _warn(failed)
+    warn_of(failed)
 
 
 def _settings(
     scores: Sequence[Scores], data: Validation, errors: Errors, partial: str, asked: Asked
 ) -> dict[str, object]:
+    from vggfeat.ilsvrc.scores import by_net
+
+    nets = []
+    for net in by_net(scores):
+        for scales in dict.fromkeys(one.scales for one in net):
+            pools = [pool for one in net if one.scales == scales for pool in one.pools]
+            nets.append(f"{net[0].net}, {' and '.join(pools)} at Q = {', '.join(map(str, scales))}")
     rows: dict[str, object] = {
         "pictures": f"{errors.pictures:,} in {data.where}",
-        "nets": "; ".join(
-            f"{one.store.extraction.net}, {' and '.join(one.pools)} at Q = "
-            f"{', '.join(map(str, one.scales))}"
-            for one in scores
-        ),
+        "nets": "; ".join(nets),
     }
     if partial:
         rows["partial"] = f"{partial}: the errors compare with nothing published"
@@ -143,27 +156,38 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
     mine = (100 * errors.top1, 100 * errors.top5)
     rows: list[list[object]] = [["here", *(f"{one:.1f}" for one in mine), ""]]
     for line in paper:
-        away = [f"{a - b:+.1f}" for a, b in zip(mine, line.paper, strict=True)]
+        away = "/".join(f"{a - b:+.1f}" for a, b in zip(mine, line.paper, strict=True))
         row = [f"{line.table}: {line.row}", *(f"{one:.1f}" for one in line.paper)]
-        rows.append([*row, "" if partial else "/".join(away)])
+        rows.append([*row, "" if partial else line.unlike or away])
     return grid(["", "top-1 error %", "top-5 error %", "difference"], rows)
 
 
 def _paper(scores: Sequence[Scores]) -> list[Published]:
-    """Find the paper's lines of these nets, scales and mode."""
+    """Find the paper's lines of these nets, each at its own scales, and of this mode."""
     from vggfeat.ilsvrc.classify import mode_of
-    from vggfeat.recipe import published
+    from vggfeat.ilsvrc.scores import by_net
+    from vggfeat.recipe import Evaluated, published
 
-    modes = {mode_of(one.pools) for one in scores}
-    scales = {one.scales for one in scores}
-    if len(modes) > 1 or len(scales) > 1 or not all(one.store.extraction.flip for one in scores):
+    nets = by_net(scores)
+    modes = {mode_of([pool for one in net for pool in one.pools]) for net in nets}
+    alike = all(len({one.scales for one in net}) == 1 for net in nets)
+    if len(modes) > 1 or not alike or not all(one.store.extraction.flip for one in scores):
         return []
-    return published([one.store.extraction.net for one in scores], scales.pop(), modes.pop())
+    sources = [net[0].provenance.get("weights", {}).get("source", "") for net in nets]
+    tested = [
+        Evaluated(net[0].net, net[0].scales, net[0].S, source)
+        for net, source in zip(nets, sources, strict=True)
+    ]
+    return published(tested, modes.pop())
 
 
-def _lacking(data: Validation, read: int) -> str:
-    lacking = len(data.images) - read
-    return f"{lacking:,} pictures could not be read" if lacking else ""
+def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) -> list[str]:
+    """Say how many of the pictures have no scores, and why."""
+    absent = set(data.images.names) - set(names)
+    unread = len(absent & set(failed))
+    rest = len(absent) - unread
+    reasons = [f"{unread:,} pictures could not be read"] if unread else []
+    return reasons + ([f"{rest:,} pictures have no scores"] if rest else [])
 
 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
@@ -172,7 +196,7 @@ def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
     from vggfeat.ilsvrc.scores import same_pictures
 
     if failed and not any(one.names for one in scores):
-        _warn(failed)
+        warn_of(failed)
         raise DataError("No picture could be read, so that there is nothing to tell.")
     return same_pictures(scores)
 
@@ -228,10 +252,3 @@ def _table(
         yield write
         blanks = [""] * (2 * shown + bool(true))
         writer.writerows([name, *blanks, why] for name, why in failed.items())
-
-
-def _warn(failed: dict[str, str]) -> None:
-    for name, why in list(failed.items())[:10]:
-        note(f"Warning: {name}: {why}")
-    if len(failed) > 10:
-        note(f"Warning: and {len(failed) - 10} more pictures that could not be read.")

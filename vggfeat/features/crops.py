@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -32,29 +34,12 @@ def offsets(side: int, grid: int) -> list[int]:
     return [(2 * place * room + gaps) // (2 * gaps) for place in range(grid)]
 
 
-def cut(pixels: Tensor, grid: int) -> Tensor:
-    """Cut the crops of a regular grid out of pictures of one shape.
-
-    Parameters
-    ----------
-    pixels : Tensor (B, 3, H, W)
-    grid : int
-        Crops along each side.
-
-    Returns
-    -------
-    Tensor (B·grid², 3, 224, 224)
-        Picture by picture, row by row.
-    """
-    rows, columns = offsets(pixels.shape[2], grid), offsets(pixels.shape[3], grid)
-    found = [pixels[:, :, y : y + SIDE, x : x + SIDE] for y in rows for x in columns]
-    return torch.stack(found, 1).flatten(0, 1)
-
-
 def crop_posteriors(
     scores: Callable[[Tensor], Tensor], pixels: Tensor, grid: int, *, flip: bool, budget: int
 ) -> Tensor:
     """Average the posteriors of all crops, and of their mirror images.
+
+    Crops are cut out as they are needed, so that memory is bounded by `budget` whatever the grid.
 
     Parameters
     ----------
@@ -67,16 +52,44 @@ def crop_posteriors(
     flip : bool
         Whether mirror images of the crops count as well.
     budget : int
-        Pixels that may go through the network at a time; one crop may exceed it.
+        Pixels that may go through the network at a time; one crop may exceed it. Where the
+        device's memory does not hold as many, it is half of it, and half again.
 
     Returns
     -------
     Tensor (B, C)
     """
-    found = []
-    for some in torch.split(cut(pixels, grid), max(1, budget // SIDE**2)):
-        posteriors = scores(some).softmax(1)
+    corners = list(product(offsets(pixels.shape[2], grid), offsets(pixels.shape[3], grid)))
+    everything = range(len(pixels) * len(corners))  # picture by picture, row by row
+    sums: dict[int, Tensor] = {}
+    start, size = 0, max(1, budget // SIDE**2)
+    while len(some := everything[start : start + size]):
+        places = [(n // len(corners), *corners[n % len(corners)]) for n in some]
+        found = _posteriors(scores, _cut(pixels, places), flip=flip)
+        if found is None:  # outside of the handler, whose error still holds the memory
+            size = len(some) // 2
+            continue
+        counts = Counter(picture for picture, _, _ in places)  # whose crops lie together
+        for picture, own in zip(counts, torch.split(found, list(counts.values())), strict=True):
+            total = own.sum(0)
+            sums[picture] = sums[picture] + total if picture in sums else total
+        start += len(some)
+    return torch.stack([sums[picture] for picture in range(len(pixels))]) / len(corners)
+
+
+def _cut(pixels: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
+    """Cut crops (b, 3, 224, 224) out of pictures, by picture, top and left."""
+    return torch.stack([pixels[n, :, y : y + SIDE, x : x + SIDE] for n, y, x in places])
+
+
+def _posteriors(scores: Callable[[Tensor], Tensor], crops: Tensor, *, flip: bool) -> Tensor | None:
+    """Return posteriors (b, C), or None where fewer crops might yet fit into memory."""
+    try:
+        posteriors = scores(crops).softmax(1)
         if flip:
-            posteriors = (posteriors + scores(some.flip(3)).softmax(1)) / 2
-        found.append(posteriors)
-    return torch.cat(found).view(len(pixels), grid**2, -1).mean(1)
+            posteriors = (posteriors + scores(crops.flip(3)).softmax(1)) / 2
+    except torch.OutOfMemoryError:
+        if len(crops) == 1:
+            raise
+        return None
+    return posteriors

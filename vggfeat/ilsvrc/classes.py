@@ -88,7 +88,8 @@ def classes_of(weights: Weights) -> Classes:
     Raises
     ------
     WeightsError
-        If there are not as many names as outputs, or the net tells no classes but boxes.
+        If there are not as many names as outputs, two are the same, or the net tells no classes
+        but boxes.
     """
     if weights.about.get("kind") == KIND:
         raise WeightsError(
@@ -100,7 +101,8 @@ def classes_of(weights: Weights) -> Classes:
     file = Path(weights.origin)
     listed = file.parent / BESIDE
     if not keys and file.is_file() and listed.is_file():
-        text = listed.read_text(encoding="utf-8", errors="surrogateescape")
+        # Editors on Windows mark UTF-8 by three bytes, which are no part of a name.
+        text = listed.read_text(encoding="utf-8-sig", errors="surrogateescape")
         keys, where = tuple(text.splitlines()), str(listed)
     if not keys and outputs == len(ilsvrc_classes()):
         return ilsvrc_classes()
@@ -114,5 +116,11 @@ def classes_of(weights: Weights) -> Classes:
             f"The net in {weights.origin or weights.source} has {outputs} outputs, but {where} "
             f"names {len(keys)} classes. Correct {listed.name}: a class in each line, in the order "
             "of the outputs."
+        )
+    if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+        raise WeightsError(
+            f"{where} names {twice[0]!r} twice, so that outputs {keys.index(twice[0]) + 1} and "
+            f"{len(keys) - keys[::-1].index(twice[0])} of the net cannot be told apart. Give each "
+            "class a name of its own."
         )
     return named(keys)

@@ -27,7 +27,7 @@ from vggfeat.features.files import refusals, write_whole
 from vggfeat.features.provenance import provenance
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of
-from vggfeat.ilsvrc.scores import Floats, Scores
+from vggfeat.ilsvrc.scores import Floats, Scores, entry
 from vggfeat.resources import home
 
 MODES = ("dense", "multicrop", "both")
@@ -92,34 +92,41 @@ def score(
     images: ImageSet,
     extractor: DenseExtractor,
     scales: Sequence[int],
-    folder: Path | None,
+    folder: Path | None = None,
     *,
+    pools: Sequence[str] | None = None,
     share: tuple[int, int] = (1, 1),
     on_bad_image: str = "skip",
     workers: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Scores, Summary]:
+) -> tuple[list[Scores], Summary]:
     """Run a net over pictures, and keep their posteriors; what a store has is not computed again.
+
+    Each pooling has an entry of its own, so that to average two modes computes only what neither
+    has computed before.
 
     Parameters
     ----------
     images : ImageSet
     extractor : DenseExtractor
-        Of fc8, with poolings as from :func:`pools_of`.
+        Of fc8.
     scales : sequence of int
         Test scales Q.
-    folder : Path or None
-        The store; None keeps them in memory.
+    folder : Path, optional
+        The store; by default one for each pooling, below the cache.
+    pools : sequence of str, optional
+        As from :func:`pools_of`; those of the extractor by default.
     share : (int, int)
         Which of how many shares of the pictures to do, from 1 on. Several processes or machines
         can do one each, into the same folder; the whole is then put together by a last run, which
         finds all of it there.
     on_bad_image, workers, progress
-        As for :func:`~vggfeat.features.extract.extract`.
+        As for :func:`~vggfeat.features.extract.extract`; a picture counts once for each pooling.
 
     Returns
     -------
     scores, summary
+        Of each pooling its scores, and what was done in all.
 
     Raises
     ------
@@ -131,27 +138,37 @@ def score(
     part, parts = share
     if not 1 <= part <= parts:
         raise ParameterError.of("share", "classify", "one of 1/N … N/N", f"{part}/{parts}")
-    made = extractor.extraction
     images = images if parts == 1 else images.take(range(part - 1, len(images), parts))
     behind = {**provenance(extractor), "classes": classes_of(extractor.weights).to_json()}
-    store = FeatureStore(
-        folder,
-        made,
-        images.names,
-        stats=images.stats(),
-        provenance=behind,
-        cache=parts > 1 or folder == default_store(made),
-    )
-    done = extract(
-        images,
-        extractor,
-        scales,
-        store,
-        on_bad_image=on_bad_image,
-        workers=workers,
-        progress=progress,
-    )
-    return Scores(store, made.pools, tuple(scales)), done
+    if "S" in extractor.weights.about:
+        behind["S"] = extractor.weights.about["S"]
+    stats = images.stats()
+    entries = [entry(extractor, pool) for pool in pools or extractor.extraction.pools]
+    # All are opened first, so that a store tells what an interrupted run did not come to.
+    stores = [
+        FeatureStore(
+            folder or default_store(one.extraction),
+            one.extraction,
+            images.names,
+            stats=stats,
+            provenance=behind,
+            cache=parts > 1 or folder is None,
+        )
+        for one in entries
+    ]
+    total = Summary(len(images) * len(entries))
+    for one, store in zip(entries, stores, strict=True):
+        done = extract(
+            images,
+            one,
+            scales,
+            store,
+            on_bad_image=on_bad_image,
+            workers=workers,
+            progress=total.onto(progress),
+        )
+        total = total.plus(done)
+    return [Scores(one, one.extraction.pools, tuple(scales)) for one in stores], total
 
 
 def top_k(posteriors: Floats, k: int) -> Ints:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat.errors import WeightsNotFound
 from vggfeat.nets.table1 import NETS
+from vggfeat.train.checkpoint import BEST
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-BEST = "best.safetensors"  # as training leaves it in the folder of a run
 
 
 class _Frozen(BaseModel):
@@ -98,6 +98,10 @@ class Classification(_Frozen):
                     raise ValueError(f"{row.name!r} uses {use.net!r}, which is none of the nets")
         return self
 
+    def trained(self, name: str, runs: Path) -> Path:
+        """Say where the weights of a net are once it is trained."""
+        return runs / name / BEST
+
     def weights_of(self, name: str, runs: Path, given: Mapping[str, str]) -> str:
         """Find the weights of a net: those given, those trained here, or what stands in.
 
@@ -117,7 +121,7 @@ class Classification(_Frozen):
         """
         if name in given:
             return given[name]
-        best = runs / name / BEST
+        best = self.trained(name, runs)
         if best.is_file():
             return str(best)
         wanted = self.nets[name]

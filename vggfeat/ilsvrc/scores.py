@@ -1,15 +1,17 @@
 """Class scores in stores: the posteriors of several nets, scales and modes become one.
 
-A picture's scores are kept as its descriptors are, in a feature store: for each net and scale its
-posteriors, the mean of its own and its mirror image's. What is left is to average: over scales and
-modes, then over nets, each of which counts the same.
+A picture's scores are kept as its descriptors are, in a feature store: for each net, pooling and
+scale its posteriors, the mean of its own and its mirror image's. Each pooling has an entry of its
+own, so that what one mode has computed serves the others. What is left is to average: over scales
+and modes, then over nets, each of which counts the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.errors import StoreError
-from vggfeat.features.extraction import SCORES, Extraction, Part, gives_posteriors
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extraction import SCORES, Extraction, gives_posteriors
 from vggfeat.features.reading import Reader
+from vggfeat.features.shards import FolderShards
 from vggfeat.features.store import FeatureStore
+from vggfeat.features.view import VIEW
 from vggfeat.ilsvrc.classes import Classes, ilsvrc_classes
 
 BLOCK = 1024  # pictures in memory at a time
 FUSED = "fused"  # stands for the net in a store of fused posteriors
+PLAIN = "softmax"  # the pooling whose entry has the bare name of the net
 
 Floats = NDArray[np.floating[Any]]
+Scale = int | tuple[int, int]
+
+
+def entry(extractor: DenseExtractor, pool: str) -> DenseExtractor:
+    """Make of a network one that pools in a single way, for an entry of its own in a store.
+
+    The copy has the network in common with the original, which stays as it is.
+
+    Parameters
+    ----------
+    extractor : DenseExtractor
+        Of fc8.
+    pool : str
+        One that gives posteriors. All but ``"softmax"`` are kept as another net: ``D-crops5``.
+    """
+    made = extractor.extraction
+    net = made.net if pool == PLAIN else f"{made.net}-{pool}"
+    alone = copy.copy(extractor)
+    alone.extraction = replace(made, net=net, pool=pool)
+    return alone
+
+
+def net_of(made: Extraction) -> str:
+    """Name the net of an entry.
+
+    Examples
+    --------
+    >>> net_of(Extraction("A-LRN-crops5", "ab", ("fc8",), pool="crops5"))
+    'A-LRN'
+    """
+    return made.net.removesuffix(f"-{made.pool}")
 
 
 @dataclass(frozen=True)
@@ -51,14 +88,31 @@ class Scores:
         wrong = made.layers != (SCORES,) or not all(map(gives_posteriors, self.pools))
         if wrong or not self.pools or set(self.pools) - set(made.pools):
             raise StoreError(
-                f"The store of net {made.net} holds {made.pool} of {', '.join(made.layers)}, not "
+                f"The store of net {self.net} holds {made.pool} of {', '.join(made.layers)}, not "
                 "posteriors. Make one that does with: vggfeat classify … --out STORE"
             )
+
+    @property
+    def net(self) -> str:
+        """Configuration of Table 1."""
+        return net_of(self.store.extraction)
 
     @property
     def names(self) -> list[str]:
         """The pictures that have all these scales."""
         return self.store.view_names(self.scales)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the run that wrote them said of itself."""
+        told: dict[str, Any] = self.store.manifest.nets[self.store.extraction.net]["provenance"]
+        return told
+
+    @property
+    def S(self) -> Scale | None:
+        """The training scale, where the weights' file says it."""
+        told = json.loads(self.provenance.get("S", "null"))
+        return tuple(told) if isinstance(told, list) else told
 
     @property
     def classes(self) -> Classes:
@@ -69,26 +123,24 @@ class Scores:
         StoreError
             If the store does not say it.
         """
-        behind = self.store.manifest.nets[self.store.extraction.net]["provenance"]
-        if "classes" in behind:
-            return Classes.from_json(behind["classes"])
+        if "classes" in self.provenance:
+            return Classes.from_json(self.provenance["classes"])
         if set(self.store.dimensions.values()) == {len(ilsvrc_classes())}:
             return ilsvrc_classes()
         raise StoreError(
-            f"The store of net {self.store.extraction.net} does not say what its classes are "
-            "called. Make one that does with: vggfeat classify … --out STORE"
+            f"The store of net {self.net} does not say what its classes are called. Make one that "
+            "does with: vggfeat classify … --out STORE"
         )
 
     def read(self, names: Sequence[str]) -> Floats:
         """Return posteriors (n, C) of pictures, the mean over poolings and scales."""
-        found = self.store.read(self.scales, names)
-        kept = [values for part, values in found.items() if part.pool in self.pools]
-        mean: Floats = np.mean(kept, axis=0, dtype=np.float64)
-        return mean
+        return _mean([self], names)
 
 
 def open_scores(path: Path | str, scales: Sequence[int] | None = None) -> list[Scores]:
     """Open what ``vggfeat classify --out`` wrote: every net of it, with all of its poolings.
+
+    Fused posteriors that lie beside nets are left out: they are made of them.
 
     Parameters
     ----------
@@ -100,19 +152,44 @@ def open_scores(path: Path | str, scales: Sequence[int] | None = None) -> list[S
     Raises
     ------
     StoreError
-        If it is no store, or holds something else than posteriors.
+        If it is no store, holds something else than posteriors, or not yet all of them.
     """
-    stores = [store for store in FeatureStore.open_all(path).values() if store.scales]
-    if not stores:
+    stores = FeatureStore.open_all(path)
+    if not any(store.scales for store in stores.values()):
         raise StoreError(f"{path} holds no scores yet. Run `vggfeat classify … --out {path}`.")
-    return [
-        Scores(
-            store,
-            tuple(filter(gives_posteriors, store.extraction.pools)),
-            tuple(scales or store.scales),
-        )
-        for store in stores
-    ]
+    found = []
+    for net, store in stores.items():
+        if net == FUSED and len(stores) > 1:
+            continue
+        pools = tuple(filter(gives_posteriors, store.extraction.pools))
+        found.append(Scores(store, pools, tuple(scales or store.scales)))
+        _check_finished(path, found[-1])
+    return found
+
+
+def _check_finished(path: Path | str, scores: Scores) -> None:
+    """Refuse what an interrupted run left, whose pictures or scales would be left out unsaid."""
+    store, what = scores.store, f"net {scores.net}, {' and '.join(scores.pools)}"
+    command = "fuse" if scores.net == FUSED else "classify"
+    again = f"Run the same `vggfeat {command} … --out {path}` again"
+    for scale in [[Q] for Q in scores.scales] or [[]]:
+        held = {*store.view_names(scale), *store.failed}
+        if lacking := [name for name in store.names if name not in held]:
+            others = " ".join(f"--Q {Q}" for Q in store.scales if Q not in scale)
+            less = f", or take the other scales alone: {others}" if others and scale else ""
+            raise StoreError(
+                f"{path} is not finished: {what}{f' at Q = {scale[0]}' if scale else ''} is not "
+                f"yet computed of {len(lacking)} of {len(store.names)} pictures, such as "
+                f"{lacking[0]!r}. {again}{less}."
+            )
+    if isinstance(store.files, FolderShards):
+        unseen = store.manifest.asked - len(store.names) - len(store.failed)
+        if unseen > 0 or not (store.files.folder / VIEW).exists():
+            count = f"{unseen} pictures are" if unseen > 0 else "some pictures may be"
+            raise StoreError(
+                f"{path} is not finished: of {what} {count} not yet computed. {again}, without "
+                "--share: what is there is not computed twice."
+            )
 
 
 def same_pictures(scores: Sequence[Scores]) -> list[str]:
@@ -130,7 +207,7 @@ def same_pictures(scores: Sequence[Scores]) -> list[str]:
             lacking = other if difference[0] in set(names) else first
             raise StoreError(
                 f"The scores are not of the same pictures: those of net "
-                f"{lacking.store.extraction.net} at Q = {', '.join(map(str, lacking.scales))} lack "
+                f"{lacking.net} at Q = {', '.join(map(str, lacking.scales))} lack "
                 f"{difference[0]!r}, and {len(difference) - 1} more are in one and not in the "
                 "other. Run the same pictures through both."
             )
@@ -159,18 +236,26 @@ def same_classes(scores: Sequence[Scores]) -> Classes:
     for one in scores[1:]:
         if one.classes.keys != classes.keys:
             raise StoreError(
-                f"Net {one.store.extraction.net} was trained on other classes than net "
-                f"{scores[0].store.extraction.net}: their posteriors cannot be averaged."
+                f"Net {one.net} was trained on other classes than net {scores[0].net}: their "
+                "posteriors cannot be averaged."
             )
     return classes
+
+
+def by_net(scores: Sequence[Scores]) -> list[list[Scores]]:
+    """Put together what is of the same net with the same weights, in the order of the first."""
+    nets: dict[tuple[str, str], list[Scores]] = {}
+    for one in scores:
+        nets.setdefault((one.net, one.store.extraction.weights_sha256), []).append(one)
+    return list(nets.values())
 
 
 def posteriors(
     scores: Sequence[Scores], names: Sequence[str], rows: int = BLOCK
 ) -> Iterator[Floats]:
-    """Fuse nets: the mean of their posteriors (Section 4.5), block by block.
+    """Fuse nets: the mean of their posteriors (Section 4.4), block by block.
 
-    Each of `scores` counts the same, however many scales it is the mean of.
+    Each net counts the same, however many scales and modes it is the mean of.
 
     Parameters
     ----------
@@ -185,9 +270,22 @@ def posteriors(
     ndarray (n, C) of float64
         Of the next pictures of `names`.
     """
+    nets = by_net(scores)
     for start in range(0, len(names), rows):
         some = names[start : start + rows]
-        yield np.mean([one.read(some) for one in scores], axis=0)
+        yield np.mean([_mean(net, some) for net in nets], axis=0)
+
+
+def _mean(scores: Sequence[Scores], names: Sequence[str]) -> Floats:
+    """Average a net's posteriors (n, C) over scales, then over modes."""
+    pools: dict[str, list[Floats]] = {}
+    for one in scores:
+        for part, values in one.store.read(one.scales, names).items():
+            if part.pool in one.pools:
+                pools.setdefault(part.pool, []).append(values)
+    means = [np.mean(values, axis=0, dtype=np.float64) for values in pools.values()]
+    mean: Floats = np.mean(means, axis=0)
+    return mean
 
 
 def behind(scores: Sequence[Scores]) -> dict[str, Any]:
@@ -195,46 +293,13 @@ def behind(scores: Sequence[Scores]) -> dict[str, Any]:
     told = {}
     for one in scores:
         made = one.store.extraction
-        source = one.store.manifest.nets[made.net]["provenance"]
-        name = f"{made.net} {made.weights_sha256[:12]} {'+'.join(one.pools)} {list(one.scales)}"
+        name = f"{one.net} {made.weights_sha256[:12]} {'+'.join(one.pools)} {list(one.scales)}"
         told[name] = {
-            **{key: value for key, value in source.items() if key != "classes"},
-            "settings": made.to_dict(),
+            **{key: value for key, value in one.provenance.items() if key != "classes"},
+            "settings": {**made.to_dict(), "net": one.net},
             "fingerprint": made.fingerprint,
         }
     return told
-
-
-def write_fused(
-    folder: Path | str,
-    scores: Sequence[Scores],
-    names: Sequence[str],
-    provenance: Mapping[str, Any],
-) -> FeatureStore:
-    """Keep fused posteriors in a store of their own, which can be fused and exported again.
-
-    Parameters
-    ----------
-    folder : path
-        Where to. What is there already, of the same scores, is not written again.
-    scores, names
-        As of :func:`posteriors`.
-    provenance : mapping
-        What stands behind them, as plain JSON types.
-    """
-    made = [(one.store.extraction.fingerprint, one.pools, one.scales) for one in scores]
-    digest = hashlib.sha256(repr(sorted(made)).encode()).hexdigest()
-    extraction = Extraction(FUSED, digest, (SCORES,), pool="softmax")
-    held = dict(zip(scores[0].store.names, scores[0].store.index.stats.tolist(), strict=True))
-    stats = [(int(a), int(b)) for a, b in (held[name] for name in names)]
-    store = FeatureStore(folder, extraction, names, stats=stats, provenance=provenance)
-    part = Part(FUSED, SCORES, "softmax", 0)  # of no one scale
-    todo = [row for row, _ in store.missing([part.Q])]
-    for start, block in enumerate(posteriors(scores, [names[row] for row in todo])):
-        rows = todo[start * BLOCK : start * BLOCK + len(block)]
-        store.write(rows, {part: block.astype(np.float32)})
-    store.finish()
-    return store
 
 
 def _contents(store: Reader) -> dict[str, int]:

@@ -11,13 +11,26 @@ from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
-from vggfeat.ilsvrc.classify import Errors, default_store, errors_of, pools_of, score
+from vggfeat.ilsvrc.classify import Errors, errors_of, pools_of, score
 from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
 from vggfeat.ilsvrc.scores import Scores, behind, posteriors, same_pictures
 from vggfeat.ilsvrc.validation import Validation, open_validation
 
-Open = Callable[[str, str, str], DenseExtractor]
-"""Opens a net of Table 1 with some weights and a pooling of fc8."""
+Open = Callable[[str, str], DenseExtractor]
+"""Opens fc8 of a net of Table 1 with some weights."""
+
+
+def keeping_one(open_net: Open) -> Open:
+    """Keep the network that was opened last, for as long as no other is asked for."""
+    held: dict[tuple[str, str], DenseExtractor] = {}
+
+    def opener(net: str, source: str) -> DenseExtractor:
+        if (net, source) not in held:
+            held.clear()  # the next one needs the memory
+            held[net, source] = open_net(net, source)
+        return held[net, source]
+
+    return opener
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,7 @@ def run_table(
     runs, weights
         As for :meth:`~vggfeat.ilsvrc.recipe.Classification.weights_of`.
     folder : Path, optional
-        Where scores are kept: a store for each net and mode in it. In ``VGGFEAT_HOME`` by
-        default.
+        Where scores are kept: a store for each net in it. In ``VGGFEAT_HOME`` by default.
     on_bad_image, workers
         As for :func:`~vggfeat.features.extract.extract`.
     progress : callable
@@ -127,22 +139,21 @@ def run_table(
         After each row.
     """
 
-    def scored(use: Use, source: str, mode: str, tell: Progress | None) -> Iterator[Scores]:
-        for pool in pools_of(mode):
-            extractor = opener(table.nets[use.net].net, source, pool)
-            if classes_of(extractor.weights).keys != data.classes.keys:
-                raise DataError(f"{source} was not trained on ILSVRC's 1,000 classes.")
-            store = folder / use.net / pool if folder else default_store(extractor.extraction)
-            found, _ = score(
-                data.images,
-                extractor,
-                use.Q,
-                store,
-                on_bad_image=on_bad_image,
-                workers=workers,
-                progress=tell,
-            )
-            yield found
+    def scored(use: Use, source: str, mode: str, tell: Progress | None) -> list[Scores]:
+        extractor = opener(table.nets[use.net].net, source)
+        if classes_of(extractor.weights).keys != data.classes.keys:
+            raise DataError(f"{source} was not trained on ILSVRC's 1,000 classes.")
+        found, _ = score(
+            data.images,
+            extractor,
+            use.Q,
+            folder and folder / use.net,
+            pools=pools_of(mode),
+            on_bad_image=on_bad_image,
+            workers=workers,
+            progress=tell,
+        )
+        return found
 
     for row in table.rows:
         tell = progress(row.name)

@@ -1,0 +1,201 @@
+"""Sets of pictures with boxes: of ILSVRC and VOC, whole or to test on alone, with bad pictures."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracle import red_tree
+from PIL import Image
+from trees import OBJECT, withhold
+
+from vggfeat.errors import DataError, ParameterError, PictureError
+from vggfeat.ilsvrc.begin import begun
+from vggfeat.ilsvrc.boxset import open_boxset
+from vggfeat.ilsvrc.regression import BoxRegression
+from vggfeat.nets.weights import Weights, load
+from vggfeat.train.loader import Loader
+
+PARTS = {
+    "train": {"000001": (1, -1), "000002": (-1, 1), "000009": (1, -1)},
+    "val": {"000003": (1, -1), "000004": (-1, 1)},
+    "test": {"000005": (1, -1), "000006": (-1, 1), "000007": (-1, 1)},
+}
+WNIDS = ("n01443537", "n02123045")  # the classes 1 and 281
+SIZE = (300, 260)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return red_tree(tmp_path / "VOC2007", PARTS)
+
+
+def annotate(folder: Path, name: str, synset: str, size: tuple[int, int] | None = SIZE) -> None:
+    """Write the XML file of a picture."""
+    stated = "" if size is None else f"<width>{size[0]}</width><height>{size[1]}</height>"
+    shown = OBJECT.format(name=synset, difficult=0, box=(21, 31, 120, 150))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.xml").write_text(f"<a><size>{stated}</size>{shown}</a>")
+
+
+def draw(path: Path, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 100, 50)).save(path)
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    """ILSVRC's layout in small: training pictures in folders, validation flat, Caffe's list."""
+    root = tmp_path / "ilsvrc"
+    for wnid in WNIDS:
+        for number in (1, 2, 3):
+            draw(root / "train" / wnid / f"{wnid}_{number}.JPEG")
+            annotate(root / "bbox_train" / wnid, f"{wnid}_{number}", wnid)
+    lines = []
+    for number, wnid in enumerate((*WNIDS, WNIDS[0]), 1):
+        name = f"ILSVRC2012_val_0000000{number}"
+        draw(root / "val" / f"{name}.JPEG")
+        annotate(root / "bbox_val", name, wnid)
+        lines.append(f"{name}.JPEG {(1, 281)[WNIDS.index(wnid)]}\n")
+    (root / "val.txt").write_text("".join(lines))
+    (root / "synsets.txt").write_text(
+        "".join(f"{WNIDS[(1, 281).index(k)] if k in (1, 281) else k}\n" for k in range(1000))
+    )
+    return root
+
+
+def names(part: object) -> list[str]:
+    return [part.part.name(row) for row in range(len(part))]  # type: ignore[attr-defined, arg-type]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_ilsvrcs_test_needs_nothing_of_training(imagenet: Path, packed: bool) -> None:
+    """Validation, flat or in its tar file, with its boxes; damaged ones of training are unread."""
+    whole = open_boxset(imagenet)
+    shutil.rmtree(imagenet / "train")
+    (imagenet / "bbox_train" / WNIDS[0] / f"{WNIDS[0]}_1.xml").write_text("damaged")
+    if packed:
+        with tarfile.open(imagenet / "ILSVRC2012_img_val.tar", "w") as archive:
+            for path in (imagenet / "val").iterdir():
+                archive.add(path, path.name)
+        shutil.rmtree(imagenet / "val")
+    found = open_boxset(imagenet, classes=WNIDS[::-1], parts=("test",))
+    assert found.classes == WNIDS[::-1]
+    assert (len(found.train), len(found.val), len(found.test)) == (0, 0, 3)
+    assert names(found.test) == names(whole.test)
+    assert found.test.part.labels.tolist() == (1 - whole.test.part.labels).tolist()
+    np.testing.assert_array_equal(found.test.chosen, whole.test.chosen)
+    assert found.test.open(1).size == SIZE
+    one = open_boxset(imagenet, classes=WNIDS[1:], parts=("test",))
+    assert names(one.test) == ["ILSVRC2012_val_00000002.JPEG"]
+    with pytest.raises(DataError, match="cat"):
+        open_boxset(imagenet, classes=["cat"], parts=("test",), boxes=[imagenet / "bbox_val"])
+
+
+def test_class_folders_and_sets_without_parts_are_tested(imagenet: Path) -> None:
+    """Folders of val tell classes; of a set that training draws from, what it would draw."""
+    for number, wnid in enumerate((*WNIDS, WNIDS[0]), 1):
+        old = imagenet / "val" / f"ILSVRC2012_val_0000000{number}.JPEG"
+        (imagenet / "val" / wnid).mkdir(exist_ok=True)
+        old.rename(imagenet / "val" / wnid / old.name)
+    found = open_boxset(imagenet, parts=("test",))
+    assert found.classes == WNIDS
+    assert found.test.part.labels.tolist() == [0, 0, 1]
+    drawn = imagenet / "train"
+    boxes = [imagenet / "bbox_train"]
+    whole = open_boxset(drawn, boxes=boxes)
+    alone = open_boxset(drawn, boxes=boxes, parts=("test",))
+    assert names(alone.test) == names(whole.test)
+    assert len(alone.test) == 2
+
+
+def test_a_manifest_is_tested_by_its_split(imagenet: Path) -> None:
+    """Its pictures marked val, wherever they lie."""
+    table = imagenet / "all.csv"
+    lines = [f"train/{wnid}/{wnid}_2.JPEG,{wnid},val\n" for wnid in WNIDS]
+    table.write_text("path,label,split\n" + "".join(lines))
+    found = open_boxset(table, parts=("test",), boxes=[imagenet / "bbox_train"])
+    assert found.classes == WNIDS
+    assert found.test.open(1).size == SIZE
+
+
+def test_bad_pictures_of_ilsvrc_are_left_out(imagenet: Path) -> None:
+    """Without a stated size at once and named; with one, when they are read, as by the loader."""
+    bad, other, wrong = (f"{WNIDS[0]}_{k}" for k in (1, 2, 3))
+    folder = imagenet / "train" / WNIDS[0]
+    annotate(imagenet / "bbox_train" / WNIDS[0], bad, WNIDS[0], size=None)
+    annotate(imagenet / "bbox_train" / WNIDS[0], other, WNIDS[0], size=None)
+    (folder / f"{bad}.JPEG").write_bytes(b"damaged")
+    draw(folder / f"{wrong}.JPEG", SIZE[::-1])
+    found = open_boxset(imagenet)
+    assert found.left_out == {f"{WNIDS[0]}/{bad}.JPEG": "not a picture of a format that is read"}
+    assert names(found.train)[:2] == [f"{WNIDS[0]}/{other}.JPEG", f"{WNIDS[0]}/{wrong}.JPEG"]
+    assert found.train.sizes[0].tolist() == list(SIZE)
+    with pytest.raises(PictureError, match="260×300 pixels and its annotation states 300×260"):
+        found.train.part.read(1)
+    with Loader(found.train.part, batch_size=4, S=224) as loader:
+        [batch] = loader.batches(0)
+        assert 1 not in batch.rows.tolist()
+        assert list(loader.failed) == [f"{WNIDS[0]}/{wrong}.JPEG"]
+
+
+def test_a_damaged_picture_does_not_stop_training(tree: Path) -> None:
+    """Neither the mean box nor the activations; what was left out is named; if all are, it ends."""
+    path = tree / "JPEGImages" / "000001.jpg"
+    path.write_bytes(path.read_bytes()[:900])  # its head is whole
+    (tree / "JPEGImages" / "000009.jpg").write_bytes(b"damaged")
+    found = open_boxset(tree)
+    assert names(found.train) == ["JPEGImages/000001.jpg", "JPEGImages/000002.jpg"]
+    assert set(found.left_out) == {"000009"}
+    task = BoxRegression.on(found, "scr", 256)
+    assert np.isfinite(task.mean_boxes()).all()
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"fc6.weight": (4, 25088), "fc6.bias": (4,), "fc7.weight": (3, 4), "fc7.bias": (3,)}
+    state = {k: torch.randn(v, generator=generator) for k, v in shapes.items()}
+    embedded = load("embedded", "D", ["pool5"])
+    weights: Weights = replace(embedded, state={**embedded.state, **state})
+    assert begun(weights, task).state["fc8.weight"].shape == (4, 3)
+    alone = replace(found, train=found.train.take([0]))
+    with pytest.raises(DataError, match=r"None of 1 training pictures .* JPEGImages/000001\.jpg"):
+        begun(weights, BoxRegression.on(alone, "scr", 256))
+    for name in ("000001", "000002"):
+        (tree / "JPEGImages" / f"{name}.jpg").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="that can be used: 3 were left out, such as 000001"):
+        open_boxset(tree)
+
+
+def test_a_tree_of_test_pictures_alone(tree: Path) -> None:
+    """As the archive of VOC's test part has it: no list of another part, no other picture."""
+    whole = open_boxset(tree)
+    lists = tree / "ImageSets" / "Main"
+    for path in [*lists.glob("*train.txt"), *lists.glob("*val.txt")]:
+        path.unlink()
+    for name in ("000001", "000003"):
+        (tree / "JPEGImages" / f"{name}.jpg").unlink()
+    found = open_boxset(tree, parts=("test",))
+    assert names(found.test) == names(whole.test)
+    assert (len(found.train), len(found.val)) == (0, 0)
+    assert open_boxset(tree, classes=["dog", "cat"], parts=("test",)).classes == ("dog", "cat")
+    with pytest.raises(DataError, match="no box of a train picture of cat and 1 more"):
+        open_boxset(tree, parts=("train", "val"))
+
+
+def test_validation_stands_for_a_test_part_without_labels(tree: Path) -> None:
+    """As that of VOC 2012 is, whose annotations are not there either."""
+    withhold(tree / "ImageSets" / "Main")
+    (tree / "Annotations" / "000005.xml").unlink()
+    found = open_boxset(tree, parts=("test",))
+    assert names(found.test) == ["JPEGImages/000003.jpg", "JPEGImages/000004.jpg"]
+    assert len(found.val) == 0
+    assert names(open_boxset(tree).test) == names(found.test)
+
+
+def test_a_part_that_there_is_not_is_refused(tree: Path) -> None:
+    """With those that there are."""
+    with pytest.raises(ParameterError, match="'train', 'val', 'test'"):
+        open_boxset(tree, parts=("trainval",))
