@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from vggfeat.features import runtime as module
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
 from vggfeat.features.runtime import placed, resolve_runtime
+from vggfeat.nets import ov
 from vggfeat.nets.packed import can_pack
 from vggfeat.nets.table1 import NETS
 from vggfeat.nets.vgg import VGG
@@ -31,6 +34,23 @@ def fast(request: pytest.FixtureRequest) -> str:
     if request.param == "openvino":
         pytest.importorskip("openvino")
     return request.param
+
+
+LET_GO = """
+import gc, signal, subprocess, threading, torch
+from vggfeat.features.runtime import placed
+from vggfeat.nets.vgg import VGG
+net, cpu = VGG("A", layers="pool1", dense=True), torch.device("cpu")
+made = [placed(net, "openvino", cpu, torch.float32)]
+del net
+made[0].maps(torch.zeros(1, 3, 32, 32))
+thread = threading.Thread(target=lambda: (made.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGCHLD, lambda *told: None)
+subprocess.run(["true"])
+print("survived")
+"""
 
 
 def network(net: str, layers: tuple[str, ...], rounding: str = "floor") -> VGG:
@@ -105,19 +125,24 @@ def test_descriptors_do_not_tell_what_made_them(fast: str) -> None:
 
 
 def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO where there is AMX; else packed; without oneDNN plain torch, on a GPU torch."""
+    """OpenVINO where it is installed; else packed; without oneDNN plain torch, on a GPU torch."""
     monkeypatch.setattr(module, "can_pack", lambda: True)
     monkeypatch.setattr(module, "find_spec", lambda name: "there")
-    monkeypatch.setattr(module, "has_amx", lambda: True)
     assert resolve_runtime("auto", CPU) == "openvino"
-    monkeypatch.setattr(module, "has_amx", lambda: False)
-    assert resolve_runtime("auto", CPU) == "packed"
-    monkeypatch.setattr(module, "has_amx", lambda: True)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert resolve_runtime("auto", CPU) == "packed"
     monkeypatch.setattr(module, "can_pack", lambda: False)
     assert resolve_runtime("auto", CPU) == "torch"
     assert resolve_runtime("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(ParameterError, match="no oneDNN"):
+        resolve_runtime("packed", CPU)
+
+
+def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
+    """Garbage is collected in any thread; the signal of a child's end comes to the first one."""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", LET_GO], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "survived"), done.stderr
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +158,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ImportError(name)
         return original(name, *rest)
 
+    monkeypatch.setattr(ov, "_openvino", ov._openvino.__wrapped__)  # as if nobody had asked yet
     monkeypatch.setattr(builtins, "__import__", lacking)
     with pytest.raises(MissingExtra, match=r"vggfeat\[openvino\]"):
         placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)

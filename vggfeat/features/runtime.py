@@ -7,7 +7,6 @@ from importlib.util import find_spec
 import torch
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.device import has_amx
 from vggfeat.nets.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
 
@@ -22,15 +21,14 @@ def resolve_runtime(runtime: str, device: torch.device) -> str:
     runtime : {"auto", "torch", "packed", "openvino"}
         ``"torch"`` runs anywhere. On CPUs there are two that are faster: ``"packed"``, torch's own
         oneDNN with packed weights and fused ReLUs, and ``"openvino"``, an extra. ``"auto"`` takes
-        OpenVINO where it is installed and the CPU has AMX, which it uses best; else packed, which
-        is as fast without AMX; else torch.
+        OpenVINO where it is installed, which is the fastest; else packed; else torch.
     device : torch.device
         Where the network runs.
 
     Raises
     ------
     ParameterError
-        If it is none of these, or asked for on a device that it does not serve.
+        If it is none of these, or asked for where it does not run.
 
     Examples
     --------
@@ -43,9 +41,14 @@ def resolve_runtime(runtime: str, device: torch.device) -> str:
         if runtime not in ("auto", "torch"):
             raise ParameterError(f"The runtime {runtime} is for CPUs, not for {device}.")
         return "torch"
+    if runtime == "packed" and not can_pack():
+        raise ParameterError(
+            "This build of torch has no oneDNN, which the runtime 'packed' needs. "
+            "Use 'auto' or 'torch'."
+        )
     if runtime != "auto":
         return runtime
-    if has_amx() and find_spec("openvino"):
+    if find_spec("openvino"):
         return "openvino"
     return "packed" if can_pack() else "torch"
 

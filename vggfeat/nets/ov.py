@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -42,13 +43,13 @@ class OpenVINOVGG(VGG):
             init=None,
         )
         self.eval()
-        ov = _openvino()
+        ov, core = _openvino()
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": str(threads or torch.get_num_threads()),
         }
-        self._compiled = ov.Core().compile_model(_graph(self, net, ov), "CPU", hints)
+        self._compiled = core.compile_model(_graph(self, net, ov), "CPU", hints)
         self._request = self._compiled.create_infer_request()
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -59,14 +60,21 @@ class OpenVINOVGG(VGG):
         return {name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self.wanted)}
 
 
-def _openvino() -> Any:
+@cache
+def _openvino() -> tuple[Any, Any]:
+    """Return the package, and its core, one for the life of the process.
+
+    A core gives the thread that makes it a stack for signals, and frees that stack when it goes.
+    If it goes in another thread, as what is garbage may, the next signal of the first one, such as
+    that a child has ended, ends the process.
+    """
     try:
         import openvino
     except ImportError as error:
         raise MissingExtra(
             "OpenVINO is not installed. Install it: pip install 'vggfeat[openvino]'."
         ) from error
-    return openvino
+    return openvino, openvino.Core()
 
 
 def _graph(spec: VGG, net: VGG, ov: Any) -> Any:
