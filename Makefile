@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel bench-check bench bench-record test-slow clean
+.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -52,8 +52,15 @@ bench-record: $(VENV)/installed-dev  ## Record them anew, after a change that is
 bench: $(VENV)/installed-dev  ## Speed beside the machine's limit and other tools; most of an hour
 	$(BIN)/python benchmarks/speed.py --json build/speed.json
 
+bench-store: $(VENV)/installed-dev  ## A store of a million rows: time, memory, files; minutes
+	$(BIN)/python benchmarks/large_store.py --rows 1000000 --folder .
+
 test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
 	$(BIN)/python -m pytest -q -m slow --durations=0
+
+test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worker and a host
+	$(PIP) --constraint constraints.txt --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -q -m slow tests/test_cluster_slow.py -s --durations=0
 
 clean:  ## Remove what was built
 	rm -rf dist build demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -41,6 +41,8 @@ class Colours:
     pixel_budget = 1_000_000
     device = torch.device("cpu")
     runtime = "torch"
+    device_name = "CPU"
+    cluster = None
 
     def __init__(
         self, net: str, pool: str, classes: Sequence[str] = CLASSES, origin: str = "", **more: Any

@@ -177,11 +177,11 @@ def test_modes_of_several_nets_are_fused_from_stores(vggfeat: Command, tmp_path:
 
 
 def test_shares_are_put_together(vggfeat: Command, tmp_path: Path, nets: list[Colours]) -> None:
-    """Two processes do half of it each, and the command without --share none."""
+    """Two processes do half of it each, and the command without --shard none."""
     colours(tmp_path / "set")
     command = ["classify", "--data", "set", "--Q", "32"]
-    assert "Share 1/2 is done: 4 pictures." in vggfeat(*command, "--share", "1/2")[0]
-    vggfeat(*command, "--share", "2/2", "--quiet")
+    assert "Share 1/2 is done: 4 pictures." in vggfeat(*command, "--shard", "1/2")[0]
+    vggfeat(*command, "--shard", "2/2", "--quiet")
     assert "14.3" in vggfeat(*command)[0]
     assert [net.runs for net in nets] == [4, 3, 0]
 
@@ -189,7 +189,7 @@ def test_shares_are_put_together(vggfeat: Command, tmp_path: Path, nets: list[Co
 def test_a_share_without_pictures_says_so(vggfeat: Command, tmp_path: Path) -> None:
     """An array of more jobs than pictures goes through, and each tells what it did."""
     colours(tmp_path / "set")
-    out, _ = vggfeat("classify", "--data", "set", "--Q", "32", "--share", "8/9")
+    out, _ = vggfeat("classify", "--data", "set", "--Q", "32", "--shard", "8/9")
     assert "Share 8/9 is empty: there are only 7 pictures. Nothing was done." in out
 
 
@@ -220,7 +220,7 @@ def test_fused_scores_stay_out_of_their_inputs(
     assert "D is one of the stores that are fused. Name another folder" in err
     assert len(json.loads(vggfeat("fuse", "D", "E", "--json")[0])["scores"]) == 2
     paint(tmp_path / "set" / "red" / "9.png", "red", 3)
-    vggfeat("classify", "set", "--net", "D", "--Q", "48", "--out", "D", "--share", "1/2")
+    vggfeat("classify", "set", "--net", "D", "--Q", "48", "--out", "D", "--shard", "1/2")
     _, err = vggfeat("fuse", "D", "E", status=5)
     assert "D is not finished: net D, softmax at Q = 48" in " ".join(err.split())
     vggfeat("fuse", "D", "E", "--Q", "32")
@@ -247,11 +247,11 @@ def one_picture(root: Path) -> None:
         (one_picture, ["classify"], 2, "Name either pictures, or pictures with their classes"),
         (one_picture, ["classify", "p", "--data", "p"], 2, "Name either pictures"),
         (one_picture, ["classify", "p", "--results", "r"], 2, "add --data"),
-        (one_picture, ["classify", "p", "--share", "1/2", "--csv", "c"], 2, "--csv says nothing"),
-        (one_picture, ["classify", "p", "--share", "1/2", "--top", "5"], 2, "--top says nothing"),
-        (one_picture, ["classify", "--data", "p", "--share", "3/2"], 2, "one of 1/N … N/N"),
+        (one_picture, ["classify", "p", "--shard", "1/2", "--csv", "c"], 2, "--csv says nothing"),
+        (one_picture, ["classify", "p", "--shard", "1/2", "--top", "5"], 2, "--top says nothing"),
+        (one_picture, ["classify", "--data", "p", "--shard", "3/2"], 2, "one of 1/N … N/N"),
         (one_picture, ["fuse", "p", "--results", "r"], 2, "add --data"),
-        (one_picture, ["classify", "p", "--out", "s", "--share", "half"], 2, "one of 1/N … N/N"),
+        (one_picture, ["classify", "p", "--out", "s", "--shard", "half"], 2, "one of 1/N … N/N"),
         (one_picture, ["classify", "p", "--mode", "crop"], 2, "'dense', 'multicrop', 'both'"),
         (one_picture, ["classify", "p", "--grid", "0"], 2, "an int from 1 to 99"),
         (one_picture, ["classify", "p", "--weights", "none.pth"], 4, "none.pth is damaged"),

@@ -10,15 +10,8 @@ import pytest
 
 from vggfeat.data.cards import open_dataset
 from vggfeat.data.images import Crop
-from vggfeat.data.imagesets import (
-    VIEWS,
-    ImageSet,
-    boxed,
-    find_pictures,
-    read_folders,
-    read_manifest,
-    whole,
-)
+from vggfeat.data.imagesets import ImageSet, find_pictures, read_folders, read_manifest
+from vggfeat.data.views import VIEWS, boxed, whole
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 

@@ -15,6 +15,7 @@ from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DataError, ParameterError, StoreError, WeightsError
 from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction
+from vggfeat.features.sharding import Shard
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of, ilsvrc_classes, named
 from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
@@ -248,7 +249,7 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     runs = []
     for part in (1, 2, 3):
         net = Colours("D", "softmax")
-        score(images, net, [32, 48], tmp_path / "s", share=(part, 3))
+        score(images, net, [32, 48], tmp_path / "s", shard=Shard(part, 3))
         runs.append(net.runs)
     assert runs == [6, 6, 6]
     net = Colours("D", "softmax")
@@ -257,8 +258,8 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     [alone], _ = score(images, Colours("D", "softmax"), [32, 48])
     np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
     assert open_scores(tmp_path / "s")[0].names == list(images.names)
-    with pytest.raises(ParameterError, match="share"):
-        score(images, net, [32], tmp_path / "s", share=(4, 3))
+    with pytest.raises(ParameterError, match="shard"):
+        Shard(4, 3)
 
 
 def test_results_are_files_for_other_programs(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fakenet import CLASSES, Colours, paint
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import StoreError
 from vggfeat.features.export import pack
+from vggfeat.features.sharding import Shard
 from vggfeat.ilsvrc.classify import score
 from vggfeat.ilsvrc.fused import check_target, write_fused
 from vggfeat.ilsvrc.scores import FUSED, open_scores, posteriors
@@ -131,10 +132,10 @@ def test_a_run_that_was_interrupted_is_told(
 
 
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
-    """One share's pictures are not the whole; nor all shares before a run without --share."""
+    """One share's pictures are not the whole; nor all shares before a run without --shard."""
     for part in (1, 2):
-        score(images, Colours("D", "softmax"), [32], tmp_path / "s", share=(part, 2))
-        with pytest.raises(StoreError, match=r"some pictures may be not yet .* without --share"):
+        score(images, Colours("D", "softmax"), [32], tmp_path / "s", shard=Shard(part, 2))
+        with pytest.raises(StoreError, match=r"some pictures may be not yet .* without --shard"):
             open_scores(tmp_path / "s")
     score(images, Colours("D", "softmax"), [32], tmp_path / "s")
     assert len(open_scores(tmp_path / "s")[0].names) == 7

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
     from vggfeat.data.settings import Features
     from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.sharding import Shard
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Validation
 
@@ -56,7 +57,7 @@ def classify_command(
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ] = None,
     data: Data = None,
     net: Annotated[
@@ -116,15 +117,7 @@ def classify_command(
     ] = None,
     table: Table = None,
     results: Results = None,
-    share: Annotated[
-        str | None,
-        typer.Option(
-            "--share",
-            help="Do only one share of the pictures, as 2/4: several processes or machines do one "
-            "each, into the same store; the same command without it then puts all together.",
-            rich_help_panel=options.WORK,
-        ),
-    ] = None,
+    shard: options.Shard = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
@@ -157,7 +150,7 @@ def classify_command(
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
-    part = _share(share, context)
+    share = _share(shard, context)
     work = Work(device, precision, on_bad_image, workers, quiet)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
     features = settings(
@@ -173,8 +166,8 @@ def classify_command(
             assert data is not None
             found = open_validation(data, classes_of(extractor.weights))
             images = found.images
-        scores += _score(work, images, extractor, features, out, part)
-    if share is not None:
+        scores += _score(work, images, extractor, features, out, share)
+    if shard is not None:
         assert images is not None
         _tell_share(scores, share, len(images), as_json)
         return
@@ -190,7 +183,7 @@ def _score(
     extractor: DenseExtractor,
     features: Features,
     out: Path | None,
-    share: tuple[int, int],
+    share: Shard,
 ) -> list[Scores]:
     from vggfeat.ilsvrc.classify import score
 
@@ -200,7 +193,7 @@ def _score(
             extractor,
             features.Q,
             out,
-            share=share,
+            shard=share,
             on_bad_image=work.on_bad_image,
             workers=work.workers,
             progress=progress.pictures,
@@ -217,31 +210,27 @@ def _net_of(weights: list[str] | None) -> list[str]:
     return []
 
 
-def _share(typed: str | None, context: typer.Context) -> tuple[int, int]:
+def _share(typed: str | None, context: typer.Context) -> Shard:
     """Read which share of how many; what tells of all pictures says nothing to one."""
     from vggfeat.errors import ParameterError
+    from vggfeat.features.sharding import shard_of
 
-    if typed is None:
-        return 1, 1
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         given = source is not None and source.name == "COMMANDLINE"
-        if given and parameter.name in ("table", "results", "top"):
+        if typed and given and parameter.name in ("table", "results", "top"):
             raise ParameterError(
                 f"{parameter.opts[0]} says nothing to one share of the pictures. Give it to the "
-                "last run, without --share, which puts all shares together."
+                "last run, without --shard, which puts all shares together."
             )
-    part, slash, parts = typed.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise ParameterError.of("share", "classify", "one of 1/N … N/N", typed)
-    return int(part), int(parts)
+    return shard_of(typed)
 
 
-def _tell_share(scores: list[Scores], share: str, pictures: int, as_json: bool) -> None:
+def _tell_share(scores: list[Scores], share: Shard, pictures: int, as_json: bool) -> None:
     done = min(len(one.names) for one in scores)
     failed = {name: why for one in scores for name, why in one.store.failed.items()}
     said = f"Share {share} is done: {done:,} pictures."
     if not scores[0].store.names:
         said = f"Share {share} is empty: there are only {pictures:,} pictures. Nothing was done."
-    show({"share": share, "pictures": done, "failed": failed}, said, as_json=as_json)
+    show({"shard": str(share), "pictures": done, "failed": failed}, said, as_json=as_json)
     warn_of(failed)

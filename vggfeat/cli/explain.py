@@ -31,7 +31,7 @@ def explain_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
     classes: Annotated[
         list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from vggfeat.data.settings import Features
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import Summary
+    from vggfeat.features.sharding import Shard
     from vggfeat.features.store import FeatureStore
 
 
@@ -27,16 +27,26 @@ class Done(NamedTuple):
     summary: Summary
 
 
+class Told(NamedTuple):
+    """Where the descriptors go, which share of how many pictures they are, and how it is said."""
+
+    out: str
+    shard: Shard
+    pictures: int
+    as_json: bool
+
+
 def extract_command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PICTURES",
-            help="Folders, files, globs, @paths.txt, - (standard input), or a CSV manifest with "
-            "the columns path, label, split. The current folder by default.",
+            help="Folders, files, globs, @paths.txt, - (standard input), CSV or Parquet manifests "
+            "with the columns path, label, split, or tars: train-{000..099}.tar. All may be at "
+            "addresses: s3://, gs://, https://. The current folder by default.",
         ),
     ] = None,
-    out: options.Out = Path("features"),
+    out: options.Out = "features",
     quality: options.Quality = None,
     net: options.Nets = None,
     layer: options.Layers = None,
@@ -58,6 +68,9 @@ def extract_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    shard: options.Shard = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -74,13 +87,19 @@ def extract_command(
 
         vggfeat extract pictures/ --net E --Q 256 --Q 384 --Q 512 --out features
 
+        vggfeat extract pictures/ --out /shared/features --shard 3/16
+
+        vggfeat extract /shared/pictures --out /shared/features --engine ray --address auto
+
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.data.settings import Features
+    from vggfeat.features.sharding import shard_of
     from vggfeat.run.quality import quality as settings_of
 
-    work = Work(device, precision, on_bad_image, workers, quiet)
+    share = shard_of(shard)
+    work = Work(device, precision, on_bad_image, workers, quiet, engine=engine, address=address)
     features = settings(
         settings_of(quality, Features()) if quality else Features(),
         nets=net,
@@ -95,12 +114,14 @@ def extract_command(
     images = find_pictures(sources or ["."])
     if images.duplicates:
         note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
-    done = [_extract(work, images, features, one, out, dtype) for one in features.nets]
-    _report(out, images, features, done, as_json)
+    told = Told(out, share, len(images), as_json)
+    images = images.take(share.rows(len(images))) if share.parts > 1 else images
+    done = [_extract(work, images, features, one, told, dtype) for one in features.nets]
+    _report(told, images, features, done)
 
 
 def _extract(
-    work: Work, images: ImageSet, features: Features, net: str, out: Path, dtype: str
+    work: Work, images: ImageSet, features: Features, net: str, told: Told, dtype: str
 ) -> Done:
     from vggfeat.features.extract import extract
     from vggfeat.features.provenance import provenance
@@ -108,12 +129,13 @@ def _extract(
 
     extractor = work.network(features, net)
     store = FeatureStore(
-        out,
+        told.out,
         extractor.extraction,
         images.names,
         stats=images.stats(),
         dtype=dtype,
         provenance=provenance(extractor),
+        shard=told.shard,
     )
     with work_progress("extract", quiet=work.quiet) as progress:
         summary = extract(
@@ -128,13 +150,12 @@ def _extract(
     return Done(extractor, store, summary)
 
 
-def _report(
-    out: Path, images: ImageSet, features: Features, done: list[Done], as_json: bool
-) -> None:
+def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) -> None:
     from vggfeat.errors import DataError
-    from vggfeat.features.device import describe_device
+    from vggfeat.features.view import OPEN, failed_of
+    from vggfeat.features.view import note as too_many
 
-    last = done[-1].store
+    last, out = done[-1].store, told.out
     total = _total(done)
     rate = round(total.images_per_s, 2)
     dimensions = {
@@ -143,7 +164,8 @@ def _report(
         for part, width in one.store.dimensions.items()
     }
     result = {
-        "store": str(out),
+        "store": out,
+        "shard": str(told.shard),
         "pictures": len(images),
         "computed": total.computed,
         "present": total.present,
@@ -151,7 +173,7 @@ def _report(
         "dimensions": dimensions,
         "images_per_s": rate,
         "seconds": round(total.seconds, 3),
-        "device": describe_device(done[-1].extractor.device),
+        "device": done[-1].extractor.device_name,
         "precision": last.extraction.precision,
         "not_shown": last.unseen,
         "bytes": last.nbytes,
@@ -168,16 +190,24 @@ def _report(
         "device": f"{result['device']}, {result['precision']}",
         "store": f"{out} ({size(last.nbytes)})",
     }
+    reasons = f"{out}/{failed_of(told.shard)}"
     if last.failed:
-        rows["skipped"] = f"{len(last.failed)}; reasons in {out / 'failed.csv'}"
-    if last.unseen:
+        rows["skipped"] = f"{len(last.failed)}; reasons in {reasons}"
+    if told.shard.parts > 1:
+        rows["shard"] = (
+            f"{told.shard} of {told.pictures:,} pictures. When all are done, the same command "
+            "without --shard puts them in order, or `vggfeat store merge` joins several --out"
+        )
+    elif len(last.index.keys) > OPEN:
+        rows["view"] = too_many(len(last.index.keys), out)
+    if last.unseen and told.shard.parts == 1:
         rows["not shown"] = f"{last.unseen} more pictures are kept here; this run did not name them"
-    show(result, facts(rows), as_json=as_json)
+    show(result, facts(rows), as_json=told.as_json)
     if last.failed:
-        note(f"Warning: {len(last.failed)} pictures could not be read: {out / 'failed.csv'}.")
-    if len(last.failed) == len(images):
+        note(f"Warning: {len(last.failed)} pictures could not be read: {reasons}.")
+    if len(images) and len(last.failed) == len(images):
         raise DataError("No picture could be read, so that there are no features.")
-    if not as_json:
+    if not told.as_json and told.shard.parts == 1:
         typer.echo(_in_python(out, features, done))
 
 
@@ -188,17 +218,17 @@ def _total(done: list[Done]) -> Summary:
     return total
 
 
-def _in_python(out: Path, features: Features, done: list[Done]) -> str:
+def _in_python(out: str, features: Features, done: list[Done]) -> str:
     """Say how to read the features, as these settings combine them."""
     how = f", {features.aggregate!r}" if features.aggregate != "average" else ""
     how += f", normalize={features.normalize!r}" if features.normalize != "descriptor" else ""
     how += f", power={features.power:g}" if features.power else ""
     nets = [one.store.extraction.net for one in done]
     if len(nets) > 1:
-        source = f"[FeatureStore.open({str(out)!r}, net).read() for net in {nets!r}]"
+        source = f"[FeatureStore.open({out!r}, net).read() for net in {nets!r}]"
     else:
         net = f", {nets[0]!r}" if len(done[0].store.manifest.nets) > 1 else ""
-        source = f"FeatureStore.open({str(out)!r}{net}).read()"
+        source = f"FeatureStore.open({out!r}{net}).read()"
     return (
         "\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
         f"  X = aggregate({source}{how})"

@@ -90,7 +90,7 @@ Average = Annotated[
 def predict_command(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
     models: Models,
     classifier: ClassifierOption = None,

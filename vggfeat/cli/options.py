@@ -104,6 +104,15 @@ Workers = Annotated[
         "--workers", min=1, help="Decoding threads; one for each core.", rich_help_panel=WORK
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="Do one share of the pictures, as 3/16: processes or machines do one each, into one "
+        "--out or several. auto: that of a SLURM array's task, or of torchrun.",
+        rich_help_panel=WORK,
+    ),
+]
 Aggregate = Annotated[
     str | None,
     typer.Option(
@@ -135,7 +144,7 @@ View = Annotated[
     ),
 ]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder of the store.", rich_help_panel=OUTPUT)
+    str, typer.Option("--out", "-o", help="Folder of the store.", rich_help_panel=OUTPUT)
 ]
 Root = Annotated[
     Path | None,
@@ -185,7 +194,25 @@ JobsBackend = Annotated[
     str | None,
     typer.Option(
         "--jobs-backend",
-        help="A backend of joblib: loky, multiprocessing, dask, ray …",
+        help="Where they run, by joblib: loky, here; ray, at --address; or dask, at "
+        "DASK_SCHEDULER_ADDRESS.",
+        rich_help_panel=WORK,
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="local: this process describes pictures; or ray: a cluster does.",
+        rich_help_panel=WORK,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Of the Ray cluster: auto, or HOST:6379. By default RAY_ADDRESS, that of this "
+        "machine, or a new one.",
         rich_help_panel=WORK,
     ),
 ]

@@ -31,7 +31,7 @@ def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="Folders, files, globs or lists."),
+        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
     weights: ModelWeights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to show.")] = 1,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OF_FEATURES = (
     "dataset", "root", "report", "evidence", "pointing", "submission", "jobs", "jobs_backend",
 )  # fmt: skip
-OF_TABLES = ("allow_partial", "weights", "features", "on_bad_image")
+OF_TABLES = ("allow_partial", "weights", "features", "on_bad_image", "engine", "address")
 OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net", "decoder")
 SILENT = {
     "Recipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
@@ -79,6 +79,8 @@ def run_command(
     micro: training.Micro = None,
     compile_net: training.Compile = False,
     decoder: training.Decoder = "pillow",
+    engine: options.Engine = "local",
+    address: options.Address = None,
     jobs: options.Jobs = -1,
     jobs_backend: options.JobsBackend = None,
     quiet: Quiet = False,
@@ -110,7 +112,9 @@ def run_command(
 
     loaded = open_recipe(recipe)
     _refuse(context, type(loaded).__name__, loaded.name)
-    work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
+    work = Work(
+        device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
+    )
     if isinstance(loaded, Classification):
         given = _given(data, loaded.name, "tests")
         run_errors(loaded, work, given, runs, weights, features, allow_partial, as_json)
@@ -119,8 +123,8 @@ def run_command(
         asked = _Asked(dataset, root, allow_partial, weights, features, submission)
         _run_table(loaded, work, asked, report, evidence, pointing, as_json)
         return
-    engine = training.engine_of(device, precision, workers or 2, micro, compile_net, decoder)
-    trainer = Watched(engine, quiet, tensorboard)
+    trains = training.engine_of(device, precision, workers or 2, micro, compile_net, decoder)
+    trainer = Watched(trains, quiet, tensorboard)
     given = _given(data, loaded.name, "trains")
     _run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
 

@@ -12,16 +12,16 @@ from vggfeat.cli.output import Json, Quiet, facts, show, size, waiting
 
 store_app = typer.Typer(
     no_args_is_help=True,
-    help="Look into, check, pack and export a feature store.",
+    help="Look into, check, merge, pack and export feature stores.",
     rich_markup_mode="markdown",
 )
 Store = Annotated[
-    Path, typer.Argument(metavar="STORE", help="What `vggfeat extract` wrote, or a packed file.")
+    str, typer.Argument(metavar="STORE", help="What `vggfeat extract` wrote, or a packed file.")
 ]
 
 
 @store_app.command("info")
-def info_command(store: Store = Path("features"), as_json: Json = False) -> None:
+def info_command(store: Store = "features", as_json: Json = False) -> None:
     """Say what a store holds and what made it.
 
     For example:
@@ -43,9 +43,7 @@ def info_command(store: Store = Path("features"), as_json: Json = False) -> None
 
 
 @store_app.command("verify")
-def verify_command(
-    store: Store = Path("features"), quiet: Quiet = False, as_json: Json = False
-) -> None:
+def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Json = False) -> None:
     """Check every shard against its checksum; exit status 5 if anything is wrong.
 
     For example:
@@ -61,6 +59,38 @@ def verify_command(
     show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
     if problems:
         raise typer.Exit(StoreDamaged.exit_status)
+
+
+@store_app.command("merge")
+def merge_command(
+    parts: Annotated[
+        list[str],
+        typer.Argument(metavar="STORE...", help="Stores to join; one, to make its shards few."),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the store to make.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Join the stores of several shards, or the many small files of one store.
+
+    They must have been made with the same settings. A picture that several of them hold is kept
+    once; if its descriptors differ, nothing is joined, and both are named. The same command
+    again goes on where it was stopped.
+
+    For example:
+
+        vggfeat store merge features-1 features-2 features-3 --out features
+    """
+    from dataclasses import asdict
+
+    from vggfeat.features.merge import merge
+
+    with waiting(f"Merging into {out}", quiet=quiet):
+        done = merge(parts, out)
+    text = f"{out} holds {done.pictures:,} pictures; {done.shards:,} shards were written."
+    if done.twice:
+        text += f" {done.twice:,} pictures were in several stores, and are kept once."
+    show({"store": out, **asdict(done)}, text, as_json=as_json)
 
 
 @store_app.command("pack")

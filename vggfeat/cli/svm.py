@@ -23,7 +23,8 @@ def svm_command(
             "--dataset",
             "-d",
             help="A shipped data set (`vggfeat datasets list`), a card of your own (.toml), a "
-            "folder of class folders, or a CSV file with the columns path and label.",
+            "folder of class folders, a CSV or Parquet file with the columns path and label, tars "
+            "with labels, or an address of any of these.",
         ),
     ],
     root: options.Root = None,
@@ -86,6 +87,8 @@ def svm_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     jobs: options.Jobs = -1,
     jobs_backend: options.JobsBackend = None,
     quiet: Quiet = False,
@@ -113,7 +116,9 @@ def svm_command(
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
 
-    work = Work(device, precision, on_bad_image, workers, quiet, jobs, jobs_backend)
+    work = Work(
+        device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
+    )
     classifier = checked(
         Classifier, loss=loss, solver=solver, C=choice, habit=habit, difficult=difficult
     )

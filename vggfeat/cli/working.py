@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.cli.output import download_progress, note, work_progress
+from vggfeat.cli.output import download_progress, note, waiting, work_progress
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
     from vggfeat.data.schema import DatasetCard
     from vggfeat.data.settings import Features
+    from vggfeat.features.cluster import Cluster
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.recipe import Classifier
     from vggfeat.run.svm import Run
+
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Work:
 
     Parameters
     ----------
-    device, precision, on_bad_image, workers, jobs, jobs_backend, quiet
+    device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
         As the options of these names.
     opened : dict
         The networks that are open, for all that is run.
@@ -40,7 +43,16 @@ class Work:
     quiet: bool
     jobs: int = -1
     jobs_backend: str | None = None
+    engine: str = "local"
+    address: str | None = None
     opened: dict[Any, DenseExtractor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an engine that there is not."""
+        from vggfeat.errors import ParameterError
+
+        if self.engine not in ENGINES:
+            raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -81,7 +93,8 @@ class Work:
         from vggfeat.learn.gram import DEVICE
         from vggfeat.run.svm import run_svm
 
-        DEVICE.set(self.device)
+        # A device of the cluster says nothing of this machine's.
+        DEVICE.set("auto" if self.engine == "ray" else self.device)
         with work_progress("extract", quiet=self.quiet) as work, self.parallel():
             return run_svm(
                 card,
@@ -98,24 +111,22 @@ class Work:
             )
 
     def parallel(self) -> AbstractContextManager[object]:
-        """Set joblib's backend, if one was named.
-
-        Raises
-        ------
-        ParameterError
-            If joblib has no backend of that name.
-        """
+        """Set joblib's backend, if one was named."""
         if self.jobs_backend is None:
             return nullcontext()
-        from joblib import parallel_config
+        from vggfeat.learn.backends import jobs_backend
 
-        from vggfeat.errors import ParameterError
+        return jobs_backend(self.jobs_backend, self.address)
 
-        try:
-            config: AbstractContextManager[object] = parallel_config(self.jobs_backend)
-        except (ValueError, ImportError) as error:
-            raise ParameterError(f"--jobs-backend {self.jobs_backend}: {error}") from error
-        return config
+    @cached_property
+    def cluster(self) -> Cluster | None:
+        """What describes pictures in the stead of this process, joined when it is first needed."""
+        if self.engine == "local":
+            return None
+        from vggfeat.features.cluster import Cluster
+
+        with waiting("join the cluster", quiet=self.quiet):
+            return Cluster(self.address, self.device, self.precision)
 
     def _open(self, features: Features, net: str) -> DenseExtractor:
         from vggfeat.features.aggregate import Aggregation
@@ -125,30 +136,30 @@ class Work:
         layers = list(features.layers)
         with download_progress(quiet=self.quiet) as progress:
             loaded = load(features.weights_of(net), net, layers, progress=progress)
-        extractor = DenseExtractor(
-            net,
-            layers,
-            weights=loaded,
-            flip=features.flip,
-            pool=features.pool,
-            locations=Aggregation(normalize=features.normalize).locations,
-            exif=features.exif,
-            device=self.device,
-            precision=self.precision,
-        )
+        made: dict[str, Any] = {
+            "weights": loaded,
+            "flip": features.flip,
+            "pool": features.pool,
+            "locations": Aggregation(normalize=features.normalize).locations,
+            "exif": features.exif,
+        }
+        if self.cluster:
+            extractor = self.cluster.extractor(net, layers, **made)
+        else:
+            extractor = DenseExtractor(
+                net, layers, device=self.device, precision=self.precision, **made
+            )
         self._tell(extractor, layers)
         return extractor
 
     def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
-        from vggfeat.features.device import describe_device
-
         made, weights = extractor.extraction, extractor.weights
         for asked, resolved in zip(layers, made.layers, strict=False):
             if asked != resolved:
                 note(f"Layer {asked} is {resolved} of net {made.net}.", quiet=self.quiet)
         note(
             f"Net {made.net}, {', '.join(made.layers)}, weights {weights.source} "
-            f"({weights.sha256[:12]}), {made.precision} on {describe_device(extractor.device)}",
+            f"({weights.sha256[:12]}), {made.precision} on {extractor.device_name}",
             quiet=self.quiet,
         )
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from vggfeat.data.addresses import is_address, public
 from vggfeat.data.caltech import read_caltech
 from vggfeat.data.check import Check, absent, check
 from vggfeat.data.compose import compose
 from vggfeat.data.fetch import data_folder, find_tree, not_here, provide
-from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_manifest
+from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_labelled, read_manifest
 from vggfeat.data.schema import DatasetCard, Reader
+from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
@@ -98,7 +100,8 @@ def open_dataset(
     ----------
     name : str
         A shipped card, which wins over a folder of the same name (write ``./sample`` for the
-        folder); a card of your own (``my.toml``); a folder; or a CSV file.
+        folder); a card of your own (``my.toml``); a folder; a CSV or Parquet
+        manifest; tars (``train-{00..09}.tar``); or an address of any of these.
     root : path, optional
         Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
         It may be the tree of the data set, a folder above it, or hold the original archives.
@@ -134,8 +137,8 @@ def open_dataset(
     >>> len(images), len(card.classes), images.targets.shape
     (300, 10, (300, 10))
     """
-    if not _is_card(name) and Path(name).exists():
-        return _unnamed(Path(name))
+    if not _is_card(name) and (Path(name).exists() or leads_beyond(name)):
+        return _unnamed(name)
     card = load_card(name)
     needs = tuple(card.protocol.needs if parts is None else parts)
     tree = _place(card, root, needs, fetch, allow_partial, progress)
@@ -270,7 +273,9 @@ def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
     return _with_targets(card, images, tree)
 
 
-def _with_targets(card: DatasetCard, images: ImageSet, tree: Path) -> tuple[DatasetCard, ImageSet]:
+def _with_targets(
+    card: DatasetCard, images: ImageSet, tree: Path | str
+) -> tuple[DatasetCard, ImageSet]:
     if len(images.classes) < 2:
         raise DataError(f"{tree} has one class, {images.classes[0]!r}; at least two are needed.")
     classes = card.classes or tuple(images.classes)
@@ -285,13 +290,14 @@ def _with_targets(card: DatasetCard, images: ImageSet, tree: Path) -> tuple[Data
     )
 
 
-def _unnamed(path: Path) -> tuple[DatasetCard, ImageSet]:
-    """Make a card for a folder of classes or a CSV file, which has none."""
-    source = str(path.resolve())
-    stem = path.resolve().name if path.is_dir() else path.stem
+def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
+    """Make a card for a folder of classes, a manifest, tars or an address, which have none."""
+    path = Path(name)
+    source = public(name) if is_address(name) else str(path.resolve())
+    stem = Path(source).name if path.is_dir() else Path(source).stem
     reader: Reader = "folders" if path.is_dir() else "manifest"
     card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)
-    return _read(card, path)
+    return _with_targets(card, read_labelled(name), source)
 
 
 def _incomplete(card: DatasetCard, found: Check) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from vggfeat.data.stored import Stored
 from vggfeat.errors import ParameterError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
@@ -34,7 +36,7 @@ class Crop:
     box: Box
 
 
-Picture = str | Path | Image.Image | npt.NDArray[Any] | Crop
+Picture = str | Path | Image.Image | npt.NDArray[Any] | Crop | Stored
 
 DECODER = "pillow"
 RESAMPLING = "pillow-bilinear-antialias"
@@ -71,7 +73,7 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
 
     Parameters
     ----------
-    picture : path, PIL image, Crop, or array (H, W) or (H, W, 3)
+    picture : path, PIL image, Crop, Stored, or array (H, W) or (H, W, 3)
         Arrays hold uint8, or floats in [0, 1].
     exif : bool
         Whether the orientation that the camera recorded is applied.
@@ -101,19 +103,16 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
         return _as_rgb(picture, exif)
     if isinstance(picture, Crop):
         return _cut(decode(picture.path, exif=exif), picture.box)
+    if isinstance(picture, Stored):
+        if not (content := picture.read()):
+            raise PictureError("the file is empty")
+        return _read(io.BytesIO(content), exif)
     if not isinstance(picture, str | Path):
         raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
     path = Path(picture)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise PictureError("not a file, but a folder, a pipe or a device")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return _as_rgb(image, exif)
-    except PictureError:
-        raise
-    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
-    except Exception as error:
-        raise PictureError(_reason(path, error)) from error
+    return _read(path, exif)
 
 
 def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
@@ -181,6 +180,17 @@ def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[
     """
     image = decode(picture, exif=exif)
     return {Q: rescale(image, Q) for Q in scales}
+
+
+def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return _as_rgb(image, exif)
+    except PictureError:
+        raise
+    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
+    except Exception as error:
+        raise PictureError(_reason(file, error)) from error
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
@@ -255,12 +265,12 @@ def _from_array(values: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(file: Path | io.BytesIO, error: Exception) -> str:
     """Say in one line, without the path, why a file could not be read."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        empty = path.stat().st_size == 0
+        empty = isinstance(file, Path) and file.stat().st_size == 0
         return "the file is empty" if empty else "not a picture of a format that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {max_pixels():,} pixels allowed: {error}"

@@ -1,25 +1,27 @@
-"""Finding pictures: folders, files, globs, lists and CSV manifests become one image set."""
+"""Finding pictures: folders, lists, manifests, tars and addresses become one image set."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.data.images import EXTENSIONS, Box, Crop, Picture
-from vggfeat.data.sources import Entry, entries, walk
+from vggfeat.data.addresses import is_address, public
+from vggfeat.data.images import Box, Picture
+from vggfeat.data.manifests import Entry
+from vggfeat.data.sources import pictures_of, shown, walk
+from vggfeat.data.stats import stat_of
+from vggfeat.data.stored import Stat, Stored
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 Targets = NDArray[np.int8]
 Rows = NDArray[np.int64]
 T = TypeVar("T")
-_ENDS = 65_536  # bytes at each end of a file by which it is known
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ImageSet:
     names : tuple of str
         Unique; a path below the folder that was named, or the path as it was written.
     pictures : tuple of Picture
-        What is decoded: paths, PIL images or arrays.
+        What is decoded: paths, objects at addresses or in tars, PIL images or arrays.
     labels : tuple of str
         The class of every picture; empty without labels.
     splits : tuple of str
@@ -83,16 +85,17 @@ class ImageSet:
         """The different labels, sorted."""
         return sorted(set(self.labels))
 
-    def stats(self) -> list[tuple[int, int]]:
+    def stats(self) -> list[Stat]:
         """Return what tells each file from another that has, or had, its name.
 
         Returns
         -------
         list of (int, int)
             A digest of size and content, of which the first and the last 64 kB count, and the
-            time of change in ns; (0, 0) for what is no file.
+            time of change in ns; (0, 0) for what is no file. What is at an address or in a tar
+            is not read for it: a listing's checksum or the tar's header stands for the content.
         """
-        return [_stat(picture) for picture in self.pictures]
+        return [stat_of(picture) for picture in self.pictures]
 
     def take(self, rows: ArrayLike) -> ImageSet:
         """Keep these rows, in this order, with all that belongs to them.
@@ -129,67 +132,6 @@ class ImageSet:
         return counts
 
 
-class View(NamedTuple):
-    """What rows are described by.
-
-    Parameters
-    ----------
-    images : ImageSet
-        Pictures to describe, each once.
-    names : tuple of str
-        For every row the name of its picture there.
-    """
-
-    images: ImageSet
-    names: tuple[str, ...]
-
-
-def whole(images: ImageSet) -> View:
-    """Look at whole pictures, each once, however many of its persons are rows.
-
-    Examples
-    --------
-    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
-    >>> whole(people).images.names, whole(people).names
-    (('a',), ('a', 'a'))
-    """
-    if not images.boxes:
-        return View(images, images.names)
-    names = tuple(name.rpartition("#")[0] for name in images.names)
-    unique = dict(zip(names, images.pictures, strict=True))
-    return View(ImageSet(tuple(unique), tuple(unique.values())), names)
-
-
-def boxed(images: ImageSet) -> View:
-    """Look at the given box of every row (Appendix B, VOC action classification).
-
-    Raises
-    ------
-    DataError
-        If there are no boxes.
-
-    Examples
-    --------
-    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
-    >>> boxed(people).images.pictures[1]
-    Crop(path=...Path('a.jpg'), box=(4, 1, 8, 9))
-    """
-    if not images.boxes:
-        raise DataError(
-            "There are no given boxes to look at; only rows of the action task have one. Describe "
-            "whole pictures."
-        )
-    crops: tuple[Picture, ...] = tuple(
-        Crop(Path(str(picture)), box)
-        for picture, box in zip(images.pictures, images.boxes, strict=True)
-    )
-    return View(ImageSet(images.names, crops), images.names)
-
-
-VIEWS: Mapping[str, Callable[[ImageSet], View]] = {"image": whole, "box": boxed}
-"""What a row may be described by; several are stacked."""
-
-
 def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
     """Make targets (N, C) of one label for each picture.
 
@@ -211,20 +153,27 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
     ----------
     sources : sequence of str or path
         Folders (searched through, without hidden ones), files, globs, ``@list.txt`` or ``-`` (one
-        path a line; relative to the current folder), or CSV manifests with a column ``path``
-        (relative to the manifest) and, optionally, ``label`` and ``split``.
+        path a line; relative to the current folder), CSV or Parquet manifests with a column
+        ``path`` (relative to the manifest) and, optionally, ``label`` and ``split``, or
+        WebDataset's tars (``train-{000..099}.tar``). All but ``-`` may be at an address:
+        ``s3://bucket/folder``, ``https://host/list.csv``; lists may name addresses.
 
     Returns
     -------
     ImageSet
-        In the order of the sources, folders sorted; a file named twice is there once.
+        In the order of the sources, folders sorted; a file named twice is there once. Pictures at
+        addresses and in tars are read when they are decoded.
 
     Raises
     ------
     DataNotFound
         If a source does not exist or holds no pictures.
     DataError
-        If a manifest cannot be used.
+        If a manifest or a tar cannot be used.
+    DownloadError
+        If an address cannot be read, or ``VGGFEAT_OFFLINE`` forbids it.
+    MissingExtra
+        If what reads such addresses is not installed.
 
     Examples
     --------
@@ -235,16 +184,33 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
     """
     if isinstance(sources, str | os.PathLike):
         raise ParameterError.of("sources", "find_pictures", "a list of sources", sources)
-    found: list[Entry] = []
-    for source in [os.fspath(source) for source in sources]:
-        named = list(entries(source, qualify=len(sources) > 1))
-        if not named:
-            raise DataNotFound(
-                f"There are no pictures in {source!r}. Pictures end in "
-                f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, or a list as @paths.txt."
-            )
-        found += named
-    return _image_set(found)
+    named = [os.fspath(source) for source in sources]
+    return _image_set(entry for source in named for entry in pictures_of(source, len(named) > 1))
+
+
+def read_labelled(source: str) -> ImageSet:
+    """Read a folder of class folders, a manifest or tars, all of whose pictures have labels.
+
+    Parameters
+    ----------
+    source : str
+        A path, an address, or a pattern of tars.
+
+    Raises
+    ------
+    DataError, DataNotFound, DownloadError, MissingExtra
+        As for :func:`find_pictures`, and if a label is missing.
+
+    Examples
+    --------
+    >>> from vggfeat.resources import asset
+    >>> read_labelled(str(asset("clipart10"))).classes[:3]
+    ['bird', 'boat', 'bug']
+    """
+    if not is_address(source):
+        return read_folders(Path(source)) if Path(source).is_dir() else read_manifest(source)
+    images = find_pictures([source])
+    return images if images.labels else _labelled_by_folder(images, source)
 
 
 def read_folders(root: Path) -> ImageSet:
@@ -275,8 +241,8 @@ def read_folders(root: Path) -> ImageSet:
     return _image_set(found)
 
 
-def read_manifest(path: Path) -> ImageSet:
-    """Read a CSV manifest whose pictures all have labels.
+def read_manifest(path: Path | str) -> ImageSet:
+    """Read a manifest, or tars, whose pictures all have labels.
 
     Raises
     ------
@@ -285,18 +251,9 @@ def read_manifest(path: Path) -> ImageSet:
     DataNotFound
         If not one of its pictures is there.
     """
-    images = find_pictures([str(path)])
-    if unlabelled := [
-        name for name, label in zip(images.names, images.labels, strict=False) if not label
-    ]:
-        raise DataError(
-            f"{path} gives no label to {unlabelled[0]} and {len(unlabelled) - 1} others."
-        )
-    if not images.labels:
-        raise DataError(
-            f"{path} has no column 'label'. Its columns should be path, label[, split]."
-        )
-    if not any(Path(str(picture)).exists() for picture in images.pictures):
+    images = find_pictures([path])
+    _need_labels(images, str(path))
+    if not any(isinstance(one, Stored) or Path(str(one)).exists() for one in images.pictures):
         raise DataNotFound(
             f"Not one of the {len(images)} pictures of {path} is there, such as "
             f"{images.pictures[0]}. Paths in it are relative to the folder that it lies in."
@@ -304,14 +261,39 @@ def read_manifest(path: Path) -> ImageSet:
     return images
 
 
-def _image_set(found: Sequence[Entry]) -> ImageSet:
+def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
+    """Take the first folder of each name as its label; what lies beside the folders has none."""
+    rows = [row for row, name in enumerate(images.names) if "/" in name]
+    if not rows:
+        raise DataNotFound(f"{public(source)} has no class folders with pictures, nor labels.")
+    kept = images.take(rows)
+    return replace(kept, labels=tuple(name.partition("/")[0] for name in kept.names))
+
+
+def _need_labels(images: ImageSet, source: str) -> None:
+    where = shown(source)
+    if unlabelled := [
+        name for name, label in zip(images.names, images.labels, strict=False) if not label
+    ]:
+        raise DataError(
+            f"{where} gives no label to {unlabelled[0]} and {len(unlabelled) - 1} others."
+        )
+    if not images.labels:
+        raise DataError(
+            f"{where} has no column 'label'. Its columns should be path, label[, split]."
+        )
+
+
+def _image_set(found: Iterable[Entry]) -> ImageSet:
     unique: dict[str, Entry] = {}
+    total = 0
     for entry in found:
+        total += 1
         first = unique.setdefault(entry.name, entry)
-        if first.path != entry.path and not _same_file(first.path, entry.path):
+        if first.picture != entry.picture and not _same_file(first.picture, entry.picture):
             raise DataError(
-                f"Two pictures have the name {entry.name!r}: {first.path} and {entry.path}. "
-                "Name the folder above both instead."
+                f"Two pictures have the name {entry.name!r}: {first.picture} and "
+                f"{entry.picture}. Name the folder above both instead."
             )
         if first.label != entry.label:
             raise DataError(
@@ -321,34 +303,14 @@ def _image_set(found: Sequence[Entry]) -> ImageSet:
     kept = list(unique.values())
     return ImageSet(
         names=tuple(unique),
-        pictures=tuple(entry.path for entry in kept),
+        pictures=tuple(entry.picture for entry in kept),
         labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
         splits=tuple(e.split for e in kept) if any(e.split for e in kept) else (),
-        duplicates=len(found) - len(kept),
+        duplicates=total - len(kept),
     )
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _same_file(one: Path | Stored, other: Path | Stored) -> bool:
+    if isinstance(one, Stored) or isinstance(other, Stored):
+        return False
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def _stat(picture: Picture) -> tuple[int, int]:
-    box = b""
-    if isinstance(picture, Crop):
-        box = repr(picture.box).encode()
-        picture = picture.path
-    if not isinstance(picture, str | Path):
-        return (0, 0)
-    path = Path(picture)
-    try:
-        found = path.stat()
-        if not path.is_file():
-            return (0, 0)
-        with path.open("rb") as file:
-            content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
-            file.seek(max(found.st_size - _ENDS, 0))
-            content.update(file.read(_ENDS))
-    except OSError:
-        return (0, 0)  # the decoder will say what is wrong with it
-    content.update(str(found.st_size).encode() + box)
-    return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)

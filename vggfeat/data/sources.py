@@ -1,28 +1,78 @@
-"""What a source of pictures names: a folder, a file, a glob, a list or a CSV manifest."""
+"""What a source of pictures names: a folder, a file, a glob, a list, a manifest, or tars."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import glob
 import os
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
+from vggfeat.data import listing
+from vggfeat.data.addresses import is_address, public, suffix
+from vggfeat.data.filesystems import opened
 from vggfeat.data.images import EXTENSIONS
+from vggfeat.data.manifests import Entry, read_csv, read_list, read_parquet, read_typed
+from vggfeat.data.remote import Remote
+from vggfeat.data.tars import PACKED, samples
 from vggfeat.errors import DataError, DataNotFound
 
+MOST_NAMED = 1_000_000  # sources that one pattern may name
+AT_ONCE = 16  # addresses that are listed side by side
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
-@dataclass(frozen=True)
-class Entry:
-    """A picture as a source names it."""
 
-    path: Path
-    name: str
-    label: str = ""
-    split: str = ""
+def pictures_of(source: str, several: bool) -> Iterator[Entry]:
+    """List the pictures of a source, which must have some that can be read from here.
+
+    Parameters
+    ----------
+    source : str
+        As it is typed.
+    several : bool
+        Whether there are more sources, so that names keep their folders.
+
+    Raises
+    ------
+    DataNotFound, DataError, DownloadError
+        As for :func:`entries`, and if there are no pictures.
+    MissingExtra
+        If what reads addresses is not installed.
+    """
+    empty, schemes = True, set[str]()
+    for entry in entries(source, qualify=several):
+        empty = False
+        if isinstance(entry.picture, Remote):
+            scheme = entry.picture.address.partition(":")[0]
+            if scheme not in schemes:  # what is not installed is said before anything is computed
+                opened(entry.picture.address)
+                schemes.add(scheme)
+        yield entry
+    if empty:
+        raise DataNotFound(
+            f"There are no pictures in {shown(source)!r}. Pictures end in "
+            f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, tars, or a list as @paths.txt."
+        )
+
+
+def shown(source: str) -> str:
+    """Write a source without credentials."""
+    return public(source) if is_address(source) else source
+
+
+def leads_beyond(source: str) -> bool:
+    """Tell an address, or a pattern with braces, from a path.
+
+    Examples
+    --------
+    >>> leads_beyond("s3://bucket/all"), leads_beyond("train-{00..09}.tar"), leads_beyond("all.csv")
+    (True, True, False)
+    """
+    return is_address(source) or _BRACES.search(source) is not None
 
 
 def entries(source: str, *, qualify: bool) -> Iterator[Entry]:
@@ -33,25 +83,65 @@ def entries(source: str, *, qualify: bool) -> Iterator[Entry]:
     DataNotFound
         If the source does not exist.
     DataError
-        If a manifest cannot be used.
+        If a manifest or a tar cannot be used.
     """
     path = Path(source)
     if source == "-":
-        typed = sys.stdin.buffer.read() if sys.stdin else b""
-        yield from _listed(typed)
+        yield from read_typed()
     elif source.startswith("@") and not path.exists():
-        yield from _read_list(Path(source[1:]))
+        yield from read_list(source[1:])
+    elif is_address(source):
+        yield from _at_address(source, qualify)
     elif path.is_dir():
         base = path.parent if qualify and path.name else path
         yield from (Entry(p, os.path.relpath(p, base)) for p in walk(path))
     elif path.is_file():
-        manifest = path.suffix.lower() == ".csv"
-        yield from _read_csv(path) if manifest else [Entry(path, os.path.normpath(source))]
+        read = _reader(path.suffix.lower(), source)
+        yield from read(source) if read else [Entry(path, os.path.normpath(source))]
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
         for match in matches:
             yield from entries(match, qualify=True)
+    elif (several := expand(source)) != [source]:
+        for one in several:
+            yield from entries(one, qualify=True)
     else:
         raise DataNotFound(f"There is no picture, folder or list {source!r}. Check the spelling.")
+
+
+def expand(pattern: str) -> list[str]:
+    """Write out the braces of a pattern: numbers from and to, or several texts.
+
+    Raises
+    ------
+    DataError
+        If they name more than a million.
+
+    Examples
+    --------
+    >>> expand("train-{008..010}.tar")
+    ['train-008.tar', 'train-009.tar', 'train-010.tar']
+    >>> expand("{a,b}-{1..2}.tar")
+    ['a-1.tar', 'a-2.tar', 'b-1.tar', 'b-2.tar']
+    """
+    pieces = _BRACES.split(pattern)  # texts and the insides of braces by turns
+    choices: list[list[str]] = [[piece] for piece in pieces]
+    total = 1
+    for place in range(1, len(pieces), 2):
+        inside = pieces[place]
+        if found := _RANGE.fullmatch(inside):
+            numbers = range(int(found[1]), int(found[2]) + 1)
+            total *= len(numbers)
+            few = numbers if total <= MOST_NAMED else ()
+            choices[place] = [f"{number:0{len(found[1])}d}" for number in few]
+        else:
+            choices[place] = inside.split(",")
+            total *= len(choices[place])
+    if not 0 < total <= MOST_NAMED:
+        raise DataError(
+            f"{public(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
+            "Write {000..099}, from the lower number to the higher."
+        )
+    return ["".join(some) for some in product(*choices)]
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -83,33 +173,43 @@ def _unreadable(error: OSError) -> None:
     ) from error
 
 
-def _read_list(path: Path) -> Iterator[Entry]:
+def _at_address(source: str, qualify: bool) -> Iterator[Entry]:
+    """List what an address names; only folders and globs are asked for what is in them."""
+    if source.startswith("file://"):
+        yield from entries(source.removeprefix("file://"), qualify=qualify)
+        return
+    if (several := expand(source)) != [source]:
+        yield from _at_addresses(several)
+    elif listing.is_glob(source):
+        yield from _at_addresses(listing.matches(source))
+    elif read := _reader(suffix(source), source):
+        yield from read(source)
+    elif suffix(source) in EXTENSIONS:
+        yield Entry(Remote(source), public(source))
+    else:
+        yield from listing.below(source, qualify=qualify)
+
+
+def _at_addresses(sources: Sequence[str]) -> Iterator[Entry]:
+    """List what addresses name, many at a time: tars and manifests are waited for."""
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-list")
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataNotFound(f"The list {path} cannot be read: {error.strerror}.") from error
-    yield from _listed(content)
+        for some in pool.map(lambda one: list(_at_address(one, qualify=True)), sources):
+            yield from some
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _listed(content: bytes) -> Iterator[Entry]:
-    """Read one path a line, or paths with a NUL after each, as `find -print0` writes them."""
-    end = b"\0" if b"\0" in content else b"\n"
-    for line in content.removeprefix(codecs.BOM_UTF8).split(end):
-        if name := os.fsdecode(line.rstrip(b"\r\n")):
-            yield Entry(Path(name), os.path.normpath(name))
+def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None:
+    """Find what reads a source that holds many pictures in one file."""
+    if source.lower().endswith(PACKED) or ending == ".tar":
+        return _read_tar
+    return {".csv": read_csv, ".parquet": read_parquet, ".pq": read_parquet}.get(ending)
 
 
-def _read_csv(path: Path) -> Iterator[Entry]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file)
-        if "path" not in (rows.fieldnames or ()):
-            raise DataError(
-                f"{path} has the columns {', '.join(rows.fieldnames or ()) or 'nothing'}; "
-                f"a manifest needs 'path', and may have 'label' and 'split'."
-            )
-        for number, row in enumerate(rows, start=2):
-            if not row["path"]:
-                raise DataError(f"{path}, line {number}, names no path.")
-            label, split = row.get("label") or "", row.get("split") or ""
-            name = os.path.normpath(row["path"])
-            yield Entry(path.parent / row["path"], name, label, split)
+def _read_tar(source: str) -> Iterator[Entry]:
+    # The tar's own name is always in front, so that the same pictures keep their names when
+    # other tars are named beside it.
+    tar = posixpath.basename(public(source).replace(os.sep, "/"))
+    for name, picture, label in samples(source):
+        yield Entry(picture, f"{tar}/{name}", label)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.features.catalogue import CATALOGUE, Header, read_catalogue
 from vggfeat.features.manifest import Manifest, extraction_of
 from vggfeat.features.packed import PackedFile
-from vggfeat.features.shards import FolderShards, Header, Shards
+from vggfeat.features.place import place_of
+from vggfeat.features.shards import FolderShards, Shards
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.view import VIEW, check_view
 
@@ -41,7 +43,7 @@ def info(path: Path | str) -> dict[str, Any]:
     stores = FeatureStore.open_all(path)
     store = next(iter(stores.values()))
     files = store.files
-    folder = files.folder if isinstance(files, FolderShards) else None
+    place = files.place if isinstance(files, FolderShards) else None
     nets = {
         net: {**record, "arrays": _arrays(store, net)}
         for net, record in store.manifest.nets.items()
@@ -53,9 +55,9 @@ def info(path: Path | str) -> dict[str, Any]:
         "pictures": len(store.names),
         "asked": store.manifest.asked,
         "failed": len(store.failed),
-        "finished": folder is None or (folder / VIEW).exists(),
+        "finished": place is None or VIEW in place.names(),
         "shards": len(store.index.keys),
-        "leftovers": len(files.leftovers()) if isinstance(files, FolderShards) else 0,
+        "leftovers": len(place.leftovers()) if place else 0,
         "bytes": store.nbytes,
     }
 
@@ -77,20 +79,19 @@ def verify(path: Path | str) -> list[str]:
     list of str
         One sentence for each problem; empty if the store is sound.
     """
-    path = Path(path)
     try:
-        if path.is_file():
-            return _check_packed(path)
-        return _check_folder(FolderShards(path))
+        if Path(path).is_file():
+            return _check_packed(Path(path))
+        return _check_folder(FolderShards(place_of(path)))
     except StoreDamaged as error:
         return [str(error)]
 
 
 def _check_folder(files: FolderShards) -> list[str]:
-    manifest = Manifest.read(files.folder)
-    keys = files.keys()
+    manifest = Manifest.read(files.place)
+    keys, listed = files.keys(), read_catalogue(files.place)
     if manifest is None and not keys:
-        raise StoreError(f"{files.folder} is no feature store: it has no manifest.json.")
+        raise StoreError(f"{files.place} is no feature store: it has no manifest.json.")
     problems = [] if manifest else ["manifest.json is missing; the next run rebuilds it"]
     headers = []
     dimensions: dict[str, set[int]] = defaultdict(set)
@@ -101,6 +102,8 @@ def _check_folder(files: FolderShards) -> list[str]:
         header = files.header(key)
         headers.append(header)
         problems += [f"shard {key}: {problem}" for problem in _check(files, header, manifest)]
+        if key in listed and not listed[key].same_as(header):
+            problems.append(f"{CATALOGUE} is wrong about the shard {key}; delete {CATALOGUE}")
         for name, dimension in header.datasets.items():
             dimensions[name].add(dimension)
     problems += [
@@ -109,11 +112,10 @@ def _check_folder(files: FolderShards) -> list[str]:
         if len(several) > 1
     ]
     problems += _check_settings(manifest) if manifest else []
-    if (files.folder / VIEW).exists():
-        problems += check_view(files.folder, headers)
+    problems += check_view(files.place, headers)
     problems += [
-        f"{leftover.name} is left over from a killed run; the next run removes it"
-        for leftover in files.leftovers()
+        f"{leftover.rpartition('/')[2]} is left over from a killed run; the next run removes it"
+        for leftover in files.place.leftovers()
     ]
     return problems
 

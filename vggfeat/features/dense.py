@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ from vggfeat.features.runtime import placed, resolve_runtime
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
+
+if TYPE_CHECKING:
+    from vggfeat.features.cluster import Cluster
 
 # A picture of more pixels is described in pieces, and its memory stays that of one piece.
 PIECE_PIXELS = 2_000_000
@@ -53,6 +57,11 @@ class DenseExtractor:
     runtime : str
         What computes; see :func:`~vggfeat.features.runtime.resolve_runtime`.
 
+    Attributes
+    ----------
+    cluster : Cluster or None
+        What describes whole sets of pictures in its stead, where it was opened for a cluster.
+
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
@@ -60,6 +69,8 @@ class DenseExtractor:
     >>> {key: d.shape for key, d in extractor.describe(pixels).items()}
     {('pool1', 'average'): torch.Size([2, 64])}
     """
+
+    cluster: Cluster | None = None
 
     def __init__(
         self,
@@ -200,6 +211,11 @@ class DenseExtractor:
                 raise ParameterError.of("Q", "DenseExtractor", expected, Q)
         if not scales or len(set(scales)) < len(scales):
             raise ParameterError.of("Q", "DenseExtractor", "one or more different scales", scales)
+
+    @property
+    def device_name(self) -> str:
+        """What computes, as a person knows it."""
+        return self.cluster.name if self.cluster else describe_device(self.device)
 
     def part(self, key: tuple[str, str], Q: int) -> Part:
         """Name the array of a store to which descriptors of this key and scale belong."""

@@ -132,7 +132,7 @@ def _stores(source: Path | str, target: Path | str) -> dict[str, FeatureStore]:
     if store is None or not store.index.dimensions:
         raise StoreError(f"{source} holds no features yet. Run `vggfeat extract` first.")
     if isinstance(store.files, FolderShards):
-        folder = store.files.folder.resolve()
+        folder = Path(str(store.files.place)).resolve()
         if Path(target).resolve().parent in (folder, folder / "shards"):
             raise StoreError(f"{target} would lie among the files of the store. Choose another.")
     return {net: store for net, store in stores.items() if store.scales}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -95,7 +95,7 @@ def extract(
     images : ImageSet
         The pictures whose names the store was opened with.
     extractor : DenseExtractor
-        The network.
+        The network; one of :class:`~vggfeat.features.cluster.Cluster` describes in a cluster.
     scales : sequence of int
         Smallest sides Q to which every picture is rescaled, in pixels (Section 3.2).
     store : FeatureStore
@@ -142,38 +142,105 @@ def extract(
         )
     extractor.check_scales(scales)
     jobs = store.missing(scales)
-    run = _Run(images, extractor, store, on_bad_image, progress)
+    run = Run(images, extractor, store, on_bad_image == "error", progress)
     run.summary.present = len(images) - len(jobs)
-    run.all(jobs, workers or cpu_count())
+    run.tell()
+    if extractor.cluster is None:
+        _Here(run).all(jobs, workers or cpu_count())
+    else:
+        extractor.cluster.run(run, jobs)
     store.finish()
     return run.summary
 
 
-class _Run:
-    """One run of :func:`extract`."""
+def vectors(extractor: DenseExtractor, batch: Batch) -> Iterator[tuple[int, Part, Matrix]]:
+    """Describe a batch: each picture's row, the part, and its descriptor (D,)."""
+    for key, descriptors in extractor.describe(batch.pixels).items():
+        part = extractor.part(key, batch.Q)
+        for row, vector in zip(batch.rows, descriptors.numpy(), strict=True):
+            yield row, part, vector
+
+
+def shards(
+    complete: Mapping[int, Mapping[Part, Matrix]],
+) -> Iterator[tuple[list[int], dict[Part, Matrix]]]:
+    """Gather pictures into one shard for each set of scales; few stores have two.
+
+    Only a store that grew by a scale has pictures of which another part was missing.
+
+    Examples
+    --------
+    >>> part = Part("D", "fc7", "average", 256)
+    >>> [(rows, arrays)] = shards({4: {part: np.ones(1)}, 2: {part: np.zeros(1)}})
+    >>> rows, arrays[part].tolist()
+    ([2, 4], [[0.0], [1.0]])
+    """
+    alike: dict[tuple[Part, ...], list[int]] = {}
+    for row in sorted(complete):
+        alike.setdefault(tuple(sorted(complete[row])), []).append(row)
+    for parts, rows in alike.items():
+        yield rows, {part: np.stack([complete[row][part] for row in rows]) for part in parts}
+
+
+class Run:
+    """What one run of :func:`extract` works on, and what it did so far.
+
+    Parameters
+    ----------
+    images, extractor, store, progress
+        As :func:`extract` takes them.
+    stop_on_bad : bool
+        Whether a bad picture ends the run.
+    """
 
     def __init__(
         self,
         images: ImageSet,
         extractor: DenseExtractor,
         store: FeatureStore,
-        on_bad_image: str,
+        stop_on_bad: bool,
         progress: Progress | None,
     ) -> None:
         self.images = images
         self.extractor = extractor
         self.store = store
-        self.stop_on_bad = on_bad_image == "error"
+        self.stop_on_bad = stop_on_bad
         self.progress = progress
         self.summary = Summary(len(images))
-        self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
         self.start = time.perf_counter()
+
+    def fail(self, row: int, reason: str) -> None:
+        """Leave a picture out, or stop at it.
+
+        Raises
+        ------
+        PictureError
+            If a bad picture ends the run.
+        """
+        if self.stop_on_bad:
+            raise PictureError(f"{self.images.names[row]}: {reason}")
+        self.store.fail(row, reason)
+        self.summary.failed += 1
+
+    def tell(self) -> None:
+        """Tell how far the run is."""
+        self.summary.seconds = time.perf_counter() - self.start
+        if self.progress:
+            self.progress(self.summary)
+
+
+class _Here:
+    """A run in this process."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.extractor = run.extractor
+        self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
 
     def all(self, jobs: Sequence[Job], workers: int) -> None:
         exif = self.extractor.extraction.exif
-        self._tell()
         size = ROUND[self.extractor.device.type]
-        decoded = decode_ahead(self.images.pictures, jobs, workers=workers, exif=exif)
+        decoded = decode_ahead(self.run.images.pictures, jobs, workers=workers, exif=exif)
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:
@@ -190,45 +257,26 @@ class _Run:
     def _round(self, scales: dict[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
         """Describe some pictures; a picture is complete when all its parts are there."""
         found: dict[int, dict[Part, Matrix]] = {row: {} for row in scales}
-        expected = {row: len(self.store.extraction.parts(Qs)) for row, Qs in scales.items()}
+        parts_of = self.extractor.extraction.parts
+        expected = {row: len(parts_of(Qs)) for row, Qs in scales.items()}
         for batch in batches(self._readable(decoded), self.extractor.pixel_budget):
-            for row, part, vector in self._described(batch):
+            for row, part, vector in vectors(self.extractor, batch):
                 found[row][part] = vector
                 if len(found[row]) == expected[row]:
                     self.complete[row] = found.pop(row)
-                    self.summary.computed += 1
-            self._tell()
-        self._tell()
+                    self.run.summary.computed += 1
+            self.run.tell()
+        self.run.tell()
 
     def _readable(self, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
         for picture in decoded:
             if picture.error is None:
                 yield picture
-                continue
-            name = self.images.names[picture.row]
-            if self.stop_on_bad:
-                raise PictureError(f"{name}: {picture.error}") from picture.error
-            self.store.fail(picture.row, str(picture.error))
-            self.summary.failed += 1
-
-    def _described(self, batch: Batch) -> Iterator[tuple[int, Part, Matrix]]:
-        for key, descriptors in self.extractor.describe(batch.pixels).items():
-            part = self.extractor.part(key, batch.Q)
-            for row, vector in zip(batch.rows, descriptors.numpy(), strict=True):
-                yield row, part, vector
+            else:
+                self.run.fail(picture.row, str(picture.error))
 
     def _write(self) -> None:
-        """Write one shard for each set of scales; only a store that grew by a scale has two."""
-        alike: dict[tuple[Part, ...], list[int]] = {}
-        for row in sorted(self.complete):
-            alike.setdefault(tuple(sorted(self.complete[row])), []).append(row)
-        for parts, rows in alike.items():
-            arrays = {p: np.stack([self.complete[row][p] for row in rows]) for p in parts}
-            self.store.write(rows, arrays)
+        for rows, arrays in shards(self.complete):
+            self.run.store.write(rows, arrays)
             for row in rows:
                 del self.complete[row]
-
-    def _tell(self) -> None:
-        self.summary.seconds = time.perf_counter() - self.start
-        if self.progress:
-            self.progress(self.summary)

@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import h5py
 
@@ -22,10 +23,10 @@ OUR_FAULT = (*NOT_ALLOWED, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says not
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, and say what to do if that fails."""
+def opened(path: Path | str, content: BinaryIO | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file, or what was read of it, and say what to do if that fails."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(content or path, "r", **({} if content else {"locking": False})) as file:
             yield file
     except VggfeatError:
         raise
@@ -37,11 +38,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise damaged(path, str(error)) from error
 
 
-def damaged(path: Path, reason: str) -> StoreDamaged:
+def damaged(path: Path | str, reason: str) -> StoreDamaged:
     """Say which file is damaged and how to get its features back."""
-    if path.parent.name != "shards":
+    above = os.path.dirname(path)  # noqa: PTH120  # of an address as well
+    if PurePath(above).name != "shards":
         return StoreDamaged(f"{path} cannot be used: {reason}.")
-    folder = path.parent.parent
+    folder = os.path.dirname(above)  # noqa: PTH120
     return StoreDamaged(
         f"The shard {path} is damaged: {reason}. See what else is, with: vggfeat store verify "
         f"{folder}. Then delete the damaged files and run the same extraction again: only their "
@@ -55,6 +57,29 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_new(path: Path, content: bytes) -> bool:
+    """Write a file likewise, unless another is there, also one that came at the same moment.
+
+    Returns
+    -------
+    bool
+        Whether it was written.
+    """
+    with _temporary(path) as temporary, refusals(path):
+        temporary.write_bytes(content)
+        _sync(temporary, os.O_RDWR)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: nearly as good
+            if path.exists():
+                return False
+            temporary.replace(path)
+        _sync_folder(path)
+        return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there takes its place at the end.
@@ -64,18 +89,28 @@ def replacing(path: Path) -> Iterator[Path]:
     StoreError
         If the disk is full or the folder may not be written; the temporary file is removed.
     """
+    with _temporary(path) as temporary, refusals(path):
+        yield temporary
+        _sync(temporary, os.O_RDWR)
+        temporary.replace(path)
+        _sync_folder(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path`` that nobody else uses; what is left there is removed."""
     unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     temporary = path.with_name(TEMPORARY + unique)
     try:
-        with refusals(path):
-            yield temporary
-            _sync(temporary, os.O_RDWR)
-            temporary.replace(path)
-            with suppress(OSError):  # some systems cannot sync a folder; the file itself is safe
-                _sync(path.parent, os.O_RDONLY)
+        yield temporary
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    with suppress(OSError):  # some systems cannot sync a folder; the file itself is safe
+        _sync(path.parent, os.O_RDONLY)
 
 
 def _sync(path: Path, mode: int) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain, repeat
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import StoreDamaged
-from vggfeat.features.shards import Header, Rows
+from vggfeat.features.catalogue import Header, Rows
+
+MANY = 8  # names of the list that are gone through faster than one is looked up
 
 Stat = tuple[int, int]
+Stats = NDArray[np.int64]
 
 
 class Index:
@@ -23,7 +28,7 @@ class Index:
     ----------
     names : sequence of bytes
         The N pictures.
-    stats : sequence of (size, time)
+    stats : array (N, 2) of (size, time)
         What their files must be.
 
     Attributes
@@ -40,34 +45,78 @@ class Index:
         Names in shards that were not asked for.
     """
 
-    def __init__(self, names: Sequence[bytes], stats: Sequence[Stat]) -> None:
+    def __init__(self, names: Sequence[bytes], stats: ArrayLike) -> None:
         self.stats = np.array(stats, np.int64).reshape(len(names), 2)
         self.where: dict[str, NDArray[np.int32]] = {}
         self.dimensions: dict[str, int] = {}
         self.keys: list[str] = []
         self.known = 0
         self.others: set[bytes] = set()
-        self._rows = {name: row for row, name in enumerate(names)}
+        self._names = names
+
+    @cached_property
+    def _rows(self) -> dict[bytes, int]:
+        """Row of each name; made when it is first needed: for a million that takes 0.2 s."""
+        return dict(zip(self._names, range(len(self._names)), strict=True))
+
+    def rows(self, names: Sequence[bytes]) -> Rows:
+        """Return the rows (n,) of pictures; −1 for one that is none of the list."""
+        return np.fromiter(map(self._rows.get, names, repeat(-1)), np.intp, len(names))
 
     def add(self, header: Header) -> None:
-        """Add the pictures of a shard."""
-        rows = np.array([self._rows.get(name, -1) for name in header.names], np.intp)
+        """Add the pictures of one shard."""
+        self.add_all([header])
+
+    def add_all(self, headers: Sequence[Header]) -> None:
+        """Add the pictures of shards; of what several hold, the last one's count."""
+        self._check_dimensions(headers)
+        names = list(chain.from_iterable(header.names for header in headers))
+        counts = [len(header.names) for header in headers]
+        starts = np.cumsum([0, *counts])
+        rows = self._rows_of(headers)
         found = rows >= 0
         self.known += int(found.sum())
-        self.others.update(header.names[row] for row in np.flatnonzero(~found))
-        found &= (self.stats[rows] == header.stats).all(axis=1) if len(self.stats) else False
-        for path, dimension in header.datasets.items():
-            if self.dimensions.setdefault(path, dimension) != dimension:
-                raise StoreDamaged(
-                    f"{path} has {dimension} dimensions in shard {header.key} and "
-                    f"{self.dimensions[path]} in others. Delete the one that is wrong."
-                )
-            here = found.copy()
-            here[header.absent.get(path, [])] = False
-            where = self.where.setdefault(path, np.full((len(self.stats), 2), -1, np.int32))
-            where[rows[here], 0] = len(self.keys)
-            where[rows[here], 1] = np.flatnonzero(here)
-        self.keys.append(header.key)
+        self.others.update(names[row] for row in np.flatnonzero(~found))
+        stats = np.concatenate([np.zeros((0, 2), np.int64), *(header.stats for header in headers)])
+        found &= (self.stats[rows] == stats).all(axis=1) if len(self.stats) else False
+        shard = np.repeat(np.arange(len(headers)), counts)
+        for path in {path: None for header in headers for path in header.datasets}:
+            here = found & np.array([path in header.datasets for header in headers])[shard]
+            for start, header in zip(starts[:-1], headers, strict=True):
+                if path in header.absent:
+                    here[start + header.absent[path]] = False
+            if path not in self.where:
+                self.where[path] = np.full((len(self.stats), 2), -1, np.int32)
+            self.where[path][rows[here], 0] = len(self.keys) + shard[here]
+            self.where[path][rows[here], 1] = np.flatnonzero(here) - starts[shard[here]]
+        self.keys += [header.key for header in headers]
+
+    def _rows_of(self, headers: Sequence[Header]) -> Rows:
+        """Return the rows of all pictures of shards, most of which are in the list's order.
+
+        Names that follow each other there as in the shard need no look-up each.
+        """
+        if MANY * sum(len(header.names) for header in headers) < len(self._names):
+            return self.rows([name for header in headers for name in header.names])
+        firsts = {header.names[0] for header in headers if header.names}
+        start = {name: row for row, name in enumerate(self._names) if name in firsts}
+        rows = [np.zeros(0, np.intp)]
+        for header in headers:
+            first, count = start.get(header.names[0]) if header.names else None, len(header.names)
+            if first is not None and self._names[first : first + count] == header.names:
+                rows.append(np.arange(first, first + count))
+            else:
+                rows.append(self.rows(header.names))
+        return np.concatenate(rows)
+
+    def _check_dimensions(self, headers: Sequence[Header]) -> None:
+        for header in headers:
+            for path, dimension in header.datasets.items():
+                if self.dimensions.setdefault(path, dimension) != dimension:
+                    raise StoreDamaged(
+                        f"{path} has {dimension} dimensions in shard {header.key} and "
+                        f"{self.dimensions[path]} in others. Delete the one that is wrong."
+                    )
 
     def has(self, paths: Iterable[str]) -> NDArray[np.bool_]:
         """Tell for each picture whether all these arrays hold it."""
@@ -94,11 +143,17 @@ class Index:
         return plan
 
 
-def newest(headers: Iterable[Header]) -> dict[bytes, Stat]:
-    """Return the newest stat under which each name is held."""
-    stats: dict[bytes, Stat] = {}
-    for header in headers:
-        for name, (size, time) in zip(header.names, header.stats.tolist(), strict=True):
-            if name not in stats or stats[name][1] <= time:
-                stats[name] = (size, time)
-    return stats
+def newest(headers: Sequence[Header]) -> tuple[list[bytes], Stats]:
+    """Return every name that shards hold, sorted, with the newest stat under which they do.
+
+    Returns
+    -------
+    names : list of bytes, length n
+        Each once.
+    stats : ndarray (n, 2)
+    """
+    names = list(chain.from_iterable(header.names for header in headers))
+    stats = np.concatenate([np.zeros((0, 2), np.int64), *(header.stats for header in headers)])
+    latest = {names[row]: row for row in np.argsort(stats[:, 1], kind="stable").tolist()}
+    found = sorted(latest)
+    return found, stats[[latest[name] for name in found]]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError
+from vggfeat.features.catalogue import Header
 from vggfeat.features.extraction import Extraction
-from vggfeat.features.files import refusals, write_whole
-from vggfeat.features.shards import Header
+from vggfeat.features.place import Place
 
 FORMAT = "vggfeat features"
 VERSION = 1
+MANIFEST = "manifest.json"
 
 
 @dataclass
@@ -63,13 +63,25 @@ class Manifest:
         elif held["fingerprint"] != extraction.fingerprint:
             raise FingerprintMismatch(
                 f"{where} holds features of net {extraction.net} that were made with other "
-                f"settings:\n{_differences(held['settings'], extraction.to_dict())}\n"
+                f"settings:\n{differences(held['settings'], extraction.to_dict())}\n"
                 "Use another --out for the new settings, or ask for the stored ones."
+            )
+
+    def admit_dtype(self, dtype: str, where: object) -> None:
+        """Refuse descriptors of another type."""
+        if self.dtype != dtype:
+            raise StoreError(
+                f"{where} holds {self.dtype}, which cannot be mixed with {dtype}. Ask for "
+                f"{self.dtype}, or use another --out."
             )
 
     def admit_headers(self, headers: Iterable[Header], where: object) -> None:
         """Add the nets of shards, written by others perhaps, and refuse what does not fit."""
+        admitted: list[dict[str, Any]] = []  # thousands of shards have the very same object
         for header in headers:
+            if any(settings is header.settings for settings in admitted):
+                continue
+            admitted = [*admitted[-8:], header.settings]
             for net, settings in header.settings.items():
                 shard = f"{where} (shard {header.key})"
                 self.admit(extraction_of(settings, shard), header.provenance[net], shard)
@@ -113,19 +125,22 @@ class Manifest:
         return manifest
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
+    def read(cls, place: Place) -> Manifest | None:
         """Read the manifest of a store, if it has one."""
-        path = folder / "manifest.json"
-        with refusals(path, "read"):
-            if path.exists():
-                return cls.from_json(path.read_bytes().decode("utf-8", "replace"), path)
-        return None
+        content = place.read(MANIFEST)
+        if content is None:
+            return None
+        return cls.from_json(content.decode("utf-8", "replace"), f"{place}/{MANIFEST}")
 
-    def write(self, folder: Path) -> None:
+    def write(self, place: Place) -> None:
         """Write the manifest of a store, unless it is there already."""
-        path, content = folder / "manifest.json", self.to_json().encode()
-        if not path.exists() or path.read_bytes() != content:
-            write_whole(path, content)
+        content = self.to_json().encode()
+        if place.read(MANIFEST) != content:
+            place.write(MANIFEST, content)
+
+    def found(self, place: Place) -> bool:
+        """Write the manifest of a new store, unless another writer was first: return False."""
+        return place.write_new(MANIFEST, self.to_json().encode())
 
 
 def _damaged(where: object, error: Exception) -> StoreDamaged:
@@ -146,9 +161,12 @@ def extraction_of(settings: dict[str, Any], where: object) -> Extraction:
         ) from error
 
 
-def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
+def differences(
+    one: dict[str, Any], other: dict[str, Any], first: str = "stored", second: str = "asked"
+) -> str:
+    """List, a line each, the settings in which two extractions differ."""
     return "\n".join(
-        f"  {name}: stored {stored.get(name)} → asked {asked.get(name)}"
-        for name in {**stored, **asked}
-        if stored.get(name) != asked.get(name)
+        f"  {name}: {first} {one.get(name)} → {second} {other.get(name)}"
+        for name in {**one, **other}
+        if one.get(name) != other.get(name)
     )

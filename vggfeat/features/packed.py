@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 
 from vggfeat.errors import StoreError
+from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.files import opened
 from vggfeat.features.manifest import Manifest
-from vggfeat.features.shards import Block, Header, Matrix, Rows, datasets_of, take
+from vggfeat.features.shards import Block, Matrix, datasets_of, take
 
 
 class PackedFile:

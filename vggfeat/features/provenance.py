@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.device import describe_device
 
 PACKAGES = ("vggfeat", "torch", "torchvision", "numpy", "pillow", "h5py", "scikit-learn")
 
@@ -36,7 +35,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
             "licence": weights.licence,
             "sha256": weights.sha256,
         },
-        "device": describe_device(extractor.device),
+        "device": extractor.device_name,
         "precision": extractor.extraction.precision,
         "runtime": extractor.runtime,
         "versions": versions(),

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import StoreError
+from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.index import Index, Stat, newest
+from vggfeat.features.index import Index, Stats, newest
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.packed import PackedFile
-from vggfeat.features.shards import FolderShards, Header, Rows, Shards, decode, encode
+from vggfeat.features.place import place_of
+from vggfeat.features.shards import FolderShards, Shards, decode, encode
 from vggfeat.features.view import VIEW, read_failed, read_view
 
 
@@ -46,7 +48,7 @@ class Reader:
         headers: Sequence[Header],
         extraction: Extraction,
         keys: list[bytes],
-        stats: Sequence[Stat],
+        stats: ArrayLike,
     ) -> None:
         self.extraction = extraction
         self.names = decode(keys)
@@ -55,8 +57,7 @@ class Reader:
         self.index = Index(keys, stats)
         self.files = files
         self._keys = keys
-        for header in headers:
-            self.index.add(header)
+        self.index.add_all(headers)
 
     @classmethod
     def open(cls, path: Path | str, net: str | None = None) -> Self:
@@ -80,13 +81,13 @@ class Reader:
         StoreError
             If there is no store, or it does not hold the net.
         """
-        found = _find(Path(path))
+        found = _find(path)
         return cls._reading(found, _one_net(found.manifest, net, path))
 
     @classmethod
     def open_all(cls, path: Path | str) -> dict[str, Self]:
         """Open every net of a store for reading, as :meth:`open` does one."""
-        found = _find(Path(path))
+        found = _find(path)
         return {net: cls._reading(found, net) for net in found.manifest.nets}
 
     @classmethod
@@ -130,8 +131,13 @@ class Reader:
             If a shard cannot be read, or is not what was written.
         """
         scales = self._present(scales)
+        return self.read_rows(scales, self.rows(scales, names), verify=verify)
+
+    def read_rows(
+        self, scales: Sequence[int], rows: Rows, *, verify: bool = False
+    ) -> dict[Part, NDArray[np.float32]]:
+        """Read as :meth:`read` does, by rows of ``names``, (n,), such as :meth:`rows` gives."""
         paths = {part: self.extraction.path(part) for part in self.extraction.parts(scales)}
-        rows = self._rows(scales, names)
         arrays = self.gather(list(paths.values()), rows, verify=verify)
         return {part: arrays[path] for part, path in paths.items()}
 
@@ -145,10 +151,11 @@ class Reader:
         names, descriptors
             As :meth:`read` takes and gives them.
         """
-        names = self.view_names(scales)
-        for start in range(0, len(names), rows_per_block):
-            some = names[start : start + rows_per_block]
-            yield some, self.read(scales, some)
+        scales = self._present(scales)
+        rows = np.flatnonzero(self._complete(scales))
+        for start in range(0, len(rows), rows_per_block):
+            some = rows[start : start + rows_per_block]
+            yield [self.names[row] for row in some], self.read_rows(scales, some)
 
     def gather(
         self, paths: Sequence[str], rows: Rows, *, verify: bool = False
@@ -210,8 +217,14 @@ class Reader:
             )
         return scales
 
-    def _rows(self, scales: Sequence[int], names: Sequence[str] | None) -> Rows:
-        """Find pictures that have all scales."""
+    def rows(self, scales: Sequence[int], names: Sequence[str] | None = None) -> Rows:
+        """Return the rows of ``names``, (n,), of pictures; of all that have these scales, if None.
+
+        Raises
+        ------
+        StoreError
+            If one of the pictures, or every picture, lacks one of the scales.
+        """
         complete = self._complete(scales)
         if names is None:
             if len(complete) and not complete.any():
@@ -220,15 +233,16 @@ class Reader:
                     "extraction, or ask for fewer scales."
                 )
             return np.flatnonzero(complete)
-        held = {key: row for row, key in enumerate(self._keys) if complete[row]}
-        keys = encode(names)
-        if absent := [name for name, key in zip(names, keys, strict=True) if key not in held]:
-            reason = self.failed.get(absent[0], "it was not asked for, or not yet computed")
+        rows = self.index.rows(encode(names))
+        absent = np.flatnonzero((rows < 0) | ~complete[rows] if len(complete) else rows < 0)
+        if len(absent):
+            first = names[absent[0]]
+            reason = self.failed.get(first, "it was not asked for, or not yet computed")
             raise StoreError(
-                f"{absent[0]!r} is not in the store at Q in {list(scales)}: {reason}. "
-                f"({len(absent)} of {len(keys)} pictures are absent.)"
+                f"{first!r} is not in the store at Q in {list(scales)}: {reason}. "
+                f"({len(absent)} of {len(rows)} pictures are absent.)"
             )
-        return np.array([held[key] for key in keys], np.intp)
+        return rows
 
 
 class _Found(NamedTuple):
@@ -238,36 +252,35 @@ class _Found(NamedTuple):
     manifest: Manifest
     headers: list[Header]
     keys: list[bytes]
-    stats: list[Stat]
+    stats: Stats
     failed: dict[str, str]
 
 
-def _find(path: Path) -> _Found:
-    if path.is_file() and not (path.name == VIEW and (path.parent / "shards").is_dir()):
-        packed = PackedFile(path)
-        headers = packed.headers()
-        held = newest(headers)
-        return _Found(packed, packed.manifest, headers, list(held), list(held.values()), {})
-    folder = path.parent if path.is_file() else path
-    files = FolderShards(folder)
+def _find(path: Path | str) -> _Found:
+    local = Path(path)
+    if local.is_file() and not (local.name == VIEW and (local.parent / "shards").is_dir()):
+        packed = PackedFile(local)
+        [header] = packed.headers()
+        return _Found(packed, packed.manifest, [header], header.names, header.stats, {})
+    place = place_of(local.parent if local.is_file() else path)
+    files = FolderShards(place)
     headers, manifest = look(files)
     if manifest is None:
         raise StoreError(
-            f"{folder} is no feature store: it has no manifest.json. Give the folder that "
+            f"{place} is no feature store: it has no manifest.json. Give the folder that "
             "`vggfeat extract` wrote, or a packed file."
         )
-    held = newest(headers)
-    keys, stats = read_view(folder) or (sorted(held), [held[key] for key in sorted(held)])
-    return _Found(files, manifest, headers, keys, stats, read_failed(folder))
+    keys, stats = read_view(place) or newest(headers)
+    return _Found(files, manifest, headers, keys, stats, read_failed(place))
 
 
 def look(files: FolderShards) -> tuple[list[Header], Manifest | None]:
     """Return the shards and the manifest, which is rebuilt from them if it is lost."""
-    manifest, headers = Manifest.read(files.folder), files.headers()
+    manifest, headers = Manifest.read(files.place), files.headers()
     if manifest is None and headers:
         manifest = Manifest(headers[0].dtype)
     if manifest is not None:
-        manifest.admit_headers(headers, files.folder)
+        manifest.admit_headers(headers, files.place)
     return headers, manifest
 
 

@@ -5,6 +5,7 @@ A store is a folder::
     features/
       manifest.json    the settings and fingerprint of each net, dtype, provenance
       shards/*.h5      immutable, each named by the sha256 of its bytes
+      index.npz        what 64 shards or more hold, so that a store of thousands opens at once
       features.h5      one virtual view over all shards: /names (N,), /D/Q384 (N, D)
       failed.csv       name,reason of the pictures that the last run could not use
 
@@ -23,22 +24,15 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import ParameterError, StoreError
+from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.files import TEMPORARY, refusals
-from vggfeat.features.index import Stat, newest
+from vggfeat.features.index import Stat
 from vggfeat.features.manifest import Manifest
-from vggfeat.features.reading import Reader, look
-from vggfeat.features.shards import (
-    Block,
-    FolderShards,
-    Header,
-    Matrix,
-    MemoryShards,
-    Rows,
-    Shards,
-    decode,
-    encode,
-)
+from vggfeat.features.opening import begun, stats_of, strangers, unique
+from vggfeat.features.place import place_of
+from vggfeat.features.reading import Reader
+from vggfeat.features.sharding import WHOLE, Shard
+from vggfeat.features.shards import Block, FolderShards, Matrix, MemoryShards, Shards
 from vggfeat.features.view import write_failed, write_view
 
 DTYPES = ("float32", "float16")
@@ -66,6 +60,9 @@ class FeatureStore(Reader):
     cache : bool
         Whether the store serves many lists of pictures: it is no error if it holds none of
         ``names``, and :meth:`finish` writes no view of this one list.
+    shard : Shard
+        Which share of a longer list ``names`` are, where writers of several share the store: it is
+        then a cache, and pictures that fail are listed in ``failed-3-of-16.csv``.
 
     Attributes
     ----------
@@ -85,8 +82,7 @@ class FeatureStore(Reader):
 
     Notes
     -----
-    One thread at a time may use an object. To open a store, the names of all its shards are read:
-    about 1 s for each 1,000 shards.
+    One thread at a time may use an object. All names are in memory, 400 bytes a picture.
 
     Examples
     --------
@@ -113,44 +109,35 @@ class FeatureStore(Reader):
         dtype: str = "float32",
         provenance: Mapping[str, Any] | None = None,
         cache: bool = False,
+        shard: Shard = WHOLE,
     ) -> None:
         if dtype not in DTYPES:
             raise ParameterError.not_one_of("dtype", "FeatureStore", DTYPES, dtype)
-        keys = _unique(names)
+        keys = unique(names)
         if stats is not None and len(stats) != len(keys):
             raise ParameterError.of("stats", "FeatureStore", f"{len(keys)} pairs", len(stats))
-        files: Shards = MemoryShards()
-        headers: list[Header] = []
-        manifest = None
-        if folder is not None:
-            files = FolderShards(Path(folder))
-            headers, manifest = look(files)
-            if manifest is None:
-                _refuse_strange(files.folder)
-            elif not any(extraction.net in header.settings for header in headers):
-                # A run that ended before it kept anything binds nobody to its settings.
-                manifest.nets.pop(extraction.net, None)
-                manifest.dtype = dtype if not headers else manifest.dtype
+        files: Shards = MemoryShards() if folder is None else FolderShards(place_of(folder))
+        headers, held = begun(files)
+        manifest = held or Manifest(dtype)
+        if held and not any(extraction.net in header.settings for header in headers):
+            # A run that ended before it kept anything binds nobody to its settings.
+            manifest.nets.pop(extraction.net, None)
+            manifest.dtype = dtype if not headers else manifest.dtype
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
-        manifest = manifest or Manifest(dtype)
         manifest.admit(extraction, self._provenance, folder)
-        if manifest.dtype != dtype:
-            raise StoreError(
-                f"{folder} holds {manifest.dtype}, which cannot be mixed with {dtype}. Ask for "
-                f"{manifest.dtype}, or use another --out."
-            )
-        if stats is None:
-            held = newest(headers)
-            stats = [held.get(key, (0, 0)) for key in keys]
-        self._start(files, manifest, headers, extraction, keys, stats)
+        manifest.admit_dtype(dtype, folder)
+        self._start(files, manifest, headers, extraction, keys, stats_of(keys, stats, headers))
         self._writable, self._wrote = True, False
-        self._cache = cache
-        if headers and keys and not self.index.known and not cache:
-            raise StoreError(_strangers(folder, self.names[0], headers))
+        self._cache, self._shard = cache or shard != WHOLE, shard
+        if headers and keys and not self.index.known and not self._cache:
+            raise StoreError(strangers(folder, self.names[0], headers))
         if isinstance(files, FolderShards):
-            files.create()
+            files.place.create()
             manifest.asked = len(keys)
-            manifest.write(files.folder)
+            if held:
+                manifest.write(files.place)
+            elif not manifest.found(files.place):
+                self._agree(files)
 
     def missing(self, scales: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
         """List what is still to be computed.
@@ -212,6 +199,8 @@ class FeatureStore(Reader):
                 for part, values in descriptors.items()
             },
         )
+        if isinstance(self.files, FolderShards) and not self._wrote:
+            self._agree(self.files)  # who began at the same moment may have other settings
         self.index.add(block.header(self.files.add(block)))
         self._wrote = True
 
@@ -251,11 +240,13 @@ class FeatureStore(Reader):
         """
         if not isinstance(self.files, FolderShards):
             return
+        place = self.files.place
         if not self._cache:
             self._write_view(self.files)
-        with refusals(self.files.folder):
-            for leftover in self.files.leftovers():
-                leftover.unlink(missing_ok=True)
+        if self._shard != WHOLE:
+            write_failed(place, self.failed, self._shard)
+        for leftover in place.leftovers():
+            place.remove(leftover)
 
     def _write_view(self, files: FolderShards) -> None:
         self._meet_others(files)
@@ -264,56 +255,29 @@ class FeatureStore(Reader):
             held |= self.index.has([path])
         held[[row for row, name in enumerate(self.names) if name in self.failed]] = False
         rows = np.flatnonzero(held)
-        write_view(files.folder, self.index, self._keys, rows, self.manifest)
-        write_failed(files.folder, self.failed)
+        write_view(files.place, self.index, self._keys, rows, self.manifest)
+        write_failed(files.place, self.failed, WHOLE)
+        files.catalogue()
 
     def _meet_others(self, files: FolderShards) -> None:
         """Take in what other writers did meanwhile."""
         headers = files.headers(self.index.keys)
-        current = Manifest.read(files.folder) or self.manifest
-        current.admit(self.extraction, self._provenance, files.folder)
-        current.admit_headers(headers, files.folder)
-        for header in headers:
-            self.index.add(header)
+        self._agree(files, headers)
+        self.index.add_all(headers)
+
+    def _agree(self, files: FolderShards, headers: Sequence[Header] = ()) -> None:
+        """Settle the manifest with that of others, or refuse settings that are not theirs."""
+        current = Manifest.read(files.place) or self.manifest
+        current.admit(self.extraction, self._provenance, files.place)
+        current.admit_dtype(self.manifest.dtype, files.place)
+        current.admit_headers(headers, files.place)
         if self._wrote:
             current.nets[self.extraction.net]["provenance"] = self._provenance
         current.asked = len(self.names)
-        current.write(files.folder)
+        current.write(files.place)
         self.manifest = current
 
     @property
     def unseen(self) -> int:
         """Number of pictures that are kept here, not asked for, and therefore not in the view."""
         return len(self.index.others)
-
-
-def _unique(names: Sequence[str]) -> list[bytes]:
-    keys = encode(names)
-    if len(set(keys)) < len(keys):
-        seen: set[bytes] = set()
-        for name, key in zip(names, keys, strict=True):
-            if key in seen:
-                raise ParameterError.of("names", "FeatureStore", "different names", name)
-            seen.add(key)
-    return keys
-
-
-def _refuse_strange(folder: Path) -> None:
-    """Keep out of folders that hold something else: files of the store would replace it."""
-    if not folder.is_dir():
-        return
-    # A run that was killed at once leaves its first files, with no manifest yet.
-    strange = [path for path in folder.iterdir() if not path.name.startswith(("shards", TEMPORARY))]
-    if strange:
-        raise StoreError(
-            f"{folder} is no feature store, and not empty. Name a new or an empty folder with "
-            "--out, or one that `vggfeat extract` made."
-        )
-
-
-def _strangers(folder: Path | str | None, asked: str, headers: Sequence[Header]) -> str:
-    return (
-        f"{folder} holds features of other pictures: none of those asked for (such as {asked!r}) "
-        f"is among them (such as {decode(headers[0].names[:1])[0]!r}). Use another --out for "
-        "other pictures, or name the same ones as before, from the same folder."
-    )

@@ -3,6 +3,10 @@
 ``features.h5`` shows all shards as one array per net, layer, pooling and scale. Its arrays are
 virtual datasets of HDF5: they hold no numbers, only which rows of which shard go where, by paths
 relative to the file. Any HDF5 reader follows them from any working directory.
+
+HDF5 keeps every shard open that it has read through one array, and takes a file that it cannot
+open, because the process has too many open, for one that is not there: its rows read as NaN, with
+no error. A view over more shards than ``OPEN`` therefore has names and no arrays.
 """
 
 from __future__ import annotations
@@ -10,21 +14,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.errors import StoreDamaged
-from vggfeat.features.files import opened, refusals, write_whole
-from vggfeat.features.index import Index
+from vggfeat.features.catalogue import Header, Rows
+from vggfeat.features.files import opened
+from vggfeat.features.index import Index, Stats
 from vggfeat.features.manifest import Manifest
+from vggfeat.features.place import Place
+from vggfeat.features.sharding import Shard
 from vggfeat.features.shards import (
-    Header,
-    Rows,
     datasets_of,
     decode,
     encode,
@@ -34,16 +39,18 @@ from vggfeat.features.shards import (
 
 VIEW = "features.h5"
 FAILED = "failed.csv"
+_LISTS = r"failed(-\d+-of-\d+)?\.csv"
+OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
 
 
 def write_view(
-    folder: Path, index: Index, names: Sequence[bytes], rows: Rows, manifest: Manifest
+    place: Place, index: Index, names: Sequence[bytes], rows: Rows, manifest: Manifest
 ) -> None:
     """Write ``features.h5`` over some pictures of an index.
 
     Parameters
     ----------
-    folder : Path
+    place : Place
         The store.
     index : Index
         Where all pictures lie.
@@ -59,13 +66,34 @@ def write_view(
         storage = {"chunks": True, "compression": "gzip"} if len(rows) else {}
         write_names(file, [names[row] for row in rows], index.stats[rows], **storage)
         file.attrs["manifest"] = manifest.to_json()
-        for path in sorted(index.where):
-            where = index.where[path][rows]
+        shown = {path: where[rows] for path, where in sorted(index.where.items())}
+        if (shards := _shards_of(shown.values())) > OPEN:
+            file.attrs["note"] = note(shards, place)
+            shown = {}
+        for path, where in shown.items():
             if (where[:, 0] >= 0).any():
                 _write_virtual(file, path, where, index, np.dtype(manifest.dtype))
         file.flush()
         image = bytes(file.id.get_file_image())
-    write_whole(folder / VIEW, image + _seal(image))
+    place.write(VIEW, image + _seal(image))
+
+
+def note(shards: int, place: object) -> str:
+    """Say why a view over too many shards has no arrays, and what to do."""
+    return (
+        f"{VIEW} shows names only: its arrays would be spread over {shards:,} shards, more files "
+        "than a process may have open, and HDF5 reads what it cannot open as NaN. Make few large "
+        f"shards of them with: vggfeat store merge {place} --out OTHER. FeatureStore.open reads "
+        "all as it is."
+    )
+
+
+def _shards_of(where: Iterable[NDArray[np.int32]]) -> int:
+    """Count the shards that arrays are spread over."""
+    used: set[int] = set()
+    for array in where:
+        used.update(np.unique(array[:, 0]).tolist())
+    return len(used - {-1})
 
 
 def _seal(image: bytes) -> bytes:
@@ -74,17 +102,16 @@ def _seal(image: bytes) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(place: Place, content: bytes) -> Iterator[h5py.File]:
     """Open the view if its bytes are those that were written."""
-    with refusals(path, "read"):
-        content = path.read_bytes()
+    path = f"{place}/{VIEW}"
     length = len(content) - len(_seal(b""))
     if length < 0 or content[length:] != _seal(content[:length]):
         raise StoreDamaged(
             f"{path} is damaged: its bytes are not those that were written. Delete it and run the "
             "same extraction again: it is written anew, and nothing is computed twice."
         )
-    with opened(path) as file:
+    with opened(path, io.BytesIO(content)) as file:
         yield file
 
 
@@ -131,20 +158,22 @@ def _selection(rows: Rows, shape: tuple[int, int]) -> h5py.h5s.SpaceID:
     return space
 
 
-def read_view(folder: Path) -> tuple[list[bytes], list[tuple[int, int]]] | None:
+def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
     """Return the names and stats of ``features.h5``, if it has been written."""
-    path = folder / VIEW
-    if not path.exists():
+    content = place.read(VIEW)
+    if content is None:
         return None
-    with _opened(path) as file:
-        return file["names"][:].tolist(), [(a, b) for a, b in file["stat"][:].tolist()]
+    with _opened(place, content) as file:
+        return file["names"][:].tolist(), file["stat"][:]
 
 
-def check_view(folder: Path, headers: Iterable[Header]) -> list[str]:
-    """List where ``features.h5`` disagrees with the shards that it is a view over."""
-    path, shards = folder / VIEW, {header.key: header for header in headers}
+def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
+    """List where ``features.h5``, if it is there, disagrees with the shards that it shows."""
+    content, shards = place.read(VIEW), {header.key: header for header in headers}
+    if content is None:
+        return []
     try:
-        with _opened(path) as file:
+        with _opened(place, content) as file:
             names, stats = np.array(file["names"][:].tolist(), object), file["stat"][:]
             if len(names) != len(stats):
                 return [f"{VIEW} has {len(names)} names and {len(stats)} stats"]
@@ -190,21 +219,35 @@ def _selected(space: h5py.h5s.SpaceID) -> Rows:
     return np.concatenate([np.arange(first, last + 1) for first, last in blocks[:, :, 0]])
 
 
-def write_failed(folder: Path, failed: Mapping[str, str]) -> None:
-    """Write ``failed.csv``, or remove that of an earlier run if nothing failed."""
+def failed_of(shard: Shard) -> str:
+    """Name the list of what one shard of the pictures could not use: the whole's, or its own."""
+    return FAILED if shard.parts == 1 else f"failed-{shard.part}-of-{shard.parts}.csv"
+
+
+def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
+    """Write a list of failed pictures, or remove that of an earlier run if nothing failed.
+
+    A run over the whole list removes those of the shards: it has tried again what they name.
+    """
+    mine = failed_of(shard)
     if failed:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([("name", "reason"), *failed.items()])
-        write_whole(folder / FAILED, b"".join(encode([text.getvalue()])))
-    else:
-        with refusals(folder / FAILED, "removed"):
-            (folder / FAILED).unlink(missing_ok=True)
+        place.write(mine, b"".join(encode([text.getvalue()])))
+    for name in _lists(place) if shard.parts == 1 else [mine]:
+        if name != mine or not failed:
+            place.remove(name)
 
 
-def read_failed(folder: Path) -> dict[str, str]:
-    """Return the reasons of ``failed.csv`` by name, if there is one."""
-    path = folder / FAILED
-    if not path.is_file():
-        return {}
-    [text] = decode([path.read_bytes()])
-    return {row["name"]: row["reason"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+def read_failed(place: Place) -> dict[str, str]:
+    """Return by name the reasons of all lists of failed pictures."""
+    failed: dict[str, str] = {}
+    for name in _lists(place):
+        [text] = decode([place.read(name) or b""])
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        failed.update({row["name"]: row["reason"] for row in rows})
+    return failed
+
+
+def _lists(place: Place) -> list[str]:
+    return sorted(name for name in place.names() if re.fullmatch(_LISTS, name))

@@ -25,6 +25,7 @@ from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction, crops_in
 from vggfeat.features.files import refusals, write_whole
 from vggfeat.features.provenance import provenance
+from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of
 from vggfeat.ilsvrc.scores import Floats, Scores, entry
@@ -95,7 +96,7 @@ def score(
     folder: Path | None = None,
     *,
     pools: Sequence[str] | None = None,
-    share: tuple[int, int] = (1, 1),
+    shard: Shard = WHOLE,
     on_bad_image: str = "skip",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -116,10 +117,9 @@ def score(
         The store; by default one for each pooling, below the cache.
     pools : sequence of str, optional
         As from :func:`pools_of`; those of the extractor by default.
-    share : (int, int)
-        Which of how many shares of the pictures to do, from 1 on. Several processes or machines
-        can do one each, into the same folder; the whole is then put together by a last run, which
-        finds all of it there.
+    shard : Shard
+        Which share of the pictures to do. Several processes or machines can do one each, into the
+        same folder; the whole is then put together by a last run, which finds all of it there.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`; a picture counts once for each pooling.
 
@@ -130,15 +130,10 @@ def score(
 
     Raises
     ------
-    ParameterError
-        If there is no such share.
     WeightsError
         If nothing says what the outputs of the net are called.
     """
-    part, parts = share
-    if not 1 <= part <= parts:
-        raise ParameterError.of("share", "classify", "one of 1/N … N/N", f"{part}/{parts}")
-    images = images if parts == 1 else images.take(range(part - 1, len(images), parts))
+    images = images if shard == WHOLE else images.take(shard.rows(len(images)))
     behind = {**provenance(extractor), "classes": classes_of(extractor.weights).to_json()}
     if "S" in extractor.weights.about:
         behind["S"] = extractor.weights.about["S"]
@@ -152,7 +147,8 @@ def score(
             images.names,
             stats=stats,
             provenance=behind,
-            cache=parts > 1 or folder is None,
+            cache=folder is None,
+            shard=shard,
         )
         for one in entries
     ]

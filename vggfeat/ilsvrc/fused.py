@@ -11,6 +11,7 @@ import numpy as np
 
 from vggfeat.errors import StoreError
 from vggfeat.features.extraction import SCORES, Extraction, Part
+from vggfeat.features.place import place_of
 from vggfeat.features.reading import look
 from vggfeat.features.shards import FolderShards
 from vggfeat.features.store import FeatureStore
@@ -39,7 +40,7 @@ def check_target(folder: Path | str, inputs: Sequence[Path | str] = ()) -> None:
         raise StoreError(
             f"{folder} is one of the stores that are fused. Name another folder with --out."
         )
-    _, manifest = look(FolderShards(target))
+    _, manifest = look(FolderShards(place_of(target)))
     if manifest and (others := sorted(set(manifest.nets) - {FUSED})):
         raise StoreError(
             f"{folder} holds the scores of net {others[0]}, with which fused ones are not mixed. "

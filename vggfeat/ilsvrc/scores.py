@@ -184,11 +184,11 @@ def _check_finished(path: Path | str, scores: Scores) -> None:
             )
     if isinstance(store.files, FolderShards):
         unseen = store.manifest.asked - len(store.names) - len(store.failed)
-        if unseen > 0 or not (store.files.folder / VIEW).exists():
+        if unseen > 0 or VIEW not in store.files.place.names():
             count = f"{unseen} pictures are" if unseen > 0 else "some pictures may be"
             raise StoreError(
                 f"{path} is not finished: of {what} {count} not yet computed. {again}, without "
-                "--share: what is there is not computed twice."
+                "--shard: what is there is not computed twice."
             )
 
 

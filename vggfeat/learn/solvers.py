@@ -22,6 +22,7 @@ from sklearn import config_context
 from sklearn.svm import SVC, LinearSVC
 
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.learn.backends import shared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -284,4 +285,5 @@ def in_processes(
         return [work(task) for task in tasks]
     if getattr(get_active_backend()[0], "supports_sharedmem", False):
         return [work(task) for task in tasks]
-    return list(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(work)(task) for task in tasks))
+    once = shared(work)
+    return list(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(once)(task) for task in tasks))

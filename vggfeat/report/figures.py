@@ -6,12 +6,11 @@ import base64
 import io
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from vggfeat.data.images import decode
+from vggfeat.data.images import Picture, decode
 from vggfeat.errors import PictureError
 from vggfeat.report.wanted import Evidence
 
@@ -53,7 +52,7 @@ def data_address(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def thumbnails(pictures: Mapping[str, Path]) -> Thumbnail:
+def thumbnails(pictures: Mapping[str, Picture]) -> Thumbnail:
     """Make a function from a picture's name to its thumbnail, made once and only if shown.
 
     The thumbnail is a JPEG in a ``data:`` address, or None if there is no such picture or it

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vggfeat.data.images import Picture
 from vggfeat.features.files import refusals, write_whole
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
@@ -43,7 +44,7 @@ class PaperRow(NamedTuple):
 def write_page(
     result: Result,
     target: Path,
-    pictures: Mapping[str, Path],
+    pictures: Mapping[str, Picture],
     *,
     title: str,
     run: Mapping[str, object],
@@ -63,7 +64,7 @@ def write_page(
         What was measured.
     target : Path
         The page; its folder is made.
-    pictures : mapping of name to path
+    pictures : mapping of name to picture
         Where the pictures lie; one that is absent or cannot be read is shown by its name.
     title : str
         What was classified, for example the data set's name.

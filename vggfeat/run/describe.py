@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.imagesets import VIEWS, ImageSet, View
+from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
+from vggfeat.data.views import VIEWS, View
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
@@ -42,7 +43,8 @@ class Described:
     images : ImageSet
         The pictures that could be read, in the order of the rows of `X`.
     X : ndarray (N, D) of float32
-        Their rows; a memory map where they take more than ``IN_MEMORY``.
+        Their rows; a memory map where they take more than ``IN_MEMORY``, of float16 where all
+        descriptors were kept as float16.
     extractions : tuple of Extraction
         What made the descriptors of each net.
     provenance : dict
@@ -197,7 +199,8 @@ def _rows(
     first = next(pieces)
     shape = (len(rows), first.shape[1])
     if first.itemsize * shape[0] * shape[1] > IN_MEMORY:
-        return _in_a_file(chain([first], pieces), shape)
+        half = all(source.store.manifest.dtype == "float16" for _, source in sources)
+        return _in_a_file(chain([first], pieces), shape, np.dtype("float16" if half else "float32"))
     X = np.empty(shape, np.float32)
     for number, piece in enumerate(chain([first], pieces)):
         X[number * step : number * step + len(piece)] = piece
@@ -217,11 +220,13 @@ def _combined(
         yield aggregation.rows(parts)
 
 
-def _in_a_file(pieces: Iterable[Matrix], shape: tuple[int, int]) -> Matrix:
+def _in_a_file(
+    pieces: Iterable[Matrix], shape: tuple[int, int], dtype: np.dtype[np.floating[Any]]
+) -> Matrix:
     """Keep rows in a file without a name, which is gone when nobody reads it any longer."""
     folder = home() / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = 4 * shape[0] * shape[1], shutil.disk_usage(folder).free
+    needed, free = dtype.itemsize * shape[0] * shape[1], shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
             f"The rows of {shape[0]:,} pictures with {shape[1]:,} numbers take {needed / 1e9:.1f} "
@@ -230,9 +235,9 @@ def _in_a_file(pieces: Iterable[Matrix], shape: tuple[int, int]) -> Matrix:
         )
     with tempfile.TemporaryFile(dir=folder) as file:
         for piece in pieces:
-            np.asarray(piece, np.float32).tofile(file)
+            np.asarray(piece, dtype).tofile(file)
         file.flush()
-        return np.memmap(file, np.float32, "r", shape=shape)
+        return np.memmap(file, dtype, "r", shape=shape)
 
 
 def _refuse_lost_classes(images: ImageSet, readable: ImageSet, failed: Mapping[str, str]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.imagesets import VIEWS, ImageSet
+from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
 from vggfeat.data.settings import Features
+from vggfeat.data.views import VIEWS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extract import Progress, Summary

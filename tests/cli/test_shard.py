@@ -1,0 +1,106 @@
+"""``--shard`` in processes of their own, as a cluster's job array starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vggfeat.cli import main
+from vggfeat.features.check import verify
+from vggfeat.features.store import FeatureStore
+
+
+def extract(*more: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a run over the pictures, up to a layer that takes milliseconds."""
+    command = [sys.executable, "-m", "vggfeat", "extract", "p", "--layer", "pool2", "--Q", "32"]
+    return subprocess.Popen(
+        [*command, *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    """Wait for a run, and return what it said."""
+    said, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    return said
+
+
+@pytest.mark.slow
+def test_four_at_once_equal_one_run(
+    tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job array of three in a folder, and one of torchrun's into another: joined, all is there.
+
+    One of the pictures is torn: the share that has it says so, and the joined store does.
+    """
+    for number in range(21):
+        draw(f"p/{number % 3}/{number:02}.png", 40 + 8 * (number % 2), 40, seed=number)
+    (tmp_path / "p" / "0" / "torn.png").write_bytes(b"\x89PNG")
+    monkeypatch.chdir(tmp_path)
+    array = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "5"}
+    array["SLURM_ARRAY_TASK_MAX"] = "8"
+    runs = [
+        extract("--shard", "auto", "--out", "a", SLURM_ARRAY_TASK_ID=str(task), **array)
+        for task in (5, 6, 7)
+    ]
+    runs.append(extract("--shard", "auto", "--out", "b", RANK="3", WORLD_SIZE="4"))
+    said = [finish(run) for run in runs]
+    assert all(
+        f"{number}/4 of 22 pictures" in " ".join(one.split()) for number, one in enumerate(said, 1)
+    )
+    merged = subprocess.run(
+        [sys.executable, "-m", "vggfeat", "store", "merge", "a", "b", "--out", "all"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "all holds 21 pictures" in merged
+    finish(extract("--out", "one"))
+    assert verify("all") == []
+    all_, one = FeatureStore.open("all"), FeatureStore.open("one")
+    assert all_.names == one.names
+    assert all_.failed.keys() == one.failed.keys() == {"0/torn.png"}
+    [found], [expected] = all_.read().values(), one.read().values()
+    # A picture's batch is another one in a share: the same to the last bits of float32.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert "0 computed, 21 already there" in finish(extract("--out", "all"))
+
+
+def test_shares_in_folders_of_their_own(
+    draw: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two shares are joined into what one run makes; one too many has nothing to do."""
+    for number in range(5):
+        draw(f"p/{number}.png", 40, 40, seed=number)
+    monkeypatch.chdir(tmp_path)
+
+    def vggfeat(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["vggfeat", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return " ".join(capsys.readouterr().out.split())
+
+    how = ("extract", "p", "--layer", "pool2", "--Q", "32")
+    for part in ("1", "2"):
+        assert f"{part}/2 of 5 pictures" in vggfeat(*how, "--shard", f"{part}/2", "--out", part)
+    assert "0 of 0" in vggfeat(*how, "--shard", "9/9", "--out", "2")
+    assert "all holds 5 pictures" in vggfeat("store", "merge", "1", "2", "--out", "all")
+    vggfeat(*how, "--out", "one")
+    joined, one = FeatureStore.open("all"), FeatureStore.open("one")
+    assert joined.names == one.names
+    [found], [expected] = joined.read().values(), one.read().values()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

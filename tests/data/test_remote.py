@@ -1,0 +1,256 @@
+"""Pictures at addresses: found, read with patience, bounded, and bad ones with their reasons."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from packing import jpeg, pack
+from servers import WebServer, web_server
+from support import noise
+
+from vggfeat.data import filesystems, patience, remote
+from vggfeat.data.batches import decode_ahead
+from vggfeat.data.images import decode
+from vggfeat.data.imagesets import find_pictures, read_labelled, read_manifest
+from vggfeat.data.remote import Remote, stat_of
+from vggfeat.errors import DataError, DataNotFound, DownloadError, MissingExtra, PictureError
+
+pytest.importorskip("aiohttp")
+
+
+def png(seed: int) -> bytes:
+    return jpeg(seed, "PNG")
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(patience, "BACKOFF", 0.01)
+    files = {f"p/{c}/{n}.png": png(n) for c in "ab" for n in range(2)}
+    with web_server({**files, "p/.hidden/x.png": b"", "p/notes.txt": b""}) as server:
+        yield server
+
+
+def reasons(pictures: object) -> list[str]:
+    """Decode as a run does, and say why pictures are bad."""
+    jobs = [(row, (20,)) for row in range(len(pictures))]
+    return [str(one.error or "") for one in decode_ahead(pictures, jobs, workers=4)]
+
+
+def test_a_folder_of_a_web_server_is_searched(web: WebServer) -> None:
+    """Names are paths below the address, as for a folder on the disk; labels are its folders."""
+    found = find_pictures([web.url("p")])
+    assert found.names == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
+    assert decode(found.pictures[1]).tobytes() == noise(24, 20, 1).tobytes()
+    assert read_labelled(web.url("p/")).labels == ("a", "a", "b", "b")
+    assert find_pictures([web.url("p/b"), web.url("p/a")]).names[:3] == (
+        "b/0.png",
+        "b/1.png",
+        "a/0.png",
+    )
+
+
+def test_globs_and_braces_name_pictures_on_the_web(web: WebServer) -> None:
+    """Each is called by its whole address; hidden ones are left out."""
+    expected = (web.url("p/a/0.png"), web.url("p/b/0.png"))
+    assert find_pictures([web.url("p/*/0.png")]).names == expected
+    assert find_pictures([web.url("p/{a,b}/0.png")]).names == expected
+
+
+def test_lists_and_manifests_name_pictures_anywhere(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list here may name addresses; one at an address names what is relative to it."""
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text(f"{web.url('p/a/0.png')}?sig=SECRET\nhere.png\n")
+    assert find_pictures(["@list.txt"]).names == (web.url("p/a/0.png"), "here.png")
+    csv = b"path,label,split\na/0.png,cat,train\n../p/b/1.png,dog,test\n"
+    web.files["p/all.csv"] = csv
+    for source in (web.url("p/all.csv"), web.url("p/all.csv?token=SECRET")):
+        found = read_manifest(source)
+        assert found.names == ("a/0.png", "../p/b/1.png")
+        assert (found.labels, found.splits) == (("cat", "dog"), ("train", "test"))
+        assert reasons(found.pictures) == ["", ""]
+    web.files["p/list.txt"] = b"a/0.png\nb/0.png"
+    assert find_pictures([f"@{web.url('p/list.txt')}"]).names == ("a/0.png", "b/0.png")
+
+
+@pytest.mark.parametrize("path", ["/etc/x.png", "../../x.png", "file:///etc/x.png", "zip://x::y"])
+def test_a_manifest_at_an_address_names_no_files_here(web: WebServer, path: str) -> None:
+    """Whoever writes a list on a server does not make this machine read its own files."""
+    web.files["m.csv"] = f"path\n{path}\n".encode()
+    with pytest.raises(DataError, match=r"leads out of|may name paths"):
+        find_pictures([web.url("m.csv")])
+
+
+def test_bad_pictures_say_why_and_end_no_run(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absent, forbidden, empty, too large, not a picture: each has its reason, the rest is read."""
+    monkeypatch.setattr(remote, "LARGEST", 10_000)
+    web.files |= {"empty.png": b"", "no.png": b"no picture", "large.png": b"x" * 20_000}
+    web.failures["forbidden.png"] = [403] * 9
+    names = ["gone.png", "forbidden.png", "empty.png", "large.png", "no.png", "p/a/0.png"]
+    found = [Remote(web.url(name) + "?sig=SECRET") for name in names]
+    told = reasons(found)
+    assert told == [
+        "no such file",
+        "HTTP status 403",
+        "the file is empty",
+        "it has more than the 10,000 bytes allowed",
+        "not a picture of a format that is read",
+        "",
+    ]
+    assert web.asked["gone.png"] == web.asked["forbidden.png"] == 1
+
+
+def test_what_may_pass_is_tried_again(web: WebServer) -> None:
+    """A server that is busy is asked again; one that stays so makes a bad picture in the end."""
+    web.failures["p/a/0.png"] = [503, 429]
+    web.failures["p/a/1.png"] = [500] * 99
+    told = reasons(find_pictures([web.url("p/a")]).pictures)
+    assert told == ["", "HTTP status 500"]
+    assert web.asked["p/a/0.png"] == 3
+    assert web.asked["p/a/1.png"] == patience.ATTEMPTS
+
+
+def test_a_server_that_says_nothing_is_given_up(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence ends after the time that one attempt may take, and so does an absent host."""
+    monkeypatch.setattr(filesystems, "STALL", 0.2)
+    monkeypatch.setattr(filesystems, "_shared", {})
+    monkeypatch.setattr(patience, "ATTEMPTS", 2)
+    web.silent.add("mute.png")
+    assert reasons([Remote(web.url("mute.png"))]) == ["no answer in time"]
+    assert web.asked["mute.png"] == 2
+
+
+def test_errors_hold_no_credentials(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources that fail are named without what signs them; so are the errors behind them."""
+    monkeypatch.setattr(patience, "ATTEMPTS", 1)
+    port = web.server_address[1]
+    web.failures["bad.csv"] = [500] * 9
+    for source in (
+        f"http://me:SECRET@127.0.0.1:{port}/none.csv",
+        web.url("bad.csv?sig=SECRET"),
+        f"http://me:SECRET@127.0.0.1:{port}/nothing/",
+        "http://me:SECRET@127.0.0.1:1/a/?token=SECRET",
+        "nonsense://me:SECRET@host/a/",
+    ):
+        with pytest.raises((DataError, DownloadError)) as caught:
+            find_pictures([source])
+        assert "SECRET" not in str(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    [told] = reasons([Remote("http://me:SECRET@127.0.0.1:1/a.png?token=SECRET")])
+    assert told
+    assert "SECRET" not in told
+
+
+def test_what_leads_nowhere_is_named(web: WebServer) -> None:
+    """An absent list, an empty folder and a manifest without a path say so."""
+    with pytest.raises(DataNotFound, match="There is nothing at"):
+        find_pictures([web.url("none.csv")])
+    with pytest.raises(DataNotFound, match=r"nothing at|no pictures"):
+        find_pictures([web.url("none/")])
+    web.files["m.csv"] = b"file\nx.png\n"
+    with pytest.raises(DataError, match="needs 'path'"):
+        find_pictures([web.url("m.csv")])
+
+
+def test_tars_on_the_web_are_read_in_parts(web: WebServer, tmp_path: Path) -> None:
+    """A tar is listed once, whatever runs later; then each picture is one small request."""
+    files = {f"{n}.png": png(n) for n in range(3)} | {"2.cls": b"cat"}
+    web.files["t-0.tar"] = Path(pack(tmp_path / "t.tar", files)).read_bytes()
+    found = find_pictures([web.url("t-{0..0}.tar")])
+    assert found.names == ("t-0.tar/0.png", "t-0.tar/1.png", "t-0.tar/2.png")
+    assert found.labels == ("", "", "cat")
+    listed = web.sent
+    again = find_pictures([web.url("t-0.tar?sig=SECRET")])
+    assert (again.names, again.stats(), again.labels) == (found.names, found.stats(), found.labels)
+    assert web.sent == listed
+    assert decode(again.pictures[2]).tobytes() == noise(24, 20, 2).tobytes()
+    assert web.sent - listed == len(png(2))
+    web.ranged = False
+    assert reasons(found.pictures[1:2]) == [
+        "its tar cannot be read: ValueError: its server gives no parts of files"
+    ]
+
+
+def test_offline_means_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """VGGFEAT_OFFLINE refuses addresses before anything is computed, also those in lists."""
+    monkeypatch.setenv("VGGFEAT_OFFLINE", "1")
+    (tmp_path / "m.csv").write_text("path\nhttps://host/a.png?sig=SECRET\n")
+    for source in ("https://host/a.png", "s3://bucket/a", str(tmp_path / "m.csv")):
+        with pytest.raises(DownloadError, match="VGGFEAT_OFFLINE") as caught:
+            find_pictures([source])
+        assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("address", "extra"), [("s3://b/a.png", "remote"), ("gs://b/c", "gcs")])
+def test_what_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str, extra: str
+) -> None:
+    """The message has the command that installs it."""
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    known = sys.modules["fsspec.registry"]._registry
+    for name, scheme in {"s3fs": "s3", "gcsfs": "gs"}.items():
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(known, scheme, raising=False)
+    monkeypatch.setattr(filesystems, "_shared", {})
+    with pytest.raises(MissingExtra, match=rf"pip install 'vggfeat\[{extra}\]'"):
+        find_pictures([address])
+
+
+def test_listings_tell_pictures_apart_without_reading_them() -> None:
+    """A tag, a size or a time that changes makes another picture of it; nothing known, none."""
+    base = {"ETag": '"a"', "size": 3, "LastModified": "2026-01-02T03:04:05Z"}
+    stats = {
+        stat_of(base),
+        stat_of(base | {"ETag": '"b"'}),
+        stat_of(base | {"size": 4}),
+        stat_of(base | {"LastModified": "2026-01-02T03:04:06Z"}),
+    }
+    assert len(stats) == 4
+    assert stat_of(base) == stat_of(dict(base))
+    assert stat_of({"Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"})[1] == stat_of(base)[1]
+    assert stat_of({"size": 3, "name": "x"}) is None
+
+
+def test_other_file_systems_are_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever fsspec opens will do: memory, an archive, file:// for a folder here."""
+    fsspec.filesystem("memory").pipe({"/m/x/1.png": png(1), "/m/2.png": png(2)})
+    found = find_pictures(["memory://m"])
+    assert found.names == ("2.png", "x/1.png")
+    assert reasons(found.pictures) == ["", ""]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("d/1.png", png(1))
+    found = find_pictures([f"zip://::{tmp_path / 'all.zip'}"])
+    assert found.names == ("d/1.png",)
+    assert reasons(found.pictures) == [""]
+    (tmp_path / "x.png").write_bytes(png(1))
+    assert find_pictures([f"file://{tmp_path}"]).names == ("x.png",)
+
+
+def test_a_million_pictures_are_a_million_small_objects() -> None:
+    """What waits for its turn takes some hundred bytes, and no bytes of its picture."""
+    tracemalloc.start()
+    many = [Remote(f"s3://bucket/folder/{n:08}.jpg", (n << 32, n << 40), n) for n in range(10_000)]
+    taken = tracemalloc.get_traced_memory()[0] / len(many)
+    tracemalloc.stop()
+    assert taken < 450
+    assert json.dumps(str(many[7])) == '"s3://bucket/folder/00000007.jpg"'
+
+
+def test_reading_raises_picture_errors_alone() -> None:
+    """A file system that fails in its own way makes a bad picture, not a broken run."""
+    with pytest.raises(PictureError, match="no such file"):
+        Remote("memory://never/was.png").read()

@@ -1,0 +1,206 @@
+"""A cluster of two nodes loses a worker and then a node, and the store is that of a local run."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import noise
+
+from vggfeat import DenseExtractor, FeatureStore, extract, find_pictures
+from vggfeat.features.check import verify
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+psutil = pytest.importorskip("psutil")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
+
+PICTURES = 3000
+SHAPES = [(50, 40), (40, 50), (44, 44), (64, 40), (40, 61), (48, 40)]
+RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+HOSTS = ("10.77.0.1", "10.77.0.2")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(PICTURES):
+        picture = noise(*SHAPES[number % len(SHAPES)], seed=number)
+        Image.fromarray(picture).save(folder / f"{number:04}.jpg", quality=90)
+    (folder / "0777.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Describe the pictures in one process."""
+    images = find_pictures([str(pictures)])
+    extractor = DenseExtractor("D", "pool2", weights="embedded", device="cpu", precision="fp32")
+    folder = tmp_path_factory.mktemp("local") / "f"
+    store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
+    extract(images, extractor, [32], store)
+    return store
+
+
+def begin(pictures: Path, out: Path, address: str, *before: str) -> subprocess.Popen[str]:
+    """Start an extraction in a cluster."""
+    command = [
+        *(*before, sys.executable, "-m", "vggfeat", "extract", str(pictures), "--out", str(out)),
+        *("--net", "D", "--layer", "pool2", "--Q", "32", "--weights", "embedded"),
+        *("--precision", "fp32", "--engine", "ray", "--address", address, "--json", "--quiet"),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_shards(out: Path, running: subprocess.Popen[str], count: int) -> None:
+    """Wait until so many shards are there."""
+    while len(list(out.glob("shards/[!.]*.h5"))) < count:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+
+
+def kill_a_describer(processes: list[psutil.Process]) -> None:
+    """Kill one of the actors that hold the network."""
+    titles = {}
+    for process in processes:
+        with suppress(psutil.Error):
+            titles[process.pid] = " ".join(process.cmdline())
+    [first, *_] = [pid for pid, title in titles.items() if "Describe" in title]
+    os.kill(first, signal.SIGKILL)
+
+
+def lose_both(
+    running: subprocess.Popen[str],
+    out: Path,
+    processes: Callable[[], list[psutil.Process]],
+    remove: Callable[[], None],
+) -> dict[str, object]:
+    """Kill a worker and remove a node while the pictures are described."""
+    wait_for_shards(out, running, 5)
+    kill_a_describer(processes())
+    wait_for_shards(out, running, 20)
+    remove()
+    assert len(list(out.glob("shards/[!.]*.h5"))) < 50  # there was something left to do
+    told, said = running.communicate(timeout=600)
+    assert running.returncode == 0, said
+    return json.loads(told)
+
+
+def check(out: Path, result: dict[str, object], local: FeatureStore) -> None:
+    """Compare with the local run, bit for bit."""
+    assert (result["computed"], result["skipped"]) == (PICTURES - 1, 1)
+    assert verify(out) == []
+    store = FeatureStore.open(out)
+    assert store.view_names() == local.view_names()
+    assert store.failed == local.failed
+    for part, values in local.read().items():
+        np.testing.assert_array_equal(store.read()[part], values)
+    rows = sum(len(header.names) for header in store.files.headers())
+    assert rows < 1.1 * PICTURES  # what was under way on the lost node may be there twice
+
+
+def test_a_worker_and_a_node_are_lost(pictures: Path, local: FeatureStore, tmp_path: Path) -> None:
+    """Two nodes on this machine: one actor is killed, one node removed, nothing is lost."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        second = nodes.add_node(num_cpus=2)
+        out = tmp_path / "f"
+        running = begin(pictures, out, nodes.address)
+        result = lose_both(
+            running,
+            out,
+            lambda: psutil.Process().children(recursive=True),
+            lambda: nodes.remove_node(second, allow_graceful=False),
+        )
+    finally:
+        nodes.shutdown()
+    check(out, result, local)
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+def pids(space: str) -> list[psutil.Process]:
+    found = []
+    for pid in ip("netns", "pids", space).split():
+        with suppress(psutil.Error):
+            found.append(psutil.Process(int(pid)))
+    return found
+
+
+def kill_all(space: str) -> None:
+    for process in pids(space):
+        with suppress(psutil.Error):
+            process.kill()
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces, joined by a cable."""
+    spaces = [f"vggfeat-{os.getpid()}-{end}" for end in "ab"]
+    ends = [f"vgf{os.getpid() % 10**7}{end}" for end in "ab"]
+    try:
+        for space in spaces:
+            ip("netns", "add", space)
+        ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for space, end, address in zip(spaces, ends, HOSTS, strict=True):
+            ip("link", "set", end, "netns", space)
+            ip("-n", space, "addr", "add", f"{address}/24", "dev", end)
+            ip("-n", space, "link", "set", "lo", "up")
+            ip("-n", space, "link", "set", end, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        remove_spaces(spaces)
+        pytest.skip(f"network namespaces cannot be made here: {error}")
+    yield spaces
+    remove_spaces(spaces)
+
+
+def remove_spaces(spaces: list[str]) -> None:
+    for space in spaces:
+        with suppress(OSError, subprocess.CalledProcessError):
+            kill_all(space)
+            ip("netns", "del", space)
+
+
+def test_one_of_two_hosts_is_lost(
+    pictures: Path,
+    local: FeatureStore,
+    hosts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two hosts that share a file system: `ray start` on each, then one goes off."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    first, second = (["ip", "netns", "exec", space] for space in hosts)
+    short = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets lie in it: paths are short
+    quiet = ["--disable-usage-stats", "--num-cpus=2", "--object-store-memory=400000000"]
+    head = [*RAY, "start", "--head", f"--node-ip-address={HOSTS[0]}", "--port=6379"]
+    other = [*RAY, "start", f"--address={HOSTS[0]}:6379", f"--node-ip-address={HOSTS[1]}"]
+    try:
+        subprocess.run([*first, *head, f"--temp-dir={short}", *quiet], check=True)
+        subprocess.run([*second, *other, *quiet], check=True)
+        out = tmp_path / "f"
+        running = begin(pictures, out, f"{HOSTS[0]}:6379", *first)
+        result = lose_both(running, out, lambda: pids(hosts[0]), lambda: kill_all(hosts[1]))
+    finally:
+        for space in hosts:
+            kill_all(space)
+        shutil.rmtree(short, ignore_errors=True)
+    check(out, result, local)

@@ -1,0 +1,185 @@
+"""Lists of pictures: one path a line, or CSV and Parquet manifests with path, label and split."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import posixpath
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vggfeat.data import remote
+from vggfeat.data.addresses import is_address, join, parent, public
+from vggfeat.data.patience import Unreachable
+from vggfeat.data.stored import Stored
+from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
+
+COLUMNS = ("path", "label", "split")
+LINES_AT_ONCE = 8192
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture as a source names it."""
+
+    picture: Path | Stored
+    name: str
+    label: str = ""
+    split: str = ""
+
+
+def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
+    """Find the picture that a list names, and its own name.
+
+    Parameters
+    ----------
+    text : str
+        A path, or an address.
+    folder : Path or address
+        What the path is relative to.
+
+    Raises
+    ------
+    DataError
+        If a list at an address names what is not beside or below it, or an address is a chain.
+
+    Examples
+    --------
+    >>> named_in("./a.jpg", Path("list"))
+    (...Path('list/a.jpg'), 'a.jpg')
+    >>> named_in("a.jpg", "s3://bucket/list")
+    (Remote('s3://bucket/list/a.jpg'), 'a.jpg')
+    >>> named_in("https://host/a.jpg?sig=ab", Path("list"))
+    (Remote('https://host/a.jpg'), 'https://host/a.jpg')
+    """
+    if is_address(text):
+        if "::" in text or text.startswith("file:"):
+            raise DataError(f"A list of pictures may name paths and addresses, not {public(text)}.")
+        return remote.Remote(text), public(text)
+    if isinstance(folder, Path):
+        return folder / text, os.path.normpath(text)
+    return remote.Remote(join(folder, text)), posixpath.normpath(text)
+
+
+def read_list(source: str) -> Iterator[Entry]:
+    """Read a list with one path a line; relative to the current folder, or to the list's address.
+
+    Raises
+    ------
+    DataNotFound
+        If the list cannot be read.
+    """
+    folder = parent(source) if is_address(source) else Path()
+    with _opened(source, "list") as file:
+        yield from _lines(file, folder)
+
+
+def read_typed() -> Iterator[Entry]:
+    """Read such a list from standard input."""
+    yield from _lines(sys.stdin.buffer if sys.stdin else io.BytesIO(), Path())
+
+
+def read_csv(source: str) -> Iterator[Entry]:
+    """Read a CSV manifest line by line; its paths are relative to it.
+
+    Raises
+    ------
+    DataError
+        If it has no column ``path``, or a line without one.
+    """
+    with _opened(source, "manifest") as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+        rows = csv.DictReader(text)
+        _need_path(rows.fieldnames or (), source)
+        try:
+            yield from _entries(rows, source, "line", 2)
+        except csv.Error as error:
+            raise DataError(f"{public(source)}, line {rows.line_num}: {error}.") from error
+
+
+def read_parquet(source: str) -> Iterator[Entry]:
+    """Read a Parquet manifest, some thousand rows at a time; its paths are relative to it.
+
+    Raises
+    ------
+    DataError
+        If it is damaged, has no column ``path``, or a row without one.
+    MissingExtra
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow.lib
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra.of("A Parquet manifest", "pyarrow", "parquet") from error
+    with _opened(source, "manifest") as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            columns = table.schema_arrow.names
+            _need_path(columns, source)
+            some = table.iter_batches(
+                LINES_AT_ONCE, columns=[name for name in COLUMNS if name in columns]
+            )
+            rows = (row for batch in some for row in batch.to_pylist())
+            yield from _entries(rows, source, "row", 1)
+        except pyarrow.lib.ArrowException as error:
+            raise DataError(f"{public(source)} cannot be read as Parquet: {error}") from error
+
+
+@contextmanager
+def _opened(source: str, what: str) -> Iterator[BinaryIO]:
+    try:
+        with remote.opened_file(source) if is_address(source) else Path(source).open("rb") as file:
+            yield file
+    except Unreachable as error:
+        raise error.of(source) from None
+    except VggfeatError:
+        raise
+    except OSError as error:
+        raise DataNotFound(f"The {what} {source} cannot be read: {error.strerror}.") from error
+
+
+def _lines(file: BinaryIO, folder: Path | str) -> Iterator[Entry]:
+    """Read one path a line, or paths with a NUL after each, as `find -print0` writes them."""
+    for line in _pieces(file):
+        if text := os.fsdecode(line.rstrip(b"\r\n")):
+            yield Entry(*named_in(text, folder))
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Read what stands between the ends of lines; what they are shows in the first of the file."""
+    kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
+    end = b"\0" if b"\0" in kept else b"\n"
+    while some := file.read(remote.BLOCK):
+        *whole, kept = (kept + some).split(end)
+        yield from whole
+    yield from kept.split(end)
+
+
+def _need_path(columns: Any, source: str) -> None:
+    if "path" not in columns:
+        raise DataError(
+            f"{public(source)} has the columns {', '.join(columns) or 'nothing'}; "
+            f"a manifest needs 'path', and may have 'label' and 'split'."
+        )
+
+
+def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
+    folder = parent(source) if is_address(source) else Path(source).parent
+    for number, row in enumerate(rows, first):
+        if not row["path"]:
+            raise DataError(f"{public(source)}, {what} {number}, names no path.")
+        picture, name = named_in(str(row["path"]), folder)
+        yield Entry(picture, name, _text(row.get("label")), _text(row.get("split")))
+
+
+def _text(value: object) -> str:
+    """Make a label one object for all its rows: there may be a million of them."""
+    return "" if value is None else sys.intern(str(value))

@@ -1,0 +1,53 @@
+"""What tells a picture's file from another that has, or had, its name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from vggfeat.data.images import Crop, Picture
+from vggfeat.data.stored import Stat, Stored
+
+_ENDS = 65_536  # bytes at each end of a file by which it is known
+
+
+def stat_of(picture: Picture) -> Stat:
+    """Tell a picture's file from others.
+
+    Parameters
+    ----------
+    picture : Picture
+        A file, a box of one, or an object at an address or in a tar, which is not read for it.
+
+    Returns
+    -------
+    (int, int)
+        A digest of what is known of it, and the time of its last change in ns; (0, 0) for what
+        is no file.
+
+    Examples
+    --------
+    >>> stat_of("no such file")
+    (0, 0)
+    """
+    box = b""
+    if isinstance(picture, Crop):
+        box = repr(picture.box).encode()
+        picture = picture.path
+    if isinstance(picture, Stored):
+        return picture.stat()
+    if not isinstance(picture, str | Path):
+        return (0, 0)
+    path = Path(picture)
+    try:
+        found = path.stat()
+        if not path.is_file():
+            return (0, 0)
+        with path.open("rb") as file:
+            content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
+            file.seek(max(found.st_size - _ENDS, 0))
+            content.update(file.read(_ENDS))
+    except OSError:
+        return (0, 0)  # the decoder will say what is wrong with it
+    content.update(str(found.st_size).encode() + box)
+    return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)

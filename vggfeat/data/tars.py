@@ -1,0 +1,289 @@
+"""Pictures in tars, as WebDataset keeps them: samples are members that share a key.
+
+``n01/7.jpg``, ``n01/7.cls`` and ``n01/7.json``, one after the other, are the sample ``n01/7``. Only
+headers and labels are read here; a picture is read from the middle of its tar when it is decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from vggfeat.data import remote
+from vggfeat.data.addresses import is_address, public
+from vggfeat.data.images import EXTENSIONS
+from vggfeat.data.patience import Unreachable
+from vggfeat.data.stored import Stat, Stored, digest
+from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
+from vggfeat.resources import home
+
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+# Where a sample has its picture in several formats, the first of these.
+PREFERRED = (".jpg", ".jpeg", ".webp", ".png")
+LABELS = ("cls", "json", "txt")
+LARGEST_LABEL = 1 << 16  # bytes
+LARGEST_HEADER = 1 << 20  # bytes that one header may take with all its extensions
+LONGEST_CLASS = 200  # characters; a longer .txt is a caption
+_MASK = (1 << 64) - 1  # which makes a digest positive
+_KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Stored):
+    """A picture in a tar.
+
+    Parameters
+    ----------
+    archive : str
+        Path or address of the tar.
+    offset, size : int
+        First byte and number of bytes.
+    time : int
+        When the file changed, in ns.
+    refusal : str
+        Why it is not read, if it is not.
+    """
+
+    archive: str
+    offset: int
+    size: int
+    time: int = 0
+    refusal: str = ""
+
+    def read(self) -> bytes:
+        """Read the file of the picture, whole."""
+        if self.refusal:
+            raise PictureError(self.refusal)
+        try:
+            if is_address(self.archive):
+                return remote.read(self.archive, self.offset, self.size)
+            with Path(self.archive).open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except (Unreachable, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PictureError(f"its tar cannot be read: {reason}") from None
+        if len(content) < self.size:
+            raise PictureError("its tar ends within it")
+        return content
+
+    def stat(self) -> Stat:
+        """Tell it from what else has, or had, its name."""
+        return digest(self.offset, self.size), self.time
+
+    def __str__(self) -> str:
+        return f"{public(self.archive)} at byte {self.offset:,}"
+
+    def __repr__(self) -> str:
+        return f"Member({str(self)!r})"
+
+
+class Sample(NamedTuple):
+    """A picture of a tar, its name in it, and its label."""
+
+    name: str
+    picture: Member
+    label: str
+
+
+class _File(NamedTuple):
+    name: str
+    key: str
+    suffix: str
+    picture: Member
+
+
+def samples(archive: str) -> Iterator[Sample]:
+    """List the pictures of a tar, in its order.
+
+    A sample's picture is the file that is called key.jpg (or .jpeg, .webp, .png, or another of
+    the formats that are read); its others, such as key.mask.png, are left out. Where it has no
+    such file, as in a tar that is none of WebDataset's, each picture in it counts. Its label is
+    what stands in key.cls; or the "label", "cls" or "class" of key.json; or the one line of
+    key.txt, unless it is as long as a caption.
+
+    Parameters
+    ----------
+    archive : str
+        Path or address of a tar, not compressed: its middle is read.
+
+    Raises
+    ------
+    DataError
+        If it is no tar, compressed, damaged, or has a member whose name leads out of it.
+    DataNotFound, DownloadError
+        If it cannot be read.
+
+    Notes
+    -----
+    A link, a device, or a file larger than any picture is a bad picture.
+    """
+    if archive.lower().endswith(PACKED):
+        raise DataError(
+            f"{public(archive)} is compressed, so that no picture can be read from its middle. "
+            "Unpack it to a plain .tar: pictures are compressed already."
+        )
+    try:
+        if is_address(archive):
+            yield from _remembered(archive)
+        else:
+            with Path(archive).open("rb") as file:
+                yield from _samples(file, archive)
+    except Unreachable as error:
+        raise error.of(archive) from None
+    except OSError as error:
+        if isinstance(error, VggfeatError):
+            raise
+        raise DataNotFound(f"The tar {archive} cannot be read: {error.strerror}.") from error
+
+
+def _remembered(archive: str) -> Iterator[Sample]:
+    """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
+    stat = remote.stat_of(remote.info(archive))
+    known = home() / "tars" / f"{digest(public(archive), stat) & _MASK:016x}.jsonl"
+    if stat is None or not known.is_file():
+        with closing(remote.opened_file(archive)) as file:
+            found = list(_samples(file, archive))
+        if stat is not None:
+            _remember(known, found)
+        yield from found
+        return
+    with known.open(encoding="utf-8") as lines:
+        for name, label, *picture in map(json.loads, lines):
+            yield Sample(name, Member(archive, *picture), label)
+
+
+def _remember(path: Path, found: list[Sample]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    with suppress(OSError):  # a home that cannot be written costs time, no more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as out:
+            for name, one, label in found:
+                values = (name, label, one.offset, one.size, one.time, one.refusal)
+                out.write(json.dumps(values) + "\n")
+        temporary.replace(path)
+
+
+def _samples(file: BinaryIO, archive: str) -> Iterator[Sample]:
+    for _, group in groupby(_files(file, archive), lambda one: one.key):
+        files = list(group)
+        pictures = [one for one in files if _is_picture(one)]
+        if not pictures:
+            continue
+        label = _label({one.suffix.lower(): one.picture for one in files}, file)
+        exact = [one for one in pictures if "." not in one.suffix]
+        for one in [min(exact, key=_rank)] if exact else pictures:
+            yield Sample(one.name, one.picture, label)
+
+
+def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
+    for member in _members(file, archive):
+        name = posixpath.normpath(member.name)
+        if name.startswith(("/", "../")) or name == "..":
+            raise DataError(
+                f"{public(archive)} has a member {member.name!r}, whose name leads out of it. "
+                "Pack it anew with relative names."
+            )
+        hidden = "/." in f"/{name}"
+        if member.isdir() or hidden or not (found := _KEY.fullmatch(name)):
+            continue
+        place = Member(
+            archive,
+            member.offset_data,
+            member.size,
+            round(member.mtime * 1e9),
+            _refusal(member),
+        )
+        yield _File(name, found[1], found[2], place)
+
+
+def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
+    """Read headers one after the other; what is no header and no end is damage."""
+    last = -1
+    try:
+        with tarfile.open(fileobj=_Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]
+            while (member := tar.next()) is not None:
+                if member.size < 0 or member.offset <= last:  # or it would go round for ever
+                    raise tarfile.ReadError("a header leads backwards")
+                last = member.offset
+                tar.members.clear()  # which would grow to all of them
+                yield member
+            file.seek(tar.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
+    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+        raise DataError(
+            f"{public(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
+        ) from error
+
+
+class _Bounded:
+    """A file of which tarfile reads headers, and no more, whatever sizes they promise."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LARGEST_HEADER:
+            raise tarfile.ReadError("a header is larger than any is")
+        return self._file.read(size)
+
+
+def _refusal(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return "a link in a tar, which is not followed"
+    if not member.isfile():
+        return "not a file, but a pipe or a device"
+    if member.issparse():
+        return "a sparse file, as which no picture is packed"
+    if member.size > remote.LARGEST:
+        return f"its {member.size:,} bytes are more than the {remote.LARGEST:,} allowed"
+    return ""
+
+
+def _is_picture(one: _File) -> bool:
+    return "." + one.suffix.rpartition(".")[2].lower() in EXTENSIONS
+
+
+def _rank(one: _File) -> int:
+    suffix = "." + one.suffix.lower()
+    return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
+
+
+def _label(files: dict[str, Member], file: BinaryIO) -> str:
+    for suffix in LABELS:
+        member = files.get(suffix)
+        if member is None or member.refusal or member.size > LARGEST_LABEL:
+            continue
+        back = file.tell()
+        file.seek(member.offset)
+        content = file.read(member.size)
+        file.seek(back)
+        if label := _label_in(content.decode("utf-8", "replace").strip(), suffix):
+            return label
+    return ""
+
+
+def _label_in(text: str, suffix: str) -> str:
+    if suffix == "json":
+        try:
+            found: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            return ""
+        known = found if isinstance(found, dict) else {}
+        labels = [known.get(key) for key in ("label", "cls", "class")]
+        return next((str(one) for one in labels if isinstance(one, str | int) and one != ""), "")
+    if suffix == "txt" and (len(text) > LONGEST_CLASS or "\n" in text):
+        return ""
+    return text

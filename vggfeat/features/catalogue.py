@@ -1,0 +1,124 @@
+"""The catalogue of a feature store: what all its shards say of themselves, in one file.
+
+To open a store, the names of every row of every shard must be known. Read from thousands of shards
+they take seconds, from ``index.npz`` a fraction of one. A shard is named by the digest of its
+bytes, so that what was noted of it once stays true: the file may be old, lost, or written by
+several at once. What it does not list is read from the shards, and shards that are gone are passed
+over.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.errors import StoreError
+from vggfeat.features.place import Place
+
+CATALOGUE = "index.npz"
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of itself without its descriptors.
+
+    Parameters
+    ----------
+    key : str
+        Name of the file.
+    names : list of bytes
+        Pictures, one for each of the ``n`` rows.
+    stats : ndarray (n, 2) of int64
+        What tells each picture's file from others of its name: see ``ImageSet.stats``.
+    settings : dict
+        Settings of the extraction, by net.
+    provenance : dict
+        What the writer said of itself, by net.
+    datasets : dict
+        D of each array, by its HDF5 path.
+    absent : dict
+        Rows without a descriptor, by HDF5 path; only a packed file has any.
+    dtype : str
+        Type of the descriptors.
+    """
+
+    key: str
+    names: list[bytes]
+    stats: NDArray[np.int64]
+    settings: dict[str, dict[str, Any]]
+    provenance: dict[str, dict[str, Any]]
+    datasets: dict[str, int]
+    dtype: str
+    absent: dict[str, Rows] = field(default_factory=dict)
+
+    def same_as(self, other: Header) -> bool:
+        """Tell whether both say the same of their shard."""
+        same = self.names == other.names and np.array_equal(self.stats, other.stats)
+        return same and _kind(self) == _kind(other)
+
+
+def write_catalogue(place: Place, headers: Sequence[Header]) -> None:
+    """Note what shards say of themselves; where nothing may be written, that is no error."""
+    kinds: dict[str, int] = {}
+    kind = [kinds.setdefault(_kind(header), len(kinds)) for header in headers]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        keys=_text([header.key.encode() for header in headers]),
+        kinds=np.frombuffer(("[" + ",".join(kinds) + "]").encode(), np.uint8),
+        kind=np.array(kind, np.int64),
+        rows=np.array([len(header.names) for header in headers], np.int64),
+        names=_text([name for header in headers for name in header.names]),
+        stats=np.concatenate([header.stats for header in headers]),
+    )
+    with suppress(StoreError):
+        place.write(CATALOGUE, content.getvalue())
+
+
+def read_catalogue(place: Place) -> dict[str, Header]:
+    """Return what is noted, by the key of the shard; nothing where the file cannot be used."""
+    content = place.read(CATALOGUE)
+    if content is None:
+        return {}
+    try:
+        # The archive has a checksum of every array, which is compared when it is read.
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _headers(arrays)
+    except (EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return {}  # it is written anew
+
+
+def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:
+    kinds = json.loads(arrays["kinds"].tobytes())
+    names, stats = arrays["names"].tobytes().split(b"\0"), arrays["stats"]
+    ends = np.cumsum(arrays["rows"]).tolist()
+    starts = [0, *ends[:-1]]
+    keys = arrays["keys"].tobytes().decode().split("\0")
+    if not len(names) == len(stats) == ends[-1]:
+        raise ValueError("rows, names and stats do not agree")
+    return {
+        key: Header(key, names[start:end], stats[start:end], **kinds[kind])
+        for key, start, end, kind in zip(keys, starts, ends, arrays["kind"].tolist(), strict=True)
+    }
+
+
+def _kind(header: Header) -> str:
+    """Return as JSON what most shards have in common."""
+    names = ("settings", "provenance", "datasets", "dtype")
+    return json.dumps({name: getattr(header, name) for name in names})
+
+
+def _text(parts: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Join names, none of which has a zero byte."""
+    return np.frombuffer(b"\0".join(parts), np.uint8)
