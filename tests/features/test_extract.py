@@ -69,6 +69,28 @@ def test_a_second_run_computes_nothing(images: ImageSet, tmp_path: Path) -> None
     assert run(images, tmp_path / "f", (32, 48))[1].computed == 0
 
 
+def test_runs_at_once_share_the_list(
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another run does meanwhile is left to it, and is in the store once."""
+    monkeypatch.setattr(module, "ROUND", {"cpu": 1})
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
+    others: list[Summary] = []
+
+    def interfere(done: Summary) -> None:
+        if done.computed == 1 and not others:
+            others.append(Summary(9))  # once
+            others.append(run(images, tmp_path / "f")[1])
+
+    store, summary = run(images, tmp_path / "f", progress=interfere, workers=1)
+    assert others[-1].computed == 9
+    assert summary.computed + summary.present == 9
+    assert summary.present >= 2  # the others were under way: two described, five decoded
+    rows = sum(len(header.names) for header in store.files.headers())
+    assert rows == 9
+    np.testing.assert_allclose(*store.read([32]).values(), alone(images), rtol=1e-4, atol=1e-4)
+
+
 def test_bad_pictures_are_absent_and_named(images: ImageSet, tmp_path: Path) -> None:
     """A bad picture has no row, its neighbours keep theirs, and mended it is done next time."""
     expected = alone(images)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 
 import numpy as np
 from joblib import cpu_count
@@ -123,6 +125,9 @@ def extract(
     On Ctrl-C, as on an error, the pictures that are complete are written before it is raised;
     the view that the store had stays as it was.
 
+    Runs that work on one list in one folder at the same time share it, on one machine or several:
+    with every shard each takes in what the others wrote, and goes on elsewhere.
+
     Examples
     --------
     >>> from vggfeat.data.imagesets import find_pictures
@@ -146,7 +151,7 @@ def extract(
     run.summary.present = len(images) - len(jobs)
     run.tell()
     if extractor.cluster is None:
-        _Here(run).all(jobs, workers or cpu_count())
+        _Here(run, scales).all(jobs, workers or cpu_count())
     else:
         extractor.cluster.run(run, jobs)
     store.finish()
@@ -230,39 +235,68 @@ class Run:
 
 
 class _Here:
-    """A run in this process."""
+    """A run in this process; others may work on the same list, and take from each other's part."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, scales: Sequence[int]) -> None:
         self.run = run
+        self.scales = scales
         self.extractor = run.extractor
+        self.size = ROUND[run.extractor.device.type]
+        self.rounds: deque[list[Job]] = deque()  # not yet begun
         self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
+        self.shared = False  # whether others were met
 
     def all(self, jobs: Sequence[Job], workers: int) -> None:
-        exif = self.extractor.extraction.exif
-        size = ROUND[self.extractor.device.type]
-        decoded = decode_ahead(self.run.images.pictures, jobs, workers=workers, exif=exif)
+        # By place in the list, so that a bad picture tried again shifts no other round.
+        self.rounds.extend(list(some) for _, some in groupby(jobs, lambda job: self._of(job[0])))
+        exif, asked = self.extractor.extraction.exif, dict(jobs)
+        pictures = self.run.images.pictures
+        decoded = decode_ahead(pictures, self._jobs(), workers=workers, exif=exif)
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:
             at_end.callback(self._write)
-            # By place in the list, so that a bad picture tried again shifts no other round.
-            for _, group in groupby(jobs, lambda job: job[0] // size):
-                some = dict(group)
-                self._round(some, islice(stream, len(some)))
+            for _, some in groupby(stream, lambda picture: self._of(picture.row)):
+                self._round(asked, some)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or len(self.complete) >= ROWS_PER_SHARD:
+                    self._meet_others()
                     self._write()
                     written = time.perf_counter()
+            self._meet_others()
 
-    def _round(self, scales: dict[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
+    def _of(self, row: int) -> int:
+        return row // self.size
+
+    def _jobs(self) -> Iterator[Job]:
+        while self.rounds:
+            yield from self.rounds.popleft()
+
+    def _meet_others(self) -> None:
+        """Leave to other runs what they did meanwhile, and go on far from where they are.
+
+        Runs of one command that began together would otherwise go through the list side by side.
+        """
+        met = self.run.store.meet_others()
+        self.shared |= met
+        if not self.shared:
+            return
+        lacking = {row for row, _ in self.run.store.missing(self.scales)}
+        self.complete = {row: parts for row, parts in self.complete.items() if row in lacking}
+        left = [[job for job in some if job[0] in lacking] for some in self.rounds]
+        self.run.summary.present += sum(map(len, self.rounds)) - sum(map(len, left))
+        self.rounds = deque(filter(None, left))
+        if met:
+            self.rounds.rotate(secrets.randbelow(len(self.rounds) or 1))
+
+    def _round(self, scales: Mapping[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
         """Describe some pictures; a picture is complete when all its parts are there."""
-        found: dict[int, dict[Part, Matrix]] = {row: {} for row in scales}
+        found: defaultdict[int, dict[Part, Matrix]] = defaultdict(dict)
         parts_of = self.extractor.extraction.parts
-        expected = {row: len(parts_of(Qs)) for row, Qs in scales.items()}
         for batch in batches(self._readable(decoded), self.extractor.pixel_budget):
             for row, part, vector in vectors(self.extractor, batch):
                 found[row][part] = vector
-                if len(found[row]) == expected[row]:
+                if len(found[row]) == len(parts_of(scales[row])):
                     self.complete[row] = found.pop(row)
                     self.run.summary.computed += 1
             self.run.tell()

@@ -248,8 +248,26 @@ class FeatureStore(Reader):
         for leftover in place.leftovers():
             place.remove(leftover)
 
+    def meet_others(self) -> bool:
+        """Take in what other writers of this list did meanwhile.
+
+        Returns
+        -------
+        bool
+            Whether there was any of it. A share of a list belongs to one writer: it meets nobody.
+
+        Raises
+        ------
+        FingerprintMismatch
+            If they have other settings.
+        """
+        before = self.index.known
+        if isinstance(self.files, FolderShards) and self._shard == WHOLE:
+            self._meet(self.files)
+        return self.index.known > before
+
     def _write_view(self, files: FolderShards) -> None:
-        self._meet_others(files)
+        self._meet(files)
         held = np.zeros(len(self.names), bool)
         for path in map(self.extraction.path, self.dimensions):
             held |= self.index.has([path])
@@ -259,8 +277,7 @@ class FeatureStore(Reader):
         write_failed(files.place, self.failed, WHOLE)
         files.catalogue()
 
-    def _meet_others(self, files: FolderShards) -> None:
-        """Take in what other writers did meanwhile."""
+    def _meet(self, files: FolderShards) -> None:
         headers = files.headers(self.index.keys)
         self._agree(files, headers)
         self.index.add_all(headers)
