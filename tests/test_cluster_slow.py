@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hosts import ADDRESSES, kill_all, pids, two_hosts
 from PIL import Image
 from support import noise
 
@@ -31,7 +32,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 PICTURES = 3000
 SHAPES = [(50, 40), (40, 50), (44, 44), (64, 40), (40, 61), (48, 40)]
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
-HOSTS = ("10.77.0.1", "10.77.0.2")
 
 
 @pytest.fixture(scope="module")
@@ -132,50 +132,18 @@ def test_a_worker_and_a_node_are_lost(pictures: Path, local: FeatureStore, tmp_p
     check(out, result, local)
 
 
-def ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
-
-
-def pids(space: str) -> list[psutil.Process]:
+def processes_of(space: str) -> list[psutil.Process]:
     found = []
-    for pid in ip("netns", "pids", space).split():
+    for pid in pids(space):
         with suppress(psutil.Error):
-            found.append(psutil.Process(int(pid)))
+            found.append(psutil.Process(pid))
     return found
-
-
-def kill_all(space: str) -> None:
-    for process in pids(space):
-        with suppress(psutil.Error):
-            process.kill()
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
-    """Two network namespaces, joined by a cable."""
-    spaces = [f"vggfeat-{os.getpid()}-{end}" for end in "ab"]
-    ends = [f"vgf{os.getpid() % 10**7}{end}" for end in "ab"]
-    try:
-        for space in spaces:
-            ip("netns", "add", space)
-        ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
-        for space, end, address in zip(spaces, ends, HOSTS, strict=True):
-            ip("link", "set", end, "netns", space)
-            ip("-n", space, "addr", "add", f"{address}/24", "dev", end)
-            ip("-n", space, "link", "set", "lo", "up")
-            ip("-n", space, "link", "set", end, "up")
-    except (OSError, subprocess.CalledProcessError) as error:
-        remove_spaces(spaces)
-        pytest.skip(f"network namespaces cannot be made here: {error}")
-    yield spaces
-    remove_spaces(spaces)
-
-
-def remove_spaces(spaces: list[str]) -> None:
-    for space in spaces:
-        with suppress(OSError, subprocess.CalledProcessError):
-            kill_all(space)
-            ip("netns", "del", space)
+    with two_hosts() as spaces:
+        yield spaces
 
 
 def test_one_of_two_hosts_is_lost(
@@ -191,14 +159,14 @@ def test_one_of_two_hosts_is_lost(
     first, second = (["ip", "netns", "exec", space] for space in hosts)
     short = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets lie in it: paths are short
     quiet = ["--disable-usage-stats", "--num-cpus=2", "--object-store-memory=400000000"]
-    head = [*RAY, "start", "--head", f"--node-ip-address={HOSTS[0]}", "--port=6379"]
-    other = [*RAY, "start", f"--address={HOSTS[0]}:6379", f"--node-ip-address={HOSTS[1]}"]
+    head = [*RAY, "start", "--head", f"--node-ip-address={ADDRESSES[0]}", "--port=6379"]
+    other = [*RAY, "start", f"--address={ADDRESSES[0]}:6379", f"--node-ip-address={ADDRESSES[1]}"]
     try:
         subprocess.run([*first, *head, f"--temp-dir={short}", *quiet], check=True)
         subprocess.run([*second, *other, *quiet], check=True)
         out = tmp_path / "f"
-        running = begin(pictures, out, f"{HOSTS[0]}:6379", *first)
-        result = lose_both(running, out, lambda: pids(hosts[0]), lambda: kill_all(hosts[1]))
+        running = begin(pictures, out, f"{ADDRESSES[0]}:6379", *first)
+        result = lose_both(running, out, lambda: processes_of(hosts[0]), lambda: kill_all(hosts[1]))
     finally:
         for space in hosts:
             kill_all(space)
