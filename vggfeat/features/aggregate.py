@@ -67,7 +67,7 @@ def aggregate(
     stacked = [
         _combine(scales, how) for view in views for scales in _prepared(view, normalize, power)
     ]
-    row = np.concatenate(stacked, axis=1)
+    row = np.concatenate(stacked, axis=1) if len(stacked) > 1 else stacked[0]
     return row if normalize == "none" else l2(row)
 
 
@@ -169,6 +169,8 @@ def _prepare(values: Matrix, normalize: str, power: float | None) -> Matrix:
 
 
 def _combine(scales: list[Matrix], how: str) -> Matrix:
+    if len(scales) == 1:
+        return scales[0]
     if how == "stack":
         return np.concatenate(scales, axis=1)
     stacked = np.stack(scales)

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from vggfeat.errors import StoreError
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.half import widen
 from vggfeat.features.index import Index, Stats, newest
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.packed import PackedFile
 from vggfeat.features.place import place_of
-from vggfeat.features.shards import FolderShards, Shards, decode, encode
+from vggfeat.features.shards import FolderShards, Shards, consecutive, decode, encode
 from vggfeat.features.view import VIEW, read_failed, read_view
 
 
@@ -162,13 +163,18 @@ class Reader:
     ) -> dict[str, NDArray[np.float32]]:
         """Read rows of ``names`` by HDF5 path, of any net; NaN where the store has nothing."""
         result = {
-            path: np.full((len(rows), self.index.dimensions[path]), np.nan, np.float32)
-            for path in paths
+            path: np.empty((len(rows), self.index.dimensions[path]), np.float32) for path in paths
         }
+        for path, values in result.items():
+            values[~self.index.has([path])[rows]] = np.nan
         for shard, plan in self.index.plan(paths, rows).items():
             wanted = {path: source for path, (source, _) in plan.items()}
             for path, values in self.files.read(self.index.keys[shard], wanted, verify).items():
-                result[path][plan[path][1]] = values
+                places = plan[path][1]
+                if (together := consecutive(places)) is not None:
+                    widen(values, result[path][together])
+                else:
+                    result[path][places] = values
         return result
 
     def view_names(self, scales: Sequence[int] | None = None) -> list[str]:

@@ -150,6 +150,8 @@ def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
     -------
     ndarray (n, D)
     """
+    if (together := consecutive(rows)) is not None:
+        return np.asarray(dataset[together])
     result = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(rows, kind="stable")
     for some in np.split(order, np.flatnonzero(np.diff(rows[order]) > GAP) + 1):
@@ -157,6 +159,19 @@ def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
             first = rows[some[0]]
             result[some] = dataset[first : rows[some[-1]] + 1][rows[some] - first]
     return result
+
+
+def consecutive(rows: Rows) -> slice | None:
+    """Return rows that follow each other as a slice, which is read and written far faster.
+
+    Examples
+    --------
+    >>> consecutive(np.array([4, 5, 6])), consecutive(np.array([4, 6]))
+    (slice(4, 7, None), None)
+    """
+    if not len(rows) or (np.diff(rows) != 1).any():
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 class Shards(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError
+from vggfeat.features.half import widen
 from vggfeat.learn.solvers import Floats, Ints
 
 BLOCK_BYTES = 32 << 20  # of one block of rows, and of each array of their scores
@@ -125,5 +126,8 @@ def block_ends(X: Any, width: int) -> Iterator[tuple[int, int]]:
 
 def as_floats(block: Any) -> NDArray[Any]:
     """Turn a block into an array of its own precision, at least float32."""
-    dtype = np.float64 if block.dtype == np.float64 else np.float32
-    return np.asarray(block, dtype=dtype)
+    if block.dtype != np.float16:
+        return np.asarray(block, dtype=np.float64 if block.dtype == np.float64 else np.float32)
+    floats = np.empty(block.shape, np.float32)
+    widen(block, floats)
+    return floats
