@@ -17,6 +17,7 @@ from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, St
 from vggfeat.features import extract as module
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.rounds import ROUND
 from vggfeat.features.store import FeatureStore
 
 WEIGHTS = random_weights("A", ["pool2"])
@@ -73,7 +74,7 @@ def test_runs_at_once_share_the_list(
     images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another run does meanwhile is left to it, and is in the store once."""
-    monkeypatch.setattr(module, "ROUND", {"cpu": 1})
+    monkeypatch.setitem(ROUND, "cpu", 1)
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
     others: list[Summary] = []
 
@@ -116,7 +117,7 @@ def test_stopping_at_a_bad_picture_keeps_what_was_done(
     images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With on_bad_image="error" the run ends at the picture, and names it."""
-    monkeypatch.setitem(module.ROUND, "cpu", 2)
+    monkeypatch.setitem(ROUND, "cpu", 2)
     Path(str(images.pictures[5])).write_bytes(b"")
     with pytest.raises(PictureError, match=r"5\.png: the file is empty"):
         run(images, tmp_path / "f", on_bad_image="error")

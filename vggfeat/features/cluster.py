@@ -18,10 +18,11 @@ from vggfeat.data.batches import Job
 from vggfeat.data.images import Crop, load
 from vggfeat.errors import DataNotFound, DeviceError, ParameterError, PictureError
 from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extract import ROUND, ROWS_PER_SHARD, Run
+from vggfeat.features.extract import ROWS_PER_SHARD, Run
 from vggfeat.features.joining import TRIES, Lost, connect, data_context, plainly
 from vggfeat.features.network import Network, probe
 from vggfeat.features.place import Folder
+from vggfeat.features.rounds import round_size
 from vggfeat.features.shards import FolderShards
 from vggfeat.features.stages import (
     COLUMN,
@@ -126,7 +127,7 @@ class Cluster:
         extractor.cluster = self
         return extractor
 
-    def run(self, run: Run, jobs: Sequence[Job]) -> None:
+    def run(self, run: Run, jobs: Sequence[Job], scales: Sequence[int]) -> None:
         """Describe what is missing, until all of it is in the store or failed.
 
         Ray replaces workers and nodes that die, and does their work again. Where it cannot, the
@@ -148,11 +149,12 @@ class Cluster:
         files = _shared(run)
         numbers = ray.put({name: one.numpy() for name, one in run.extractor.weights.state.items()})
         left, tries = dict(jobs), TRIES
+        size = round_size(self.kind, run.extractor.extraction, scales)
         while left:
             before, lost = len(left), Lost("Pictures are missing whose work is done.")
             try:
                 with plainly():
-                    for kept in self._stages(run, list(left.items()), files, numbers):
+                    for kept in self._stages(run, list(left.items()), size, files, numbers):
                         self._take(run, kept, left)
                         run.tell()
             except Lost as error:
@@ -162,7 +164,7 @@ class Cluster:
                 raise lost
 
     def _stages(
-        self, run: Run, jobs: Sequence[Job], files: FolderShards, numbers: Any
+        self, run: Run, jobs: Sequence[Job], size: int, files: FolderShards, numbers: Any
     ) -> Iterator[Kept]:
         """Start the stages on these pictures, and yield what the writers did."""
         import ray
@@ -177,7 +179,6 @@ class Cluster:
             run.extractor.pixel_budget if self.kind == "cpu" else None,
         )
         target = Target(files, extraction, run.store.manifest.dtype, run.store._provenance)
-        size = ROUND[self.kind]
         rounds = [
             pack([[_asked(run, job) for job in some]])[COLUMN][0]
             for _, some in groupby(jobs, lambda job: job[0] // size)

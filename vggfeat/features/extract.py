@@ -19,12 +19,10 @@ from vggfeat.errors import ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extraction import Part
+from vggfeat.features.rounds import round_size
 from vggfeat.features.store import FeatureStore
 
 BAD_IMAGE_POLICIES = ("skip", "error")
-# Pictures batched together: batches never reach over the end of a round, so that a run that was
-# killed and resumed makes the same ones, and with them the same bits.
-ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
 # A shard is written after so many pictures, or so many seconds: what `kill -9` can lose.
 ROWS_PER_SHARD = 256
 SECONDS_PER_SHARD = 30.0
@@ -153,7 +151,7 @@ def extract(
     if extractor.cluster is None:
         _Here(run, scales).all(jobs, workers or cpu_count())
     else:
-        extractor.cluster.run(run, jobs)
+        extractor.cluster.run(run, jobs, scales)
     store.finish()
     return run.summary
 
@@ -241,7 +239,7 @@ class _Here:
         self.run = run
         self.scales = scales
         self.extractor = run.extractor
-        self.size = ROUND[run.extractor.device.type]
+        self.size = round_size(self.extractor.device.type, self.extractor.extraction, scales)
         self.rounds: deque[list[Job]] = deque()  # not yet begun
         self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
         self.shared = False  # whether others were met
