@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -227,6 +228,11 @@ def test_fused_scores_stay_out_of_their_inputs(
     vggfeat("classify", "set", "--net", "D", "--Q", "32", "--Q", "48", "--out", "D")
     out, _ = vggfeat("fuse", "D", "--data", "set")
     assert "8 in set" in out
+    assert re.search(r"D, softmax at Q = 32, 48 *\n", out)
+    vggfeat("classify", "set", "--net", "D", "--Q", "32", "--out", "short")
+    assert re.search(
+        r"D, softmax at Q = 32, 48 *\n", vggfeat("fuse", "short", "D", "--data", "set")[0]
+    )
     out, _ = vggfeat("fuse", "E", "--data", "set")
     assert "1 pictures have no scores" in out
     assert "could not be read" not in out

@@ -90,6 +90,19 @@ def test_scales_of_a_mode_are_averaged_before_modes(images: ImageSet, tmp_path: 
     np.testing.assert_allclose(found, expected)
 
 
+def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> None:
+    """Dense at one scale, and at that and another: each is half; the same store twice is itself."""
+    short, _ = score(images, Colours("D", "softmax"), [32], tmp_path / "short")
+    dense, _ = score(images, Colours("D", "softmax"), SCALES, tmp_path / "dense")
+    [expected] = posteriors(dense, images.names)
+    [united] = posteriors([*short, *dense], images.names)
+    [twice] = posteriors([*dense, *dense], images.names)
+    [alone] = posteriors(short, images.names)
+    np.testing.assert_array_equal(united, expected)
+    np.testing.assert_array_equal(twice, expected)
+    assert np.abs(alone - expected).max() > 1e-3
+
+
 def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path) -> None:
     """It is not fused in silence from what has it; without that scale, or in the end, it is."""
     store = tmp_path / "s"

@@ -133,12 +133,13 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
 def _settings(
     scores: Sequence[Scores], data: Validation, errors: Errors, partial: str, asked: Asked
 ) -> dict[str, object]:
-    from vggfeat.ilsvrc.scores import by_net
+    from vggfeat.ilsvrc.scores import by_net, tested
 
     nets = []
     for net in by_net(scores):
-        for scales in dict.fromkeys(one.scales for one in net):
-            pools = [pool for one in net if one.scales == scales for pool in one.pools]
+        held = tested(net)
+        for scales in dict.fromkeys(held.values()):
+            pools = [pool for pool, own in held.items() if own == scales]
             nets.append(f"{net[0].net}, {' and '.join(pools)} at Q = {', '.join(map(str, scales))}")
     rows: dict[str, object] = {
         "pictures": f"{errors.pictures:,} in {data.where}",
@@ -165,20 +166,21 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
 def _paper(scores: Sequence[Scores]) -> list[Published]:
     """Find the paper's lines of these nets, each at its own scales, and of this mode."""
     from vggfeat.ilsvrc.classify import mode_of
-    from vggfeat.ilsvrc.scores import by_net
+    from vggfeat.ilsvrc.scores import by_net, tested
     from vggfeat.recipe import Evaluated, published
 
     nets = by_net(scores)
-    modes = {mode_of([pool for one in net for pool in one.pools]) for net in nets}
-    alike = all(len({one.scales for one in net}) == 1 for net in nets)
+    held = [tested(net) for net in nets]
+    modes = {mode_of(list(pools)) for pools in held}
+    alike = all(len(set(pools.values())) == 1 for pools in held)
     if len(modes) > 1 or not alike or not all(one.store.extraction.flip for one in scores):
         return []
     sources = [net[0].provenance.get("weights", {}).get("source", "") for net in nets]
-    tested = [
-        Evaluated(net[0].net, net[0].scales, net[0].S, source)
-        for net, source in zip(nets, sources, strict=True)
+    known = [
+        Evaluated(net[0].net, next(iter(pools.values())), net[0].S, source)
+        for net, pools, source in zip(nets, held, sources, strict=True)
     ]
-    return published(tested, modes.pop())
+    return published(known, modes.pop())
 
 
 def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) -> list[str]:

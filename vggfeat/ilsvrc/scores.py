@@ -273,18 +273,34 @@ def posteriors(
     nets = by_net(scores)
     for start in range(0, len(names), rows):
         some = names[start : start + rows]
-        yield np.mean([_mean(net, some) for net in nets], axis=0)
+        yield _average([_mean(net, some) for net in nets])
+
+
+def tested(net: Sequence[Scores]) -> dict[str, tuple[int, ...]]:
+    """Tell the scales at which a net has each pooling, in whichever of its stores they are."""
+    scales: dict[str, set[int]] = {}
+    for one in net:
+        for pool in one.pools:
+            scales.setdefault(pool, set()).update(one.scales)
+    return {pool: tuple(sorted(own)) for pool, own in scales.items()}
 
 
 def _mean(scores: Sequence[Scores], names: Sequence[str]) -> Floats:
-    """Average a net's posteriors (n, C) over scales, then over modes."""
-    pools: dict[str, list[Floats]] = {}
+    """Average a net's posteriors (n, C) over scales, then over modes.
+
+    A scale counts once, however many stores have it.
+    """
+    pools: dict[str, dict[int, list[Floats]]] = {}
     for one in scores:
         for part, values in one.store.read(one.scales, names).items():
             if part.pool in one.pools:
-                pools.setdefault(part.pool, []).append(values)
-    means = [np.mean(values, axis=0, dtype=np.float64) for values in pools.values()]
-    mean: Floats = np.mean(means, axis=0)
+                pools.setdefault(part.pool, {}).setdefault(part.Q, []).append(values)
+    modes = [[_average(same) for same in scales.values()] for scales in pools.values()]
+    return _average([_average(scales) for scales in modes])
+
+
+def _average(values: Sequence[Floats]) -> Floats:
+    mean: Floats = np.mean(values, axis=0, dtype=np.float64)
     return mean
 
 
