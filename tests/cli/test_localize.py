@@ -180,9 +180,7 @@ def test_errors_beside_the_papers(
 
     from vggfeat.ilsvrc.outputs import Alike
 
-    monkeypatch.setattr(
-        "vggfeat.cli.localizing._opened", lambda *_, **__: Alike(("cat", "dog"), [0])
-    )
+    monkeypatch.setattr("vggfeat.cli.systems._opened", lambda *_, **__: Alike(("cat", "dog"), [0]))
     out, _ = vggfeat(
         "evaluate", "--data", tree, "--model", "pcr", "--model", "scr", "--classifier", "cats",
         "--Q", "320", "--threshold", "0.4", "--report", "r/boxes.html", "--json",

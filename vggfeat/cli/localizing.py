@@ -19,6 +19,7 @@ from vggfeat.cli.located import (
     write_test,
 )
 from vggfeat.cli.output import Json, Quiet, counting, download_progress, note
+from vggfeat.cli.systems import nets_of, system_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,9 +128,9 @@ def predict_command(
     from vggfeat.ilsvrc.localize import Merging
 
     images = find_pictures(sources)
-    nets, scales = _nets(models, Q, device, precision)
+    nets, scales = nets_of(models, Q, device, precision)
     merging = Merging(match, threshold, average)
-    system = _system(nets, classifier, classes, device, precision, quiet=quiet)
+    system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
     found: list[Found] = []
     with counting("localize", quiet=quiet) as tell:
         spots = places(images.names, ".jpg")
@@ -194,7 +195,7 @@ def evaluate_command(
     from vggfeat.ilsvrc.labels import StoredLabels
     from vggfeat.ilsvrc.localize import Merging
 
-    nets, scales = _nets(models, Q, device, precision)
+    nets, scales = nets_of(models, Q, device, precision)
     merging = Merging(match, threshold, average)
     system = said = None
     if labels and not classifier:
@@ -203,7 +204,7 @@ def evaluate_command(
             "is the classification system's: name one with --classifier."
         )
     if classifier:
-        system = _system(nets, classifier, None, device, precision, quiet=quiet)
+        system = system_of(nets, classifier, None, device, precision, quiet=quiet)
     if labels:
         said = StoredLabels.open(labels, nets[0].classes)
     with download_progress(quiet=quiet) as reading:
@@ -219,98 +220,6 @@ def evaluate_command(
     if report:
         write_test(planned, result, report)
         note(f"Report: {report}", quiet=quiet)
-
-
-def _nets(
-    models: list[str], Q: list[int] | None, device: str, precision: str
-) -> tuple[list[Localiser], list[list[int]]]:
-    """Open the nets, and take the test scales of each: its own, those of all, or its S."""
-    from vggfeat.ilsvrc.judging import check_classes
-    from vggfeat.ilsvrc.localize import Localiser
-
-    nets, scales = [], []
-    for model in models:
-        path, own = _parted(model)
-        net = Localiser.open(path, device=device, precision=precision)
-        scales.append(own or Q or [net.S])
-        net.extractor.check_scales(scales[-1])
-        nets.append(net)
-        check_classes(nets[0].classes, net.classes)
-    return nets, scales
-
-
-def _parted(model: str) -> tuple[Path, list[int]]:
-    """Part MODEL@352,384 into a path and scales; a path may have an @ of its own."""
-    path, _, told = model.rpartition("@")
-    numbers = told.split(",")
-    if path and all(map(str.isdecimal, numbers)) and not Path(model).expanduser().exists():
-        return Path(path), [int(number) for number in numbers]
-    return Path(model), []
-
-
-def _system(
-    nets: Sequence[Localiser],
-    classifier: str | None,
-    classes: list[str] | None,
-    device: str,
-    precision: str,
-    *,
-    quiet: bool,
-) -> Classifier:
-    """Open the classification system, or say what pictures are known to show."""
-    from vggfeat.errors import ParameterError
-    from vggfeat.ilsvrc.outputs import Alike, Restricted
-
-    wanted = nets[0].classes
-    if unknown := [name for name in classes or () if name not in wanted]:
-        raise ParameterError.not_one_of("class", "localize predict", wanted, unknown[0])
-    if bool(classifier) == bool(classes):
-        raise ParameterError(
-            "Localising needs labels: either those of a classification system, --classifier MODEL, "
-            f"or the class that all pictures show, --class {wanted[0]}."
-        )
-    if classifier:
-        return Restricted(_opened(classifier, nets[0], device, precision, quiet=quiet), wanted)
-    return Alike(wanted, [wanted.index(name) for name in classes or ()])
-
-
-def _opened(
-    classifier: str, net: Localiser, device: str, precision: str, *, quiet: bool
-) -> Classifier:
-    """Open a saved SVM, or a net with fc8."""
-    from vggfeat.ilsvrc.outputs import FC8, NetClassifier
-    from vggfeat.nets.sources import NAMES
-    from vggfeat.nets.weights import load
-    from vggfeat.train.checkpoint import BEST
-
-    if model := _saved_model(classifier):
-        from vggfeat.cli.predict import open_model
-        from vggfeat.run.window_scores import SVMClassifier
-
-        return SVMClassifier(*open_model(model, device, None, quiet=quiet))
-    if classifier not in NAMES:
-        path = Path(classifier).expanduser()
-        file = path / BEST if path.is_dir() else path
-        return NetClassifier.open(str(file), device=device, precision=precision)
-    with download_progress(quiet=quiet) as progress:
-        weights = load(classifier, net.extractor.extraction.net, [FC8], progress=progress)
-    return NetClassifier.open(weights, device=device, precision=precision)
-
-
-def _saved_model(classifier: str) -> Path | None:
-    """Find the file of a saved SVM; weights are safetensors as well, and say something else."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(classifier).expanduser()
-    for file in (path, Path(f"{path}.safetensors")):
-        if file.is_file():
-            try:
-                with safe_open(file, "np") as opened:
-                    told = (opened.metadata() or {}).get("vggfeat", "")
-            except SafetensorError:
-                return None
-            return file if told.startswith("{") else None
-    return None
 
 
 def _found(
