@@ -149,6 +149,16 @@ def test_boxes_are_told_and_drawn(vggfeat: Command, tree: Path) -> None:
     assert all(min(abs(x - edge) for edge in BOXES["cat"][::2]) <= 8 for x in changed)
 
 
+def test_every_class_that_is_named_is_looked_for(vggfeat: Command, tree: Path) -> None:
+    """Both are certain, in whatever order they are named; how many is not asked twice."""
+    how = ["predict", tree / "JPEGImages/000006.jpg", "--model", "pcr", "--class", "dog"]
+    out, _ = vggfeat(*how, "--class", "cat", "--json", "-q")
+    [found] = json.loads(out)
+    assert {one["class"]: one["posterior"] for one in found["labels"]} == {"cat": 1, "dog": 1}
+    _, err = vggfeat(*how, "--top", "2", status=2)
+    assert "--top says nothing to --class" in err
+
+
 def test_pictures_of_which_none_can_be_read_are_an_error(vggfeat: Command) -> None:
     """They are in the table all the same."""
     Path("bad.jpg").write_bytes(b"no picture")

@@ -100,7 +100,10 @@ def predict_command(
         Path,
         typer.Option("--out", "-o", help="Folder for the copies with boxes, PICTURE.jpg each."),
     ] = Path("boxes"),
-    top: Annotated[int, typer.Option("--top", min=1, help="Labels of a picture.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="Labels of a picture, with --classifier; 1 by default."),
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write labels, scores and boxes.")
     ] = None,
@@ -115,7 +118,7 @@ def predict_command(
 ) -> None:
     """Find where the objects of pictures are, and draw their boxes on copies.
 
-    Labels are those of a classification system (--classifier), or the classes that the pictures
+    Labels are those of a classification system (--classifier), or all classes that the pictures
     are known to show (--class). Boxes are in pixels from 1 on, ends included.
 
     For example:
@@ -125,18 +128,25 @@ def predict_command(
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.localize import Merging
 
+    if classes and top:
+        raise ParameterError(
+            "--top says nothing to --class: all classes that are named are looked for. Leave out "
+            "one of the two."
+        )
     images = find_pictures(sources)
     nets, scales = nets_of(models, Q, device, precision)
     merging = Merging(match, threshold, average)
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
+    wanted = len(classes) if classes else top or 1
     found: list[Found] = []
     with counting("localize", quiet=quiet) as tell:
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.pictures, spots, strict=True)
         for done, (name, picture, place) in enumerate(rows, 1):
-            one = _found(name, picture, nets, system, scales, merging, top)
+            one = _found(name, picture, nets, system, scales, merging, wanted)
             found.append(write_drawing(one, system.classes, out / place))
             if tell:
                 tell(done, len(images))
