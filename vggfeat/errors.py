@@ -22,7 +22,7 @@ shell script can tell them apart::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class VggfeatError(Exception):
@@ -132,3 +132,27 @@ class MissingExtra(VggfeatError, ImportError):
         Parquet export needs pyarrow. Install it with: pip install 'vggfeat[parquet]'
         """
         return cls(f"{feature} needs {package}. Install it with: pip install 'vggfeat[{extra}]'")
+
+
+def counted(number: int, noun: str) -> str:
+    """Count things in the words of messages.
+
+    Examples
+    --------
+    >>> counted(1, "picture"), counted(2000, "picture"), counted(0, "other class")
+    ('1 picture', '2,000 pictures', '0 other classes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def and_more(names: Sequence[str], noun: str) -> str:
+    """Name the first of some things, and count the rest where there is one.
+
+    Examples
+    --------
+    >>> and_more(["cat"], "class"), and_more(["cat", "dog", "emu"], "class")
+    ("'cat'", "'cat' and 2 more classes")
+    """
+    first, *rest = names
+    return f"{first!r} and {counted(len(rest), f'more {noun}')}" if rest else repr(first)

@@ -280,6 +280,36 @@ def test_bad_input_is_one_line_and_its_kind(
     assert said in " ".join(err.split())
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("absent", "There is no folder absent"),
+        ("empty", "There are no pictures in 'empty'"),
+        ("flat", "no list of their classes was found"),
+    ],
+)
+def test_what_cannot_be_tested_on_is_told_before_a_net_is_opened(
+    vggfeat: Command, tmp_path: Path, nets: list[Colours], data: str, said: str
+) -> None:
+    """Half a gigabyte of weights is not fetched for nothing."""
+    (tmp_path / "empty").mkdir()
+    paint(tmp_path / "flat" / "a.png", "red")
+    _, err = vggfeat("classify", "--data", data, status=3)
+    assert said in " ".join(err.split())
+    assert not nets
+
+
+def test_pictures_without_a_class_are_told(vggfeat: Command, tmp_path: Path) -> None:
+    """What lies beside the class folders is left out, with a warning, by both commands."""
+    colours(tmp_path / "set")
+    paint(tmp_path / "set" / "loose.png", "red")
+    said = "Warning: set has 1 picture beside the class folders"
+    for command in (["classify", "--Q", "32", "--out", "s"], ["fuse", "s"]):
+        out, err = vggfeat(*command, "--data", "set")
+        assert said in err
+        assert "7 in set" in out
+
+
 @pytest.fixture
 def ilsvrc(tmp_path: Path) -> Path:
     """Paint colours under the names of ILSVRC's first classes, and write a table for them."""

@@ -9,7 +9,7 @@ from trees import draw_jpeg
 
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.classes import ilsvrc_classes, named
-from vggfeat.ilsvrc.validation import open_validation
+from vggfeat.ilsvrc.validation import find_validation, open_validation
 
 WNIDS = ("n01443537", "n02123045", "n01440764")  # the classes 1, 281 and 0
 
@@ -35,7 +35,7 @@ def test_folders_of_synsets(tmp_path: Path, inside: bool) -> None:
     assert found.labels.tolist() == [0, 1, 281]
     assert found.partial == "3 of 50,000 pictures"
     assert found.labels_of(["n02123045/ILSVRC2012_val_00000002.JPEG"]).tolist() == [281]
-    with pytest.raises(DataError, match=r"no picture 'x\.jpg'"):
+    with pytest.raises(DataError, match=r"lacks 'x\.jpg' whose scores"):
         found.labels_of(["x.jpg"])
 
 
@@ -72,6 +72,16 @@ def test_a_manifest_has_its_split(tmp_path: Path) -> None:
         open_validation(tmp_path / "none.csv", named(["cat"]))
 
 
+def test_pictures_beside_class_folders_are_counted(tmp_path: Path) -> None:
+    """They are of no class; what is no picture, and macOS's hidden copies, are not counted."""
+    folders(tmp_path)
+    for name in ("a.jpg", "._a.jpg", "b.PNG"):
+        draw_jpeg(tmp_path / name)
+    (tmp_path / "licence.txt").touch()
+    found = find_validation(tmp_path)
+    assert (found.loose, len(found.images)) == (2, 3)
+
+
 def test_what_cannot_be_tested_on_is_said(tmp_path: Path) -> None:
     """Absent, still packed, of training alone, of classes that the network lacks."""
     classes = named(["cat", "dog"])
@@ -86,5 +96,5 @@ def test_what_cannot_be_tested_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataNotFound, match="has train, but no val"):
         open_validation(tmp_path / "set", classes)
     folders(tmp_path / "other", ("cat", "lynx", "puma"))
-    with pytest.raises(DataError, match=r"'lynx' and 1 other classes .* it has cat, dog"):
+    with pytest.raises(DataError, match=r"'lynx' and 1 more class that .* it has cat, dog"):
         open_validation(tmp_path / "other", classes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, show, work_progress
+from vggfeat.cli.output import Json, Quiet, note, show, work_progress
 from vggfeat.cli.training import warn_of
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.sharding import Shard
     from vggfeat.ilsvrc.scores import Scores
-    from vggfeat.ilsvrc.validation import Validation
+    from vggfeat.ilsvrc.validation import Pictures, Validation
 
 SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
 EVALUATION = "Evaluation (Section 3.2)"
@@ -144,7 +144,6 @@ def classify_command(
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
-    from vggfeat.ilsvrc.validation import open_validation
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
@@ -156,25 +155,37 @@ def classify_command(
     features = settings(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )
+    known = labelled(data) if data is not None else None
+    images = known.images if known else find_pictures(sources or [])
     found: Validation | None = None
-    images: ImageSet | None = find_pictures(sources) if sources else None
     scores: list[Scores] = []
     for one in features.nets:
         extractor = work.network(features, one)
         work.opened.clear()  # the next one needs the memory
-        if images is None:
-            assert data is not None
-            found = open_validation(data, classes_of(extractor.weights))
-            images = found.images
+        if known and found is None:
+            found = known.coded(classes_of(extractor.weights))
         scores += _score(work, images, extractor, features, out, share)
     if shard is not None:
-        assert images is not None
         _tell_share(scores, share, len(images), as_json)
         return
     if found is not None:
         tell_errors(scores, found, asked)
     else:
         tell_pictures(scores, asked)
+
+
+def labelled(data: Path) -> Pictures:
+    """Find pictures and their classes, and tell of those that have none."""
+    from vggfeat.errors import counted
+    from vggfeat.ilsvrc.validation import find_validation
+
+    found = find_validation(data)
+    if found.loose:
+        note(
+            f"Warning: {found.where} has {counted(found.loose, 'picture')} beside the class "
+            "folders, which are of no class and left out."
+        )
+    return found
 
 
 def _score(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.classify import Data, Results, Table, Top
+from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 
@@ -51,7 +51,6 @@ def fuse_command(
     from vggfeat.features.provenance import versions
     from vggfeat.ilsvrc.fused import check_target, write_fused
     from vggfeat.ilsvrc.scores import behind, open_scores, same_classes, same_pictures
-    from vggfeat.ilsvrc.validation import open_validation
 
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
@@ -60,7 +59,7 @@ def fuse_command(
     scores = [one for path in stores for one in open_scores(path, Q)]
     classes = same_classes(scores)
     if data is not None:
-        tell_errors(scores, open_validation(data, classes), asked)
+        tell_errors(scores, labelled(data).coded(classes), asked)
     else:
         tell_pictures(scores, asked)
     if out is not None:

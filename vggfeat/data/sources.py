@@ -161,9 +161,14 @@ def walk(folder: Path) -> Iterator[Path]:
         seen.add(Path(parent).resolve())
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            # Hidden files are nobody's pictures: macOS leaves a ._x.jpg beside every x.jpg.
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(parent, name)
+            if is_picture(path := Path(parent, name)):
+                yield path
+
+
+def is_picture(path: Path) -> bool:
+    """Tell a picture by its name."""
+    # Hidden files are nobody's pictures: macOS leaves a ._x.jpg beside every x.jpg.
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def _unreadable(error: OSError) -> None:

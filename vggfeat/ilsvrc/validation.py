@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from vggfeat.data.cards import load_card
 from vggfeat.data.imagesets import ImageSet, find_pictures, read_folders, read_manifest
-from vggfeat.data.sources import walk
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.data.sources import is_picture, walk
+from vggfeat.errors import DataError, DataNotFound, and_more, counted
 from vggfeat.ilsvrc.classes import CARD, Classes, ilsvrc_classes
-from vggfeat.train.devkit import ground_truth
+from vggfeat.train.devkit import find_truth, ground_truth
 from vggfeat.train.trainset import VAL_TAR
 
 
@@ -40,7 +40,7 @@ class Validation:
     def partial(self) -> str:
         """What keeps the figures from being ILSVRC-2012's; empty where nothing does."""
         if self.classes.keys != ilsvrc_classes().keys:
-            return f"{len(self.classes)} classes of one's own"
+            return f"{counted(len(self.classes), 'class')} of one's own"
         whole = load_card(CARD).counts["val"]
         return "" if len(self.images) == whole else f"{len(self.images):,} of {whole:,} pictures"
 
@@ -55,10 +55,61 @@ class Validation:
         known = dict(zip(self.images.names, self.labels.tolist(), strict=True))
         if unknown := [name for name in names if name not in known]:
             raise DataError(
-                f"{self.where} has no picture {unknown[0]!r}, nor {len(unknown) - 1} others whose "
-                "scores are there. Name the folder that they were computed from."
+                f"{self.where} lacks {and_more(unknown, 'picture')} whose scores are there. Name "
+                "the folder that they were computed from."
             )
         return np.array([known[name] for name in names], np.int64)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to test on, whose classes are not yet places of outputs.
+
+    Parameters
+    ----------
+    images : ImageSet
+        With labels, unless they lie in one flat folder.
+    where : Path
+    lists : tuple of Path
+        Of a flat folder: where the lists of ILSVRC's classes are looked for.
+    loose : int
+        Pictures beside the class folders, which are of no class and left out.
+    """
+
+    images: ImageSet
+    where: Path
+    lists: tuple[Path, ...] = ()
+    loose: int = 0
+
+    def coded(self, classes: Classes) -> Validation:
+        """Write their classes as places of a network's outputs.
+
+        Raises
+        ------
+        DataError
+            If a picture is of no class of the network, or a list cannot be read.
+        """
+        labels = self._listed(classes) if self.lists else self.images.labels
+        place = {key: number for number, key in enumerate(classes.keys)}
+        if unknown := sorted(set(labels) - set(place)):
+            raise DataError(
+                f"{self.where} has pictures of {and_more(unknown, 'class')} that the network does "
+                f"not have: it has {', '.join(classes.keys[:3])}, …. Name a folder whose class "
+                "folders are called as those that it was trained on."
+            )
+        codes = np.array([place[one] for one in labels], np.int64)
+        return Validation(self.images, codes, classes, self.where)
+
+    def _listed(self, classes: Classes) -> list[str]:
+        """Look up the classes of a flat folder's pictures."""
+        truth = ground_truth(self.lists, classes.keys)
+        if unknown := [name for name in self.images.names if name not in truth]:
+            raise DataError(
+                f"{self.where}: the lists of ILSVRC's validation pictures do not know "
+                f"{and_more(unknown, 'picture')}. Remove what is not of ILSVRC, or use class "
+                "folders."
+            )
+        return [truth[name] for name in self.images.names]
 
 
 def open_validation(root: Path | str, classes: Classes) -> Validation:
@@ -91,17 +142,50 @@ def open_validation(root: Path | str, classes: Classes) -> Validation:
     >>> found.images.names[30], int(found.labels[30]), found.partial
     ('boat/boat_0001.jpg', 1, "10 classes of one's own")
     """
+    return find_validation(root).coded(classes)
+
+
+def find_validation(root: Path | str) -> Pictures:
+    """Find pictures to test on, before it is known which classes the network has.
+
+    Parameters
+    ----------
+    root : path
+        As of :func:`open_validation`.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no pictures, or nothing says their classes.
+    DataError
+        If a manifest cannot be used, or the pictures are still in a tar file.
+
+    Examples
+    --------
+    >>> from vggfeat.resources import asset
+    >>> found = find_validation(asset("clipart10"))
+    >>> len(found.images), found.images.labels[0], found.loose
+    (300, 'bird', 0)
+    """
     root = Path(root)
     where = root / "val" if (root / "val").is_dir() else root
     if root.suffix.lower() == ".csv":
-        images = read_manifest(root)
-        if images.splits:
-            images = images.take([row for row, part in enumerate(images.splits) if part == "val"])
-    elif any(_has_pictures(path) for path in _listed(where, root)):
-        images = read_folders(where)
-    else:
-        return _flat(where, root, classes)
-    return _coded(images, images.labels, classes, where)
+        return Pictures(_of_manifest(root), root)
+    listed = _listed(where, root)
+    if any(map(_has_pictures, listed)):
+        return Pictures(read_folders(where), where, loose=sum(map(is_picture, listed)))
+    flat = Pictures(find_pictures([where]), where, lists=(where.parent, where, root))
+    find_truth(flat.lists)
+    return flat
+
+
+def _of_manifest(path: Path) -> ImageSet:
+    images = read_manifest(path)
+    if images.splits:
+        images = images.take([row for row, part in enumerate(images.splits) if part == "val"])
+    if not len(images):
+        raise DataNotFound(f"{path} has no pictures of the split 'val'. Mark some.")
+    return images
 
 
 def _listed(where: Path, root: Path) -> list[Path]:
@@ -126,27 +210,3 @@ def _has_pictures(path: Path) -> bool:
     """Tell class folders from others, such as the development kit's."""
     folder = path.is_dir() and not path.name.startswith(".")
     return folder and next(walk(path), None) is not None
-
-
-def _flat(where: Path, root: Path, classes: Classes) -> Validation:
-    images = find_pictures([where])
-    truth = ground_truth([where.parent, where, root], classes.keys)
-    if unknown := [name for name in images.names if name not in truth]:
-        raise DataError(
-            f"{where}: the lists of ILSVRC's validation pictures do not know {unknown[0]!r}, nor "
-            f"{len(unknown) - 1} others. Remove what is not of ILSVRC, or use class folders."
-        )
-    return _coded(images, [truth[name] for name in images.names], classes, where)
-
-
-def _coded(images: ImageSet, labels: Sequence[str], classes: Classes, where: Path) -> Validation:
-    place = {key: number for number, key in enumerate(classes.keys)}
-    if unknown := sorted(set(labels) - set(place)):
-        raise DataError(
-            f"{where} has pictures of {unknown[0]!r} and {len(unknown) - 1} other classes that the "
-            f"network does not have: it has {', '.join(classes.keys[:3])}, …. Name a folder whose "
-            "class folders are called as those that it was trained on."
-        )
-    if not len(images):
-        raise DataNotFound(f"{where} has no pictures of the split 'val'. Mark some.")
-    return Validation(images, np.array([place[one] for one in labels], np.int64), classes, where)

@@ -21,6 +21,7 @@ from vggfeat.nets.matlab import Numbers, Value, variables
 KIT = "ILSVRC2012_devkit_t12"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
+CAFFE = "val.txt"
 PICTURE = "ILSVRC2012_val_{:08d}.JPEG"
 
 
@@ -48,15 +49,35 @@ def ground_truth(places: Sequence[Path], classes: Sequence[str]) -> dict[str, st
     DataError
         If a list cannot be read.
     """
+    found = find_truth(places)
+    if found.name == CAFFE:
+        return _from_caffe(found, classes)
+    if found.is_dir():
+        return _from_kit(found)
+    with _unpacked(found) as folder:
+        return _from_kit(folder)
+
+
+def find_truth(places: Sequence[Path]) -> Path:
+    """Find the lists: the folder of the kit's two files, the packed kit, or Caffe's ``val.txt``.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        As of :func:`ground_truth`.
+
+    Raises
+    ------
+    DataNotFound
+        If there is none.
+    """
     for place in places:
         for folder in (place, place / "data", place / KIT / "data"):
             if (folder / TRUTH).is_file() and (folder / META).is_file():
-                return _from_kit(folder)
-        if (place / f"{KIT}.tar.gz").is_file():
-            with _unpacked(place / f"{KIT}.tar.gz") as folder:
-                return _from_kit(folder)
-        if (place / "val.txt").is_file():
-            return _from_caffe(place / "val.txt", classes)
+                return folder
+        for file in (place / f"{KIT}.tar.gz", place / CAFFE):
+            if file.is_file():
+                return file
     looked = ", ".join(str(place) for place in dict.fromkeys(places))
     raise DataNotFound(
         "The validation pictures lie in no class folders, and no list of their classes was found "
