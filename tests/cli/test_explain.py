@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vggfeat.cli.explain import explain_command
+from vggfeat.data.images import decode
 from vggfeat.errors import ParameterError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.dense import DenseExtractor
@@ -101,3 +102,21 @@ def test_an_unknown_class_is_an_error_before_any_work(model, draw, tmp_path):
     with pytest.raises(ParameterError, match="'zebra'"):
         invoke(model(), "photos", "--class", "zebra")
     assert not (tmp_path / "evidence").exists()
+
+
+def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
+    """The figures of the pictures that were drawn are in the table."""
+    draw("photos/a.png")
+    draw("photos/b.png")
+    pictures = iter([decode])
+
+    def stopping(picture, **how):
+        for read in pictures:
+            return read(picture, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vggfeat.data.images.decode", stopping)
+    done = CliRunner().invoke(app, [model(), "photos", "--csv", "f.csv"])
+    assert done.exit_code == 130
+    assert "1 picture done; the drawings are kept, and f.csv has" in done.stderr
+    assert (tmp_path / "f.csv").read_text().count("a.png") == 3

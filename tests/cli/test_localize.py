@@ -159,6 +159,34 @@ def test_every_class_that_is_named_is_looked_for(vggfeat: Command, tree: Path) -
     assert "--top says nothing to --class" in err
 
 
+def test_ctrl_c_says_what_is_kept(
+    vggfeat: Command, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of predict the drawings and the table of what was found; of a test nothing."""
+    seen: list[str] = []
+    looked = Oracle.maps
+
+    def maps(net: Oracle, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append("picture")
+        if len(seen) > 2:
+            raise KeyboardInterrupt
+        return looked(net, pixels)
+
+    monkeypatch.setattr(Oracle, "maps", maps)
+    command = ["predict", tree / "JPEGImages", "--model", "pcr", "--class", "cat"]
+    _, err = vggfeat(*command, "--csv", "b.csv", status=130)
+    said = "2 pictures done; the drawings are kept, and b.csv has what was found. The same command"
+    assert said in err
+    with Path("b.csv").open(newline="") as file:
+        assert [row["picture"] for row in csv.DictReader(file)] == ["000000.jpg", "000001.jpg"]
+    assert len(list(Path("boxes").iterdir())) == 2
+    _, err = vggfeat(*command, "--csv", "none.csv", status=130)
+    assert "0 pictures done; the drawings are kept. The same" in err
+    assert not Path("none.csv").exists()
+    _, err = vggfeat("evaluate", "--data", tree, "--model", "pcr", status=130)
+    assert "Nothing is kept" in err
+
+
 def test_pictures_of_which_none_can_be_read_are_an_error(vggfeat: Command) -> None:
     """They are in the table all the same."""
     Path("bad.jpg").write_bytes(b"no picture")

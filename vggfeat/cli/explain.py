@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, grid, interruptible, note, show
+from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note, show
 from vggfeat.cli.predict import ModelWeights, open_model
 
 if TYPE_CHECKING:
@@ -69,14 +69,18 @@ def explain_command(
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
     done: list[Explained] = []
-    with interruptible():
+
+    def write() -> None:
+        if table:
+            _write_table(table, done)
+
+    with interruptible(lambda: begun_anew(done, table, write)):
         spots = places(images.names)
         for name, picture, place in zip(images.names, images.pictures, spots, strict=True):
             done.append(_explained(loaded, name, picture, extractors, classes, out / place))
             if not as_json:
                 _tell(done[-1])
-    if table:
-        _write_table(table, done)
+    write()
     if as_json:
         typer.echo(json.dumps([_plain(one) for one in done], indent=2))
 

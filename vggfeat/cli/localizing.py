@@ -18,7 +18,7 @@ from vggfeat.cli.located import (
     write_table,
     write_test,
 )
-from vggfeat.cli.output import Json, Quiet, counting, download_progress, note
+from vggfeat.cli.output import Json, Quiet, begun_anew, counting, download_progress, note
 from vggfeat.cli.systems import nets_of, system_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.outputs import Classifier
 
 MERGING = "Merging (Appendix A)"
+NOTHING = "Nothing is kept: a test is of all its pictures. --limit makes it shorter."
 Classes = Annotated[
     list[str] | None,
     typer.Option("--class", help="Only this class; repeat for several.", rich_help_panel="Data"),
@@ -142,7 +143,12 @@ def predict_command(
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
     wanted = len(classes) if classes else top or 1
     found: list[Found] = []
-    with counting("localize", quiet=quiet) as tell:
+
+    def write() -> None:
+        if table:
+            write_table(table, found, system.classes)
+
+    with counting("localize", quiet=quiet, kept=lambda: begun_anew(found, table, write)) as tell:
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.pictures, spots, strict=True)
         for done, (name, picture, place) in enumerate(rows, 1):
@@ -150,8 +156,7 @@ def predict_command(
             found.append(write_drawing(one, system.classes, out / place))
             if tell:
                 tell(done, len(images))
-    if table:
-        write_table(table, found, system.classes)
+    write()
     show_found(found, system.classes, as_json=as_json)
 
 
@@ -224,7 +229,7 @@ def evaluate_command(
     training.warn_of(found.left_out)
     told = " & ".join(map(str, labels or ())) or classifier or ""
     planned = PlannedTest(found, nets, system, told, scales, merging, limit, said)
-    with counting("localize", quiet=quiet) as tell:
+    with counting("localize", quiet=quiet, kept=lambda: NOTHING) as tell:
         result = planned.run(tell, drawn=bool(report))
     show_errors(result, as_json=as_json)
     if report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat.errors import counted
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn, TaskID
 
@@ -87,16 +91,27 @@ class Callbacks:
     splits: Callable[[int, int], None] | None = None
 
 
+def resumed() -> str:
+    """Say what Ctrl-C leaves of work that goes on where it stopped."""
+    return "What was complete is kept: run the same command again to go on where it stopped."
+
+
+def begun_anew(done: Sized, table: Path | None, write: Callable[[], None]) -> str:
+    """Say what Ctrl-C leaves of work that does not, picture by picture; write the table of it."""
+    told = f"{counted(len(done), 'picture')} done; the drawings are kept"
+    if table and len(done):
+        write()
+        told += f", and {table} has what was found"
+    return f"{told}. The same command begins anew."
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Answer Ctrl-C during long work with how to go on."""
+def interruptible(kept: Callable[[], str] = resumed) -> Iterator[None]:
+    """Answer Ctrl-C during long work with what is kept, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        note(
-            "Interrupted. What was complete is kept: run the same command again to go on "
-            "where it stopped."
-        )
+        note(f"Interrupted. {kept()}")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -162,13 +177,15 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
 
 
 @contextmanager
-def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show how much of some work is done, and the time left."""
+def counting(
+    what: str, *, quiet: bool, kept: Callable[[], str] = resumed
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Show how much of some work is done, and the time left; of Ctrl-C say what is kept."""
     if quiet:
-        with interruptible():
+        with interruptible(kept):
             yield None
         return
-    with interruptible(), counted_bar() as bar:
+    with interruptible(kept), counted_bar() as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
