@@ -147,6 +147,7 @@ def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet) 
     expected = [same._targets(torch.tensor([k]), None, torch.device("cpu"))[0][0] for k in (0, 1)]
     torch.testing.assert_close(made.state["fc8.bias"], torch.cat(expected))
     assert begun(given, task).sha256 == made.sha256
+    assert made.drawn == ("fc8",)
     plain = begun(given, task, balanced=False).state
     assert torch.equal(plain["fc6.weight"], narrow["fc6.weight"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_pool5_has_size_1_and_keeps_its_direction(embedded: Weights, two: Part) 
     """Drawn full connections get activations of 1; descriptors stay what they were."""
     made = begun(weights=embedded)
     before = pool5(made.net, two)
-    level(made, two, SETTINGS, embedded.pixels)
+    level(made, two, SETTINGS, embedded.pixels, embedded)
     after = pool5(made.net, two)
     assert after.square().mean().sqrt() == pytest.approx(1, rel=0.03)
     assert before.square().mean().sqrt() > 3
@@ -88,9 +89,8 @@ def test_pixels_of_a_network_that_is_drawn_have_size_1(
 
 def test_nothing_is_scaled_that_fits_already(embedded: Weights, two: Part) -> None:
     """A network drawn whole, or whose fc6 was taken, is left as it is."""
-    whole = begun()
-    taken = begun(weights=embedded)._replace(drawn=("fc8",))
-    for made in (whole, taken):
+    fits = replace(embedded, state={**embedded.state, "fc6.weight": torch.zeros(1)})
+    for made, given in ((begun(), None), (begun(weights=embedded), fits)):
         before = made.net.conv5_3.weight.clone()
-        level(made, two, SETTINGS, embedded.pixels)
+        level(made, two, SETTINGS, embedded.pixels, given)
         assert torch.equal(made.net.conv5_3.weight, before)

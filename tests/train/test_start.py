@@ -84,6 +84,16 @@ def test_a_net_begins_from_itself_at_another_scale() -> None:
     assert source["conv1_1.weight"].flatten()[0] == 1
 
 
+def test_layers_that_were_drawn_before_are_no_trained_ones() -> None:
+    """They are copied as they are, and told among those that are drawn."""
+    source = constants("A")
+    weights = Weights("A", source, TORCHVISION, "a-256", "none", drawn=("fc6", "fc8"))
+    begun = start("A", from_weights=weights)
+    assert begun.drawn == ("fc6", "fc8")
+    assert begun.taken[-2:] == ("conv5_2", "fc7")
+    assert layer_of(begun, "fc6").weight[0, 0] == source["fc6.weight"][0, 0]
+
+
 def test_embedded_convolutions_are_taken() -> None:
     """From the shipped file D takes thirteen convolutions, number by number, and its rounding."""
     weights = load("embedded", layers=("pool5",))

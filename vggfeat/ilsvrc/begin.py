@@ -97,7 +97,8 @@ def begun(
     means = np.nan_to_num(task.mean_boxes(), nan=0.5)
     last = torch.empty(task.outputs, width).normal_(0, SPREAD, generator=generator)
     state |= {"fc8.weight": last, "fc8.bias": torch.from_numpy(means.astype(np.float32).ravel())}
-    return replace(weights, state=state, about={})
+    hidden = [name for name in HIDDEN if f"{name}.weight" not in weights.state]
+    return replace(weights, state=state, about={}, drawn=(*hidden, "fc8"))
 
 
 def _balanced(

@@ -58,6 +58,8 @@ class Weights:
         What :func:`load` takes to load them again: the name of a source, or a file's path.
     about : dict of str to str
         What else their file keeps.
+    drawn : tuple of str
+        Layers that are drawn at random, for training to begin with.
     """
 
     net: str
@@ -68,6 +70,7 @@ class Weights:
     assumed: bool = False
     origin: str = ""
     about: dict[str, str] = field(default_factory=dict)
+    drawn: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class _Run:
         self.exact = torch.float32 if team.device.type == "mps" else torch.float64
         self.net = self.start.net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         if not known:
-            level(self.start, data.train, settings, self.pixels)
+            level(self.start, data.train, settings, self.pixels, weights)
         freeze(self.net, settings.freeze)
         self.masks = Masks(self.net, settings.dropout, settings.seed)
         self.optimiser: Momentum = sgd(

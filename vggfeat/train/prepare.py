@@ -131,7 +131,13 @@ def freeze(net: nn.Module, what: str) -> None:
 
 
 @torch.no_grad()
-def level(begun: Start, part: Part, settings: Training, pixels: PixelConvention) -> None:
+def level(
+    begun: Start,
+    part: Part,
+    settings: Training,
+    pixels: PixelConvention,
+    weights: Weights | None,
+) -> None:
     """Scale what drawn full connections see to a root mean square of 1.
 
     The convolutions of trained weights have activations of any size, those of the authors' net D
@@ -144,14 +150,16 @@ def level(begun: Start, part: Part, settings: Training, pixels: PixelConvention)
     Parameters
     ----------
     begun : Start
-        Changed in place where convolutions were taken and fc6 was drawn.
+        Changed in place where convolutions were taken, and fc6 was drawn for them.
     part : Part
         Pictures to train with.
     settings : Training
     pixels : PixelConvention
         What the network takes.
+    weights : Weights, optional
+        What was taken; an fc6 of theirs suits their convolutions already.
     """
-    if not begun.taken or "fc6" not in begun.drawn:
+    if weights is None or "fc6.weight" in weights.state:
         return
     last = [name for name in begun.taken if name.startswith("conv")][-1]
     rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(settings.seed))

@@ -28,7 +28,7 @@ class Start(NamedTuple):
     taken : tuple of str
         Layers copied from other weights, in order.
     drawn : tuple of str
-        Layers drawn at random, in order.
+        Layers drawn at random, in order, be it here or by who made the weights.
     """
 
     net: VGG
@@ -134,12 +134,14 @@ def start(
     state = from_weights.state if isinstance(from_weights, Weights) else from_weights or {}
     taken = _taken(net, _source(from_weights, of), state, num_classes)
     names = [layer.name for layer in layers_of(net) if layer.kind in ("conv", "fc")]
-    drawn = tuple(name for name in names if name not in taken)
-    for name in taken:
-        _copy(model, name, state)
-    for name in drawn:
-        initialise(getattr(model, name), init, generator)
-    return Start(model.train(), taken, drawn)
+    for name in names:
+        if name in taken:
+            _copy(model, name, state)
+        else:
+            initialise(getattr(model, name), init, generator)
+    before = from_weights.drawn if isinstance(from_weights, Weights) else ()
+    trained = tuple(name for name in taken if name not in before)
+    return Start(model.train(), trained, tuple(name for name in names if name not in trained))
 
 
 def _pool_rounding(weights: Weights | Mapping[str, Tensor] | None) -> str:
