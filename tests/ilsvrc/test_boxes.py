@@ -142,3 +142,15 @@ def test_shown_and_clipped_by_hand() -> None:
 def test_annotations_and_edges_are_inverse() -> None:
     """What is written of a box is what was read."""
     assert as_annotated(edges([(90, 125, 337, 212)])[0]) == (90, 125, 337, 212)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (448, 336)])
+def test_written_boxes_lie_in_the_picture_and_are_not_inside_out(size: tuple[int, int]) -> None:
+    """Whatever a net predicts, of however small a picture: first pixel, last pixel, from 1 on."""
+    corners = np.random.default_rng(0).uniform(-0.5, 1.5, (200, 2, 2)) * size
+    corners[:20, 1] = corners[:20, 0] + 0.3
+    boxes = clipped(np.sort(corners, axis=1).reshape(-1, 4), size)
+    for box in boxes:
+        xmin, ymin, xmax, ymax = as_annotated(box)
+        assert 1 <= xmin <= xmax <= size[0]
+        assert 1 <= ymin <= ymax <= size[1]

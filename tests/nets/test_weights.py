@@ -141,6 +141,7 @@ def test_auto_prefers_the_cached_authors_file(home: Path, monkeypatch: pytest.Mo
     ("net", "layer", "file"),
     [
         ("D", "fc6", "VGG_ILSVRC_16_layers.caffemodel"),
+        ("D", "fc8", "VGG_ILSVRC_16_layers.caffemodel"),
         ("E", "conv1_1", "VGG_ILSVRC_19_layers.caffemodel"),
         ("A", "pool5", "vgg11-8a719046.pth"),
         ("B", "pool5", "vgg13-19584684.pth"),
@@ -160,7 +161,8 @@ def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, hom
         "VGGFEAT_OFFLINE",
     ):
         assert needed in said
-    assert ("--weights embedded --layer pool5" in said) == (net == "D")
+    assert ("--weights embedded --layer pool5" in said) == (net == "D" and layer != "fc8")
+    assert ("name a file that has fc8" in said) == (layer == "fc8")
 
 
 @pytest.mark.parametrize("net", ["A-LRN", "C", "B-5x5"])
@@ -174,6 +176,7 @@ def test_nets_without_public_weights(net: str) -> None:
     ("name", "net", "layer", "message"),
     [
         ("embedded", "D", "fc7", "lack fc7. Use --layer pool5, or --weights authors"),
+        ("embedded", "D", "fc8", "lack fc8. Name authors, torchvision, or a file that has fc8"),
         ("embedded", "E", "pool5", "embedded has net D, not E. Name authors or torchvision"),
         ("authors", "A", "pool5", "authors has net D, E, not A. Name torchvision instead"),
         ("torchvision", "C", "pool5", "not C. Train it: vggfeat train --net C"),

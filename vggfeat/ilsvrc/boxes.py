@@ -41,13 +41,25 @@ def edges(boxes: ArrayLike) -> Floats:
 def as_annotated(box: ArrayLike) -> Box:
     """Write the edges (4,) of a box as annotations have it.
 
+    A box narrower than a pixel, which no first and last pixel can state, becomes the pixel that
+    its middle lies in.
+
     Examples
     --------
-    >>> as_annotated([0.0, 0.0, 10.0, 5.0])
-    (1.0, 1.0, 10.0, 5.0)
+    >>> as_annotated([0.0, 0.0, 10.0, 5.0]), as_annotated([0.1, 0.0, 0.9, 5.0])
+    ((1.0, 1.0, 10.0, 5.0), (1.0, 1.0, 1.0, 5.0))
     """
     left, top, right, bottom = np.asarray(box, dtype=np.float64).tolist()
-    return left + 1, top + 1, right, bottom
+    (xmin, xmax), (ymin, ymax) = _pixels(left, right), _pixels(top, bottom)
+    return xmin, ymin, xmax, ymax
+
+
+def _pixels(low: float, high: float) -> tuple[float, float]:
+    """Name the first and the last pixel between two edges, counted from 1 on."""
+    if high - low >= 1:
+        return low + 1, high
+    middle = max(1.0, float(np.ceil((low + high) / 2)))
+    return middle, middle
 
 
 def area(boxes: Floats) -> Floats:

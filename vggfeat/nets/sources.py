@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 PYTORCH = "https://download.pytorch.org/models/"
 CC_BY = "CC BY 4.0 (K. Simonyan, A. Zisserman)"
 BSD = "BSD-3-Clause (torchvision)"
+LAST = "fc8"  # which tells classes, so that an earlier layer is no substitute
+WHOLE = f"a file that has {LAST}, such as best.safetensors of `vggfeat train`"
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def cached(source: Source) -> Path | None:
     return None
 
 
-def fetch(source: str, net: str, progress: Progress | None = None) -> Path:
+def fetch(
+    source: str, net: str, progress: Progress | None = None, *, layers: Collection[str] = ()
+) -> Path:
     """Return the file of a source, downloaded if it is not on this machine.
 
     Parameters
@@ -193,6 +198,8 @@ def fetch(source: str, net: str, progress: Progress | None = None) -> Path:
         For example ``"authors"``, ``"D"``.
     progress : callable, optional
         Called with the bytes so far and the bytes in all.
+    layers : collection of str
+        Those that are wanted of it: an error says what else has them.
 
     Raises
     ------
@@ -208,7 +215,8 @@ def fetch(source: str, net: str, progress: Progress | None = None) -> Path:
     if here := cached(entry):
         return here
     if resources.offline():
-        raise WeightsNotFound(_by_hand(entry, ["VGGFEAT_OFFLINE forbids the network."]))
+        forbidden = ["VGGFEAT_OFFLINE forbids the network."]
+        raise WeightsNotFound(_by_hand(entry, forbidden, layers))
     reasons = []
     for file in entry.files:
         promise = file.promise
@@ -227,7 +235,7 @@ def fetch(source: str, net: str, progress: Progress | None = None) -> Path:
             continue
         _note(path, file)
         return path
-    raise WeightsNotFound(_by_hand(entry, reasons))
+    raise WeightsNotFound(_by_hand(entry, reasons, layers))
 
 
 def listing() -> list[Row]:
@@ -251,7 +259,7 @@ def listing() -> list[Row]:
     return rows
 
 
-def _by_hand(source: Source, reasons: list[str]) -> str:
+def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> str:
     file = source.files[0]
     promise = file.promise
     size = f", {promise.size:,} bytes" if promise.size else ""
@@ -262,7 +270,9 @@ def _by_hand(source: Source, reasons: list[str]) -> str:
         *reasons,
         f"Fetch {file.urls[0]} on a machine with a network and put it at {folder() / file.name}.",
     ]
-    if source.net == EMBEDDED.net:
+    if LAST in layers:
+        lines.append(f"Without it, name {WHOLE}.")
+    elif source.net == EMBEDDED.net:
         lines.append(
             "Without it, --weights embedded computes the authors' net D up to pool5: "
             "--weights embedded --layer pool5."

@@ -267,11 +267,13 @@ def _chosen(net: str, needed: list[str]) -> str:
 def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
     source = sources.source_of(name, net)
     if source is sources.EMBEDDED and not set(needed) <= set(_convolutions(net)):
+        others = "Use --layer pool5, or --weights authors for the whole net"
+        if sources.LAST in needed:
+            others = f"Name authors, torchvision, or {sources.WHOLE}"
         raise WeightsError(
-            f"The embedded weights of net D end at pool5 and lack {needed[-1]}. "
-            "Use --layer pool5, or --weights authors for the whole net."
+            f"The embedded weights of net D end at pool5 and lack {needed[-1]}. {others}."
         )
-    raw = formats.read(fetch(name, net, progress), net)
+    raw = formats.read(fetch(name, net, progress, layers=needed), net)
     found = Weights(net, raw.take(needed), source.pixels, name, source.licence, origin=name)
     return _finite(found, raw.path)
 
