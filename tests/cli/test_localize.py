@@ -159,6 +159,25 @@ def test_every_class_that_is_named_is_looked_for(vggfeat: Command, tree: Path) -
     assert "--top says nothing to --class" in err
 
 
+def test_synsets_have_names(vggfeat: Command, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told and asked for as people call them, with the key beside it for machines."""
+    about = weights_of().about | {"classes": '["n02123045", "dog"]'}
+    of_ilsvrc = Weights("D", {}, PIXELS, "oracle", "none", about=about)
+    monkeypatch.setattr(
+        "vggfeat.ilsvrc.localize.Localiser.open", classmethod(lambda cls, path, **_: cls(of_ilsvrc))
+    )
+    how = ["predict", tree / "JPEGImages/000006.jpg", "--model", "x", "--csv", "b.csv"]
+    for asked in ("tabby", "n02123045"):
+        [found] = json.loads(vggfeat(*how, "--class", asked, "--json", "-q")[0])
+        assert (found["labels"][0]["class"], found["labels"][0]["key"]) == ("tabby", "n02123045")
+    with Path("b.csv").open(newline="") as file:
+        assert [(row["class"], row["key"]) for row in csv.DictReader(file)] == [
+            ("tabby", "n02123045")
+        ]
+    _, err = vggfeat(*how, "--class", "lynx", status=2)
+    assert "one of 'tabby', 'dog'. Got 'lynx'" in err
+
+
 def test_ctrl_c_says_what_is_kept(
     vggfeat: Command, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +233,7 @@ def test_errors_beside_the_papers(
     """Protocol 1, then both with a classification system that says cat; the page has it all."""
     out, _ = vggfeat("evaluate", "--data", tree, "--model", "pcr", "--json", "-q")
     assert json.loads(out)["errors"]["central"] == 0
-    assert json.loads(out)["errors"]["top5"] is None
+    assert json.loads(out)["errors"]["top2"] is None
 
     from vggfeat.ilsvrc.outputs import Alike
 
@@ -225,7 +244,7 @@ def test_errors_beside_the_papers(
     )  # fmt: skip
     told = json.loads(out)
     assert told["errors"]["top1"] == pytest.approx(1 / 3)
-    assert told["errors"]["top5"] == 0
+    assert told["errors"]["top2"] == 0
     assert [one["of"] for one in told["classes"]] == [2, 1]
     assert told["settings"]["merging"] == {"match": "iou", "threshold": 0.4, "average": "count"}
     assert [one["Q"] for one in told["settings"]["nets"]] == [[320], [320]]
@@ -234,7 +253,12 @@ def test_errors_beside_the_papers(
     assert "What merging did" in page
     assert "Table 9" in page
     assert "http" not in page.replace("http-equiv", "")
-    assert json.loads(Path("r/boxes.json").read_text()) == told
+    assert json.loads(Path("r/boxes/results.json").read_text()) == told
+    with Path("r/boxes/classes.csv").open(newline="") as file:
+        assert [row["top1"] for row in csv.DictReader(file)] == ["0.0", "1.0"]
+    with Path("r/boxes/pictures.csv").open(newline="") as file:
+        shares = [float(row["iou"]) for row in csv.DictReader(file)]
+    assert shares == [one["iou"] for one in told["pictures"]]
     assert "Partial" not in page
     assert "other pictures and classes" in page
     assert told["tested"] == {"pictures": 3, "objects": 3, "failed": 0}

@@ -199,3 +199,13 @@ def test_a_part_that_there_is_not_is_refused(tree: Path) -> None:
     """With those that there are."""
     with pytest.raises(ParameterError, match="'train', 'val', 'test'"):
         open_boxset(tree, parts=("trainval",))
+
+
+def test_a_net_of_other_classes_is_told_so(tree: Path, imagenet: Path) -> None:
+    """To test with, classes are the net's and nobody typed them; to train with, names do."""
+    for root, known in ((tree, ("cat", "dog")), (imagenet / "train", WNIDS)):
+        said = f"no pictures of 'bus' of the net: its own classes are {', '.join(known)}"
+        with pytest.raises(DataError, match=said):
+            open_boxset(root, classes=["bus"], parts=("test",))
+    found = open_boxset(imagenet, classes=["tabby"])
+    assert found.classes == (WNIDS[1],)

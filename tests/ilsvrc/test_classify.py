@@ -17,7 +17,7 @@ from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.sharding import Shard
 from vggfeat.features.store import FeatureStore
-from vggfeat.ilsvrc.classes import Classes, classes_of, ilsvrc_classes, named
+from vggfeat.ilsvrc.classes import Classes, chosen, classes_of, ilsvrc_classes, named
 from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
 from vggfeat.ilsvrc.fused import write_fused
 from vggfeat.ilsvrc.scores import (
@@ -165,6 +165,34 @@ def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").unlink()
     thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "net.pth"))
     assert classes_of(thousand.weights) == ilsvrc_classes()
+
+
+def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
+    """A list that has a file's name counts before the one for all, and leaves the others be."""
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    for name in ("whole.pth", "own.pth"):
+        (tmp_path / name).touch()
+    thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "whole.pth"))
+    with pytest.raises(WeightsError, match=r"1,000 outputs, .* names 6 .*whole\.classes\.txt here"):
+        classes_of(thousand.weights)
+    (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
+    own = Colours("D", "softmax", origin=str(tmp_path / "own.pth"))
+    assert classes_of(own.weights).keys == CLASSES
+    assert classes_of(thousand.weights) == ilsvrc_classes()
+    (tmp_path / "own.classes.txt").write_text("cat\n")
+    with pytest.raises(WeightsError, match=r"Correct own\.classes\.txt: a class in each line"):
+        classes_of(own.weights)
+
+
+def test_classes_are_asked_for_by_key_or_by_name() -> None:
+    """Each is found once; of what is not there the error says what is, of many classes some."""
+    keys = ilsvrc_classes().keys
+    assert chosen(["tabby", "n02123045", "n01440764"], keys, "a net") == ["n02123045", "n01440764"]
+    assert chosen(["my cat"], ["dog", "my cat"], "a net") == ["my cat"]
+    with pytest.raises(ParameterError, match=r"'tench', .*, … \(1,000 in all\)\. Got 'cow'"):
+        chosen(["cow"], keys, "a net")
+    with pytest.raises(ParameterError, match="of a net must be one of 'tabby', 'dog'"):
+        chosen(["cow"], ["n02123045", "dog"], "a net")
 
 
 @pytest.mark.parametrize(

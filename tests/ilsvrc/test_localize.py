@@ -290,7 +290,7 @@ def test_without_labels_there_is_protocol_one(data: BoxSet, oracle: None) -> Non
     """Its error alone; the figures of protocol 2 are none."""
     result = judge(data.test, CLASSES, [Localiser(weights_of())])
     assert result.errors().central == 0
-    assert result.to_dict()["errors"]["top5"] is None
+    assert result.to_dict()["errors"]["top2"] is None
     assert "box" not in result.to_dict()["pictures"][0]
 
 

@@ -130,6 +130,7 @@ def predict_command(
     """
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.errors import ParameterError
+    from vggfeat.ilsvrc.classes import named
     from vggfeat.ilsvrc.localize import Merging
 
     if classes and top:
@@ -141,23 +142,24 @@ def predict_command(
     nets, scales = nets_of(models, Q, device, precision)
     merging = Merging(match, threshold, average)
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
+    told = named(system.classes)
     wanted = len(classes) if classes else top or 1
     found: list[Found] = []
 
     def write() -> None:
         if table:
-            write_table(table, found, system.classes)
+            write_table(table, found, told)
 
     with counting("localize", quiet=quiet, kept=lambda: begun_anew(found, table, write)) as tell:
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.pictures, spots, strict=True)
         for done, (name, picture, place) in enumerate(rows, 1):
             one = _found(name, picture, nets, system, scales, merging, wanted)
-            found.append(write_drawing(one, system.classes, out / place))
+            found.append(write_drawing(one, told, out / place))
             if tell:
                 tell(done, len(images))
     write()
-    show_found(found, system.classes, as_json=as_json)
+    show_found(found, told, as_json=as_json)
 
 
 def evaluate_command(

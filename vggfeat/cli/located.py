@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vggfeat.ilsvrc.boxed import Boxed
     from vggfeat.ilsvrc.boxset import BoxSet
+    from vggfeat.ilsvrc.classes import Classes
     from vggfeat.ilsvrc.judged import Errors, LocalisationResult
     from vggfeat.ilsvrc.labels import StoredLabels
     from vggfeat.ilsvrc.localize import Localiser, Located, Merging
@@ -38,7 +39,7 @@ class Found(NamedTuple):
     drawn: str = ""
 
 
-def write_drawing(found: Found, classes: Sequence[str], target: Path) -> Found:
+def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
     """Draw the boxes on a copy of the picture, and let the picture go."""
     from vggfeat.features.files import refusals, write_whole
     from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
@@ -46,7 +47,7 @@ def write_drawing(found: Found, classes: Sequence[str], target: Path) -> Found:
     if found.image is None:
         return found
     boxes = [
-        Drawn(one.box, COLOURS[k % len(COLOURS)], classes[one.label])
+        Drawn(one.box, COLOURS[k % len(COLOURS)], classes.names[one.label])
         for k, one in enumerate(found.labels)
     ]
     with refusals(target):
@@ -55,7 +56,7 @@ def write_drawing(found: Found, classes: Sequence[str], target: Path) -> Found:
     return found._replace(image=None, drawn=str(target))
 
 
-def show_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool) -> None:
+def show_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> None:
     """Print what was found in each picture.
 
     Raises
@@ -74,7 +75,7 @@ def show_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool)
         )
 
 
-def _print_found(found: Sequence[Found], classes: Sequence[str], *, as_json: bool) -> None:
+def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> None:
     if as_json:
         rows = [
             {"picture": one.name, "error": one.reason}
@@ -100,16 +101,16 @@ def _print_found(found: Sequence[Found], classes: Sequence[str], *, as_json: boo
         for row in (_row(label, classes) for label in one.labels)
     ]
     headings = ["picture", "class", "posterior", "xmin, ymin, xmax, ymax", "windows"]
-    drawn = {str(Path(one.drawn).parent) for one in found if one.drawn}
-    told = facts({"drawn in": ", ".join(sorted(drawn))})
-    show({}, grid(headings, lines), told, as_json=False)
+    if drawn := {str(Path(one.drawn).parent) for one in found if one.drawn}:
+        told = facts({"drawn in": ", ".join(sorted(drawn))})
+        show({}, grid(headings, lines), told, as_json=False)
 
 
-def write_table(target: Path, found: Sequence[Found], classes: Sequence[str]) -> None:
+def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
     """Write a row for each label of each picture."""
     from vggfeat.features.files import replacing
 
-    columns = ("picture", "class", "posterior", "score", "windows", *SIDES, "error")
+    columns = ("picture", "class", "key", "posterior", "score", "windows", *SIDES, "error")
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -123,11 +124,12 @@ def write_table(target: Path, found: Sequence[Found], classes: Sequence[str]) ->
                 writer.writerow({"picture": one.name, **_row(label, classes)})
 
 
-def _row(one: Located, classes: Sequence[str]) -> dict[str, Any]:
+def _row(one: Located, classes: Classes) -> dict[str, Any]:
     from vggfeat.ilsvrc.boxes import as_annotated
 
     return {
-        "class": classes[one.label],
+        "class": classes.names[one.label],
+        "key": classes.keys[one.label],
         "posterior": one.posterior,
         "score": one.score,
         "windows": one.windows,
@@ -228,7 +230,7 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
 
     dense = ["top-1 %", f"top-{result.top} %", "box %", "single window %"]
     headings = ["class", "central %", *(dense if result.dense else []), "objects"]
-    rows = [cells(name, result.errors(c)) for c, name in enumerate(result.classes)]
+    rows = [cells(name, result.errors(c)) for c, name in enumerate(result.names)]
     rows.append(cells("all", result.errors()))
     told = {
         "error": "intersection over union with every true box 0.5 or less",
@@ -253,9 +255,9 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
 
 
 def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -> None:
-    """Write the page, and the figures beside it."""
-    from vggfeat.features.files import write_whole
+    """Write the page, and the figures into a folder beside it."""
     from vggfeat.features.provenance import versions
+    from vggfeat.report.files import write_localisation
     from vggfeat.report.localisation_page import write_localisation_page
 
     tested = planned.tested
@@ -282,5 +284,4 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
             "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
         },
     )
-    text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
-    write_whole(target.with_suffix(".json"), text.encode())
+    write_localisation(target.with_suffix(""), result)

@@ -170,7 +170,8 @@ Report = Annotated[
     Path | None,
     typer.Option(
         "--report",
-        help="Write a page, such as report.html; its figures as JSON and CSV go to report/.",
+        help="Write a page, such as report.html; its figures as JSON and CSV go to report/ "
+        "beside it.",
         rich_help_panel=OUTPUT,
     ),
 ]

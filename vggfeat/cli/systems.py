@@ -52,19 +52,19 @@ def system_of(
 ) -> Classifier:
     """Open the classification system, or say what pictures are known to show."""
     from vggfeat.errors import ParameterError
+    from vggfeat.ilsvrc.classes import chosen, named
     from vggfeat.ilsvrc.outputs import Alike, Restricted
 
     wanted = nets[0].classes
-    if unknown := [name for name in classes or () if name not in wanted]:
-        raise ParameterError.not_one_of("class", "localize predict", wanted, unknown[0])
+    known = chosen(classes or (), wanted, "localize predict")
     if bool(classifier) == bool(classes):
         raise ParameterError(
             "Localising needs labels: either those of a classification system, --classifier MODEL, "
-            f"or the class that all pictures show, --class {wanted[0]}."
+            f"or the class that all pictures show, --class {named(wanted).names[0]!r}."
         )
     if classifier:
         return Restricted(_opened(classifier, nets[0], device, precision, quiet=quiet), wanted)
-    return Alike(wanted, [wanted.index(name) for name in classes or ()])
+    return Alike(wanted, [wanted.index(key) for key in known])
 
 
 def _opened(

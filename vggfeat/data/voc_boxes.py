@@ -72,7 +72,7 @@ def read_voc_boxes(
     DataError
         If a list or an annotation is damaged.
     """
-    known = _listed(tree)
+    known = classes_in(tree)
     if unknown := [name for name in classes if name not in known]:
         raise ParameterError.not_one_of("class", str(tree), known, unknown[0])
     wanted = tuple(dict.fromkeys(classes)) or tuple(known)
@@ -96,8 +96,14 @@ def read_voc_boxes(
     return VocBoxes(wanted, held, left_out)
 
 
-def _listed(tree: Path) -> list[str]:
-    """List the classes of a tree: those with a list of a part, whichever are there."""
+def classes_in(tree: Path) -> list[str]:
+    """List the classes of a tree: those with a list of a part, whichever are there.
+
+    Raises
+    ------
+    DataNotFound
+        If it has no lists.
+    """
     lists = tree / "ImageSets" / "Main"
     known = {
         path.name.removesuffix(f"_{part}.txt")

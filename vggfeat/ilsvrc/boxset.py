@@ -19,9 +19,9 @@ from vggfeat.data.annotations import (
     upright_size,
 )
 from vggfeat.data.compose import compose
-from vggfeat.data.voc_boxes import read_voc_boxes
+from vggfeat.data.voc_boxes import classes_in, read_voc_boxes
 from vggfeat.download import Progress
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError, and_more, counted
 from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
 from vggfeat.ilsvrc.tested import open_tested
@@ -97,8 +97,9 @@ def open_boxset(
         - ``"sample-voc"``, scenes made of the shipped drawings;
         - ILSVRC's folder, as :func:`~vggfeat.train.trainset.open_trainset` takes it.
     classes : sequence of str
-        Those that are wanted; all by default. To train with they are sorted; to test with they
-        are left in their order, which is that of a net's outputs.
+        Those that are wanted; all by default. To train with, ILSVRC's may be synsets or names, and
+        they are sorted; to test with they are left in their order, which is that of a net's
+        outputs.
     boxes : sequence of Path
         Folders or tar files of ILSVRC's XML files; by default those of :data:`PLACES`.
     parts : collection of str
@@ -158,6 +159,8 @@ def _tree(path: Path) -> Path | None:
 
 
 def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: str) -> BoxSet:
+    if set(parts) == {"test"}:
+        _check_of_net(str(tree), classes, classes_in(tree))
     found = read_voc_boxes(tree, classes, parts)
     if "test" in parts and not found.parts.get("test"):  # as that of 2012, which has no labels
         more = read_voc_boxes(tree, classes, {*parts, "val"})
@@ -188,10 +191,10 @@ def _of_ilsvrc(
     parts: Collection[str],
     progress: Progress | None,
 ) -> BoxSet:
+    from vggfeat.ilsvrc.classes import chosen  # which imports what imports this
+
     pictures = open_trainset(root, progress=progress)
-    if unknown := [name for name in classes if name not in pictures.classes]:
-        raise ParameterError.not_one_of("class", str(root), pictures.classes, unknown[0])
-    wanted = tuple(classes) or pictures.classes
+    wanted = tuple(sorted(chosen(classes, pictures.classes, str(root)))) or pictures.classes
     sources = _sources(root, boxes)
     annotations = _read(sources, wanted)
     left_out: dict[str, str] = {}
@@ -213,8 +216,8 @@ def _test_of_ilsvrc(
 ) -> BoxSet:
     """Open the validation pictures; those of training need not be there."""
     every, part, where = open_tested(root, classes, progress)
-    if classes and not set(classes) & set(every):
-        raise ParameterError.not_one_of("class", where, every, classes[0])
+    if not set(classes) & set(every):
+        _check_of_net(where, classes, every)
     wanted = tuple(classes) or every
     sources = _sources(root, boxes)
     if not boxes:  # half a million files, of which none is of these pictures
@@ -293,6 +296,19 @@ def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[st
     return f"{said} that can be used: {len(left_out)} were left out, such as {name}: {reason}."
 
 
+def _check_of_net(where: str, classes: Sequence[str], every: Sequence[str]) -> None:
+    """Refuse pictures to test a net on that are of other classes than it knows."""
+    if unknown := [key for key in classes if key not in every]:
+        raise DataError(
+            f"{where} has no pictures of {and_more(unknown, 'class')} of the net: its own classes "
+            f"are {_few(every)}. Name a set that has those that the net was trained on."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3)
+
+
 def _some(names: Iterable[str]) -> str:
     first, *rest = names
-    return f"{first} and {len(rest)} more classes" if rest else first
+    return f"{first} and {counted(len(rest), 'more class')}" if rest else first

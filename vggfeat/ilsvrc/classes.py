@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from vggfeat.data.cards import load_card
-from vggfeat.errors import WeightsError
+from vggfeat.errors import ParameterError, WeightsError, counted
 from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets.weights import Weights
 
 CARD = "ilsvrc2012"
 BESIDE = "classes.txt"
+SHOWN = 20  # classes that an error lists
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,43 @@ def named(keys: Sequence[str]) -> Classes:
     return Classes(tuple(keys), tuple(known.get(key, key) for key in keys))
 
 
+def chosen(asked: Sequence[str], keys: Sequence[str], owner: str) -> list[str]:
+    """Find the keys of classes that are asked for by key or by name.
+
+    Parameters
+    ----------
+    asked : sequence of str
+        As they are typed.
+    keys : sequence of str
+        Those that there are.
+    owner : str
+        Who has them, for the error.
+
+    Raises
+    ------
+    ParameterError
+        For a class that is not there.
+
+    Examples
+    --------
+    >>> chosen(["tabby", "n02124075"], ["n02123045", "n02124075"], "the net")
+    ['n02123045', 'n02124075']
+    """
+    names = named(keys).names
+    known = dict(zip(names, keys, strict=True)) | {key: key for key in keys}
+    if unknown := [one for one in asked if one not in known]:
+        few = ", ".join(map(repr, names[:SHOWN]))
+        rest = f", … ({len(keys):,} in all)" if len(keys) > SHOWN else ""
+        raise ParameterError.of("class", owner, f"one of {few}{rest}", unknown[0])
+    return list(dict.fromkeys(known[one] for one in asked))
+
+
 def classes_of(weights: Weights) -> Classes:
     """Find what the outputs of fc8 are called.
 
-    What ``vggfeat train`` wrote says it; of another file a ``classes.txt`` beside it does, with a
-    class in each line. Without either, 1,000 outputs are ILSVRC's.
+    What ``vggfeat train`` wrote says it; of another file, ``net.pth``, a text file beside it does,
+    with a class in each line: ``net.classes.txt``, or ``classes.txt`` for all files of a folder.
+    Without any, 1,000 outputs are ILSVRC's.
 
     Parameters
     ----------
@@ -99,7 +132,8 @@ def classes_of(weights: Weights) -> Classes:
     outputs = len(weights.state["fc8.bias"])
     keys, where = weights.classes, weights.origin
     file = Path(weights.origin)
-    listed = file.parent / BESIDE
+    own, shared = (file.parent / name for name in (f"{file.stem}.{BESIDE}", BESIDE))
+    listed = own if own.is_file() else shared
     if not keys and file.is_file() and listed.is_file():
         # Editors on Windows mark UTF-8 by three bytes, which are no part of a name.
         text = listed.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -109,13 +143,15 @@ def classes_of(weights: Weights) -> Classes:
     if not keys:
         raise WeightsError(
             f"The net in {weights.origin or weights.source} has {outputs} outputs, and nothing "
-            f"says what they are called. Write {listed}, with a class in each line."
+            f"says what they are called. Write {own}, with a class in each line."
         )
     if len(keys) != outputs:
+        advice = f"Correct {listed.name}: a class in each line, in the order of the outputs"
+        if where == str(shared):  # which may be right for another net
+            advice += f"; or, if it is another net's, name it like that one's file, {own.name} here"
         raise WeightsError(
-            f"The net in {weights.origin or weights.source} has {outputs} outputs, but {where} "
-            f"names {len(keys)} classes. Correct {listed.name}: a class in each line, in the order "
-            "of the outputs."
+            f"The net in {weights.origin or weights.source} has {counted(outputs, 'output')}, but "
+            f"{where} names {counted(len(keys), 'class')}. {advice}."
         )
     if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
         raise WeightsError(

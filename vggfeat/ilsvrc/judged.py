@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.ilsvrc.boxes import Floats, as_annotated, iou
-from vggfeat.ilsvrc.localize import Located
+from vggfeat.ilsvrc.classes import named
+from vggfeat.ilsvrc.localize import TOP, Located
 from vggfeat.ilsvrc.regression import CORRECT
 
 CHUNK = 65_536  # true boxes that are compared at once
@@ -81,6 +82,7 @@ class LocalisationResult:
     Parameters
     ----------
     classes : tuple of str
+        Their keys: for ILSVRC synsets (wnids).
     judged : tuple of Judged
         The rows.
     dense : bool
@@ -123,6 +125,11 @@ class LocalisationResult:
         """Count the errors of a class, or over all rows; NaN where there is no row."""
         row = len(self.classes) if label is None else label
         return Errors._make([*self._errors[row].tolist(), int(self._of[row])])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What people call the classes."""
+        return named(self.classes).names
 
     @property
     def tested(self) -> int:
@@ -190,10 +197,13 @@ class LocalisationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON types; None where a figure is none."""
-        every = {name: _plain(self.errors(c)) for c, name in enumerate(self.classes)}
+        classes = zip(self.names, self.classes, strict=True)
         return {
-            "errors": _plain(self.errors()),
-            "classes": [{"name": name, **errors} for name, errors in every.items()],
+            "errors": self._plain(self.errors()),
+            "classes": [
+                {"name": name, "key": key, **self._plain(self.errors(c))}
+                for c, (name, key) in enumerate(classes)
+            ],
             "top": self.top,
             "dense": self.dense,
             "boxes_left": self.pieces if self.dense else None,
@@ -214,7 +224,8 @@ class LocalisationResult:
         central, merged, single = shares
         row = {
             "picture": one.name,
-            "class": self.classes[one.label],
+            "class": self.names[one.label],
+            "key": self.classes[one.label],
             "true": [as_annotated(box) for box in one.truths],
             "central": as_annotated(one.central),
             "central_iou": central,
@@ -222,7 +233,7 @@ class LocalisationResult:
         if one.found is None:
             return row
         return row | {
-            "first_label": self.classes[one.first],
+            "first_label": self.names[one.first],
             "rank": one.rank,
             "box": as_annotated(one.found.box),
             "iou": merged,
@@ -233,9 +244,10 @@ class LocalisationResult:
             "single_iou": single,
         }
 
-
-def _plain(errors: Errors) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in errors._asdict().items()}
+    def _plain(self, errors: Errors) -> dict[str, Any]:
+        """Name errors by how many labels count, where there are fewer than five classes."""
+        told = {name: None if value != value else value for name, value in errors._asdict().items()}
+        return {name.replace(str(TOP), str(self.top)): value for name, value in told.items()}
 
 
 def _boxes(one: Judged) -> tuple[Floats, Floats, Floats]:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from vggfeat.features.files import refusals, write_whole
+from vggfeat.ilsvrc.judged import LocalisationResult
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 
 Rows = Iterable[Sequence[object]]
+Tables = Mapping[str, tuple[Sequence[str], Rows]]
 
 
 def write_results(
@@ -59,7 +61,35 @@ def write_results(
     dog,1.0,12
     """
     tables = _recall_tables(result) if isinstance(result, SVMResult) else _ap_tables(result)
-    plain = {**(extra or {}), "result": result.to_dict()}
+    return _write(folder, {**(extra or {}), "result": result.to_dict()}, tables)
+
+
+def write_localisation(folder: Path, result: LocalisationResult) -> list[Path]:
+    """Write ``results.json``, ``classes.csv`` and ``pictures.csv`` of a test of localisation.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if absent. Files of an earlier result are replaced.
+    result : LocalisationResult
+        Errors are shares from 0 to 1, empty where there is none.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder may not be written.
+    """
+    plain = result.to_dict()
+    tables = {"classes": _flat(plain["classes"]), "pictures": _flat(plain["pictures"])}
+    return _write(folder, plain, tables)
+
+
+def _write(folder: Path, plain: Mapping[str, Any], tables: Tables) -> list[Path]:
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     contents = {"results.json": text.encode()}
     contents |= {f"{name}.csv": _csv(head, rows) for name, (head, rows) in tables.items()}
@@ -70,7 +100,13 @@ def write_results(
     return [folder / name for name in contents]
 
 
-def _recall_tables(result: SVMResult) -> dict[str, tuple[Sequence[str], Rows]]:
+def _flat(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], Rows]:
+    """Make a table of figures and words; lists, such as boxes, are in the JSON alone."""
+    columns = [name for name, value in rows[0].items() if not isinstance(value, list | tuple)]
+    return columns, ([row[name] for name in columns] for row in rows)
+
+
+def _recall_tables(result: SVMResult) -> Tables:
     classes, tested = result.class_names, result.confusion.sum(axis=1)
     splits = range(1, len(result.splits) + 1)
     scores = np.array([split.search.overall for split in result.splits])
@@ -97,7 +133,7 @@ def _recall_tables(result: SVMResult) -> dict[str, tuple[Sequence[str], Rows]]:
     }
 
 
-def _ap_tables(result: APResult) -> dict[str, tuple[Sequence[str], Rows]]:
+def _ap_tables(result: APResult) -> Tables:
     classes = result.class_names
     names = [result.names[row] for row in result.parts["test"]]
     of_classes = zip(

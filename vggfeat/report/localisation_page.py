@@ -153,7 +153,7 @@ def _metric(result: LocalisationResult) -> str:
 
 def _line(result: LocalisationResult, c: int) -> Line:
     e = result.errors(c)
-    return Line(result.classes[c], e.central, e.top1, e.top5, e.box, e.single, e.of)
+    return Line(result.names[c], e.central, e.top1, e.top5, e.box, e.single, e.of)
 
 
 def _merging(result: LocalisationResult) -> dict[str, float]:
@@ -184,7 +184,7 @@ def _examples(result: LocalisationResult, picture: Open, most: int) -> list[Clas
         hits, misses = rows[right[rows]].tolist(), rows[~right[rows]].tolist()
         chosen = hits[: max(half, most - len(misses))] + misses[: max(half, most - len(hits))]
         tiles = [_picture(result, k, picture, wrong=not right[k]) for k in chosen[:most]]
-        shown.append(ClassPictures(result.classes[c], [tile for tile in tiles if tile]))
+        shown.append(ClassPictures(result.names[c], [tile for tile in tiles if tile]))
     return [one for one in shown if one.pictures]
 
 
@@ -217,8 +217,8 @@ def _taken_for(result: LocalisationResult, one: Judged) -> str:
     """Say what a picture was taken for, if not for its class; it may be one not localised."""
     if not one.found or not one.rank:
         return ""
-    own = result.classes[one.label]
-    other = "another class" if one.first == one.label else result.classes[one.first]
+    own = result.names[one.label]
+    other = "another class" if one.first == one.label else result.names[one.first]
     return f"; taken for {other} first, for {own} in place {one.rank + 1}"
 
 
@@ -256,7 +256,7 @@ def _pair(result: LocalisationResult, k: int, picture: Open) -> Pair | None:
         return None
     _, share, single = result.shares()[k]
     told = (
-        f"{result.classes[one.label]}: {len(windows)} windows, boxes left: {one.found.pieces}, the "
+        f"{result.names[one.label]}: {len(windows)} windows, boxes left: {one.found.pieces}, the "
         f"best of {one.found.windows}. IoU {share:.2f}; of the single window {single:.2f}"
     )
     return Pair(one.name, before.image, after.image, told)
