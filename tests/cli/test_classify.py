@@ -262,7 +262,7 @@ def one_picture(root: Path) -> None:
         (one_picture, ["classify", "p", "--grid", "0"], 2, "an int from 1 to 99"),
         (one_picture, ["classify", "p", "--weights", "none.pth"], 4, "none.pth is damaged"),
         (bad_only, ["classify", "p"], 3, "No picture could be read"),
-        (one_picture, ["fuse", "p"], 5, "no feature store"),
+        (one_picture, ["fuse", "p"], 5, "or `vggfeat classify --out` wrote"),
         (one_picture, ["fuse"], 2, "STORES"),
     ],
 )

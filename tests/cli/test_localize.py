@@ -105,7 +105,7 @@ def test_a_run_learns_boxes(vggfeat: Command, tree: Path, tiny: list[dict[str, s
     assert Path("a/report.html").is_file()
     vggfeat("train", *how, "--dropout", "0", "--epochs", "12", "--resume")
     _, err = vggfeat("train", *how, "--regression", "scr", "--resume", status=5)
-    assert "another" in err or "other" in err
+    assert "regression: 'pcr' → 'scr')." in err
 
 
 def test_what_is_no_source_or_class_is_refused(vggfeat: Command, tree: Path) -> None:
@@ -114,6 +114,8 @@ def test_what_is_no_source_or_class_is_refused(vggfeat: Command, tree: Path) -> 
     assert "'embedded'" in err
     _, err = vggfeat("train", "--data", tree, "--out", "a", "--class", "cow", status=2)
     assert "'cat', 'dog'" in err
+    _, err = vggfeat("train", "--data", tree, "--out", "a", "--freeze", "convv", status=2)
+    assert "The 'freeze' parameter of Training must be 'none' or 'conv'. Got 'convv'" in err
     _, err = vggfeat("train", "--data", "absent", "--out", "a", status=3)
     assert "VOCdevkit/VOC2007" in err
 

@@ -224,6 +224,8 @@ def test_a_scale_too_small_is_refused_with_the_one_that_would_do() -> None:
     with pytest.raises(ParameterError, match="at least 193 for fc6 of net A"):
         extractor.check_scales([256, 192])
     extractor.check_scales([193])
+    with pytest.raises(ParameterError, match="an int of at most 13377"):
+        extractor.check_scales([256, 13378])  # whose square Pillow calls a bomb
     for wrong in ([], [256, 256], [256.0], [True]):
         with pytest.raises(ParameterError, match="Q"):
             extractor.check_scales(wrong)

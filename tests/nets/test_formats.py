@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vggfeat import resources
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
+from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.table1 import NETS, layers_of
@@ -700,6 +701,16 @@ def test_views_are_written_alone(tmp_path: Path) -> None:
     state = {"conv1_1.weight": big[:64], "conv1_1.bias": torch.zeros(64)}
     formats.write(tmp_path / "a.pth", state, CAFFE, net="A", source="", licence="")
     assert (tmp_path / "a.pth").stat().st_size < 20_000
+
+
+def test_a_saved_svm_is_no_net(tmp_path: Path) -> None:
+    """It is a safetensors file of ours as well, and whole: the error says what it is."""
+    model = SavedModel(
+        np.ones((2, 8)), np.ones(2), ("cat", "dog"), (1.0,), (), ("embedded",), (), {}
+    )
+    path = save(tmp_path / "svm", model)
+    with pytest.raises(WeightsError, match=r"it is a saved SVM, .* `vggfeat predict` takes it"):
+        formats.read(path)
 
 
 def test_damaged_pixels_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from vggfeat.errors import ParameterError
 
 Model = TypeVar("Model")
 
+SHOULD = "Input should be "
+"""How pydantic begins to say what would be right."""
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
@@ -124,4 +126,7 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
         if not first["loc"]:
             raise ParameterError(f"These settings do not fit together: {said}.") from error
         which = ".".join(map(str, first["loc"]))
+        if said.startswith(SHOULD):
+            right = said.removeprefix(SHOULD)
+            raise ParameterError.of(which, make.__name__, right, first["input"]) from error
         raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from math import isqrt
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.data.images import DECODER, RESAMPLING, Picture
+from vggfeat.data.images import DECODER, RESAMPLING, Picture, max_pixels
 from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.crops import SIDE, crop_posteriors
@@ -200,7 +201,8 @@ class DenseExtractor:
         Raises
         ------
         ParameterError
-            With the smallest Q that would do.
+            With the smallest Q that would do; and with the largest, at which a square picture has
+            as many pixels as are allowed.
         """
         crops = any(map(crops_in, self.extraction.pools))
         smallest = max(self.net.smallest_side, SIDE if crops else 1)
@@ -209,6 +211,8 @@ class DenseExtractor:
                 layer = self.net.layers[-1].name
                 expected = f"an int of at least {smallest} for {layer} of net {self.net.net}"
                 raise ParameterError.of("Q", "DenseExtractor", expected, Q)
+            if (largest := isqrt(max_pixels())) < Q:
+                raise ParameterError.of("Q", "DenseExtractor", f"an int of at most {largest}", Q)
         if not scales or len(set(scales)) < len(scales):
             raise ParameterError.of("Q", "DenseExtractor", "one or more different scales", scales)
 

@@ -274,7 +274,7 @@ def _find(path: Path | str) -> _Found:
     if manifest is None:
         raise StoreError(
             f"{place} is no feature store: it has no manifest.json. Give the folder that "
-            "`vggfeat extract` wrote, or a packed file."
+            "`vggfeat extract` or `vggfeat classify --out` wrote, or a packed file."
         )
     keys, stats = read_view(place) or newest(headers)
     return _Found(files, manifest, headers, keys, stats, read_failed(place))

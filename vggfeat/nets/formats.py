@@ -95,10 +95,11 @@ class RawWeights:
         """
         wanted = list(layers)
         if missing := [layer for layer in wanted if layer not in self.layers]:
+            whole = "use a file with all of them"
+            advice = whole if "fc8" in missing else f"ask for an earlier layer, or {whole}"
             raise WeightsError(
                 f"{self.path} lacks {', '.join(missing)}: it holds net {self.net} from "
-                f"{self.layers[0]} to {self.layers[-1]}. Ask for an earlier layer, or use a file "
-                "with all of them."
+                f"{self.layers[0]} to {self.layers[-1]}. {advice.capitalize()}."
             )
         names = [f"{layer}.{part}" for layer in wanted for part in ("weight", "bias")]
         with _blaming(self.path, self.format):

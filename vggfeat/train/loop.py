@@ -134,7 +134,7 @@ class _Run:
             "weights": weights.sha256 if weights else "",
             "task": dict(self.task.about),
         }
-        self.position, known = found(out, told, settings, resume=resume)
+        self.position, known = found(out, told, resume=resume)
         self.colours, self.pixels = colours_of(known, data.train, settings, weights, engine.workers)
         self.told = told | {"colours": self.colours.to_dict(), "pixels": self.pixels.to_json()}
         self.start = begin(

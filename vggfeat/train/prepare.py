@@ -25,12 +25,12 @@ from vggfeat.train.start import Start
 from vggfeat.train.words import Engine
 
 COLOURED = 2_000  # pictures of which mean and principal components are taken: to 0.1 of 255
+DESCRIBED = ("settings", "task")  # what must be the same, and is no digest
+LONG = 40  # characters of what differs that are shown; a digest has more
 LEVELLED = 32  # pictures on which the size of pool5 is measured: to a few percent
 
 
-def found(
-    out: Path, told: Mapping[str, Any], settings: Training, *, resume: bool
-) -> tuple[Position, dict[str, Any]]:
+def found(out: Path, told: Mapping[str, Any], *, resume: bool) -> tuple[Position, dict[str, Any]]:
     """Find where a run stands, and refuse to mix two runs.
 
     Parameters
@@ -39,7 +39,6 @@ def found(
         Its folder.
     told : mapping
         What must be the same to go on.
-    settings : Training
     resume : bool
         Whether going on is asked for.
 
@@ -64,13 +63,23 @@ def found(
             "another --out."
         )
     if wrong := [name for name, value in told.items() if known.get(name, value) != value]:
-        theirs, mine = known.get("settings", {}), settings.model_dump(mode="json")
-        differ = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if theirs.get(k) != v]
+        differ = [line for name in DESCRIBED for line in _differing(known.get(name), told[name])]
+        which = f" ({'; '.join(differ)})" if differ else ""
         raise StoreError(
-            f"{path} is of a run with other {', '.join(wrong)}. {'; '.join(differ)}\n"
+            f"{path} is of a run with other {', '.join(wrong)}{which}.\n"
             "Resume with the same settings, pictures and weights, or name another --out."
         )
     return position, known
+
+
+def _differing(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> list[str]:
+    """Say what has changed from the run's to what is asked for."""
+    known = theirs or {}
+    return [
+        f"{name}: {known.get(name)!r:.{LONG}} → {value!r:.{LONG}}"
+        for name, value in mine.items()
+        if known.get(name) != value
+    ]
 
 
 def colours_of(
