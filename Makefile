@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FAULTS ?= 500
+SOAK ?= 100000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster clean
+.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster test-faults soak clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -61,6 +63,12 @@ test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pic
 test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worker and a host
 	$(PIP) --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -q -m slow tests/test_cluster_slow.py -s --durations=0
+
+test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and counted; most of an hour
+	VGGFEAT_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -s -m 'not soak' tests/faults --durations=0
+
+soak: $(VENV)/installed-dev  ## SOAK small pictures, 1 % bad: flat memory, flat handles, exact counts
+	VGGFEAT_SOAK=$(SOAK) $(BIN)/python -m pytest -q -s -m soak tests/faults
 
 clean:  ## Remove what was built
 	rm -rf dist build demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -95,7 +95,7 @@ def _explained(
 ) -> Explained:
     from vggfeat.data.images import decode
     from vggfeat.errors import PictureError
-    from vggfeat.features.files import refusals, write_whole
+    from vggfeat.features.files import ready, write_whole
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain
 
@@ -107,8 +107,7 @@ def _explained(
         return name, None, str(error)
     if classes is None:
         found = found.best(BEST)
-    with refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    ready(target.parent)
     write_whole(target, draw(image, found))
     return name, found, str(target)
 

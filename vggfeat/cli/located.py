@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
     """Draw the boxes on a copy of the picture, and let the picture go."""
-    from vggfeat.features.files import refusals, write_whole
+    from vggfeat.features.files import ready, write_whole
     from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
 
     if found.image is None:
@@ -50,8 +50,7 @@ def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
         Drawn(one.box, COLOURS[k % len(COLOURS)], classes.names[one.label])
         for k, one in enumerate(found.labels)
     ]
-    with refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    ready(target.parent)
     write_whole(target, jpeg(draw_boxes(found.image, boxes[::-1]), 92))
     return found._replace(image=None, drawn=str(target))
 

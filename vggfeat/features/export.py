@@ -14,7 +14,7 @@ import numpy as np
 
 from vggfeat.errors import MissingExtra, ParameterError, StoreError
 from vggfeat.features.extraction import Part
-from vggfeat.features.files import replacing
+from vggfeat.features.files import replacing, sweep
 from vggfeat.features.packed import create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
@@ -135,6 +135,7 @@ def _stores(source: Path | str, target: Path | str) -> dict[str, FeatureStore]:
         folder = Path(str(store.files.place)).resolve()
         if Path(target).resolve().parent in (folder, folder / "shards"):
             raise StoreError(f"{target} would lie among the files of the store. Choose another.")
+    sweep(Path(target).parent)
     return {net: store for net, store in stores.items() if store.scales}
 
 

@@ -96,6 +96,31 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync_folder(path)
 
 
+def ready(folder: Path) -> None:
+    """Make a folder that files are written to, without what killed writers left half-written.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made.
+    """
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; they may be as large as a model."""
+    for leftover in leftovers(folder):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return the temporary files in a folder whose writers are dead."""
+    return sorted(path for path in folder.glob(TEMPORARY + "*") if stale(path))
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """Give a name beside ``path`` that nobody else uses; what is left there is removed."""

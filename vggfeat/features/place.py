@@ -11,7 +11,7 @@ from typing import Protocol
 import h5py
 
 from vggfeat.data.addresses import address_of
-from vggfeat.features.files import TEMPORARY, opened, refusals, stale, write_new, write_whole
+from vggfeat.features.files import leftovers, opened, refusals, write_new, write_whole
 from vggfeat.features.remote import RemotePlace
 
 
@@ -128,5 +128,5 @@ class Folder:
 
     def leftovers(self) -> list[str]:
         """Name the temporary files of writers that are dead."""
-        found = [*self.path.glob(TEMPORARY + "*"), *self.path.glob(f"shards/{TEMPORARY}*")]
-        return sorted(path.relative_to(self.path).as_posix() for path in found if stale(path))
+        found = [*leftovers(self.path), *leftovers(self.path / "shards")]
+        return [path.relative_to(self.path).as_posix() for path in found]

@@ -23,7 +23,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction, crops_in
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 from vggfeat.features.provenance import provenance
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
@@ -285,8 +285,7 @@ def write_errors(
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
     told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
-    with refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    ready(folder)
     contents = {
         "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
         "classes.csv": text.getvalue(),

@@ -15,7 +15,7 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as write_tensors
 
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
 
@@ -125,8 +125,7 @@ def save(path: Path, model: SavedModel) -> Path:
     # equal files.
     header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
     content = write_tensors(arrays, metadata={_KEY: header})
-    with refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    ready(path.parent)
     write_whole(path, content)
     return path
 

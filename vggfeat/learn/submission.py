@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.errors import DataError
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 
 
 def write_comp2(
@@ -120,8 +120,7 @@ def _write(
                 f"The server takes a finite confidence for every picture; {name} has none, as a "
                 "class that could not be trained. Train on the whole of trainval."
             )
-    with refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    ready(folder)
     written = []
     for name, column in zip(class_names, scores.T, strict=True):
         lines = [f"{row} {score:.9f}\n" for row, score in zip(rows, column, strict=True)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -206,7 +208,9 @@ def write(
         **(about or {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # By this name vggfeat.features.files knows, and removes, what a killed writer left.
+    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f".tmp-{unique}")
     try:
         if path.suffix == ".safetensors":
             save_file(tensors, partial, metadata={"format": "pt", **statements})

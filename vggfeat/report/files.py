@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 from vggfeat.ilsvrc.judged import LocalisationResult
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
@@ -93,8 +93,7 @@ def _write(folder: Path, plain: Mapping[str, Any], tables: Tables) -> list[Path]
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     contents = {"results.json": text.encode()}
     contents |= {f"{name}.csv": _csv(head, rows) for name, (head, rows) in tables.items()}
-    with refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    ready(folder)
     for name, content in contents.items():
         write_whole(folder / name, content)
     return [folder / name for name in contents]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggfeat.errors import PictureError
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 from vggfeat.ilsvrc.judged import Errors, Judged, LocalisationResult
 from vggfeat.ilsvrc.regression import CORRECT
 from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
@@ -127,8 +127,7 @@ def write_localisation_page(
         "provenance": provenance,
     }
     page = environment().get_template("localisation.html.j2").render(context)
-    with refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    ready(target.parent)
     write_whole(target, page.encode())
     return target
 

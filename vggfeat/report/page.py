@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vggfeat.data.images import Picture
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
 from vggfeat.report.figures import thumbnails
@@ -122,8 +122,7 @@ def write_page(
         **view,
     }
     page = environment().get_template("page.html.j2").render(context)
-    with refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    ready(target.parent)
     write_whole(target, page.encode())
     return target
 

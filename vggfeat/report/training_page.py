@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, write_whole
 from vggfeat.report.page import environment
 from vggfeat.report.training_curves import Line, Plot, plot
 from vggfeat.report.words import percent
@@ -90,8 +90,7 @@ def write_training_page(
         "failed": dict(failed or {}),
     }
     page = environment().get_template("training.html.j2").render(context)
-    with refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    ready(target.parent)
     write_whole(target, page.encode())
     return target
 

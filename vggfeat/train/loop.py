@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.device import DTYPES
-from vggfeat.features.files import refusals, write_whole
+from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
@@ -168,8 +168,7 @@ class _Run:
             for part, augment in parts
         )
         if team.first:
-            with refusals(out):
-                out.mkdir(parents=True, exist_ok=True)
+            ready(out)
             write_whole(out / CLASSES, "".join(f"{c}\n" for c in data.classes).encode())
 
     def epoch(self) -> None:

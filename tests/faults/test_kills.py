@@ -1,0 +1,294 @@
+"""kill -9 at hundreds of random moments, of one process and of several at once: nothing is lost.
+
+After each kill what lies under a final name is whole, and what was there is sound; a run that is
+begun again then completes, and ends as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from campaigns import Campaign, times
+from killing import course, kill
+from stand_ins import content, draw, run
+from tinynet import begin, two_classes
+
+from vggfeat.features import extract as extracting
+from vggfeat.features import united
+from vggfeat.features.check import verify
+from vggfeat.features.export import pack
+from vggfeat.features.merge import merge
+from vggfeat.learn import model as models
+from vggfeat.learn.protocols import evaluate, random_splits
+from vggfeat.learn.results import SVMResult
+from vggfeat.report.files import write_results
+from vggfeat.report.page import write_page
+from vggfeat.train.checkpoint import LAST, read
+from vggfeat.train.loop import BEST, METRICS, train
+from vggfeat.train.settings import Training
+from vggfeat.train.trainset import open_trainset
+from vggfeat.train.words import Engine
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+SHORT = 8  # kills where no more are asked for
+LEFT = "left over from a killed run"
+
+Check = Callable[[Path], object]
+Begin = Callable[[Path], object]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of torch would not survive a fork."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def campaign(
+    name: str,
+    folder: Path,
+    works: list[Begin],
+    whole: Check,
+    result: Callable[[Path], Any],
+    kills: int,
+    prepare: Check = lambda out: None,
+) -> None:
+    """Kill works over and over; check what is there after each, and what a last run ends with.
+
+    Parameters
+    ----------
+    works : list of callable
+        Begun at once, in processes of their own, on one folder.
+    whole : callable
+        Raises if anything under a final name in the folder is not whole.
+    result : callable
+        What must be the same as without a kill.
+    """
+    rng = random.Random(name)
+    prepare(folder / "uninterrupted")
+    pace = course(partial(works[0], folder / "uninterrupted"))
+    expected = result(folder / "uninterrupted")
+    out = folder / "killed"
+    with Campaign(name) as counted:
+        while counted.tried < kills:
+            with counted.trial(f"{name}, after {counted.tried} kills", faults=0) as trial:
+                prepare(out)
+                while not trial.faults or rng.random() < 0.3:  # some runs are killed again
+                    trial.faults += kill([partial(work, out) for work in works], pace, rng)
+                    whole(out)
+                works[0](out)
+                whole(out)
+                assert result(out) == expected, "another result than without a kill"
+                assert not list(out.rglob(".tmp-*")), "temporary files are left"
+            shutil.rmtree(out, ignore_errors=True)
+
+
+def sound(store: Path) -> None:
+    """Check a store that was perhaps killed before it was begun."""
+    if not (store / "manifest.json").exists():
+        assert not list(store.glob("shards/*.h5")), "shards before the manifest"
+        return
+    problems = [problem for problem in verify(store) if LEFT not in problem]
+    assert not problems, problems
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small pictures, of which a shard holds four."""
+    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(extracting, "round_size", lambda *_: 4)
+    return draw(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+def test_kills_of_extraction(pictures: Path, tmp_path: Path, writers: int) -> None:
+    """A run that is killed, alone or with two others of one list, goes on as if it never was."""
+    name = f"kills of extraction, {writers} at once"
+    works: list[Begin] = [partial(run, pictures)] * writers
+    campaign(name, tmp_path, works, sound, content, times(SHORT))
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_kills_of_merging(
+    pictures: Path, tmp_path: Path, writers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge that is killed goes on, and its parts stay as they are."""
+    monkeypatch.setattr(united, "SHARD_BYTES", 2500)
+    parts = [tmp_path / "one", tmp_path / "two"]
+    other = draw(tmp_path / "other", good=64)  # of which the first forty are those of the other
+    run(pictures, parts[0])
+    run(other, parts[1])
+    before = [content(part) for part in parts]
+
+    def join(out: Path) -> None:
+        merge(parts, out)
+
+    name = f"kills of merging, {writers} at once"
+    campaign(name, tmp_path, [join] * writers, sound, content, times(SHORT))
+    assert [content(part) for part in parts] == before
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_kills_of_packing(pictures: Path, tmp_path: Path, writers: int) -> None:
+    """A packed file is there whole, or not at all; packed again it is the same."""
+    store = tmp_path / "store"
+    run(pictures, store)
+
+    def to_file(out: Path) -> None:
+        out.mkdir(exist_ok=True)
+        pack(store, out / "packed.h5")
+
+    def whole(out: Path) -> None:
+        if (out / "packed.h5").exists():
+            assert verify(out / "packed.h5") == []
+
+    name = f"kills of packing, {writers} at once"
+    campaign(
+        name,
+        tmp_path,
+        [to_file] * writers,
+        whole,
+        lambda out: content(out / "packed.h5"),
+        times(SHORT),
+    )
+
+
+def only(versions: dict[str, set[bytes]]) -> Check:
+    """Check that each file in a folder is one of those that were to be written, to the last bit."""
+
+    def whole(out: Path) -> None:
+        for path in out.iterdir() if out.exists() else ():
+            if not path.name.startswith(".tmp-"):
+                assert path.read_bytes() in versions[path.name], f"{path.name} is half-written"
+
+    return whole
+
+
+def read_all(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def replaced(out: Path, work: Begin, old: dict[str, bytes]) -> tuple[Check, Check]:
+    """Return what puts files that are to be replaced into a folder, and what checks all."""
+    work(out)
+    new = read_all(out)
+
+    def prepare(folder: Path) -> None:
+        folder.mkdir()
+        for name, held in old.items():
+            (folder / name).write_bytes(held)
+
+    return prepare, only({name: {new[name], *filter(None, [old.get(name)])} for name in new})
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_kills_of_saving_a_model(tmp_path: Path, writers: int) -> None:
+    """A model that replaces another is there whole, the one or the other, and can be loaded."""
+    rng = np.random.default_rng(0)
+    one, other = (
+        models.SavedModel(
+            rng.normal(size=(20, 512)), rng.normal(size=20), tuple("abcdefghijklmnopqrst"),
+            (1.0,), (), (), (256,), {},
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    models.save(tmp_path / "old" / "model", other)
+    work = partial(_saved, one)
+    prepare, same = replaced(tmp_path / "new", work, read_all(tmp_path / "old"))
+
+    def whole(out: Path) -> None:
+        same(out)
+        models.load(out / "model")
+
+    name = f"kills of saving a model, {writers} at once"
+    campaign(name, tmp_path, [work] * writers, whole, read_all, times(SHORT), prepare)
+
+
+def _saved(model: models.SavedModel, out: Path) -> None:
+    models.save(out / "model", model)
+
+
+def recalls(seed: int) -> SVMResult:
+    """Evaluate an SVM on random descriptors."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(40) % 4
+    return evaluate(
+        rng.random((40, 8)), labels, ["cat", "dog", "owl", "yak"], random_splits(labels)
+    )
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_kills_of_writing_a_report(tmp_path: Path, writers: int) -> None:
+    """Page and tables that replace others are each there whole, the old one or the new one."""
+    one, other = recalls(0), recalls(1)
+    _report(other, tmp_path / "old")
+    work = partial(_report, one)
+    prepare, whole = replaced(tmp_path / "new", work, read_all(tmp_path / "old"))
+    name = f"kills of writing a report, {writers} at once"
+    campaign(name, tmp_path, [work] * writers, whole, read_all, times(SHORT), prepare)
+
+
+def _report(result: SVMResult, out: Path) -> None:
+    write_results(out, result)
+    write_page(result, out / "page.html", {}, title="pets", run={}, provenance={})
+
+
+@pytest.fixture
+def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures of two classes, and the tiny network in the place of one of Table 1."""
+    monkeypatch.setattr("vggfeat.nets.formats._check", lambda *_: None)
+    monkeypatch.setattr("vggfeat.train.loop.CHECK", 1)
+    return two_classes(tmp_path / "classes", each=6)
+
+
+SETTINGS = Training(net="A", S=224, batch=4, learning_rate=1e-4, epochs=2, seed=3)
+OFTEN = Engine(device="cpu", workers=0, minutes=0.0)  # a checkpoint with every update
+
+
+def test_kills_of_training(classes: Path, tmp_path: Path) -> None:
+    """Training that is killed between any two bytes goes on to the very same weights."""
+    data = open_trainset(classes, seed=3)
+
+    def work(out: Path) -> None:
+        train(SETTINGS, data, out, engine=OFTEN, begin=begin, resume=True)
+
+    campaign("kills of training", tmp_path, [work], trained, ended_with, times(SHORT // 2))
+
+
+def trained(out: Path) -> None:
+    """Check that all of a training run's files are whole."""
+    if (out / LAST).exists():
+        position, _ = read(out / LAST)
+        assert position.epoch == 0 or (out / BEST).exists()
+    if (out / METRICS).exists():
+        lines = (out / METRICS).read_bytes().split(b"\n")
+        assert lines[-1] == b""
+        assert len({line.count(b",") for line in lines[:-1]}) <= 1
+
+
+def ended_with(out: Path) -> dict[str, Any]:
+    """Return weights, velocities and figures of a run, less what a clock says."""
+    from safetensors.torch import load_file
+
+    arrays = {
+        f"{name} {key}": tensor.numpy().tobytes()
+        for name in (LAST, BEST)
+        for key, tensor in load_file(out / name).items()
+    }
+    clocks = ("images_per_s", "waited")
+    told = [
+        {name: value for name, value in row.items() if name not in clocks}
+        for row in read(out / LAST)[0].history
+    ]
+    return {"history": told, "classes": (out / "classes.txt").read_bytes(), **arrays}
