@@ -18,6 +18,8 @@ shell script can tell them apart::
     ├── DeviceError      (RuntimeError)       6   a device or precision that this machine lacks
     ├── DownloadError    (OSError)            7   a download that failed or was refused
     └── MissingExtra     (ImportError)        8   an optional dependency that is not installed
+
+    Terminated           (KeyboardInterrupt) 143  SIGTERM came while a command was at work
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ class VggfeatError(Exception):
     """Base of all errors that vggfeat raises on purpose."""
 
     exit_status = 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as a cluster sends it; what is complete is kept, as at Ctrl-C."""
+
+    exit_status = 143
 
 
 class ParameterError(VggfeatError, ValueError):

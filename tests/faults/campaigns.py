@@ -60,7 +60,9 @@ class Campaign:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         lost = self.tried - self.survived
-        print(f"\n{self.name}: tried {self.tried}, survived {self.survived}, lost {lost}")
+        print(
+            f"\n{self.name}: tried {self.tried}, survived {self.survived}, lost {lost}", flush=True
+        )
         if kind is None:
             assert self.tried, f"{self.name} tried nothing"
             assert not lost, "\n\n".join(self.lost[:5])

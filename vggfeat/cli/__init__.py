@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -22,6 +24,10 @@ from vggfeat.cli.svm import svm_command
 from vggfeat.cli.train import train_command
 from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
+
+MANY_FILES = (errno.EMFILE, errno.ENFILE)
+# As torch, the C++ library and Python's threads say it, each in its way.
+NO_MEMORY = "allocate memory|enough memory|out of memory|bad_alloc|start new thread"
 
 app = typer.Typer(
     name="vggfeat",
@@ -101,7 +107,7 @@ def _about(
     Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
     Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong
     setting, 3 data, 4 weights, 5 store or model, 6 device, 7 download, 8 a missing extra, 130
-    interrupted.
+    interrupted, 143 terminated.
     """
 
 
@@ -113,5 +119,15 @@ def main() -> None:
         note(f"Error: {error}")
         sys.exit(error.exit_status)
     except OSError as error:
-        note(f"Error: {error}")
+        many = ". Allow more with: ulimit -n 4096" if error.errno in MANY_FILES else ""
+        note(f"Error: {error}{many}")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error), re.I):
+            raise
+        note(
+            f"Error: Memory ran out ({str(error).partition(chr(10))[0] or 'MemoryError'}). What "
+            "was complete is kept. Run the same command again with fewer --workers, or where "
+            "there is more memory."
+        )
         sys.exit(1)

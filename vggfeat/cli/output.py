@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggfeat.errors import counted
+from vggfeat.errors import Terminated, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,13 +108,33 @@ def begun_anew(done: Sized, table: Path | None, write: Callable[[], None]) -> st
 
 
 @contextmanager
-def interruptible(kept: Callable[[], str] = resumed) -> Iterator[None]:
-    """Answer Ctrl-C during long work with what is kept, and how to go on."""
+def interruptible(kept: Callable[[], str] | None = resumed) -> Iterator[None]:
+    """Answer Ctrl-C and SIGTERM during long work with what is kept; None says nothing."""
+    try:
+        with _terminable():
+            yield
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        if kept is not None:
+            note(f"{'Terminated' if terminated else 'Interrupted'}. {kept()}")
+        raise typer.Exit(Terminated.exit_status if terminated else INTERRUPTED) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM for a Ctrl-C, so that what is complete is written before the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt:
-        note(f"Interrupted. {kept()}")
-        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def counted_bar(field: str = "", width: int | None = 40) -> Progress:
@@ -194,12 +216,13 @@ def counting(
 def waiting(what: str, *, quiet: bool) -> Iterator[None]:
     """Show that a command is at work, and for how long, where no part of it can be counted."""
     if quiet:
-        yield
+        with interruptible():
+            yield
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    with interruptible(), Progress(*columns, console=console(stderr=True), transient=True) as bar:
         bar.add_task(what, total=None)
         yield
 

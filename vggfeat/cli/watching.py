@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from vggfeat.cli.output import INTERRUPTED, counted_bar, note
+from vggfeat.cli.output import counted_bar, interruptible, note
 from vggfeat.cli.training import first
 
 if TYPE_CHECKING:
@@ -74,7 +72,8 @@ class Watched:
             "engine": self.engine,
             "task": task,
         }
-        with self._interruptible(out):
+        go_on = f"Run {self.again} to go on from the last checkpoint in {out}."
+        with interruptible((lambda: go_on) if first() else None):
             if not first():
                 return train(settings, data, out, **given, begin=start)
             _announce(settings, weights, len(data.train), self.quiet)
@@ -84,15 +83,6 @@ class Watched:
                 watch.end(done)
         note(f"Report: {out / PAGE}", quiet=self.quiet)
         return done
-
-    @contextmanager
-    def _interruptible(self, out: Path) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            if first():
-                note(f"Interrupted. Run {self.again} to go on from the last checkpoint in {out}.")
-            raise typer.Exit(INTERRUPTED) from None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ class Crop:
 
 Picture = str | Path | Image.Image | npt.NDArray[Any] | Crop | Stored
 
+# What the machine lacks is no fault of a picture: a run that went on would call all of them bad.
+LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 DECODER = "pillow"
 RESAMPLING = "pillow-bilinear-antialias"
 # What a folder of pictures may hold; Pillow's other readers are left out, since some of them
@@ -190,6 +193,8 @@ def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
         raise
     # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in LACKING:
+            raise
         raise PictureError(_reason(file, error)) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from vggfeat.data.images import Crop, Picture
+from vggfeat.data.images import LACKING, Crop, Picture
 from vggfeat.data.stored import Stat, Stored
 
 _ENDS = 65_536  # bytes at each end of a file by which it is known
@@ -47,7 +47,9 @@ def stat_of(picture: Picture) -> Stat:
             content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
             file.seek(max(found.st_size - _ENDS, 0))
             content.update(file.read(_ENDS))
-    except OSError:
+    except OSError as error:
+        if error.errno in LACKING:
+            raise
         return (0, 0)  # the decoder will say what is wrong with it
     content.update(str(found.st_size).encode() + box)
     return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)

@@ -163,6 +163,11 @@ def refusals(path: Path, action: str = "written") -> Iterator[None]:
                 f"{path} may not be {action} ({error.strerror}). {safe}: allow it, or choose "
                 "another --out."
             )
+        elif error.errno == errno.ENOENT and action == "written":
+            advice = (
+                f"{path} could not be written: its folder is gone. Run the same command again: "
+                "what was in the folder is computed anew."
+            )
         else:
             advice = f"{path} could not be {action}: {error}. {safe}: run the same command again."
         raise StoreError(advice) from error

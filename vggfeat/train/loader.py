@@ -202,7 +202,7 @@ class Loader:
             if shares is None:
                 self._jobs[:] = jobs
                 shares = iter(self._loader())
-            batch = self._finished(next(shares), epoch)
+            batch = self._finished(_next(shares), epoch)
             now = perf_counter()
             waited += now - asked
             self._times = (waited, now - begun)
@@ -254,6 +254,18 @@ class Loader:
         return Batch(pixels[kept.to(self._device)], labels[kept], rows[kept])
 
 
+def _next(shares: Iterator[Share]) -> Share:
+    try:
+        return next(shares)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A decoding process ended: {' '.join(str(error).split())} If memory ran out, ask for "
+            "fewer --workers. The last checkpoint is intact: go on with --resume."
+        ) from error
+
+
 def _as_it_is(share: Any) -> Any:
     return share
 
@@ -261,5 +273,6 @@ def _as_it_is(share: Any) -> Any:
 def _prepare_worker(_: int) -> None:
     # Ctrl-C is for the process that trains, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which torch ends a worker
     # Of damaged metadata, which many of a million pictures have, in every worker.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from threading import Event
 from time import perf_counter
 from typing import Any
 
@@ -36,7 +35,7 @@ from vggfeat.train.prepare import (
     parallel,
     precision_of,
 )
-from vggfeat.train.processes import Processes, processes, stopping
+from vggfeat.train.processes import Processes, Stop, processes, stopping
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
 from vggfeat.train.task import Classification, Task
@@ -121,7 +120,7 @@ class _Run:
         begin: Callable[..., Start],
         task: Task | None,
         at_end: ExitStack,
-        stop: Event,
+        stop: Stop,
     ) -> None:
         self.stop = stop
         self.settings, self.data, self.out = settings, data, out
@@ -195,7 +194,7 @@ class _Run:
             if self._asked_to_stop():
                 here.sums = self._looked_at(sums)
                 self._keep()
-                raise KeyboardInterrupt
+                raise self.stop.why
         self._end_epoch(begun, here.batch - first)
 
     def _update(self, batch: Batch, k: int) -> Tensor:
@@ -260,7 +259,7 @@ class _Run:
         return total
 
     def _asked_to_stop(self) -> bool:
-        """Whether Ctrl-C was typed; several processes agree when they look at the loss."""
+        """Whether Ctrl-C or SIGTERM came; several processes agree when they look at the loss."""
         if self.team.world == 1:  # nobody to ask, and no device to wait for
             return self.stop.is_set()
         if self.position.batch % CHECK:

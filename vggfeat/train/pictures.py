@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vggfeat.data.ilsvrc import Ints, Names
-from vggfeat.errors import PictureError
+from vggfeat.data.images import LACKING
+from vggfeat.errors import DataError, PictureError
 
 
 class Pictures(Protocol):
@@ -63,6 +64,8 @@ class FilePictures:
                 raise PictureError("not a file, but a folder, a pipe or a device")
             return path.read_bytes()
         except OSError as error:
+            if error.errno in LACKING:
+                raise DataError(f"{path} could not be read: {error.strerror}.") from error
             raise PictureError(error.strerror or str(error)) from error
 
     def take(self, rows: ArrayLike) -> FilePictures:

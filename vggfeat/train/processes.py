@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from vggfeat.errors import Terminated
 from vggfeat.features.device import resolve_device
 
 _joined = count()
@@ -52,27 +53,45 @@ class Processes:
             dist.barrier()
 
 
+class Stop(Event):
+    """Set when a run is asked to stop.
+
+    Attributes
+    ----------
+    why : type of KeyboardInterrupt
+        What the run is to raise when it has stopped.
+    """
+
+    why: type[KeyboardInterrupt] = KeyboardInterrupt
+
+
 @contextmanager
-def stopping() -> Iterator[Event]:
-    """Set an event at the first Ctrl-C, so that a run can stop where it is whole.
+def stopping() -> Iterator[Stop]:
+    """Set an event at the first Ctrl-C or SIGTERM, so that a run can stop where it is whole.
 
     The second one interrupts at once, as ever.
     """
-    asked = Event()
+    asked = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: object) -> None:
+        asked.why = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         asked.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, ask)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 @contextmanager
