@@ -23,23 +23,31 @@ PATIENCE = 60.0
 Work = Callable[[], object]
 
 
+def die() -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Steps:
-    """Counts the moments around all requests of this process to the disk; one may be its last.
+    """Counts the moments around all requests of this process to the disk; at one a fault comes.
 
     Parameters
     ----------
-    last : int or None
-        The moment at which the process kills itself.
+    at : int or None
+        The moment of the fault.
+    fault : callable
+        What comes then.
     """
 
-    def __init__(self, last: int | None = None) -> None:
-        self.last = last
+    def __init__(self, at: int | None = None, fault: Work = die) -> None:
+        self.at = at
+        self.fault = fault
         self.count = 0
 
     def step(self) -> None:
         self.count += 1
-        if self.count == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.count == self.at:
+            self.fault()
 
     def install(self) -> None:
         """Stand before and behind each request, and in the middle of a file that is written."""
@@ -73,14 +81,16 @@ class Course(NamedTuple):
     steps: int
 
 
-def forked(work: Work, last: int | None = None, told: int | None = None) -> int:
+def forked(work: Work, at: int | None = None, fault: Work = die, told: int | None = None) -> int:
     """Do work in a process of its own; return its number.
 
     Parameters
     ----------
     work : callable
-    last : int, optional
-        The step at which it dies.
+    at : int, optional
+        The step at which a fault comes.
+    fault : callable
+        What comes then; by default the process dies.
     told : int, optional
         A file descriptor, to which the number of steps is written.
     """
@@ -90,13 +100,17 @@ def forked(work: Work, last: int | None = None, told: int | None = None) -> int:
         return pid
     status = 1
     try:
-        steps = Steps(last)
-        if last is not None or told is not None:
+        steps = Steps(at, fault)
+        if at is not None or told is not None:
             steps.install()
-        work()
-        if told is not None:
-            os.write(told, str(steps.count).encode())
+        try:
+            work()
+        finally:
+            if told is not None:
+                os.write(told, str(steps.count).encode())
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tinynet import PIXELS
 from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.features.extract import Summary, extract
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
+from vggfeat.nets.weights import Weights
 
 SCALES = (8, 10)
 D = 16
@@ -28,6 +30,7 @@ class Sums:
     device_name = "CPU"
     cluster = None
     extraction = Extraction("D", "sums", ("fc7",))
+    weights = Weights("D", {"fc7.bias": torch.zeros(1)}, PIXELS, "sums", "none")
 
     def check_scales(self, scales: Any) -> None:
         pass

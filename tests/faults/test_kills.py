@@ -196,14 +196,7 @@ def replaced(out: Path, work: Begin, old: dict[str, bytes]) -> tuple[Check, Chec
 @pytest.mark.parametrize("writers", [1, 2])
 def test_kills_of_saving_a_model(tmp_path: Path, writers: int) -> None:
     """A model that replaces another is there whole, the one or the other, and can be loaded."""
-    rng = np.random.default_rng(0)
-    one, other = (
-        models.SavedModel(
-            rng.normal(size=(20, 512)), rng.normal(size=20), tuple("abcdefghijklmnopqrst"),
-            (1.0,), (), (), (256,), {},
-        )
-        for _ in range(2)
-    )  # fmt: skip
+    one, other = a_model(0), a_model(1)
     models.save(tmp_path / "old" / "model", other)
     work = partial(_saved, one)
     prepare, same = replaced(tmp_path / "new", work, read_all(tmp_path / "old"))
@@ -214,6 +207,14 @@ def test_kills_of_saving_a_model(tmp_path: Path, writers: int) -> None:
 
     name = f"kills of saving a model, {writers} at once"
     campaign(name, tmp_path, [work] * writers, whole, read_all, times(SHORT, SHARE), prepare)
+
+
+def a_model(seed: int) -> models.SavedModel:
+    """Make a model of random numbers."""
+    rng = np.random.default_rng(seed)
+    coef, intercept = rng.normal(size=(20, 64)), rng.normal(size=20)
+    classes = tuple("abcdefghijklmnopqrst")
+    return models.SavedModel(coef, intercept, classes, (1.0,), (), (), (256,), {})
 
 
 def _saved(model: models.SavedModel, out: Path) -> None:
