@@ -181,8 +181,18 @@ def test_tars_on_the_web_are_read_in_parts(web: WebServer, tmp_path: Path) -> No
     assert web.sent - listed == len(png(2))
     web.ranged = False
     assert reasons(found.pictures[1:2]) == [
-        "its tar cannot be read: ValueError: its server gives no parts of files"
+        "its tar cannot be read: ValueError: its server sends no parts of files (HTTP ranges): "
+        "use one that does, or download it"
     ]
+
+
+def test_lists_of_servers_without_parts_are_fetched_whole(web: WebServer) -> None:
+    """The plainest web server will do for a manifest; it is asked for it once."""
+    web.ranged = False
+    web.files |= {"m.csv": f"path,label\n{web.url('a.png')},cat\n".encode(), "a.png": png(0)}
+    found = find_pictures([web.url("m.csv")])
+    assert found.labels == ("cat",)
+    assert web.sent == len(web.files["m.csv"])
 
 
 def test_offline_means_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -133,10 +133,14 @@ def read_parquet(source: str) -> Iterator[Entry]:
             raise DataError(f"{public(source)} cannot be read as Parquet: {error}") from error
 
 
+def _file(source: str) -> BinaryIO:
+    return remote.opened_file(source, whole=True) if is_address(source) else Path(source).open("rb")
+
+
 @contextmanager
 def _opened(source: str, what: str) -> Iterator[BinaryIO]:
     try:
-        with remote.opened_file(source) if is_address(source) else Path(source).open("rb") as file:
+        with _file(source) as file:
             yield file
     except Unreachable as error:
         raise error.of(source) from None

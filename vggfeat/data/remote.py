@@ -19,6 +19,9 @@ Info = dict[str, Any]
 
 LARGEST = 1 << 29  # bytes of a picture's file; more is a mistake, or an attack
 CHUNK = 1 << 18
+NO_PARTS = (
+    "its server sends no parts of files (HTTP ranges); download it, or serve it by one that does"
+)
 BLOCK = 1 << 20  # bytes of one request where a file is read from its beginning to its end
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created")
@@ -129,16 +132,25 @@ def stat_of(found: Info) -> Stat | None:
     return digest(tags[0] if tags else "", found.get("size")), _nanoseconds(changed)
 
 
-def opened_file(address: str) -> BinaryIO:
+def opened_file(address: str, *, whole: bool = False) -> BinaryIO:
     """Open an object to be read in order, with seeks forward, by requests of :data:`BLOCK` bytes.
+
+    Parameters
+    ----------
+    address : str
+        Where it is.
+    whole : bool
+        Whether it may be fetched at once where its server does not say that it sends parts.
 
     Raises
     ------
     Unreachable
         If it cannot be read.
     """
-    size = info(address).get("size")
-    if size is None:
+    found = info(address)
+    size = found.get("size")
+    parts = found.get("partial", split(address).scheme not in HTTP)
+    if size is None or (whole and not parts and size <= LARGEST):
         return io.BytesIO(read(address))
     return io.BufferedReader(_Ranges(address, int(size)), BLOCK)
 
@@ -210,7 +222,7 @@ async def _get(fs: Any, address: str, start: int, limit: int, whole: bool) -> by
             raise FileNotFoundError
         answer.raise_for_status()
         if wanted and answer.status != 206:
-            raise ValueError("its server gives no parts of files")
+            raise ValueError(NO_PARTS)
         content = bytearray()
         async for chunk in answer.content.iter_chunked(CHUNK):
             content += chunk
