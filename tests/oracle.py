@@ -37,6 +37,8 @@ class Oracle:
     `shift` of the window's side is added to every centre, but for windows in the first row.
     """
 
+    runtime = "torch"
+
     def __init__(self, net: str, layers: object, *, weights: Weights, **_: Any) -> None:
         self.weights = weights
         self.extraction = Extraction(net, weights.sha256, ("fc8",), flip=False)

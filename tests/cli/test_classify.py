@@ -145,6 +145,7 @@ def test_errors_are_told_and_kept(vggfeat: Command, tmp_path: Path, nets: list[C
     assert "14.3" in out  # 1/7
     assert "7 in set" in out
     assert "6 classes of one's own" in out
+    assert "difference" not in out  # the paper has nothing beside it
     told = json.loads(vggfeat(*command, "--json", "--quiet")[0])
     assert (told["top1"], told["top5"], told["pictures"]) == (1 / 7, 0.0, 7)
     assert told["paper"] == []
@@ -191,7 +192,7 @@ def test_a_share_without_pictures_says_so(vggfeat: Command, tmp_path: Path) -> N
     """An array of more jobs than pictures goes through, and each tells what it did."""
     colours(tmp_path / "set")
     out, _ = vggfeat("classify", "--data", "set", "--Q", "32", "--shard", "8/9")
-    assert "Share 8/9 is empty: there are only 7 pictures. Nothing was done." in out
+    assert "Share 8/9 is empty: only 7 pictures to do. Nothing was done." in out
 
 
 def test_scores_of_own_pictures_are_kept(
@@ -234,7 +235,7 @@ def test_fused_scores_stay_out_of_their_inputs(
         r"D, softmax at Q = 32, 48 *\n", vggfeat("fuse", "short", "D", "--data", "set")[0]
     )
     out, _ = vggfeat("fuse", "E", "--data", "set")
-    assert "1 pictures have no scores" in out
+    assert "1 picture has no scores" in out
     assert "could not be read" not in out
 
 

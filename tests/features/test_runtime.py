@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vggfeat.errors import MissingExtra, ParameterError
 from vggfeat.features import runtime as module
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
+from vggfeat.features.provenance import provenance
 from vggfeat.features.runtime import placed, resolve_runtime
 from vggfeat.nets import ov
 from vggfeat.nets.packed import can_pack
@@ -162,3 +164,13 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", lacking)
     with pytest.raises(MissingExtra, match=r"vggfeat\[openvino\]"):
         placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("fast", FAST, indirect=True)
+def test_what_computed_is_among_the_versions(fast: str) -> None:
+    """OpenVINO's number is kept where OpenVINO computed, and there alone."""
+    weights = random_weights("A", ["conv1_1"])
+    extractor = DenseExtractor("A", "conv1_1", weights=weights, device="cpu", runtime=fast)
+    told = provenance(extractor)
+    assert told["runtime"] == fast
+    assert told["versions"].get("openvino") == (version("openvino") if fast == "openvino" else None)

@@ -12,6 +12,7 @@ from vggfeat.cli.output import Json, Quiet, note, show, work_progress
 from vggfeat.cli.training import warn_of
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
+from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
@@ -176,7 +177,6 @@ def classify_command(
 
 def labelled(data: Path) -> Pictures:
     """Find pictures and their classes, and tell of those that have none."""
-    from vggfeat.errors import counted
     from vggfeat.ilsvrc.validation import find_validation
 
     found = find_validation(data)
@@ -240,8 +240,9 @@ def _share(typed: str | None, context: typer.Context) -> Shard:
 def _tell_share(scores: list[Scores], share: Shard, pictures: int, as_json: bool) -> None:
     done = min(len(one.names) for one in scores)
     failed = {name: why for one in scores for name, why in one.store.failed.items()}
-    said = f"Share {share} is done: {done:,} pictures."
+    said = f"Share {share} is done: {counted(done, 'picture')}."
     if not scores[0].store.names:
-        said = f"Share {share} is empty: there are only {pictures:,} pictures. Nothing was done."
+        only = counted(pictures, "picture")
+        said = f"Share {share} is empty: only {only} to do. Nothing was done."
     show({"shard": str(share), "pictures": done, "failed": failed}, said, as_json=as_json)
     warn_of(failed)

@@ -11,6 +11,7 @@ from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
+from vggfeat.errors import counted
 
 
 def fuse_command(
@@ -66,4 +67,4 @@ def fuse_command(
         told = {"classes": classes.to_json(), "fused": behind(scores), "versions": versions()}
         names = same_pictures(scores)
         write_fused(out, scores, names, told)
-        note(f"Fused scores of {len(names):,} pictures: {out}", quiet=quiet)
+        note(f"Fused scores of {counted(len(names), 'picture')}: {out}", quiet=quiet)

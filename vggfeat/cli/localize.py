@@ -12,6 +12,7 @@ from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_com
 from vggfeat.cli.output import Json, Quiet, download_progress, note
 from vggfeat.cli.train import show_trained
 from vggfeat.cli.watching import Watched
+from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.boxset import BoxSet
@@ -188,8 +189,8 @@ def boxset_of(
         found = open_boxset(data, classes=classes or (), boxes=boxes or (), progress=reading)
     if training.first():
         note(
-            f"{len(found.train):,} objects to train, {len(found.val):,} to validate, "
-            f"{len(found.classes):,} classes, {found.source}.",
+            f"{counted(len(found.train), 'object')} to train, {len(found.val):,} to validate, "
+            f"{counted(len(found.classes), 'class')}, {found.source}.",
             quiet=quiet,
         )
         training.warn_of(found.left_out)

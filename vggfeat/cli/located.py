@@ -259,7 +259,7 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
     from vggfeat.report.files import write_localisation
     from vggfeat.report.localisation_page import write_localisation_page
 
-    tested = planned.tested
+    tested, engine = planned.tested, versions(planned.nets[0].extractor)
     rows = {name: rows[0] for name, rows in tested.pictures()}
     how = planned.settings()
     nets = [
@@ -280,7 +280,7 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
         },
         provenance={
             "weights": ", ".join(one["weights"][:12] for one in how["nets"]),
-            "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+            "versions": ", ".join(f"{name} {number}" for name, number in engine.items()),
         },
     )
     write_localisation(target.with_suffix(""), result)

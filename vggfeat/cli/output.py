@@ -169,6 +169,15 @@ def _bar(*columns: ProgressColumn) -> Progress:
     return Lines(*columns, console=console(stderr=True))
 
 
+def settle(bar: Progress) -> None:
+    """In a file, write the tasks so far: the bar's end would write them after the next one."""
+    if bar.console.is_terminal:
+        return
+    for task in bar.tasks:
+        bar.console.print(bar.make_tasks_table([task]))
+        bar.remove_task(task.id)
+
+
 @contextmanager
 def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
     """Show what is done, the rate and the time left while pictures are described and learnt."""

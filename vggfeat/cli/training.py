@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli.output import download_progress, note
+from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.train.trainset import TrainSet
@@ -88,8 +89,8 @@ def pictures_of(
         found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
     if first():
         note(
-            f"{len(found.train):,} pictures to train, {len(found.val):,} to validate, "
-            f"{len(found.classes):,} classes, {found.source}.",
+            f"{counted(len(found.train), 'picture')} to train, {len(found.val):,} to validate, "
+            f"{counted(len(found.classes), 'class')}, {found.source}.",
             quiet=quiet,
         )
         if found.unvalidated:
@@ -102,4 +103,4 @@ def warn_of(failed: Mapping[str, str]) -> None:
     for name, reason in list(failed.items())[:10]:
         note(f"Warning: {name}: {reason}")
     if len(failed) > 10:
-        note(f"Warning: and {len(failed) - 10} more pictures that could not be read.")
+        note(f"Warning: and {counted(len(failed) - 10, 'more picture')} that could not be read.")

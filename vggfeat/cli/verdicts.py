@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.output import facts, grid, note, show
 from vggfeat.cli.training import warn_of
+from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.classes import Classes
@@ -153,14 +154,18 @@ def _settings(
 
 
 def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
-    """Lay out the errors above the paper's, with the difference where there is one."""
+    """Lay out the errors, above the paper's with the difference where there are such."""
+    columns = ["", "top-1 error %", "top-5 error %"]
     mine = (100 * errors.top1, 100 * errors.top5)
-    rows: list[list[object]] = [["here", *(f"{one:.1f}" for one in mine), ""]]
+    here = ["here", *(f"{one:.1f}" for one in mine)]
+    if not paper:
+        return grid(columns, [[*here]])
+    rows: list[list[object]] = [[*here, ""]]
     for line in paper:
         away = "/".join(f"{a - b:+.1f}" for a, b in zip(mine, line.paper, strict=True))
         row = [f"{line.table}: {line.row}", *(f"{one:.1f}" for one in line.paper)]
         rows.append([*row, "" if partial else line.unlike or away])
-    return grid(["", "top-1 error %", "top-5 error %", "difference"], rows)
+    return grid([*columns, "difference"], rows)
 
 
 def _paper(scores: Sequence[Scores]) -> list[Published]:
@@ -188,8 +193,9 @@ def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) 
     absent = set(data.images.names) - set(names)
     unread = len(absent & set(failed))
     rest = len(absent) - unread
-    reasons = [f"{unread:,} pictures could not be read"] if unread else []
-    return reasons + ([f"{rest:,} pictures have no scores"] if rest else [])
+    reasons = [f"{counted(unread, 'picture')} could not be read"] if unread else []
+    have = "has" if rest == 1 else "have"
+    return reasons + ([f"{counted(rest, 'picture')} {have} no scores"] if rest else [])
 
 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:

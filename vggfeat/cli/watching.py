@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.cli.output import counted_bar, interruptible, note
+from vggfeat.cli.output import counted_bar, interruptible, note, settle
 from vggfeat.cli.training import first
+from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,8 +154,8 @@ class _Watch:
             taken=self.started.taken if self.started else (),
             drawn=self.started.drawn if self.started else (),
             run={
-                "data": f"{len(self.data.train):,} pictures to train, {len(self.data.val):,} to "
-                f"validate, {len(self.data.classes):,} classes",
+                "data": f"{counted(len(self.data.train), 'picture')} to train, "
+                f"{len(self.data.val):,} to validate, {counted(len(self.data.classes), 'class')}",
                 "device": self._device(),
             },
             provenance=self._provenance(),
@@ -208,6 +209,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
 
         def tell(told: Told) -> None:
             if told.epoch not in tasks:
+                settle(bar)
                 tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")
             name, value = next(iter(told.figures.items()))
             text = (

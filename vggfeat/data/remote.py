@@ -19,9 +19,7 @@ Info = dict[str, Any]
 
 LARGEST = 1 << 29  # bytes of a picture's file; more is a mistake, or an attack
 CHUNK = 1 << 18
-NO_PARTS = (
-    "its server sends no parts of files (HTTP ranges); download it, or serve it by one that does"
-)
+NO_PARTS = "its server sends no parts of files (HTTP ranges): use one that does, or download it"
 BLOCK = 1 << 20  # bytes of one request where a file is read from its beginning to its end
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created")

@@ -10,6 +10,8 @@ from typing import Any
 from vggfeat.features.dense import DenseExtractor
 
 PACKAGES = ("vggfeat", "torch", "torchvision", "numpy", "pillow", "h5py", "scikit-learn")
+ENGINES = {"openvino": ("openvino",)}
+"""Packages of runtimes that are not torch's."""
 
 
 def provenance(extractor: DenseExtractor) -> dict[str, Any]:
@@ -38,13 +40,13 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
         "device": extractor.device_name,
         "precision": extractor.extraction.precision,
         "runtime": extractor.runtime,
-        "versions": versions(),
+        "versions": versions(extractor),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make a result.
+def versions(extractor: DenseExtractor | None = None) -> dict[str, str]:
+    """Versions of Python and of the packages that make a result, with those of a network's engine.
 
     Examples
     --------
@@ -52,7 +54,8 @@ def versions() -> dict[str, str]:
     True
     """
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    engine = extractor.runtime if extractor else ""
+    for package in (*PACKAGES, *ENGINES.get(engine, ())):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from sources that are not installed

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.errors import StoreError
+from vggfeat.errors import StoreError, and_more, counted
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extraction import SCORES, Extraction, gives_posteriors
 from vggfeat.features.reading import Reader
@@ -185,7 +185,9 @@ def _check_finished(path: Path | str, scores: Scores) -> None:
     if isinstance(store.files, FolderShards):
         unseen = store.manifest.asked - len(store.names) - len(store.failed)
         if unseen > 0 or VIEW not in store.files.place.names():
-            count = f"{unseen} pictures are" if unseen > 0 else "some pictures may be"
+            count = "some pictures may be"
+            if unseen > 0:
+                count = f"{counted(unseen, 'picture')} {'is' if unseen == 1 else 'are'}"
             raise StoreError(
                 f"{path} is not finished: of {what} {count} not yet computed. {again}, without "
                 "--shard: what is there is not computed twice."
@@ -208,16 +210,16 @@ def same_pictures(scores: Sequence[Scores]) -> list[str]:
             raise StoreError(
                 f"The scores are not of the same pictures: those of net "
                 f"{lacking.net} at Q = {', '.join(map(str, lacking.scales))} lack "
-                f"{difference[0]!r}, and {len(difference) - 1} more are in one and not in the "
-                "other. Run the same pictures through both."
+                f"{difference[0]!r}; {counted(len(difference), 'picture')} in all are in one and "
+                "not in the other. Run the same pictures through both."
             )
         mine, its = _contents(first.store), _contents(other.store)
         if changed := [
             name for name in names if mine[name] and its[name] and mine[name] != its[name]
         ]:
             raise StoreError(
-                f"{changed[0]!r} and {len(changed) - 1} more are other pictures to one net than to "
-                "another: their files have changed since. Run the same pictures through both."
+                f"Some pictures are not the same to both nets: {and_more(changed, 'picture')}. "
+                "Their files have changed since. Run the same ones through both."
             )
     if not names:
         raise StoreError("No picture has scores. Run `vggfeat classify` on some that can be read.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vggfeat.errors import DataError, VggfeatError
+from vggfeat.errors import DataError, VggfeatError, counted
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
@@ -170,6 +170,7 @@ def run_table(
         except VggfeatError as error:
             yield Outcome(row, failed=error)
             continue
-        unread = len(data.images) - len(names)
-        partial = data.partial or (f"{unread} pictures could not be read" if unread else "")
+        partial = data.partial
+        if not partial and (unread := len(data.images) - len(names)):
+            partial = f"{counted(unread, 'picture')} could not be read"
         yield Outcome(row, errors, partial, provenance=behind(scores))

@@ -13,7 +13,7 @@ from vggfeat.data.cards import load_card
 from vggfeat.data.ilsvrc import read_tar
 from vggfeat.data.imagesets import read_manifest
 from vggfeat.download import Progress
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, and_more
 from vggfeat.train.devkit import ground_truth
 from vggfeat.train.pictures import FilePictures, Part
 from vggfeat.train.trainset import VAL_TAR, open_trainset
@@ -95,8 +95,8 @@ def _packed(tar: Path, every: Sequence[str], progress: Progress | None) -> Label
     names = [pictures.name(row) for row in range(len(pictures))]
     if unknown := [name for name in names if name not in truth]:
         raise DataError(
-            f"{tar}: the lists of ILSVRC's validation pictures do not know {unknown[0]!r}, nor "
-            f"{len(unknown) - 1} others. Fetch it anew."
+            f"{tar}: the lists of ILSVRC's validation pictures do not know "
+            f"{and_more(unknown, 'picture')}. Fetch it anew."
         )
     place = {key: number for number, key in enumerate(every)}
     kept = [row for row, name in enumerate(names) if truth[name] in place]
