@@ -173,7 +173,9 @@ def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
     for name in ("whole.pth", "own.pth"):
         (tmp_path / name).touch()
     thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "whole.pth"))
-    with pytest.raises(WeightsError, match=r"1,000 outputs, .* names 6 .*whole\.classes\.txt here"):
+    with pytest.raises(
+        WeightsError, match=r"1,000 outputs, .* names 6 .*as whole\.classes\.txt is this"
+    ):
         classes_of(thousand.weights)
     (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
     own = Colours("D", "softmax", origin=str(tmp_path / "own.pth"))

@@ -148,7 +148,9 @@ def classes_of(weights: Weights) -> Classes:
     if len(keys) != outputs:
         advice = f"Correct {listed.name}: a class in each line, in the order of the outputs"
         if where == str(shared):  # which may be right for another net
-            advice += f"; or, if it is another net's, name it like that one's file, {own.name} here"
+            advice += (
+                f"; or give it the name of the file that it is of, as {own.name} is this one's"
+            )
         raise WeightsError(
             f"The net in {weights.origin or weights.source} has {counted(outputs, 'output')}, but "
             f"{where} names {counted(len(keys), 'class')}. {advice}."
