@@ -134,11 +134,11 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
 def _settings(
     scores: Sequence[Scores], data: Validation, errors: Errors, partial: str, asked: Asked
 ) -> dict[str, object]:
-    from vggfeat.ilsvrc.scores import by_net, tested
+    from vggfeat.ilsvrc.scores import by_net, scales_of
 
     nets = []
     for net in by_net(scores):
-        held = tested(net)
+        held = scales_of(net)
         for scales in dict.fromkeys(held.values()):
             pools = [pool for pool, own in held.items() if own == scales]
             nets.append(f"{net[0].net}, {' and '.join(pools)} at Q = {', '.join(map(str, scales))}")
@@ -171,11 +171,11 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
 def _paper(scores: Sequence[Scores]) -> list[Published]:
     """Find the paper's lines of these nets, each at its own scales, and of this mode."""
     from vggfeat.ilsvrc.classify import mode_of
-    from vggfeat.ilsvrc.scores import by_net, tested
+    from vggfeat.ilsvrc.scores import by_net, scales_of
     from vggfeat.recipe import Evaluated, published
 
     nets = by_net(scores)
-    held = [tested(net) for net in nets]
+    held = [scales_of(net) for net in nets]
     modes = {mode_of(list(pools)) for pools in held}
     alike = all(len(set(pools.values())) == 1 for pools in held)
     if len(modes) > 1 or not alike or not all(one.store.extraction.flip for one in scores):

@@ -278,7 +278,7 @@ def posteriors(
         yield _average([_mean(net, some) for net in nets])
 
 
-def tested(net: Sequence[Scores]) -> dict[str, tuple[int, ...]]:
+def scales_of(net: Sequence[Scores]) -> dict[str, tuple[int, ...]]:
     """Tell the scales at which a net has each pooling, in whichever of its stores they are."""
     scales: dict[str, set[int]] = {}
     for one in net:
