@@ -43,6 +43,7 @@ class Colours:
     runtime = "torch"
     device_name = "CPU"
     cluster = None
+    deterministic = False
 
     def __init__(
         self, net: str, pool: str, classes: Sequence[str] = CLASSES, origin: str = "", **more: Any
@@ -65,6 +66,13 @@ class Colours:
 
     def check_scales(self, scales: Sequence[int]) -> None:
         pass
+
+    @property
+    def store_key(self) -> str:
+        return self.extraction.fingerprint[:16]
+
+    def describe_finite(self, pixels: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+        return torch.arange(len(pixels)), self.describe(pixels)
 
     def describe(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
         self.done += [self.extraction.pool] * len(pixels)

@@ -234,7 +234,7 @@ def test_a_scale_too_small_is_refused_with_the_one_that_would_do() -> None:
 def test_numbers_that_overflow_never_leave() -> None:
     """Weights that make infinities end in an error, not in a descriptor."""
     weights = load_weights("embedded", "D", ["conv1_2"])
-    weights.state["conv1_2.weight"] = weights.state["conv1_2.weight"] * 1e38
+    weights.state["conv1_2.weight"] = weights.state["conv1_2.weight"] * 1e36
     extractor = DenseExtractor("D", "conv1_2", weights=weights, precision="fp32", device="cpu")
     with pytest.raises(DeviceError, match="overflow"):
         extractor.describe(batch(*pictures((32, 32))))

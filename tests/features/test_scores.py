@@ -194,7 +194,7 @@ def test_one_run_stores_all_and_the_next_computes_nothing(
     assert store.dimensions == {
         Part("A", "fc8", pool, Q): CLASSES for pool in ("softmax", "crops1") for Q in (224, 240)
     }
-    monkeypatch.setattr(extractor, "describe", None)
+    monkeypatch.setattr(extractor, "describe_finite", None)
     again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
     summary = extract(images, extractor, [224, 240], again)
     assert (summary.computed, summary.present) == (0, 2)

@@ -53,7 +53,7 @@ def target(store: FeatureStore) -> Target:
 
 def through(images: ImageSet, store: FeatureStore) -> stages.Kept:
     """Take all pictures through the three stages, as one round."""
-    actor = Describe(None)
+    actor = Describe(None, "float32")
     actor.extractor = small()
     found = [
         row

@@ -63,13 +63,13 @@ def one_layer() -> DenseExtractor:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the pictures that go through each net."""
     counts: Counter[str] = Counter()
-    original = DenseExtractor.describe
+    original = DenseExtractor.describe_finite
 
     def counting(self: DenseExtractor, pixels: torch.Tensor):
         counts[self.extraction.net] += len(pixels)
         return original(self, pixels)
 
-    monkeypatch.setattr(DenseExtractor, "describe", counting)
+    monkeypatch.setattr(DenseExtractor, "describe_finite", counting)
     return counts
 
 
@@ -214,7 +214,7 @@ def test_default_stores_are_found_again_and_kept_apart(
     assert len(both.folders) == 2
     elsewhere = CARD.model_copy(update={"root": "/elsewhere"})
     places = {
-        default_store(card, extractor.extraction)
+        default_store(card, extractor)
         for card in (CARD, elsewhere)
         for extractor in (one_layer, *nets.values())
     }

@@ -78,13 +78,13 @@ def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def described(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     """Count the pictures that go through each net at each scale."""
     counts: Counter[tuple[str, int]] = Counter()
-    describe = DenseExtractor.describe
+    describe = DenseExtractor.describe_finite
 
     def counting(self: DenseExtractor, pixels: torch.Tensor):
         counts[self.extraction.net, min(pixels.shape[2:])] += len(pixels)
         return describe(self, pixels)
 
-    monkeypatch.setattr(DenseExtractor, "describe", counting)
+    monkeypatch.setattr(DenseExtractor, "describe_finite", counting)
     return counts
 
 

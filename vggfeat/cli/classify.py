@@ -123,6 +123,7 @@ def classify_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    deterministic: options.Deterministic = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -151,7 +152,7 @@ def classify_command(
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
     share = _share(shard, context)
-    work = Work(device, precision, on_bad_image, workers, quiet)
+    work = Work(device, precision, on_bad_image, workers, quiet, deterministic=deterministic)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
     features = settings(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif

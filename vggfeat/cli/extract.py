@@ -68,6 +68,7 @@ def extract_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    deterministic: options.Deterministic = False,
     shard: options.Shard = None,
     engine: options.Engine = "local",
     address: options.Address = None,
@@ -99,7 +100,16 @@ def extract_command(
     from vggfeat.run.quality import quality as settings_of
 
     share = shard_of(shard)
-    work = Work(device, precision, on_bad_image, workers, quiet, engine=engine, address=address)
+    work = Work(
+        device,
+        precision,
+        on_bad_image,
+        workers,
+        quiet,
+        engine=engine,
+        address=address,
+        deterministic=deterministic,
+    )
     features = settings(
         settings_of(quality, Features()) if quality else Features(),
         nets=net,
@@ -204,7 +214,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         rows["not shown"] = f"{last.unseen} more pictures are kept here; this run did not name them"
     show(result, facts(rows), as_json=told.as_json)
     if last.failed:
-        note(f"Warning: {len(last.failed)} pictures could not be read: {reasons}.")
+        note(f"Warning: {len(last.failed)} pictures could not be used: {reasons}.")
     if len(images) and len(last.failed) == len(images):
         raise DataError("No picture could be read, so that there are no features.")
     if not told.as_json and told.shard.parts == 1:

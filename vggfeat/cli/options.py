@@ -104,6 +104,15 @@ Workers = Annotated[
         "--workers", min=1, help="Decoding threads; one for each core.", rich_help_panel=WORK
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="The same bits again on this machine, whatever is described beside a picture, resumed "
+        "or in shares: each goes through the network on its own, which takes longer.",
+        rich_help_panel=WORK,
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option(

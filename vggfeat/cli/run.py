@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 OF_FEATURES = (
     "dataset", "root", "report", "evidence", "pointing", "submission", "jobs", "jobs_backend",
 )  # fmt: skip
-OF_TABLES = ("allow_partial", "weights", "features", "on_bad_image", "engine", "address")
+OF_TABLES = (
+    "allow_partial", "weights", "features", "on_bad_image", "deterministic", "engine", "address",
+)  # fmt: skip
 OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net", "decoder")
 SILENT = {
     "Recipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
@@ -76,6 +78,7 @@ def run_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    deterministic: options.Deterministic = False,
     micro: training.Micro = None,
     compile_net: training.Compile = False,
     decoder: training.Decoder = "pillow",
@@ -113,7 +116,16 @@ def run_command(
     loaded = open_recipe(recipe)
     _refuse(context, type(loaded).__name__, loaded.name)
     work = Work(
-        device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
+        device,
+        precision,
+        on_bad_image,
+        workers,
+        quiet,
+        jobs,
+        jobs_backend,
+        engine,
+        address,
+        deterministic,
     )
     if isinstance(loaded, Classification):
         given = _given(data, loaded.name, "tests")

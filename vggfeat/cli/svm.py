@@ -87,6 +87,7 @@ def svm_command(
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
+    deterministic: options.Deterministic = False,
     engine: options.Engine = "local",
     address: options.Address = None,
     jobs: options.Jobs = -1,
@@ -117,7 +118,16 @@ def svm_command(
     from vggfeat.run.submission import check_submission
 
     work = Work(
-        device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
+        device,
+        precision,
+        on_bad_image,
+        workers,
+        quiet,
+        jobs,
+        jobs_backend,
+        engine,
+        address,
+        deterministic,
     )
     classifier = checked(
         Classifier, loss=loss, solver=solver, C=choice, habit=habit, difficult=difficult

@@ -30,7 +30,8 @@ class Work:
 
     Parameters
     ----------
-    device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address
+    device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address,
+    deterministic
         As the options of these names.
     opened : dict
         The networks that are open, for all that is run.
@@ -45,6 +46,7 @@ class Work:
     jobs_backend: str | None = None
     engine: str = "local"
     address: str | None = None
+    deterministic: bool = False
     opened: dict[Any, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Work:
                 folder=folder,
                 on_bad_image=self.on_bad_image,
                 workers=self.workers,
+                deterministic=self.deterministic,
                 n_jobs=self.jobs,
                 progress=work.pictures,
                 split_progress=work.splits,
@@ -142,6 +145,7 @@ class Work:
             "pool": features.pool,
             "locations": Aggregation(normalize=features.normalize).locations,
             "exif": features.exif,
+            "deterministic": self.deterministic,
         }
         if self.cluster:
             extractor = self.cluster.extractor(net, layers, **made)

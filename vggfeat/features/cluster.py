@@ -177,6 +177,7 @@ class Cluster:
             self.kind,
             self.threads,
             run.extractor.pixel_budget if self.kind == "cpu" else None,
+            run.extractor.deterministic,
         )
         target = Target(files, extraction, run.store.manifest.dtype, run.store._provenance)
         rounds = [
@@ -194,7 +195,8 @@ class Cluster:
             given
             .map_batches(decode, batch_size=1, fn_kwargs={"exif": extraction.exif},
                          num_cpus=DECODE_CPUS)
-            .map_batches(Describe, batch_size=1, fn_constructor_args=(network,), compute=pool,
+            .map_batches(Describe, batch_size=1, compute=pool,
+                         fn_constructor_args=(network, target.dtype),
                          **self._actor)
             .map_batches(write, batch_size=shard, fn_kwargs={"target": target},
                          num_cpus=WRITE_CPUS)
@@ -213,7 +215,11 @@ class Cluster:
             run.store._wrote = True  # as if by this process: the manifest says who wrote last
         run.summary.computed += len(new)
         for one in kept.failed:
-            if left.pop(one.asked.row, None):
+            if not left.pop(one.asked.row, None):
+                continue
+            if one.overflow:
+                run.overflow(one.asked.row, one.reason)
+            else:
                 _refuse_unseen(run, one)
                 run.fail(one.asked.row, one.reason)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from math import isqrt
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -15,6 +14,14 @@ from torch import Tensor
 from vggfeat.data.images import DECODER, RESAMPLING, Picture, max_pixels
 from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.arithmetic import (
+    arithmetic,
+    check_deterministic,
+    finite_rows,
+    overflow,
+    poisoned,
+    trusted,
+)
 from vggfeat.features.crops import SIDE, crop_posteriors
 from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.features.extraction import SCORES, Extraction, Part, crops_in
@@ -57,6 +64,9 @@ class DenseExtractor:
         :func:`~vggfeat.features.device.resolve_precision`.
     runtime : str
         What computes; see :func:`~vggfeat.features.runtime.resolve_runtime`.
+    deterministic : bool
+        Whether a picture's descriptor has the same bits on the same machine, whatever was
+        described with it: each goes through the network on its own. See ``docs/numbers.md``.
 
     Attributes
     ----------
@@ -86,11 +96,18 @@ class DenseExtractor:
         device: str = "auto",
         precision: str = "auto",
         runtime: str = "auto",
+        deterministic: bool = False,
     ) -> None:
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = tuple(dict.fromkeys(resolve_layer(net, name) for name in asked))
         self.device = resolve_device(device)
         self.runtime = resolve_runtime(runtime, self.device)
+        if deterministic:
+            check_deterministic(self.device)
+        # No part of the extraction and its fingerprint: the descriptors mean the same, and agree
+        # with others as those of two batches do. What a store holds says how it was computed, and
+        # a deterministic run refuses to go on where another kind began.
+        self.deterministic = deterministic
         self.weights = load(weights, net, names)
         self.extraction = Extraction(
             net=net,
@@ -128,14 +145,38 @@ class DenseExtractor:
         DeviceError
             If a descriptor overflows the precision.
         """
-        try:
-            described = self._describe(pixels)
-        except torch.OutOfMemoryError:
-            described = {}
-        if not described:  # outside of the handler, whose error still holds the memory
-            return self._describe_halves(pixels)
-        self._check_finite(described.values())
+        kept, described = self.describe_finite(pixels)
+        if len(kept) < len(pixels):
+            raise DeviceError(overflow(self.extraction.precision))
         return described
+
+    def describe_finite(self, pixels: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+        """Describe those of some pictures whose numbers do not overflow.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W) of uint8
+            RGB.
+
+        Returns
+        -------
+        kept : Tensor (n,) of int64
+            Which pictures they are, ascending.
+        descriptors : dict
+            Theirs (n, D), as from :meth:`describe`.
+
+        Examples
+        --------
+        >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
+        >>> kept, found = extractor.describe_finite(torch.zeros(2, 3, 32, 48, dtype=torch.uint8))
+        >>> kept.tolist(), found["pool1", "average"].shape
+        ([0, 1], torch.Size([2, 64]))
+        """
+        alone = torch.split(pixels, 1) if self.deterministic else [pixels]
+        several = [self._fitting(some) for some in alone]
+        found = {key: torch.cat([one[key] for one in several]) for key in several[0]}
+        kept = finite_rows(list(found.values())).nonzero()[:, 0]
+        return kept, {key: d[kept] for key, d in found.items()}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the dense maps of pictures of one shape, without their mirror images.
@@ -155,11 +196,11 @@ class DenseExtractor:
         DeviceError
             If a number overflows the precision.
         """
-        axis = longer_axis(pixels)
-        pieces = list(self._pieces(pixels))
-        layers = self.extraction.layers
-        found = {name: torch.cat([piece[name] for piece in pieces], axis).cpu() for name in layers}
-        self._check_finite(found.values())
+        alone = torch.split(pixels, 1) if self.deterministic else [pixels]
+        several = [self._maps(some) for some in alone]
+        found = {name: torch.cat([one[name] for one in several]) for name in several[0]}
+        if not finite_rows(list(found.values())).all():
+            raise DeviceError(overflow(self.extraction.precision))
         return found
 
     def picture_maps(self, picture: Picture, Q: int) -> dict[str, Tensor]:
@@ -221,6 +262,11 @@ class DenseExtractor:
         """What computes, as a person knows it."""
         return self.cluster.name if self.cluster else describe_device(self.device)
 
+    @property
+    def store_key(self) -> str:
+        """What names a folder below the cache in which nothing else meets these descriptors."""
+        return self.extraction.fingerprint[:16] + ("-deterministic" if self.deterministic else "")
+
     def part(self, key: tuple[str, str], Q: int) -> Part:
         """Name the array of a store to which descriptors of this key and scale belong."""
         return Part(self.extraction.net, *key, Q)
@@ -241,13 +287,15 @@ class DenseExtractor:
             init=None,
         ).load(state)
         order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(pixels.mean[order], device=self.device).view(shape)
-        self._std = torch.tensor(pixels.std[order], device=self.device).view(shape)
+        mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
+        self.runtime = trusted(self.runtime, net, mean, std, pixels.range)
+        self._mean, self._std = (one.to(self.device).view(1, 3, 1, 1) for one in (mean, std))
         self._range = pixels.range
         return placed(net, self.runtime, self.device, self.dtype)
 
     def _default_budget(self) -> int:
+        if self.deterministic:
+            return 1  # one picture at a time, one crop at a time, pieces that threads do not change
         # On the CPU one picture of 384×512 keeps two cores busy; a GPU wants some twenty.
         return 150_000 * torch.get_num_threads() if self.device.type == "cpu" else 4_000_000
 
@@ -279,12 +327,18 @@ class DenseExtractor:
         [maps] = self._pieces(crops)
         return maps[SCORES][:, :, 0, 0]
 
-    def _check_finite(self, found: Iterable[Tensor]) -> None:
-        if not all(one.isfinite().all() for one in found):
-            raise DeviceError(
-                f"Numbers overflow in {self.extraction.precision}. Use --precision bf16 or fp32; "
-                "if that does not help, the weights are those of a training that diverged."
-            )
+    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        axis = longer_axis(pixels)
+        pieces = list(self._pieces(pixels))
+        return {name: torch.cat([one[name] for one in pieces], axis).cpu() for name in pieces[0]}
+
+    def _fitting(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+        """Describe pictures, half of them at a time where the memory is too small for all."""
+        try:
+            return self._describe(pixels)
+        except torch.OutOfMemoryError:
+            pass
+        return self._describe_halves(pixels)  # outside of the handler, whose error holds memory
 
     def _describe_halves(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
         if len(pixels) == 1:
@@ -292,7 +346,7 @@ class DenseExtractor:
                 f"A picture of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the memory of "
                 f"{describe_device(self.device)}. Use a smaller Q, or --device cpu."
             )
-        halves = [self.describe(half) for half in pixels.chunk(2)]
+        halves = [self._fitting(half) for half in pixels.chunk(2)]
         return {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
 
     def _pooled(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
@@ -310,13 +364,11 @@ class DenseExtractor:
     @torch.inference_mode()
     def _pieces(self, pixels: Tensor) -> Iterator[dict[str, Tensor]]:
         """Run the network, over one piece after another where a picture exceeds the budget."""
-        # Where torch computes fp32 on a GPU in TF32, its results have ten bits, not 24.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with exact if self.device.type == "cuda" and self.dtype == torch.float32 else nullcontext():
+        with arithmetic(self.device, self.dtype, self.deterministic):
             limit = max(self.pixel_budget, PIECE_PIXELS)
             for piece, kept in in_pieces(pixels, self.net.layers, self.net.smallest_side, limit):
                 x = self._normalise(piece)
-                maps = {name: m.float() for name, m in self.net.maps(x).items()}
+                maps = {name: poisoned(m.float()) for name, m in self.net.maps(x).items()}
                 if kept is not None:
                     maps = {name: kept.of(name, m, self.net.layers) for name, m in maps.items()}
                 if self.extraction.locations == "l2":

@@ -10,14 +10,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 from joblib import cpu_count
 
-from vggfeat.data.batches import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.batches import Decoded, Job, batches, decode_ahead
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import ParameterError, PictureError
+from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.describing import described, shards
 from vggfeat.features.extraction import Part
 from vggfeat.features.rounds import round_size
 from vggfeat.features.store import FeatureStore
@@ -26,6 +26,9 @@ BAD_IMAGE_POLICIES = ("skip", "error")
 # A shard is written after so many pictures, or so many seconds: what `kill -9` can lose.
 ROWS_PER_SHARD = 256
 SECONDS_PER_SHARD = 30.0
+# A picture whose numbers overflow is left out as a bad one is. When so many have, and they are more
+# than those that did not, it is the settings that are wrong, and a run of days ends at once.
+OVERFLOWED = 16
 
 Progress = Callable[["Summary"], None]
 
@@ -101,7 +104,8 @@ def extract(
     store : FeatureStore
         What is complete in it is not computed again.
     on_bad_image : {"skip", "error"}
-        Leave out a picture that cannot be read, with its reason, or stop.
+        Leave out a picture that cannot be read or whose numbers overflow, with its reason, or
+        stop.
     workers : int, optional
         Decoding threads; as many as there are cores by default.
     progress : callable, optional
@@ -115,6 +119,10 @@ def extract(
     ------
     PictureError
         On the first bad picture, with ``on_bad_image="error"``; what was computed is kept.
+    DeviceError
+        If the numbers of most pictures overflow, as the settings are wrong.
+    StoreError
+        If the extractor is deterministic, and the store has descriptors of one that is not.
     ParameterError
         For a scale too small for the layer, before anything is decoded.
 
@@ -144,6 +152,8 @@ def extract(
             "the extractor and the names of the image set."
         )
     extractor.check_scales(scales)
+    if extractor.deterministic:
+        store.check_deterministic()
     jobs = store.missing(scales)
     run = Run(images, extractor, store, on_bad_image == "error", progress)
     run.summary.present = len(images) - len(jobs)
@@ -152,37 +162,9 @@ def extract(
         _Here(run, scales).all(jobs, workers or cpu_count())
     else:
         extractor.cluster.run(run, jobs, scales)
+    run.judge_settings(at_least=1)
     store.finish()
     return run.summary
-
-
-def vectors(extractor: DenseExtractor, batch: Batch) -> Iterator[tuple[int, Part, Matrix]]:
-    """Describe a batch: each picture's row, the part, and its descriptor (D,)."""
-    for key, descriptors in extractor.describe(batch.pixels).items():
-        part = extractor.part(key, batch.Q)
-        for row, vector in zip(batch.rows, descriptors.numpy(), strict=True):
-            yield row, part, vector
-
-
-def shards(
-    complete: Mapping[int, Mapping[Part, Matrix]],
-) -> Iterator[tuple[list[int], dict[Part, Matrix]]]:
-    """Gather pictures into one shard for each set of scales; few stores have two.
-
-    Only a store that grew by a scale has pictures of which another part was missing.
-
-    Examples
-    --------
-    >>> part = Part("D", "fc7", "average", 256)
-    >>> [(rows, arrays)] = shards({4: {part: np.ones(1)}, 2: {part: np.zeros(1)}})
-    >>> rows, arrays[part].tolist()
-    ([2, 4], [[0.0], [1.0]])
-    """
-    alike: dict[tuple[Part, ...], list[int]] = {}
-    for row in sorted(complete):
-        alike.setdefault(tuple(sorted(complete[row])), []).append(row)
-    for parts, rows in alike.items():
-        yield rows, {part: np.stack([complete[row][part] for row in rows]) for part in parts}
 
 
 class Run:
@@ -211,6 +193,8 @@ class Run:
         self.progress = progress
         self.summary = Summary(len(images))
         self.start = time.perf_counter()
+        self._overflowed = 0
+        self._advice = ""
 
     def fail(self, row: int, reason: str) -> None:
         """Leave a picture out, or stop at it.
@@ -224,6 +208,27 @@ class Run:
             raise PictureError(f"{self.images.names[row]}: {reason}")
         self.store.fail(row, reason)
         self.summary.failed += 1
+
+    def overflow(self, row: int, reason: str) -> None:
+        """Leave out a picture that could be read and has no finite descriptor, or stop at it."""
+        self.fail(row, reason)
+        self._overflowed += 1
+        self._advice = reason
+        self.judge_settings(at_least=OVERFLOWED)
+
+    def judge_settings(self, at_least: int) -> None:
+        """Stop where so many pictures overflowed, and they are more than have descriptors.
+
+        Raises
+        ------
+        DeviceError
+        """
+        good = self.summary.present + self.summary.computed
+        if self._overflowed >= at_least and self._overflowed > good:
+            raise DeviceError(
+                f"{self._overflowed} pictures have no finite descriptor, {good} have one: the "
+                f"settings do not suit these weights. Of the last: {self._advice}"
+            )
 
     def tell(self) -> None:
         """Tell how far the run is."""
@@ -290,10 +295,18 @@ class _Here:
     def _round(self, scales: Mapping[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
         """Describe some pictures; a picture is complete when all its parts are there."""
         found: defaultdict[int, dict[Part, Matrix]] = defaultdict(dict)
+        overflowed: set[int] = set()
         parts_of = self.extractor.extraction.parts
+        dtype = self.run.store.manifest.dtype
         for batch in batches(self._readable(decoded), self.extractor.pixel_budget):
-            for row, part, vector in vectors(self.extractor, batch):
-                found[row][part] = vector
+            for row, parts, reason in described(self.extractor, batch, dtype):
+                if row in overflowed:
+                    continue  # at another scale
+                if reason:
+                    overflowed.add(row)
+                    self.run.overflow(row, reason)
+                    continue
+                found[row] |= parts
                 if len(found[row]) == len(parts_of(scales[row])):
                     self.complete[row] = found.pop(row)
                     self.run.summary.computed += 1

@@ -34,6 +34,8 @@ class Network:
         Threads of torch on a CPU.
     pixel_budget : int or None
         That of the driver, where it computes on a device of the same kind.
+    deterministic : bool
+        Whether each picture goes through the network on its own.
     """
 
     extraction: Extraction
@@ -42,6 +44,7 @@ class Network:
     device: str
     threads: int
     pixel_budget: int | None
+    deterministic: bool
 
     def opened(self) -> DenseExtractor:
         """Open it.
@@ -68,6 +71,7 @@ class Network:
             exif=made.exif,
             device=self.device,
             precision=made.precision,
+            deterministic=self.deterministic,
         )
         # An entry of scores has a name of its own: that of net and pooling.
         if replace(extractor.extraction, net=made.net) != made:

@@ -40,6 +40,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
         "device": extractor.device_name,
         "precision": extractor.extraction.precision,
         "runtime": extractor.runtime,
+        "deterministic": extractor.deterministic,
         "versions": versions(extractor),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -59,6 +59,23 @@ class Reader:
         self.files = files
         self._keys = keys
         self.index.add_all(headers)
+        behind = [one.provenance.get(extraction.net) for one in headers]
+        self._mixed = any(one is not None and not one.get("deterministic") for one in behind)
+
+    def check_deterministic(self) -> None:
+        """Refuse descriptors whose bits depend on what was described with them.
+
+        Raises
+        ------
+        StoreError
+            If the store has some of its net that were computed without ``deterministic``.
+        """
+        if self._mixed:
+            raise StoreError(
+                f"The store holds descriptors of net {self.extraction.net} that were computed "
+                "without --deterministic: their last bits depend on the pictures beside them. "
+                "Name another folder, or leave --deterministic out."
+            )
 
     @classmethod
     def open(cls, path: Path | str, net: str | None = None) -> Self:

@@ -20,8 +20,8 @@ from vggfeat.data.images import Crop, Picture, load
 from vggfeat.errors import PictureError, StoreError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.describing import described, shards
 from vggfeat.features.device import describe_device
-from vggfeat.features.extract import shards, vectors
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.index import Stat
 from vggfeat.features.manifest import Manifest
@@ -89,6 +89,8 @@ class Found:
         Where it was decoded.
     device : str
         What described it.
+    overflow : bool
+        Whether it could be read, and has no finite descriptor.
     """
 
     asked: Asked
@@ -96,6 +98,7 @@ class Found:
     reason: str = ""
     node: str = ""
     device: str = ""
+    overflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,13 @@ class Describe:
     Parameters
     ----------
     network : Network
+    dtype : str
+        In which descriptors are kept.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, dtype: str) -> None:
         self.network = network
+        self.dtype = dtype
 
     @cached_property
     def extractor(self) -> DenseExtractor:
@@ -186,14 +192,19 @@ class Describe:
         [(node, piece)] = unpack(rows)
         good = (decoded for _, decoded in piece if decoded.error is None)
         parts: dict[int, dict[Part, Matrix]] = {asked.row: {} for asked, _ in piece}
+        overflowed: dict[int, str] = {}
         for batch in batches(good, self.extractor.pixel_budget):
-            for row, part, vector in vectors(self.extractor, batch):
-                parts[row][part] = vector
+            for row, own, reason in described(self.extractor, batch, self.dtype):
+                parts[row] |= own
+                if reason:
+                    overflowed[row] = reason
         device = describe_device(self.extractor.device)
-        return pack(
-            Found(asked, parts[asked.row], str(decoded.error or ""), node, device)
-            for asked, decoded in piece
-        )
+        found = []
+        for asked, decoded in piece:
+            reason = overflowed.get(asked.row) or str(decoded.error or "")
+            own = {} if reason else parts[asked.row]
+            found.append(Found(asked, own, reason, node, device, asked.row in overflowed))
+        return pack(found)
 
 
 def write(rows: Rows, *, target: Target) -> Rows:

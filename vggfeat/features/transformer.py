@@ -68,6 +68,9 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Threads that decode pictures; one for each core by default.
     on_bad_image : {"error"}, default="error"
         A transformer returns a row for every picture, so that a bad one cannot be left out.
+    deterministic : bool, default=False
+        Whether a picture's descriptor has the same bits on the same machine, whatever is described
+        with it; slower.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         precision: str = "auto",
         n_jobs: int | None = None,
         on_bad_image: str = "error",
+        deterministic: bool = False,
     ) -> None:
         self.net = net
         self.layer = layer
@@ -114,6 +118,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         self.precision = precision
         self.n_jobs = n_jobs
         self.on_bad_image = on_bad_image
+        self.deterministic = deterministic
 
     def fit(self, X: Any = None, y: Any = None) -> VGGFeatures:
         """Check the settings; nothing is learned.
@@ -147,7 +152,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Raises
         ------
         PictureError
-            For a picture that cannot be read.
+            For a picture that cannot be read, or whose numbers overflow.
         """
         self.fit()
         pictures = _pictures(X)
@@ -187,7 +192,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         scales = _several(self.Q)
         folder = None
         if self.cache is not None:
-            folder = Path(self.cache) / extractor.extraction.fingerprint[:16]
+            folder = Path(self.cache) / extractor.store_key
         with nullcontext() if folder is None else _alone_in(folder):
             store = FeatureStore(
                 folder, extractor.extraction, images.names, stats=images.stats(), cache=True
@@ -204,6 +209,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
             "exif": self.exif,
             "device": self.device,
             "precision": self.precision,
+            "deterministic": self.deterministic,
         }
         return _open(self.net, tuple(self._layers()), weights, tuple(settings.items()))
 

@@ -22,7 +22,7 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
-from vggfeat.features.extraction import Extraction, crops_in
+from vggfeat.features.extraction import crops_in
 from vggfeat.features.files import ready, write_whole
 from vggfeat.features.provenance import provenance
 from vggfeat.features.sharding import WHOLE, Shard
@@ -84,9 +84,9 @@ def mode_of(pools: Sequence[str]) -> str:
     return found[0] if found else ""
 
 
-def default_store(extraction: Extraction) -> Path:
+def default_store(extractor: DenseExtractor) -> Path:
     """Folder below the cache in which the scores of a net are kept, of whatever pictures."""
-    return home() / "scores" / f"{extraction.net}-{extraction.fingerprint[:16]}"
+    return home() / "scores" / f"{extractor.extraction.net}-{extractor.store_key}"
 
 
 def score(
@@ -142,7 +142,7 @@ def score(
     # All are opened first, so that a store tells what an interrupted run did not come to.
     stores = [
         FeatureStore(
-            folder or default_store(one.extraction),
+            folder or default_store(one),
             one.extraction,
             images.names,
             stats=stats,

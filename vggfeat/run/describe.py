@@ -78,6 +78,7 @@ def describe(
     folder: Path | None = None,
     on_bad_image: str = "skip",
     workers: int | None = None,
+    deterministic: bool = False,
     progress: Progress | None = None,
 ) -> Described:
     """Describe a data set by its settings; what a store has already is not computed again.
@@ -95,6 +96,8 @@ def describe(
         the very pictures, under whatever names, no network is opened.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`.
+    deterministic : bool
+        Whether only descriptors of a deterministic network will do, of those that a store has.
 
     Returns
     -------
@@ -120,10 +123,13 @@ def describe(
         for net in features.nets:
             source = None
             if folder:
-                source = stored(_place(folder, name), net, view.images, features, on_bad_image)
+                place = _place(folder, name)
+                source = stored(
+                    place, net, view.images, features, on_bad_image, deterministic=deterministic
+                )
             if source is None:
                 extractor = networks(net)
-                above = folder or default_store(card, extractor.extraction)
+                above = folder or default_store(card, extractor)
                 source = extracted(
                     view.images,
                     extractor,
@@ -138,13 +144,14 @@ def describe(
     return _gathered(images, sources, aggregation, total)
 
 
-def default_store(card: DatasetCard, extraction: Extraction) -> Path:
+def default_store(card: DatasetCard, extractor: DenseExtractor) -> Path:
     """Folder below the cache in which a data set's descriptors are kept.
 
     It follows from the data set's name and place and from the settings, so that a second run
     finds the descriptors of the first, and another setting or data set never meets them.
     """
-    told = "\n".join((card.name, card.source, card.root, extraction.fingerprint))
+    made = extractor.extraction.fingerprint + "\ndeterministic" * extractor.deterministic
+    told = "\n".join((card.name, card.source, card.root, made))
     digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
     return home() / "features" / digest[:16]
 

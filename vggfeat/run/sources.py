@@ -106,7 +106,13 @@ def extracted(
 
 
 def stored(
-    path: Path, net: str, images: ImageSet, features: Features, on_bad_image: str = "skip"
+    path: Path,
+    net: str,
+    images: ImageSet,
+    features: Features,
+    on_bad_image: str = "skip",
+    *,
+    deterministic: bool = False,
 ) -> Source | None:
     """Find the descriptors of all these pictures in a store, under whatever names it has.
 
@@ -127,7 +133,8 @@ def stored(
     PictureError
         If a picture cannot be read, with ``on_bad_image="error"``.
     StoreError
-        If it was made with other settings or weights than those asked for.
+        If it was made with other settings or weights than those asked for, or without
+        `deterministic` where that is wanted.
     """
     if not (path.is_file() or (path / "manifest.json").is_file()):
         return None
@@ -140,6 +147,8 @@ def stored(
             "more. Name the folder that it was packed from, or another --features."
         )
     store = nets[net]
+    if deterministic:
+        store.check_deterministic()
     behind = store.manifest.nets[net]["provenance"]
     asked = _asked(store, features, path, behind)
     lacking = sorted(set(features.Q) - set(store.scales))

@@ -104,6 +104,7 @@ def run_svm(
     folder: Path | None = None,
     on_bad_image: str = "skip",
     workers: int | None = None,
+    deterministic: bool = False,
     n_jobs: int | None = -1,
     progress: Progress | None = None,
     split_progress: SplitProgress | None = None,
@@ -124,6 +125,8 @@ def run_svm(
         Where descriptors are kept; below :func:`~vggfeat.resources.home` by default.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`.
+    deterministic : bool
+        As for :func:`~vggfeat.run.describe.describe`.
     n_jobs : int or None
         Processes that train.
     split_progress : callable, optional
@@ -149,6 +152,7 @@ def run_svm(
         folder=folder,
         on_bad_image=on_bad_image,
         workers=workers,
+        deterministic=deterministic,
         progress=progress,
     )
     result = _test(card, described.images, described.X, classifier, n_jobs, split_progress)

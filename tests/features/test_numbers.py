@@ -1,0 +1,401 @@
+"""The same bits whatever lies beside a picture, and no number that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import noise, random_weights
+
+from vggfeat.data.images import Pixels
+from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.errors import DeviceError, PictureError, StoreError, WeightsError
+from vggfeat.features import extract as extracting
+from vggfeat.features.arithmetic import arithmetic, check_deterministic
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.device import has_bf16
+from vggfeat.features.extract import extract
+from vggfeat.features.merge import merge
+from vggfeat.features.sharding import Shard
+from vggfeat.features.store import FeatureStore
+from vggfeat.features.transformer import VGGFeatures
+from vggfeat.ilsvrc.classify import score
+from vggfeat.nets.bounds import largest_number
+from vggfeat.nets.packed import can_pack
+from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import Weights, load
+
+CPU = torch.device("cpu")
+WEIGHTS = random_weights("A", ["pool3"])
+RUNTIMES = ("torch", "packed", "openvino")
+COMBINATIONS = [(runtime, how) for runtime in RUNTIMES for how in ("fp32", "bf16")]
+SHAPES = ((32, 44), (40, 32), (33, 47))
+QUICK = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def skip_unless(runtime: str, precision: str) -> None:
+    """Skip what this machine does not have."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    if runtime == "packed" and not can_pack():
+        pytest.skip("torch has no oneDNN")
+    if precision == "bf16" and not has_bf16(CPU):
+        pytest.skip("this CPU does not compute in bf16")
+
+
+@cache
+def repeatable(runtime: str = "torch", precision: str = "fp32", pool: str = "average"):
+    return DenseExtractor(
+        "A", ("conv2_1", "pool3"), weights=WEIGHTS, device="cpu", runtime=runtime,
+        precision=precision, pool=pool, deterministic=True,
+    )  # fmt: skip
+
+
+@cache
+def picture(shape: int, seed: int) -> Pixels:
+    height, width = SHAPES[shape]
+    return noise(width, height, seed)
+
+
+def bits(extractor: DenseExtractor, pictures: list[Pixels]) -> list[bytes]:
+    """Describe pictures of one shape as one batch: the bytes of each."""
+    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    found = extractor.describe(batch)
+    return [b"".join(d[row].numpy().tobytes() for d in found.values()) for row in range(len(batch))]
+
+
+@pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
+@QUICK
+@given(
+    shape=st.integers(0, 2),
+    seeds=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    threads=st.sampled_from([1, 2]),
+)
+def test_neighbours_and_threads_leave_the_bits(
+    runtime: str, precision: str, shape: int, seeds: list[int], threads: int
+) -> None:
+    """In any batch, in any order, on one thread or two, a picture has the bits it has alone."""
+    skip_unless(runtime, precision)
+    extractor = repeatable(runtime, precision)
+    alone = {seed: bits(extractor, [picture(shape, seed)])[0] for seed in set(seeds)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = bits(extractor, [picture(shape, seed) for seed in seeds])
+    finally:
+        torch.set_num_threads(before)
+    assert found == [alone[seed] for seed in seeds]
+
+
+@pytest.fixture
+def images(draw: Callable[..., Path]) -> ImageSet:
+    for i in range(12):
+        path = draw(f"pictures/{i:02}.png", 44 + 4 * (i % 3), 40, seed=i)
+    return find_pictures([str(path.parent)])
+
+
+def stored(
+    images: ImageSet, extractor: DenseExtractor, folder: Path | None, scales: tuple[int, ...] = (32,),
+    **more: object,
+) -> FeatureStore:  # fmt: skip
+    shard = more.pop("shard", Shard(1, 1))
+    some = images.take(shard.rows(len(images)))
+    behind = {"deterministic": extractor.deterministic}
+    store = FeatureStore(
+        folder, extractor.extraction, some.names, stats=some.stats(), provenance=behind, shard=shard
+    )
+    extract(some, extractor, scales, store, **more)
+    return store
+
+
+@pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
+def test_workers_interruptions_shares_and_order_leave_the_bits(
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    precision: str,
+) -> None:
+    """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
+    skip_unless(runtime, precision)
+    extractor = repeatable(runtime, precision)
+    scales = (32, 40)
+    whole = stored(images, extractor, tmp_path / "whole", scales, workers=1)
+    names = list(images.names)
+
+    def same(store: FeatureStore) -> bool:
+        expected, found = whole.read(scales, names), store.read(scales, names)
+        return all(found[part].tobytes() == expected[part].tobytes() for part in expected)
+
+    assert same(stored(images, extractor, tmp_path / "threads", scales, workers=5))
+
+    def stop(done: object) -> None:
+        if done.computed >= 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(extracting.round_size.__globals__["ROUND"], "cpu", 5)
+    with pytest.raises(KeyboardInterrupt):
+        stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
+    resumed = stored(images, extractor, tmp_path / "resumed", scales)
+    assert same(resumed)
+
+    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
+    assert same(stored(backwards, extractor, None, scales))
+
+    parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        stored(images, extractor, part, scales, shard=Shard(number, 3))
+    merge(parts, tmp_path / "merged")
+    assert same(FeatureStore.open(tmp_path / "merged"))
+
+
+def test_crops_and_a_panorama_in_pieces_have_the_bits_they_have_alone() -> None:
+    """Multi-crop posteriors too, and what is cut into pieces to bound memory."""
+    weights = random_weights("A", ["fc8"])
+    extractor = DenseExtractor(
+        "A", "fc8", weights=weights, pool="softmax+crops2", device="cpu", precision="fp32",
+        runtime="torch", deterministic=True,
+    )  # fmt: skip
+    some = [noise(240, 224, seed) for seed in (1, 2)]
+    assert bits(extractor, some) == [bits(extractor, [one])[0] for one in some]
+
+
+def test_bits_of_two_kinds_are_never_mixed(images: ImageSet, tmp_path: Path) -> None:
+    """A store begun without --deterministic is refused with it; the fingerprint is the same."""
+    plain = DenseExtractor(
+        "A", ("conv2_1", "pool3"), weights=WEIGHTS, device="cpu", precision="fp32", runtime="torch"
+    )
+    extractor = repeatable()
+    assert plain.extraction.fingerprint == extractor.extraction.fingerprint
+    assert plain.store_key != extractor.store_key
+    few = images.take(range(4))
+    stored(few, plain, tmp_path / "f")
+    with pytest.raises(StoreError, match="without --deterministic"):
+        stored(images, extractor, tmp_path / "f")
+    stored(few, extractor, tmp_path / "g")
+    stored(images, plain, tmp_path / "g")  # who does not ask for bits takes what there is
+    with pytest.raises(StoreError, match="without --deterministic"):
+        stored(images, extractor, tmp_path / "g")
+
+
+def test_a_transformer_gives_the_same_bits() -> None:
+    """VGGFeatures(deterministic=True) describes a picture alone as it does among others."""
+    features = VGGFeatures(
+        "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True
+    )
+    some = [noise(40, 40, seed) for seed in range(3)]
+    together = features.transform(some)
+    for one, row in zip(some, together, strict=True):
+        assert features.transform([one]).tobytes() == row.tobytes()
+
+
+def test_an_apple_gpu_is_refused() -> None:
+    """Where nothing holds the promise, it is not made."""
+    with pytest.raises(DeviceError, match="--device cpu"):
+        check_deterministic(torch.device("mps"))
+
+
+def test_a_gpu_is_set_to_repeat_itself_and_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuDNN's deterministic algorithms are on while a network runs; fp32 has no TF32."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cuda = torch.device("cuda")
+    check_deterministic(cuda)
+    assert extracting.__name__  # the module under test stays imported
+    before = torch.backends.cudnn.deterministic
+    with arithmetic(cuda, torch.float32, deterministic=True):
+        modes = torch.backends.cudnn
+        assert (modes.deterministic, modes.benchmark, modes.allow_tf32) == (True, False, False)
+    assert torch.backends.cudnn.deterministic == before
+    with arithmetic(cuda, torch.float32, deterministic=False):
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == (
+            False,
+            False,
+        )
+
+
+# What is not finite.
+
+
+def scaled(weights: Weights, layer: str, factor: float) -> Weights:
+    state = dict(weights.state)
+    state[f"{layer}.weight"] = state[f"{layer}.weight"] * factor
+    return replace(weights, state=state)
+
+
+class Half(DenseExtractor):
+    """Computes as fp16 does on a GPU, as far as its range goes: what is beyond is infinite.
+
+    Pictures go through the network in fp32, and each layer's map through fp16.
+    """
+
+    def __init__(self, **more: object) -> None:
+        super().__init__(
+            "A", "pool3", weights=scaled(WEIGHTS, "conv1_1", 40.0), device="cpu",
+            precision="fp32", runtime="torch", **more,
+        )  # fmt: skip
+        self.extraction = replace(self.extraction, precision="fp16")
+        rectified = self.net._rectified
+        self.net._rectified = lambda layer, x: rectified(layer, x).half().float()
+
+
+def dark_and_bright(count: int, bright: set[int]) -> ImageSet:
+    """Pictures of the mean colour, whose activations are small, and white ones that overflow."""
+    mean = np.array([124, 117, 104], np.uint8)
+    some = [np.full((40, 40, 3), 255 if i in bright else mean, np.uint8) for i in range(count)]
+    for i, one in enumerate(some):
+        one[i % 40, 0] += 1
+    return ImageSet(tuple(f"{i:03}" for i in range(count)), tuple(some))
+
+
+def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureStore:
+    store = FeatureStore(None, extractor.extraction, images.names, **more)
+    extract(images, extractor, [32, 40], store)
+    return store
+
+
+def test_one_picture_that_overflows_is_left_out() -> None:
+    """It has a reason that names the precisions which would do; its neighbours have their rows."""
+    images = dark_and_bright(6, {2})
+    store = run(images, Half())
+    assert list(store.failed) == ["002"]
+    assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
+    held = [name for name in images.names if name != "002"]
+    for part, values in store.read([32, 40], held).items():
+        assert np.isfinite(values).all(), part
+    with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
+        extract(
+            images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
+            on_bad_image="error",
+        )  # fmt: skip
+
+
+def test_where_all_overflow_the_settings_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with advice: of few pictures at the end, of many after the first ones."""
+    with pytest.raises(
+        DeviceError, match=r"2 pictures have no finite descriptor, 0 have one.*bf16"
+    ):
+        run(dark_and_bright(2, {0, 1}), Half())
+    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
+        run(dark_and_bright(200, set(range(200))), Half())
+    store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
+    assert len(store.failed) == 20
+
+
+def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
+    """A store of float16 leaves out a picture, and names --dtype float32."""
+    weights = scaled(WEIGHTS, "conv1_1", 3e3)
+    extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
+    store = run(dark_and_bright(5, {3}), extractor, dtype="float16")
+    assert list(store.failed) == ["003"]
+    assert "--dtype float32" in store.failed["003"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused(runtime: str, wrong: float) -> None:
+    """One NaN is enough: the fast runtimes' ReLUs would turn it into 0, unseen."""
+    skip_unless(runtime, "fp32")
+    for name in ("conv1_1.weight", "conv3_2.bias"):
+        state = dict(WEIGHTS.state)
+        state[name] = state[name].clone()
+        state[name].view(-1)[5] = wrong
+        with pytest.raises(WeightsError, match=f"{name.split('.')[0]} holds numbers that are NaN"):
+            DenseExtractor("A", "pool3", weights=replace(WEIGHTS, state=state), runtime=runtime)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@QUICK
+@given(exponent=st.floats(0, 37), layer=st.sampled_from(["conv1_1", "conv2_1", "conv3_1"]))
+def test_overflow_is_an_error_or_does_not_happen(runtime: str, exponent: float, layer: str) -> None:
+    """Weights of any size: finite descriptors that are right, or an error; never wrong ones."""
+    skip_unless(runtime, "fp32")
+    weights = scaled(WEIGHTS, layer, 10.0**exponent)
+    batch = torch.from_numpy(picture(0, 1).copy()).permute(2, 0, 1)[None]
+    plain = VGG("A", layers="pool3", dense=True, pool_rounding="ceil", init=None)
+    plain.load({name: one.double() for name, one in weights.state.items()})
+    x = batch.flip(1).double() - torch.tensor(weights.pixels.mean).double().view(1, 3, 1, 1)
+    with torch.inference_mode():
+        expected = plain.double()(x).mean((2, 3))  # fp64 ends at 1e308
+    extractor = DenseExtractor(
+        "A", "pool3", weights=weights, device="cpu", precision="fp32", runtime=runtime, flip=False
+    )
+    try:
+        found = extractor.describe(batch)["pool3", "average"].double()
+    except DeviceError:
+        assert expected.abs().max() > 1e30
+        return
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
+
+
+@QUICK
+@given(seed=st.integers(0, 10), scale=st.floats(0.1, 10))
+def test_no_picture_reaches_the_bound(seed: int, scale: float) -> None:
+    """The bound that is proven from the weights holds for maps of random pictures."""
+    weights = scaled(WEIGHTS, "conv2_1", scale)
+    net = VGG("A", layers=("conv1_1_pre", "pool1", "conv3_2_pre"), dense=True, init=None)
+    net.load(weights.state)
+    mean = torch.tensor(weights.pixels.mean)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, (1, 3, 32, 40), generator=generator) - mean.view(1, 3, 1, 1)
+    bound = largest_number(net, -mean, 255 - mean)
+    with torch.inference_mode():
+        assert all(m.abs().max() <= bound for m in net.maps(x).values())
+
+
+def test_an_infinity_is_seen_behind_every_pooling() -> None:
+    """A map with −∞ at one location has no finite descriptor, although its maximum has one."""
+    for pool in ("average", "max", "cells"):
+        extractor = DenseExtractor(
+            "A", "conv2_1_pre", weights=WEIGHTS, pool=pool, device="cpu", precision="fp32"
+        )
+        maps = extractor.net.maps
+
+        def wrong(x: torch.Tensor, maps: Callable = maps) -> dict[str, torch.Tensor]:
+            found = maps(x)
+            found["conv2_1_pre"][0, 3, 1, 1] = float("-inf")
+            return found
+
+        extractor.net.maps = wrong
+        batch = torch.from_numpy(np.stack([picture(0, 1), picture(0, 2)])).permute(0, 3, 1, 2)
+        kept, found = extractor.describe_finite(batch)
+        assert kept.tolist() == [1]
+        assert all(one.isfinite().all() for one in found.values())
+        for method in (extractor.describe, extractor.maps):
+            with pytest.raises(DeviceError, match="overflow"):
+                method(batch)
+
+
+def test_posteriors_of_a_net_that_overflows_are_refused(tmp_path: Path) -> None:
+    """Classification leaves nothing behind where class scores are not finite."""
+    weights = replace(random_weights("A", ["fc8"]), about={"classes": str(list(range(1000)))})
+    weights = scaled(weights, "fc8", 1e36)
+    images = ImageSet(("a",), (noise(224, 224),))
+    for pool in ("softmax", "posteriors", "crops1"):
+        extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
+        with pytest.raises(DeviceError, match="no finite descriptor"):
+            score(images, extractor, [224], tmp_path / pool)
+
+
+def test_a_transformer_names_the_picture_that_overflows() -> None:
+    """A row for every picture, or an error: never NaN."""
+    weights = scaled(WEIGHTS, "conv3_1", 1e36)
+    features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
+    with pytest.raises(PictureError, match="diverged"):
+        features.transform([noise(40, 40)])
+
+
+def test_the_embedded_weights_prove_that_nothing_overflows() -> None:
+    """Their fast runtimes are therefore used: the bound is far below the end of fp32."""
+    weights = load("embedded", "D", ["pool5"])
+    net = VGG("D", layers="pool5", dense=True, init=None).load(weights.state)
+    mean = torch.tensor(weights.pixels.mean)
+    assert largest_number(net, -mean, 255 - mean) < 1e16
