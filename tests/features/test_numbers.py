@@ -17,12 +17,13 @@ from support import noise, random_weights
 from vggfeat.data.images import Pixels
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import DeviceError, PictureError, StoreError, WeightsError
-from vggfeat.features import extract as extracting
+from vggfeat.features import dense
 from vggfeat.features.arithmetic import arithmetic, check_deterministic
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
 from vggfeat.features.extract import extract
 from vggfeat.features.merge import merge
+from vggfeat.features.rounds import ROUND
 from vggfeat.features.sharding import Shard
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures
@@ -104,9 +105,12 @@ def images(draw: Callable[..., Path]) -> ImageSet:
 
 
 def stored(
-    images: ImageSet, extractor: DenseExtractor, folder: Path | None, scales: tuple[int, ...] = (32,),
+    images: ImageSet,
+    extractor: DenseExtractor,
+    folder: Path | None,
+    scales: tuple[int, ...] = (32,),
     **more: object,
-) -> FeatureStore:  # fmt: skip
+) -> FeatureStore:
     shard = more.pop("shard", Shard(1, 1))
     some = images.take(shard.rows(len(images)))
     behind = {"deterministic": extractor.deterministic}
@@ -142,7 +146,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
         if done.computed >= 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(extracting.round_size.__globals__["ROUND"], "cpu", 5)
+    monkeypatch.setitem(ROUND, "cpu", 5)
     with pytest.raises(KeyboardInterrupt):
         stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
     resumed = stored(images, extractor, tmp_path / "resumed", scales)
@@ -158,15 +162,30 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
     assert same(FeatureStore.open(tmp_path / "merged"))
 
 
-def test_crops_and_a_panorama_in_pieces_have_the_bits_they_have_alone() -> None:
-    """Multi-crop posteriors too, and what is cut into pieces to bound memory."""
+@pytest.fixture(scope="module")
+def whole() -> Weights:
+    """Draw a whole network, once."""
     weights = random_weights("A", ["fc8"])
+    return replace(weights, about={"classes": str(list(range(1000)))})
+
+
+def test_crops_have_the_bits_they_have_alone(whole: Weights) -> None:
+    """Multi-crop posteriors go crop by crop, so that no other picture's crops lie beside them."""
     extractor = DenseExtractor(
-        "A", "fc8", weights=weights, pool="softmax+crops2", device="cpu", precision="fp32",
+        "A", "fc8", weights=whole, pool="crops2", flip=False, device="cpu", precision="fp32",
         runtime="torch", deterministic=True,
     )  # fmt: skip
-    some = [noise(240, 224, seed) for seed in (1, 2)]
+    some = [noise(224, 224, seed) for seed in (1, 2)]
     assert bits(extractor, some) == [bits(extractor, [one])[0] for one in some]
+
+
+def test_panoramas_in_pieces_have_the_bits_they_have_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is cut to bound memory is cut for each picture as if it were the only one."""
+    monkeypatch.setattr(dense, "PIECE_PIXELS", 32 * 128)
+    some = [noise(300, 32, seed) for seed in (1, 2, 3)]
+    assert bits(repeatable(), some) == [bits(repeatable(), [one])[0] for one in some]
 
 
 def test_bits_of_two_kinds_are_never_mixed(images: ImageSet, tmp_path: Path) -> None:
@@ -209,7 +228,6 @@ def test_a_gpu_is_set_to_repeat_itself_and_set_back(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     cuda = torch.device("cuda")
     check_deterministic(cuda)
-    assert extracting.__name__  # the module under test stays imported
     before = torch.backends.cudnn.deterministic
     with arithmetic(cuda, torch.float32, deterministic=True):
         modes = torch.backends.cudnn
@@ -239,7 +257,7 @@ class Half(DenseExtractor):
 
     def __init__(self, **more: object) -> None:
         super().__init__(
-            "A", "pool3", weights=scaled(WEIGHTS, "conv1_1", 40.0), device="cpu",
+            "A", "pool3", weights=scaled(WEIGHTS, "conv1_1", 3e3), device="cpu",
             precision="fp32", runtime="torch", **more,
         )  # fmt: skip
         self.extraction = replace(self.extraction, precision="fp16")
@@ -278,11 +296,9 @@ def test_one_picture_that_overflows_is_left_out() -> None:
         )  # fmt: skip
 
 
-def test_where_all_overflow_the_settings_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_overflow_the_settings_are_wrong() -> None:
     """The run ends with advice: of few pictures at the end, of many after the first ones."""
-    with pytest.raises(
-        DeviceError, match=r"2 pictures have no finite descriptor, 0 have one.*bf16"
-    ):
+    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
         run(dark_and_bright(2, {0, 1}), Half())
     with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
         run(dark_and_bright(200, set(range(200))), Half())
@@ -374,10 +390,9 @@ def test_an_infinity_is_seen_behind_every_pooling() -> None:
                 method(batch)
 
 
-def test_posteriors_of_a_net_that_overflows_are_refused(tmp_path: Path) -> None:
+def test_posteriors_of_a_net_that_overflows_are_refused(whole: Weights, tmp_path: Path) -> None:
     """Classification leaves nothing behind where class scores are not finite."""
-    weights = replace(random_weights("A", ["fc8"]), about={"classes": str(list(range(1000)))})
-    weights = scaled(weights, "fc8", 1e36)
+    weights = scaled(whole, "fc8", 1e36)
     images = ImageSet(("a",), (noise(224, 224),))
     for pool in ("softmax", "posteriors", "crops1"):
         extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
