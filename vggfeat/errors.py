@@ -164,3 +164,26 @@ def and_more(names: Sequence[str], noun: str) -> str:
     """
     first, *rest = names
     return f"{first!r} and {counted(len(rest), f'more {noun}')}" if rest else repr(first)
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    r"""Show what would act rather than print (control and direction characters) as an escape.
+
+    Parameters
+    ----------
+    text : object
+        What a file is called, or says; a stranger may have written it.
+    lines : bool
+        Whether ends of lines stay.
+
+    Examples
+    --------
+    >>> printable("a\nb\u202egpj.exe")
+    'a\\nb\\u202egpj.exe'
+    """
+    return "".join(
+        c
+        if c.isprintable() or (lines and c == "\n")
+        else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )

@@ -129,8 +129,8 @@ def _tell(one: Explained) -> None:
     name, found, where = one
     if found is None:
         return
+    from vggfeat.errors import printable
     from vggfeat.report.evidence import exactness
-    from vggfeat.report.words import printable
 
     headings = ["class", "score", "sum of locations", "bias", "strongest at x, y"]
     rows: list[list[object]] = [

@@ -44,8 +44,10 @@ def note(text: str, *, quiet: bool = False) -> None:
     if not quiet:
         from rich.markup import escape
 
+        from vggfeat.errors import printable
+
         # A terminal breaks long lines itself; an address that was broken here cannot be copied.
-        console(stderr=True).print(escape(text), soft_wrap=True)
+        console(stderr=True).print(escape(printable(text, lines=True)), soft_wrap=True)
 
 
 def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
@@ -63,11 +65,13 @@ def facts(rows: Mapping[str, object]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from vggfeat.errors import printable
+
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, Text(str(value)))
+        table.add_row(name, Text(printable(value, lines=True)))
     return table
 
 
@@ -77,11 +81,13 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from vggfeat.errors import printable
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell, lines=True)) for cell in row))
     return table
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels
 from vggfeat.data.stored import Stored
-from vggfeat.errors import ParameterError, PictureError
+from vggfeat.errors import ParameterError, PictureError, printable
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -50,6 +51,7 @@ Image.init()  # or Pillow does not know them by name
 _SUFFIXES = "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pnm"
 EXTENSIONS = frozenset("." + suffix for suffix in _SUFFIXES.split())
 _SIXTEEN_BIT = 65535
+LONGEST_REASON = 300  # characters of a decoder's complaint that are kept
 _ORIENTATION_TAG = 0x0112
 # What makes a picture upright, for each orientation that EXIF knows besides 1.
 _TURNS = {
@@ -61,11 +63,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def max_pixels() -> int:
-    """Largest picture that is decoded or made by rescaling: Pillow's limit for its error."""
-    return 2 * (Image.MAX_IMAGE_PIXELS or 2**31)
 
 
 def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
@@ -90,7 +87,7 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
     ------
     PictureError
         With the reason, if it cannot be read: no such file, not a picture, truncated, or larger
-        than :func:`max_pixels`.
+        than :func:`~vggfeat.data.bounds.max_pixels`.
 
     Examples
     --------
@@ -113,7 +110,7 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
     if not isinstance(picture, str | Path):
         raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
     path = Path(picture)
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+    if _is_strange(path):
         raise PictureError("not a file, but a folder, a pipe or a device")
     return _read(path, exif)
 
@@ -150,7 +147,8 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
     Raises
     ------
     PictureError
-        If the result would be larger than :func:`max_pixels`, as that of a line is.
+        If the result would have more than :data:`~vggfeat.data.bounds.MOST_RESCALED` pixels, as
+        that of a line does.
 
     Examples
     --------
@@ -158,11 +156,7 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
     (384, 512, 3)
     """
     size = rescaled_size(*image.size, Q)
-    if size[0] * size[1] > max_pixels():
-        raise PictureError(
-            f"{image.width}×{image.height} pixels become {size[0]}×{size[1]} at Q = {Q}, "
-            f"more than the {max_pixels():,} that are allowed"
-        )
+    check_rescaled(image.size, size, Q)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(image)
@@ -183,6 +177,14 @@ def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[
     """
     image = decode(picture, exif=exif)
     return {Q: rescale(image, Q) for Q in scales}
+
+
+def _is_strange(path: Path) -> bool:
+    """Tell what is there and is no file: opening a pipe would wait for ever."""
+    try:
+        return path.exists() and not path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: opening it will say why
+        return False
 
 
 def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
@@ -211,11 +213,8 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
-    width, height = image.size
-    if width * height > max_pixels():
-        raise PictureError(f"{width}×{height} pixels are more than the {max_pixels():,} allowed")
-    if width * height == 0:
-        raise PictureError(f"it has no pixels: {width}×{height}")
+    check_size(*image.size)
+    check_scans(image)
     image.load()
     rgb = _to_rgb(image)
     turn = _TURNS.get(_orientation(image)) if exif else None
@@ -279,4 +278,5 @@ def _reason(file: Path | io.BytesIO, error: Exception) -> str:
         return "the file is empty" if empty else "not a picture of a format that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {max_pixels():,} pixels allowed: {error}"
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    said = (isinstance(error, OSError) and error.strerror) or error
+    return printable(" ".join(f"{type(error).__name__}: {said}".split()))[:LONGEST_REASON]

@@ -262,8 +262,12 @@ def _blaming(path: Path, kind: str) -> Iterator[None]:
         yield
     except WeightsError as error:
         raise WeightsError(f"{path} ({kind}) cannot be used: {error}.") from error
-    except (ParameterError, MemoryError):
+    except ParameterError:
         raise
+    except MemoryError as error:
+        raise WeightsError(
+            f"{path} needs more memory than there is; it is damaged, or too large for this machine."
+        ) from error
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(

@@ -14,6 +14,8 @@ from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order, p
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
 CONNECTIONS = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
+HARMLESS = 64 << 20  # bytes that a dataset may promise, whatever it holds
+RATIO = 100  # of bytes promised to bytes held above that; weights hardly compress
 ANONYMOUS = re.compile(r"(conv2d|dense)(?:_(\d+))?")  # as Keras names what the user did not
 
 
@@ -101,6 +103,11 @@ def _reordered(pairs: dict[str, Pair]) -> dict[str, Pair]:
 
 
 def _parameter(dataset: h5py.Dataset) -> Parameter:
+    if dataset.is_virtual or dataset.external:
+        raise WeightsError(f"its {dataset.name} takes its numbers from another file")
+    held = dataset.id.get_storage_size()
+    if dataset.nbytes > max(HARMLESS, RATIO * held):
+        raise WeightsError(f"its {dataset.name} promises {dataset.nbytes:,} bytes, holds {held:,}")
     return Parameter(
         tuple(dataset.shape), dataset.dtype.name, lambda: torch.from_numpy(dataset[()])
     )

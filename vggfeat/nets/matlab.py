@@ -21,7 +21,11 @@ from vggfeat.nets.wire import mapped
 
 HEADER = 128  # bytes before the first element
 NESTING = 8  # a model has 4: structs in a cell in a struct, and their arrays
-LARGEST = 2 << 30  # bytes that a compressed variable may have; no net of Table 1 has 0.6 GB
+LARGEST = 2 << 30  # bytes that compressed variables may have; no net of Table 1 has 0.6 GB
+HARMLESS = 64 << 20  # bytes to which any file may be decompressed
+RATIO = 100  # of bytes decompressed to bytes of the file above that; weights hardly compress
+SIDES = 32  # of an array; a filter has 4
+FIELDS = 1000  # of a struct; a layer has 10
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, CHAR = 1, 2, 4
 STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"} | {
@@ -65,20 +69,26 @@ def variables(path: Path) -> dict[str, Value]:
     if bytes(file[126:HEADER]) != b"IM":
         raise WeightsError("it is damaged, or was written by a big-endian machine")
     found: dict[str, Value] = {}
+    left = min(LARGEST, max(HARMLESS, RATIO * len(file)))
     for kind, data in _elements(file[HEADER:]):
         if kind == COMPRESSED:
-            kind, data = _only(_inflated(data))
+            inflated = _inflated(data, left)
+            left -= len(inflated)
+            kind, data = _only(inflated)
         if kind == MATRIX and data:
             name, value = _array(data, NESTING)
             found[name] = value
     return found
 
 
-def _inflated(data: memoryview) -> memoryview:
+def _inflated(data: memoryview, left: int) -> memoryview:
     try:
-        return memoryview(zlib.decompressobj().decompress(data, LARGEST))
+        found = zlib.decompressobj().decompress(data, left + 1)
     except zlib.error as error:
         raise WeightsError(f"it is damaged: {error}") from error
+    if len(found) > left:
+        raise WeightsError("it unpacks to far more bytes than it has")
+    return memoryview(found)
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -113,6 +123,8 @@ def _array(data: memoryview, nesting: int) -> tuple[str, Value]:
     if len(head) < 3 or not head[0]:
         raise WeightsError("it is damaged: an array without a head")
     kind = head[0][0]
+    if len(head[1]) % 4 or len(head[1]) > 4 * SIDES:
+        raise WeightsError(f"it is damaged: the sides of an array in {len(head[1]):,} bytes")
     shape = tuple(np.frombuffer(head[1], "<i4").tolist())
     if min(shape, default=-1) < 0:
         raise WeightsError(f"it is damaged: an array of shape {shape[:4]}")
@@ -144,8 +156,8 @@ def _structs(rest: Iterator[tuple[int, memoryview]], nesting: int) -> list[Value
     """Read the structs of an array, each of which has all its fields in turn."""
     width = int.from_bytes(next(rest, (0, memoryview(b"")))[1], "little")
     names = bytes(next(rest, (0, memoryview(b"")))[1])
-    if width < 1:
-        raise WeightsError("it is damaged: a struct whose fields have no names")
+    if not width >= 1 or len(names) > width * FIELDS:
+        raise WeightsError("it is damaged: a struct without fields, or with thousands of them")
     fields = [
         names[at : at + width].split(b"\0")[0].decode("latin-1")
         for at in range(0, len(names), width)

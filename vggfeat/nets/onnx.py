@@ -202,8 +202,11 @@ def _external(entries: list[memoryview], path: Path) -> memoryview:
     if not beside.is_file():
         raise WeightsError(f"it keeps its weights in {location.name}, which is not beside it")
     data = mapped(beside)
-    start = int(said.get("offset", "0"))
-    length = int(said.get("length", len(data) - start))
+    try:
+        start = int(said.get("offset", "0"))
+        length = int(said.get("length", len(data) - start))
+    except ValueError:
+        raise WeightsError(f"where its weights lie in {location.name} is no number") from None
     if start < 0 or length < 0 or start + length > len(data):
         raise WeightsError(f"{location.name} ends before the weights that are said to be in it")
     return data[start : start + length]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,7 +68,7 @@ class PixelConvention:
         if (
             (channels not in ("RGB", "BGR") or rounding not in ("floor", "ceil"))
             or (len(mean) != 3 or len(std) != 3)
-            or not (full > 0 and min(std) > 0)
+            or not (full > 0 and min(std) > 0 and all(map(math.isfinite, (full, *mean, *std))))
         ):
             raise WeightsError(f"its pixel convention makes no sense: {text[:200]!r}")
         return cls(channels, full, mean, std, rounding)

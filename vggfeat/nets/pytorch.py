@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
+from vggfeat.nets import pickles
 from vggfeat.nets.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
 from vggfeat.nets.pixels import TORCHVISION, PixelConvention
 
@@ -65,7 +66,7 @@ def pth_contents(path: Path) -> Contents:
         raise WeightsError(f"it holds a {type(state).__name__}, not a state dict")
     metadata = getattr(state, "_metadata", {}).get(OWN, {})
     parameters = {
-        str(name): _parameter(value)
+        str(name): _parameter(str(name), value)
         for name, value in state.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
@@ -73,6 +74,7 @@ def pth_contents(path: Path) -> Contents:
 
 
 def _loaded(path: Path) -> object:
+    pickles.check(path)
     mappable = zipfile.is_zipfile(path)  # files from before torch 1.6 are not
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
@@ -83,7 +85,11 @@ def _loaded(path: Path) -> object:
         ) from error
 
 
-def _parameter(value: Tensor) -> Parameter:
+def _parameter(name: str, value: Tensor) -> Parameter:
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        raise WeightsError(f"{name} is a tensor that does not hold its numbers")
+    if value.nbytes > value.untyped_storage().nbytes():  # one number may be shown as a trillion
+        raise WeightsError(f"{name} promises {value.nbytes:,} bytes and holds fewer")
     dtype = str(value.dtype).removeprefix("torch.")
     return Parameter(tuple(value.shape), dtype, value.detach)
 

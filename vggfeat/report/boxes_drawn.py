@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from vggfeat.errors import printable
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.report.evidence import letters
-from vggfeat.report.words import printable
 
 TRUE, FOUND, SINGLE, WINDOW = (28, 148, 80), (206, 32, 48), (226, 140, 20), (40, 110, 210)
 COLOURS = (FOUND, WINDOW, SINGLE, TRUE, (130, 60, 170))

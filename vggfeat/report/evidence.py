@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from vggfeat.errors import printable
 from vggfeat.learn.solvers import Floats
-from vggfeat.report.words import printable
 from vggfeat.run.explanation import Explanation
 
 FOR, AGAINST = (196, 22, 42), (24, 92, 180)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vggfeat.data.images import Picture
+from vggfeat.errors import printable
 from vggfeat.features.files import ready, write_whole
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
@@ -23,7 +24,6 @@ from vggfeat.report.words import (
     figure,
     headline,
     percent,
-    printable,
     seconds,
 )
 

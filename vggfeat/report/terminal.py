@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vggfeat.errors import printable
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 from vggfeat.report.words import (
@@ -18,7 +19,6 @@ from vggfeat.report.words import (
     figure,
     headline,
     percent,
-    printable,
     seconds,
 )
 

@@ -97,20 +97,6 @@ def seconds(value: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def printable(text: object) -> str:
-    r"""Show what would act rather than print (control and direction characters) as an escape.
-
-    Examples
-    --------
-    >>> printable("a\nb\u202egpj.exe")
-    'a\\nb\\u202egpj.exe'
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in str(text)
-    )
-
-
 def figure(value: float) -> str:
     """Write a figure, such as a C, to three digits.
 

@@ -18,8 +18,9 @@ import torchvision
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from vggfeat.data.bounds import check_scans
 from vggfeat.data.images import FORMATS, Pixels, decode
-from vggfeat.errors import PictureError
+from vggfeat.errors import PictureError, printable
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
 
 # A JPEG is decoded at reduced size while its smallest side stays at least this multiple of S. On
@@ -82,6 +83,7 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
     try:
         with _opened(content) as image:
             stored = image.size
+            check_scans(image)  # before it is reduced: each scan goes over all pixels nevertheless
             if reduced:
                 smallest = MARGIN * training_scale(S, draw, side)
                 image.draft(None, (smallest, smallest))
@@ -104,6 +106,7 @@ def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
             plain = image.format == "JPEG" and image.mode in ("L", "RGB")
             if not plain or image.getexif().get(ORIENTATION) in TURNED:
                 return None
+            check_scans(image)
             place = crop_of(*image.size, S, draw, side)
     except Exception:  # Pillow's full reading will say what is wrong with it
         return None
@@ -190,4 +193,4 @@ def _reason(content: bytes, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture of a format that is read"
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -1,0 +1,1 @@
+"""Hostile files, tried by the thousand in processes with limits: `make fuzz`."""

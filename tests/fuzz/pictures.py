@@ -1,0 +1,157 @@
+"""Pictures of every format that is read: mutated, absurd, animated, of many pages, misnamed."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from fakenet import Colours
+from PIL import Image
+from support import noise
+
+from fuzz.campaign import Campaign
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.features.extract import extract
+from vggfeat.features.store import FeatureStore
+
+SUFFIXES = ("jpg", "png", "webp", "gif", "bmp", "tif", "ppm")
+# How each format is written: every kind of compression, depth and palette that Pillow knows.
+WRITTEN: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("JPEG", "RGB", {"quality": 80}),
+    ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+    ("JPEG", "CMYK", {}),
+    ("JPEG", "L", {"optimize": True}),
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "P", {}),
+    ("PNG", "1", {}),
+    ("PNG", "I;16", {}),
+    ("WEBP", "RGB", {"lossless": True}),
+    ("WEBP", "RGBA", {"quality": 50}),
+    ("GIF", "P", {}),
+    ("BMP", "RGB", {}),
+    ("BMP", "P", {}),
+    ("PPM", "RGB", {}),
+    ("PPM", "L", {}),
+    ("TIFF", "RGB", {}),
+    ("TIFF", "F", {}),
+    ("TIFF", "I;16", {}),
+    *(("TIFF", "RGB", {"compression": how}) for how in ("tiff_lzw", "jpeg", "tiff_deflate")),
+    *(("TIFF", "L", {"compression": how}) for how in ("packbits", "tiff_adobe_deflate")),
+    ("TIFF", "1", {"compression": "group4"}),
+)
+PIECES = (b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"eXIf", b"iCCP", b"zTXt", b"\xff\xd8")
+PIECES += (b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xe1", b"Exif\0\0", b"MM\0*")
+PIECES += (b"II*\0", b"RIFF", b"WEBP", b"VP8X", b"ANIM", b"ANMF", b"GIF89a", b"\x21\xf9\x04", b"P6")
+
+
+def written(values: np.ndarray, kind: str, mode: str, **options: Any) -> bytes:
+    """Write a picture in a mode; Pillow makes none of 16 bits or floats from colours itself."""
+    if mode in ("I;16", "F"):
+        numbers = np.uint16 if mode == "I;16" else np.float32
+        grey = values[..., 0].astype(np.float64)
+        image = Image.fromarray((grey * 257 if mode == "I;16" else grey / 255).astype(numbers))
+    else:
+        image = Image.fromarray(values).convert(mode)
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def animated(kind: str) -> bytes:
+    """Write eight frames, or pages."""
+    frames = [Image.fromarray(noise(24, 18, seed)) for seed in range(8)]
+    out = io.BytesIO()
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    """Write a PNG of one bit a pixel, whatever its head says."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        sum_ = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", sum_)
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    )
+
+
+def many_scans(side: int, scans: int) -> bytes:
+    """Write a progressive JPEG whose last scan comes again and again, each over all blocks."""
+    content = written(np.zeros((side, side, 3), np.uint8), "JPEG", "RGB", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * scans + content[-2:]
+
+
+def absurd() -> Iterator[bytes]:
+    """Yield bombs, lines and pictures of sizes that no picture has."""
+    for width, height in ((2**31 - 1, 2**31 - 1), (1, 2**31 - 1), (100_000, 100_000), (0, 9)):
+        yield png(width, height, b"\0" * 1000)
+    yield png(30_000, 30_000, bytes(3751 * 30_000))
+    yield png(1, 9000, bytes(2 * 9000))
+    yield png(9000, 1, bytes(1126))
+    yield b"P6 999999999 999999999 255\n" + bytes(100)
+    yield b"P6 " + b"9" * 5000 + b" 1 255\n"
+    yield b"BM" + struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 54, 40, 2**31 - 1, -(2**31), *[1] * 8)
+    yield (
+        b"GIF89a\xff\xff\xff\xff\x80\0\0"
+        + bytes(6)
+        + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02L\x01\0;"
+    )
+    yield many_scans(1000, 5000)
+    yield many_scans(6000, 2000)
+
+
+class Pictures(Campaign):
+    """A hostile picture between two good ones: these are described, and it is or is named."""
+
+    name = "pictures"
+    cases = 20_000
+    memory = 3 << 30  # what a picture of as many pixels as are allowed may take
+    seconds = 60.0
+    tokens = PIECES
+    Q = 64
+
+    def prepare(self) -> Sequence[bytes]:
+        small = noise(24, 18)
+        (self.folder / "good.png").write_bytes(written(small, "PNG", "RGB"))
+        warnings.simplefilter("ignore")  # Pillow's, of bombs and damaged metadata
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned = written(small, "JPEG", "RGB", exif=exif.tobytes())
+        plain = [written(small, kind, mode, **options) for kind, mode, options in WRITTEN]
+        return [*plain, turned, *map(animated, ("GIF", "PNG", "WEBP", "TIFF", "MPO"))]
+
+    def crafted(self) -> Sequence[bytes]:
+        return [b"", b"\0", *absurd()]
+
+    def case(self, dice: random.Random, number: int) -> tuple[str, bytes]:
+        return dice.choice(SUFFIXES), super().case(dice, number)
+
+    def attempt(self, case: tuple[str, bytes]) -> None:
+        suffix, content = case
+        path = self.folder / f"bad.{suffix}"
+        path.write_bytes(content)
+        names = ("first", "bad", "last")
+        good = self.folder / "good.png"
+        images = ImageSet(names, (good, path, good))
+        network = Colours("D", "softmax")
+        store = FeatureStore(None, network.extraction, names, stats=images.stats())
+        extract(images, network, [self.Q], store, workers=1)
+        there = store.view_names([self.Q])
+        assert {"first", "last"} <= set(there), f"good pictures are absent: {there}"
+        reason = store.failed.get("bad", "")
+        assert ("bad" in there) != bool(reason), "neither described nor named"
+        assert reason.isprintable(), f"a strange reason: {reason!r}"
+        assert len(reason) < 500, f"a long reason: {reason!r}"
+        for values in store.read([self.Q]).values():
+            assert np.isfinite(values).all(), "not finite"

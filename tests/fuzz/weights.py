@@ -1,0 +1,314 @@
+"""Files of weights: the six formats as they are read for use, and our readers by their steps."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from nets.test_formats import WRITERS, random_state, write_caffe, write_matconvnet, write_onnx
+
+from fuzz.campaign import Campaign, Hostile
+from fuzz.mutation import Guide, mutated
+from vggfeat.nets import caffe, formats, matconvnet, matlab, onnx, wire
+from vggfeat.nets.table1 import layers_of
+
+TOKENS = (b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x80" * 10, b"conv1_1", b"\x0a\0", b"\x08\x01")
+TOKENS += (b"\x0e\0\0\0", b"\x0f\0\0\0\xff\xff\xff\x7f", b"IM", b"PK\3\4", b"\x89HDF\r\n\x1a\n")
+TOKENS += (b'"shape":[1000000000,1000000000]', b"layers", b"\x01\0\x04\0", b"\x12", b"\x3a")
+
+
+def varint(value: int) -> bytes:
+    """Write a number as protocol buffers do."""
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """Write a field of bytes, or of a number."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def element(kind: int, content: bytes) -> bytes:
+    """Write an element of a .mat."""
+    head = struct.pack("<II", kind, len(content))
+    return head + content + bytes(-len(content) % 8 if kind != 15 else 0)
+
+
+def mat(*elements: bytes) -> bytes:
+    """Write a .mat."""
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + b"".join(elements)
+
+
+def crafted_mat() -> list[bytes]:
+    """Make bombs and absurd shapes."""
+    flags = element(6, struct.pack("<II", 6, 0))
+    named, one = element(1, b"layers"), element(9, bytes(8))
+    bomb = zlib.compress(bytes(1 << 28))
+    sides = [struct.pack("<i", 2) * 200_000, struct.pack("<4i", *[2**31 - 1] * 4), b"\1\0\0"]
+    sides += [struct.pack("<3i", 0, 2**31 - 1, 2**31 - 1), b"", struct.pack("<i", -5)]
+    found = [mat(element(14, flags + element(5, side) + named + one)) for side in sides]
+    for _ in range(2):
+        bomb = zlib.compress(bomb)
+    found.append(mat(*[element(15, zlib.compress(bytes(1 << 28)))] * 40))
+    found.append(mat(element(15, bomb)))
+    struct_ = element(6, struct.pack("<II", 2, 0)) + element(5, struct.pack("<ii", 1, 1)) + named
+    found.append(mat(element(14, struct_ + element(5, b"\1\0\0\0") + element(1, b"a" * 900_000))))
+    nested = element(14, flags + element(5, struct.pack("<i", 1)) + named + one)
+    for _ in range(60):
+        cell = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<ii", 1, 1))
+        nested = element(14, cell + named + nested)
+    return [*found, mat(nested)]
+
+
+def crafted_caffe() -> list[bytes]:
+    """Make blobs that promise terabytes, and messages of nothing but fields."""
+    blobs = [
+        b"".join(field(n, 2**31 - 1) for n in (1, 2, 3, 4)) + field(5, bytes(64)),
+        field(7, field(1, varint(2) * 300_000)) + field(5, bytes(64)),
+        field(5, b"") * 100_000,
+        field(7, field(1, 2**63)) + field(5, bytes(64)),
+    ]
+    layers = [field(2, field(4, b"conv1_1") + field(6, blob) * 2) for blob in blobs]
+    return [*layers, b"\x12" + varint(2**63), b"\x12" + varint(2**40), b"\xff" * 50]
+
+
+def crafted_onnx(above: Path) -> list[bytes]:
+    """Make initialisers that promise terabytes, and those that lie elsewhere."""
+
+    def tensor(*parts: bytes) -> bytes:
+        return field(7, field(5, field(2, 1) + field(8, b"w") + b"".join(parts)))
+
+    def outside(**said: str) -> bytes:
+        pairs = [field(1, key.encode()) + field(2, value.encode()) for key, value in said.items()]
+        return tensor(field(1, 1), *(field(13, pair) for pair in pairs))
+
+    (above / "secret").write_bytes(bytes(4))
+    return [
+        tensor(field(1, 2**62), field(1, 2**62), field(9, bytes(8))),
+        tensor(*[field(1, 2)] * 300_000, field(9, bytes(8))),
+        *(outside(location=where) for where in ("../secret", "/etc/passwd", "a\0b", "", "..", "x")),
+        outside(location="net.onnx", offset="9" * 900),
+        outside(location="net.onnx", offset="-1", length="1"),
+        outside(location="net.onnx", length="99999999999999999999"),
+        field(7, field(5, field(13, b""))),
+    ]
+
+
+def saved(value: object, **options: Any) -> bytes:
+    """Write what torch.save writes."""
+    out = io.BytesIO()
+    torch.save(value, out, **options)
+    return out.getvalue()
+
+
+def nested_key() -> bytes:
+    """Write a pickle of 200 bytes whose key is a tree of 2^60 tuples."""
+    made = b"\x80\x02}K\x01"
+    for number in range(60):
+        made += b"q" + bytes([number]) + b"h" + bytes([number]) + b"\x86"
+    return made + b"K\x01s."
+
+
+def crafted_pth(folder: Path) -> list[bytes]:
+    """Make pickles with code in them, and tensors that promise terabytes."""
+    hostile = Hostile(folder)
+    state = random_state("A", narrow=False)
+    wide = torch.zeros(1).expand(1 << 24, 25088)
+    sparse = torch.sparse_coo_tensor(torch.zeros(2, 1).long(), torch.ones(1), (1 << 24, 25088))
+    bias = torch.zeros(1).expand(1 << 24)
+    dicts: list[object] = [{"fc6.weight": one, "fc6.bias": bias} for one in (wide, sparse)]
+    dicts = [state | some for some in dicts if isinstance(some, dict)]
+    dicts += [{"conv1_1.weight": hostile}, hostile, [hostile], {hostile: 1}, 5, None, {"model": []}]
+    dicts += [{"conv1_1.weight": torch.zeros(1, device="meta"), "conv1_1.bias": torch.zeros(1)}]
+    made = [saved(one, _use_new_zipfile_serialization=zipped) for one in dicts for zipped in (1, 0)]
+    good = saved({"conv1_1.weight": torch.zeros(4), "conv1_1.bias": torch.zeros(4)})
+    # A key that is a tree of shared tuples takes for ever to hash.
+    with io.BytesIO(good) as file:
+        import zipfile
+
+        with zipfile.ZipFile(file) as archive:
+            parts = {one.filename: archive.read(one) for one in archive.infolist()}
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, nested_key() if name.endswith("data.pkl") else content)
+    return [*made, out.getvalue(), pickle.dumps(hostile), b"\x80\x02" + b"(" * 100_000]
+
+
+def _keras_layer(file: h5py.File, layer: Any) -> None:
+    name = f"block{layer.name[4]}_conv{layer.name[6]}"
+    out, inputs, height, width = layer.shape
+    file.create_dataset(f"{name}/kernel:0", (height, width, inputs, out), "f4")
+    file.create_dataset(f"{name}/bias:0", (out,), "f4")
+
+
+def crafted_h5(folder: Path) -> list[bytes]:
+    """Make datasets of terabytes that hold nothing, and those whose numbers lie elsewhere."""
+    made = []
+    secret = folder / "secret.bin"
+    secret.write_bytes(bytes(4 * 64 * 27))
+    shapes = [(3, 3, 3, 64), (25088, 1 << 24)]
+    for shape, options in (
+        (shapes[1], {"chunks": (1024, 1024)}),
+        (shapes[1], {"chunks": (1024, 1024), "compression": "gzip", "fillvalue": 1.0}),
+        (shapes[0], {"external": [(str(secret), 0, h5py.h5f.UNLIMITED)]}),
+    ):
+        path = folder / "made.h5"
+        with h5py.File(path, "w") as file:
+            name = "block1_conv1" if shape == shapes[0] else "fc1"
+            file.create_dataset(f"{name}/kernel:0", shape, "f4", **options)
+            file.create_dataset(f"{name}/bias:0", shape[-1:], "f4")
+            for layer in layers_of("A"):
+                if layer.kind == "conv" and name == "fc1":
+                    _keras_layer(file, layer)
+        made.append(path.read_bytes())
+    return made
+
+
+def crafted_safetensors() -> list[bytes]:
+    """Make headers that promise terabytes."""
+    heads = [b"[" * 5000, b'{"conv1_1.weight":' * 5000]
+    tensor = b'{"dtype":"F32","shape":%s,"data_offsets":[0,%d]}'
+    heads.append(b'{"conv1_1.weight":' + tensor % (b"[1000000,1000000]", 4 * 10**12) + b"}")
+    heads.append(b'{"conv1_1.weight":' + tensor % (b"[4294967296,4294967296]", 0) + b"}")
+    heads.append(b'{"__metadata__":{"vggfeat":"1","pixels":"' + b"[" * 9000 + b'"}}')
+    return [len(head).to_bytes(8, "little") + head for head in heads] + [b"\xff" * 7 + b"\x7f{"]
+
+
+class Weights(Campaign):
+    """Any file of weights, opened and read as `vggfeat weights show` does."""
+
+    name = "weights"
+    cases = 8000
+    tokens = TOKENS
+
+    def prepare(self) -> Sequence[bytes]:
+        warnings.simplefilter("ignore")  # torch's, of damaged pickles
+        state, made = random_state("A", 1, narrow=False), []
+        for name, writer in WRITERS.values():
+            path = self.folder / name
+            writer(path, state)
+            made.append(path.read_bytes())
+        small = self.folder / "zipped.mat"
+        write_matconvnet(small, state, compressed=True)
+        return [*made, small.read_bytes(), saved(state, _use_new_zipfile_serialization=False)]
+
+    def crafted(self) -> Sequence[bytes]:
+        made = [*crafted_caffe(), *crafted_mat(), *crafted_onnx(self.folder.parent)]
+        made += [*crafted_pth(self.folder), *crafted_h5(self.folder), *crafted_safetensors()]
+        return [*made, b"", b"\0"]
+
+    def attempt(self, case: bytes) -> None:
+        path = self.folder / "net.onnx"
+        path.write_bytes(case)
+        raw = formats.read(path, "A")
+        state = raw.take(raw.layers)
+        size = sum(tensor.numel() for tensor in state.values())
+        most = max(64 << 20, 100 * len(case))  # compressed, a file may hold more than its size
+        assert 4 * size <= most, f"{size:,} numbers of {len(case):,} bytes"
+
+
+class Reader(Campaign):
+    """One of our readers by itself, led by which of its lines a file reaches."""
+
+    read: Callable[[Path], Any]
+    modules: tuple[Any, ...] = ()
+    cases = 15_000
+    seconds = 20.0
+    tokens = TOKENS
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.guide = Guide([str(module.__file__) for module in self.modules])
+
+    def drawn(self, dice: random.Random) -> bytes:
+        return mutated(dice, [*self.seeds, *self.guide.kept], self.tokens)
+
+    def attempt(self, case: bytes) -> None:
+        self.guide.watch(self._read, case)
+
+    def _read(self, case: bytes) -> None:
+        path = self.folder / "file"
+        path.write_bytes(case)
+        found = type(self).read(path)
+        for pair in found.pairs.values():
+            for parameter in pair:
+                assert tuple(parameter.tensor().shape) == parameter.shape
+
+
+def tiny(folder: Path, writer: Callable[..., None], **options: Any) -> bytes:
+    """Write two layers of a few numbers: for readers that do not care of which net they are."""
+    state = {"conv1_1.weight": torch.ones(2, 3, 1, 1), "conv1_1.bias": torch.ones(2)}
+    state |= {"fc8.weight": torch.ones(2, 4), "fc8.bias": torch.ones(2)}
+    writer(folder / "seed", state, **options)
+    return (folder / "seed").read_bytes()
+
+
+class Caffe(Reader):
+    """Caffe's messages, and the wire format below them."""
+
+    name = "caffe reader"
+    read = caffe.contents
+    modules = (caffe, wire)
+
+    def prepare(self) -> Sequence[bytes]:
+        ways = ({}, {"legacy": False}, {"packed": False}, {"data": "double_data"})
+        return [tiny(self.folder, write_caffe, **way) for way in ways]
+
+    def crafted(self) -> Sequence[bytes]:
+        return crafted_caffe()
+
+
+class Matlab(Reader):
+    """MatConvNet's structs, and the elements of Matlab below them."""
+
+    name = "matlab reader"
+    read = matconvnet.contents
+    modules = (matconvnet, matlab)
+
+    def prepare(self) -> Sequence[bytes]:
+        made = []
+        for way in ({}, {"old": True}, {"compressed": True}):
+            state = random_state("A", 1, narrow=False)
+            write_matconvnet(self.folder / "seed", state, **way)
+            made.append((self.folder / "seed").read_bytes())
+        return made
+
+    def crafted(self) -> Sequence[bytes]:
+        return crafted_mat()
+
+
+class Onnx(Reader):
+    """ONNX's graphs, and the wire format below them."""
+
+    name = "onnx reader"
+    read = onnx.contents
+    modules = (onnx, wire)
+
+    def prepare(self) -> Sequence[bytes]:
+        state = random_state("A", 1, narrow=False)
+        made = []
+        for how in ("Gemm", "Gemm, transposed", "MatMul"):
+            write_onnx(self.folder / "seed", state, how=how)
+            made.append((self.folder / "seed").read_bytes())
+        return made
+
+    def crafted(self) -> Sequence[bytes]:
+        return crafted_onnx(self.folder.parent)
+
+
+CAMPAIGNS = (Weights, Caffe, Matlab, Onnx)
