@@ -45,8 +45,8 @@ class Campaign:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.made = list(self.crafted())
         self.seeds = list(self.prepare())
+        self.made = list(self.crafted())
 
     def prepare(self) -> Sequence[bytes]:
         """Make the files that are mutated, with the library of their format."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fuzz import weights
+from fuzz import pictures, stores, weights
 from fuzz.campaign import Campaign
-from fuzz.pictures import Pictures
 
-CAMPAIGNS: dict[str, type[Campaign]] = {one.name: one for one in (Pictures, *weights.CAMPAIGNS)}
+_ALL = (*pictures.CAMPAIGNS, *weights.CAMPAIGNS, *stores.CAMPAIGNS)
+CAMPAIGNS: dict[str, type[Campaign]] = {one.name: one for one in _ALL}

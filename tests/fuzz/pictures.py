@@ -155,3 +155,6 @@ class Pictures(Campaign):
         assert len(reason) < 500, f"a long reason: {reason!r}"
         for values in store.read([self.Q]).values():
             assert np.isfinite(values).all(), "not finite"
+
+
+CAMPAIGNS = (Pictures,)

@@ -25,6 +25,7 @@ from vggfeat.features.place import Place
 
 CATALOGUE = "index.npz"
 
+DTYPES = ("float32", "float16")
 Rows = NDArray[np.intp]
 
 
@@ -61,6 +62,18 @@ class Header:
     dtype: str
     absent: dict[str, Rows] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what is of another kind than a writer makes it: a stranger may have."""
+        plain = (self.settings, self.provenance, self.datasets, self.absent)
+        if not all(isinstance(one, dict) for one in plain) or self.dtype not in DTYPES:
+            raise ValueError(f"it does not say what it holds, or holds {self.dtype}")
+        if not all(type(name) is bytes for name in self.names):
+            raise ValueError("its names are no texts")
+        if self.stats.dtype != np.int64 or self.stats.shape != (len(self.names), 2):
+            raise ValueError(f"it has {len(self.names)} names, but /stat has {self.stats.shape}")
+        if not all(isinstance(D, int) and D > 0 for D in self.datasets.values()):
+            raise ValueError("its arrays have no width")
+
     def same_as(self, other: Header) -> bool:
         """Tell whether both say the same of their shard."""
         same = self.names == other.names and np.array_equal(self.stats, other.stats)
@@ -91,12 +104,16 @@ def read_catalogue(place: Place) -> dict[str, Header]:
     if content is None:
         return {}
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(one.file_size for one in archive.infolist()) > len(content):
+                return {}  # it was written without compression, and would not unpack to more
         # The archive has a checksum of every array, which is compared when it is read.
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _headers(arrays)
-    except (EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile):
-        return {}  # it is written anew
+    # Damaged, or a stranger's: whatever is wrong with it, it is written anew.
+    except Exception:
+        return {}
 
 
 def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:
@@ -105,7 +122,7 @@ def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:
     ends = np.cumsum(arrays["rows"]).tolist()
     starts = [0, *ends[:-1]]
     keys = arrays["keys"].tobytes().decode().split("\0")
-    if not len(names) == len(stats) == ends[-1]:
+    if not len(names) == len(stats) == ends[-1] or min(arrays["rows"]) < 0:
         raise ValueError("rows, names and stats do not agree")
     return {
         key: Header(key, names[start:end], stats[start:end], **kinds[kind])

@@ -99,7 +99,11 @@ def _check_folder(files: FolderShards) -> list[str]:
         if not files.sound(key):
             problems.append(f"shard {key}: its bytes are not those that were written")
             continue
-        header = files.header(key)
+        try:
+            header = files.header(key)
+        except StoreDamaged as error:
+            problems.append(str(error))
+            continue
         headers.append(header)
         problems += [f"shard {key}: {problem}" for problem in _check(files, header, manifest)]
         if key in listed and not listed[key].same_as(header):

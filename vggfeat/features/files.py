@@ -19,6 +19,8 @@ from vggfeat.errors import StoreDamaged, StoreError, VggfeatError
 TEMPORARY = ".tmp-"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+HARMLESS = 64 << 20  # bytes that an array may promise, whatever it holds
+RATIO = 1100  # of bytes promised to bytes held above that; no compression of HDF5 does better
 OUR_FAULT = (*NOT_ALLOWED, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file
 
 
@@ -34,8 +36,32 @@ def opened(path: Path | str, content: BinaryIO | None = None) -> Iterator[h5py.F
         if error.errno in OUR_FAULT:
             raise StoreError(f"{path} could not be read: {error}") from error
         raise damaged(path, str(error)) from error
-    except (KeyError, RuntimeError, TypeError, ValueError, IndexError, StopIteration) as error:
+    except MemoryError as error:
+        raise damaged(path, "it promises more than the memory holds") from error
+    # What is of another kind than it should be makes h5py and numpy raise anything.
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, str(error)) from error
+    except (ArithmeticError, StopIteration) as error:
+        raise damaged(path, str(error)) from error
+
+
+def held(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset of a file whose numbers are in that file, as many as it says.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or they are elsewhere: a stranger's file may show any other file here as
+        its own, or promise terabytes and hold nothing.
+    """
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no array")
+    if dataset.is_virtual or dataset.external or dataset.file.id != file.id:
+        raise ValueError(f"{name} takes its numbers from another file")
+    if dataset.nbytes > max(HARMLESS, RATIO * dataset.id.get_storage_size()):
+        raise ValueError(f"{name} promises {dataset.nbytes:,} bytes and holds few")
+    return dataset
 
 
 def damaged(path: Path | str, reason: str) -> StoreDamaged:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError
-from vggfeat.features.catalogue import Header
+from vggfeat.features.catalogue import DTYPES, Header
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.place import Place
 
@@ -109,7 +109,7 @@ class Manifest:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(where, error) from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise StoreError(f"{where} belongs to something else. Choose another --out.")
@@ -119,7 +119,11 @@ class Manifest:
             manifest = cls(**content)
             for record in manifest.nets.values():
                 extraction_of(record["settings"], where)
-                _ = record["fingerprint"], record["provenance"]
+                if not isinstance(record["provenance"], dict):
+                    raise TypeError("provenance is no object")
+                hash(record["fingerprint"])
+            if manifest.dtype not in DTYPES or not isinstance(manifest.asked, int):
+                raise TypeError(f"dtype {manifest.dtype!r}, asked {manifest.asked!r}")
         except (AttributeError, KeyError, TypeError) as error:
             raise _damaged(where, error) from error
         return manifest
@@ -153,8 +157,12 @@ def _damaged(where: object, error: Exception) -> StoreDamaged:
 def extraction_of(settings: dict[str, Any], where: object) -> Extraction:
     """Return the extraction with these settings, as stored in ``where``."""
     try:
-        return Extraction.from_dict(settings)
-    except (KeyError, TypeError, ValueError) as error:
+        made = Extraction.from_dict(settings)
+        texts = (made.net, made.weights_sha256, made.resampling, made.decoder, *made.layers)
+        if not all(isinstance(one, str) for one in texts):
+            raise TypeError("a name is no text")
+        return made
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"{where} has settings that this vggfeat does not know ({error}). Upgrade to read it; "
             "if it was not made by a newer version, it is damaged."

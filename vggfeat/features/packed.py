@@ -10,7 +10,7 @@ import numpy as np
 
 from vggfeat.errors import StoreError
 from vggfeat.features.catalogue import Header, Rows
-from vggfeat.features.files import opened
+from vggfeat.features.files import held, opened
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.shards import Block, Matrix, datasets_of, take
 
@@ -43,13 +43,13 @@ class PackedFile:
             return [
                 Header(
                     self.path.name,
-                    file["names"][:].tolist(),
-                    file["stat"][:],
+                    held(file, "names")[:].tolist(),
+                    held(file, "stat")[:],
                     {net: record["settings"] for net, record in nets.items()},
                     {net: record["provenance"] for net, record in nets.items()},
                     {path: array.shape[1] for path, array in arrays.items()},
                     self.manifest.dtype,
-                    {path: array.attrs["absent"] for path, array in arrays.items()},
+                    {path: _absent(array) for path, array in arrays.items()},
                 )
             ]
 
@@ -60,7 +60,7 @@ class PackedFile:
     def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
         """Read rows of some arrays; HDF5 itself checks every block, whatever ``verify``."""
         with opened(self.path) as file:
-            return {path: take(file[path], rows) for path, rows in wanted.items()}
+            return {path: take(held(file, path), rows) for path, rows in wanted.items()}
 
     @property
     def nbytes(self) -> int:
@@ -79,6 +79,17 @@ def create_packed(
     dataset = file.create_dataset(path, shape, dtype, fillvalue=np.nan, **storage)
     dataset.attrs["absent"] = absent
     return dataset
+
+
+def _absent(dataset: h5py.Dataset) -> Rows:
+    rows: Rows = np.asarray(dataset.attrs["absent"])
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not _within(rows, dataset)):
+        raise ValueError(f"{dataset.name} lacks rows that it cannot have")
+    return rows
+
+
+def _within(rows: Rows, dataset: h5py.Dataset) -> bool:
+    return bool(rows.min() >= 0 and rows.max() < len(dataset))
 
 
 def _virtual(dataset: h5py.Dataset) -> bool:

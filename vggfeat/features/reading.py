@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.errors import StoreError
+from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.half import widen
@@ -188,6 +188,8 @@ class Reader:
             wanted = {path: source for path, (source, _) in plan.items()}
             for path, values in self.files.read(self.index.keys[shard], wanted, verify).items():
                 places = plan[path][1]
+                if values.shape[1] != self.index.dimensions[path]:
+                    raise StoreDamaged(f"{path} of {self.index.keys[shard]} has another width.")
                 if (together := consecutive(places)) is not None:
                     widen(values, result[path][together])
                 else:

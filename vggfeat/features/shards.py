@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.catalogue import Header, Rows, read_catalogue, write_catalogue
-from vggfeat.features.files import damaged
+from vggfeat.features.catalogue import DTYPES, Header, Rows, read_catalogue, write_catalogue
+from vggfeat.features.files import damaged, held
 from vggfeat.features.place import Place
 
 Matrix = NDArray[Any]
@@ -150,6 +150,10 @@ def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
     -------
     ndarray (n, D)
     """
+    if dataset.ndim != 2 or dataset.dtype.name not in DTYPES:
+        raise ValueError(f"{dataset.name} holds no descriptors")
+    if len(rows) and rows.max() >= len(dataset):
+        raise ValueError(f"{dataset.name} has {len(dataset)} rows, not {rows.max() + 1}")
     if (together := consecutive(rows)) is not None:
         return np.asarray(dataset[together])
     result = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
@@ -259,8 +263,8 @@ class FolderShards:
             arrays, net = datasets_of(file), str(file.attrs["net"])
             return Header(
                 key,
-                file["names"][:].tolist(),
-                file["stat"][:],
+                held(file, "names")[:].tolist(),
+                held(file, "stat")[:],
                 {net: json.loads(file.attrs["settings"])},
                 {net: json.loads(file.attrs["provenance"])},
                 {path: array.shape[1] for path, array in arrays.items()},
@@ -280,7 +284,7 @@ class FolderShards:
             where = f"{self.place}/shards/{key}"
             raise damaged(where, "its bytes are not those that were written")
         with self.place.opened(f"shards/{key}") as file:
-            return {path: take(file[path], rows) for path, rows in wanted.items()}
+            return {path: take(held(file, path), rows) for path, rows in wanted.items()}
 
     def sound(self, key: str) -> bool:
         """Tell whether a shard holds the bytes that its name promises."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import ParameterError, StoreError
-from vggfeat.features.catalogue import Header, Rows
+from vggfeat.features.catalogue import DTYPES, Header, Rows
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.index import Stat
 from vggfeat.features.manifest import Manifest
@@ -34,8 +34,6 @@ from vggfeat.features.reading import Reader
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.shards import Block, FolderShards, Matrix, MemoryShards, Shards
 from vggfeat.features.view import write_failed, write_view
-
-DTYPES = ("float32", "float16")
 
 
 class FeatureStore(Reader):

@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
-from vggfeat.features.files import opened
+from vggfeat.features.files import held, opened
 from vggfeat.features.index import Index, Stats
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.sharding import Shard
 from vggfeat.features.shards import (
     datasets_of,
-    decode,
     encode,
     in_memory,
     write_names,
@@ -164,7 +163,10 @@ def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
     if content is None:
         return None
     with _opened(place, content) as file:
-        return file["names"][:].tolist(), file["stat"][:]
+        names, stats = held(file, "names")[:].tolist(), held(file, "stat")[:]
+        if stats.shape != (len(names), 2) or not all(type(name) is bytes for name in names):
+            raise ValueError("its names and stats do not fit each other")
+        return names, stats
 
 
 def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
@@ -174,7 +176,8 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
         return []
     try:
         with _opened(place, content) as file:
-            names, stats = np.array(file["names"][:].tolist(), object), file["stat"][:]
+            names = np.array(held(file, "names")[:].tolist(), object)
+            stats = held(file, "stat")[:]
             if len(names) != len(stats):
                 return [f"{VIEW} has {len(names)} names and {len(stats)} stats"]
             problems = []
@@ -243,9 +246,14 @@ def read_failed(place: Place) -> dict[str, str]:
     """Return by name the reasons of all lists of failed pictures."""
     failed: dict[str, str] = {}
     for name in _lists(place):
-        [text] = decode([place.read(name) or b""])
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        failed.update({row["name"]: row["reason"] for row in rows})
+        text = (place.read(name) or b"").decode("utf-8", "surrogateescape")
+        try:
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            failed.update({row["name"]: row["reason"] for row in rows})
+        except (csv.Error, KeyError) as error:
+            raise StoreDamaged(
+                f"{place}/{name} is no list of failed pictures: {error}. Delete it."
+            ) from error
     return failed
 
 

@@ -23,6 +23,15 @@ FORMAT = 2
 SUFFIX = ".safetensors"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
+_TEXT = (str,)
+_LISTS: dict[str, tuple[type, ...]] = {
+    "classes": _TEXT,
+    "C": (int, float),
+    "extractions": (dict,),
+    "origins": _TEXT,
+    "scales": (int,),
+    "views": _TEXT,
+}
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,9 @@ def load(path: Path) -> SavedModel:
         text, digest = header["model"], header["sha256"]
         intact = digest == _digest(text, arrays)
         plain = dict(json.loads(text)) if intact else {}
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
+    except RecursionError as error:
         raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
     if not intact:
         raise StoreDamaged(_advice(path, "its checksum does not match"))
@@ -175,12 +186,20 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             "Update it with: pip install --upgrade vggfeat"
         )
     try:
-        for name in ("classes", "C", "extractions", "origins", "scales", "views"):
+        for name, kinds in _LISTS.items():
             plain[name] = tuple(plain[name])
+            if not all(type(one) in kinds for one in plain[name]):
+                raise TypeError(f"{name} {plain[name]!r:.80}")
+        for name in ("aggregation", "versions"):
+            plain[name] = dict(plain[name])
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error
-    if model.coef.ndim != 2 or not (len(model.coef) == len(model.intercept) == len(model.classes)):
+    if (
+        model.coef.ndim != 2
+        or model.intercept.ndim != 1
+        or not (len(model.coef) == len(model.intercept) == len(model.classes))
+    ):
         raise StoreDamaged(_advice(path, "its arrays do not fit its classes"))
     return model
 

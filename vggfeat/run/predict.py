@@ -12,6 +12,7 @@ from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import resolve_device, resolve_precision
 from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import Extraction
+from vggfeat.features.manifest import extraction_of
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.weights import Weights, load
@@ -41,14 +42,39 @@ def model_extractors(
     ParameterError
         If there are not as many weights as nets.
     """
-    places = list(weights) or list(model.origins)
-    if len(places) != len(model.extractions):
-        nets = ", ".join(made["net"] for made in model.extractions)
+    places, made = list(weights) or list(model.origins), extractions_of(model)
+    if len(places) != len(made):
+        nets = ", ".join(one.net for one in made)
         raise ParameterError.of("weights", "model_extractors", f"one for each of {nets}", places)
-    return [
-        _opened(Extraction.from_dict(made), place, device)
-        for made, place in zip(model.extractions, places, strict=True)
-    ]
+    return [_opened(one, place, device) for one, place in zip(made, places, strict=True)]
+
+
+def extractions_of(model: SavedModel) -> list[Extraction]:
+    """Return the extractions that made a model's descriptors.
+
+    Raises
+    ------
+    StoreError
+        If the model does not say them as this vggfeat knows them.
+    """
+    return [extraction_of(settings, "The model") for settings in model.extractions]
+
+
+def aggregation_of(model: SavedModel) -> Aggregation:
+    """Return how a model's descriptors were combined.
+
+    Raises
+    ------
+    StoreError
+        If the model does not say it as this vggfeat knows it.
+    """
+    try:
+        return Aggregation(**model.aggregation)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"The model combines descriptors in a way that is not known here ({error}). Update "
+            "vggfeat, or train the model again."
+        ) from error
 
 
 def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
@@ -166,7 +192,7 @@ def _scored(
     scores: dict[str, Matrix] = {}
     if names:
         parts = [store.read(model.scales, names) for store in stores]
-        rows = Aggregation(**model.aggregation).rows(parts)
+        rows = aggregation_of(model).rows(parts)
         scores = dict(zip(names, model.scores(rows), strict=True))
     for name in images.names:
         yield Prediction(name, scores.get(name), stores[0].failed.get(name, ""))

@@ -109,8 +109,10 @@ def read(path: Path) -> tuple[Position, dict[str, Any]]:
         header = json.loads(text)
         if header["format"] != FORMAT:
             raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
-        return Position(**header["position"]), header["told"]
-    except (ValueError, KeyError, TypeError) as error:
+        found = Position(**header["position"])
+        _check(found, header["told"])
+        return found, header["told"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreDamaged(f"{path} is damaged: {error}.") from error
 
 
@@ -138,6 +140,25 @@ def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
                 optimiser.state[parameter]["velocity"] = moved.to(
                     memory_format=_format_of(parameter)
                 )
+
+
+def _check(found: Position, told: object) -> None:
+    """Refuse a position of other types than are written.
+
+    Raises
+    ------
+    TypeError
+        Naming it.
+    """
+    numbers = (found.epoch, found.batch, found.step, found.best, *found.sums)
+    if not all(type(one) in (int, float) for one in numbers) or len(found.sums) != 4:
+        raise TypeError(f"its position is {numbers}")
+    if not (isinstance(told, dict) and isinstance(found.schedule, dict)):
+        raise TypeError("its settings are no object")
+    if not all(isinstance(row, dict) for row in found.history):
+        raise TypeError("its history is no list of epochs")
+    if min(found.epoch, found.batch, found.step) < 0:
+        raise ValueError("it stands before its beginning")
 
 
 def _opened(path: Path) -> Any:

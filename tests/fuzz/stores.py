@@ -1,0 +1,298 @@
+"""Feature stores, packed files, models and checkpoints that a stranger made."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from safetensors.numpy import save
+from torch import nn
+
+from fuzz.campaign import Campaign, Hostile
+from fuzz.mutation import mutated
+from vggfeat.errors import VggfeatError
+from vggfeat.features import shards
+from vggfeat.features.check import verify
+from vggfeat.features.export import pack
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.store import FeatureStore
+from vggfeat.learn import model as models
+from vggfeat.run.predict import aggregation_of, extractions_of
+from vggfeat.train import checkpoint
+from vggfeat.train.optimiser import Momentum
+
+NAMES = [f"{number}.jpg" for number in range(12)]
+ONE = Extraction("D", "ab12", ("fc7",))
+DEEP = b"[" * 100_000
+VALUES = (None, -1, 0, 2**70, 1e308, "", "x", [], {}, [[]], {"a": 1}, True, "é\u202e\0\n", [None])
+
+
+def altered(dice: random.Random, text: str) -> str:
+    """Put a value of another kind somewhere into JSON, or take something out of it."""
+    whole = json.loads(text)
+    at, key = None, None
+    now: Any = whole
+    while isinstance(now, (dict, list)) and len(now) and (at is None or dice.random() < 0.8):
+        at = now
+        key = dice.choice(list(now) if isinstance(now, dict) else range(len(now)))
+        now = now[key]
+    if dice.random() < 0.2:
+        del at[key]
+    else:
+        at[key] = dice.choice(VALUES)
+    return json.dumps(whole)
+
+
+def hostile_hdf5(folder: Path) -> Iterator[bytes]:
+    """Make files whose arrays promise terabytes, lie elsewhere, or are of another kind."""
+    secret = folder / "secret.bin"
+    secret.write_bytes(bytes(4 * 12 * 5))
+    other = folder / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = np.zeros((12, 5), "f4")
+        file["names"] = np.array([name.encode() for name in NAMES])
+    settings = json.dumps(ONE.to_dict())
+    layout = h5py.VirtualLayout((12, 5), "f4")
+    layout[:] = h5py.VirtualSource(str(other), "x", (12, 5))
+    ways: dict[str, Any] = {
+        "wide": lambda file: file.create_dataset("D/Q256", (12, 1 << 40), "f4", chunks=(1, 1024)),
+        "long": lambda file: file.create_dataset("D/Q256", (1 << 40, 5), "f4", chunks=(1024, 5)),
+        "outside": lambda file: file.create_dataset(
+            "D/Q256", (12, 5), "f4", external=[(str(secret), 0, 240)]
+        ),
+        "virtual": lambda file: file.create_virtual_dataset("D/Q256", layout),
+        "text": lambda file: file.create_dataset("D/Q256", data=[[b"a"] * 5] * 12),
+        "scalar": lambda file: file.create_dataset("D/Q256", data=1.0),
+        "linked": lambda file: file.update({"D/Q256": h5py.ExternalLink(str(other), "x")}),
+        "nothing": lambda file: None,
+        "objects": lambda file: file.create_dataset("D/Q256", (12, 5), h5py.string_dtype()),
+    }
+    names: dict[str, Any] = {
+        "plain": lambda file: file.create_dataset("names", data=[n.encode() for n in NAMES]),
+        "numbers": lambda file: file.create_dataset("names", data=np.arange(12)),
+        "many": lambda file: file.create_dataset("names", (1 << 40,), "S9", chunks=(1024,)),
+        "linked": lambda file: file.update({"names": h5py.ExternalLink(str(other), "names")}),
+        "square": lambda file: file.create_dataset("names", data=[[b"a", b"b"]] * 6),
+        "objects": lambda file: file.create_dataset("names", data=NAMES),
+    }
+    stats: dict[str, Any] = {
+        "plain": lambda file: file.create_dataset("stat", data=np.zeros((12, 2), np.int64)),
+        "flat": lambda file: file.create_dataset("stat", data=np.zeros(12)),
+        "floats": lambda file: file.create_dataset("stat", data=np.full((12, 2), np.nan)),
+        "many": lambda file: file.create_dataset("stat", (1 << 40, 2), "i8", chunks=(1024, 2)),
+    }
+    told = [settings, "[]", "5", DEEP.decode(), json.dumps({**ONE.to_dict(), "layers": 5})]
+    told += [json.dumps({**ONE.to_dict(), "net": "../../x", "pool": ["a"]})]
+    mixes = [(way, "plain", "plain", settings) for way in ways]
+    mixes += [("nothing", name, "plain", settings) for name in names]
+    mixes += [("nothing", "plain", stat, settings) for stat in stats]
+    mixes += [("nothing", "plain", "plain", text) for text in told]
+    for way, name, stat, text in mixes:
+        path = folder / "made.h5"
+        with h5py.File(path, "w", libver=("v108", "v110")) as file:
+            ways[way](file)
+            if way == "nothing":
+                file["D/Q256"] = np.zeros((12, 5), "f4")
+            names[name](file)
+            stats[stat](file)
+            file.attrs["net"] = "D"
+            file.attrs["settings"] = text if len(text) < 60_000 else text[:60_000]
+            file.attrs["provenance"] = "{}"
+            manifest = {"settings": ONE.to_dict(), "fingerprint": ONE.fingerprint}
+            whole = {"format": "vggfeat features", "version": 1, "dtype": "float32", "asked": 1}
+            nets = {"D": {**manifest, "provenance": {}}}
+            file.attrs["manifest"] = json.dumps({**whole, "nets": nets})
+        yield path.read_bytes()
+
+
+def hostile_npz(folder: Path) -> Iterator[bytes]:
+    """Make catalogues with pickles in them, that promise terabytes, or unpack to gigabytes."""
+
+    def npz(how: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", how) as archive:
+            for name, content in members.items():
+                archive.writestr(f"{name}.npy", content)
+        return out.getvalue()
+
+    def npy(shape: str, kind: str = "<i8", data: bytes = b"") -> bytes:
+        head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + data
+
+    out = io.BytesIO()
+    np.savez(out, kinds=np.array([Hostile(folder)], object), allow_pickle=True)
+    yield out.getvalue()
+    names = ("keys", "kinds", "kind", "rows", "names", "stats")
+    for one in (npy("(1099511627776, 1024)"), npy("(" * 4000), npy("(-1,)"), npy("()")):
+        yield npz(**dict.fromkeys(names, one))
+    big = npy("(268435456,)", data=bytes(1 << 31))
+    yield npz(zipfile.ZIP_DEFLATED, kinds=big)
+
+
+class Stores(Campaign):
+    """A store of which one file is a stranger's, opened, read and verified."""
+
+    name = "stores"
+    cases = 8000
+    allowed = ("os.link",)  # with which a store's manifest gets its name
+
+    def prepare(self) -> Sequence[bytes]:
+        shards.CATALOGUED = 2  # so that this small store has an index.npz as large ones have
+        self.good, self.store = self.folder / "good", self.folder / "store"
+        store = FeatureStore(self.good, ONE, NAMES, stats=[(n, n) for n in range(12)])
+        [part] = ONE.parts([256])
+        for some in (range(4), range(4, 8), range(8, 11)):
+            store.write(list(some), {part: np.ones((len(some), 5), "f4")})
+        store.fail(11, "truncated")
+        store.finish()
+        pack(self.good, self.folder / "packed.h5")
+        paths = [path for path in sorted(self.good.rglob("*")) if path.is_file()]
+        self.files = {str(path.relative_to(self.good)): path.read_bytes() for path in paths}
+        self.files["packed.h5"] = (self.folder / "packed.h5").read_bytes()
+        assert "index.npz" in self.files, "there is no catalogue"
+        return list(self.files.values())
+
+    def crafted(self) -> Sequence[tuple[str, bytes]]:
+        made = list(hostile_hdf5(self.folder))
+        found = [(name, one) for one in made for name in ("shards/x.h5", "packed.h5")]
+        found += [("index.npz", one) for one in hostile_npz(self.folder)]
+        for one in (DEEP, b"5", b"[]", b"{}", b"\xff", b"null", b'{"nets":' + DEEP):
+            found += [("manifest.json", one), ("failed.csv", one)]
+        head = b'{"format": "vggfeat features", "version": 1, "dtype": '
+        found += [
+            ("manifest.json", head + one + b"}") for one in (b"5", b'"<f9"', b'[], "nets": 5')
+        ]
+        found += [("failed.csv", one) for one in (b"name\n" * 9, b"a,b\n1,2\n", b'"' * 200_000)]
+        return found
+
+    def drawn(self, dice: random.Random) -> tuple[str, bytes]:
+        name = dice.choice(sorted(self.files))
+        content = self.files[name]
+        if name == "manifest.json" and dice.random() < 0.7:
+            return name, altered(dice, content.decode()).encode()
+        if name.startswith("shards") and dice.random() < 0.5:
+            return "shards/x.h5", mutated(dice, [content])
+        return name, mutated(dice, [content])
+
+    def attempt(self, case: tuple[str, bytes]) -> None:
+        name, content = case
+        shutil.rmtree(self.store, ignore_errors=True)
+        if name == "packed.h5":
+            target = self.folder / "stranger.h5"
+            target.write_bytes(content)
+        else:
+            target = self.store
+            shutil.copytree(self.good, target, copy_function=os.link)
+            if name == "shards/x.h5":  # whose digest is right: whoever made it knows how
+                name = f"shards/{hashlib.sha256(content).hexdigest()}.h5"
+            (target / name).unlink(missing_ok=True)
+            (target / name).write_bytes(content)
+        self._used(target)
+
+    def _used(self, target: Path) -> None:
+        refused: list[VggfeatError] = []
+        for use in (self._read, verify, self._written):
+            try:
+                use(target)
+            except VggfeatError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def _read(self, target: Path) -> None:
+        for store in FeatureStore.open_all(target).values():
+            for how in (False, True):
+                for values in store.read(verify=how).values():
+                    assert values.shape[1:] == (5,), values.shape
+
+    def _written(self, target: Path) -> None:
+        if target.is_dir():
+            store = FeatureStore(target, ONE, NAMES)
+            store.missing([256])
+
+
+class Models(Campaign):
+    """SVM models and checkpoints: damaged, or made with a right checksum and wrong contents."""
+
+    name = "models"
+    cases = 20_000
+
+    def prepare(self) -> Sequence[bytes]:
+        saved = models.SavedModel(
+            *(np.ones((2, 3)), np.zeros(2), ("cat", "dog"), (1.0,), (ONE.to_dict(),)),
+            *(("embedded",), (256,), {"how": "average", "normalize": "l2", "power": None}),
+        )
+        self.arrays = {name: getattr(saved, name) for name in ("coef", "intercept")}
+        path = models.save(self.folder / "model", saved)
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        told = json.loads(content[8 : 8 + length])["__metadata__"]["vggfeat"]
+        self.text = json.loads(told)["model"]
+        net = nn.Linear(3, 2)
+        last = self.folder / "last.safetensors"
+        optimiser = Momentum(net.parameters(), 0.1)
+        checkpoint.save(last, net, optimiser, checkpoint.Position(), {"settings": {}})
+        head = last.read_bytes()
+        length = int.from_bytes(head[:8], "little")
+        self.position = json.loads(head[8 : 8 + length])["__metadata__"]["vggfeat training"]
+        return [content, head]
+
+    def crafted(self) -> Sequence[bytes]:
+        path = self.folder / "pickle.pth"
+        torch.save(Hostile(self.folder), path)
+        deep = [save({}, metadata={key: DEEP.decode()}) for key in ("vggfeat", "vggfeat training")]
+        return [path.read_bytes(), *deep, self._signed(DEEP.decode()), b"\xff" * 8, b""]
+
+    def drawn(self, dice: random.Random) -> bytes:
+        how = dice.random()
+        if how < 0.4:
+            return self._signed(altered(dice, self.text))
+        if how < 0.6:
+            told = altered(dice, self.position)
+            tensors = {"net.weight": np.ones((2, 3), "f4"), "net.bias": np.ones(2, "f4")}
+            return save(tensors, metadata={"vggfeat training": told})
+        return super().drawn(dice)
+
+    def _signed(self, text: str) -> bytes:
+        digest = models._digest(text, self.arrays)
+        return save(self.arrays, {"vggfeat": json.dumps({"model": text, "sha256": digest})})
+
+    def attempt(self, case: bytes) -> None:
+        path = self.folder / "case.safetensors"
+        path.write_bytes(case)
+        refused: list[VggfeatError] = []
+        for use in (self._model, self._checkpoint):
+            try:
+                use(path)
+            except VggfeatError as error:
+                refused.append(error)
+        assert refused, "it was taken for a model and for a checkpoint"
+        raise refused[0]
+
+    def _model(self, path: Path) -> None:
+        found = models.load(path)
+        extractions_of(found)
+        aggregation_of(found)
+        assert found.scores(np.zeros((1, found.coef.shape[1]))).shape == (1, len(found.classes))
+
+    def _checkpoint(self, path: Path) -> None:
+        position, told = checkpoint.read(path)
+        assert isinstance(told, dict), told
+        assert position.epoch + position.step >= 0
+        net = nn.Linear(3, 2)
+        checkpoint.restore(path, net, Momentum(net.parameters(), 0.1))
+
+
+CAMPAIGNS = (Stores, Models)
