@@ -43,11 +43,9 @@ def combinations() -> list[tuple[str, str, str]]:
     cuda = torch.cuda.is_available()
     found = [("cuda", "torch", how) for how in ("fp32", "bf16", "fp16") if cuda]
     lacking = {"openvino": not find_spec("openvino"), "packed": not can_pack()}
-    for runtime in RUNTIMES[1:]:
-        for precision in ("fp32", "bf16"):
-            if not lacking.get(runtime) and (precision == "fp32" or has_bf16(torch.device("cpu"))):
-                found.append(("cpu", runtime, precision))
-    return found
+    here = [runtime for runtime in RUNTIMES[1:] if not lacking.get(runtime)]
+    precisions = ("fp32", "bf16") if has_bf16(torch.device("cpu")) else ("fp32",)
+    return found + [("cpu", runtime, precision) for runtime in here for precision in precisions]
 
 
 def pictures(count: int, Q: int) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.data.images import DECODER, RESAMPLING, Picture, max_pixels
+from vggfeat.data.bounds import max_pixels
+from vggfeat.data.images import DECODER, RESAMPLING, Picture
 from vggfeat.data.images import load as load_picture
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.arithmetic import (
