@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.errors import StoreError
+from vggfeat.features.files import seal, unsealed
 from vggfeat.features.place import Place
 
 CATALOGUE = "index.npz"
@@ -95,25 +96,34 @@ def write_catalogue(place: Place, headers: Sequence[Header]) -> None:
         stats=np.concatenate([header.stats for header in headers]),
     )
     with suppress(StoreError):
-        place.write(CATALOGUE, content.getvalue())
+        image = content.getvalue()
+        place.write(CATALOGUE, image + seal(image))
 
 
 def read_catalogue(place: Place) -> dict[str, Header]:
     """Return what is noted, by the key of the shard; nothing where the file cannot be used."""
     content = place.read(CATALOGUE)
-    if content is None:
+    image = None if content is None else unsealed(content)
+    if image is None:
         return {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(one.file_size for one in archive.infolist()) > len(content):
+        with zipfile.ZipFile(io.BytesIO(image)) as archive:
+            if sum(one.file_size for one in archive.infolist()) > len(image):
                 return {}  # it was written without compression, and would not unpack to more
-        # The archive has a checksum of every array, which is compared when it is read.
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        with np.load(io.BytesIO(image), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _headers(arrays)
     # Damaged, or a stranger's: whatever is wrong with it, it is written anew.
     except Exception:
         return {}
+
+
+def check_catalogue(place: Place) -> list[str]:
+    """Say if the catalogue, where there is one, is not what was written."""
+    content = place.read(CATALOGUE)
+    if content is None or unsealed(content) is not None:
+        return []
+    return [f"{CATALOGUE} is not what was written, and passed over; delete it"]
 
 
 def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:

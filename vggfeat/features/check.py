@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import StoreDamaged, StoreError
-from vggfeat.features.catalogue import CATALOGUE, Header, read_catalogue
+from vggfeat.features.catalogue import CATALOGUE, Header, check_catalogue, read_catalogue
 from vggfeat.features.manifest import Manifest, extraction_of
 from vggfeat.features.packed import PackedFile
-from vggfeat.features.place import place_of
+from vggfeat.features.place import Place, place_of
 from vggfeat.features.shards import FolderShards, Shards
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.view import VIEW, check_view
 
 BLOCK = 1024  # rows that are checked at a time
+MISSING = "manifest.json is missing; the next run rebuilds it"
 
 
 def info(path: Path | str) -> dict[str, Any]:
@@ -88,11 +89,10 @@ def verify(path: Path | str) -> list[str]:
 
 
 def _check_folder(files: FolderShards) -> list[str]:
-    manifest = Manifest.read(files.place)
+    manifest, problems = _manifest(files.place)
     keys, listed = files.keys(), read_catalogue(files.place)
-    if manifest is None and not keys:
+    if problems == [MISSING] and not keys:
         raise StoreError(f"{files.place} is no feature store: it has no manifest.json.")
-    problems = [] if manifest else ["manifest.json is missing; the next run rebuilds it"]
     headers = []
     dimensions: dict[str, set[int]] = defaultdict(set)
     for key in keys:
@@ -116,6 +116,7 @@ def _check_folder(files: FolderShards) -> list[str]:
         if len(several) > 1
     ]
     problems += _check_settings(manifest) if manifest else []
+    problems += check_catalogue(files.place)
     problems += check_view(files.place, headers)
     problems += [
         f"{leftover.rpartition('/')[2]} is left over from a killed run; the next run removes it"
@@ -124,8 +125,19 @@ def _check_folder(files: FolderShards) -> list[str]:
     return problems
 
 
+def _manifest(place: Place) -> tuple[Manifest | None, list[str]]:
+    """Return the manifest, or what is wrong with it."""
+    try:
+        manifest = Manifest.read(place)
+    except StoreError as error:
+        return None, [str(error)]
+    return manifest, [] if manifest else [MISSING]
+
+
 def _check_packed(path: Path) -> list[str]:
     files = PackedFile(path)
+    if not files.sound():
+        return [f"{path} is damaged: its bytes are not those that were written"]
     [header] = files.headers()
     return _check_settings(files.manifest) + _check(files, header, files.manifest)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from vggfeat.errors import MissingExtra, ParameterError, StoreError
 from vggfeat.features.extraction import Part
-from vggfeat.features.files import replacing, sweep
-from vggfeat.features.packed import create_packed
+from vggfeat.features.files import append_seal, replacing, sweep
+from vggfeat.features.packed import SEALED, create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
 
@@ -51,6 +51,7 @@ def pack(source: Path | str, target: Path | str) -> None:
             storage = {"chunks": True, "fletcher32": True} if store.names else {}
             write_names(file, encode(store.names), store.index.stats, **storage)
             file.attrs["manifest"] = store.manifest.to_json()
+            file.attrs[SEALED] = True
             for path, dimension in sorted(store.index.dimensions.items()):
                 shape = (len(store.names), dimension)
                 absent = np.flatnonzero(~store.index.has([path]))
@@ -59,6 +60,7 @@ def pack(source: Path | str, target: Path | str) -> None:
                 dataset = create_packed(file, path, shape, store.manifest.dtype, absent)
                 for rows in _ranges(len(store.names)):
                     dataset[rows[0] : rows[-1] + 1] = store.gather([path], rows)[path]
+        append_seal(temporary)
 
 
 def export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import socket
@@ -75,6 +76,40 @@ def damaged(path: Path | str, reason: str) -> StoreDamaged:
         f"{folder}. Then delete the damaged files and run the same extraction again: only their "
         "pictures are computed again."
     )
+
+
+def seal(image: bytes) -> bytes:
+    """Return what is appended to a file whose readers pass over it: the digest of all before it."""
+    return _seal_of(hashlib.sha256(image).hexdigest())
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """Return what was sealed; None if it is not, to the last bit, what was written."""
+    image = content[: -len(seal(b""))]
+    return image if content == image + seal(image) else None
+
+
+def append_seal(path: Path) -> None:
+    """Seal a file of any size."""
+    with path.open("r+b") as file:
+        mark = _seal_of(hashlib.file_digest(file, "sha256").hexdigest())
+        file.write(mark)
+
+
+def is_sealed(path: Path) -> bool:
+    """Tell whether a file of any size is, to the last bit, what was sealed."""
+    length = len(seal(b""))
+    with refusals(path, "read"), path.open("rb") as file:
+        left = path.stat().st_size - length
+        digest = hashlib.sha256()
+        while left > 0 and (some := file.read(min(left, 1 << 20))):
+            digest.update(some)
+            left -= len(some)
+        return file.read() == _seal_of(digest.hexdigest())
+
+
+def _seal_of(digest: str) -> bytes:
+    return f"\nsha256 {digest}\n".encode()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -92,9 +93,8 @@ class Manifest:
                 )
 
     def to_json(self) -> str:
-        """Return the text of ``manifest.json``."""
-        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        return json.dumps(content, indent=2, default=str, ensure_ascii=True) + "\n"
+        """Return the text of ``manifest.json``; its last line is the digest of the others."""
+        return _sealed({"format": FORMAT, "version": VERSION, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str, where: object) -> Manifest:
@@ -111,6 +111,8 @@ class Manifest:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _damaged(where, error) from error
+        if isinstance(content, dict) and content.pop("sha256", None) and _sealed(content) != text:
+            raise _damaged(where, "its text is not what was written")
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise StoreError(f"{where} belongs to something else. Choose another --out.")
         if content.pop("version", None) != VERSION:
@@ -147,7 +149,13 @@ class Manifest:
         return place.write_new(MANIFEST, self.to_json().encode())
 
 
-def _damaged(where: object, error: Exception) -> StoreDamaged:
+def _sealed(content: dict[str, Any]) -> str:
+    text = json.dumps(content, indent=2, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=2, default=str) + "\n"
+
+
+def _damaged(where: object, error: object) -> StoreDamaged:
     return StoreDamaged(
         f"{where} is damaged: {error}. Delete it and run the same extraction again: it is rebuilt "
         "from the shards, and nothing is computed twice."

@@ -12,7 +12,6 @@ no error. A view over more shards than ``OPEN`` therefore has names and no array
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
-from vggfeat.features.files import held, opened
+from vggfeat.features.files import held, opened, seal, unsealed
 from vggfeat.features.index import Index, Stats
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
@@ -74,7 +73,8 @@ def write_view(
                 _write_virtual(file, path, where, index, np.dtype(manifest.dtype))
         file.flush()
         image = bytes(file.id.get_file_image())
-    place.write(VIEW, image + _seal(image))
+    # HDF5 passes over what follows the file, and may crash on a damaged one.
+    place.write(VIEW, image + seal(image))
 
 
 def note(shards: int, place: object) -> str:
@@ -95,17 +95,11 @@ def _shards_of(where: Iterable[NDArray[np.int32]]) -> int:
     return len(used - {-1})
 
 
-def _seal(image: bytes) -> bytes:
-    """Return what is appended to the file: HDF5 ignores it, and may crash on a damaged file."""
-    return f"\nsha256 {hashlib.sha256(image).hexdigest()}\n".encode()
-
-
 @contextmanager
 def _opened(place: Place, content: bytes) -> Iterator[h5py.File]:
     """Open the view if its bytes are those that were written."""
     path = f"{place}/{VIEW}"
-    length = len(content) - len(_seal(b""))
-    if length < 0 or content[length:] != _seal(content[:length]):
+    if unsealed(content) is None:
         raise StoreDamaged(
             f"{path} is damaged: its bytes are not those that were written. Delete it and run the "
             "same extraction again: it is written anew, and nothing is computed twice."

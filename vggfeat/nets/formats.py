@@ -24,6 +24,7 @@ from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
 from vggfeat.nets.pixels import PixelConvention
+from vggfeat.nets.seals import KEY, seals
 from vggfeat.nets.table1 import torchvision_names
 
 READERS: dict[str, Callable[[Path], Contents]] = {
@@ -213,7 +214,8 @@ def write(
     partial = path.with_name(f".tmp-{unique}")
     try:
         if path.suffix == ".safetensors":
-            save_file(tensors, partial, metadata={"format": "pt", **statements})
+            about = {"format": "pt", **statements}
+            save_file(tensors, partial, metadata={**about, KEY: seals(tensors, about)})
         else:
             with partial.open("wb") as out:
                 torch.save(_for_torchvision(tensors, net, statements), out)

@@ -19,6 +19,7 @@ from vggfeat.errors import WeightsError
 from vggfeat.nets import pickles
 from vggfeat.nets.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
 from vggfeat.nets.pixels import TORCHVISION, PixelConvention
+from vggfeat.nets.seals import checked
 
 OWN = "vggfeat"  # key of our statements in a .pth
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(weight|bias)")
@@ -39,15 +40,19 @@ def safetensors_contents(path: Path) -> Contents:
         If it has no layers of a VGG net.
     """
     file: Any = safe_open(path, framework="pt")
+    metadata = dict(file.metadata() or {})
+    reader = checked(metadata)
     parameters = {}
     for name in file.keys():  # noqa: SIM118  # it is no mapping
         entry = file.get_slice(name)
         dtype = entry.get_dtype()
         if dtype in DTYPES:
             parameters[name] = Parameter(
-                tuple(entry.get_shape()), DTYPES[dtype], partial(file.get_tensor, name)
+                tuple(entry.get_shape()),
+                DTYPES[dtype],
+                reader(name, partial(file.get_tensor, name)),
             )
-    return _contents(parameters, dict(file.metadata() or {}))
+    return _contents(parameters, metadata)
 
 
 def pth_contents(path: Path) -> Contents:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from vggfeat.train.optimiser import Momentum
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-FORMAT = 1
+FORMAT = 2
 _KEY = "vggfeat training"
 
 
@@ -83,7 +85,14 @@ def save(
         if "velocity" in optimiser.state.get(parameter, {}):
             velocity: Tensor = optimiser.state[parameter]["velocity"]
             tensors[f"velocity.{name}"] = velocity.cpu().contiguous()
-    header = json.dumps({"format": FORMAT, "position": asdict(position), "told": dict(told)})
+    header = _sealed(
+        {
+            "format": FORMAT,
+            "position": asdict(position),
+            "told": dict(told),
+            "tensors": _digest((name, tensors[name]) for name in sorted(tensors)),
+        }
+    )
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={_KEY: header})
@@ -105,15 +114,13 @@ def read(path: Path) -> tuple[Position, dict[str, Any]]:
         text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise StoreError(f"{path} is no checkpoint of vggfeat. Name another --out.")
+    header = _unsealed(path, text)
     try:
-        header = json.loads(text)
-        if header["format"] != FORMAT:
-            raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
         found = Position(**header["position"])
         _check(found, header["told"])
-        return found, header["told"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise StoreDamaged(f"{path} is damaged: {error}.") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    return found, header["told"]
 
 
 def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
@@ -123,9 +130,15 @@ def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
     ------
     StoreError
         If it is of another network.
+    StoreDamaged
+        If its numbers are not those that were written; nothing has changed then.
     """
     with refusals(path, "read"), _opened(path) as file:
         held = set(file.keys())
+        text = (file.metadata() or {}).get(_KEY, "")
+        tensors = _digest((name, file.get_tensor(name)) for name in sorted(held))
+        if tensors != _unsealed(path, text)["tensors"]:
+            raise _damaged(path, "its checksum does not match")
         for name, parameter in net.named_parameters():
             key = f"net.{name}"
             if key not in held or file.get_slice(key).get_shape() != list(parameter.shape):
@@ -161,18 +174,54 @@ def _check(found: Position, told: object) -> None:
         raise ValueError("it stands before its beginning")
 
 
+def _sealed(header: dict[str, Any]) -> str:
+    text = json.dumps(header)
+    return json.dumps({"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def _unsealed(path: Path, text: str) -> dict[str, Any]:
+    """Return the header if it is what was written."""
+    try:
+        outer = json.loads(text)
+        if "format" in outer:
+            raise StoreError(f"{path} was written by an older vggfeat. Go on with that one.")
+        header: dict[str, Any] = json.loads(outer["header"])
+        intact = hashlib.sha256(outer["header"].encode()).hexdigest() == outer["sha256"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _damaged(path, str(error)) from error
+    if not intact:
+        raise _damaged(path, "its checksum does not match")
+    if header["format"] != FORMAT:
+        raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
+    return header
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Digest tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except SafetensorError as error:
-        raise StoreDamaged(
-            f"{path} cannot be read: {error}. Delete it and begin anew, or go on from another."
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is damaged: {reason}. Copy it again from where it came from; or delete it and "
+        "begin anew, from the weights of best.safetensors if they are whole."
+    )
 
 
 def _format_of(parameter: Tensor) -> Any:
-    import torch
-
     channels_last = parameter.dim() == 4 and parameter.is_contiguous(
         memory_format=torch.channels_last
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from vggfeat.errors import DataError, VggfeatError
+from vggfeat.errors import DataError, StoreError, VggfeatError
 from vggfeat.features.device import DTYPES
 from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.nets import formats
@@ -342,6 +342,11 @@ class _Run:
         here = self.position
         here.schedule = self.schedule.state_dict()
         if self.team.first:
+            if not (self.out / CLASSES).is_file():
+                raise StoreError(
+                    f"{self.out} was deleted or emptied while the run was at work. Begin it anew, "
+                    "or put its files back and go on with --resume."
+                )
             save(self.out / LAST, self.net, self.optimiser, here, self.told)
             write_whole(self.out / METRICS, _csv(here.history))
 
