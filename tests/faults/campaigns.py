@@ -60,9 +60,9 @@ class Campaign:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         lost = self.tried - self.survived
-        print(
-            f"\n{self.name}: tried {self.tried}, survived {self.survived}, lost {lost}", flush=True
-        )
+        print("", *self.lost[:5], sep="\n")
+        counts = f"tried {self.tried}, survived {self.survived}, lost {lost}"
+        print(f"{self.name}: {counts}", flush=True)
         if kind is None:
             assert self.tried, f"{self.name} tried nothing"
-            assert not lost, "\n\n".join(self.lost[:5])
+            assert not lost, f"{lost} of {self.tried} were lost"

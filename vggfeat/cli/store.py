@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, show, size, waiting
 
+if TYPE_CHECKING:
+    from vggfeat.features.repair import Repaired
+
+SHOWN = 3  # names of pictures in a line
 store_app = typer.Typer(
     no_args_is_help=True,
-    help="Look into, check, merge, pack and export feature stores.",
+    help="Look into, check, repair, merge, pack and export feature stores.",
     rich_markup_mode="markdown",
 )
 Store = Annotated[
@@ -59,6 +63,45 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
     show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
     if problems:
         raise typer.Exit(StoreDamaged.exit_status)
+
+
+@store_app.command("repair")
+def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Json = False) -> None:
+    """Move damaged files aside, and say which command computes again what they held.
+
+    Every shard is compared with its checksum; a damaged one is renamed to *.h5.damaged, and the
+    view and the catalogue are made anew of the others. What is sound is not touched. Nobody may
+    write to the store meanwhile.
+
+    For example:
+
+        vggfeat store repair features
+    """
+    from dataclasses import asdict
+
+    from vggfeat.features.repair import repair
+
+    with waiting(f"Repairing {store}", quiet=quiet):
+        done = repair(store)
+    show({"store": store, **asdict(done)}, as_json=as_json)
+    if not as_json:
+        typer.echo(_mended(store, done))  # a command that was broken at 80 columns is none
+
+
+def _mended(store: str, done: Repaired) -> str:
+    """Say what was mended, and what to do next."""
+    lines = [f"{name} was set aside: {why}" for name, why in done.aside.items()]
+    lines += [f"{name} was made anew." for name in done.rebuilt]
+    for path, names in done.missing.items():
+        more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+        shown = ", ".join(names[:SHOWN])
+        lines.append(f"{path} lacks {len(names):,} pictures now: {shown}{more}.")
+    if done.unknown:
+        lines.append(f"What {done.unknown:,} of the shards held is not known.")
+    if done.commands:
+        lines.append("This computes what is missing alone, of the same PICTURES as before:")
+        lines += [f"  {command}" for command in done.commands]
+    return "\n".join(lines) or f"{store} is sound; nothing was changed."
 
 
 @store_app.command("merge")

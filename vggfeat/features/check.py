@@ -89,23 +89,18 @@ def verify(path: Path | str) -> list[str]:
 
 
 def _check_folder(files: FolderShards) -> list[str]:
-    manifest, problems = _manifest(files.place)
+    manifest, problems = check_manifest(files.place)
     keys, listed = files.keys(), read_catalogue(files.place)
     if problems == [MISSING] and not keys:
         raise StoreError(f"{files.place} is no feature store: it has no manifest.json.")
     headers = []
     dimensions: dict[str, set[int]] = defaultdict(set)
     for key in keys:
-        if not files.sound(key):
-            problems.append(f"shard {key}: its bytes are not those that were written")
-            continue
-        try:
-            header = files.header(key)
-        except StoreDamaged as error:
-            problems.append(str(error))
+        header, wrong = check_shard(files, key, manifest)
+        problems += [f"shard {key}: {problem}" for problem in wrong]
+        if header is None:
             continue
         headers.append(header)
-        problems += [f"shard {key}: {problem}" for problem in _check(files, header, manifest)]
         if key in listed and not listed[key].same_as(header):
             problems.append(f"{CATALOGUE} is wrong about the shard {key}; delete {CATALOGUE}")
         for name, dimension in header.datasets.items():
@@ -125,8 +120,24 @@ def _check_folder(files: FolderShards) -> list[str]:
     return problems
 
 
-def _manifest(place: Place) -> tuple[Manifest | None, list[str]]:
-    """Return the manifest, or what is wrong with it."""
+def check_shard(
+    files: FolderShards, key: str, manifest: Manifest | None
+) -> tuple[Header | None, list[str]]:
+    """Return what a shard says of itself, if its bytes are whole, and list what is wrong with it.
+
+    A damaged HDF5 file is not opened: the library may crash on it.
+    """
+    if not files.sound(key):
+        return None, ["its bytes are not those that were written"]
+    try:
+        header = files.header(key)
+    except StoreDamaged as error:  # a stranger's, whose bytes are those of its name
+        return None, [str(error)]
+    return header, _check(files, header, manifest)
+
+
+def check_manifest(place: Place) -> tuple[Manifest | None, list[str]]:
+    """Return the manifest, if it is whole, and what is wrong with it."""
     try:
         manifest = Manifest.read(place)
     except StoreError as error:

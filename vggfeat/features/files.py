@@ -18,6 +18,7 @@ import h5py
 from vggfeat.errors import StoreDamaged, StoreError, VggfeatError
 
 TEMPORARY = ".tmp-"
+ASIDE = ".damaged"  # what the name of a file ends with that was moved out of its readers' way
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HARMLESS = 64 << 20  # bytes that an array may promise, whatever it holds

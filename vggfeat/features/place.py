@@ -11,7 +11,7 @@ from typing import Protocol
 import h5py
 
 from vggfeat.data.addresses import address_of
-from vggfeat.features.files import leftovers, opened, refusals, write_new, write_whole
+from vggfeat.features.files import ASIDE, leftovers, opened, refusals, write_new, write_whole
 from vggfeat.features.remote import RemotePlace
 
 
@@ -39,6 +39,9 @@ class Place(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file; it is no error if it is absent."""
+
+    def set_aside(self, name: str) -> str:
+        """Rename a file so that no reader takes it for one of the store's; return its new name."""
 
     def opened(self, name: str) -> AbstractContextManager[h5py.File]:
         """Open an HDF5 file for reading."""
@@ -111,6 +114,12 @@ class Folder:
         """Remove a file, if it is there."""
         with refusals(self.path / name, "removed"):
             (self.path / name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> str:
+        """Rename a file so that no reader takes it for one of the store's."""
+        with refusals(self.path / name, "renamed"):
+            (self.path / name).replace(self.path / (name + ASIDE))
+        return name + ASIDE
 
     def opened(self, name: str) -> AbstractContextManager[h5py.File]:
         """Open an HDF5 file for reading."""

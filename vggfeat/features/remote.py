@@ -17,7 +17,7 @@ from vggfeat.data.filesystems import opened
 from vggfeat.data.patience import Unreachable, patiently
 from vggfeat.data.remote import CHUNK, Info, opened_file, read, stat_of
 from vggfeat.errors import StoreError
-from vggfeat.features.files import TEMPORARY, damaged
+from vggfeat.features.files import ASIDE, TEMPORARY, damaged
 from vggfeat.features.files import opened as opened_hdf5
 
 T = TypeVar("T")
@@ -109,6 +109,12 @@ class RemotePlace:
 
         self._shards.pop(name, None)
         self._do(name, "removed", away)
+
+    def set_aside(self, name: str) -> str:
+        """Rename a file so that no reader takes it for one of the store's."""
+        self._shards.pop(name, None)
+        self._do(name, "renamed", lambda fs, path: fs.mv(path, path + ASIDE))
+        return name + ASIDE
 
     @contextmanager
     def opened(self, name: str) -> Iterator[h5py.File]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import h5py
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.files import held, opened, seal, unsealed
-from vggfeat.features.index import Index, Stats
+from vggfeat.features.index import Index, Stat, Stats
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.sharding import Shard
@@ -189,6 +189,22 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
             return problems
     except StoreDamaged as error:
         return [str(error)]
+
+
+def held_by(place: Place, keys: Collection[str]) -> dict[str, list[tuple[bytes, Stat]]]:
+    """Say what ``features.h5`` shows of some shards: the pictures of each array, by its path."""
+    shown: dict[str, list[tuple[bytes, Stat]]] = {}
+    content = place.read(VIEW)
+    if content is None or unsealed(content) is None:
+        return shown
+    with _opened(place, content) as file:
+        names, stats = file["names"][:].tolist(), file["stat"][:].tolist()
+        for path, dataset in datasets_of(file).items():
+            for key, targets, _ in _mappings(dataset):
+                if key in keys:
+                    some = [(names[row], tuple(stats[row])) for row in targets]
+                    shown.setdefault(path, []).extend(some)
+    return shown
 
 
 def _agree(

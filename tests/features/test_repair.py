@@ -1,0 +1,149 @@
+"""What is damaged goes aside, what is sound stays, and what is missing is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vggfeat.cli import app
+from vggfeat.errors import StoreError
+from vggfeat.features.check import verify
+from vggfeat.features.export import pack
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.repair import ANYTHING, repair
+from vggfeat.features.store import FeatureStore
+
+EXTRACTION = Extraction("D", "ab12", ("pool5",), flip=False, pool="max", precision="bf16")
+NAMES = [f"{number}.jpg" for number in range(6)]
+WEIGHTS = {"weights": {"origin": "my weights.pth"}}
+
+
+def numbers(rows: list[int], Q: int) -> np.ndarray:
+    return np.add.outer(np.array(rows) * 100.0 + Q, np.arange(5)).astype(np.float32)
+
+
+def filled(folder: Path, *, finish: bool = True) -> list[Path]:
+    """Make a store of three shards of two pictures each; return their files in that order."""
+    stats = [(number, number) for number in range(6)]
+    store = FeatureStore(
+        folder, EXTRACTION, NAMES, stats=stats, dtype="float16", provenance=WEIGHTS
+    )
+    for first in (0, 2, 4):
+        rows = [first, first + 1]
+        store.write(rows, {part: numbers(rows, part.Q) for part in EXTRACTION.parts([256, 384])})
+    if finish:
+        store.finish()
+    return [folder / "shards" / key for key in store.index.keys]
+
+
+def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_sound_store_is_not_touched(tmp_path: Path) -> None:
+    """Of a store without damage nothing changes, not even a time."""
+    filled(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    done = repair(tmp_path)
+    assert (done.aside, done.rebuilt, done.missing, done.commands) == ({}, (), {}, ())
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_damaged_shard_goes_and_the_others_stay(tmp_path: Path) -> None:
+    """The two pictures of the bad shard are missing, with the command; the four others read."""
+    bad = filled(tmp_path)[1]
+    flip(bad)
+    done = repair(tmp_path)
+    assert list(done.aside) == [f"shards/{bad.name}.damaged"]
+    assert done.missing == {f"/D/Q{Q}": ["2.jpg", "3.jpg"] for Q in (256, 384)}
+    assert done.commands == (
+        f"vggfeat extract PICTURES --out {tmp_path} --net D --layer pool5 --Q 256 --Q 384 "
+        "--weights 'my weights.pth' --no-flip --pool max --precision bf16 --dtype float16",
+    )
+    assert verify(tmp_path) == []
+    store = FeatureStore.open(tmp_path)
+    assert store.names == ["0.jpg", "1.jpg", "4.jpg", "5.jpg"]
+    for part, values in store.read(verify=True).items():
+        np.testing.assert_array_equal(values, numbers([0, 1, 4, 5], part.Q).astype(np.float16))
+
+
+def test_what_another_shard_has_too_is_not_missing(tmp_path: Path) -> None:
+    """Where a picture is in two shards, the loss of one costs nothing."""
+    store = FeatureStore(tmp_path, EXTRACTION, NAMES, stats=[(n, n) for n in range(6)])
+    for rows in ([0, 1, 2, 3, 4, 5], [2, 3]):
+        store.write(rows, {part: numbers(rows, part.Q) for part in EXTRACTION.parts([256])})
+    store.finish()
+    flip(tmp_path / "shards" / store.index.keys[1])
+    assert repair(tmp_path).missing == {}
+    assert verify(tmp_path) == []
+
+
+def test_unfinished_store(tmp_path: Path) -> None:
+    """With no view to tell what a shard held, that is said, and all that the store has is asked."""
+    flip(filled(tmp_path, finish=False)[0])
+    done = repair(tmp_path)
+    assert (done.unknown, done.missing) == (1, {})
+    assert "--Q 256 --Q 384" in done.commands[0]
+    assert not (tmp_path / "features.h5").exists()
+    assert verify(tmp_path) == []
+
+
+def test_damaged_manifest_is_rebuilt(tmp_path: Path) -> None:
+    """The shards say enough for a manifest of the same settings."""
+    filled(tmp_path)
+    before = json.loads((tmp_path / "manifest.json").read_text())
+    flip(tmp_path / "manifest.json")
+    assert len(verify(tmp_path)) == 1
+    done = repair(tmp_path)
+    assert list(done.aside) == ["manifest.json.damaged"]
+    assert json.loads((tmp_path / "manifest.json").read_text())["nets"] == before["nets"]
+    assert verify(tmp_path) == []
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    """Where every file is damaged, an empty folder for the next run is what remains."""
+    for path in [*filled(tmp_path), tmp_path / "manifest.json"]:
+        flip(path)
+    done = repair(tmp_path)
+    assert len(done.aside) == 4
+    assert done.commands == (ANYTHING,)
+    assert filled(tmp_path)
+    assert verify(tmp_path) == []
+
+
+def test_refuses_what_is_no_store(tmp_path: Path) -> None:
+    """An empty folder, and a packed file, are answered with what to do."""
+    with pytest.raises(StoreError, match="no feature store"):
+        repair(tmp_path / "none")
+    filled(tmp_path / "f")
+    pack(tmp_path / "f", tmp_path / "one.h5")
+    with pytest.raises(StoreError, match="Pack it anew"):
+        repair(tmp_path / "one.h5")
+
+
+def test_command(tmp_path: Path) -> None:
+    """``vggfeat store repair`` says what it did and what comes next, also as JSON."""
+    bad = filled(tmp_path)[2]
+    flip(bad)
+    found = CliRunner().invoke(app, ["store", "repair", str(tmp_path), "--quiet"])
+    assert found.exit_code == 0
+    text = " ".join(found.output.split())
+    assert f"{bad.name}.damaged was set aside" in text
+    assert "/D/Q256 lacks 2 pictures now: 4.jpg, 5.jpg." in text
+    assert "vggfeat extract PICTURES" in text
+    again = CliRunner().invoke(app, ["store", "repair", str(tmp_path), "--quiet", "--json"])
+    assert json.loads(again.output) == {
+        "store": str(tmp_path),
+        "aside": {},
+        "rebuilt": [],
+        "missing": {},
+        "unknown": 0,
+        "commands": [],
+    }
