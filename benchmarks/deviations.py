@@ -21,7 +21,6 @@ from torch import Tensor
 from vggfeat.data.images import decode
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device
-from vggfeat.features.runtime import RUNTIMES
 from vggfeat.nets.packed import can_pack
 from vggfeat.resources import asset
 
@@ -40,12 +39,16 @@ class Deviation(NamedTuple):
 
 def combinations() -> list[tuple[str, str, str]]:
     """List what this machine has: device, runtime and precision."""
-    cuda = torch.cuda.is_available()
-    found = [("cuda", "torch", how) for how in ("fp32", "bf16", "fp16") if cuda]
-    lacking = {"openvino": not find_spec("openvino"), "packed": not can_pack()}
-    here = [runtime for runtime in RUNTIMES[1:] if not lacking.get(runtime)]
-    precisions = ("fp32", "bf16") if has_bf16(torch.device("cpu")) else ("fp32",)
-    return found + [("cpu", runtime, precision) for runtime in here for precision in precisions]
+    has = {
+        "torch": True,
+        "packed": can_pack(),
+        "openvino": bool(find_spec("openvino")),
+    }
+    gpu = ["fp32", "bf16", "fp16"] if torch.cuda.is_available() else []
+    cpu = ["fp32", "bf16"] if has_bf16(torch.device("cpu")) else ["fp32"]
+    return [("cuda", "torch", how) for how in gpu] + [
+        ("cpu", runtime, how) for runtime in has if has[runtime] for how in cpu
+    ]
 
 
 def pictures(count: int, Q: int) -> Tensor:

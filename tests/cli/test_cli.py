@@ -91,7 +91,7 @@ def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"] == 4
-    assert "Warning: 4 pictures could not be read" in done.stderr
+    assert "Warning: 4 pictures could not be used" in done.stderr
     with (tmp_path / "features" / "failed.csv").open(newline="") as file:
         reasons = dict(list(csv.reader(file))[1:])
     assert sorted(reasons) == ["empty.jpg", "huge.png", "text.jpg", "truncated.jpg"]

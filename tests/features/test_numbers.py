@@ -25,6 +25,7 @@ from vggfeat.features.extract import extract
 from vggfeat.features.merge import merge
 from vggfeat.features.rounds import ROUND
 from vggfeat.features.sharding import Shard
+from vggfeat.features.stages import Asked, Describe, decode, pack, unpack
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.ilsvrc.classify import score
@@ -294,6 +295,21 @@ def test_one_picture_that_overflows_is_left_out() -> None:
             images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
             on_bad_image="error",
         )  # fmt: skip
+
+
+def test_a_worker_of_a_cluster_leaves_it_out_too() -> None:
+    """What goes on to be written has a reason and no parts, and says that it could be read."""
+    images = dark_and_bright(3, {1})
+    rows = zip(images.names, images.pictures, strict=True)
+    asked = [Asked(row, name, (0, 0), one, (32, 40)) for row, (name, one) in enumerate(rows)]
+    actor = Describe(None, "float32")
+    actor.extractor = Half()
+    found = [one for piece in decode(pack([asked]), exif=True) for one in unpack(actor(piece))]
+    assert [(one.overflow, len(one.parts), bool(one.reason)) for one in found] == [
+        (False, 2, False),
+        (True, 0, True),
+        (False, 2, False),
+    ]
 
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
