@@ -88,11 +88,16 @@ def deviation(device: str, runtime: str, precision: str, some: Tensor, plain: Ro
     return Deviation(device, runtime, precision, worst, apart)
 
 
-def deviations(count: int, Q: int) -> list[Deviation]:
-    """Measure all that this machine has."""
-    some = pictures(count, Q)
-    plain = rows(opened("cpu", "torch", "fp32"), some, 1)
-    return [deviation(*one, some, plain) for one in combinations()]
+def deviations(count: int, scales: Sequence[int]) -> list[Deviation]:
+    """Measure all that this machine has, at several scales: the largest of each."""
+    sets = [pictures(count, Q) for Q in scales]
+    plain = [rows(opened("cpu", "torch", "fp32"), some, 1) for some in sets]
+    found = []
+    for one in combinations():
+        several = [deviation(*one, *those) for those in zip(sets, plain, strict=True)]
+        worst = max(each.from_fp32 for each in several)
+        found.append(Deviation(*one, worst, max(each.between_batches for each in several)))
+    return found
 
 
 def cost(device: str, runtime: str, precision: str, some: Tensor, repeats: int) -> float:
@@ -114,8 +119,8 @@ def cost(device: str, runtime: str, precision: str, some: Tensor, repeats: int) 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=10)
-    parser.add_argument("--Q", type=int, default=192)
+    parser.add_argument("--pictures", type=int, default=6)
+    parser.add_argument("--Q", type=int, nargs="+", default=[64, 96, 224])
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args(arguments)
     print("| device | runtime | precision | from fp32 | between batches |\n|---|---|---|---|---|")
@@ -123,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apart = f"{one.from_fp32:.1e} | {one.between_batches:.1e}"
         print(f"| {one.device} | {one.runtime} | {one.precision} | {apart} |", flush=True)
     print("\n| runtime | precision | time with --deterministic, relative |\n|---|---|---|")
-    some, device = pictures(asked.pictures, asked.Q), resolve_device().type
+    some, device = pictures(asked.pictures, asked.Q[-1]), resolve_device().type
     for _, runtime, precision in [one for one in combinations() if one[0] == device]:
         ratio = cost(device, runtime, precision, some, asked.repeats)
         print(f"| {runtime} | {precision} | {ratio:.2f} |", flush=True)

@@ -114,10 +114,7 @@ def stored(
 ) -> FeatureStore:
     shard = more.pop("shard", Shard(1, 1))
     some = images.take(shard.rows(len(images)))
-    behind = {"deterministic": extractor.deterministic}
-    store = FeatureStore(
-        folder, extractor.extraction, some.names, stats=some.stats(), provenance=behind, shard=shard
-    )
+    store = FeatureStore(folder, extractor.extraction, some.names, stats=some.stats(), shard=shard)
     extract(some, extractor, scales, store, **more)
     return store
 
@@ -207,11 +204,12 @@ def test_bits_of_two_kinds_are_never_mixed(images: ImageSet, tmp_path: Path) -> 
         stored(images, extractor, tmp_path / "g")
 
 
-def test_a_transformer_gives_the_same_bits() -> None:
+def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
     """VGGFeatures(deterministic=True) describes a picture alone as it does among others."""
     features = VGGFeatures(
-        "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True
-    )
+        "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True,
+        cache=tmp_path,
+    )  # fmt: skip
     some = [noise(40, 40, seed) for seed in range(3)]
     together = features.transform(some)
     for one, row in zip(some, together, strict=True):

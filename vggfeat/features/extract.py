@@ -152,8 +152,7 @@ def extract(
             "the extractor and the names of the image set."
         )
     extractor.check_scales(scales)
-    if extractor.deterministic:
-        store.check_deterministic()
+    store.promise(deterministic=extractor.deterministic)
     jobs = store.missing(scales)
     run = Run(images, extractor, store, on_bad_image == "error", progress)
     run.summary.present = len(images) - len(jobs)

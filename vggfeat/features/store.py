@@ -225,6 +225,18 @@ class FeatureStore(Reader):
             )
         return kept
 
+    def promise(self, *, deterministic: bool) -> None:
+        """Note with all that is written from now on whether its bits are to be had again.
+
+        Raises
+        ------
+        StoreError
+            If they are, and the store has descriptors of which they are not.
+        """
+        if deterministic:
+            self.check_deterministic()
+        self._provenance["deterministic"] = deterministic
+
     def fail(self, row: int, reason: str) -> None:
         """Remember why a picture cannot be used, for ``failed.csv``."""
         self.failed[self.names[row]] = reason
