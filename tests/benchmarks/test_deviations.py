@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NUMBER = r"([\d.e-]+)"
+NUMBER = r"([\d.e+-]+)"
 ROW = re.compile(rf"\| (cpu|cuda) \| (\w+) \| (\w+) \|{4 * f' {NUMBER} [|]'}")
 
 
