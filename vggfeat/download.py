@@ -29,6 +29,8 @@ Progress = Callable[[int, int | None], None]
 ATTEMPTS = 4  # without one more byte; a connection that drops but advances may drop for ever
 BACKOFF = 0.5  # seconds before the second attempt, doubled each time
 STALL = 30.0  # seconds without a byte
+SLOWEST = 100  # bytes a second, after the first STALL seconds of an answer: less never ends
+LEAST = 1 << 12  # bytes that an attempt must bring to count as an advance
 CHUNK = 1 << 18
 LARGEST = 8 << 30  # bytes; where the size is not known, an endless answer ends here
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone a moment later
@@ -167,7 +169,7 @@ class _Transfer:
             try:
                 return self.attempt(before)
             except _Dropped as drop:
-                failures = 1 if _size(self.part) > before else failures + 1
+                failures = 1 if _size(self.part) >= before + LEAST else failures + 1
                 if failures >= ATTEMPTS:
                     raise _Refused(f"{drop} ({ATTEMPTS} attempts)") from drop
                 time.sleep(BACKOFF * 2 ** (failures - 1))
@@ -193,13 +195,16 @@ class _Transfer:
         self, answer: http.client.HTTPResponse, start: int, total: int | None, limit: int
     ) -> int:
         """Write an answer to the part from byte `start` on; return the size of the part."""
-        done = start
+        done, began = start, time.monotonic()
         with self.part.open("r+b" if start else "wb") as out:
             out.seek(start)
             for chunk in _chunks(answer):
                 if done + len(chunk) > limit:
                     raise _Refused(f"it sends more than {limit:,} bytes")
                 done += out.write(chunk)
+                passed = time.monotonic() - began
+                if passed > STALL and done - start < SLOWEST * passed:
+                    raise _Refused(f"it sends fewer than {SLOWEST} bytes a second")
                 if self.progress:
                     self.progress(done, total)
             out.flush()

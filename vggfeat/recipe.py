@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
-from vggfeat.resources import shared
+from vggfeat.resources import read_toml, shared
 from vggfeat.train.chain import Chain
 
 
@@ -190,10 +189,10 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
             "of your own, such as my.toml."
         )
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        told = read_toml(path)
         kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
         return kind(**{"name": path.stem, **told})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a recipe: {error}") from error
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from vggfeat.errors import DataNotFound
 
 PACKAGE = Path(__file__).parent
+LARGEST_TEXT = 1 << 20  # bytes of a card or a recipe
+MOST_DOTS = 1000  # in a line of it
 
 
 def asset(name: str) -> Path:
@@ -45,6 +49,24 @@ def shared(kind: str) -> Path:
     if (PACKAGE.parent / "pyproject.toml").is_file():
         return _existing(PACKAGE.parent / kind)
     return _existing(PACKAGE / "_share" / kind)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a card or a recipe.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If it is no TOML, or larger or deeper than any is: a key of a hundred thousand dots takes
+        the standard library gigabytes.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(f"it has more than {LARGEST_TEXT:,} bytes")
+    if any(line.count(b".") > MOST_DOTS for line in content.splitlines()):
+        raise ValueError(f"it has a line of more than {MOST_DOTS} dots")
+    return tomllib.loads(content.decode("utf-8"))
 
 
 def home() -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fuzz import pictures, stores, weights
+from fuzz import archives, downloads, names, pictures, stores, texts, weights
 from fuzz.campaign import Campaign
 
-_ALL = (*pictures.CAMPAIGNS, *weights.CAMPAIGNS, *stores.CAMPAIGNS)
-CAMPAIGNS: dict[str, type[Campaign]] = {one.name: one for one in _ALL}
+_MODULES = (pictures, weights, stores, archives, texts, names, downloads)
+CAMPAIGNS: dict[str, type[Campaign]] = {
+    one.name: one for module in _MODULES for one in module.CAMPAIGNS
+}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from vggfeat.data import tarring
 from vggfeat.data.images import FORMATS
 from vggfeat.data.voc import VocObject, objects_of
 from vggfeat.errors import DataError, DataNotFound, PictureError
@@ -30,7 +30,7 @@ from vggfeat.errors import DataError, DataNotFound, PictureError
 SUFFIX = ".xml"
 ORIENTATION = 0x0112  # of EXIF
 ON_ITS_SIDE = range(5, 9)  # orientations whose upright picture has width and height exchanged
-_DAMAGED = (tarfile.TarError, zlib.error, EOFError, OSError)
+LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,11 @@ def _files(source: Path, pictures: Collection[str] | None) -> Iterator[tuple[str
     if not source.is_file():
         raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
     try:
-        with tarfile.open(source) as archive:
+        with source.open("rb") as file, tarring.opened(file, packed=True) as archive:
             yield from _members(archive, pictures)
-    except _DAMAGED as error:
+    except DataError:
+        raise
+    except tarring.DAMAGED as error:
         raise DataError(
             f"{source} is no tar file, or is damaged: {error}. Fetch it anew."
         ) from error
@@ -225,18 +227,20 @@ def _wanted(name: str, pictures: Collection[str] | None) -> bool:
 
 
 def _members(
-    archive: tarfile.TarFile, pictures: Collection[str] | None
+    archive: tarfile.TarFile, pictures: Collection[str] | None, *, nested: bool = True
 ) -> Iterator[tuple[str, bytes | None]]:
     """Go through the annotations of a tar file, and of tar files in it, one for each synset."""
-    for member in archive:
+    for member in tarring.members(archive):
         file = archive.extractfile(member) if member.isreg() else None
         if file is None:
             continue
         if member.name.endswith(SUFFIX):
+            if member.size > LARGEST:
+                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
             yield member.name, file.read() if _wanted(member.name, pictures) else None
-        elif member.name.endswith((".tar", ".tar.gz", ".tgz")):
-            with tarfile.open(fileobj=file) as inner:
-                yield from _members(inner, pictures)
+        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+            with tarring.opened(file, packed=True) as inner:
+                yield from _members(inner, pictures, nested=False)
 
 
 def _parsed(content: bytes, where: str) -> Annotation:
@@ -244,7 +248,7 @@ def _parsed(content: bytes, where: str) -> Annotation:
         root: Element = fromstring(content)
         size = tuple(_number(root, f"size/{side}") for side in ("width", "height"))
         objects = objects_of(root)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise DataError(f"{where} is not an annotation: {error}") from error
     return Annotation((size[0], size[1]) if min(size) > 0 else (0, 0), objects)
 

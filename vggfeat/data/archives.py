@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from vggfeat.data import tarring
 from vggfeat.data.schema import Archive
 from vggfeat.download import Promise
 from vggfeat.errors import DataError
@@ -20,7 +20,8 @@ from vggfeat.errors import DataError
 MOST_MEMBERS = 2_000_000
 LARGEST_RATIO = 20  # of unpacked to packed bytes; photographs do not compress
 SMALLEST_LIMIT = 1 << 20
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError)
+# An encrypted or unknown zip is a RuntimeError, NotImplementedError included.
+_DAMAGED = (*tarring.DAMAGED, zipfile.BadZipFile, RuntimeError, struct.error)
 
 
 def verify(path: Path, archive: Archive) -> None:
@@ -82,12 +83,20 @@ def unwrap(path: Path, member: str, target: Path, size: int | None) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 found = archive.getinfo(member)
+                most = max(LARGEST_RATIO * found.compress_size, SMALLEST_LIMIT)
+                if found.file_size > most:
+                    raise DataError(
+                        f"{path}: {member} unpacks to more than {most:,} bytes: it was not "
+                        "unpacked."
+                    )
                 if size is not None and found.file_size != size:
                     raise DataError(
                         f"{path}: {member} has {found.file_size:,} bytes, expected {size:,}."
                     )
                 with archive.open(found) as packed, (temporary / "member").open("wb") as out:
                     shutil.copyfileobj(packed, out)
+        except DataError:
+            raise
         except KeyError as error:
             raise DataError(f"{path} holds no {member}.") from error
         except _DAMAGED as error:
@@ -109,8 +118,8 @@ def _extract(path: Path, into: Path) -> None:
     limit = max(LARGEST_RATIO * path.stat().st_size, SMALLEST_LIMIT)
     total = 0
     try:
-        with tarfile.open(path) as archive:
-            for number, member in enumerate(archive, 1):
+        with path.open("rb") as file, tarring.opened(file, packed=True) as archive:
+            for number, member in enumerate(tarring.members(archive), 1):
                 total += member.size
                 if number > MOST_MEMBERS or total > limit:
                     raise DataError(
@@ -118,6 +127,8 @@ def _extract(path: Path, into: Path) -> None:
                         "it was not unpacked."
                     )
                 _write(archive, member, _inside(into, member, path), path)
+    except DataError:
+        raise
     except _DAMAGED as error:
         raise DataError(f"{path} is damaged: {error}. Fetch it anew.") from error
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.caltech import read_caltech
@@ -21,7 +19,7 @@ from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
-from vggfeat.resources import asset, shared
+from vggfeat.resources import asset, read_toml, shared
 
 __all__ = [
     "DatasetCard",
@@ -77,8 +75,8 @@ def load_card(name: str) -> DatasetCard:
             "class, a CSV file with the columns path and label, or a card of your own (.toml)."
         )
     try:
-        card = DatasetCard(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, TypeError) as error:
+        card = DatasetCard(**read_toml(path))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a data set card: {error}") from error
     if card.root:
         card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})

@@ -23,6 +23,7 @@ from typing import IO, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.download import Progress, alone
 from vggfeat.errors import DataError, DataNotFound, PictureError
@@ -148,7 +149,7 @@ def _indexed(archive: Path, total: int, progress: Progress | None) -> TarPicture
                 places.append((offset, size))
                 if progress and len(names) % 1000 == 0:
                     progress(offset + size, total)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except tarring.DAMAGED as error:
         raise DataError(
             f"{archive} cannot be read as an uncompressed tar file: {error}. If it is compressed, "
             "unpack it once (gunzip, unxz); else fetch it anew and compare its checksum."
@@ -164,9 +165,8 @@ def _indexed(archive: Path, total: int, progress: Progress | None) -> TarPicture
 def _walk(file: IO[bytes], start: int, end: int, folder: str = "") -> Iterator[Place]:
     """Go through a tar file that lies in these bytes, and through those that lie in it."""
     file.seek(start)
-    with tarfile.open(fileobj=file, mode="r:") as archive:  # its offsets are those of the file
-        while member := archive.next():
-            archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every one
+    with tarring.opened(file) as archive:  # its offsets are those of the file
+        for member in tarring.members(archive):
             first, last = member.offset_data, member.offset_data + member.size
             if last > end:
                 raise tarfile.ReadError(f"it ends within {member.name}")

@@ -18,10 +18,11 @@ from vggfeat.data import remote
 from vggfeat.data.addresses import is_address, join, parent, public
 from vggfeat.data.patience import Unreachable
 from vggfeat.data.stored import Stored
-from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
+from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError, printable
 
 COLUMNS = ("path", "label", "split")
 LINES_AT_ONCE = 8192
+LONGEST = 1 << 20  # bytes of a line
 Row = dict[str, Any]
 
 
@@ -59,6 +60,8 @@ def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
     >>> named_in("https://host/a.jpg?sig=ab", Path("list"))
     (Remote('https://host/a.jpg'), 'https://host/a.jpg')
     """
+    if "\0" in text:
+        raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
     if is_address(text):
         if "::" in text or text.startswith("file:"):
             raise DataError(f"A list of pictures may name paths and addresses, not {public(text)}.")
@@ -97,8 +100,8 @@ def read_csv(source: str) -> Iterator[Entry]:
     with _opened(source, "manifest") as file:
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
         rows = csv.DictReader(text)
-        _need_path(rows.fieldnames or (), source)
         try:
+            _need_path(rows.fieldnames or (), source)
             yield from _entries(rows, source, "line", 2)
         except csv.Error as error:
             raise DataError(f"{public(source)}, line {rows.line_num}: {error}.") from error
@@ -129,7 +132,9 @@ def read_parquet(source: str) -> Iterator[Entry]:
             )
             rows = (row for batch in some for row in batch.to_pylist())
             yield from _entries(rows, source, "row", 1)
-        except pyarrow.lib.ArrowException as error:
+        except VggfeatError:
+            raise
+        except (pyarrow.lib.ArrowException, ValueError, OSError) as error:
             raise DataError(f"{public(source)} cannot be read as Parquet: {error}") from error
 
 
@@ -164,6 +169,8 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     while some := file.read(remote.BLOCK):
         *whole, kept = (kept + some).split(end)
         yield from whole
+        if len(kept) > LONGEST:
+            raise DataError(f"It has a line of more than {LONGEST:,} bytes: it is no list.")
     yield from kept.split(end)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +26,20 @@ Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 EVERY = "all"
 """Name of the part that is the whole of a data set without parts of its own."""
+
+
+def _within(path: str) -> str:
+    """Refuse a path that leads out of the folder it is below."""
+    if (
+        PurePosixPath(path).is_absolute()
+        or ".." in path.split("/")
+        or {"\\", ":", "\0"} & set(path)
+    ):
+        raise ValueError(f"{path!r} leads out of its folder")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_within)]
 
 
 class _Frozen(BaseModel):
@@ -60,7 +76,7 @@ class SplitsProtocol(_Frozen):
 
     kind: Literal["splits"] = "splits"
     metric: Literal["mean class recall"] = "mean class recall"
-    splits: int = Field(default=3, ge=1)
+    splits: int = Field(default=3, ge=1, le=1000)
     train_fraction: Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_fraction)] = 0.5
     train_per_class: int = Field(default=30, ge=1)
     max_test_per_class: int | None = Field(default=None, ge=1)
@@ -121,7 +137,7 @@ class IlsvrcProtocol(_Frozen):
 
 def _kind(value: Any) -> str:
     """Take random splits where a card does not say: they need no parts of the data's own."""
-    found = value.get("kind", "splits") if isinstance(value, dict) else value.kind
+    found = value.get("kind", "splits") if isinstance(value, dict) else getattr(value, "kind", "")
     return str(found)
 
 
@@ -136,7 +152,7 @@ Protocol = Annotated[
 class Wrapper(_Frozen):
     """An archive that is published only inside another one."""
 
-    file: str
+    file: Annotated[Below, Field(pattern=r"^[^/]+$")]
     urls: tuple[str, ...]
     member: str
     bytes: int | None = None
@@ -169,7 +185,7 @@ class Archive(_Frozen):
     sha256: Sha256 | None = None
     md5: Md5 | None = None
     needed_for: tuple[str, ...]
-    proof: str = ""
+    proof: Below = ""
     wrapper: Wrapper | None = None
 
     @model_validator(mode="after")
@@ -252,8 +268,8 @@ class DatasetCard(_Frozen):
     name: str
     title: str = ""
     reader: Reader
-    folder: str = ""
-    asset: str | None = None
+    folder: Below = ""
+    asset: Below | None = None
     composed: int | None = None
     root: str = ""
     pictures: int | None = None

@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from vggfeat.data import remote
+from vggfeat.data import remote, tarring
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.patience import Unreachable
@@ -32,7 +32,6 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst",
 PREFERRED = (".jpg", ".jpeg", ".webp", ".png")
 LABELS = ("cls", "json", "txt")
 LARGEST_LABEL = 1 << 16  # bytes
-LARGEST_HEADER = 1 << 20  # bytes that one header may take with all its extensions
 LONGEST_CLASS = 200  # characters; a longer .txt is a caption
 _MASK = (1 << 64) - 1  # which makes a digest positive
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
@@ -209,15 +208,9 @@ def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
 
 def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
     """Read headers one after the other; what is no header and no end is damage."""
-    last = -1
     try:
-        with tarfile.open(fileobj=_Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]
-            while (member := tar.next()) is not None:
-                if member.size < 0 or member.offset <= last:  # or it would go round for ever
-                    raise tarfile.ReadError("a header leads backwards")
-                last = member.offset
-                tar.members.clear()  # which would grow to all of them
-                yield member
+        with tarring.opened(file) as tar:
+            yield from tarring.members(tar)
             file.seek(tar.offset)
             if any(file.read(tarfile.BLOCKSIZE)):
                 raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
@@ -225,19 +218,6 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
         raise DataError(
             f"{public(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
         ) from error
-
-
-class _Bounded:
-    """A file of which tarfile reads headers, and no more, whatever sizes they promise."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= LARGEST_HEADER:
-            raise tarfile.ReadError("a header is larger than any is")
-        return self._file.read(size)
 
 
 def _refusal(member: tarfile.TarInfo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vggfeat.errors import DataError
 Task = Literal["classification", "action"]
 PARTS = ("train", "val", "trainval", "test")
 LISTS = {"classification": "Main", "action": "Action"}
+_PERSON = re.compile("[0-9]{1,9}")
 _LABELS = {"-1": -1, "0": 0, "1": 1}
 
 
@@ -90,7 +92,7 @@ def read_objects(tree: Path, picture: str) -> tuple[VocObject, ...]:
         return objects_of(parse(path).getroot())
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: there is no annotation of {picture}.") from error
-    except (ParseError, DefusedXmlException, ValueError, OSError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
         raise DataError(f"{path} is not a VOC annotation: {error}") from error
 
 
@@ -191,7 +193,7 @@ def _unlabelled(path: Path, tree: Path, task: Task) -> list[Row]:
 def _row(path: Path, number: int, fields: Sequence[str]) -> Row:
     person = fields[1] if len(fields) > 1 else "0"
     # An id becomes a path: nothing in a list may lead out of the folder of pictures.
-    if len(fields) > 2 or not person.isdecimal() or {"/", "\\"} & set(fields[0]):
+    if len(fields) > 2 or not _PERSON.fullmatch(person) or {"/", "\\"} & set(fields[0]):
         raise DataError(f"{path}, line {number}, is {' '.join(fields)!r}: not a picture's id.")
     return fields[0], int(person)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from vggfeat.features.files import append_seal, replacing, sweep
 from vggfeat.features.packed import SEALED, create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
+from vggfeat.features.tables import Writer
 
 BLOCK = 1024  # rows in memory at a time
 
@@ -185,7 +185,7 @@ def _write_csv(target: Path, names: Sequence[str], blocks: Callable[[], Blocks])
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file)
+        writer = Writer(file)
         for number, (some, arrays) in enumerate(blocks()):
             if not number:
                 writer.writerow(["name", *_columns(arrays)])

@@ -34,6 +34,7 @@ from vggfeat.features.shards import (
     in_memory,
     write_names,
 )
+from vggfeat.features.tables import Writer, as_written
 
 VIEW = "features.h5"
 FAILED = "failed.csv"
@@ -245,7 +246,7 @@ def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
     mine = failed_of(shard)
     if failed:
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([("name", "reason"), *failed.items()])
+        Writer(text).writerows([("name", "reason"), *failed.items()])
         place.write(mine, b"".join(encode([text.getvalue()])))
     for name in _lists(place) if shard.parts == 1 else [mine]:
         if name != mine or not failed:
@@ -259,7 +260,9 @@ def read_failed(place: Place) -> dict[str, str]:
         text = (place.read(name) or b"").decode("utf-8", "surrogateescape")
         try:
             rows = csv.DictReader(io.StringIO(text, newline=""))
-            failed.update({row["name"]: row["reason"] for row in rows})
+            failed.update(
+                {as_written(row["name"]): as_written(row["reason"] or "") for row in rows}
+            )
         except (csv.Error, KeyError) as error:
             raise StoreDamaged(
                 f"{place}/{name} is no list of failed pictures: {error}. Delete it."

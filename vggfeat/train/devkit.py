@@ -9,12 +9,13 @@ a name and the number of its class from 0 on, in the order of ``synsets.txt``, o
 
 from __future__ import annotations
 
-import tarfile
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from vggfeat.data import tarring
 from vggfeat.errors import DataError, DataNotFound, WeightsError
 from vggfeat.nets.matlab import Numbers, Value, variables
 
@@ -155,13 +156,14 @@ def _unpacked(kit: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            with tarfile.open(kit) as archive:
+            with kit.open("rb") as file, tarring.opened(file, packed=True) as archive:
                 for wanted in (TRUTH, META):
                     member = archive.extractfile(f"{KIT}/data/{wanted}")
                     if member is None:
                         raise KeyError(wanted)
-                    (folder / wanted).write_bytes(member.read())
-        except (tarfile.TarError, EOFError, OSError, KeyError) as error:
+                    with (folder / wanted).open("wb") as out:
+                        shutil.copyfileobj(member, out)
+        except (*tarring.DAMAGED, KeyError) as error:
             raise DataError(
                 f"{kit} cannot be used: {error}. Fetch it anew; it holds {KIT}/data/{TRUTH} and "
                 f"{META}."

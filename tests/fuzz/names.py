@@ -1,0 +1,153 @@
+"""Names of files and classes that act where they are shown: pages, tables, terminals, stores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from fuzz.campaign import Campaign
+from vggfeat.cli.output import facts, grid
+from vggfeat.features.export import export
+from vggfeat.features.extraction import Extraction
+from vggfeat.features.store import FeatureStore
+from vggfeat.features.tables import as_written
+from vggfeat.learn.protocols import evaluate, random_splits
+from vggfeat.report.files import write_results
+from vggfeat.report.page import write_page
+from vggfeat.report.terminal import summary
+
+PIECES = (
+    "<script>alert(1)</script>",
+    '"',
+    "'",
+    "<!--",
+    "&lt;",
+    "</title>",
+    "javascript:x",
+    "{{7*7}}",
+)
+PIECES += ("=1+1", "=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r", "\n", ",", ";")
+PIECES += ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\u202e", "\x08", "\x7f", "[red]", "[/]")
+PIECES += (
+    "\udce9",
+    "\udcff",
+    "-rf",
+    "--help",
+    "%s",
+    "${x}",
+    "`x`",
+    "a.jpg",
+    "é",
+    "\U0001f600",
+    " ",
+)
+FORMULA = re.compile(r"[=+\-@\t\r]")
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+
+
+class Elements(HTMLParser):
+    """Collects what kinds of elements and attributes a page has, and where its links lead."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.kinds: set[tuple[str, ...]] = set()
+        self.links: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.kinds |= {(tag,), *((tag, name) for name, _ in attrs)}
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+
+
+class Names(Campaign):
+    """Six pictures of two classes, all of whose names are hostile, reported in every way."""
+
+    name = "names"
+    cases = 500
+    allowed = ("os.link",)  # with which a store's manifest gets its name
+
+    def prepare(self) -> list[bytes]:
+        self.X, self.labels = np.repeat(np.eye(2), 4, axis=0), np.repeat([0, 1], 4)
+        self.plain: set[tuple[str, ...]] = set()
+        page = self.case(random.Random(0), -1)
+        self._page(self._result(page), page[:8], page[8:])
+        return []
+
+    def case(self, dice: random.Random, number: int) -> list[str]:
+        if number < 0:
+            return [f"picture{at}.jpg" for at in range(8)] + ["cat", "dog"]
+        made: dict[str, None] = {}
+        while len(made) < 10:
+            pieces = dice.choices(PIECES, k=dice.choice((1, 1, 2, 4)))
+            made["".join(pieces).replace("\0", "")] = None
+        return list(made)
+
+    def attempt(self, case: list[str]) -> None:
+        names, classes = case[:8], case[8:]
+        result = self._result(case)
+        self._page(result, names, classes)
+        self._tables(result)
+        self._terminal(result, names)
+        self._store(names)
+
+    def _result(self, case: list[str]) -> Any:
+        splits = random_splits(self.labels)
+        return evaluate(self.X, self.labels, case[8:], splits, names=case[:8])
+
+    def _page(self, result: Any, names: list[str], classes: list[str]) -> None:
+        page = self.folder / "page.html"
+        told = {"weights": names[0]}
+        write_page(result, page, {}, title=classes[0], run=told, provenance=told)
+        found = Elements(page.read_text(encoding="utf-8"))
+        self.plain = self.plain or found.kinds  # the first case has harmless names
+        assert found.kinds <= self.plain, found.kinds - self.plain
+        acting = [one for one in found.links if not one.startswith(("#", "data:image/"))]
+        assert not acting, acting
+
+    def _tables(self, result: Any) -> None:
+        for path in write_results(self.folder / "results", result):
+            if path.suffix == ".csv":
+                self._harmless(path.read_bytes())
+
+    def _harmless(self, content: bytes) -> list[list[str]]:
+        text = io.StringIO(content.decode("utf-8", "surrogateescape"), newline="")
+        rows = list(csv.reader(text))
+        cells = [cell for row in rows for cell in row]
+        acting = [one for one in cells if FORMULA.match(one) and not NUMBER.fullmatch(one)]
+        assert not acting, f"formulas: {acting}"
+        return rows
+
+    def _terminal(self, result: Any, names: list[str]) -> None:
+        out = io.StringIO()
+        console = Console(file=out, width=200, color_system=None, force_terminal=False)
+        table = grid([names[0]], [[name] for name in names])
+        for part in (summary(result), facts({"names": " ".join(names)}), table):
+            console.print(part)
+        acting = {one for one in out.getvalue() if not one.isprintable()} - {"\n"}
+        assert not acting, f"it would act on a terminal: {acting}"
+
+    def _store(self, names: list[str]) -> None:
+        one = Extraction("D", "ab12", ("fc7",))
+        store = FeatureStore(self.folder / f"store{len(list(self.folder.iterdir()))}", one, names)
+        [part] = one.parts([256])
+        store.write([*range(7)], {part: np.ones((7, 2), np.float32)})
+        store.fail(7, f"it is {names[0]}")
+        store.finish()
+        where = str(store.files.place)
+        back = FeatureStore.open(where)
+        assert back.view_names() == names[:7], back.view_names()
+        assert back.failed == {names[7]: f"it is {names[0]}"}, back.failed
+        table = self.folder / "table.csv"
+        export(where, table)
+        rows = self._harmless(table.read_bytes())
+        assert [as_written(row[0]) for row in rows[1:]] == names[:7]
+
+
+CAMPAIGNS = (Names,)

@@ -1,0 +1,102 @@
+"""Every campaign in short, and that a campaign counts what it loses."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from fuzz import campaigns, running
+from fuzz.campaign import OWNED, Campaign, Hostile
+from fuzz.mutation import Guide, mutated
+
+pytest.importorskip("resource", reason="limits of memory are POSIX's")
+SHORT = {"pictures": 30, "weights": 80, "stores": 100, "names": 5, "downloads": 8}
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_every_campaign_loses_nothing(half: int) -> None:
+    """Crafted files first, then some mutated ones: each is read or refused within its limits."""
+    names = list(campaigns.CAMPAIGNS)[half::2]
+    for tally in running.run([(name, SHORT.get(name, 60)) for name in names]):
+        assert not tally.problems, f"{tally}\n{next(iter(tally.problems.values()))}"
+        assert tally.tried == SHORT.get(tally.name, 60)
+
+
+class Careless(Campaign):
+    """Reads as no reader should: for ever, without bounds, with pickle, or not at all."""
+
+    name = "careless"
+
+    def prepare(self) -> list[bytes]:
+        return [b""]
+
+    def attempt(self, case: bytes) -> None:
+        raise LookupError("a bare error")
+
+
+def test_a_bare_error_and_code_that_is_run_are_lost(tmp_path: Path) -> None:
+    """What is no error of vggfeat counts as lost, and so does a pickle that was loaded."""
+    (tmp_path / "careless").mkdir()
+    campaign = Careless(tmp_path / "careless")
+    assert "LookupError: a bare error" in campaign.lost(0, 0)
+    call, arguments = Hostile(campaign.folder).__reduce__()
+    os.close(call(*arguments))
+    assert (tmp_path / OWNED).exists()
+    assert "code of the file was run" in campaign.lost(0, 1)
+    assert not (tmp_path / OWNED).exists()
+
+
+@pytest.mark.parametrize(
+    ("crime", "word"),
+    [
+        ("while True: pass", "too long"),
+        ("bytearray(8 << 30)", "MemoryError"),
+        ("import os; os.abort()", "SIGABRT"),
+        ("open('/tmp/vggfeat-escaped', 'w')", "wrote /tmp/vggfeat-escaped"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+    ],
+)
+def test_limits_hold(
+    crime: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case that takes for ever, all memory, the process or the file system is counted, alone."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fuzz.texts\n"
+        "class Bad(fuzz.texts.Xml):\n"
+        "    seconds = 1.0\n"
+        "    def attempt(self, case):\n"
+        f"        if case == self.made[1]:\n            {crime}\n"
+        "fuzz.texts.CAMPAIGNS[0].attempt = Bad.attempt\n"
+        "fuzz.texts.CAMPAIGNS[0].seconds = 1.0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    [tally] = running.run([("xml", 4)])
+    assert str(tally) == "xml: tried 4, survived 3, lost 1"
+    assert word in tally.problems[1]
+    Path("/tmp/vggfeat-escaped").unlink(missing_ok=True)
+
+
+def test_mutations_are_repeatable_and_differ() -> None:
+    """The same dice make the same file; other dice another, of bounded size."""
+    seeds = [bytes(range(256)), b"path,label\na.jpg,12\n"]
+    made = [mutated(random.Random(number), seeds) for number in range(200)]
+    assert made == [mutated(random.Random(number), seeds) for number in range(200)]
+    assert len(set(made)) > 150
+    assert max(map(len, made)) <= 1 << 20
+
+
+def test_the_guide_keeps_what_leads_on() -> None:
+    """Of three files the two that take a new way are kept."""
+
+    def read(data: bytes) -> str:
+        if data.startswith(b"a"):
+            return "one"
+        return "other"
+
+    guide = Guide([__file__])
+    for data in (b"a", b"ab", b"b"):
+        guide.watch(read, data)
+    assert guide.kept == [b"a", b"b"]
