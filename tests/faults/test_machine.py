@@ -127,8 +127,8 @@ def campaign(
                     status, said = told(job, out, fault, rng)
                 finally:
                     fault.goes()
-                done = status == 0 and job.result(out) == job.expected
-                assert "Traceback" not in said, said
+                done = 0 in fault.statuses or (status == 0 and job.result(out) == job.expected)
+                assert "Traceback" not in said, said[-1000:]
                 assert status <= 0 or any(w in said for w in ("Error", "ted. ")), said
                 assert done or status in fault.statuses, f"status {status}: {said}"
                 if out.exists():
@@ -323,7 +323,7 @@ def test_folder_deleted(job: Job, folder: Path) -> None:
     """A result that is deleted under its run ends it, and is made anew by the next one."""
 
     def make(out: Path, rng: random.Random) -> Fault:
-        # With 0, if all was done when it happened: nobody looks whether it still is there.
+        # Where all was written when it happened, the status is 0: nobody looks again.
         return Fault("gone", partial(shutil.rmtree, out, ignore_errors=True), statuses=(0, 1, 5))
 
     campaign("folder deleted under a run", job, folder, make, times(SHORT, SHARE))

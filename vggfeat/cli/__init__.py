@@ -26,8 +26,10 @@ from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
-# As torch, the C++ library and Python's threads say it, each in its way.
-NO_MEMORY = "allocate memory|enough memory|out of memory|bad_alloc|start new thread"
+# As torch, oneDNN, the C++ library and Python's threads say it, each in its way.
+NO_MEMORY = (
+    "allocate memory|enough memory|out of memory|bad_alloc|start new thread|create a primitive"
+)
 
 app = typer.Typer(
     name="vggfeat",

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
@@ -24,7 +23,7 @@ from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
 from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.seals import KEY, seals
+from vggfeat.nets.seals import KEY, save_tensors, seals
 from vggfeat.nets.table1 import torchvision_names
 
 READERS: dict[str, Callable[[Path], Contents]] = {
@@ -215,7 +214,7 @@ def write(
     try:
         if path.suffix == ".safetensors":
             about = {"format": "pt", **statements}
-            save_file(tensors, partial, metadata={**about, KEY: seals(tensors, about)})
+            save_tensors(tensors, partial, {**about, KEY: seals(tensors, about)})
         else:
             with partial.open("wb") as out:
                 torch.save(_for_torchvision(tensors, net, statements), out)

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
 
 KEY = "sha256"
 _ABOUT = ""  # stands for the statements, where other keys are names of parameters
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a ``.safetensors``.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, which the library reports in its own way.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        full = re.search("space|too large", str(error), re.IGNORECASE)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def seals(state: Mapping[str, Tensor], statements: Mapping[str, str]) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.files import refusals, replacing
+from vggfeat.nets.seals import save_tensors
 from vggfeat.train.optimiser import Momentum
 
 LAST = "last.safetensors"
@@ -94,10 +94,7 @@ def save(
         }
     )
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_KEY: header})
-        except SafetensorError as error:  # it reports a full disk in its own way
-            raise OSError(28 if "space" in str(error).lower() else 5, str(error)) from error
+        save_tensors(tensors, temporary, {_KEY: header})
 
 
 def read(path: Path) -> tuple[Position, dict[str, Any]]:
