@@ -127,7 +127,7 @@ def campaign(
                     status, said = told(job, out, fault, rng)
                 finally:
                     fault.goes()
-                done = 0 in fault.statuses or (status == 0 and job.result(out) == job.expected)
+                done = status == 0 and (0 in fault.statuses or job.result(out) == job.expected)
                 assert "Traceback" not in said, said[-1000:]
                 assert status <= 0 or any(w in said for w in ("Error", "ted. ")), said
                 assert done or status in fault.statuses, f"status {status}: {said}"

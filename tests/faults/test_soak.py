@@ -1,0 +1,80 @@
+"""A long run over many small pictures, of which one in a hundred is bad: nothing grows.
+
+``make soak`` sets VGGFEAT_SOAK, the number of pictures; without it there are few.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from campaigns import Campaign
+from PIL import Image
+from stand_ins import SCALES, Sums, content, opened
+
+from vggfeat.data.imagesets import find_pictures
+from vggfeat.features.check import verify
+from vggfeat.features.extract import Summary, extract
+
+KINDS = 100  # different pictures; each has many names
+SHAPES = ((24, 20), (20, 24), (22, 22), (32, 20))
+WARM = 0.2  # of the run, after which nothing may grow
+
+
+def drawn(folder: Path, count: int) -> Path:
+    """Give names to a hundred pictures until there are as many as asked for; the last is bad."""
+    kinds = folder / "kinds"
+    kinds.mkdir()
+    rng = np.random.default_rng(0)
+    for kind in range(KINDS):
+        path = kinds / f"{kind}.jpg"
+        Image.fromarray(rng.integers(0, 256, (*SHAPES[kind % 4], 3), np.uint8)).save(path)
+    bad = kinds / f"{KINDS - 1}.jpg"
+    bad.write_bytes(bad.read_bytes()[:200])
+    for number in range(count):
+        within = folder / "many" / f"{number // 1000:04}"
+        within.mkdir(parents=True, exist_ok=True)
+        (within / f"{number % 1000:03}.jpg").hardlink_to(kinds / f"{number % KINDS}.jpg")
+    return folder / "many"
+
+
+def used() -> tuple[int, int]:
+    """Return the bytes in memory and the handles of this process."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return resident, len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_soak(tmp_path: Path) -> None:
+    """Memory and handles stay flat, each good picture has its row, each bad one its reason."""
+    count = int(os.environ.get("VGGFEAT_SOAK", "2000"))
+    images = find_pictures([str(drawn(tmp_path, count))])
+    store = opened(tmp_path / "store", images)
+    memory: list[int] = []
+    handles: list[int] = []
+
+    def watch(done: Summary) -> None:
+        if done.computed + done.failed >= WARM * count:
+            resident, open_files = used()
+            memory.append(resident)
+            handles.append(open_files)
+
+    summary = extract(images, Sums(), SCALES, store, workers=2, progress=watch)  # type: ignore[arg-type]  # it stands in
+    bad = count // KINDS
+    with Campaign("soak") as counted:
+        with counted.trial("counts", faults=count):
+            assert (summary.computed, summary.failed) == (count - bad, bad)
+            assert len(store.failed) == bad
+            assert verify(tmp_path / "store") == []
+        found = content(tmp_path / "store")
+        assert len(found["names"]) == count - bad
+        assert set(found["failed"]) == set(images.names[KINDS - 1 :: KINDS])
+    print(
+        f"soak: memory {memory[0] / 1e6:.0f} to {max(memory) / 1e6:.0f} MB, handles "
+        f"{min(handles)} to {max(handles)}, {summary.images_per_s:.0f} pictures/s"
+    )
+    assert max(memory) <= 1.03 * memory[0]
+    assert max(handles) - min(handles) <= 4  # what decoding threads and a shard have open
