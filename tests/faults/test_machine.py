@@ -31,8 +31,12 @@ from tinynet import begin, two_classes
 from vggfeat.cli import main
 from vggfeat.errors import VggfeatError
 from vggfeat.features import extract as extracting
+from vggfeat.features.check import verify
+from vggfeat.features.store import FeatureStore
 from vggfeat.learn import model as models
 from vggfeat.report.files import write_results
+from vggfeat.train.checkpoint import LAST, read
+from vggfeat.train.optimiser import Momentum
 from vggfeat.train.words import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -381,6 +385,47 @@ def test_signals(
     for job in (extraction, training):
         name = f"{number.name}{' twice' if twice else ''}"
         campaign(name, job, folder, make, times(SHORT, SHARE))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_extraction_keeps_what_is_complete(
+    extraction: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    """Every picture that was described when the signal came is kept, though no shard was due."""
+    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 1000)
+    describe, done = Sums.describe, []
+
+    def stopped(self: Sums, pixels: torch.Tensor) -> Any:
+        done.append(len(pixels))
+        if len(done) == 16:
+            os.kill(os.getpid(), number)
+        return describe(self, pixels)
+
+    monkeypatch.setattr(Sums, "describe", stopped)
+    found, said = told(extraction, folder / "out", None, random.Random(0))
+    assert (found, "run the same command again" in said) == (status, True), said
+    store = FeatureStore.open(folder / "out")
+    assert len(store.names) >= 8  # rounds of four pictures at two scales: four batches or more each
+    assert verify(folder / "out") == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_training_keeps_its_last_update(
+    training: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    """Training ends with a checkpoint of the update that it was at, though none was due."""
+    engine = Engine(device="cpu", workers=0, minutes=1e9)
+    monkeypatch.setattr("vggfeat.cli.training.engine_of", lambda *_: engine)
+    step = Momentum.step
+
+    def stopped(self: Momentum) -> None:
+        step(self)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Momentum, "step", stopped)
+    found, said = told(training, folder / "out", None, random.Random(0))
+    assert (found, "to go on from the last checkpoint" in said) == (status, True), said
+    assert read(folder / "out" / LAST)[0].step == 1
 
 
 def test_clock_set_back(job: Job, folder: Path) -> None:
