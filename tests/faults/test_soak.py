@@ -76,5 +76,5 @@ def test_soak(tmp_path: Path) -> None:
         f"soak: memory {memory[0] / 1e6:.0f} to {max(memory) / 1e6:.0f} MB, handles "
         f"{min(handles)} to {max(handles)}, {summary.images_per_s:.0f} pictures/s"
     )
-    assert max(memory) <= 1.03 * memory[0]
+    assert max(memory) <= memory[0] + 8_000_000  # the descriptors of 80,000 would be 10 MB
     assert max(handles) - min(handles) <= 4  # what decoding threads and a shard have open
