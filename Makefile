@@ -7,7 +7,7 @@ SOAK ?= 100000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster test-faults soak clean
+.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster test-faults soak fuzz clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -69,6 +69,10 @@ test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and cou
 
 soak: $(VENV)/installed-dev  ## SOAK small pictures, 1 % bad: flat memory, flat handles, exact counts
 	VGGFEAT_SOAK=$(SOAK) $(BIN)/python -m pytest -q -s -m soak tests/faults
+
+CASES ?=
+fuzz: $(VENV)/installed-dev  ## Hostile files of every kind, counted; ten minutes, CASES=n for each
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(CASES),--cases $(CASES))
 
 clean:  ## Remove what was built
 	rm -rf dist build demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
