@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 from weakref import ref
@@ -202,7 +203,7 @@ class Loader:
             if shares is None:
                 self._jobs[:] = jobs
                 shares = iter(self._loader())
-            batch = self._finished(_next(shares), epoch)
+            batch = self._finished(next(shares), epoch)
             now = perf_counter()
             waited += now - asked
             self._times = (waited, now - begun)
@@ -254,15 +255,26 @@ class Loader:
         return Batch(pixels[kept.to(self._device)], labels[kept], rows[kept])
 
 
-def _next(shares: Iterator[Share]) -> Share:
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Say what to do if a decoding process is killed.
+
+    torch raises that wherever the process that trains happens to be, and a pipe that breaks first
+    raises an error of its own.
+
+    Raises
+    ------
+    DataError
+    """
     try:
-        return next(shares)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        why = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"A decoding process ended: {' '.join(str(error).split())} If memory ran out, ask for "
-            "fewer --workers. The last checkpoint is intact: go on with --resume."
+            f"A decoding process ended ({why}). If memory ran out, ask for fewer --workers. The "
+            "last checkpoint is intact: go on with --resume."
         ) from error
 
 

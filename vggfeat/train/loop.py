@@ -23,7 +23,7 @@ from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
 from vggfeat.train.checkpoint import BEST, LAST, restore, save
-from vggfeat.train.loader import Batch
+from vggfeat.train.loader import Batch, decoding
 from vggfeat.train.masks import Masks
 from vggfeat.train.optimiser import Momentum, set_learning_rate, sgd
 from vggfeat.train.prepare import (
@@ -90,11 +90,13 @@ def train(
     ------
     StoreError
         If `out` holds another run and `resume` is not asked for, or its settings differ.
+    DataError
+        If too many pictures cannot be read, or a decoding process is killed.
     VggfeatError
         If the loss is not finite; the last checkpoint is intact.
     """
     engine = engine or Engine()
-    with processes(engine.device) as team, ExitStack() as at_end:
+    with decoding(), processes(engine.device) as team, ExitStack() as at_end:
         stop = at_end.enter_context(stopping())
         run = _Run(
             settings, data, out, weights, resume, engine, team, progress, begin, task, at_end, stop
