@@ -7,7 +7,6 @@ from typing import Literal
 from vggfeat.data.settings import Features
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.sources import cached, source_of
-from vggfeat.recipe import load_recipe
 
 QUALITIES = ("best", "fast")
 Quality = Literal["best", "fast"]
@@ -48,6 +47,8 @@ def quality(name: str, base: Features) -> Features:
             aggregate=base.aggregate,
             views=base.views,
         )
+    from vggfeat.recipe import load_recipe  # it takes a second to load, and few ask for a quality
+
     return load_recipe(f"embedded-{name}").features.but(views=base.views)
 
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vggfeat.errors import StoreError
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.checkpoint import BEST, LAST, read
-from vggfeat.train.loop import train
 from vggfeat.train.settings import Training
 from vggfeat.train.start import DEEPER
 from vggfeat.train.trainset import TrainSet
@@ -148,7 +147,7 @@ class Chain(BaseModel):
 
 
 def train_chain(
-    chain: Chain, data: TrainSet, out: Path, *, trainer: Trainer = train
+    chain: Chain, data: TrainSet, out: Path, *, trainer: Trainer | None = None
 ) -> Iterator[Linked]:
     """Train what is not trained yet, link by link; one that was interrupted goes on.
 
@@ -162,8 +161,8 @@ def train_chain(
         As from :func:`~vggfeat.train.trainset.open_trainset`.
     out : Path
         Every link has a folder in it, of its name. Chains that share links can share it.
-    trainer : callable
-        What trains a link.
+    trainer : callable, optional
+        What trains a link; :func:`~vggfeat.train.loop.train` by default.
 
     Yields
     ------
@@ -178,6 +177,11 @@ def train_chain(
     VggfeatError
         If training diverges; all checkpoints are intact.
     """
+    if trainer is None:
+        # Who reads a recipe, or describes pictures, loads no training.
+        from vggfeat.train.loop import train
+
+        trainer = train
     nets = {run.name: run.settings.net for run in chain.runs()}
     for run in chain.runs():
         folder = out / run.name

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -140,6 +139,8 @@ def _one(content: Tensor, device: torch.device) -> Tensor | None:
 
 
 def _nvjpeg(contents: list[Tensor], device: torch.device) -> list[Tensor]:
+    import torchvision  # takes as long to load as torch, and is needed here alone
+
     rgb = torchvision.io.ImageReadMode.RGB
     decoded: list[Tensor] = torchvision.io.decode_jpeg(contents, mode=rgb, device=device)
     return decoded
