@@ -704,11 +704,12 @@ def test_export_npz(two_nets, tmp_path):
 
 
 def test_export_csv(two_nets, tmp_path):
-    """Pandas reads back every float32 to the last bit, and names as they were."""
+    """Pandas reads back every float32 to the last bit, and names, of which none is a formula."""
     pandas = pytest.importorskip("pandas")
     export(two_nets, tmp_path / "x.csv")
     frame = pandas.read_csv(tmp_path / "x.csv", encoding_errors="backslashreplace")
-    assert frame["name"].tolist() == [ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
+    assert frame["name"].tolist() == ["'" + ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
+    assert ODD[0].startswith("=")
     assert b"\ncaf\xe9.jpg," in (tmp_path / "x.csv").read_bytes()
     assert frame.columns[1:].tolist() == [f"{net}/Q256/{d}" for net in "DE" for d in range(5)]
     expected = np.hstack([vectors(ODD, PART), vectors(ODD, E_PART)])

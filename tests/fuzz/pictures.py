@@ -108,7 +108,7 @@ def absurd() -> Iterator[bytes]:
         + b",\0\0\0\0\xff\xff\xff\xff\0\x02\x02L\x01\0;"
     )
     yield many_scans(1000, 5000)
-    yield many_scans(6000, 2000)
+    yield many_scans(3000, 3000)
 
 
 class Pictures(Campaign):

@@ -126,7 +126,7 @@ def nested_key() -> bytes:
 def crafted_pth(folder: Path) -> list[bytes]:
     """Make pickles with code in them, and tensors that promise terabytes."""
     hostile = Hostile(folder)
-    state = random_state("A", narrow=False)
+    state = random_state("A", 1, narrow=False)
     wide = torch.zeros(1).expand(1 << 24, 25088)
     sparse = torch.sparse_coo_tensor(torch.zeros(2, 1).long(), torch.ones(1), (1 << 24, 25088))
     bias = torch.zeros(1).expand(1 << 24)
@@ -173,7 +173,7 @@ def crafted_h5(folder: Path) -> list[bytes]:
             file.create_dataset(f"{name}/kernel:0", shape, "f4", **options)
             file.create_dataset(f"{name}/bias:0", shape[-1:], "f4")
             for layer in layers_of("A"):
-                if layer.kind == "conv" and name == "fc1":
+                if layer.name == "conv1_1" and name == "fc1":
                     _keras_layer(file, layer)
         made.append(path.read_bytes())
     return made
