@@ -23,7 +23,7 @@ from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
 from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.seals import KEY, save_tensors, seals
+from vggfeat.nets.seals import KEY, OWN, save_tensors, seals
 from vggfeat.nets.table1 import torchvision_names
 
 READERS: dict[str, Callable[[Path], Contents]] = {
@@ -35,8 +35,8 @@ READERS: dict[str, Callable[[Path], Contents]] = {
     "ONNX": onnx.contents,
 }
 WRITTEN = (".safetensors", ".pth", ".pt")
-VERSION = "1"
-STATED = ("format", pytorch.OWN, "net", "pixels", "source", "licence")  # of every file we write
+VERSION = "2"  # since 2, a .safetensors has checksums
+STATED = ("format", OWN, "net", "pixels", "source", "licence", KEY)  # of every file we write
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def write(
         for name, tensor in state.items()
     }
     statements = {
-        pytorch.OWN: VERSION,
+        OWN: VERSION,
         "net": net,
         "pixels": pixels.to_json(),
         "source": source,
@@ -235,7 +235,7 @@ def _for_torchvision(
     for name, tensor in tensors.items():
         layer, _, part = name.rpartition(".")
         state[f"{modules[layer]}.{part}"] = tensor
-    state._metadata = OrderedDict({"": {"version": 1}, pytorch.OWN: statements})  # type: ignore[attr-defined]
+    state._metadata = OrderedDict({"": {"version": 1}, OWN: statements})  # type: ignore[attr-defined]
     return state
 
 

@@ -19,9 +19,8 @@ from vggfeat.errors import WeightsError
 from vggfeat.nets import pickles
 from vggfeat.nets.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
 from vggfeat.nets.pixels import TORCHVISION, PixelConvention
-from vggfeat.nets.seals import checked
+from vggfeat.nets.seals import OWN, checked
 
-OWN = "vggfeat"  # key of our statements in a .pth
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(weight|bias)")
 TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(\w+)")
 TIMM = re.compile(r"(?:.*\.)?(pre_logits\.fc1|pre_logits\.fc2|head\.fc)\.(weight|bias)")

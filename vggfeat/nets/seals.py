@@ -17,6 +17,8 @@ from torch import Tensor
 from vggfeat.errors import WeightsError
 
 KEY = "sha256"
+OWN = "vggfeat"  # key of our statements: the version of what is said
+UNSEALED = "1"  # the version that had no checksums
 _ABOUT = ""  # stands for the statements, where other keys are names of parameters
 
 
@@ -57,6 +59,8 @@ def checked(
     WeightsError
         If what the file says of itself is not what was written.
     """
+    if KEY not in metadata and metadata.get(OWN, UNSEALED) != UNSEALED:
+        raise WeightsError("its checksums are gone")
     if KEY not in metadata:
         return lambda name, tensor: tensor
     statements = {name: said for name, said in metadata.items() if name != KEY}
