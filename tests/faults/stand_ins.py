@@ -29,15 +29,17 @@ class Sums:
     runtime = "torch"
     device_name = "CPU"
     cluster = None
+    deterministic = False
     extraction = Extraction("D", "sums", ("fc7",))
     weights = Weights("D", {"fc7.bias": torch.zeros(1)}, PIXELS, "sums", "none")
 
     def check_scales(self, scales: Any) -> None:
         pass
 
-    def describe(self, pixels: Tensor) -> dict[tuple[str, str], Tensor]:
+    def describe_finite(self, pixels: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
         sums = pixels.numpy().astype(np.int64).sum((1, 2, 3))[:, None]
-        return {("fc7", "average"): torch.from_numpy((sums % (7 + np.arange(D))).astype("f4"))}
+        found = torch.from_numpy((sums % (7 + np.arange(D))).astype("f4"))
+        return torch.arange(len(pixels)), {("fc7", "average"): found}
 
     def part(self, key: tuple[str, str], Q: int) -> Part:
         return Part(self.extraction.net, *key, Q)

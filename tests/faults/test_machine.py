@@ -396,7 +396,7 @@ def test_stopped_extraction_keeps_what_is_complete(
 ) -> None:
     """Every picture that was described when the signal came is kept, though no shard was due."""
     monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 1000)
-    describe, done = Sums.describe, []
+    describe, done = Sums.describe_finite, []
 
     def stopped(self: Sums, pixels: torch.Tensor) -> Any:
         done.append(len(pixels))
@@ -404,7 +404,7 @@ def test_stopped_extraction_keeps_what_is_complete(
             os.kill(os.getpid(), number)
         return describe(self, pixels)
 
-    monkeypatch.setattr(Sums, "describe", stopped)
+    monkeypatch.setattr(Sums, "describe_finite", stopped)
     found, said = told(extraction, folder / "out", None, random.Random(0))
     assert (found, "run the same command again" in said) == (status, True), said
     store = FeatureStore.open(folder / "out")

@@ -40,6 +40,11 @@ def safetensors_contents(path: Path) -> Contents:
     """
     file: Any = safe_open(path, framework="pt")
     metadata = dict(file.metadata() or {})
+    if metadata.get(OWN, "").startswith("{"):  # a header, where weights have a version
+        raise WeightsError(
+            "it is a saved SVM, which has no layers of a net. `vggfeat predict` takes it; here "
+            "name weights of a net"
+        )
     reader = checked(metadata)
     parameters = {}
     for name in file.keys():  # noqa: SIM118  # it is no mapping
@@ -114,11 +119,6 @@ def _contents(parameters: dict[str, Parameter], metadata: dict[str, str]) -> Con
         if match[match.lastindex or 0] in parts:
             raise WeightsError(f"it has two parameters that end in {match[0]}")
         parts[match[match.lastindex or 0]] = parameter
-    if metadata.get(OWN, "").startswith("{"):  # a header, where weights have a version
-        raise WeightsError(
-            "it is a saved SVM, which has no layers of a net. `vggfeat predict` takes it; here "
-            "name weights of a net"
-        )
     pixels = PixelConvention.from_json(metadata["pixels"]) if OWN in metadata else None
     if not counted["features"]:
         return Contents(pairs_of(named), ignored, pixels=pixels, metadata=metadata)
