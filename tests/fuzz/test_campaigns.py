@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fuzz.campaign import OWNED, Campaign, Hostile
 from fuzz.mutation import Guide, mutated
 
 pytest.importorskip("resource", reason="limits of memory are POSIX's")
+slow = partial(pytest.param, marks=pytest.mark.slow)
 SHORT = {"pictures": 30, "weights": 80, "stores": 100, "names": 5, "downloads": 8}
 
 
@@ -53,10 +55,10 @@ def test_a_bare_error_and_code_that_is_run_are_lost(tmp_path: Path) -> None:
     ("crime", "word"),
     [
         ("while True: pass", "too long"),
-        ("bytearray(8 << 30)", "MemoryError"),
-        ("import os; os.abort()", "SIGABRT"),
-        ("open('/tmp/vggfeat-escaped', 'w')", "wrote /tmp/vggfeat-escaped"),
-        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        slow("bytearray(8 << 30)", "MemoryError"),
+        slow("import os; os.abort()", "SIGABRT"),
+        slow("open('/tmp/vggfeat-escaped', 'w')", "wrote /tmp/vggfeat-escaped"),
+        slow("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
     ],
 )
 def test_limits_hold(
