@@ -18,6 +18,7 @@ from vggfeat.features.packed import SEALED, create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.tables import Writer
+from vggfeat.hdf5 import write_text
 
 BLOCK = 1024  # rows in memory at a time
 
@@ -50,7 +51,7 @@ def pack(source: Path | str, target: Path | str) -> None:
         with h5py.File(temporary, "w", libver=LIBVER, locking=False) as file:
             storage = {"chunks": True, "fletcher32": True} if store.names else {}
             write_names(file, encode(store.names), store.index.stats, **storage)
-            file.attrs["manifest"] = store.manifest.to_json()
+            write_text(file, "manifest", store.manifest.to_json())
             file.attrs[SEALED] = True
             for path, dimension in sorted(store.index.dimensions.items()):
                 shape = (len(store.names), dimension)

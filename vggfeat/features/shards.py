@@ -22,6 +22,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.features.catalogue import DTYPES, Header, Rows, read_catalogue, write_catalogue
 from vggfeat.features.files import damaged, held
 from vggfeat.features.place import Place
+from vggfeat.hdf5 import attribute, write_text
 
 Matrix = NDArray[Any]
 
@@ -100,9 +101,9 @@ class Block:
             for path, array in self.arrays.items():
                 file.create_dataset(path, data=array)
             file.attrs["version"] = 1
-            file.attrs["net"] = self.net
-            file.attrs["settings"] = json.dumps(self.settings)
-            file.attrs["provenance"] = json.dumps(self.provenance, default=str)
+            write_text(file, "net", self.net)
+            write_text(file, "settings", json.dumps(self.settings))
+            write_text(file, "provenance", json.dumps(self.provenance, default=str))
             file.flush()
             return bytes(file.id.get_file_image())
 
@@ -260,13 +261,13 @@ class FolderShards:
     def header(self, key: str) -> Header:
         """Describe one shard, from its file."""
         with self.place.opened(f"shards/{key}") as file:
-            arrays, net = datasets_of(file), str(file.attrs["net"])
+            arrays, net = datasets_of(file), str(attribute(file, "net"))
             return Header(
                 key,
                 held(file, "names")[:].tolist(),
                 held(file, "stat")[:],
-                {net: json.loads(file.attrs["settings"])},
-                {net: json.loads(file.attrs["provenance"])},
+                {net: json.loads(attribute(file, "settings"))},
+                {net: json.loads(attribute(file, "provenance"))},
                 {path: array.shape[1] for path, array in arrays.items()},
                 next(iter(arrays.values())).dtype.name,
             )

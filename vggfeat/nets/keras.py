@@ -10,6 +10,7 @@ import h5py
 import torch
 
 from vggfeat.errors import WeightsError
+from vggfeat.hdf5 import attribute
 from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
@@ -59,7 +60,8 @@ def _layer(dataset: h5py.Dataset) -> str | tuple[str, int] | None:
 
     Keras 3 keeps the user's name of a layer as an attribute of the group ``vars``.
     """
-    stated = dataset.parent.attrs.get("name", "") if dataset.parent else ""
+    holder = dataset.parent
+    stated = attribute(holder, "name") if holder and "name" in holder.attrs else ""
     names = [str(stated), *str(dataset.name).split("/")]
     for name in names:
         if match := CONVOLUTION.fullmatch(name):
