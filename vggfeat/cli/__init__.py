@@ -6,9 +6,10 @@ import errno
 import re
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vggfeat.cli.classify import classify_command
 from vggfeat.cli.datasets import datasets_app
@@ -16,7 +17,7 @@ from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.fuse import fuse_command
 from vggfeat.cli.localize import localize_app
-from vggfeat.cli.output import note
+from vggfeat.cli.output import interruptible, note
 from vggfeat.cli.predict import predict_command
 from vggfeat.cli.run import run_command
 from vggfeat.cli.store import store_app
@@ -31,8 +32,19 @@ NO_MEMORY = (
     "allocate memory|enough memory|out of memory|bad_alloc|start new thread|create a primitive"
 )
 
+
+class Commands(TyperGroup):
+    """All commands; Ctrl-C and SIGTERM are answered also where no long work has begun."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with interruptible(lambda: "What was complete is kept."):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="vggfeat",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     add_completion=True,
