@@ -43,11 +43,15 @@ def combinations() -> list[tuple[str, str, str]]:
         "torch": True,
         "packed": can_pack(),
         "openvino": bool(find_spec("openvino")),
+        "winograd": True,
     }
     gpu = ["fp32", "bf16", "fp16"] if torch.cuda.is_available() else []
     cpu = ["fp32", "bf16"] if has_bf16(torch.device("cpu")) else ["fp32"]
     return [("cuda", "torch", how) for how in gpu] + [
-        ("cpu", runtime, how) for runtime in has if has[runtime] for how in cpu
+        ("cpu", runtime, how)
+        for runtime in has
+        if has[runtime]
+        for how in (cpu if runtime != "winograd" else ["fp32"])
     ]
 
 

@@ -19,6 +19,7 @@ CONTENDERS: Mapping[str, Callable[[Work], Run]] = {
     "vggfeat": contenders.vggfeat,
     "vggfeat-forward": contenders.vggfeat_forward,
     "vggfeat-packed": lambda work: contenders.vggfeat(replace(work, runtime="packed")),
+    "vggfeat-openvino": lambda work: contenders.vggfeat(replace(work, runtime="openvino")),
     "vggfeat-torch": lambda work: contenders.vggfeat(replace(work, runtime="torch")),
     "torchvision": contenders.torchvision_loop,
     "timm": contenders.timm_eager,

@@ -36,8 +36,13 @@ from vggfeat.nets.weights import Weights, load
 
 CPU = torch.device("cpu")
 WEIGHTS = random_weights("A", ["pool3"])
-RUNTIMES = ("torch", "packed", "openvino")
-COMBINATIONS = [(runtime, how) for runtime in RUNTIMES for how in ("fp32", "bf16")]
+RUNTIMES = ("torch", "packed", "openvino", "winograd")
+COMBINATIONS = [
+    (runtime, how)
+    for runtime in RUNTIMES
+    for how in ("fp32", "bf16")
+    if (runtime, how) != ("winograd", "bf16")
+]
 SHAPES = ((32, 44), (40, 32), (33, 47))
 QUICK = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -339,7 +344,10 @@ def test_weights_that_are_not_numbers_are_refused(runtime: str, wrong: float) ->
         state[name] = state[name].clone()
         state[name].view(-1)[5] = wrong
         with pytest.raises(WeightsError, match=f"{name.split('.')[0]} holds numbers that are NaN"):
-            DenseExtractor("A", "pool3", weights=replace(WEIGHTS, state=state), runtime=runtime)
+            DenseExtractor(
+                "A", "pool3", weights=replace(WEIGHTS, state=state), runtime=runtime,
+                device="cpu", precision="fp32",
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

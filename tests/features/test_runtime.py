@@ -29,6 +29,7 @@ FAST = [
     pytest.param("packed", marks=pytest.mark.skipif(not can_pack(), reason="torch has no oneDNN")),
     "openvino",
 ]
+IN_FP32 = [*FAST, "winograd"]
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def both(net: VGG, runtime: str, dtype: torch.dtype, shape: tuple[int, ...]):
     return [(plain[name], found[name].float()) for name in plain]
 
 
-@pytest.mark.parametrize("fast", FAST, indirect=True)
+@pytest.mark.parametrize("fast", IN_FP32, indirect=True)
 @pytest.mark.parametrize("net", NETS)
 def test_every_net_equals_torch_in_fp32(fast: str, net: str) -> None:
     """Maps before and after a ReLU and a pool, in batches and of odd sides, are the same."""
@@ -102,7 +103,7 @@ def test_bf16_is_as_close_as_bf16_is(fast: str, net: str) -> None:
             assert cosine.min() > 0.9999
 
 
-@pytest.mark.parametrize("fast", FAST, indirect=True)
+@pytest.mark.parametrize("fast", IN_FP32, indirect=True)
 def test_whole_networks_run_over_whole_pictures(fast: str) -> None:
     """Posteriors and fc7 before its ReLU, of A over 224×288 pixels, 1×3 locations."""
     made = network("A", ("fc7_pre", "prob"))
@@ -111,7 +112,7 @@ def test_whole_networks_run_over_whole_pictures(fast: str) -> None:
         torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("fast", FAST, indirect=True)
+@pytest.mark.parametrize("fast", IN_FP32, indirect=True)
 def test_descriptors_do_not_tell_what_made_them(fast: str) -> None:
     """An extractor's descriptors, and the fingerprint of its settings, are those of torch's."""
     weights = random_weights("D", ["pool3"])
@@ -130,14 +131,15 @@ def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) ->
     """OpenVINO where it is installed; else packed; without oneDNN plain torch, on a GPU torch."""
     monkeypatch.setattr(module, "can_pack", lambda: True)
     monkeypatch.setattr(module, "find_spec", lambda name: "there")
-    assert resolve_runtime("auto", CPU) == "openvino"
+    assert resolve_runtime("auto", CPU, "bf16") == "openvino"
+    assert resolve_runtime("auto", CPU, "fp32") == "winograd"
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    assert resolve_runtime("auto", CPU) == "packed"
+    assert resolve_runtime("auto", CPU, "bf16") == "packed"
     monkeypatch.setattr(module, "can_pack", lambda: False)
-    assert resolve_runtime("auto", CPU) == "torch"
-    assert resolve_runtime("auto", torch.device("cuda")) == "torch"
+    assert resolve_runtime("auto", CPU, "bf16") == "torch"
+    assert resolve_runtime("auto", torch.device("cuda"), "fp32") == "torch"
     with pytest.raises(ParameterError, match="no oneDNN"):
-        resolve_runtime("packed", CPU)
+        resolve_runtime("packed", CPU, "fp32")
 
 
 def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
@@ -150,9 +152,11 @@ def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown name, a CPU's runtime on a GPU, and an extra that is not installed."""
     with pytest.raises(ParameterError, match="'packed'"):
-        resolve_runtime("onnx", CPU)
+        resolve_runtime("onnx", CPU, "fp32")
     with pytest.raises(ParameterError, match="for CPUs, not for cuda"):
-        resolve_runtime("packed", torch.device("cuda"))
+        resolve_runtime("packed", torch.device("cuda"), "fp32")
+    with pytest.raises(ParameterError, match="in fp32, not in bf16"):
+        resolve_runtime("winograd", CPU, "bf16")
     original = builtins.__import__
 
     def lacking(name: str, *rest: object) -> object:
@@ -166,11 +170,13 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)
 
 
-@pytest.mark.parametrize("fast", FAST, indirect=True)
+@pytest.mark.parametrize("fast", IN_FP32, indirect=True)
 def test_what_computed_is_among_the_versions(fast: str) -> None:
     """OpenVINO's number is kept where OpenVINO computed, and there alone."""
     weights = random_weights("A", ["conv1_1"])
-    extractor = DenseExtractor("A", "conv1_1", weights=weights, device="cpu", runtime=fast)
+    extractor = DenseExtractor(
+        "A", "conv1_1", weights=weights, device="cpu", precision="fp32", runtime=fast
+    )
     told = provenance(extractor)
     assert told["runtime"] == fast
     assert told["versions"].get("openvino") == (version("openvino") if fast == "openvino" else None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vggfeat.errors import DeviceError
 from vggfeat.nets.bounds import largest_number
 from vggfeat.nets.vgg import VGG
+from vggfeat.nets.winograd import AMPLIFICATION
 
 # Below the end of fp32 and bf16 (3.4e38) with room for what a fast convolution adds up meanwhile.
 SAFE = 1e36
@@ -81,6 +82,8 @@ def trusted(runtime: str, net: VGG, mean: Tensor, std: Tensor, largest: float) -
         If a parameter is not a finite number.
     """
     reach = largest_number(net, -mean / std, (largest - mean) / std)
+    if runtime == "winograd":
+        reach *= AMPLIFICATION
     return runtime if reach < SAFE else "torch"
 
 

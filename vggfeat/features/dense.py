@@ -102,7 +102,8 @@ class DenseExtractor:
         asked = [layers] if isinstance(layers, str) else list(layers)
         names = tuple(dict.fromkeys(resolve_layer(net, name) for name in asked))
         self.device = resolve_device(device)
-        self.runtime = resolve_runtime(runtime, self.device)
+        precision = resolve_precision(precision, self.device)
+        self.runtime = resolve_runtime(runtime, self.device, precision)
         if deterministic:
             check_deterministic(self.device)
         # No part of the extraction and its fingerprint: the descriptors mean the same, and agree
@@ -118,7 +119,7 @@ class DenseExtractor:
             pool=pool,
             locations=locations,
             exif=exif,
-            precision=resolve_precision(precision, self.device),
+            precision=precision,
             resampling=RESAMPLING,
             decoder=DECODER,
         )

@@ -96,4 +96,5 @@ class Probe:
 def probe(device: str, precision: str) -> Probe:
     """Find out on a node what it computes with."""
     on = resolve_device(device)
-    return Probe(resolve_precision(precision, on), describe_device(on), resolve_runtime("auto", on))
+    made = resolve_precision(precision, on)
+    return Probe(made, describe_device(on), resolve_runtime("auto", on, made))

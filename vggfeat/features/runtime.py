@@ -1,4 +1,4 @@
-"""What computes a network on a device: torch, its packed form, or OpenVINO; the numbers agree."""
+"""What computes a network on a device: torch, or a faster form for CPUs; the numbers agree."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import torch
 from vggfeat.errors import ParameterError
 from vggfeat.nets.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
+from vggfeat.nets.winograd import WinogradVGG
 
-RUNTIMES = ("auto", "torch", "packed", "openvino")
+RUNTIMES = ("auto", "torch", "packed", "openvino", "winograd")
 
 
-def resolve_runtime(runtime: str, device: torch.device) -> str:
+def resolve_runtime(runtime: str, device: torch.device, precision: str) -> str:
     """Turn a name into a runtime that this machine has.
 
     Parameters
     ----------
-    runtime : {"auto", "torch", "packed", "openvino"}
-        ``"torch"`` runs anywhere. On CPUs there are two that are faster: ``"packed"``, torch's own
-        oneDNN with packed weights and fused ReLUs, and ``"openvino"``, an extra. ``"auto"`` takes
-        OpenVINO where it is installed, which is the fastest; else packed; else torch.
+    runtime : {"auto", "torch", "packed", "openvino", "winograd"}
+        ``"torch"`` runs anywhere. On CPUs there are faster ones: ``"winograd"``, with a quarter of
+        the multiplications, in fp32 alone; ``"packed"``, torch's own oneDNN with packed weights
+        and fused ReLUs; and ``"openvino"``, an extra. ``"auto"`` takes the fastest: Winograd in
+        fp32; else OpenVINO where it is installed; else packed; else torch.
     device : torch.device
         Where the network runs.
+    precision : {"fp32", "bf16", "fp16"}
+        What it computes in.
 
     Raises
     ------
@@ -32,8 +36,8 @@ def resolve_runtime(runtime: str, device: torch.device) -> str:
 
     Examples
     --------
-    >>> resolve_runtime("torch", torch.device("cpu"))
-    'torch'
+    >>> resolve_runtime("auto", torch.device("cpu"), "fp32")
+    'winograd'
     """
     if runtime not in RUNTIMES:
         raise ParameterError.not_one_of("runtime", "DenseExtractor", RUNTIMES, runtime)
@@ -41,6 +45,11 @@ def resolve_runtime(runtime: str, device: torch.device) -> str:
         if runtime not in ("auto", "torch"):
             raise ParameterError(f"The runtime {runtime} is for CPUs, not for {device}.")
         return "torch"
+    if runtime == "winograd" and precision != "fp32":
+        raise ParameterError(
+            f"The runtime winograd computes in fp32, not in {precision}, whose few bits its sums "
+            "would lose. Use the runtime 'auto', or the precision fp32."
+        )
     if runtime == "packed" and not can_pack():
         raise ParameterError(
             "This build of torch has no oneDNN, which the runtime 'packed' needs. "
@@ -48,6 +57,8 @@ def resolve_runtime(runtime: str, device: torch.device) -> str:
         )
     if runtime != "auto":
         return runtime
+    if precision == "fp32":
+        return "winograd"
     if find_spec("openvino"):
         return "openvino"
     return "packed" if can_pack() else "torch"
@@ -72,4 +83,5 @@ def placed(net: VGG, runtime: str, device: torch.device, dtype: torch.dtype) -> 
 
         return OpenVINOVGG(net, dtype)
     net = net.to(device, dtype).to(memory_format=torch.channels_last)
-    return PackedVGG(net) if runtime == "packed" else net
+    fast = {"packed": PackedVGG, "winograd": WinogradVGG}.get(runtime)
+    return fast(net) if fast else net

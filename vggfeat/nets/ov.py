@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import MissingExtra
+from vggfeat.nets.inference import Inference
 from vggfeat.nets.table1 import Layer
 from vggfeat.nets.vgg import VGG
 
 
-class OpenVINOVGG(VGG):
+class OpenVINOVGG(Inference):
     """A dense network on the CPU, computed by OpenVINO, for inference alone.
 
     Pictures may be of any shape: OpenVINO keeps what it made for each shape that it has met.
@@ -34,15 +35,7 @@ class OpenVINOVGG(VGG):
     """
 
     def __init__(self, net: VGG, dtype: torch.dtype, threads: int | None = None) -> None:
-        super().__init__(
-            net.net,
-            layers=net.wanted,
-            dense=True,
-            num_classes=net.num_classes,
-            pool_rounding=net.pool_rounding,
-            init=None,
-        )
-        self.eval()
+        super().__init__(net)
         ov, core = _openvino()
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vggfeat.nets.inference import Inference
 from vggfeat.nets.table1 import Layer
 from vggfeat.nets.vgg import VGG
 
@@ -24,7 +25,7 @@ def can_pack() -> bool:
     return all(hasattr(torch.ops.mkldnn, name) for name in needed)
 
 
-class PackedVGG(VGG):
+class PackedVGG(Inference):
     """A dense network on the CPU with packed weights, for inference alone.
 
     Parameters
@@ -45,15 +46,7 @@ class PackedVGG(VGG):
     """
 
     def __init__(self, net: VGG, height: int = 384, width: int = 512) -> None:
-        super().__init__(
-            net.net,
-            layers=net.wanted,
-            dense=True,
-            num_classes=net.num_classes,
-            pool_rounding=net.pool_rounding,
-            init=None,
-        )
-        self.eval()
+        super().__init__(net)
         self._weights: dict[str, tuple[Tensor, Tensor]] = {}
         for layer in self.layers:
             if layer.kind in ("conv", "fc"):

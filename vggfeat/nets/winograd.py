@@ -1,0 +1,168 @@
+"""A network for the CPU in fp32: 3×3 convolutions with a quarter of the multiplications.
+
+Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray, arXiv 1509.09308): where a convolution
+multiplies each of 4×4 outputs by 9 weights, 144 products, here a tile of 6×6 inputs is transformed,
+multiplied by 6×6 transformed weights, 36 products, and transformed back. Nearly all of a VGG net is
+3×3, and what is left of the work is products of matrices, which every BLAS does at full rate. The
+sums are other ones, with other roundings: `docs/numbers.md` has what that amounts to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vggfeat.nets.inference import Inference
+from vggfeat.nets.packed import PackedVGG, can_pack
+from vggfeat.nets.table1 import Layer
+from vggfeat.nets.vgg import VGG
+
+OUT, IN = 4, 6  # sides of a tile: of the outputs, and of the inputs that they need
+# Tiles transformed at once, which should stay in the processor's cache; below so few, the weights,
+# four times as many as before, are read for too little.
+MANY, FEW = 256, 16
+# conv1_2 is the one 3×3 convolution with fewer channels, where transforming costs what is saved.
+INPUTS, OUTPUTS = 64, 128
+
+# Lavin & Gray's B^T, G and A^T, for the points 0, 1, -1, 2, -2 and infinity.
+_B = [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+]
+_G = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+]
+_A = [
+    [1, 1, 1, 1, 1, 0],
+    [0, 1, -1, 2, -2, 0],
+    [0, 1, 1, 4, 4, 0],
+    [0, 1, -1, 8, -8, 1],
+]
+# Of the 36 products, the one that every output of a tile contains once: it takes the bias along.
+_ONCE = IN + 1
+# By how much the transforms can enlarge the numbers between beyond those of a convolution: by the
+# largest sums of a row of B^T and of A^T, along both axes, and twice where they no longer cancel.
+AMPLIFICATION = 2 * (10 * 19) ** 2
+
+
+class WinogradVGG(Inference):
+    """A dense network on the CPU in float32, for inference alone.
+
+    Parameters
+    ----------
+    net : VGG
+        Dense, float32, with its weights; it computes what is no 3×3 convolution of many channels.
+
+    Examples
+    --------
+    >>> net = VGG("A", layers="pool2", dense=True).eval().requires_grad_(False)
+    >>> x = torch.rand(1, 3, 64, 48)
+    >>> with torch.inference_mode():
+    ...     torch.allclose(WinogradVGG(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    True
+    """
+
+    def __init__(self, net: VGG) -> None:
+        super().__init__(net)
+        self._rest = PackedVGG(net) if can_pack() else net
+        self._tiled = {
+            layer.name: _Tiled(getattr(net, layer.name)) for layer in self.layers if _suits(layer)
+        }
+
+    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
+        if self._has_tiles(layer, x):
+            return self._tiled[layer.name](x, rectify=layer.relu)
+        return self._rest._rectified(layer, x)
+
+    def _linear(self, layer: Layer, x: Tensor) -> Tensor:
+        if self._has_tiles(layer, x):
+            return self._tiled[layer.name](x, rectify=False)
+        return self._rest._linear(layer, x)
+
+    def _has_tiles(self, layer: Layer, x: Tensor) -> bool:
+        tall, wide = _tiles(x)
+        return layer.name in self._tiled and len(x) * tall * wide >= FEW
+
+
+class _Tiled:
+    """A convolution with a padding of 1, computed tile by tile."""
+
+    def __init__(self, module: nn.Conv2d) -> None:
+        weight = module.weight.detach().double()
+        there = torch.tensor(_G, dtype=torch.float64)
+        # (36, inputs, outputs): a matrix for each number of a transformed tile.
+        found = torch.einsum("ik, ockl, jl -> ijco", there, weight, there)
+        self._weights = found.flatten(0, 1).float().contiguous()
+        assert module.bias is not None
+        self._bias = module.bias.detach().float()
+        # Both axes at once: rows and columns of a tile are transformed alike.
+        self._forth = torch.kron(torch.tensor(_B), torch.tensor(_B)).float()
+        self._back = torch.kron(torch.tensor(_A), torch.tensor(_A)).float()
+
+    def __call__(self, x: Tensor, rectify: bool) -> Tensor:
+        """Convolve maps (B, C, H, W), with a ReLU after it if ``rectify``."""
+        batch, _, height, width = x.shape
+        tall, wide = _tiles(x)
+        last = self._bias.shape[0]
+        below, right = OUT * tall - height + 1, OUT * wide - width + 1
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)).contiguous()
+        found = x.new_empty(batch, tall, OUT, wide, OUT, last)
+        for some, rows in _blocks(batch, tall, wide):
+            outputs = self._transformed(padded[some], rows, wide)
+            outputs = outputs.permute(2, 3, 0, 4, 1, 5)
+            if rectify:
+                torch.clamp(outputs, min=0, out=found[some, rows])
+            else:
+                found[some, rows] = outputs
+        maps = found.view(batch, OUT * tall, OUT * wide, last)[:, :height, :width]
+        return maps.permute(0, 3, 1, 2)
+
+    def _transformed(self, padded: Tensor, rows: slice, wide: int) -> Tensor:
+        """Return the outputs (4, 4, pictures, tall, wide, channels) of some rows of tiles."""
+        count, tall, inputs = len(padded), rows.stop - rows.start, padded.shape[-1]
+        picture, row, column, _ = padded.stride()
+        tiles = padded.as_strided(
+            (IN, IN, count, tall, wide, inputs),
+            (row, column, picture, OUT * row, OUT * column, 1),
+            padded.storage_offset() + rows.start * OUT * row,
+        )
+        forth = (self._forth @ tiles.reshape(IN**2, -1)).view(IN**2, -1, inputs)
+        products = torch.bmm(forth, self._weights)
+        products[_ONCE] += self._bias
+        outputs = self._back @ products.flatten(1)
+        return outputs.view(OUT, OUT, count, tall, wide, -1)
+
+
+def _suits(layer: Layer) -> bool:
+    return (
+        layer.kind == "conv"
+        and layer.kernel == 3
+        and layer.inputs >= INPUTS
+        and layer.outputs >= OUTPUTS
+    )
+
+
+def _tiles(x: Tensor) -> tuple[int, int]:
+    """Tiles that cover a map, down and across."""
+    return -(-x.shape[-2] // OUT), -(-x.shape[-1] // OUT)
+
+
+def _blocks(batch: int, tall: int, wide: int) -> Iterator[tuple[slice, slice]]:
+    """Take pictures and rows of tiles, so that about MANY are transformed at once."""
+    pictures = max(1, MANY // (tall * wide))
+    rows = max(1, MANY // wide)
+    for first in range(0, batch, pictures):
+        for top in range(0, tall, rows):
+            yield slice(first, min(first + pictures, batch)), slice(top, min(top + rows, tall))
