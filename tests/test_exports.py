@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,27 @@ def test_importing_is_light() -> None:
     code = "import sys, vggfeat, vggfeat.cli; print('torch' in sys.modules, 'h5py' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Path) -> None:
+    """`vggfeat extract` begins without scikit-learn, torchvision and the code of training."""
+    draw("pictures/a.png", 40, 30)
+    code = (
+        "import sys; from vggfeat.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = ('sklearn', 'scipy', 'torchvision', 'pandas', 'vggfeat.train', 'vggfeat.ilsvrc')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    told = ["extract", "pictures", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *told],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
 
 
 def test_errors_are_builtins_with_an_exit_status_of_their_kind() -> None:

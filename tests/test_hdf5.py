@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from time import process_time
 
 import h5py
 import numpy as np
 import pytest
 from fuzz.stores import endless
 
-from vggfeat.errors import StoreDamaged
+from vggfeat.errors import StoreDamaged, WeightsError
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
-from vggfeat.hdf5 import COMPACT, attribute, write_text
+from vggfeat.hdf5 import BLOCK, COMPACT, HEAD, check_lists, texts, write_text
+from vggfeat.nets.formats import read
 
 ONE = Extraction("D", "ab12", ("fc7",))
 
@@ -24,13 +26,13 @@ def test_texts_come_back(tmp_path: Path, text: str) -> None:
     """Of any length; those that fit are read without HDF5's lists, by anyone."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         write_text(file, "text", text)
-        assert attribute(file, "text") == text
+        assert texts(file, "text") == [text]
     content = (tmp_path / "x.h5").read_bytes()
     assert (b"GCOL" in content) == (not 0 < len(text.encode()) <= COMPACT)
     with h5py.File(io.BytesIO(content), "r") as file:
-        assert attribute(file, "text") == text
+        assert texts(file, "text") == [text]
         with pytest.raises(KeyError):
-            attribute(file, "other")
+            texts(file, "other")
 
 
 def listed(path: Path) -> bytes:
@@ -45,11 +47,77 @@ def test_a_list_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     good = listed(path)
     with h5py.File(path) as file:
-        assert attribute(file, "two") == "b" * 100
+        assert texts(file, "one", "two") == ["a text", "b" * 100]
     path.write_bytes(endless(good))
     for where in (path, io.BytesIO(endless(good))):
         with h5py.File(where, "r") as file, pytest.raises(ValueError, match="no end"):
-            attribute(file, "one")
+            texts(file, "one")
+
+
+def entries(*told: tuple[int, int]) -> bytes:
+    """Make a list of entries, each of a number and a size that need not be true."""
+    made = b"".join(
+        number.to_bytes(8, "little") + size.to_bytes(8, "little") for number, size in told
+    )
+    return b"GCOL\1\1\0\0" + (HEAD + len(made)).to_bytes(8, "little") + made
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (entries((1, 0), (0, 16)), True),
+        (entries((1, 8), (0, 99), (0, 16)), True),  # the second is the content of the first
+        (entries((0, 0)), False),
+        (entries((1, 2**64 - 1), (0, 0)), False),  # rounded up, this is 0 bytes of content
+        (entries((1, 2**64 - 80)), False),
+        (entries((1, 32)), False),
+        (entries((0, 17)), False),
+        (b"GCOL\2" + bytes(40), True),  # another version: HDF5 refuses it
+    ],
+)
+def test_lists_are_walked_as_hdf5_does(tmp_path: Path, content: bytes, whole: bool) -> None:
+    """What takes no room, or leads out, is found wherever in the file it is."""
+    for before in (0, BLOCK - 3):
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file.create_dataset("x", data=np.frombuffer(bytes(before) + content, np.uint8))
+        with h5py.File(tmp_path / "x.h5", "r") as file:
+            if whole:
+                check_lists(file)
+            else:
+                with pytest.raises(ValueError, match="no end"):
+                    check_lists(file)
+
+
+def test_lists_within_lists_are_refused_soon(tmp_path: Path) -> None:
+    """Heads all over a file of a megabyte, each with the rest of it to walk."""
+    one = b"GCOL\1\0\0\0" + (1 << 40).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    content = (one + (16).to_bytes(8, "little")) * (1 << 15)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=np.frombuffer(content, np.uint8))
+    begun = process_time()
+    with h5py.File(tmp_path / "x.h5", "r") as file, pytest.raises(ValueError, match="no end"):
+        check_lists(file)
+    assert process_time() - begun < 5  # not hours
+
+
+def test_other_attributes_are_no_texts(tmp_path: Path) -> None:
+    """Numbers, arrays of texts, and texts within other types are refused by name."""
+    text = h5py.string_dtype()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["number"] = 5
+        file.attrs["several"] = ["a", "b"]
+        file.attrs.create("within", np.array(("x",), [("a", text)]), dtype=[("a", text)])
+        for name in file.attrs:
+            with pytest.raises(ValueError, match=f"attribute {name} is no text"):
+                texts(file, name)
+
+
+def test_weights_with_a_list_without_end_are_refused(tmp_path: Path) -> None:
+    """A stranger's Keras file is looked through before any of it is opened."""
+    path = tmp_path / "x.h5"
+    path.write_bytes(endless(listed(path)))
+    with pytest.raises(WeightsError, match="no end"):
+        read(path)
 
 
 def test_other_integers_are_refused(tmp_path: Path) -> None:
@@ -61,7 +129,7 @@ def test_other_integers_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         file.attrs["one"] = "a text"
         with pytest.raises(ValueError, match="integers"):
-            attribute(file, "one")
+            texts(file, "one")
 
 
 def shard(store: Path, change: bool) -> None:
@@ -71,8 +139,9 @@ def shard(store: Path, change: bool) -> None:
     made.write([0], {part: np.ones((1, 5), "f4")})
     [path] = (store / "shards").glob("*.h5")
     with h5py.File(path, "r+") as file:
-        for name in ("net", "settings", "provenance"):
-            file.attrs[name] = attribute(file, name)
+        names = ("net", "settings", "provenance")
+        for name, text in zip(names, texts(file, *names), strict=True):
+            file.attrs[name] = text
     if change:
         path.write_bytes(endless(path.read_bytes()))
 

@@ -115,7 +115,24 @@ def hostile_hdf5(folder: Path) -> Iterator[bytes]:
             nets = {"D": {**manifest, "provenance": {}}}
             file.attrs["manifest"] = json.dumps({**whole, "nets": nets})
         yield path.read_bytes()
-    yield endless(path.read_bytes())
+    yield from lists_without_end(folder)
+
+
+def lists_without_end(folder: Path) -> Iterator[bytes]:
+    """Make files with a text in a list round which HDF5 goes for ever, in each place there is."""
+    text = h5py.string_dtype()
+    path = folder / "made.h5"
+    for kind, value in ((text, "D"), (np.dtype([("a", text)]), ("D",))):
+        for name in ("net", "names"):
+            with h5py.File(path, "w") as file:
+                if name == "net":
+                    file.attrs.create("net", np.array(value, kind), dtype=kind)
+                else:
+                    file["names"] = np.array([value] * 12, kind)
+                file.attrs["settings"] = file.attrs["provenance"] = "{}"
+                file["D/Q256"] = np.zeros((12, 5), "f4")
+                file["stat"] = np.zeros((12, 2), np.int64)
+            yield endless(path.read_bytes())
 
 
 def endless(content: bytes) -> bytes:

@@ -61,7 +61,7 @@ def held(file: h5py.File, name: str) -> h5py.Dataset:
         raise ValueError(f"{name} is no array")
     if dataset.is_virtual or dataset.external or dataset.file.id != file.id:
         raise ValueError(f"{name} takes its numbers from another file")
-    if dataset.dtype.kind == "O":
+    if dataset.dtype.hasobject:
         raise ValueError(f"{name} holds no numbers, and no texts of one length")
     if dataset.nbytes > max(HARMLESS, RATIO * dataset.id.get_storage_size()):
         raise ValueError(f"{name} promises {dataset.nbytes:,} bytes and holds few")

@@ -13,7 +13,7 @@ from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.files import damaged, held, is_sealed, opened
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.shards import Block, Matrix, datasets_of, take
-from vggfeat.hdf5 import attribute
+from vggfeat.hdf5 import texts
 
 SEALED = "sealed"  # attribute of a file that ends with its digest
 
@@ -36,7 +36,8 @@ class PackedFile:
                     "`vggfeat store pack` wrote."
                 )
             self.sealed = SEALED in file.attrs
-            self.manifest = Manifest.from_json(attribute(file, "manifest"), path)
+            [manifest] = texts(file, "manifest")
+            self.manifest = Manifest.from_json(manifest, path)
 
     def headers(self, seen: Collection[str] = ()) -> list[Header]:
         """Describe the file, unless it was seen already."""
@@ -101,8 +102,10 @@ def create_packed(
 
 
 def _absent(dataset: h5py.Dataset) -> Rows:
-    rows: Rows = np.asarray(attribute(dataset, "absent"))
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (rows.size and not _within(rows, dataset)):
+    if dataset.attrs.get_id("absent").dtype.kind not in "iu":
+        raise ValueError(f"{dataset.name} does not say which rows it lacks")
+    rows: Rows = np.asarray(dataset.attrs["absent"])
+    if rows.ndim != 1 or (rows.size and not _within(rows, dataset)):
         raise ValueError(f"{dataset.name} lacks rows that it cannot have")
     return rows
 

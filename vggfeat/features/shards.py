@@ -22,7 +22,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.features.catalogue import DTYPES, Header, Rows, read_catalogue, write_catalogue
 from vggfeat.features.files import damaged, held
 from vggfeat.features.place import Place
-from vggfeat.hdf5 import attribute, write_text
+from vggfeat.hdf5 import texts, write_text
 
 Matrix = NDArray[Any]
 
@@ -261,13 +261,14 @@ class FolderShards:
     def header(self, key: str) -> Header:
         """Describe one shard, from its file."""
         with self.place.opened(f"shards/{key}") as file:
-            arrays, net = datasets_of(file), str(attribute(file, "net"))
+            net, settings, provenance = texts(file, "net", "settings", "provenance")
+            arrays = datasets_of(file)
             return Header(
                 key,
                 held(file, "names")[:].tolist(),
                 held(file, "stat")[:],
-                {net: json.loads(attribute(file, "settings"))},
-                {net: json.loads(attribute(file, "provenance"))},
+                {net: json.loads(settings)},
+                {net: json.loads(provenance)},
                 {path: array.shape[1] for path, array in arrays.items()},
                 next(iter(arrays.values())).dtype.name,
             )

@@ -10,7 +10,7 @@ import h5py
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.hdf5 import attribute
+from vggfeat.hdf5 import check_lists
 from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
@@ -29,6 +29,7 @@ def contents(path: Path) -> Contents:
         If the file is damaged or has no such layers.
     """
     file = h5py.File(path, "r")  # closed with the last parameter that reads from it
+    check_lists(file)
     named: dict[str, dict[str, Parameter]] = defaultdict(dict)
     anonymous: dict[tuple[str, int], dict[str, Parameter]] = defaultdict(dict)
     ignored = []
@@ -60,8 +61,7 @@ def _layer(dataset: h5py.Dataset) -> str | tuple[str, int] | None:
 
     Keras 3 keeps the user's name of a layer as an attribute of the group ``vars``.
     """
-    holder = dataset.parent
-    stated = attribute(holder, "name") if holder and "name" in holder.attrs else ""
+    stated = dataset.parent.attrs.get("name", "") if dataset.parent else ""
     names = [str(stated), *str(dataset.name).split("/")]
     for name in names:
         if match := CONVOLUTION.fullmatch(name):
