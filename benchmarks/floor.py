@@ -87,7 +87,7 @@ def machine(device: torch.device) -> dict[str, object]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "runtime": resolve_runtime("auto", device, "fp32"),
+        "runtime": {p: resolve_runtime("auto", device, p) for p in ("fp32", "bf16")},
         "bf16": has_bf16(device),
         "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

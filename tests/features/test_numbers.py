@@ -29,6 +29,7 @@ from vggfeat.features.stages import Asked, Describe, decode, pack, unpack
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.ilsvrc.classify import score
+from vggfeat.nets import winograd
 from vggfeat.nets.bounds import largest_number
 from vggfeat.nets.packed import can_pack
 from vggfeat.nets.vgg import VGG
@@ -101,6 +102,51 @@ def test_neighbours_and_threads_leave_the_bits(
     finally:
         torch.set_num_threads(before)
     assert found == [alone[seed] for seed in seeds]
+
+
+@pytest.fixture(params=[winograd.MANY, 7])
+def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tiles of a map at once, or few."""
+    monkeypatch.setattr(winograd, "MANY", request.param)
+
+
+@pytest.mark.usefixtures("_blocks")
+def test_tiles_of_many_channels_keep_their_bits() -> None:
+    """Winograd's products of up to 512 channels, in one block or several, on one thread or two."""
+    extractor = DenseExtractor(
+        "A", ("pool3", "pool4"), weights=random_weights("A", ["pool4"]), device="cpu",
+        precision="fp32", runtime="winograd", deterministic=True,
+    )  # fmt: skip
+    pictures = [noise(136, 128, seed) for seed in range(3)]
+    alone = [bits(extractor, [one])[0] for one in pictures]
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            found = bits(extractor, pictures[::-1])
+        finally:
+            torch.set_num_threads(before)
+        assert found == alone[::-1]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_the_program_has_set_changes_no_bit(runtime: str) -> None:
+    """Torch's own switches for faster, coarser products have no say; they are as before after."""
+    skip_unless(runtime, "fp32")
+    extractor = DenseExtractor(
+        "A", "pool3", weights=WEIGHTS, device="cpu", precision="fp32", runtime=runtime
+    )
+    some = [noise(96, 80, 3)]
+    expected = bits(extractor, some)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert bits(extractor, some) == expected
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,25 +39,42 @@ def check_deterministic(device: torch.device) -> None:
 
 @contextmanager
 def arithmetic(device: torch.device, dtype: torch.dtype, deterministic: bool) -> Iterator[None]:
-    """Set how a GPU computes while a network runs; on the CPU there is nothing to set.
+    """Set how a device computes while a network runs, whatever the program around it has set.
 
     Parameters
     ----------
     device : torch.device
     dtype : torch.dtype
-        What the network computes in. Where torch computes fp32 on a GPU in TF32, its results have
-        ten bits, not 24: that is off.
+        What the network computes in. Where torch computes fp32 in TF32 on a GPU, or in bf16 on a
+        CPU, its results have ten or eight bits, not 24: that is off.
     deterministic : bool
         Whether cuDNN takes algorithms that repeat their results, without trying which is fastest.
     """
-    if device.type != "cuda" or (dtype != torch.float32 and not deterministic):
+    fp32 = dtype == torch.float32
+    with ExitStack() as settings:
+        settings.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cpu" and fp32:
+            settings.enter_context(_all_bits())
+        elif device.type == "cuda" and (fp32 or deterministic):
+            tf32 = not fp32 and torch.backends.cudnn.allow_tf32
+            flags = {"benchmark": False, "deterministic": deterministic, "allow_tf32": tf32}
+            settings.enter_context(torch.backends.cudnn.flags(enabled=True, **flags))
         yield
-        return
-    tf32 = dtype != torch.float32 and torch.backends.cudnn.allow_tf32
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=deterministic, allow_tf32=tf32
-    ):
+
+
+@contextmanager
+def _all_bits() -> Iterator[None]:
+    """Let oneDNN compute fp32 in fp32: `torch.set_float32_matmul_precision` may allow less."""
+    several = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
+    kinds: list[Any] = [kind for kind in several if hasattr(kind, "fp32_precision")]  # torch 2.9
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+    try:
         yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def trusted(runtime: str, net: VGG, mean: Tensor, std: Tensor, largest: float) -> str:

@@ -1,4 +1,4 @@
-"""A network as OpenVINO runs it, the fastest engine there is for CPUs: the extra ``openvino``."""
+"""A network as OpenVINO runs it, the fastest engine for CPUs in bf16: the extra ``openvino``."""
 
 from __future__ import annotations
 
