@@ -119,6 +119,24 @@ def test_who_computes_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert calls == expected
 
 
+def test_blocks_side_by_side_are_those_one_by_one() -> None:
+    """On one thread or three, in or outside of inference mode: the same bits, and as many threads."""
+    module, x = convolution(8, 130), maps(2, 8, 60, 70)
+    tiled = _Tiled(module)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            for inference in (False, True):
+                with torch.inference_mode(inference):
+                    found.append(tiled(x, rectify=True).clone())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found[1:])
+
+
 def test_without_onednn_torch_computes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torch has no fused convolutions, as on a Mac."""
     monkeypatch.setattr(winograd, "can_pack", lambda: False)

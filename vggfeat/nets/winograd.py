@@ -9,7 +9,8 @@ sums are other ones, with other roundings: `docs/numbers.md` has what that amoun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,12 @@ from vggfeat.nets.packed import PackedVGG, can_pack
 from vggfeat.nets.table1 import Layer
 from vggfeat.nets.vgg import VGG
 
+Block = tuple[slice, slice]  # which pictures, and which rows of their tiles
+
 OUT, IN = 4, 6  # sides of a tile: of the outputs, and of the inputs that they need
 # Tiles transformed at once, which should stay in the processor's cache; below so few, the weights,
 # four times as many as before, are read for too little.
-MANY, FEW = 256, 16
+MANY, FEW = 192, 16
 # conv1_2 is the one 3×3 convolution with fewer channels, where transforming costs what is saved.
 INPUTS, OUTPUTS = 64, 128
 
@@ -119,13 +122,17 @@ class _Tiled:
         below, right = OUT * tall - height + 1, OUT * wide - width + 1
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below)).contiguous()
         found = x.new_empty(batch, tall, OUT, wide, OUT, last)
-        for some, rows in _blocks(batch, tall, wide):
-            outputs = self._transformed(padded[some], rows, wide)
-            outputs = outputs.permute(2, 3, 0, 4, 1, 5)
+
+        def compute(block: Block) -> None:
+            some, rows = block
+            # From (4, 4, pictures, tall, wide, channels).
+            outputs = self._transformed(padded[some], rows, wide).permute(2, 3, 0, 4, 1, 5)
             if rectify:
                 torch.clamp(outputs, min=0, out=found[some, rows])
             else:
                 found[some, rows] = outputs
+
+        _side_by_side(compute, list(_blocks(batch, tall, wide)))
         maps = found.view(batch, OUT * tall, OUT * wide, last)[:, :height, :width]
         return maps.permute(0, 3, 1, 2)
 
@@ -159,7 +166,28 @@ def _tiles(x: Tensor) -> tuple[int, int]:
     return -(-x.shape[-2] // OUT), -(-x.shape[-1] // OUT)
 
 
-def _blocks(batch: int, tall: int, wide: int) -> Iterator[tuple[slice, slice]]:
+def _side_by_side(compute: Callable[[Block], None], blocks: list[Block]) -> None:
+    """Compute blocks, one on each core: products this small are slower on several cores at once."""
+    threads = min(torch.get_num_threads(), len(blocks))
+    if threads == 1:
+        for block in blocks:
+            compute(block)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def begin() -> None:
+        torch.set_num_threads(1)  # of this thread alone
+
+    def work(block: Block) -> None:
+        with torch.inference_mode(inference):  # so is this
+            compute(block)
+
+    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+        for _ in pool.map(work, blocks):
+            pass
+
+
+def _blocks(batch: int, tall: int, wide: int) -> Iterator[Block]:
     """Take pictures and rows of tiles, so that about MANY are transformed at once."""
     pictures = max(1, MANY // (tall * wide))
     rows = max(1, MANY // wide)
