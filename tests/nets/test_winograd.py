@@ -120,7 +120,7 @@ def test_who_computes_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_blocks_side_by_side_are_those_one_by_one() -> None:
-    """On one thread or three, in or outside of inference mode: the same bits, and as many threads."""
+    """On one thread or three, in inference mode or not: the same bits; threads stay as many."""
     module, x = convolution(8, 130), maps(2, 8, 60, 70)
     tiled = _Tiled(module)
     before = torch.get_num_threads()
