@@ -10,21 +10,45 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fuzz.campaign import OWNED, Campaign
+from fuzz.campaign import Campaign
 from fuzz.campaigns import CAMPAIGNS
 
 # Of sys.audit: what no file that is read may ever cause.
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen")
 FORBIDDEN += ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.symlink", "os.link")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+# What else changes files, where it is allowed: at which places its arguments have a path, and the
+# folder that a relative one is meant in, if there may be one.
+CHANGING: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+    "os.link": ((0, 2), (1, 3)),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.removexattr": ((0, None),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.setxattr": ((0, None),),
+    "os.truncate": ((0, None),),
+    "os.utime": ((0, 3),),
+    "shutil.chown": ((0, None),),
+    "shutil.copyfile": ((1, None),),
+    "shutil.copymode": ((1, None),),
+    "shutil.copystat": ((1, None),),
+    "shutil.copytree": ((1, None),),
+    "shutil.make_archive": ((0, None),),
+    "shutil.move": ((0, None), (1, None)),
+    "shutil.rmtree": ((0, 1),),
+    "shutil.unpack_archive": ((1, None),),
+}
 
 
 class Guard:
     """Notes what an attempt did that no attempt may do."""
 
     def __init__(self, folder: Path) -> None:
-        self.inside = (str(folder), os.environ["VGGFEAT_HOME"], "/dev/")
-        self.owned = str(folder / OWNED)
+        inside = (folder, Path(os.environ["VGGFEAT_HOME"]), Path(os.devnull))
+        self.inside = {*inside, *(path.resolve() for path in inside)}
         self.on = False
         self.allowed: tuple[str, ...] = ()
         self.seen: list[str] = []
@@ -35,12 +59,30 @@ class Guard:
             return
         if event in FORBIDDEN and event not in self.allowed:
             self.seen.append(f"{event} {args}"[:300])
-        elif event == "open" and isinstance(args[2], int) and args[2] & WRITING:
-            path = (
-                "/dev/" if isinstance(args[0], int) else str(Path(os.fsdecode(args[0])).resolve())
-            )
-            if not path.startswith(self.inside):
-                self.seen.append(f"wrote {path}")
+        elif event == "open":
+            # A number is a file that is open already: that was heard when it was opened.
+            if isinstance(args[2], int) and args[2] & WRITING and not isinstance(args[0], int):
+                self._touched("wrote", _meant(args[0]))
+        else:
+            for path, folder in CHANGING.get(event, ()):
+                self._touched(event, _meant(args[path], None if folder is None else args[folder]))
+
+    def _touched(self, how: str, path: Path) -> None:
+        if not any(path.is_relative_to(place) for place in self.inside):
+            self.seen.append(f"{how} {path}")
+
+
+def _meant(path: int | str | bytes | os.PathLike[Any] | None, folder: int | None = None) -> Path:
+    """Find the file that a call is about, which it may name by an open file's number."""
+    if isinstance(path, int):
+        return _opened(path)
+    above = Path.cwd() if folder is None or folder < 0 else _opened(folder)
+    # No link is followed, which takes seconds in deep trees: an attempt may make none.
+    return Path(os.path.normpath(above / os.fsdecode(path or "")))
+
+
+def _opened(number: int) -> Path:
+    return Path(f"/proc/self/fd/{number}").readlink()
 
 
 def limit(memory: int) -> None:

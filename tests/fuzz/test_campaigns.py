@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fuzz import campaigns, running
 from fuzz.campaign import OWNED, Campaign, Hostile
 from fuzz.mutation import Guide, mutated
+
+if TYPE_CHECKING:
+    from fuzz.child import Guard
 
 pytest.importorskip("resource", reason="limits of memory are POSIX's")
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -79,6 +85,68 @@ def test_limits_hold(
     assert str(tally) == "xml: tried 4, survived 3, lost 1"
     assert word in tally.problems[1]
     Path("/tmp/vggfeat-escaped").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Iterator[Guard]:
+    """Watch what is done outside of the folder in/."""
+    from fuzz.child import Guard  # which imports resource
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in-beside").mkdir()
+    for name in ("in/file", "in-beside/file"):
+        (tmp_path / name).touch()
+    guard = Guard(tmp_path / "in")
+    yield guard
+    guard.on = False  # Python forgets no hook
+
+
+def renamed(folder: Path) -> None:
+    (folder / "file").rename(folder / "other")
+
+
+def renamed_by_number(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    os.rename("file", "other", src_dir_fd=number, dst_dir_fd=number)
+    os.close(number)
+
+
+@pytest.mark.parametrize(
+    ("touch", "times"),
+    [
+        (lambda folder: (folder / "file").write_bytes(b"x"), 1),
+        (lambda folder: (folder / "new").mkdir(), 1),
+        (renamed, 2),
+        (renamed_by_number, 2),
+        (lambda folder: (folder / "file").unlink(), 1),
+        (lambda folder: (folder / "file").chmod(0o600), 1),
+        (lambda folder: os.truncate(folder / "file", 3), 1),
+        (lambda folder: os.utime(folder / "file", (1, 1)), 1),
+        (lambda folder: shutil.copyfile(__file__, folder / "new"), 2),
+        (lambda folder: shutil.rmtree(folder), 3),
+    ],
+)
+def test_the_guard_sees_every_change_outside_and_none_inside(
+    guard: Guard, touch: Callable[[Path], object], times: int, tmp_path: Path
+) -> None:
+    """Each change counts beside the folder, also where the name begins alike, and none in it."""
+    for place, expected in (("in", 0), ("in-beside", times)):
+        guard.on = True
+        touch(tmp_path / place)
+        guard.on = False
+        assert len(guard.seen) == expected, guard.seen
+        assert all(str(tmp_path / "in-beside") in one for one in guard.seen)
+
+
+@pytest.mark.parametrize(("source", "target"), [("in", "in-beside"), ("in-beside", "in")])
+def test_the_guard_sees_what_is_moved_out_or_in(
+    guard: Guard, source: str, target: str, tmp_path: Path
+) -> None:
+    """Of a file's two names the one outside is noted."""
+    guard.on = True
+    (tmp_path / source / "file").replace(tmp_path / target / "file")
+    guard.on = False
+    assert guard.seen == [f"os.rename {tmp_path / 'in-beside' / 'file'}"]
 
 
 def test_mutations_are_repeatable_and_differ() -> None:
