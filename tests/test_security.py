@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import torch
 from fuzz.campaign import OWNED, Hostile
 from fuzz.stores import Stores
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from vggfeat.cli import app
@@ -23,8 +24,11 @@ from vggfeat.data.ilsvrc import read_tar
 from vggfeat.data.images import decode
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
+from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
-from vggfeat.learn import model
+from vggfeat.ilsvrc.classes import ilsvrc_classes
+from vggfeat.learn import model as models
 from vggfeat.nets import formats, weights
 from vggfeat.train import checkpoint
 
@@ -33,7 +37,7 @@ READERS: dict[str, Callable[[Path], object]] = {
         f"net{suffix}": formats.read
         for suffix in (".pth", ".pt", ".caffemodel", ".mat", ".h5", ".onnx", ".safetensors")
     },
-    "model.safetensors": model.load,
+    "model.safetensors": models.load,
     "last.safetensors": checkpoint.read,
     "packed.h5": FeatureStore.open,
     "picture.jpg": decode,
@@ -112,35 +116,87 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not opened, opened
 
 
+LACKS = "VGGFEAT_OFFLINE"
+FINE = ""
+# What is typed, and a word of what is said: that the network is forbidden, wherever it would have
+# been asked for a file; else what stands before that, or nothing.
+COMMANDS = [
+    ("extract {pictures} --net D --layer conv1_1 --weights embedded --Q 64 --out {out}", FINE),
+    ("extract s3://bucket/pictures --net D --layer conv1_1 --weights embedded --out {out}", LACKS),
+    ("extract {pictures} --layer conv1_1 --weights embedded --Q 64 --out s3://b/out", LACKS),
+    ("extract https://host/list.csv --net D --layer fc7 --weights authors --out {out}", LACKS),
+    ("svm --dataset caltech101 --root {out}", "caltech101"),
+    ("svm --dataset {classes} --layer fc7 --weights authors", LACKS),
+    ("run table11-caltech101 --dataset sample --weights authors", LACKS),
+    ("run table03-single-scale --data {classes} --allow-partial --weights d-256=authors", LACKS),
+    ("run train-a --data s3://bucket/pictures", "s3:"),
+    ("predict {model} {pictures}", LACKS),
+    ("predict {model} https://host/a.jpg", LACKS),
+    ("explain {model} {pictures}", LACKS),
+    ("explain {model} gs://bucket/pictures", LACKS),
+    ("classify {pictures} --net D --out {out}", LACKS),
+    ("classify {pictures} --net E --weights torchvision", LACKS),
+    ("fuse gs://bucket/scores s3://bucket/scores", "gs:"),
+    ("train --data {classes} --net D --init authors --out {out}", LACKS),
+    ("localize train --data sample-voc --init authors --out {out}", LACKS),
+    ("localize predict https://host/a.jpg --model {out}/none --class cat", LACKS),
+    ("localize evaluate --data sample-voc --model {out}/none", "none"),
+    ("datasets list", FINE),
+    ("datasets show voc2007", FINE),
+    ("datasets fetch voc2007 --root {out}", LACKS),
+    ("datasets check voc2007 --root {out}", "voc2007"),
+    ("weights list", FINE),
+    ("weights fetch authors --net D", LACKS),
+    ("weights show https://host/net.pth", "https:"),
+    ("weights convert https://host/net.pth {out}/net.safetensors", "https:"),
+    ("store info s3://bucket/store", LACKS),
+    ("store verify gs://bucket/store", LACKS),
+    ("store repair s3://bucket/store", LACKS),
+    ("store merge s3://bucket/a s3://bucket/b --out {out}/both", LACKS),
+    ("store pack s3://bucket/store {out}/packed.h5", LACKS),
+    ("store export gs://bucket/store {out}/features.csv", LACKS),
+]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Save an SVM whose descriptors are of weights that would have to be downloaded."""
+    made = Extraction("D", "ab12", ("fc7",)).to_dict()
+    how = Aggregation("average").to_dict()
+    numbers = np.ones((2, 4096)), np.ones(2)
+    saved = models.SavedModel(*numbers, ("cat", "dog"), (1.0,), (made,), ("authors",), (256,), how)
+    return models.save(tmp_path / "model", saved)
+
+
 @pytest.mark.usefixtures("no_sockets")
-@pytest.mark.parametrize(
-    "command",
-    [
-        "extract {pictures} --net D --layer conv1_1 --weights embedded --Q 64 --out {out}",
-        "extract s3://bucket/pictures --net D --layer conv1_1 --weights embedded --out {out}",
-        "extract {pictures} --net D --layer conv1_1 --weights embedded --Q 64 --out s3://b/out",
-        "extract https://host/list.csv --net D --layer fc7 --weights authors --out {out}",
-        "classify {pictures} --net D --out {out}",
-        "classify {pictures} --net E --weights torchvision",
-        "weights fetch authors --net D",
-        "datasets fetch voc2007 --root {out}",
-        "svm --dataset caltech101 --root {out}",
-        "store verify gs://bucket/store",
-    ],
-)
+@pytest.mark.parametrize(("command", "said"), COMMANDS)
 def test_offline_no_command_opens_a_socket(
-    command: str, draw: Callable[..., Path], tmp_path: Path
+    command: str, said: str, draw: Callable[..., Path], model: Path, tmp_path: Path
 ) -> None:
     """With VGGFEAT_OFFLINE each command does its work or says what it lacks, without a network."""
     pictures = draw("pictures/a.png").parent
+    for number in range(8):
+        draw(f"classes/{ilsvrc_classes().keys[number % 2]}/{number}.png", seed=number)
     (tmp_path / "out").mkdir()
-    asked = [one.format(pictures=pictures, out=tmp_path / "out") for one in command.split()]
+    given = {"classes": tmp_path / "classes", "out": tmp_path / "out", "model": model}
+    asked = [one.format(pictures=pictures, **given) for one in command.split()]
     result = CliRunner().invoke(app, asked)
     assert isinstance(result.exception, (VggfeatError, SystemExit, type(None))), result.exception
-    if "{pictures}" in command and "embedded" in command and "s3:" not in command:
-        assert result.exit_code == 0, result.output
-    else:
-        assert result.exit_code != 0, result.output
+    assert (result.exit_code == 0) == (said == FINE), result.output
+    assert said in f"{result.output} {result.exception}"
+
+
+def test_every_command_is_tried_offline() -> None:
+    """No command is left out above."""
+
+    def named(group: Any, before: str = "") -> Iterator[str]:
+        for name, one in getattr(group, "commands", {}).items():
+            yield from named(one, f"{before}{name} ")
+        if not hasattr(group, "commands"):
+            yield before
+
+    for name in named(get_command(app)):
+        assert any(f"{command} ".startswith(name) for command, _ in COMMANDS), name
 
 
 @pytest.mark.usefixtures("no_sockets")

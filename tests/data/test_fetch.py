@@ -128,18 +128,24 @@ def test_a_wrong_checksum_is_refused(card: str, server: Server, tmp_path: Path) 
     assert not (tmp_path / "data" / "VOCdevkit").exists()
 
 
-def test_offline_the_error_says_what_to_put_where(tmp_path: Path) -> None:
+def test_offline_the_error_says_what_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Name, size, sha256, address and folder of each file, and what to run once online."""
     root = tmp_path / "data"
     root.mkdir()
     with pytest.raises(DataNotFound) as refused:
         open_dataset("voc2007", root)
     said = str(refused.value)
-    assert f"PASCAL VOC 2007 is not in {root}/. Run `vggfeat datasets fetch voc2007`" in said
+    assert f"PASCAL VOC 2007 is not in {root}/. VGGFEAT_OFFLINE forbids the network." in said
+    assert "Unset it and run `vggfeat datasets fetch voc2007`" in said
     assert "or point --root at an existing VOCdevkit" in said
     assert "VOCtrainval_06-Nov-2007.tar (460,032,000 bytes, sha256 7d8cd951101b" in said
     assert "VOCtest_06-Nov-2007.tar" in said
     assert f"put into {root}/" in said
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    with pytest.raises(DataNotFound, match=r"data/\. Run `vggfeat datasets fetch voc2007`"):
+        open_dataset("voc2007", root, fetch=False)
 
 
 def test_a_root_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
