@@ -12,10 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import random_state
+from tinynet import PIXELS
 
 from vggfeat.features.store import FeatureStore
+from vggfeat.nets.formats import write
 
 FAST = ("--layer", "pool2", "--Q", "32", "--weights", "embedded", "-q")
+RECIPE = """
+title = "Brightness"
+dataset = "sample"
+[features]
+nets = ["D"]
+weights = "embedded"
+layers = ["pool2"]
+Q = [32]
+"""
 
 
 def vggfeat(*arguments: str, **environment: str) -> str:
@@ -27,6 +39,13 @@ def vggfeat(*arguments: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def rows(folder: str) -> dict[str, bytes]:
+    """Read the one part of a store: each picture's bits by its name."""
+    store = FeatureStore.open(folder)
+    [values] = store.read().values()
+    return {name: row.tobytes() for name, row in zip(store.view_names(), values, strict=True)}
 
 
 def test_other_threads_and_shares_extract_the_same_bits(
@@ -47,16 +66,21 @@ def test_other_threads_and_shares_extract_the_same_bits(
     assert first.tobytes() == second.tobytes()
 
 
+def a_set(root: Path) -> None:
+    """Draw three classes of eight pictures, of other brightness each."""
+    rng = np.random.default_rng(0)
+    for label, low in (("dark", 0), ("grey", 25), ("light", 50)):
+        for number in range(8):
+            path = root / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(low, low + 80, (40, 48, 3), np.uint8)).save(path)
+
+
 def test_an_svm_has_the_same_figures_whatever_its_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features described anew and SVMs trained in two processes give every figure of one."""
-    rng = np.random.default_rng(0)
-    for label, low in (("dark", 0), ("grey", 25), ("light", 50)):
-        for number in range(8):
-            path = tmp_path / "set" / label / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(low, low + 80, (40, 48, 3), np.uint8)).save(path)
+    a_set(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     results = []
     for jobs in ("1", "2"):
@@ -69,3 +93,41 @@ def test_an_svm_has_the_same_figures_whatever_its_jobs(
             timed.pop("seconds", None)
         results.append(result)
     assert results[0] == results[1]
+
+
+def test_a_recipe_describes_with_the_bits_of_an_extraction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures of a class have the same bits alone, by one thread, as among all of a table."""
+    a_set(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text(RECIPE)
+    vggfeat("run", "own.toml", "--dataset", "set", "--features", "a", "--deterministic", "-q")
+    vggfeat("extract", "set/grey", *FAST, "--deterministic", "-o", "b", OMP_NUM_THREADS="1")
+    assert FeatureStore.open("a").manifest.nets["D"]["provenance"]["deterministic"]
+    table, grey = rows("a"), rows("b")
+    assert len(table) == 24
+    assert grey == {name: table[f"grey/{name}"] for name in grey}
+
+
+@pytest.mark.slow
+def test_scores_have_the_same_bits_whoever_the_neighbours_are(
+    tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole network's posteriors of a picture among others, and alone by one thread."""
+    state = random_state("A", ["fc8"])
+    state["fc8.weight"] /= 100  # or the softmax would leave zeros and ones
+    about = {"net": "A", "source": "random", "licence": "none"}
+    write(tmp_path / "net.safetensors", state, PIXELS, **about)
+    for number in range(4):
+        draw(f"p/{number}.png", 60, 44, seed=number)
+    draw("q/2.png", 60, 44, seed=2)
+    monkeypatch.chdir(tmp_path)
+    how = ("--weights", "net.safetensors", "--Q", "224", "--deterministic", "-q")
+    vggfeat("classify", "p", *how, "-o", "a")
+    vggfeat("classify", "q", *how, "-o", "b", OMP_NUM_THREADS="1")
+    [behind] = FeatureStore.open("a").manifest.nets.values()
+    assert behind["provenance"]["deterministic"]
+    [posteriors] = FeatureStore.open("b").read().values()
+    assert posteriors.max() < 0.99
+    assert rows("b") == {"2.png": rows("a")["2.png"]}

@@ -53,12 +53,14 @@ def run(
     folder: Path,
     cluster: Cluster | None = None,
     scales: tuple[int, ...] = (32,),
+    deterministic: bool = False,
     **settings: object,
 ) -> tuple[FeatureStore, Summary]:
+    made = {"weights": WEIGHTS, "deterministic": deterministic}
     if cluster:
-        extractor = cluster.extractor("A", "pool2", weights=WEIGHTS)
+        extractor = cluster.extractor("A", "pool2", **made)
     else:
-        extractor = DenseExtractor("A", "pool2", weights=WEIGHTS, precision="fp32", device="cpu")
+        extractor = DenseExtractor("A", "pool2", precision="fp32", device="cpu", **made)
     store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
     return store, extract(images, extractor, scales, store, **settings)
 
@@ -84,6 +86,20 @@ def test_a_cluster_makes_the_store_of_a_local_run(
     # Either engine goes on where the other stopped, and tries the bad picture again.
     _, summary = run(images, tmp_path / "ray")
     assert (summary.present, summary.computed, summary.failed) == (39, 0, 1)
+
+
+@pytest.mark.slow
+def test_a_deterministic_cluster_has_the_bits_of_a_local_run_of_other_batches(
+    cluster: Cluster, images: ImageSet, tmp_path: Path
+) -> None:
+    """Each picture goes through the network alone there too, whoever its neighbours are."""
+    store, summary = run(images, tmp_path / "ray", cluster, deterministic=True)
+    assert summary.computed == 39
+    assert store.manifest.nets["A"]["provenance"]["deterministic"]
+    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
+    local, _ = run(backwards, tmp_path / "local", deterministic=True)
+    [here], [there] = (one.read().values() for one in (local, store))
+    assert here[::-1].tobytes() == there.tobytes()
 
 
 @pytest.mark.slow
