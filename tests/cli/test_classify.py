@@ -23,6 +23,7 @@ from vggfeat.cli.working import Work
 from vggfeat.data.cards import load_card
 from vggfeat.data.settings import Features
 from vggfeat.errors import WeightsError
+from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc import validation
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
@@ -70,6 +71,7 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> list[Colours]:
         classes = ilsvrc_classes().keys if wide else CLASSES
         exact: dict[str, Any] = {"flip": features.flip, "exif": features.exif}
         opened.append(Colours(net, features.pool, classes, **exact))
+        opened[-1].deterministic = work.deterministic
         if source in ("authors", "torchvision"):
             opened[-1].weights = replace(opened[-1].weights, source=source)
         return opened[-1]
@@ -176,6 +178,20 @@ def test_modes_of_several_nets_are_fused_from_stores(vggfeat: Command, tmp_path:
     before = (tmp_path / "de.csv").read_bytes()
     vggfeat("classify", *how, "--out", "scores-d", "--csv", "d.csv")
     assert (tmp_path / "d.csv").read_bytes() != before
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_deterministic_reaches_the_network(
+    vggfeat: Command, ilsvrc: Path, nets: list[Colours], wanted: bool
+) -> None:
+    """Of `classify` and of a table, and the store says so."""
+    how = ["--data", ilsvrc, *["--deterministic"] * wanted]
+    vggfeat("classify", *how, "--weights", "authors", "--Q", "32", "--out", "a")
+    vggfeat("run", "own.toml", *how, "--allow-partial", "--features", "b", status=4)
+    assert [net.deterministic for net in nets if net.runs] == [wanted] * 2
+    for store in map(FeatureStore.open, ("a", "b/d-jitter")):
+        kept = [one["provenance"]["deterministic"] for one in store.manifest.nets.values()]
+        assert set(kept) == {wanted}
 
 
 def test_shares_are_put_together(vggfeat: Command, tmp_path: Path, nets: list[Colours]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import noise, random_weights
 
@@ -18,6 +20,7 @@ from vggfeat.features.check import verify
 from vggfeat.features.cluster import Cluster
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.network import Network
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn import solvers
 from vggfeat.learn.backends import jobs_backend
@@ -26,7 +29,7 @@ from vggfeat.learn.svm import LinearSVM
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytest.importorskip("ray.data", reason="the extra ray is not installed")
 
-WEIGHTS = random_weights("A", ["pool2"])
+WEIGHTS = random_weights("A", ["pool3"])
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +61,9 @@ def run(
 ) -> tuple[FeatureStore, Summary]:
     made = {"weights": WEIGHTS, "deterministic": deterministic}
     if cluster:
-        extractor = cluster.extractor("A", "pool2", **made)
+        extractor = cluster.extractor("A", "pool3", **made)
     else:
-        extractor = DenseExtractor("A", "pool2", precision="fp32", device="cpu", **made)
+        extractor = DenseExtractor("A", "pool3", precision="fp32", device="cpu", **made)
     store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
     return store, extract(images, extractor, scales, store, **settings)
 
@@ -90,9 +93,16 @@ def test_a_cluster_makes_the_store_of_a_local_run(
 
 @pytest.mark.slow
 def test_a_deterministic_cluster_has_the_bits_of_a_local_run_of_other_batches(
-    cluster: Cluster, images: ImageSet, tmp_path: Path
+    cluster: Cluster, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each picture goes through the network alone there too, whoever its neighbours are."""
+    sent: list[Network] = []
+
+    def noted(*made: Any) -> Network:
+        sent.append(Network(*made))
+        return sent[-1]
+
+    monkeypatch.setattr(module, "Network", noted)
     store, summary = run(images, tmp_path / "ray", cluster, deterministic=True)
     assert summary.computed == 39
     assert store.manifest.nets["A"]["provenance"]["deterministic"]
@@ -100,6 +110,9 @@ def test_a_deterministic_cluster_has_the_bits_of_a_local_run_of_other_batches(
     local, _ = run(backwards, tmp_path / "local", deterministic=True)
     [here], [there] = (one.read().values() for one in (local, store))
     assert here[::-1].tobytes() == there.tobytes()
+    # Of a CPU the driver's batches of one picture would do; of a GPU the worker must know it.
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    assert [one.opened().deterministic for one in sent] == [True]
 
 
 @pytest.mark.slow
