@@ -51,7 +51,7 @@ bench-check: $(VENV)/installed-dev  ## Ratios of speed, none of which may fall b
 bench-record: $(VENV)/installed-dev  ## Record them anew, after a change that is meant
 	$(BIN)/python benchmarks/speed.py --record benchmarks/speed_check.json
 
-bench: $(VENV)/installed-dev  ## Speed beside the machine's limit and other tools; most of an hour
+bench: $(VENV)/installed-dev  ## Speed beside the machine's limit and other tools; an hour or two
 	$(BIN)/python benchmarks/speed.py --json build/speed.json
 
 bench-store: $(VENV)/installed-dev  ## A store of a million rows: time, memory, files; minutes
@@ -64,7 +64,7 @@ test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worke
 	$(PIP) --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -q -m slow tests/test_cluster_slow.py -s --durations=0
 
-test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and counted; most of an hour
+test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and counted; half an hour
 	VGGFEAT_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -s -m 'not soak' tests/faults --durations=0
 
 soak: $(VENV)/installed-dev  ## SOAK small pictures, 1 % bad: flat memory, flat handles, exact counts

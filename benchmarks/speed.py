@@ -1,6 +1,6 @@
 """Pictures a second, beside what the machine could do and what a user would pick instead.
 
-    python benchmarks/speed.py                        # everything; most of an hour on two cores
+    python benchmarks/speed.py                        # everything; an hour or two on two cores
     python benchmarks/speed.py --quick                # a glance
     python benchmarks/speed.py --net E --Q 384 --precision bf16 --only vggfeat openvino-forward
     python benchmarks/speed.py --Q 256 384 512 256,384,512 --device cuda --pictures 256
