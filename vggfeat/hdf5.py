@@ -40,14 +40,10 @@ def texts(holder: h5py.HLObject, *names: str) -> list[str]:
     if any(kind.hasobject for kind in kinds):
         check_lists(holder.file)
     found = [holder.attrs[name] for name in names]
-    if strange := [n for n, text in zip(names, found, strict=True) if not is_text(text)]:
-        raise ValueError(f"its attribute {strange[0]} is no text")
+    for name, text in zip(names, found, strict=True):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"its attribute {name} is no text")
     return [text.decode() if isinstance(text, bytes) else text for text in found]
-
-
-def is_text(value: object) -> bool:
-    """Tell whether an attribute is one text."""
-    return isinstance(value, str | bytes)
 
 
 def check_lists(file: h5py.File) -> None:

@@ -171,7 +171,7 @@ def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[s
     fetchable = [archive for archive in lacking if _addresses(archive)]
     do = f"Run `vggfeat datasets fetch {card.name}`, or point" if fetchable else "Point"
     if fetchable and offline():
-        do = "VGGFEAT_OFFLINE forbids the network. Unset it and r" + do.removeprefix("R")
+        do = "VGGFEAT_OFFLINE forbids the network. Unset it and " + do[0].lower() + do[1:]
     message = f"{said} {do} --root at an existing {Path(card.folder).parts[0]}{partial}."
     return "\n".join([message, _by_hand(card, lacking, base)]) if lacking else message
 

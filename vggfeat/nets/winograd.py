@@ -182,6 +182,7 @@ def _side_by_side(compute: Callable[[Block], None], blocks: list[Block]) -> None
         with torch.inference_mode(inference):  # so is this
             compute(block)
 
+    # Made anew for every layer: threads that wait for the next would not survive a fork.
     with ThreadPoolExecutor(threads, initializer=begin) as pool:
         for _ in pool.map(work, blocks):
             pass
