@@ -1,4 +1,4 @@
-"""Texts of HDF5 files: short, long and empty ones, and lists of them that never end."""
+"""Texts and arrays of HDF5 files: those of ours, and of strangers with lists that never end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from time import process_time
 import h5py
 import numpy as np
 import pytest
-from fuzz.stores import endless
+from fuzz.stores import ONE, arrays_without_end, endless
 
+from vggfeat import hdf5
 from vggfeat.errors import StoreDamaged, WeightsError
-from vggfeat.features.extraction import Extraction
+from vggfeat.features.export import pack
 from vggfeat.features.store import FeatureStore
-from vggfeat.hdf5 import BLOCK, COMPACT, HEAD, check_lists, texts, write_text
+from vggfeat.hdf5 import COMPACT, HEAD, arrays, check_lists, item, opened, texts, write_text
 from vggfeat.nets.formats import read
-
-ONE = Extraction("D", "ab12", ("fc7",))
 
 
 @pytest.mark.parametrize("text", ["", "net", "größer\n", "é" * COMPACT], ids=len)
@@ -49,9 +48,10 @@ def test_a_list_without_end_is_refused(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert texts(file, "one", "two") == ["a text", "b" * 100]
     path.write_bytes(endless(good))
-    for where in (path, io.BytesIO(endless(good))):
-        with h5py.File(where, "r") as file, pytest.raises(ValueError, match="no end"):
-            texts(file, "one")
+    with opened(path) as file, pytest.raises(ValueError, match="no end"):
+        texts(file, "one")
+    with pytest.raises(ValueError, match="no end"):
+        opened(io.BytesIO(endless(good)))
 
 
 def entries(*told: tuple[int, int]) -> bytes:
@@ -77,7 +77,7 @@ def entries(*told: tuple[int, int]) -> bytes:
 )
 def test_lists_are_walked_as_hdf5_does(tmp_path: Path, content: bytes, whole: bool) -> None:
     """What takes no room, or leads out, is found wherever in the file it is."""
-    for before in (0, BLOCK - 3):
+    for before in (0, 5):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.create_dataset("x", data=np.frombuffer(bytes(before) + content, np.uint8))
         with h5py.File(tmp_path / "x.h5", "r") as file:
@@ -110,6 +110,63 @@ def test_other_attributes_are_no_texts(tmp_path: Path) -> None:
         for name in file.attrs:
             with pytest.raises(ValueError, match=f"attribute {name} is no text"):
                 texts(file, name)
+
+
+def test_arrays_are_found(tmp_path: Path) -> None:
+    """As h5py finds them, in files of any age; links that lead out or round are passed over."""
+    for libver in ("earliest", "v108", "latest"):
+        with h5py.File(tmp_path / "x.h5", "w", libver=libver) as file:
+            for name in ("b", "a/b", "a/c/ä", "a-b", *(f"many/{number}" for number in range(99))):
+                file.create_dataset(name, data=[1.5]).attrs["more"] = np.zeros(5000)
+            file["a/round"] = file["a"]
+            file["soft"] = h5py.SoftLink("/a/b")
+            file["out"] = h5py.ExternalLink("x.h5", "/b")
+            file["type"] = np.dtype("i4")
+        with opened(tmp_path / "x.h5") as file:
+            theirs: list[str] = []
+            file.visit(theirs.append)
+            of_arrays = [name for name in theirs if isinstance(file[name], h5py.Dataset)]
+            assert list(arrays(file)) == sorted(f"/{name}" for name in of_arrays)
+            assert all(item(file, path) == found for path, found in arrays(file).items())
+            for path in ("soft", "out", "out/b"):
+                with pytest.raises(ValueError, match="in another file"):
+                    item(file, path)
+            for path in ("a/x", "a/b/c"):
+                with pytest.raises(KeyError, match=path):
+                    item(file, path)
+
+
+def test_virtual_arrays_without_end_are_refused(tmp_path: Path) -> None:
+    """HDF5 would never come back from opening one, nor from asking what it is."""
+    for content in arrays_without_end(tmp_path):
+        path = tmp_path / "x.h5"
+        path.write_bytes(content)
+        with opened(path) as file, pytest.raises(ValueError, match="no end"):
+            arrays(file)
+
+
+def test_only_virtual_arrays_cost_a_look_at_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard and a packed file of any size are opened by their headers alone."""
+    made = FeatureStore(tmp_path / "store", ONE, ["a.jpg", "b.jpg"])
+    [part] = ONE.parts([256])
+    made.write([0], {part: np.ones((1, 5), "f4")})
+    pack(tmp_path / "store", tmp_path / "packed.h5")
+    looks: list[h5py.File] = []
+    monkeypatch.setattr(hdf5, "check_lists", looks.append)
+    for path in (tmp_path / "packed.h5", *(tmp_path / "store" / "shards").iterdir()):
+        with opened(path) as file:
+            assert item(file, "D/Q256").shape[1] == 5
+            assert list(arrays(file)) == ["/D/Q256", "/names", "/stat"]
+    assert not looks
+    with h5py.File(tmp_path / "x.h5", "w", libver="v110") as file:
+        layout = h5py.VirtualLayout((1, 5), "f4")
+        layout[:] = h5py.VirtualSource("packed.h5", "D/Q256", (2, 5))[:1]
+        file.create_virtual_dataset("x", layout)
+    with opened(tmp_path / "x.h5") as file:
+        item(file, "x")
+    assert looks
 
 
 def test_weights_with_a_list_without_end_are_refused(tmp_path: Path) -> None:

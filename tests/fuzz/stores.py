@@ -28,6 +28,7 @@ from vggfeat.features.check import verify
 from vggfeat.features.export import pack
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
+from vggfeat.hdf5 import write_text
 from vggfeat.learn import model as models
 from vggfeat.run.predict import aggregation_of, extractions_of
 from vggfeat.train import checkpoint
@@ -115,11 +116,27 @@ def hostile_hdf5(folder: Path) -> Iterator[bytes]:
             nets = {"D": {**manifest, "provenance": {}}}
             file.attrs["manifest"] = json.dumps({**whole, "nets": nets})
         yield path.read_bytes()
-    yield from lists_without_end(folder)
+    yield from arrays_without_end(folder)
+    yield from texts_without_end(folder)
 
 
-def lists_without_end(folder: Path) -> Iterator[bytes]:
-    """Make files with a text in a list round which HDF5 goes for ever, in each place there is."""
+def arrays_without_end(folder: Path) -> Iterator[bytes]:
+    """Make files with a virtual array, in each place, whose list HDF5 goes round for ever."""
+    path = folder / "made.h5"
+    for libver in ("earliest", "v110"):
+        for name in ("D/Q256", "names", "stat", "D", "more"):
+            with h5py.File(path, "w", libver=libver) as file:
+                layout = h5py.VirtualLayout((12, 5), "f4")
+                layout[:] = h5py.VirtualSource("other.h5", "x", (12, 5))
+                file.create_virtual_dataset(name, layout)
+                if not name.startswith("D"):
+                    file["D/Q256"] = np.zeros((12, 5), "f4")
+                _described(file)
+            yield endless(path.read_bytes())
+
+
+def texts_without_end(folder: Path) -> Iterator[bytes]:
+    """Make files with a text, in each place there is, in such a list."""
     text = h5py.string_dtype()
     path = folder / "made.h5"
     for kind, value in ((text, "D"), (np.dtype([("a", text)]), ("D",))):
@@ -133,6 +150,19 @@ def lists_without_end(folder: Path) -> Iterator[bytes]:
                 file["D/Q256"] = np.zeros((12, 5), "f4")
                 file["stat"] = np.zeros((12, 2), np.int64)
             yield endless(path.read_bytes())
+
+
+def _described(file: h5py.File) -> None:
+    """Say of a file what every shard and packed file says, in texts of one length."""
+    nets = {"D": {"settings": ONE.to_dict(), "fingerprint": ONE.fingerprint, "provenance": {}}}
+    told = {"format": "vggfeat features", "version": 1, "dtype": "float32", "asked": 1}
+    write_text(file, "net", "D")
+    write_text(file, "settings", json.dumps(ONE.to_dict()))
+    write_text(file, "provenance", "{}")
+    write_text(file, "manifest", json.dumps({**told, "nets": nets}))
+    for name, values in (("names", [one.encode() for one in NAMES]), ("stat", np.zeros((12, 2)))):
+        if name not in file:
+            file[name] = np.array(values, "S9" if name == "names" else np.int64)
 
 
 def endless(content: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import h5py
 
+from vggfeat import hdf5
 from vggfeat.errors import StoreDamaged, StoreError, VggfeatError
 
 TEMPORARY = ".tmp-"
@@ -30,7 +31,7 @@ OUR_FAULT = (*NOT_ALLOWED, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says not
 def opened(path: Path | str, content: BinaryIO | None = None) -> Iterator[h5py.File]:
     """Open an HDF5 file, or what was read of it, and say what to do if that fails."""
     try:
-        with h5py.File(content or path, "r", **({} if content else {"locking": False})) as file:
+        with hdf5.opened(content or path) as file:
             yield file
     except VggfeatError:
         raise
@@ -56,10 +57,10 @@ def held(file: h5py.File, name: str) -> h5py.Dataset:
         If it is none, or they are elsewhere: a stranger's file may show any other file here as
         its own, or promise terabytes and hold nothing.
     """
-    dataset = file[name]
+    dataset = hdf5.item(file, name)
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is no array")
-    if dataset.is_virtual or dataset.external or dataset.file.id != file.id:
+    if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} takes its numbers from another file")
     if dataset.dtype.hasobject:
         raise ValueError(f"{name} holds no numbers, and no texts of one length")

@@ -22,7 +22,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.features.catalogue import DTYPES, Header, Rows, read_catalogue, write_catalogue
 from vggfeat.features.files import damaged, held
 from vggfeat.features.place import Place
-from vggfeat.hdf5 import texts, write_text
+from vggfeat.hdf5 import arrays, texts, write_text
 
 Matrix = NDArray[Any]
 
@@ -129,14 +129,7 @@ def write_names(
 
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Return the arrays of descriptors in a file by their paths, in alphabetical order."""
-    found: dict[str, h5py.Dataset] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and name not in ("names", "stat"):
-            found["/" + name] = item
-
-    file.visititems(visit)
-    return found
+    return {path: one for path, one in arrays(file).items() if path not in ("/names", "/stat")}
 
 
 def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
