@@ -12,62 +12,24 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from storing import LARGE, NAMES, ONE, PART, STATS, fill, filled, vectors
 
 from vggfeat.errors import (
     FingerprintMismatch,
-    MissingExtra,
     ParameterError,
     StoreDamaged,
     StoreError,
 )
 from vggfeat.features.check import info, verify
-from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.merge import merge
 from vggfeat.features.store import FeatureStore
-
-ONE = Extraction("D", "ab12", ("fc7",))
-NAMES = [f"{number:02}.jpg" for number in range(12)]
-STATS = [(100 + number, 10**18 + number) for number in range(12)]
-PART = Part("D", "fc7", "average", 256)
-LARGE = Part("D", "fc7", "average", 384)
-
-
-def vectors(names: list[str], part: Part, dimension: int = 5) -> np.ndarray:
-    """Descriptors that depend on nothing but the picture's name and the part."""
-    rows = [
-        np.random.default_rng(list(f"{name}{part}".encode("utf-8", "surrogateescape")))
-        for name in names
-    ]
-    return np.array([row.random(dimension, np.float32) for row in rows]).reshape(-1, dimension)
-
-
-def fill(store: FeatureStore, scales: list[int], size: int = 5, order=lambda rows: rows) -> int:
-    """Compute what is missing, in shards of ``size``; return how many pictures that were."""
-    missing = order(store.missing(scales))
-    for some in (missing[start : start + size] for start in range(0, len(missing), size)):
-        for wanted in {lacks for _, lacks in some}:
-            rows = [row for row, lacks in some if lacks == wanted]
-            names = [store.names[row] for row in rows]
-            parts = store.extraction.parts(wanted)
-            store.write(rows, {part: vectors(names, part) for part in parts})
-    return len(missing)
-
-
-def filled(folder: Path | None, names=NAMES, extraction=ONE, scales=(256,), **options):
-    """Make a finished store."""
-    options = {"stats": STATS[: len(names)], **options}
-    store = FeatureStore(folder, extraction, names, **options)
-    fill(store, list(scales))
-    store.finish()
-    return store
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
@@ -458,140 +420,6 @@ def test_provenance_is_that_of_the_writer(tmp_path):
     assert info(tmp_path)["nets"]["D"]["provenance"] == {"device": "cpu"}
 
 
-def test_every_flipped_bit_of_a_shard_is_found(tmp_path):
-    """Verify names the shard whatever single bit of it changes."""
-    filled(tmp_path)
-    shard = min((tmp_path / "shards").iterdir())
-    sound = shard.read_bytes()
-    generator = random.Random(2)
-    for _ in range(40):
-        broken = bytearray(sound)
-        broken[generator.randrange(len(sound))] ^= 1 << generator.randrange(8)
-        shard.write_bytes(broken)
-        [problem, *_] = verify(tmp_path)
-        assert shard.name in problem
-    shard.write_bytes(sound)
-    assert verify(tmp_path) == []
-
-
-def test_read_can_check_digests(tmp_path):
-    """A number that changed on disk is refused with the shard's name if digests are checked."""
-    filled(tmp_path)
-    shard = min((tmp_path / "shards").iterdir())
-    with h5py.File(shard, "r+") as file:
-        file["D/Q256"][0, 0] += 1
-    store = FeatureStore.open(tmp_path)
-    with pytest.raises(StoreDamaged, match=f"{shard.name}.*vggfeat store verify"):
-        store.read(verify=True)
-
-
-def test_truncated_shard(tmp_path):
-    """A cut shard is named, and once it is deleted only its pictures are computed again."""
-    filled(tmp_path)
-    shard = min((tmp_path / "shards").iterdir())
-    with h5py.File(shard) as file:
-        lost = len(file["names"])
-    shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(StoreDamaged, match=shard.name):
-        FeatureStore(tmp_path, ONE, NAMES, stats=STATS)
-    shard.unlink()
-    assert verify(tmp_path) == [
-        f"/D/Q256 of features.h5 needs the shard {shard.name}, which is missing"
-    ]
-    store = FeatureStore(tmp_path, ONE, NAMES, stats=STATS)
-    assert fill(store, [256]) == lost
-    store.finish()
-    assert verify(tmp_path) == []
-
-
-def test_shard_that_vanishes_while_it_is_read(tmp_path):
-    """A shard deleted by someone else is reported by its name."""
-    store = filled(tmp_path)
-    shard = min((tmp_path / "shards").iterdir())
-    shard.unlink()
-    with pytest.raises(StoreDamaged, match=shard.name):
-        store.read()
-
-
-def _swap_names(file):
-    file["names"][:2] = file["names"][:2][::-1]
-
-
-def _change_stat(file):
-    file["stat"][7] = (0, 0)
-
-
-def _drop_a_name(file):
-    names = file["names"][:-1]
-    del file["names"]
-    file["names"] = names
-
-
-def _drop_a_row(file):
-    for item in ("names", "stat"):
-        kept = file[item][:-1]
-        del file[item]
-        file[item] = kept
-
-
-def _put_nan(file):
-    file["D/Q256"][1, 2] = np.nan
-
-
-def reseal(path):
-    """Give a view that was changed the digest of its new bytes."""
-    content = path.read_bytes()
-    path.write_bytes(content + f"\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode())
-
-
-@pytest.mark.parametrize(
-    ("harm", "expected"),
-    [
-        (_swap_names, "does not agree with the shard"),
-        (_change_stat, "does not agree with the shard"),
-        (_drop_a_name, "11 names and 12 stats"),
-        (_drop_a_row, "11 names, but /D/Q256 12 rows"),
-    ],
-)
-def test_view_that_disagrees_is_found(tmp_path, harm, expected):
-    """Verify compares each row of the view with the shard that it shows."""
-    filled(tmp_path)
-    path = tmp_path / "features.h5"
-    with h5py.File(path, "r+") as file:
-        harm(file)
-    reseal(path)
-    problems = verify(tmp_path)
-    assert any(expected in problem for problem in problems), problems
-
-
-def test_every_flipped_bit_of_the_view_is_found(tmp_path):
-    """A damaged view is refused before HDF5 sees it, which may crash on it."""
-    filled(tmp_path)
-    path = tmp_path / "features.h5"
-    sound = path.read_bytes()
-    generator = random.Random(3)
-    for _ in range(40):
-        broken = bytearray(sound)
-        broken[generator.randrange(len(sound))] ^= 1 << generator.randrange(8)
-        path.write_bytes(broken)
-        with pytest.raises(StoreDamaged, match="written anew"):
-            FeatureStore.open(tmp_path)
-        assert any("features.h5 is damaged" in problem for problem in verify(tmp_path))
-    FeatureStore(tmp_path, ONE, NAMES, stats=STATS).finish()
-    assert verify(tmp_path) == []
-
-
-def test_shard_that_was_made_wrong_is_found(tmp_path):
-    """Verify looks inside a shard whose digest is right, for what no writer may write."""
-    filled(tmp_path)
-    shard = min((tmp_path / "shards").iterdir())
-    with h5py.File(shard, "r+") as file:
-        _put_nan(file)
-    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
-    shard.rename(shard.with_name(f"{digest}.h5"))
-    assert f"shard {digest}.h5: /D/Q256 has numbers that are not finite" in verify(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
@@ -620,151 +448,6 @@ def test_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file could not be written"):
         FeatureStore(tmp_path / "file", ONE, NAMES)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_pack(tmp_path, dtype):
-    """The packed file stands alone, looks like the view to h5py, and opens as a store."""
-    filled(tmp_path / "f", dtype=dtype)
-    options = {"stats": STATS, "dtype": dtype, "provenance": {"device": "cpu"}}
-    partly = FeatureStore(tmp_path / "f", ONE, NAMES, **options)
-    partly.write([2], {LARGE: vectors(NAMES[2:3], LARGE)})
-    partly.finish()
-    before = FeatureStore.open(tmp_path / "f").read([256])[PART]
-    pack(tmp_path / "f", tmp_path / "one.h5")
-    shutil.rmtree(tmp_path / "f")
-    with h5py.File(tmp_path / "one.h5") as file:
-        assert file["names"].asstr()[:].tolist() == NAMES
-        np.testing.assert_array_equal(file["D/Q256"][:], before)
-        assert np.isnan(file["D/Q384"][:, 0]).sum() == 11
-    store = FeatureStore.open(tmp_path / "one.h5")
-    np.testing.assert_array_equal(store.read([256], NAMES[::-1])[PART], before[::-1])
-    assert store.view_names([384]) == ["02.jpg"]
-    assert verify(tmp_path / "one.h5") == []
-    assert info(tmp_path / "one.h5")["nets"]["D"]["provenance"] == {"device": "cpu"}
-    assert [path.name for path in tmp_path.iterdir()] == ["one.h5"]
-    pack(tmp_path / "one.h5", tmp_path / "two.h5")
-    np.testing.assert_array_equal(FeatureStore.open(tmp_path / "two.h5").read([256])[PART], before)
-
-
-def test_flipped_number_in_a_packed_file_is_found(tmp_path):
-    """A packed file's digest tells that a block changed; HDF5's own checksum refuses it too."""
-    filled(tmp_path / "f")
-    pack(tmp_path / "f", tmp_path / "one.h5")
-    content = bytearray((tmp_path / "one.h5").read_bytes())
-    place = content.index(vectors(NAMES[3:4], PART).tobytes())
-    content[place] ^= 1
-    (tmp_path / "one.h5").write_bytes(content)
-    [problem] = verify(tmp_path / "one.h5")
-    assert "its bytes are not those that were written" in problem
-    for checked in (False, True):
-        with pytest.raises(StoreDamaged):
-            FeatureStore.open(tmp_path / "one.h5").read(verify=checked)
-
-
-def test_pack_refuses_a_small_disk(tmp_path, monkeypatch):
-    """Packing says how much it needs before it fills the disk."""
-    filled(tmp_path / "f")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))
-    with pytest.raises(StoreError, match=r"needs 0\.00 GB"):
-        pack(tmp_path / "f", tmp_path / "one.h5")
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
-
-
-@pytest.mark.parametrize("target", ["features.h5", "shards/x.h5"])
-def test_targets_inside_the_store_are_refused(tmp_path, target):
-    """Packing a store over its own files would destroy it."""
-    filled(tmp_path)
-    with pytest.raises(StoreError, match="among the files of the store"):
-        pack(tmp_path, tmp_path / target)
-
-
-ODD = ['=1+1,"x".jpg', "caf\udce9.jpg", *NAMES[2:]]
-
-
-@pytest.fixture
-def two_nets(tmp_path, monkeypatch):
-    """Make a store of two nets with odd names, to be exported in blocks of 5."""
-    monkeypatch.setattr("vggfeat.features.export.BLOCK", 5)
-    filled(tmp_path / "f", ODD)
-    filled(tmp_path / "f", ODD, Extraction("E", "ef56", ("fc7",)))
-    return tmp_path / "f"
-
-
-E_PART = Part("E", "fc7", "average", 256)
-
-
-def test_export_npz(two_nets, tmp_path):
-    """Numpy loads the names and one array for each part, without pickles."""
-    assert export(two_nets, tmp_path / "x.npz") == 12
-    with np.load(tmp_path / "x.npz") as arrays:
-        assert sorted(arrays) == ["D/Q256", "E/Q256", "names"]
-        assert arrays["names"].tolist() == ODD
-        np.testing.assert_array_equal(arrays["E/Q256"], vectors(ODD, E_PART))
-
-
-def test_export_csv(two_nets, tmp_path):
-    """Pandas reads back every float32 to the last bit, and names, of which none is a formula."""
-    pandas = pytest.importorskip("pandas")
-    export(two_nets, tmp_path / "x.csv")
-    frame = pandas.read_csv(tmp_path / "x.csv", encoding_errors="backslashreplace")
-    assert frame["name"].tolist() == ["'" + ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
-    assert ODD[0].startswith("=")
-    assert b"\ncaf\xe9.jpg," in (tmp_path / "x.csv").read_bytes()
-    assert frame.columns[1:].tolist() == [f"{net}/Q256/{d}" for net in "DE" for d in range(5)]
-    expected = np.hstack([vectors(ODD, PART), vectors(ODD, E_PART)])
-    np.testing.assert_array_equal(frame.iloc[:, 1:].to_numpy(np.float32), expected)
-
-
-def test_export_parquet(two_nets, tmp_path):
-    """Pyarrow reads a column of lists for each part; a name's odd bytes are escaped."""
-    parquet = pytest.importorskip("pyarrow.parquet")
-    export(two_nets, tmp_path / "x.parquet")
-    table = parquet.read_table(tmp_path / "x.parquet")
-    assert table["name"].to_pylist() == [ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
-    np.testing.assert_array_equal(table["D/Q256"].to_pylist(), vectors(ODD, PART))
-
-
-@pytest.mark.parametrize("kind", ["npz", "csv", "parquet"])
-def test_export_of_a_matrix(two_nets, tmp_path, kind):
-    """A function of the parts of all nets makes the one matrix that is written."""
-    pandas = pytest.importorskip("pandas")
-    path = tmp_path / "matrix"
-    export(two_nets, path, kind, matrix=lambda parts: sum(parts.values()))
-    if kind == "npz":
-        with np.load(path) as arrays:
-            found = arrays["X"]
-    elif kind == "csv":
-        frame = pandas.read_csv(path, encoding_errors="backslashreplace")
-        found = frame[[f"x{column}" for column in range(5)]].to_numpy(np.float32)
-    else:
-        found = np.array(pandas.read_parquet(path)["X"].tolist())
-    np.testing.assert_allclose(found, vectors(ODD, PART) + vectors(ODD, E_PART), rtol=1e-6)
-
-
-def test_export_that_cannot_be(two_nets, tmp_path, monkeypatch):
-    """An unknown format, a missing pyarrow and an empty store are named."""
-    with pytest.raises(ParameterError, match="'npz', 'csv', 'parquet'"):
-        export(two_nets, tmp_path / "x.xlsx")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtra, match="vggfeat\\[parquet\\]"):
-        export(two_nets, tmp_path / "x.parquet")
-    FeatureStore(tmp_path / "empty", ONE, NAMES)
-    with pytest.raises(StoreError, match="holds no features yet"):
-        export(tmp_path / "empty", tmp_path / "x.csv")
-
-
-def test_export_failure_leaves_the_old_file(two_nets, tmp_path):
-    """A target is replaced only by a whole file."""
-    (tmp_path / "x.csv").write_text("old")
-
-    def fail(parts):
-        raise RuntimeError("in the middle")
-
-    with pytest.raises(RuntimeError):
-        export(two_nets, tmp_path / "x.csv", matrix=fail)
-    assert (tmp_path / "x.csv").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "x.csv"]
 
 
 def test_info(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 import torch
-from nets.test_formats import WRITERS, random_state, write_caffe, write_matconvnet, write_onnx
+from weightfiles import WRITERS, random_state, write_caffe, write_matconvnet, write_onnx
 
 from fuzz.campaign import Campaign, Hostile
 from fuzz.mutation import Guide, mutated

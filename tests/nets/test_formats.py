@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import safetensors.torch
-import scipy.io
 import torch
 import torchvision
-from torch import Tensor, nn
+from weightfiles import (
+    WRITERS,
+    State,
+    layers,
+    random_state,
+    same,
+    torchvision_vgg11,
+    write_pth,
+    write_safetensors,
+)
 
 from vggfeat import resources
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
@@ -24,236 +29,6 @@ from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.table1 import NETS, layers_of
-from vggfeat.nets.vgg import VGG
-
-State = dict[str, Tensor]
-FC_SHAPES = {"fc6": (6, 512 * 7 * 7), "fc7": (5, 6), "fc8": (4, 5)}
-KERAS = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
-
-
-def random_state(net: str, convolutions: int | None = None, *, narrow: bool = True) -> State:
-    """Draw a state dict: the first convolutions of a net, and narrow full connections."""
-    torch.manual_seed(0)
-    conv = [layer for layer in layers_of(net) if layer.kind == "conv"][:convolutions]
-    shapes: dict[str, tuple[int, ...]] = {layer.name: layer.shape for layer in conv}
-    state: State = {}
-    for name, shape in {**shapes, **(FC_SHAPES if narrow else {})}.items():
-        state[f"{name}.weight"] = torch.randn(shape) * 0.05
-        state[f"{name}.bias"] = torch.randn(shape[0]) * 0.05
-    return state
-
-
-def layers(state: State) -> list[str]:
-    return [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
-
-
-def same(found: State, expected: State) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == torch.float32 and torch.equal(found[name], expected[name])
-        for name in expected
-    )
-
-
-@pytest.fixture(scope="session")
-def small() -> State:
-    """Two convolutions of net A and narrow full connections: 220,000 numbers."""
-    return random_state("A", 2)
-
-
-@pytest.fixture(scope="session")
-def whole() -> State:
-    """All convolutions of net A and narrow full connections."""
-    return random_state("A")
-
-
-# --- writers: each uses the library of its format ---
-
-
-def write_safetensors(path: Path, state: State) -> None:
-    safetensors.torch.save_file(state, path)
-
-
-def write_pth(path: Path, state: State) -> None:
-    torch.save(state, path)
-
-
-def caffe_messages(*, packed: bool = True) -> dict[str, Any]:
-    """Build Caffe's messages as caffe.proto declares the fields that are read here."""
-    descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
-    from google.protobuf import descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
-    one, many = 1, 3
-    double, float_, int64, int32, string, message = 1, 2, 3, 5, 9, 11
-    declared: dict[str, list[tuple[Any, ...]]] = {
-        "BlobShape": [("dim", 1, many, int64, "packed")],
-        "BlobProto": [
-            *((name, n, one, int32) for n, name in enumerate(("num", "channels", "height"), 1)),
-            ("width", 4, one, int32),
-            ("data", 5, many, float_, "packed"),
-            ("diff", 6, many, float_, "packed"),
-            ("shape", 7, one, message, "BlobShape"),
-            ("double_data", 8, many, double, "packed"),
-        ],
-        "V1LayerParameter": [
-            ("bottom", 2, many, string),
-            ("name", 4, one, string),
-            ("type", 5, one, int32),
-            ("blobs", 6, many, message, "BlobProto"),
-        ],
-        "LayerParameter": [
-            ("name", 1, one, string),
-            ("type", 2, one, string),
-            ("blobs", 7, many, message, "BlobProto"),
-        ],
-        "NetParameter": [
-            ("name", 1, one, string),
-            ("layers", 2, many, message, "V1LayerParameter"),
-            ("input", 3, many, string),
-            ("layer", 100, many, message, "LayerParameter"),
-        ],
-    }
-    for name, entries in declared.items():
-        kind = file.message_type.add(name=name)
-        for field_name, number, label, type_, *extra in entries:
-            entry = kind.field.add(name=field_name, number=number, label=label, type=type_)
-            if extra == ["packed"]:
-                entry.options.packed = packed
-            elif extra:
-                entry.type_name = f".caffe.{extra[0]}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
-        for name in declared
-    }
-
-
-def write_caffe(
-    path: Path,
-    state: State,
-    *,
-    legacy: bool = True,
-    packed: bool = True,
-    data: str = "data",
-    rename: dict[str, str] | None = None,
-) -> None:
-    net = caffe_messages(packed=packed)["NetParameter"](name="VGG_ILSVRC_11_layers")
-    (net.layers if legacy else net.layer).add(name="data")
-    for name in layers(state):
-        layer = (net.layers if legacy else net.layer).add(name=(rename or {}).get(name, name))
-        for part in ("weight", "bias"):
-            tensor = state[f"{name}.{part}"]
-            blob = layer.blobs.add()
-            if legacy:
-                sides = (1,) * (4 - tensor.ndim) + tuple(tensor.shape)
-                blob.num, blob.channels, blob.height, blob.width = sides
-            else:
-                blob.shape.dim.extend(tensor.shape)
-            getattr(blob, data).extend(tensor.flatten().tolist())
-    path.write_bytes(net.SerializeToString())
-
-
-def write_matconvnet(
-    path: Path,
-    state: State,
-    *,
-    old: bool = False,
-    mean: Any = (120.0, 110.0, 100.0),
-    compressed: bool = False,
-) -> None:
-    cells = []
-    for name in layers(state):
-        weight = state[f"{name}.weight"]
-        if name == "fc6":
-            weight = weight.reshape(-1, 512, 7, 7)
-        elif weight.ndim == 2:
-            weight = weight[..., None, None]
-        blobs = [weight.permute(2, 3, 1, 0).numpy(), state[f"{name}.bias"].numpy()[None]]
-        if old:
-            cells.append({"type": "conv", "name": name, "filters": blobs[0], "biases": blobs[1]})
-        else:
-            pair = np.empty(2, dtype=object)
-            pair[:] = blobs
-            cells.append({"type": "conv", "name": name, "weights": pair})
-        cells.append({"type": "relu", "name": f"relu{name[-3:]}"})
-    row = np.empty(len(cells), dtype=object)
-    row[:] = cells
-    normalization = {"averageImage": np.asarray(mean, dtype=np.float32).reshape(1, -1, 3)}
-    net: dict[str, Any] = {"layers": row}
-    net |= {"normalization": normalization} if old else {"meta": {"normalization": normalization}}
-    scipy.io.savemat(path, net, do_compression=compressed)
-
-
-def keras_kernel(name: str, weight: Tensor) -> np.ndarray:
-    """Transpose as Keras keeps kernels; the flattened inputs of fc1 are (7, 7, 512)."""
-    if weight.ndim == 4:
-        return weight.permute(2, 3, 1, 0).numpy()
-    if name == "fc6":
-        weight = weight.reshape(-1, 512, 7, 7).permute(0, 2, 3, 1).flatten(1)
-    return weight.T.numpy()
-
-
-def keras_name(name: str) -> str:
-    return KERAS.get(name) or f"block{name[4]}_conv{name[6]}"
-
-
-def write_keras(path: Path, state: State, layout: str = "{0}/{0}/{part}:0") -> None:
-    parts = {"weight": "kernel", "bias": "bias"} if "_{part}" not in layout else {}
-    with h5py.File(path, "w") as file:
-        for name in layers(state):
-            for part, short in (("weight", "W"), ("bias", "b")):
-                place = layout.format(keras_name(name), part=parts.get(part, short))
-                value = state[f"{name}.{part}"]
-                file[place] = keras_kernel(name, value) if part == "weight" else value.numpy()
-
-
-def write_onnx(path: Path, state: State, *, how: str = "Gemm", external: bool = False) -> None:
-    """Write a graph whose initialisers have names that say nothing."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import helper, numpy_helper
-
-    nodes, initializers, at = [], [], "input"
-    for count, name in enumerate(layers(state)):
-        weight, bias = state[f"{name}.weight"].numpy(), state[f"{name}.bias"].numpy()
-        out, w, b = f"x{count}", f"onnx::W_{2 * count}", f"onnx::b_{2 * count + 1}"
-        if weight.ndim == 4:
-            nodes.append(helper.make_node("Conv", [at, w, b], [out], pads=[1, 1, 1, 1]))
-        elif how == "MatMul":
-            weight = weight.T
-            nodes.append(helper.make_node("MatMul", [at, w], [f"{out}_product"]))
-            nodes.append(helper.make_node("Add", [b, f"{out}_product"], [out]))
-        else:
-            transposed = how == "Gemm"
-            weight = weight if transposed else weight.T
-            attributes = {"transB": 1} if transposed else {}
-            nodes.append(helper.make_node("Gemm", [at, w, b], [out], **attributes))
-        initializers += [
-            numpy_helper.from_array(np.ascontiguousarray(weight), w),
-            numpy_helper.from_array(bias, b),
-        ]
-        at = out
-    shape = numpy_helper.from_array(np.array([1, -1]), "shape")
-    given = helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, 224, 224])
-    result = helper.make_tensor_value_info(at, onnx.TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "net", [given], [result], [shape, *initializers])
-    onnx.save_model(
-        helper.make_model(graph),
-        path,
-        save_as_external_data=external,
-        location=f"{path.name}.data",
-        size_threshold=0,
-    )
-
-
-WRITERS: dict[str, tuple[str, Callable[[Path, State], None]]] = {
-    "safetensors": ("net.safetensors", write_safetensors),
-    "PyTorch": ("net.pth", write_pth),
-    "Caffe": ("net.caffemodel", write_caffe),
-    "MatConvNet": ("net.mat", write_matconvnet),
-    "Keras": ("net.h5", write_keras),
-    "ONNX": ("net.onnx", write_onnx),
-}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -312,9 +87,6 @@ def test_altered_files(kind: str, tmp_path: Path) -> None:
     assert refused > 5
 
 
-# --- details of single formats ---
-
-
 @pytest.mark.parametrize("net", [net for net in NETS if net != "A-LRN"])
 def test_net_is_told_by_the_shapes(net: str, tmp_path: Path) -> None:
     """The convolutions alone tell a net; A's are A-LRN's too, which must be asked for."""
@@ -345,22 +117,6 @@ def test_open_question_is_asked(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "b.safetensors", random_state("B", 3, narrow=False))
     with pytest.raises(WeightsError, match="B or C or D or E; say which with --net"):
         formats.read(tmp_path / "b.safetensors")
-
-
-def torchvision_vgg11(whole: State) -> nn.Module:
-    """Return torchvision's vgg11 with a narrow classifier, holding the state's numbers."""
-    with torch.device("meta"):
-        net = torchvision.models.vgg11(init_weights=False)
-        net.classifier = nn.Sequential(
-            *(nn.Linear(512 * 49, 6), nn.ReLU(), nn.Dropout()),
-            *(nn.Linear(6, 5), nn.ReLU(), nn.Dropout()),
-            nn.Linear(5, 4),
-        )
-    net.to_empty(device="cpu")
-    with torch.no_grad():
-        for own, given in zip(net.state_dict().values(), whole.values(), strict=True):
-            own.copy_(given)
-    return net.eval()
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "nested", "legacy", "safetensors"])
@@ -423,201 +179,6 @@ def test_pickles_are_never_run(zipped: bool, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"never loaded.*state_dict"):
         formats.read(tmp_path / "e.pth")
     assert not trace.exists()
-
-
-@pytest.mark.parametrize("legacy", [True, False])
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("data", ["data", "double_data"])
-def test_caffe_variants(legacy: bool, packed: bool, data: str, tmp_path: Path) -> None:
-    """Old and new layers, packed and single numbers, floats and doubles are the same weights."""
-    state = random_state("D", 1, narrow=False) | {
-        "fc7.weight": torch.randn(3, 2),
-        "fc7.bias": torch.randn(3),
-    }
-    path = tmp_path / "net.caffemodel"
-    write_caffe(path, state, legacy=legacy, packed=packed, data=data)
-    raw = formats.read(path, "D")
-    assert same(raw.state, state)
-    assert (raw.pixels, raw.assumed) == (CAFFE, True)
-
-
-def test_caffe_foreign_layers_are_named(tmp_path: Path, small: State) -> None:
-    """A fine-tuned net's renamed last layer is left out, and the result says so."""
-    write_caffe(tmp_path / "f.caffemodel", small, rename={"fc8": "fc8_flickr"})
-    raw = formats.read(tmp_path / "f.caffemodel", "A")
-    assert raw.ignored == ("fc8_flickr",)
-    assert raw.layers == ["conv1_1", "conv2_1", "fc6", "fc7"]
-    with pytest.raises(WeightsError, match="lacks fc8"):
-        raw.take(["fc8"])
-
-
-def test_caffe_lengths_are_not_believed(tmp_path: Path) -> None:
-    """Lengths and shapes far beyond the file are refused at once, without taking memory."""
-    huge = b"\xff\xff\xff\xff\xff\xff\xff\x7f"
-    blob = b"\x08" + huge + b"\x10" + huge + b"\x18" + huge + b"\x20" + huge
-    layer = b"\x22\x07conv1_1" + b"\x32" + bytes([len(blob)]) + blob
-    for data in (b"\x12" + huge, b"\x12" + bytes([len(layer)]) + layer, b"\x12\x80" + huge * 3):
-        (tmp_path / "h.caffemodel").write_bytes(data)
-        with pytest.raises(WeightsError, match=r"h\.caffemodel"):
-            formats.read(tmp_path / "h.caffemodel")
-
-
-@pytest.mark.parametrize("old", [True, False])
-def test_matconvnet_mean(old: bool, tmp_path: Path, small: State) -> None:
-    """Both generations of MatConvNet files bring their mean, a colour or a picture, in RGB."""
-    mean = (120.0, 110.0, 100.0)
-    picture = np.broadcast_to(np.float32(mean), (2, 2, 3)) + np.float32([[[0], [2]], [[-2], [0]]])
-    write_matconvnet(tmp_path / "m.mat", small, old=old, mean=mean if old else picture)
-    raw = formats.read(tmp_path / "m.mat", "A")
-    assert raw.pixels == PixelConvention("RGB", 255.0, mean, pool_rounding="ceil")
-    assert not raw.assumed
-    assert same(raw.state, small)
-
-
-def test_matconvnet_one_by_one(tmp_path: Path) -> None:
-    """Matlab drops last sides of 1 and may compress: C's filters and a single output survive."""
-    state = random_state("C", 7, narrow=False)
-    state |= {"fc8.weight": torch.randn(1, 5), "fc8.bias": torch.randn(1)}
-    write_matconvnet(tmp_path / "m.mat", state, compressed=True)
-    assert same(formats.read(tmp_path / "m.mat", "C").state, state)
-
-
-@pytest.mark.parametrize("variable", ["params", "x"])
-def test_other_matlab_files(variable: str, tmp_path: Path) -> None:
-    """A DagNN model and any other .mat are told apart from a SimpleNN model."""
-    scipy.io.savemat(tmp_path / "m.mat", {variable: np.ones(3)})
-    with pytest.raises(WeightsError, match="DagNN" if variable == "params" else "no model"):
-        formats.read(tmp_path / "m.mat")
-
-
-def test_matlab_73(tmp_path: Path) -> None:
-    """A .mat in HDF5 is recognised and the error says how to save it."""
-    with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as file:
-        file["layers"] = np.ones(3)
-    with (tmp_path / "m.mat").open("r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file")
-    with pytest.raises(WeightsError, match="Save it again with -v7"):
-        formats.read(tmp_path / "m.mat")
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        "{0}/{0}_{part}_1:0",
-        "{0}/{0}/{part}:0",
-        "model_weights/vgg11/{0}/{part}",
-    ],
-)
-def test_keras_layouts(layout: str, tmp_path: Path, small: State) -> None:
-    """The first VGG release, Keras 2 and whole models are the same weights."""
-    write_keras(tmp_path / "k.h5", small, layout)
-    with h5py.File(tmp_path / "k.h5", "a") as file:
-        file["optimizer_weights/block1_conv1/kernel"] = np.zeros((3, 3, 3, 64))
-    raw = formats.read(tmp_path / "k.h5", "A")
-    assert same(raw.state, small)
-    assert raw.pixels == CAFFE
-
-
-def test_keras_flattens_channels_last(tmp_path: Path) -> None:
-    """fc1 of a (7, 7, 512) map gives the numbers that fc6 gives of the same map in torch."""
-    state = random_state("A", 1)
-    write_keras(tmp_path / "k.h5", state)
-    with h5py.File(tmp_path / "k.h5") as file:
-        kernel = file["fc1/fc1/kernel:0"][()]
-    channels_last = np.random.default_rng(0).normal(size=(7, 7, 512)).astype(np.float32)
-    expected = channels_last.reshape(-1) @ kernel
-    weight = formats.read(tmp_path / "k.h5", "A").state["fc6.weight"]
-    got = torch.from_numpy(channels_last).permute(2, 0, 1).flatten() @ weight.T
-    torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("file", ["k.weights.h5", "k.h5"])
-@pytest.mark.parametrize("names", [True, False])
-def test_keras_itself(
-    file: str, names: bool, tmp_path: Path, whole: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A VGG net that Keras built and saved computes the same pool5 and fc6 with our reading."""
-    if "keras" not in sys.modules:
-        monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras", reason="keras is not installed; h5py wrote its layouts")
-    stack = [keras.Input((224, 224, 3))]
-    for layer in layers_of("A"):
-        if layer.kind == "conv":
-            name = {"name": keras_name(layer.name)} if names else {}
-            stack.append(
-                keras.layers.Conv2D(layer.outputs, 3, padding="same", activation="relu", **name)
-            )
-        elif layer.kind == "pool":
-            stack.append(keras.layers.MaxPooling2D())
-    stack += [
-        keras.layers.Flatten(),
-        keras.layers.Dense(6, **({"name": "fc1"} if names else {})),
-    ]
-    model = keras.Sequential(stack)
-    (model.save_weights if "weights" in file else model.save)(tmp_path / file)
-    state = formats.read(tmp_path / file).state
-    pixels = torch.rand(1, 3, 224, 224) * 255 - 120
-    expected = torch.from_numpy(
-        np.asarray(model.predict(pixels.permute(0, 2, 3, 1).numpy(), verbose=0))
-    )
-    pool5 = VGG("A", layers="pool5").load(state).eval()(pixels).detach()
-    got = torch.nn.functional.linear(pool5.flatten(1), state["fc6.weight"], state["fc6.bias"])
-    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("how", ["Gemm", "transposed Gemm", "MatMul"])
-@pytest.mark.parametrize("external", [True, False])
-def test_onnx_variants(how: str, external: bool, tmp_path: Path, small: State) -> None:
-    """Full connections in each of ONNX's forms, weights inside the file or beside it."""
-    write_onnx(tmp_path / "net.onnx", small, how=how, external=external)
-    raw = formats.read(tmp_path / "net.onnx", "A")
-    assert same(raw.state, small)
-    assert (raw.pixels, raw.assumed) == (TORCHVISION, True)
-    if external:
-        (tmp_path / "net.onnx.data").unlink()
-        with pytest.raises(WeightsError, match=r"net\.onnx\.data, which is not beside it"):
-            formats.read(tmp_path / "net.onnx", "A")
-
-
-def test_onnx_from_torch(tmp_path: Path, whole: State) -> None:
-    """A graph that torch exported has the parameters of the exported network."""
-    pytest.importorskip("onnx")
-    net = torchvision_vgg11(whole)
-    path = str(tmp_path / "v.onnx")
-    torch.onnx.export(net, (torch.zeros(1, 3, 224, 224),), path, dynamo=False)
-    raw = formats.read(path)
-    assert raw.net == "A"
-    assert same(raw.state, whole)
-
-
-@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "a/b", ".."])
-def test_onnx_stays_in_its_folder(location: str, tmp_path: Path) -> None:
-    """External weights outside the folder of the graph are refused, not opened."""
-    onnx = pytest.importorskip("onnx")
-    write_onnx(tmp_path / "n.onnx", random_state("A", 1, narrow=False), external=True)
-    model = onnx.load(tmp_path / "n.onnx", load_external_data=False)
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            entry.value = location if entry.key == "location" else entry.value
-    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(WeightsError, match="outside its folder"):
-        formats.read(tmp_path / "n.onnx", "A")
-
-
-def test_onnx_channels_last(tmp_path: Path) -> None:
-    """A graph that moves channels last before it flattens has its fc6 reordered."""
-    onnx = pytest.importorskip("onnx")
-    state = random_state("A", 1)
-    turned = dict(state)
-    turned["fc6.weight"] = (
-        state["fc6.weight"].reshape(-1, 512, 7, 7).permute(0, 2, 3, 1).flatten(1).contiguous()
-    )
-    write_onnx(tmp_path / "n.onnx", turned)
-    model = onnx.load(tmp_path / "n.onnx")
-    turn = onnx.helper.make_node("Transpose", ["x0"], ["y"], perm=[0, 2, 3, 1])
-    model.graph.node.insert(1, turn)
-    onnx.save(model, tmp_path / "n.onnx")
-    assert same(formats.read(tmp_path / "n.onnx", "A").state, state)
 
 
 def test_half_precision_becomes_float32(tmp_path: Path, small: State) -> None:
