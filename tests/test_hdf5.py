@@ -6,11 +6,12 @@ import io
 import json
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from fuzz.stores import ONE, arrays_without_end, endless
+from fuzz.hdf5 import ONE, arrays_without_end, endless
 
 from vggfeat import hdf5
 from vggfeat.errors import StoreDamaged, WeightsError
@@ -48,10 +49,11 @@ def test_a_list_without_end_is_refused(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert texts(file, "one", "two") == ["a text", "b" * 100]
     path.write_bytes(endless(good))
-    with opened(path) as file, pytest.raises(ValueError, match="no end"):
+    for source in (path, io.BytesIO(endless(good))):
+        with pytest.raises(ValueError, match="no end"):
+            opened(source)
+    with h5py.File(path, "r") as file, pytest.raises(ValueError, match="no end"):
         texts(file, "one")
-    with pytest.raises(ValueError, match="no end"):
-        opened(io.BytesIO(endless(good)))
 
 
 def entries(*told: tuple[int, int]) -> bytes:
@@ -136,37 +138,158 @@ def test_arrays_are_found(tmp_path: Path) -> None:
                     item(file, path)
 
 
-def test_virtual_arrays_without_end_are_refused(tmp_path: Path) -> None:
+def test_arrays_without_end_are_refused(tmp_path: Path) -> None:
     """HDF5 would never come back from opening one, nor from asking what it is."""
+    path = tmp_path / "x.h5"
     for content in arrays_without_end(tmp_path):
-        path = tmp_path / "x.h5"
         path.write_bytes(content)
-        with opened(path) as file, pytest.raises(ValueError, match="no end"):
+        with pytest.raises(ValueError, match="no end"), opened(path) as file:
             arrays(file)
 
 
-def test_only_virtual_arrays_cost_a_look_at_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shard and a packed file of any size are opened by their headers alone."""
+@pytest.fixture
+def walks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Note when all lists of a file are walked, and do not."""
+    walked: list[object] = []
+    monkeypatch.setattr(hdf5, "_walk", walked.append)
+    hdf5._walk_once.cache_clear()
+    return walked
+
+
+def test_our_files_are_opened_by_their_headers_alone(tmp_path: Path, walks: list[object]) -> None:
+    """A shard and a packed file, however large they are."""
     made = FeatureStore(tmp_path / "store", ONE, ["a.jpg", "b.jpg"])
     [part] = ONE.parts([256])
     made.write([0], {part: np.ones((1, 5), "f4")})
     pack(tmp_path / "store", tmp_path / "packed.h5")
-    looks: list[h5py.File] = []
-    monkeypatch.setattr(hdf5, "check_lists", looks.append)
     for path in (tmp_path / "packed.h5", *(tmp_path / "store" / "shards").iterdir()):
         with opened(path) as file:
             assert item(file, "D/Q256").shape[1] == 5
             assert list(arrays(file)) == ["/D/Q256", "/names", "/stat"]
-    assert not looks
+    assert not walks
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"libver": "earliest"}, {"userblock_size": 512}, {"fs_strategy": "page", "fs_persist": True}],
+    ids=str,
+)
+def test_other_files_are_walked_once(
+    tmp_path: Path, walks: list[object], other: dict[str, Any]
+) -> None:
+    """Those that may keep headers elsewhere than ours do, at once, and not each time."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", **{"libver": "v110", **other}) as file:
+        file["a/b"] = np.arange(5)
+    for _ in range(3):
+        with opened(path) as file:
+            assert len(walks) == 1
+            assert item(file, "a/b")[4] == 4
+            assert list(arrays(file)) == ["/a/b"]
+    path.write_bytes(path.read_bytes() + b"more")
+    with opened(path):
+        assert len(walks) == 2
+
+
+@pytest.mark.parametrize("order", [0, h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED])
+@pytest.mark.parametrize("times", [False, True])
+@pytest.mark.parametrize("phases", [None, (3, 2)])
+@pytest.mark.parametrize("attributes", [0, 5, 30])
+@pytest.mark.parametrize("virtual", [False, True])
+def test_headers_of_every_kind(
+    tmp_path: Path,
+    walks: list[object],
+    order: int,
+    times: bool,
+    phases: tuple[int, int] | None,
+    attributes: int,
+    virtual: bool,
+) -> None:
+    """A virtual array is told from others whatever else its header holds, in one piece or more."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_attr_creation_order(order)
+    plan.set_obj_track_times(times)
+    if phases:
+        plan.set_attr_phase_change(*phases)
+    space = h5py.h5s.create_simple((12, 5))
+    if virtual:
+        plan.set_virtual(space, b"other.h5", b"x", space)
     with h5py.File(tmp_path / "x.h5", "w", libver="v110") as file:
-        layout = h5py.VirtualLayout((1, 5), "f4")
-        layout[:] = h5py.VirtualSource("packed.h5", "D/Q256", (2, 5))[:1]
-        file.create_virtual_dataset("x", layout)
+        made = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_FLOAT, space, plan)
+        for number in range(attributes):
+            h5py.Dataset(made).attrs[str(number)] = np.zeros(number * 50 + 1)
     with opened(tmp_path / "x.h5") as file:
-        item(file, "x")
-    assert looks
+        assert not walks
+        assert item(file, "x").is_virtual == virtual
+    assert bool(walks) == virtual
+
+
+FIXED, TEXT = (3, b"\x13" + bytes(7)), (3, b"\x19" + bytes(7))
+CONTIGUOUS, VIRTUAL = (8, b"\4\1" + bytes(16)), (8, b"\4\3" + bytes(16))
+
+
+def header(messages: list[tuple[int, bytes]], flags: int = 0) -> bytes:
+    """Make the header of an object by hand, as the format's specification has it."""
+    order = bytes(2) if flags & 4 else b""
+    body = b"".join(
+        bytes((kind,)) + len(content).to_bytes(2, "little") + b"\0" + order + content
+        for kind, content in messages
+    )
+    extra = bytes(16 * bool(flags & 32) + 4 * bool(flags & 16))
+    size = len(body).to_bytes(1 << (flags & 3), "little")
+    return b"OHDR\2" + bytes((flags,)) + extra + size + body + bytes(4)
+
+
+def continued(at: int, length: int) -> tuple[int, bytes]:
+    return 16, at.to_bytes(8, "little") + length.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2, 3, 4, 16, 32, 55])
+def test_a_header_is_read_to_its_end(tmp_path: Path, flags: int) -> None:
+    """Whatever its flags, and wherever it goes on; what leads nowhere or round is none of ours."""
+    more = b"OCHK" + header([VIRTUAL], flags & 4)[7:]
+    for messages, plain in (
+        ([FIXED, CONTIGUOUS], True),
+        ([(0, bytes(9)), FIXED, VIRTUAL], False),
+        ([TEXT, CONTIGUOUS], False),
+        ([(3, b"\2\2" + bytes(8)), CONTIGUOUS], False),  # a datatype that is elsewhere
+        ([(8, b"\5\1" + bytes(16))], False),  # a layout of a later format
+        ([FIXED, continued(500, len(more)), CONTIGUOUS], False),
+        ([continued(500, 4)], False),
+        ([continued(500, 1 << 20)], False),
+        ([continued(1 << 63, 40)], False),
+        ([continued(2**64 - 1, 2**64 - 1)], False),
+    ):
+        path = tmp_path / "header"
+        path.write_bytes(header(messages, flags).ljust(500, b"\0") + more)
+        with path.open("rb") as file:
+            assert hdf5._plain(file.fileno(), 0) == plain, messages
+            assert not hdf5._plain(file.fileno(), 1)
+
+
+def test_a_header_that_goes_round_is_left_soon(tmp_path: Path) -> None:
+    """A continuation that names itself is no header of ours."""
+    around = b"OCHK" + header([continued(100, 28)])[7:]
+    path = tmp_path / "header"
+    path.write_bytes(header([continued(100, 28)]).ljust(100, b"\0") + around)
+    begun = process_time()
+    with path.open("rb") as file:
+        assert not hdf5._plain(file.fileno(), 0)
+    assert process_time() - begun < 5
+
+
+def test_links_with_odd_names(tmp_path: Path) -> None:
+    """A name that is no UTF-8 is found; one that HDF5 would take for a path is refused."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["aXb"] = np.arange(5)
+        file.create_dataset("y", data=[1])
+        file.id.links.move(b"y", file.id, b"\xff")
+    with opened(path) as file:
+        assert [len(found) for found in arrays(file).values()] == [5, 1]
+    path.write_bytes(path.read_bytes().replace(b"aXb", b"a/b"))
+    with opened(path) as file, pytest.raises(ValueError, match="leads elsewhere"):
+        arrays(file)
 
 
 def test_weights_with_a_list_without_end_are_refused(tmp_path: Path) -> None:

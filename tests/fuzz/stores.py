@@ -21,21 +21,18 @@ from safetensors.numpy import save
 from torch import nn
 
 from fuzz.campaign import Campaign, Hostile
+from fuzz.hdf5 import NAMES, ONE, arrays_without_end, texts_without_end
 from fuzz.mutation import mutated
 from vggfeat.errors import VggfeatError
 from vggfeat.features import shards
 from vggfeat.features.check import verify
 from vggfeat.features.export import pack
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
-from vggfeat.hdf5 import write_text
 from vggfeat.learn import model as models
 from vggfeat.run.predict import aggregation_of, extractions_of
 from vggfeat.train import checkpoint
 from vggfeat.train.optimiser import Momentum
 
-NAMES = [f"{number}.jpg" for number in range(12)]
-ONE = Extraction("D", "ab12", ("fc7",))
 DEEP = b"[" * 100_000
 VALUES = (None, -1, 0, 2**70, 1e308, "", "x", [], {}, [[]], {"a": 1}, True, "é\u202e\0\n", [None])
 
@@ -118,59 +115,6 @@ def hostile_hdf5(folder: Path) -> Iterator[bytes]:
         yield path.read_bytes()
     yield from arrays_without_end(folder)
     yield from texts_without_end(folder)
-
-
-def arrays_without_end(folder: Path) -> Iterator[bytes]:
-    """Make files with a virtual array, in each place, whose list HDF5 goes round for ever."""
-    path = folder / "made.h5"
-    for libver in ("earliest", "v110"):
-        for name in ("D/Q256", "names", "stat", "D", "more"):
-            with h5py.File(path, "w", libver=libver) as file:
-                layout = h5py.VirtualLayout((12, 5), "f4")
-                layout[:] = h5py.VirtualSource("other.h5", "x", (12, 5))
-                file.create_virtual_dataset(name, layout)
-                if not name.startswith("D"):
-                    file["D/Q256"] = np.zeros((12, 5), "f4")
-                _described(file)
-            yield endless(path.read_bytes())
-
-
-def texts_without_end(folder: Path) -> Iterator[bytes]:
-    """Make files with a text, in each place there is, in such a list."""
-    text = h5py.string_dtype()
-    path = folder / "made.h5"
-    for kind, value in ((text, "D"), (np.dtype([("a", text)]), ("D",))):
-        for name in ("net", "names"):
-            with h5py.File(path, "w") as file:
-                if name == "net":
-                    file.attrs.create("net", np.array(value, kind), dtype=kind)
-                else:
-                    file["names"] = np.array([value] * 12, kind)
-                file.attrs["settings"] = file.attrs["provenance"] = "{}"
-                file["D/Q256"] = np.zeros((12, 5), "f4")
-                file["stat"] = np.zeros((12, 2), np.int64)
-            yield endless(path.read_bytes())
-
-
-def _described(file: h5py.File) -> None:
-    """Say of a file what every shard and packed file says, in texts of one length."""
-    nets = {"D": {"settings": ONE.to_dict(), "fingerprint": ONE.fingerprint, "provenance": {}}}
-    told = {"format": "vggfeat features", "version": 1, "dtype": "float32", "asked": 1}
-    write_text(file, "net", "D")
-    write_text(file, "settings", json.dumps(ONE.to_dict()))
-    write_text(file, "provenance", "{}")
-    write_text(file, "manifest", json.dumps({**told, "nets": nets}))
-    for name, values in (("names", [one.encode() for one in NAMES]), ("stat", np.zeros((12, 2)))):
-        if name not in file:
-            file[name] = np.array(values, "S9" if name == "names" else np.int64)
-
-
-def endless(content: bytes) -> bytes:
-    """Make what is left free in a list of texts take no room: HDF5 goes round it for ever."""
-    at = content.index(b"GCOL") + 16
-    while int.from_bytes(content[at : at + 2], "little"):
-        at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
-    return content[: at + 8] + bytes(8) + content[at + 16 :]
 
 
 def hostile_npz(folder: Path) -> Iterator[bytes]:
