@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from vggfeat.cli import app
-from vggfeat.errors import StoreError
+from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.check import verify
-from vggfeat.features.export import pack
+from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction
+from vggfeat.features.merge import merge
 from vggfeat.features.repair import ANYTHING, repair
 from vggfeat.features.store import FeatureStore
 
@@ -116,6 +117,83 @@ def test_nothing_left(tmp_path: Path) -> None:
     assert done.commands == (ANYTHING,)
     assert filled(tmp_path)
     assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("harm", ["shards", "manifest", "both", "view too"])
+def test_the_same_run_goes_on_whatever_is_left(tmp_path: Path, harm: str) -> None:
+    """Also where no shard is, the store's own command finds a store to go on with."""
+    shards = filled(tmp_path)
+    for shard in shards if harm != "manifest" else []:
+        shard.write_bytes(b"")
+    if harm != "shards":
+        (tmp_path / "manifest.json").write_bytes(b"")
+    if harm == "view too":
+        (tmp_path / "features.h5").write_bytes(b"")
+    done = repair(tmp_path)
+    assert all((tmp_path / name).exists() for name in done.rebuilt)
+    assert done.commands or harm == "manifest"
+    filled(tmp_path)
+    assert verify(tmp_path) == []
+    assert FeatureStore.open(tmp_path).names == NAMES
+
+
+def test_store_of_bad_pictures_alone(tmp_path: Path) -> None:
+    """One that holds nothing but reasons is one, though its manifest is damaged."""
+    store = FeatureStore(tmp_path, EXTRACTION, ["0.jpg"])
+    store.fail(0, "truncated")
+    store.finish()
+    flip(tmp_path / "manifest.json")
+    repair(tmp_path)
+    filled(tmp_path)
+    assert FeatureStore.open(tmp_path).names == NAMES
+
+
+def test_files_of_others_are_not_taken_for_a_store(tmp_path: Path) -> None:
+    """Names alone make no store: these would be replaced."""
+    for name in ("features.h5", "failed.csv"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(StoreError, match="not empty"):
+        filled(tmp_path)
+
+
+def test_what_a_deleted_shard_held_is_missing(tmp_path: Path) -> None:
+    """The view tells of it, until it is made anew without."""
+    filled(tmp_path)[1].unlink()
+    [told, _] = verify(tmp_path)
+    assert "which is missing" in told
+    done = repair(tmp_path)
+    assert done.missing == {f"/D/Q{Q}": ["2.jpg", "3.jpg"] for Q in (256, 384)}
+    assert "--Q 256 --Q 384" in done.commands[0]
+    assert verify(tmp_path) == []
+
+
+def test_a_damaged_shard_is_not_called_missing(tmp_path: Path) -> None:
+    """It is named once, for what it is."""
+    bad = filled(tmp_path)[1]
+    flip(bad)
+    [told] = verify(tmp_path)
+    assert bad.name in told
+
+
+@pytest.mark.parametrize("use", ["merge", "pack", "npz", "csv"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_damage_is_not_passed_on(tmp_path: Path, use: str, packed: bool) -> None:
+    """What gets new digests, or goes to others, is compared with its own first."""
+    bad = source = tmp_path / "store"
+    [bad, *_] = filled(source)
+    if packed:
+        pack(source, tmp_path / "packed.h5")
+        bad = source = tmp_path / "packed.h5"
+    content = bytearray(bad.read_bytes())
+    at = content.index(np.float16(numbers([1], 256)[0]).tobytes())
+    content[at] ^= 1
+    bad.write_bytes(content)
+    out = tmp_path / f"out.{use}"
+    with pytest.raises(StoreDamaged, match="not those that were written"):
+        {"merge": lambda: merge([source], out), "pack": lambda: pack(source, out)}.get(
+            use, lambda: export(source, out)
+        )()
+    assert not out.exists()
 
 
 def test_refuses_what_is_no_store(tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def test_lost_manifest_is_rebuilt(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "damaged.*rebuilt"),
+        ("{", "damaged.*store repair"),
         ('{"short_name": "a web page"}', "belongs to something else"),
         ('{"format": "vggfeat features", "version": 99}', "newer vggfeat"),
         ('{"format": "vggfeat features", "version": 1, "typ": 1}', "damaged"),

@@ -45,7 +45,7 @@ def test_read_can_check_digests(tmp_path):
     with h5py.File(shard, "r+") as file:
         file["D/Q256"][0, 0] += 1
     store = FeatureStore.open(tmp_path)
-    with pytest.raises(StoreDamaged, match=f"{shard.name}.*vggfeat store verify"):
+    with pytest.raises(StoreDamaged, match=f"{shard.name}.*vggfeat store repair"):
         store.read(verify=True)
 
 

@@ -60,6 +60,8 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
     with waiting(f"Verifying {store}", quiet=quiet):
         problems = verify(store)
     lines = "\n".join(problems) or f"{store} is sound."
+    if problems and not Path(store).is_file():
+        lines += f"\nMove aside what is damaged, with: vggfeat store repair {store}"
     show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
     if problems:
         raise typer.Exit(StoreDamaged.exit_status)

@@ -123,7 +123,7 @@ def check_catalogue(place: Place) -> list[str]:
     content = place.read(CATALOGUE)
     if content is None or unsealed(content) is not None:
         return []
-    return [f"{CATALOGUE} is not what was written, and passed over; delete it"]
+    return [f"{CATALOGUE} is not what was written, and passed over; repairing makes it anew"]
 
 
 def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:

@@ -102,7 +102,7 @@ def _check_folder(files: FolderShards) -> list[str]:
             continue
         headers.append(header)
         if key in listed and not listed[key].same_as(header):
-            problems.append(f"{CATALOGUE} is wrong about the shard {key}; delete {CATALOGUE}")
+            problems.append(f"{CATALOGUE} is wrong about the shard {key}; repairing makes it anew")
         for name, dimension in header.datasets.items():
             dimensions[name].add(dimension)
     problems += [

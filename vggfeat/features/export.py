@@ -43,6 +43,8 @@ def pack(source: Path | str, target: Path | str) -> None:
     ------
     StoreError
         If there is no store, it is empty, or the disk is too small.
+    StoreDamaged
+        If something in it is not what was written.
     """
     stores = _stores(source, target)
     store = next(iter(stores.values()))
@@ -111,6 +113,8 @@ def export(
     ------
     StoreError
         If there is no store, or no picture has all that was asked for.
+    StoreDamaged
+        If something in it is not what was written.
     MissingExtra
         If pyarrow is needed and not installed.
     """
@@ -138,6 +142,7 @@ def _stores(source: Path | str, target: Path | str) -> dict[str, FeatureStore]:
         folder = Path(str(store.files.place)).resolve()
         if Path(target).resolve().parent in (folder, folder / "shards"):
             raise StoreError(f"{target} would lie among the files of the store. Choose another.")
+    store.check_digests()  # or what is damaged would get a digest that is right
     sweep(Path(target).parent)
     return {net: store for net, store in stores.items() if store.scales}
 

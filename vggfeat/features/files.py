@@ -43,7 +43,8 @@ def opened(path: Path | str, content: BinaryIO | None = None) -> Iterator[h5py.F
         raise damaged(path, "it promises more than the memory holds") from error
     # What is of another kind than it should be makes h5py and numpy raise anything.
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, str(error)) from error
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise damaged(path, str(reason)) from error
     except (ArithmeticError, StopIteration) as error:
         raise damaged(path, str(error)) from error
 
@@ -76,9 +77,8 @@ def damaged(path: Path | str, reason: str) -> StoreDamaged:
         return StoreDamaged(f"{path} cannot be used: {reason}.")
     folder = os.path.dirname(above)  # noqa: PTH120
     return StoreDamaged(
-        f"The shard {path} is damaged: {reason}. See what else is, with: vggfeat store verify "
-        f"{folder}. Then delete the damaged files and run the same extraction again: only their "
-        "pictures are computed again."
+        f"The shard {path} is damaged: {reason}. Move aside all that is, with: vggfeat store "
+        f"repair {folder}. It says which command then computes the lacking pictures, and no others."
     )
 
 

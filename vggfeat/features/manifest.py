@@ -156,10 +156,9 @@ def _sealed(content: dict[str, Any]) -> str:
 
 
 def _damaged(where: object, error: object) -> StoreDamaged:
-    return StoreDamaged(
-        f"{where} is damaged: {error}. Delete it and run the same extraction again: it is rebuilt "
-        "from the shards, and nothing is computed twice."
-    )
+    folder, _, name = str(where).rpartition("/")
+    advice = f" Make it anew of the shards with: vggfeat store repair {folder or '.'}."
+    return StoreDamaged(f"{where} is damaged: {error}.{advice if name == MANIFEST else ''}")
 
 
 def extraction_of(settings: dict[str, Any], where: object) -> Extraction:

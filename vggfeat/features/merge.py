@@ -68,6 +68,8 @@ def merge(
         If one name stands for different pictures, or the same picture has descriptors that differ
         by more than a hundredth of their length; or if the types differ, the disk is full, or a
         part is no store. Where parts do not fit together, nothing has been written.
+    StoreDamaged
+        If something in a part is not what was written. Nothing has been written then either.
 
     Notes
     -----
@@ -82,6 +84,8 @@ def merge(
         raise ParameterError.of("parts", "merge", "a list of stores", parts)
     sources = _opened(parts, out)
     _refuse_different(sources)
+    for one in sources:
+        one.any.check_digests()  # or what is damaged would get a digest that is right
     names, stats, twice = _pictures(sources)
     works = [United(net, sources, names, stats) for net in _nets(sources)]
     for work in works:

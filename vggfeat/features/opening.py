@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from numpy.typing import ArrayLike
 
 from vggfeat.errors import ParameterError, StoreError
-from vggfeat.features.catalogue import Header
+from vggfeat.features.catalogue import CATALOGUE, Header
 from vggfeat.features.files import TEMPORARY
 from vggfeat.features.index import Stat, newest
 from vggfeat.features.manifest import MANIFEST, Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.reading import look
 from vggfeat.features.shards import FolderShards, Shards, decode, encode
+from vggfeat.features.view import VIEW, lists_of_failed
 
 
 def unique(names: Sequence[str]) -> list[bytes]:
@@ -41,9 +42,12 @@ def begun(files: Shards) -> tuple[list[Header], Manifest | None]:
 def _refuse_strange(place: Place) -> None:
     """Keep out of folders that hold something else: files of the store would replace it."""
     # A run that was killed at once leaves its first files, with no manifest yet; and one that
-    # starts at the same moment has just written it.
-    ours = ("shards", TEMPORARY, MANIFEST)
-    if any(not name.startswith(ours) for name in place.names()):
+    # starts at the same moment has just written it. Repairing may leave what had no shards.
+    names = place.names()
+    ours: tuple[str, ...] = ("shards", TEMPORARY, MANIFEST)
+    if "shards" in names:
+        ours += (VIEW, CATALOGUE, *lists_of_failed(place))
+    if any(not name.startswith(ours) for name in names):
         raise StoreError(
             f"{place} is no feature store, and not empty. Name a new or an empty folder with "
             "--out, or one that `vggfeat extract` made."

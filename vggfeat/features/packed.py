@@ -62,14 +62,19 @@ class PackedFile:
         """Refuse to write."""
         raise StoreError(f"{self.path} is a packed store, which can only be read.")
 
+    def check(self, key: str) -> None:
+        """Compare the file with its digest; refuse it if it is not what was written."""
+        if not self.sound():
+            raise damaged(self.path, "its bytes are not those that were written")
+
     def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
         """Read rows of some arrays, after the file's digest if ``verify``.
 
         HDF5 itself checks every block, also without it; but where the address of a block is gone,
         it gives NaN for what was there.
         """
-        if verify and not self.sound():
-            raise damaged(self.path, "its bytes are not those that were written")
+        if verify:
+            self.check(key)
         with opened(self.path) as file:
             found = {path: take(held(file, path), rows) for path, rows in wanted.items()}
             for path, values in found.items():

@@ -196,6 +196,17 @@ class Reader:
                     result[path][places] = values
         return result
 
+    def check_digests(self) -> None:
+        """Compare every file that holds descriptors with its digest, also those of other nets.
+
+        Raises
+        ------
+        StoreDamaged
+            If one is not what was written.
+        """
+        for key in self.index.keys:
+            self.files.check(key)
+
     def view_names(self, scales: Sequence[int] | None = None) -> list[str]:
         """Return the names, in order, of the pictures that have all these scales."""
         complete = self._complete(self.scales if scales is None else scales)

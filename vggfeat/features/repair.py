@@ -17,7 +17,7 @@ from vggfeat.features.manifest import MANIFEST, Manifest
 from vggfeat.features.place import Place, place_of
 from vggfeat.features.reading import look
 from vggfeat.features.shards import FolderShards, decode
-from vggfeat.features.view import VIEW, check_view, held_by, read_view, write_view
+from vggfeat.features.view import VIEW, check_view, read_view, shown_by, write_view
 
 ANYTHING = "the same command that made the store computes what is missing, and nothing else"
 
@@ -81,14 +81,14 @@ def repair(path: Path | str) -> Repaired:
     if wrong == [MISSING] and not files.keys():
         raise StoreError(f"{files.place} is no feature store: it has no manifest.json.")
     bad = _bad(files, manifest)
-    lost, unknown = _lost(files.place, list(bad))
+    lost, unknown = _lost(files, bad)
     aside = {files.place.set_aside(f"shards/{key}"): why for key, why in bad.items()}
     if wrong and wrong != [MISSING]:
         aside[files.place.set_aside(MANIFEST)] = wrong[0]
-    headers, rebuilt = _rebuilt(files, bool(bad))
+    headers, rebuilt = _rebuilt(files, bool(bad or lost))
     missing = _missing(lost, headers)
     known = manifest or Manifest.read(files.place)
-    commands = _commands(files.place, known, headers, missing, unknown) if bad else ()
+    commands = _commands(files.place, known, headers, missing, unknown)
     return Repaired(aside, tuple(rebuilt), missing, unknown, commands)
 
 
@@ -98,24 +98,26 @@ def _bad(files: FolderShards, manifest: Manifest | None) -> dict[str, str]:
     return {key: "; ".join(wrong) for key, wrong in checked.items() if wrong}
 
 
-def _lost(place: Place, keys: Sequence[str]) -> tuple[dict[str, list[tuple[bytes, Stat]]], int]:
-    """Say what shards held, from what else tells of them, and of how many nothing does."""
-    listed = read_catalogue(place)
+def _lost(
+    files: FolderShards, bad: Collection[str]
+) -> tuple[dict[str, list[tuple[bytes, Stat]]], int]:
+    """Say what damaged and deleted shards held, as far as something tells, and of how many not."""
+    listed, shown = read_catalogue(files.place), shown_by(files.place)
+    deleted = (listed.keys() | shown.keys()) - set(files.keys())
     lost: dict[str, list[tuple[bytes, Stat]]] = {}
     unknown = 0
-    for key in keys:
-        if key in listed:
-            pairs = [
-                (a, _stat(b))
-                for a, b in zip(listed[key].names, listed[key].stats.tolist(), strict=True)
-            ]
-            held = dict.fromkeys(listed[key].datasets, pairs)
-        else:
-            held = held_by(place, {key})
+    for key in sorted(deleted.union(bad)):
+        held = _listed(listed[key]) if key in listed else shown.get(key, {})
         for path, some in held.items():
             lost.setdefault(path, []).extend(some)
         unknown += not held
     return lost, unknown
+
+
+def _listed(header: Header) -> dict[str, list[tuple[bytes, Stat]]]:
+    stats = header.stats.tolist()
+    pairs = [(name, _stat(stat)) for name, stat in zip(header.names, stats, strict=True)]
+    return dict.fromkeys(header.datasets, pairs)
 
 
 def _stat(pair: Sequence[int]) -> Stat:
@@ -142,13 +144,15 @@ def _rebuilt(files: FolderShards, dropped: bool) -> tuple[list[Header], list[str
         manifest.write(place)
         made.append(MANIFEST)
     if VIEW in place.names() and (dropped or check_view(place, headers)):
-        _write_view(place, headers)
-        made.append(VIEW)
+        made += _write_view(place, headers)
     return headers, made
 
 
-def _write_view(place: Place, headers: Sequence[Header]) -> None:
-    """Show what is left of the pictures that were shown; of all, if the view is lost."""
+def _write_view(place: Place, headers: Sequence[Header]) -> list[str]:
+    """Show what is left of the pictures that were shown; of all, if the view is lost.
+
+    Returns what was made: nothing where nothing is left.
+    """
     try:
         keys, stats = read_view(place) or newest(headers)
     except StoreDamaged:
@@ -160,8 +164,9 @@ def _write_view(place: Place, headers: Sequence[Header]) -> None:
         held |= index.has([path])
     if manifest := Manifest.read(place):
         write_view(place, index, keys, np.flatnonzero(held), manifest)
-    else:  # nothing is left
-        place.remove(VIEW)
+        return [VIEW]
+    place.remove(VIEW)
+    return []
 
 
 def _missing(

@@ -181,6 +181,9 @@ class Shards(Protocol):
     def add(self, block: Block) -> str:
         """Keep a block, and return the key of its shard."""
 
+    def check(self, key: str) -> None:
+        """Compare a shard with its digest; refuse it if it is not what was written."""
+
     def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
         """Read rows of some arrays of one shard."""
 
@@ -204,6 +207,9 @@ class MemoryShards:
         key = str(len(self._blocks))
         self._blocks[key] = block
         return key
+
+    def check(self, key: str) -> None:
+        """Nothing changes blocks in memory."""
 
     def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
         """Read rows of some arrays of one block."""
@@ -273,11 +279,16 @@ class FolderShards:
         self.place.write(f"shards/{key}", image)
         return key
 
-    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
-        """Read rows of some arrays of one shard, after its digest if ``verify``."""
-        if verify and not self.sound(key):
+    def check(self, key: str) -> None:
+        """Compare a shard with its digest; refuse it if it is not what was written."""
+        if not self.sound(key):
             where = f"{self.place}/shards/{key}"
             raise damaged(where, "its bytes are not those that were written")
+
+    def read(self, key: str, wanted: Mapping[str, Rows], verify: bool = False) -> dict[str, Matrix]:
+        """Read rows of some arrays of one shard, after its digest if ``verify``."""
+        if verify:
+            self.check(key)
         with self.place.opened(f"shards/{key}") as file:
             return {path: take(held(file, path), rows) for path, rows in wanted.items()}
 

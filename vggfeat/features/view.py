@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import h5py
@@ -102,8 +102,8 @@ def _opened(place: Place, content: bytes) -> Iterator[h5py.File]:
     path = f"{place}/{VIEW}"
     if unsealed(content) is None:
         raise StoreDamaged(
-            f"{path} is damaged: its bytes are not those that were written. Delete it and run the "
-            "same extraction again: it is written anew, and nothing is computed twice."
+            f"{path} is damaged: its bytes are not those that were written. It is written "
+            f"anew, and nothing is computed twice, by: vggfeat store repair {place}."
         )
     with opened(path, io.BytesIO(content)) as file:
         yield file
@@ -167,6 +167,7 @@ def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
 def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
     """List where ``features.h5``, if it is there, disagrees with the shards that it shows."""
     content, shards = place.read(VIEW), {header.key: header for header in headers}
+    there = set(place.names("shards"))
     if content is None:
         return []
     try:
@@ -183,6 +184,8 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
                     )
                     continue
                 for key, targets, sources in _mappings(dataset):
+                    if key not in shards and key in there:
+                        continue  # it is damaged, and told to be
                     if key not in shards:
                         problems.append(f"{name} of {VIEW} needs the shard {key}, which is missing")
                     elif not _agree(shards[key], sources, names[targets], stats[targets]):
@@ -192,9 +195,9 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
         return [str(error)]
 
 
-def held_by(place: Place, keys: Collection[str]) -> dict[str, list[tuple[bytes, Stat]]]:
-    """Say what ``features.h5`` shows of some shards: the pictures of each array, by its path."""
-    shown: dict[str, list[tuple[bytes, Stat]]] = {}
+def shown_by(place: Place) -> dict[str, dict[str, list[tuple[bytes, Stat]]]]:
+    """Say what ``features.h5`` shows of each shard: the pictures of each array, by its path."""
+    shown: dict[str, dict[str, list[tuple[bytes, Stat]]]] = {}
     content = place.read(VIEW)
     if content is None or unsealed(content) is None:
         return shown
@@ -202,9 +205,8 @@ def held_by(place: Place, keys: Collection[str]) -> dict[str, list[tuple[bytes, 
         names, stats = file["names"][:].tolist(), file["stat"][:].tolist()
         for path, dataset in datasets_of(file).items():
             for key, targets, _ in _mappings(dataset):
-                if key in keys:
-                    some = [(names[row], tuple(stats[row])) for row in targets]
-                    shown.setdefault(path, []).extend(some)
+                some = [(names[row], tuple(stats[row])) for row in targets]
+                shown.setdefault(key, {}).setdefault(path, []).extend(some)
     return shown
 
 
@@ -248,7 +250,7 @@ def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
         text = io.StringIO(newline="")
         Writer(text).writerows([("name", "reason"), *failed.items()])
         place.write(mine, b"".join(encode([text.getvalue()])))
-    for name in _lists(place) if shard.parts == 1 else [mine]:
+    for name in lists_of_failed(place) if shard.parts == 1 else [mine]:
         if name != mine or not failed:
             place.remove(name)
 
@@ -256,7 +258,7 @@ def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
 def read_failed(place: Place) -> dict[str, str]:
     """Return by name the reasons of all lists of failed pictures."""
     failed: dict[str, str] = {}
-    for name in _lists(place):
+    for name in lists_of_failed(place):
         text = (place.read(name) or b"").decode("utf-8", "surrogateescape")
         try:
             rows = csv.DictReader(io.StringIO(text, newline=""))
@@ -270,5 +272,6 @@ def read_failed(place: Place) -> dict[str, str]:
     return failed
 
 
-def _lists(place: Place) -> list[str]:
+def lists_of_failed(place: Place) -> list[str]:
+    """Name the lists of failed pictures."""
     return sorted(name for name in place.names() if re.fullmatch(_LISTS, name))
