@@ -14,7 +14,8 @@ def test_each_promise_names_a_test_that_there_is() -> None:
     named = set(NAMED.findall((ROOT / "docs" / "reliability.md").read_text()))
     there = {
         (path.relative_to(ROOT).as_posix(), name)
-        for path in ROOT.glob("tests/faults/test_*.py")
+        for path in ROOT.glob("tests/**/test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
     }
-    assert named == there
+    assert named <= there
+    assert {one for one in there if one[0].startswith("tests/faults/")} <= named

@@ -16,8 +16,9 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
-from vggfeat.errors import DataError, ParameterError
+from vggfeat.errors import DataError, ParameterError, StoreDamaged
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.store import FeatureStore
 from vggfeat.resources import home
 from vggfeat.run import describe as module
 from vggfeat.run.describe import Described, default_store, describe
@@ -201,6 +202,21 @@ def test_what_is_there_is_not_computed_again(
     only = describe(CARD, persons, ALL.but(nets=["E"]), never, folder=tmp_path / "f")
     both = unit(np.concatenate([first.X[0, 128:256], first.X[0, 384:]]))
     np.testing.assert_allclose(only.X[0], both, rtol=1e-5)
+
+
+def test_damaged_descriptors_are_refused(
+    persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
+) -> None:
+    """No rows are made of numbers that are not those that were written."""
+    how = {"folder": tmp_path / "store"}
+    rows(persons, ONE, one_layer, **how)
+    [values] = FeatureStore.open(how["folder"]).read().values()
+    [shard] = (tmp_path / "store" / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    content[content.index(values[0].tobytes())] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(StoreDamaged, match=f"{shard.name}.*store repair"):
+        describe(CARD, persons, ONE, never, **how)
 
 
 def test_default_stores_are_found_again_and_kept_apart(

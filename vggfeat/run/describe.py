@@ -109,6 +109,8 @@ def describe(
         If no picture of a class can be read, or boxes are wanted that are not given.
     ParameterError
         If posteriors are asked for, which are no features.
+    StoreDamaged
+        If a file of a store is not what was written.
     """
     if scores := [how for how in features.pool.split("+") if gives_posteriors(how)]:
         raise ParameterError(
@@ -180,6 +182,8 @@ def _gathered(
     folders = tuple(dict.fromkeys(source.folder for _, source in sources))
     failed = {name: reason for _, source in sources for name, reason in source.failed.items()}
     _refuse_lost_classes(images, readable, failed)
+    for store in {source.folder: source.store for _, source in sources}.values():
+        store.check_digests()  # of numbers that came from elsewhere, or lay here for long
     X = _rows(sources, rows, aggregation)
     extractions = {source.extraction.net: source.extraction for _, source in sources}
     return Described(
