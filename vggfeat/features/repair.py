@@ -84,7 +84,7 @@ def repair(path: Path | str) -> Repaired:
     lost, unknown = _lost(files, bad)
     aside = {files.place.set_aside(f"shards/{key}"): why for key, why in bad.items()}
     if wrong and wrong != [MISSING]:
-        aside[files.place.set_aside(MANIFEST)] = wrong[0]
+        aside[files.place.set_aside(MANIFEST)] = "it is not what was written"
     headers, rebuilt = _rebuilt(files, bool(bad or lost))
     missing = _missing(lost, headers)
     known = manifest or Manifest.read(files.place)
