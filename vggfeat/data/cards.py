@@ -255,7 +255,7 @@ def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
         return base / card.folder
     tree = find_tree(card, base)
     if tree is None:
-        raise DataNotFound(not_here(card, base, None, needs))
+        raise DataNotFound(*not_here(card, base, None, needs))
     return tree
 
 
