@@ -80,6 +80,32 @@ def test_what_is_no_recipe_is_refused(text: str, said: str, tmp_path: Path) -> N
     assert str(tmp_path / "own.toml") in str(refused.value)
 
 
+def test_each_wrong_field_has_a_line(tmp_path: Path) -> None:
+    """Types, lists, alternatives and what is absent, in the file's words, without links."""
+    text = """
+    protocol = "classification"
+    [nets.mine]
+    S = "wide"
+    [[rows]]
+    name = 3
+    uses = [{ net = "mine", Q = ["a"] }]
+    paper = [9.5]
+    flap = true
+    """
+    with pytest.raises(DataError) as refused:
+        open_recipe(written(tmp_path, text))
+    first, *lines = refused.value.lines
+    assert first == f"{tmp_path / 'own.toml'} is not a recipe:"
+    assert lines == [
+        "  nets.mine.net: is missing",
+        "  nets.mine.S: must be a valid integer or be a list. Got 'wide' instead.",
+        "  rows.0.name: must be a valid string. Got 3 instead.",
+        "  rows.0.uses.0.Q.0: must be a valid integer. Got 'a' instead.",
+        "  rows.0.paper.1: is missing",
+        "  rows.0.flap: nothing of that name is known here",
+    ]
+
+
 def test_links_make_a_recipe_that_trains(tmp_path: Path) -> None:
     """It is opened as such, refused where a table is asked for, and its mistakes are named too."""
     own = written(tmp_path, '[[links]]\nname = "a"\ntraining = { S = [256, 512] }')

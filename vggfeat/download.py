@@ -127,7 +127,8 @@ def download(
                     return target
     except OSError as error:
         raise DownloadError(f"{target} could not be written: {error}") from error
-    raise DownloadError("\n  ".join([f"{target.name} could not be downloaded.", *problems]))
+    indented = [f"  {problem}" for problem in problems]
+    raise DownloadError(f"{target.name} could not be downloaded.", *indented)
 
 
 class _Dropped(Exception):

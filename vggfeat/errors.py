@@ -28,9 +28,27 @@ from collections.abc import Iterable, Sequence
 
 
 class VggfeatError(Exception):
-    """Base of all errors that vggfeat raises on purpose."""
+    r"""Base of all errors that vggfeat raises on purpose.
+
+    Parameters
+    ----------
+    said : object
+        What was wrong, what would be right, what to do next.
+    *more : object
+        Further lines. A line's own text may have ends of lines too, in the name of a file: shown
+        on a terminal, they are escaped, so that nobody's file says a line of its own.
+
+    Examples
+    --------
+    >>> VggfeatError("a\nb is no picture.", "Remove it.").lines
+    ('a\nb is no picture.', 'Remove it.')
+    """
 
     exit_status = 1
+
+    def __init__(self, said: object = "", *more: object) -> None:
+        self.lines = (str(said), *map(str, more))
+        super().__init__("\n".join(self.lines))
 
 
 class Terminated(KeyboardInterrupt):
@@ -106,7 +124,10 @@ class StoreError(VggfeatError, ValueError):
 
 
 class FingerprintMismatch(StoreError):
-    """A store holds features that were made with other settings."""
+    """A store holds features that were made with other settings; a line names each of them."""
+
+    def __init__(self, said: object = "") -> None:
+        super().__init__(*str(said).split("\n"))
 
 
 class StoreDamaged(StoreError):
@@ -166,15 +187,15 @@ def and_more(names: Sequence[str], noun: str) -> str:
     return f"{first!r} and {counted(len(rest), f'more {noun}')}" if rest else repr(first)
 
 
-def printable(text: object, *, lines: bool = False) -> str:
+def printable(text: object) -> str:
     r"""Show what would act rather than print (control and direction characters) as an escape.
+
+    Ends of lines are among them: what has several lines on purpose is shown line by line.
 
     Parameters
     ----------
     text : object
         What a file is called, or says; a stranger may have written it.
-    lines : bool
-        Whether ends of lines stay.
 
     Examples
     --------
@@ -182,8 +203,6 @@ def printable(text: object, *, lines: bool = False) -> str:
     'a\\nb\\u202egpj.exe'
     """
     return "".join(
-        c
-        if c.isprintable() or (lines and c == "\n")
-        else c.encode("unicode_escape", "surrogatepass").decode()
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
         for c in str(text)
     )

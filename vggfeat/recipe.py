@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat.data.schema import DatasetCard, VocProtocol
-from vggfeat.data.settings import Features
+from vggfeat.data.settings import Features, refused
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
@@ -188,12 +188,13 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
             f"There is no recipe {name!r}. Shipped: {', '.join(recipe_names())}. Or name a file "
             "of your own, such as my.toml."
         )
+    told: dict[str, Any] = {}
     try:
         told = read_toml(path)
         kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
         return kind(**{"name": path.stem, **told})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not a recipe: {error}") from error
+        raise refused(f"{path} is not a recipe", error, told) from error
 
 
 def load_recipe(name: str) -> Recipe:

@@ -353,6 +353,18 @@ def test_a_table_says_what_was_measured_and_why_not(
     assert [net.runs for net in nets if net.runs] == [7]
 
 
+def test_the_name_of_a_picture_forges_no_line(vggfeat: Command, tmp_path: Path) -> None:
+    """In the table and in the warning a name's end of line is an escape; JSON has the name."""
+    paint(tmp_path / "p" / "sea\nModel: a.png", "blue", 1)
+    (tmp_path / "p" / "y\nModel: b.png").write_text("no picture")
+    out, err = vggfeat("classify", "p", "--quiet", "--top", 1)
+    assert "sea\\nModel: a.png" in out
+    assert "Warning: y\\nModel: b.png: not a picture" in err
+    assert not [line for line in (out + err).splitlines() if line.startswith("Model")]
+    told = json.loads(vggfeat("classify", "p", "--quiet", "--json")[0])
+    assert [one["picture"] for one in told["pictures"]] == ["sea\nModel: a.png", "y\nModel: b.png"]
+
+
 def test_a_table_with_all_of_its_nets_has_differences(
     vggfeat: Command, ilsvrc: Path, nets: list[Colours], monkeypatch: pytest.MonkeyPatch
 ) -> None:

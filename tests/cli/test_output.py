@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from vggfeat.cli import output
+from vggfeat.errors import DownloadError, FingerprintMismatch, MissingExtra, VggfeatError
+
+# Each ends a line, moves the cursor or turns the text round, somewhere.
+HOSTILE = "y\nModel: safe.png\r\t\v\f\x1b[2J\x85\u2028\u2029\u202e[red][/]"
+SHOWN = (
+    r"y\nModel: safe.png\r\t\x0b\x0c\x1b[2J\x85\u2028\u2029\u202e[red][/]"  # as Python writes it
+)
 
 
 def test_progress_in_a_file_is_a_line_now_and_then(
@@ -39,3 +48,37 @@ def test_epochs_in_a_file_are_in_their_order(
     lines = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "epoch" in line]
     assert lines == sorted(lines)
     assert set(lines) == {"1", "2", "3"}
+
+
+def test_a_name_says_no_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In notes, errors, tables, results and progress all that acts in a name is an escape."""
+    monkeypatch.setenv("COLUMNS", "300")
+    output.note(f"Warning: {HOSTILE}: not a picture")
+    output.note_error(f"Error: {HOSTILE}", VggfeatError(f"{HOSTILE} is damaged.", "Remove it."))
+    assert capsys.readouterr().err.splitlines() == [
+        f"Warning: {SHOWN}: not a picture",
+        f"Error: {SHOWN}: {SHOWN} is damaged.",
+        "Remove it.",
+    ]
+    parts = (HOSTILE, output.facts({HOSTILE: HOSTILE}), output.grid([HOSTILE], [[HOSTILE]]))
+    output.show({}, *parts, as_json=False)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    ruled = [line for line in lines if line and not set(line) <= {"\u2500"}]
+    assert ruled == [SHOWN, f"{SHOWN}  {SHOWN}", SHOWN, SHOWN]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, where it is seen that work goes on
+    with output.waiting(f"Verifying {HOSTILE}", quiet=False):
+        pass
+    assert f"Verifying {SHOWN}" in capsys.readouterr().err
+
+
+def test_what_has_several_lines_on_purpose_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of facts has a line for each; so has an error, also one that another process sent."""
+    output.show({}, output.facts({"files": ["one", "two"]}), as_json=False)
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["one", "two"]
+    for kind in (DownloadError, MissingExtra):
+        error = pickle.loads(pickle.dumps(kind("a", "b\nc")))
+        assert (error.lines, str(error)) == (("a", "b\nc"), "a\nb\nc")
+    differ = pickle.loads(pickle.dumps(FingerprintMismatch("a\nb")))
+    assert differ.lines == ("a", "b")

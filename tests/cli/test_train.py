@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,6 +89,14 @@ def test_a_run_leaves_weights_metrics_and_a_page(vggfeat: Command, pictures: Pat
     }  # fmt: skip
 
 
+def test_names_that_are_no_text_are_kept(vggfeat: Command, tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, in a class and in the path of all, are no hindrance to train."""
+    root = Path(os.fsdecode(b"data\xff"))
+    (two_classes(root) / "light").rename(root / os.fsdecode(b"bad\xff"))
+    vggfeat("train", "--data", root, "--out", "a", *QUICK, "--quiet")
+    assert Path("a", "classes.txt").read_bytes() == b"bad\xff\ndark\n"
+
+
 def test_batch_and_rate_follow_from_what_is_there(vggfeat: Command, pictures: Path) -> None:
     """Eight pictures are one update of eight; a net from weights of its own begins at 1e-3."""
     quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", pictures]
@@ -169,11 +178,17 @@ def class_missing(root: Path) -> list[str | Path]:
     return ["--data", root]
 
 
+def class_of_two_lines(root: Path) -> Path:
+    (two_classes(root) / "light").rename(root / "new\nline")
+    return root
+
+
 @pytest.mark.parametrize(
     ("made", "more", "status", "said"),
     [
         (no_classes, [], 3, "has no class folders with pictures, such as"),
         (class_missing, [], 3, "has no picture of 'light', which"),
+        (class_of_two_lines, [], 3, r"the class 'new\nline' has several lines"),
         (lambda root: ["--data", root / "none"], [], 3, "There is no"),
         (two_classes, ["--init", "xavier"], 2, "'glorot', 'paper', 'kaiming'"),
         (two_classes, ["--S", "256", "--S", "384", "--S", "512"], 2, "S_min and S_max"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
+from itertools import product
 
 import h5py
 import numpy as np
@@ -115,6 +118,36 @@ def test_export_parquet(two_nets, tmp_path):
     table = parquet.read_table(tmp_path / "x.parquet")
     assert table["name"].to_pylist() == [ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
     np.testing.assert_array_equal(table["D/Q256"].to_pylist(), vectors(ODD, PART))
+
+
+def test_no_two_names_become_one_in_parquet(tmp_path):
+    """A byte and what it is written as are told apart, also behind backslashes; all come back."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pieces = [b"\\", b"x", b"xff", b"\xff", b"xFF"]
+    made = {b"a" + b"".join(some) for n in range(5) for some in product(pieces, repeat=n)}
+    names = [os.fsdecode(name) for name in sorted(made)]
+    filled(tmp_path / "f", names, stats=[(1, 1)] * len(names))
+    export(tmp_path / "f", tmp_path / "x.parquet")
+    written = parquet.read_table(tmp_path / "x.parquet")["name"].to_pylist()
+    assert written[names.index(r"a\xff")] == r"a\\xff"
+    assert [read_back(one) for one in written] == [os.fsencode(name) for name in names]
+
+
+def read_back(text):
+    """Read what the documentation says, letter by letter."""
+    made, rest = b"", text.encode()
+    while rest:
+        run = len(rest) - len(rest.lstrip(b"\\"))
+        rest = rest[run:]
+        if not re.match(rb"x[0-9a-fA-F]{2}", rest):
+            made, rest = made + b"\\" * run + rest[:1], rest[1:]
+            continue
+        made += b"\\" * (run // 2)
+        if run % 2:
+            made, rest = made + bytes.fromhex(rest[1:3].decode()), rest[3:]
+        else:
+            made, rest = made + rest[:1], rest[1:]
+    return made
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv", "parquet"])

@@ -120,8 +120,12 @@ def test_nothing_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["shards", "manifest", "both", "view too"])
-def test_the_same_run_goes_on_whatever_is_left(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("catalogued", [2, 64])
+def test_the_same_run_goes_on_whatever_is_left(
+    tmp_path: Path, harm: str, catalogued: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where no shard is, the store's own command finds a store to go on with."""
+    monkeypatch.setattr("vggfeat.features.shards.CATALOGUED", catalogued)
     shards = filled(tmp_path)
     for shard in shards if harm != "manifest" else []:
         shard.write_bytes(b"")

@@ -6,6 +6,7 @@ import csv
 import io
 import random
 import re
+from contextlib import redirect_stderr
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from fuzz.campaign import Campaign
-from vggfeat.cli.output import facts, grid
+from vggfeat.cli.output import facts, grid, note
 from vggfeat.features.export import export
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
@@ -33,6 +34,7 @@ PIECES = (
     "javascript:x",
     "{{7*7}}",
 )
+PIECES += ("\nModel: safe", "\u2028", "\u2029", "\x85", "\v", "\f")
 PIECES += ("=1+1", "=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r", "\n", ",", ";")
 PIECES += ("\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\u202e", "\x08", "\x7f", "[red]", "[/]")
 PIECES += (
@@ -77,7 +79,9 @@ class Names(Campaign):
         self.X, self.labels = np.repeat(np.eye(2), 4, axis=0), np.repeat([0, 1], 4)
         self.plain: set[tuple[str, ...]] = set()
         page = self.case(random.Random(0), -1)
-        self._page(self._result(page), page[:8], page[8:])
+        result = self._result(page)
+        self._page(result, page[:8], page[8:])
+        self.lines = len(self._printed(result, page[:8]))
         return []
 
     def case(self, dice: random.Random, number: int) -> list[str]:
@@ -125,13 +129,22 @@ class Names(Campaign):
         return rows
 
     def _terminal(self, result: Any, names: list[str]) -> None:
+        lines = self._printed(result, names)
+        acting = {one for line in lines for one in line if not one.isprintable()}
+        assert not acting, f"it would act on a terminal: {acting}"
+        assert len(lines) == self.lines, f"a name says a line of its own: {lines}"
+
+    def _printed(self, result: Any, names: list[str]) -> list[str]:
+        """Return the lines of all that names are in, on a terminal that is wide enough for all."""
         out = io.StringIO()
-        console = Console(file=out, width=200, color_system=None, force_terminal=False)
+        console = Console(file=out, width=10_000, color_system=None, force_terminal=False)
         table = grid([names[0]], [[name] for name in names])
         for part in (summary(result), facts({"names": " ".join(names)}), table):
             console.print(part)
-        acting = {one for one in out.getvalue() if not one.isprintable()} - {"\n"}
-        assert not acting, f"it would act on a terminal: {acting}"
+        with redirect_stderr(out):
+            for name in names:
+                note(f"Warning: {name}: not a picture")
+        return out.getvalue().removesuffix("\n").split("\n")
 
     def _store(self, names: list[str]) -> None:
         one = Extraction("D", "ab12", ("fc7",))

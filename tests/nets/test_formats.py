@@ -232,6 +232,14 @@ def test_written_files_come_back(suffix: str, tmp_path: Path, whole: State) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_source_that_is_no_text_is_written(suffix: str, tmp_path: Path, small: State) -> None:
+    """Bytes of a path that are no UTF-8 come back in the words of the source as an escape."""
+    path = tmp_path / f"net{suffix}"
+    formats.write(path, small, CAFFE, net="A", source="of a\udcff", licence="")
+    assert formats.read(path).metadata["source"] == r"of a\udcff"
+
+
 def test_torchvision_loads_our_pth(tmp_path: Path, whole: State) -> None:
     """A written .pth is a plain state dict that torchvision takes with strict=True."""
     formats.write(tmp_path / "a.pth", whole, CAFFE, net="A", source="x", licence="y")

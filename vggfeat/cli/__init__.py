@@ -17,7 +17,7 @@ from vggfeat.cli.explain import explain_command
 from vggfeat.cli.extract import extract_command
 from vggfeat.cli.fuse import fuse_command
 from vggfeat.cli.localize import localize_app
-from vggfeat.cli.output import interruptible, note
+from vggfeat.cli.output import interruptible, note, note_error
 from vggfeat.cli.predict import predict_command
 from vggfeat.cli.run import run_command
 from vggfeat.cli.store import store_app
@@ -130,7 +130,7 @@ def main() -> None:
     try:
         app()
     except VggfeatError as error:
-        note(f"Error: {error}")
+        note_error("Error", error)
         sys.exit(error.exit_status)
     except OSError as error:
         many = ". Allow more with: ulimit -n 4096" if error.errno in MANY_FILES else ""

@@ -81,11 +81,11 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
         "pictures": _pictures(card),
         "protocol": _said(card.protocol.model_dump()),
         "defaults": _said(card.defaults.model_dump()),
-        "files": "\n".join(_file(card)),
-        "paper": "\n".join(f"Table {row.table}, {row}" for row in card.paper),
+        "files": _file(card),
+        "paper": [f"Table {row.table}, {row}" for row in card.paper],
         "licence": card.licence,
         "source": card.source,
-        "citation": card.citation.strip(),
+        "citation": card.citation.strip().splitlines(),
     }
     known = {what: value for what, value in rows.items() if value}
     show(card.model_dump(mode="json"), facts(known), as_json=as_json)
@@ -149,7 +149,7 @@ def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
     rows: dict[str, object] = {found.name: verdict, "in": found.root, "pictures": counts}
     if not quiet:
         lists = {"differs": found.differences, "missing": found.missing, "skipped": found.strays}
-        rows |= {what: "\n".join(map(str, lines)) for what, lines in lists.items() if lines}
+        rows |= {what: list(lines) for what, lines in lists.items() if lines}
     show(found.to_dict(), facts(rows), as_json=as_json)
 
 

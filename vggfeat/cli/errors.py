@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vggfeat.cli.output import grid, note, show, work_progress
+from vggfeat.cli.output import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_errors(
 
         def progress(row: str) -> Progress | None:
             bars.close()  # that of the row before
-            note(f"\n{table.name}, {row}", quiet=work.quiet)
+            note("", f"{table.name}, {row}", quiet=work.quiet)
             return bars.enter_context(work_progress("classify", quiet=work.quiet)).pictures
 
         for one in run_table(
@@ -56,7 +56,7 @@ def run_errors(
         ):
             done.append(one)
             if one.failed:
-                note(f"Error: {one.row.name}: {one.failed}")
+                note_error(f"Error: {one.row.name}", one.failed)
     result = {"recipe": table.name, "rows": [one.to_dict() for one in done]}
     columns = [table.title, "top-1/top-5 error %", "paper %", "difference"]
     show(result, grid(columns, [_line(one) for one in done]), as_json=as_json)

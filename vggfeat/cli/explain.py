@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note, show
+from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note_error, show
 from vggfeat.cli.predict import ModelWeights, open_model
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _explained(
         image = decode(picture, exif=extractors[0].extraction.exif)
         found = explain(model, image, extractors, classes)
     except PictureError as error:
-        note(f"Warning: {name}: {error}")
+        note_error(f"Warning: {name}", error)
         return name, None, str(error)
     if classes is None:
         found = found.best(BEST)
@@ -128,18 +128,17 @@ def _tell(one: Explained) -> None:
     name, found, where = one
     if found is None:
         return
-    from vggfeat.errors import printable
     from vggfeat.report.evidence import exactness
 
     headings = ["class", "score", "sum of locations", "bias", "strongest at x, y"]
     rows: list[list[object]] = [
-        [printable(row["class"]), *(f"{row[key]:+.4f}" for key in ("score", "sum", "bias")), place]
+        [row["class"], *(f"{row[key]:+.4f}" for key in ("score", "sum", "bias")), place]
         for row in _rows(name, found)
         for place in [f"{row['x']:.0f}, {row['y']:.0f}"]
     ]
     told = {
-        "picture": printable(name),
-        "drawn": printable(where),
+        "picture": name,
+        "drawn": where,
         "map": exactness(found.why),
         "L2 norms": _norms(found),
     }

@@ -18,7 +18,15 @@ from vggfeat.cli.located import (
     write_table,
     write_test,
 )
-from vggfeat.cli.output import Json, Quiet, begun_anew, counting, download_progress, note
+from vggfeat.cli.output import (
+    Json,
+    Quiet,
+    begun_anew,
+    counting,
+    download_progress,
+    note,
+    note_error,
+)
 from vggfeat.cli.systems import nets_of, system_of
 
 if TYPE_CHECKING:
@@ -255,7 +263,7 @@ def _found(
         image = decode(picture)
         return Found(name, _located(image, nets, system, scales, merging, top), image)
     except PictureError as error:
-        note(f"Warning: {name}: {error}")
+        note_error(f"Warning: {name}", error)
         return Found(name, [], None, str(error))
 
 

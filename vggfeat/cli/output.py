@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggfeat.errors import Terminated, counted
+from vggfeat.errors import Terminated, VggfeatError, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.text import Text
 
     from vggfeat.features.extract import Summary
 
@@ -39,39 +40,47 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
-def note(text: str, *, quiet: bool = False) -> None:
-    """Say something beside the result."""
+def note(*lines: str, quiet: bool = False) -> None:
+    """Say something beside the result, in as many lines as are given."""
     if not quiet:
-        from rich.markup import escape
-
-        from vggfeat.errors import printable
-
         # A terminal breaks long lines itself; an address that was broken here cannot be copied.
-        console(stderr=True).print(escape(printable(text, lines=True)), soft_wrap=True)
+        console(stderr=True).print(_text(lines), soft_wrap=True)
+
+
+def note_error(what: str, error: VggfeatError) -> None:
+    """Say what an error says, after what it is or of what it is."""
+    first, *more = error.lines
+    note(f"{what}: {first}", *more)
 
 
 def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
-    """Print a result, for a person or for a machine."""
+    """Print a result, for a person or for a machine; a text is a line."""
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
     out = console()
     for part in shown:
-        out.print(part)
+        out.print(_text([part]) if isinstance(part, str) else part)
 
 
-def facts(rows: Mapping[str, object]) -> RenderableType:
-    """Lay out names and values in two columns."""
-    from rich.table import Table
+def _text(lines: Iterable[object]) -> Text:
+    """Make lines of texts, whatever characters and brackets are in them."""
     from rich.text import Text
 
     from vggfeat.errors import printable
+
+    return Text("\n".join(map(printable, lines)))
+
+
+def facts(rows: Mapping[str, object]) -> RenderableType:
+    """Lay out names and values in two columns; a list has a line for each of its values."""
+    from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, Text(printable(value, lines=True)))
+        table.add_row(_text([name]), _text(value if isinstance(value, list) else [value]))
     return table
 
 
@@ -79,15 +88,12 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
     """Lay out rows under headings."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
-
-    from vggfeat.errors import printable
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(Text(printable(column)), overflow="fold")
+        table.add_column(_text([column]), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell, lines=True)) for cell in row))
+        table.add_row(*(_text([cell]) for cell in row))
     return table
 
 
@@ -236,9 +242,13 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    from vggfeat.errors import printable
+
+    # What is told names a folder, perhaps; brackets in it are no markup.
+    told = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), told, TimeElapsedColumn())
     with interruptible(), Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        bar.add_task(what, total=None)
+        bar.add_task(printable(what), total=None)
         yield
 
 

@@ -11,7 +11,7 @@ import typer
 
 from vggfeat.cli import options, training
 from vggfeat.cli.errors import run_errors
-from vggfeat.cli.output import Json, Quiet, grid, note, show
+from vggfeat.cli.output import Json, Quiet, grid, note, note_error, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
 from vggfeat.cli.watching import Watched
 from vggfeat.cli.working import Work, settings
@@ -187,7 +187,7 @@ def _run_table(
         check_submission(card, images)
     done: list[Outcome] = []
     for row in loaded.table():
-        note(f"\n{loaded.name}, {row.name}", quiet=work.quiet)
+        note("", f"{loaded.name}, {row.name}", quiet=work.quiet)
         try:
             chosen = settings(row.features, weights=asked.weights)
             run = work.run(card, images, chosen, loaded.classifier, asked.features)
@@ -200,7 +200,7 @@ def _run_table(
                 target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
                 write_report(run, target, work, evidence=evidence, pointing=pointing)
         except VggfeatError as error:  # the other rows are as good without this one
-            note(f"Error: {row.name}: {error}")
+            note_error(f"Error: {row.name}", error)
             done = [one for one in done if one.line is not row]
             done.append(Outcome(row, None, {"error": str(error)}, error.exit_status))
     result = {"recipe": loaded.name, "rows": [{"row": o.line.name, **o.plain} for o in done]}

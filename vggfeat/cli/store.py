@@ -59,10 +59,10 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
     with waiting(f"Verifying {store}", quiet=quiet):
         problems = verify(store)
-    lines = "\n".join(problems) or f"{store} is sound."
+    lines = problems or [f"{store} is sound."]
     if problems and not Path(store).is_file():
-        lines += f"\nMove aside what is damaged, with: vggfeat store repair {store}"
-    show({"sound": not problems, "problems": problems}, lines, as_json=as_json)
+        lines = [*problems, f"Move aside what is damaged, with: vggfeat store repair {store}"]
+    show({"sound": not problems, "problems": problems}, *lines, as_json=as_json)
     if problems:
         raise typer.Exit(StoreDamaged.exit_status)
 
@@ -92,6 +92,8 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
 def _mended(store: str, done: Repaired) -> str:
     """Say what was mended, and what to do next."""
+    from vggfeat.errors import printable
+
     lines = [f"{name} was set aside: {why}" for name, why in done.aside.items()]
     lines += [f"{name} was made anew." for name in done.rebuilt]
     for path, names in done.missing.items():
@@ -103,7 +105,8 @@ def _mended(store: str, done: Repaired) -> str:
     if done.commands:
         lines.append("This computes what is missing alone, of the same PICTURES as before:")
         lines += [f"  {command}" for command in done.commands]
-    return "\n".join(lines) or f"{store} is sound; nothing was changed."
+    lines = lines or [f"{store} is sound; nothing was changed."]
+    return "\n".join(map(printable, lines))
 
 
 @store_app.command("merge")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vggfeat.data.compose import compose
 from vggfeat.data.fetch import data_folder, find_tree, not_here, provide
 from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_labelled, read_manifest
 from vggfeat.data.schema import DatasetCard, Reader
+from vggfeat.data.settings import refused
 from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
@@ -74,10 +76,12 @@ def load_card(name: str) -> DatasetCard:
             f"Shipped: {', '.join(card_names())}. Or name a folder that holds a folder for each "
             "class, a CSV file with the columns path and label, or a card of your own (.toml)."
         )
+    told: dict[str, Any] = {}
     try:
-        card = DatasetCard(**read_toml(path))
+        told = read_toml(path)
+        card = DatasetCard(**told)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not a data set card: {error}") from error
+        raise refused(f"{path} is not a data set card", error, told) from error
     if card.root:
         card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})
     return card
@@ -255,7 +259,7 @@ def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
         return base / card.folder
     tree = find_tree(card, base)
     if tree is None:
-        raise DataNotFound(not_here(card, base, None, needs))
+        raise DataNotFound(*not_here(card, base, None, needs))
     return tree
 
 

@@ -80,12 +80,12 @@ def provide(
         if path is None and fetch and not offline() and _addresses(archive):
             path = _fetched(card, archive, base, progress)
         if path is None:
-            raise DataNotFound(not_here(card, base, tree, needs))
+            raise DataNotFound(*not_here(card, base, tree, needs))
         verify(path, archive)
         tree = tree or base / card.folder
         unpack(path, card.folder, tree, archive.proof)
     if tree is None:
-        raise DataNotFound(not_here(card, base, tree, needs))
+        raise DataNotFound(*not_here(card, base, tree, needs))
     return tree
 
 
@@ -154,12 +154,12 @@ def _fetched(card: DatasetCard, archive: Archive, base: Path, progress: Progress
         wrapper = archive.wrapper
         path = download(wrapper.urls, base / wrapper.file, size=wrapper.bytes, progress=progress)
     except DownloadError as error:
-        raise DownloadError(f"{error}\n{_by_hand(card, [archive], base)}") from error
+        raise DownloadError(*error.lines, *_by_hand(card, [archive], base)) from error
     return _unwrapped(archive, path)
 
 
-def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[str]) -> str:
-    """Say what is not here, and what to put where."""
+def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[str]) -> list[str]:
+    """Say what is not here, and what to put where, line by line."""
     what = card.title or card.name
     lacking = _lacking(card, tree, needs)
     if tree is not None:
@@ -173,10 +173,10 @@ def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[s
     if fetchable and offline():
         do = "VGGFEAT_OFFLINE forbids the network. Unset it and " + do[0].lower() + do[1:]
     message = f"{said} {do} --root at an existing {Path(card.folder).parts[0]}{partial}."
-    return "\n".join([message, _by_hand(card, lacking, base)]) if lacking else message
+    return [message, *_by_hand(card, lacking, base)] if lacking else [message]
 
 
-def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> str:
+def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> list[str]:
     """Say which files to put where, without a network or where an account is asked for."""
     lines = [f"By hand, put into {base}{os.sep}, as it is (it is verified and unpacked there):"]
     for archive in archives:
@@ -185,4 +185,4 @@ def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> str:
         places = _addresses(archive) or (card.source,)
         inside = f" ({archive.wrapper.member} in it)" if archive.wrapper else ""
         lines.append(f"  {archive.file} ({size}{digest}) from {' or '.join(places)}{inside}")
-    return "\n".join(lines)
+    return lines

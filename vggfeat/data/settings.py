@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,12 +15,19 @@ from pydantic import (
     model_validator,
 )
 
-from vggfeat.errors import ParameterError
+from vggfeat.errors import DataError, ParameterError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model")
 
 SHOULD = "Input should be "
 """How pydantic begins to say what would be right."""
+IN_OTHER_WORDS = {"missing": "is missing", "extra_forbidden": "nothing of that name is known here"}
+LONG = 60  # characters of what was given
+_SHOULD = re.compile(r"^\w+ should ")
+_ASIDE = re.compile(r", unable to parse.*| after validation.*")
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
@@ -130,3 +137,69 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
             right = said.removeprefix(SHOULD)
             raise ParameterError.of(which, make.__name__, right, first["input"]) from error
         raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
+
+
+def refused(said: str, error: Exception, given: Mapping[str, object]) -> DataError:
+    """Make an error of one that a file of settings caused, with a line for each wrong field.
+
+    Parameters
+    ----------
+    said : str
+        What the file is not.
+    error : Exception
+        Of pydantic's, or another.
+    given : mapping
+        What the file holds.
+
+    Examples
+    --------
+    >>> given = {"Q": ["wide"], "power": 2, "scale": 1}
+    >>> try:
+    ...     Features(**given)
+    ... except ValidationError as error:
+    ...     print(refused("own.toml is no set of features", error, given))
+    own.toml is no set of features:
+      Q.0: must be a valid integer. Got 'wide' instead.
+      power: must be less than or equal to 1. Got 2 instead.
+      scale: nothing of that name is known here
+    """
+    lines = _fields(error, given) if isinstance(error, ValidationError) else [str(error)]
+    if len(lines) == 1:
+        return DataError(f"{said}: {lines[0]}")
+    return DataError(f"{said}:", *(f"  {line}" for line in lines))
+
+
+def _fields(error: ValidationError, given: Mapping[str, object]) -> list[str]:
+    found = error.errors()
+    wrong: dict[str, list[ErrorDetails]] = {}
+    for one in found:
+        # A list is also said to be empty when what it holds is wrong.
+        within = [other for other in found if len(other["loc"]) > len(one["loc"])]
+        if all(other["loc"][: len(one["loc"])] != one["loc"] for other in within):
+            wrong.setdefault(_place(one, given), []).append(one)
+    return [": ".join(filter(None, (place, _wrong(of)))) for place, of in wrong.items()]
+
+
+def _place(one: ErrorDetails, given: Any) -> str:
+    """Name a field as the file does; pydantic also names which of several types it tried."""
+    named = []
+    for part in one["loc"]:
+        known = range(len(given)) if isinstance(given, list) else given
+        if isinstance(known, dict | range) and part in known:
+            named.append(str(part))
+            given = given[part]
+    if one["type"] == "missing":
+        named.append(str(one["loc"][-1]))
+    return ".".join(named)
+
+
+def _wrong(of: list[ErrorDetails]) -> str:
+    """Say what is wrong with one field, of which several types may have been tried."""
+    kind, said = of[0]["type"], of[0]["msg"]
+    if kind in IN_OTHER_WORDS:
+        return IN_OTHER_WORDS[kind]
+    if not _SHOULD.match(said):
+        return said.removeprefix("Value error, ")
+    right = [_SHOULD.sub("", _ASIDE.sub("", one["msg"])) for one in of]
+    right = [one.replace("a valid tuple", "a list") for one in right]
+    return f"must {' or '.join(right)}. Got {of[0]['input']!r:.{LONG}} instead."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from vggfeat.features.tables import Writer
 from vggfeat.hdf5 import write_text
 
 BLOCK = 1024  # rows in memory at a time
+# Backslashes that would be taken for those of a byte's escape; Python decodes a byte that is no
+# UTF-8 to one of these surrogates.
+_AS_A_BYTE = re.compile(r"\\+(?=x[0-9a-fA-F]{2}|[\udc80-\udcff])")
 
 Combine = Callable[[Mapping[Part, Matrix]], Matrix]
 Blocks = Iterator[tuple[list[str], dict[str, Matrix]]]
@@ -86,9 +90,11 @@ def export(
     ============  ==================================  ==========================================
 
     Numbers in csv are the shortest that read back as the same float32. Names are written as they
-    are, quoted where csv needs it; one that begins with ``=`` is a formula to a spreadsheet, so
-    import such a file there as text. Parquet holds only valid UTF-8: other bytes of a name become
-    ``\xNN``.
+    are, quoted where csv needs it; there one that a spreadsheet would compute, such as ``=1+1``,
+    gets an apostrophe in front. Parquet holds only valid UTF-8: another byte of a name becomes
+    ``\xNN``, and a name's own backslashes before such a byte, or before ``x`` and two hexadecimal
+    digits, are doubled. So the last of an odd number of them there begins a byte, and no two names
+    become one.
 
     Parameters
     ----------
@@ -219,14 +225,20 @@ def _write_parquet(target: Path, names: Sequence[str], blocks: Callable[[], Bloc
             path: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
             for path, values in arrays.items()
         }
-        valid = [name.decode("utf-8", "backslashreplace") for name in encode(some)]
-        return pa.table({"name": pa.array(valid, pa.string()), **lists})
+        return pa.table({"name": pa.array(map(_valid, encode(some)), pa.string()), **lists})
 
     _, arrays = next(blocks())
     schema = table(list(names[:1]), {path: values[:1] for path, values in arrays.items()}).schema
     with replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for some, arrays in blocks():
             writer.write_table(table(some, arrays))
+
+
+def _valid(name: bytes) -> str:
+    """Write a name in valid UTF-8, each in its own way."""
+    text = name.decode("utf-8", "surrogateescape")
+    text = _AS_A_BYTE.sub(r"\g<0>\g<0>", text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 WRITERS: dict[str, Callable[[Path, Sequence[str], Callable[[], Blocks]], None]] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError
+from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError, printable
 from vggfeat.features.catalogue import DTYPES, Header
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.place import Place
@@ -63,8 +63,9 @@ class Manifest:
             }
         elif held["fingerprint"] != extraction.fingerprint:
             raise FingerprintMismatch(
-                f"{where} holds features of net {extraction.net} that were made with other "
-                f"settings:\n{differences(held['settings'], extraction.to_dict())}\n"
+                f"{printable(where)} holds features of net {printable(extraction.net)} that were "
+                "made with other settings:\n"
+                f"{differences(held['settings'], extraction.to_dict())}\n"
                 "Use another --out for the new settings, or ask for the stored ones."
             )
 
@@ -181,7 +182,7 @@ def differences(
 ) -> str:
     """List, a line each, the settings in which two extractions differ."""
     return "\n".join(
-        f"  {name}: {first} {one.get(name)} → {second} {other.get(name)}"
+        printable(f"  {name}: {first} {one.get(name)} → {second} {other.get(name)}")
         for name in {**one, **other}
         if one.get(name) != other.get(name)
     )

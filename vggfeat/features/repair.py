@@ -134,7 +134,7 @@ def _rebuilt(files: FolderShards, dropped: bool) -> tuple[list[Header], list[str
     if before is not None and (dropped or lies or not listed):
         place.remove(CATALOGUE)
     files.catalogue()
-    if place.read(CATALOGUE) != before:
+    if (now := place.read(CATALOGUE)) != before and now is not None:
         made.append(CATALOGUE)
     headers = list(true.values())
     if Manifest.read(place) is None and headers:

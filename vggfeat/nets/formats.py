@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
+from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound, printable
 from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
@@ -203,7 +203,7 @@ def write(
         OWN: VERSION,
         "net": net,
         "pixels": pixels.to_json(),
-        "source": source,
+        "source": printable(source),  # a path in it may hold bytes that are no text
         "licence": licence,
         **(about or {}),
     }

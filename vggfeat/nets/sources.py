@@ -216,8 +216,8 @@ def fetch(
         return here
     if resources.offline():
         forbidden = ["VGGFEAT_OFFLINE forbids the network."]
-        raise WeightsNotFound(_by_hand(entry, forbidden, layers))
-    reasons = []
+        raise WeightsNotFound(*_by_hand(entry, forbidden, layers))
+    reasons: list[str] = []
     for file in entry.files:
         promise = file.promise
         try:
@@ -231,11 +231,11 @@ def fetch(
                 progress=progress,
             )
         except DownloadError as error:
-            reasons.append(str(error))
+            reasons += error.lines
             continue
         _note(path, file)
         return path
-    raise WeightsNotFound(_by_hand(entry, reasons, layers))
+    raise WeightsNotFound(*_by_hand(entry, reasons, layers))
 
 
 def listing() -> list[Row]:
@@ -259,7 +259,7 @@ def listing() -> list[Row]:
     return rows
 
 
-def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> str:
+def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> list[str]:
     file = source.files[0]
     promise = file.promise
     size = f", {promise.size:,} bytes" if promise.size else ""
@@ -277,7 +277,7 @@ def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> str
             "Without it, --weights embedded computes the authors' net D up to pool5: "
             "--weights embedded --layer pool5."
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _verify(path: Path, file: RemoteFile) -> None:

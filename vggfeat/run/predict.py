@@ -82,8 +82,9 @@ def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtract
         found = load(place, made.net, made.layers)
     except WeightsNotFound as error:
         raise WeightsNotFound(
-            f"{error} The model needs the weights {made.weights_sha256[:12]}: say where they are "
-            "with --weights."
+            *error.lines,
+            f"The model needs the weights {made.weights_sha256[:12]}: say where they are with "
+            "--weights.",
         ) from error
     if found.sha256 != made.weights_sha256:
         raise StoreError(

@@ -170,7 +170,9 @@ class _Run:
         )
         if team.first:
             ready(out)
-            write_whole(out / CLASSES, "".join(f"{c}\n" for c in data.classes).encode())
+            # A folder's name may hold bytes that are no UTF-8: they are written as they are.
+            listed = "".join(f"{c}\n" for c in data.classes)
+            write_whole(out / CLASSES, listed.encode("utf-8", "surrogateescape"))
 
     def epoch(self) -> None:
         """Train for an epoch, or what is left of it, validate, and keep both."""

@@ -66,8 +66,8 @@ def found(out: Path, told: Mapping[str, Any], *, resume: bool) -> tuple[Position
         differ = [line for name in DESCRIBED for line in _differing(known.get(name), told[name])]
         which = f" ({'; '.join(differ)})" if differ else ""
         raise StoreError(
-            f"{path} is of a run with other {', '.join(wrong)}{which}.\n"
-            "Resume with the same settings, pictures and weights, or name another --out."
+            f"{path} is of a run with other {', '.join(wrong)}{which}.",
+            "Resume with the same settings, pictures and weights, or name another --out.",
         )
     return position, known
 

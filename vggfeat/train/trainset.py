@@ -44,6 +44,11 @@ class TrainSet:
         Where the training and the validation pictures are from, in words.
     unvalidated : tuple of str
         Classes of one picture, of which none was drawn for validation.
+
+    Raises
+    ------
+    DataError
+        If the name of a class has several lines.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +56,13 @@ class TrainSet:
     val: Part
     source: str
     unvalidated: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if several := [label for label in self.classes if len(f"{label}.".splitlines()) > 1]:
+            raise DataError(
+                f"{self.source}: the name of the class {several[0]!r} has several lines. A network "
+                "that is trained lists its classes line by line. Rename it."
+            )
 
     @property
     def digest(self) -> str:
@@ -116,7 +128,8 @@ def open_trainset(
         If pictures, or the classes of ILSVRC's validation pictures, are not there.
     DataError
         If there are fewer than two classes, training and validation have not the same ones, no
-        class has two pictures to draw from, or a file is damaged.
+        class has two pictures to draw from, the name of a class has several lines, or a file is
+        damaged.
 
     Examples
     --------
