@@ -24,7 +24,18 @@ shell script can tell them apart::
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterable, Sequence
+
+# As torch, oneDNN, OpenVINO, the C++ library, the loader of libraries and Python's threads say it,
+# each in its way. A library that finds no room of its own kind, static TLS, says almost the same.
+_NO_MEMORY = re.compile(
+    r"allocate memory(?! in static TLS)|failed to allocate|can't alloc|enough memory|"
+    r"out of memory|bad_alloc|start new thread|create a primitive|failed to map|unable to mmap|"
+    r"resource temporarily unavailable",
+    re.IGNORECASE,
+)
 
 
 class VggfeatError(Exception):
@@ -161,6 +172,30 @@ class MissingExtra(VggfeatError, ImportError):
         Parquet export needs pyarrow. Install it with: pip install 'vggfeat[parquet]'
         """
         return cls(f"{feature} needs {package}. Install it with: pip install 'vggfeat[{extra}]'")
+
+
+def short_of_memory(error: BaseException) -> str | None:
+    r"""Return the line in which an error says that memory ran out; None if it says something else.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of Python or any library, whose compiled parts raise RuntimeErrors of many lines.
+
+    Examples
+    --------
+    >>> short_of_memory(RuntimeError("Exception from a.cpp:224:\nFailed to allocate 8 bytes\n"))
+    'Failed to allocate 8 bytes'
+    >>> short_of_memory(RuntimeError("shapes do not match")) is None
+    True
+    """
+    lines = str(error).strip().splitlines()
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return lines[0] if lines else type(error).__name__
+    if number is not None:  # what the system refuses has a number; EAGAIN may be a lock's
+        return None
+    return next((line.strip() for line in lines if _NO_MEMORY.search(line)), None)
 
 
 def counted(number: int, noun: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 
+from vggfeat import cli
 from vggfeat.cli import output
 from vggfeat.errors import DownloadError, FingerprintMismatch, MissingExtra, VggfeatError
 
@@ -82,3 +84,52 @@ def test_what_has_several_lines_on_purpose_keeps_them(capsys: pytest.CaptureFixt
         assert (error.lines, str(error)) == (("a", "b\nc"), "a\nb\nc")
     differ = pickle.loads(pickle.dumps(FingerprintMismatch("a\nb")))
     assert differ.lines == ("a", "b")
+
+
+OF_MEMORY = [
+    (MemoryError(), "Memory ran out (MemoryError)"),
+    (RuntimeError("Check 'ptr' failed\nFailed to allocate 8 bytes of memory\n"), "out (Failed to"),
+    (RuntimeError("[CPU] MaxPool can't alloc"), "fewer --workers"),
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "while libraries"),
+    (OSError("libgomp.so: failed to map segment from shared object"), "ulimit -v unlimited"),
+]
+OF_SOMETHING_ELSE = [
+    ImportError("libx.so: cannot allocate memory in static TLS block"),
+    RuntimeError("shapes do not match"),
+]
+
+
+def ends_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Run a command line that ends with an error."""
+
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["vggfeat"])
+    cli.main()
+
+
+@pytest.mark.parametrize(("error", "said"), OF_MEMORY, ids=[said for _, said in OF_MEMORY])
+def test_a_lack_of_memory_is_told_in_a_line(
+    error: BaseException,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each library says in its own words that memory ran out; the command says it in ours."""
+    with pytest.raises(SystemExit) as ended:
+        ends_with(monkeypatch, error)
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", OF_SOMETHING_ELSE, ids=str)
+def test_an_error_of_another_kind_is_not_taken_for_it(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no advice about memory would help is shown as it is."""
+    with pytest.raises(type(error)):
+        ends_with(monkeypatch, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -24,13 +23,9 @@ from vggfeat.cli.store import store_app
 from vggfeat.cli.svm import svm_command
 from vggfeat.cli.train import train_command
 from vggfeat.cli.weights import weights_app
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import VggfeatError, short_of_memory
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
-# As torch, oneDNN, the C++ library and Python's threads say it, each in its way.
-NO_MEMORY = (
-    "allocate memory|enough memory|out of memory|bad_alloc|start new thread|create a primitive"
-)
 
 
 class Commands(TyperGroup):
@@ -132,16 +127,25 @@ def main() -> None:
     except VggfeatError as error:
         note_error("Error", error)
         sys.exit(error.exit_status)
-    except OSError as error:
-        many = ". Allow more with: ulimit -n 4096" if error.errno in MANY_FILES else ""
-        note(f"Error: {error}{many}")
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error), re.I):
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if said := short_of_memory(error):
+            note(f"Error: {_no_memory(said)}")
+        elif isinstance(error, OSError):
+            many = ". Allow more with: ulimit -n 4096" if error.errno in MANY_FILES else ""
+            note(f"Error: {error}{many}")
+        else:
             raise
-        note(
-            f"Error: Memory ran out ({str(error).partition(chr(10))[0] or 'MemoryError'}). What "
-            "was complete is kept. Run the same command again with fewer --workers, or where "
-            "there is more memory."
-        )
         sys.exit(1)
+
+
+def _no_memory(said: str) -> str:
+    if "failed to map" in said:
+        return (
+            f"Memory ran out while libraries were loaded ({said}). What was complete is kept. Run "
+            "the same command again where there is more memory, or allow more with: "
+            "ulimit -v unlimited"
+        )
+    return (
+        f"Memory ran out ({said}). What was complete is kept. Run the same command again with "
+        "fewer --workers, or where there is more memory."
+    )

@@ -18,7 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound, printable
+from vggfeat.errors import (
+    ParameterError,
+    WeightsError,
+    WeightsNotFound,
+    printable,
+    short_of_memory,
+)
 from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
@@ -265,11 +271,12 @@ def _blaming(path: Path, kind: str) -> Iterator[None]:
         raise WeightsError(f"{path} ({kind}) cannot be used: {error}.") from error
     except ParameterError:
         raise
-    except MemoryError as error:
-        raise WeightsError(
-            f"{path} needs more memory than there is; it is damaged, or too large for this machine."
-        ) from error
     except Exception as error:
+        if short := short_of_memory(error):
+            raise WeightsError(
+                f"{path} needs more memory than there is ({short}). It is damaged, or too large "
+                "for what this machine has left."
+            ) from error
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path} cannot be read as {kind}; it is damaged, or not of this format: {said[0]}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfeat.errors import MissingExtra
+from vggfeat.errors import MissingExtra, short_of_memory
 from vggfeat.nets.inference import Inference
 from vggfeat.nets.table1 import Layer
 from vggfeat.nets.vgg import VGG
@@ -64,6 +64,8 @@ def _openvino() -> tuple[Any, Any]:
     try:
         import openvino
     except ImportError as error:
+        if short_of_memory(error):
+            raise
         raise MissingExtra(
             "OpenVINO is not installed. Install it: pip install 'vggfeat[openvino]'."
         ) from error
