@@ -259,18 +259,3 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
             bar.update(task, completed=done, total=total, visible=True)
 
         yield tell
-
-
-def size(nbytes: float) -> str:
-    """Write a number of bytes as a person reads it.
-
-    Examples
-    --------
-    >>> size(29_431_880), size(512)
-    ('29.4 MB', '512 B')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
