@@ -210,6 +210,21 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+def size(nbytes: float) -> str:
+    """Write a number of bytes as a person reads it.
+
+    Examples
+    --------
+    >>> size(29_431_880), size(512)
+    ('29.4 MB', '512 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
+
+
 def and_more(names: Sequence[str], noun: str) -> str:
     """Name the first of some things, and count the rest where there is one.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +223,32 @@ def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
     assert load(crop, [6])[6].shape == (6, 6, 3)
     with pytest.raises(PictureError, match="no such file"):
         decode(Crop(tmp_path / "none.png", (1, 1, 2, 2)))
+
+
+def test_a_large_picture_that_is_allowed_brings_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow warns its other users from half our limit on; decoding, also in threads, is silent."""
+    Image.new("L", (30, 20)).save(tmp_path / "large.tif")  # in one tile, which warns by itself
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()
+        with ThreadPoolExecutor(4) as pool:
+            sizes = {one.size for one in pool.map(decode, [tmp_path / "large.tif"] * 40)}
+        assert decode(Crop(tmp_path / "large.tif", (1, 1, 30, 20))).size == (30, 20)
+        assert sizes == {(30, 20)}
+        assert told == []
+        Image.open(tmp_path / "large.tif").close()
+    assert [one.category for one in told] == [Image.DecompressionBombWarning]
+
+
+def test_who_made_that_warning_an_error_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter of the user's own comes before ours."""
+    Image.new("L", (30, 20)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with pytest.raises(PictureError, match="DecompressionBombWarning"):
+            decode(tmp_path / "large.png")

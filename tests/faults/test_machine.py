@@ -268,7 +268,7 @@ def test_full_disk(job: Job, folder: Path) -> None:
 
 
 def test_file_size_limit(job: Job, folder: Path) -> None:
-    """A limit on the size of a file is a full disk: the largest file that fits, and advice."""
+    """Under a limit on the size of files all that fits is kept, and the rest comes later."""
 
     def make(out: Path, rng: random.Random) -> Fault:
         limit = rng.randint(1, 12_000)

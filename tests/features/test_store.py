@@ -424,6 +424,7 @@ def test_provenance_is_that_of_the_writer(tmp_path):
     ("number", "expected"),
     [
         (errno.ENOSPC, "No space is left.*run the same command"),
+        (errno.EFBIG, "may not grow beyond the limit.*ulimit -f unlimited"),
         (errno.EACCES, "may not be written"),
     ],
 )

@@ -145,7 +145,7 @@ def test_same_shard_by_two_processes(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [3000, 100])
-def test_disk_that_is_really_full(tmp_path, limit):
+def test_file_that_may_not_grow(tmp_path, limit):
     """When the system refuses to grow a file, the error advises, and what was written stays."""
     finish(writer(tmp_path, 0, 10))
     limited = (
@@ -154,7 +154,8 @@ def test_disk_that_is_really_full(tmp_path, limit):
     )
     command = [sys.executable, "-B", "-c", limited, str(tmp_path), "0", "120", "3"]
     process = subprocess.run(command, capture_output=True, check=False)
-    assert b"StoreError: No space is left" in process.stderr
+    assert b"may not grow beyond the limit" in process.stderr
+    assert b"(ulimit -f unlimited) or choose another place" in process.stderr
     assert b"run the same command again" in process.stderr
     assert not list(tmp_path.rglob(".tmp-*"))
     assert assert_sound_so_far(tmp_path) >= 10

@@ -175,7 +175,8 @@ def test_a_disk_without_room_for_the_rows_is_told_before_they_are_written(
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     full = shutil.disk_usage(home().parent)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
-    with pytest.raises(DataError, match=r"take 0\.0 GB, and .* Make room, set VGGFEAT_HOME"):
+    told = r"take \d+ B, and .* has room for 10 B\. Make room, set VGGFEAT_HOME"
+    with pytest.raises(DataError, match=told):
         rows(persons, ONE, one_layer)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, note, show, size, work_progress
+from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
 from vggfeat.cli.working import Work, settings
+from vggfeat.errors import size
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet

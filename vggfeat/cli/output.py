@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat.cli.signals import INTERRUPTED, answered, telling
 from vggfeat.errors import Terminated, VggfeatError, counted
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from vggfeat.features.extract import Summary
 
-INTERRUPTED = 130
 LOG_SECONDS = 30.0
 
 Quiet = Annotated[
@@ -123,30 +121,15 @@ def begun_anew(done: Sized, table: Path | None, write: Callable[[], None]) -> st
 def interruptible(kept: Callable[[], str] | None = resumed) -> Iterator[None]:
     """Answer Ctrl-C and SIGTERM during long work with what is kept; None says nothing."""
     try:
-        with _terminable():
+        with answered():
             yield
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
         if kept is not None:
-            note(f"{'Terminated' if terminated else 'Interrupted'}. {kept()}")
+            said = f"{'Terminated' if terminated else 'Interrupted'}. {kept()}"
+            with telling():
+                note(said)
         raise typer.Exit(Terminated.exit_status if terminated else INTERRUPTED) from None
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM for a Ctrl-C, so that what is complete is written before the end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def counted_bar(field: str = "", width: int | None = 40) -> Progress:
@@ -269,18 +252,3 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
             bar.update(task, completed=done, total=total, visible=True)
 
         yield tell
-
-
-def size(nbytes: float) -> str:
-    """Write a number of bytes as a person reads it.
-
-    Examples
-    --------
-    >>> size(29_431_880), size(512)
-    ('29.4 MB', '512 B')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"

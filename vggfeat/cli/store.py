@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, show, size, waiting
+from vggfeat.cli.output import Json, Quiet, facts, show, waiting
+from vggfeat.errors import size
 
 if TYPE_CHECKING:
     from vggfeat.features.repair import Repaired

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show, size
+from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.errors import size
 
 weights_app = typer.Typer(
     no_args_is_help=True, help="List, fetch, show and convert weights.", rich_markup_mode="markdown"

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vggfeat.errors import MissingExtra, ParameterError, StoreError
+from vggfeat.errors import MissingExtra, ParameterError, StoreError, size
 from vggfeat.features.extraction import Part
 from vggfeat.features.files import append_seal, replacing, sweep
 from vggfeat.features.packed import SEALED, create_packed
@@ -254,9 +254,7 @@ def _check_space(store: FeatureStore, target: Path) -> None:
     needed = len(store.names) * width * sum(store.index.dimensions.values())
     free = shutil.disk_usage(target.parent).free
     if needed > free:
-        raise StoreError(
-            f"{target} needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free there."
-        )
+        raise StoreError(f"{target} needs {size(needed)}, but only {size(free)} are free there.")
 
 
 def _ranges(rows: int) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from vggfeat.errors import StoreDamaged, StoreError, VggfeatError
 
 TEMPORARY = ".tmp-"
 ASIDE = ".damaged"  # what the name of a file ends with that was moved out of its readers' way
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HARMLESS = 64 << 20  # bytes that an array may promise, whatever it holds
 RATIO = 1100  # of bytes promised to bytes held above that; no compression of HDF5 does better
@@ -222,6 +222,12 @@ def refusals(path: Path, action: str = "written") -> Iterator[None]:
             advice = (
                 f"No space is left for {path} ({error.strerror}). {safe}: free some space and "
                 "run the same command again; it goes on from there."
+            )
+        elif error.errno == errno.EFBIG:
+            advice = (
+                f"{path} may not grow beyond the limit that this shell or file system sets on "
+                f"files ({error.strerror}). {safe}: raise the limit (ulimit -f unlimited) or "
+                "choose another place, and run the same command again."
             )
         elif error.errno in NOT_ALLOWED:
             advice = (

@@ -18,7 +18,7 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
 from vggfeat.data.views import VIEWS, View
-from vggfeat.errors import DataError, ParameterError
+from vggfeat.errors import DataError, ParameterError, size
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary
@@ -240,9 +240,9 @@ def _in_a_file(
     needed, free = dtype.itemsize * shape[0] * shape[1], shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"The rows of {shape[0]:,} pictures with {shape[1]:,} numbers take {needed / 1e9:.1f} "
-            f"GB, and {folder} has room for {free / 1e9:.1f}. Make room, set VGGFEAT_HOME to a "
-            "folder on another disk, or ask for fewer scales, layers or nets."
+            f"The rows of {shape[0]:,} pictures with {shape[1]:,} numbers take {size(needed)}, "
+            f"and {folder} has room for {size(free)}. Make room, set VGGFEAT_HOME to a folder on "
+            "another disk, or ask for fewer scales, layers or nets."
         )
     with tempfile.TemporaryFile(dir=folder) as file:
         for piece in pieces:
