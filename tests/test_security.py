@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,23 @@ def test_no_file_of_a_store_is_a_pickle(
         with suppress(VggfeatError):
             campaign.attempt((name, hostile(kind, folder)))
         assert not (tmp_path / OWNED).exists(), name
+
+
+WATCHED = """
+import sys, time
+events = ("os.fork", "socket.getaddrinfo", "socket.connect")
+sys.addaudithook(lambda event, arguments: print(event, flush=True) if event in events else None)
+from vggfeat.nets.ov import _openvino
+_openvino()
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    """Its package would start a process as it is imported, and look up an analytics server."""
+    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -62,7 +65,8 @@ def _openvino() -> tuple[Any, Any]:
     that a child has ended, ends the process.
     """
     try:
-        import openvino
+        with _untold():
+            import openvino
     except ImportError as error:
         if short_of_memory(error):
             raise
@@ -70,6 +74,20 @@ def _openvino() -> tuple[Any, Any]:
             "OpenVINO is not installed. Install it: pip install 'vggfeat[openvino]'."
         ) from error
     return openvino, openvino.Core()
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Import OpenVINO without its telemetry, which forks and tells an analytics server of it."""
+    name = "openvino_telemetry"
+    if name in sys.modules:  # somebody else's import has told already
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _graph(spec: VGG, net: VGG, ov: Any) -> Any:
