@@ -38,7 +38,7 @@ lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/lint-imports --no-logo
 
 tests: $(VENV)/installed-dev  ## Tests and the examples in docstrings
-	$(BIN)/python -m pytest -q --durations=5
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5
 
 wheel: $(VENV)/installed-dev  ## Build wheel and sdist, and use the wheel outside the checkout
 	rm -rf dist

@@ -6,7 +6,9 @@ import builtins
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -147,6 +149,16 @@ def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
     pytest.importorskip("openvino")
     done = subprocess.run([sys.executable, "-c", LET_GO], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "survived"), done.stderr
+
+
+def test_numbers_that_are_none_are_no_pictures_fault() -> None:
+    """OpenVINO gives them without an error where memory ends: the run ends, no picture is bad."""
+    pytest.importorskip("openvino")
+    net = placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)
+    wrong = np.full((1, 64, 8, 8), np.nan, np.float32)
+    net._request = SimpleNamespace(infer=lambda given, **how: [wrong])
+    with pytest.raises(MemoryError, match="none"):
+        net.maps(torch.zeros(1, 3, 16, 16))
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,21 @@ class OpenVINOVGG(Inference):
         self._request = self._compiled.create_infer_request()
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the activations of every layer asked for, float32; see :meth:`VGG.maps`."""
+        """Return the activations of every layer asked for, float32; see :meth:`VGG.maps`.
+
+        Raises
+        ------
+        MemoryError
+            If numbers of finite pixels are none. Whoever takes this network has proved that its
+            weights let none overflow; but OpenVINO gives such where memory ends, and no error.
+        """
         self._check_size(pixels)
         given = pixels.float().contiguous().numpy()
-        found = self._request.infer([given], share_inputs=True)
-        return {name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self.wanted)}
+        answer = self._request.infer([given], share_inputs=True)
+        found = {name: torch.from_numpy(answer[k].copy()) for k, name in enumerate(self.wanted)}
+        if not all(torch.isfinite(one).all() for one in found.values()):
+            raise MemoryError("OpenVINO gave numbers that are none, as it does when memory ends")
+        return found
 
 
 @cache
