@@ -62,7 +62,7 @@ class Steps:
             steps.step()
             return done
 
-        Path.write_bytes = torn  # type: ignore[method-assign]
+        Path.write_bytes = torn  # type: ignore[method-assign]  # in this process, to be killed
 
     def _around(self, request: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*args: Any, **kwargs: Any) -> Any:

@@ -184,12 +184,11 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
                     )
                     continue
                 for key, targets, sources in _mappings(dataset):
-                    if key not in shards and key in there:
-                        continue  # it is damaged, and told to be
-                    if key not in shards:
+                    if key in shards:
+                        if not _agree(shards[key], sources, names[targets], stats[targets]):
+                            problems.append(f"{name} of {VIEW} does not agree with the shard {key}")
+                    elif key not in there:  # or it is damaged, and told to be
                         problems.append(f"{name} of {VIEW} needs the shard {key}, which is missing")
-                    elif not _agree(shards[key], sources, names[targets], stats[targets]):
-                        problems.append(f"{name} of {VIEW} does not agree with the shard {key}")
             return problems
     except StoreDamaged as error:
         return [str(error)]
