@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run two at a time
+
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path

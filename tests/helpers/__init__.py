@@ -1,0 +1,1 @@
+"""What tests share: command runners, inputs, networks, servers, and the seams they patch."""
