@@ -38,7 +38,7 @@ lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/lint-imports --no-logo
 
 tests: $(VENV)/installed-dev  ## Tests and the examples in docstrings
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=25
 
 wheel: $(VENV)/installed-dev  ## Build wheel and sdist, and use the wheel outside the checkout
 	rm -rf dist
@@ -58,17 +58,17 @@ bench-store: $(VENV)/installed-dev  ## A store of a million rows: time, memory, 
 	$(BIN)/python benchmarks/large_store.py --rows 1000000 --folder .
 
 test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
-	$(BIN)/python -m pytest -q -m slow --durations=0
+	$(BIN)/python -m pytest -q -m slow --timeout=0 --durations=0
 
 test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worker and a host
 	$(PIP) --constraint constraints.txt --editable '.[dev,ray]'
-	$(BIN)/python -m pytest -q -m slow tests/test_cluster_slow.py -s --durations=0
+	$(BIN)/python -m pytest -q -m slow --timeout=0 tests/test_cluster_slow.py -s --durations=0
 
 test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and counted; half an hour
-	VGGFEAT_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -s -m 'not soak' tests/faults --durations=0
+	VGGFEAT_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -s -m 'not soak' --timeout=0 tests/faults --durations=0
 
 soak: $(VENV)/installed-dev  ## SOAK small pictures, 1 % bad: flat memory, flat handles, exact counts
-	VGGFEAT_SOAK=$(SOAK) $(BIN)/python -m pytest -q -s -m soak tests/faults
+	VGGFEAT_SOAK=$(SOAK) $(BIN)/python -m pytest -q -s -m soak --timeout=0 tests/faults
 
 CASES ?=
 fuzz: $(VENV)/installed-dev  ## Hostile files of every kind, counted; ten minutes, CASES=n for each
