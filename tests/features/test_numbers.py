@@ -38,15 +38,16 @@ from vggfeat.nets.weights import Weights, load
 CPU = torch.device("cpu")
 WEIGHTS = random_weights("A", ["pool3"])
 RUNTIMES = ("torch", "packed", "openvino", "winograd")
+USUAL = {("torch", "fp32"), ("winograd", "fp32"), ("openvino", "bf16")}
 COMBINATIONS = [
-    (runtime, how)
+    pytest.param(runtime, how, marks=[] if (runtime, how) in USUAL else pytest.mark.slow)
     for runtime in RUNTIMES
     for how in ("fp32", "bf16")
     if (runtime, how) != ("winograd", "bf16")
 ]
 SHAPES = ((32, 44), (40, 32), (33, 47))
 QUICK = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -1,12 +1,9 @@
-"""Whatever kills a writer, and however many write at once, the store stays whole."""
+"""However many write at once, and whatever stops a writer, the store stays whole."""
 
 from __future__ import annotations
 
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -70,14 +67,6 @@ def finish(process: subprocess.Popen) -> None:
     assert process.returncode == 0, errors.decode()
 
 
-def killed(folder: Path, delay: float) -> None:
-    """Kill a writer a while after it has started to write."""
-    process = writer(folder, size=2)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
 def assert_same_as_uninterrupted(folder: Path) -> None:
     """Compare every number with what was to be computed."""
     assert verify(folder) == []
@@ -98,31 +87,6 @@ def assert_sound_so_far(folder: Path) -> int:
         for part, values in read.items():
             np.testing.assert_array_equal(values, expected(part)[present])
     return len(present)
-
-
-def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
-    """Kill runs at random moments, check after each, and let the last one finish."""
-    generator = random.Random(seed)
-    present = 0
-    for _ in range(kills):
-        killed(folder, generator.uniform(0, 0.03))
-        now = assert_sound_so_far(folder)
-        assert now >= present
-        present = now
-    finish(writer(folder))
-    assert_same_as_uninterrupted(folder)
-
-
-def test_killed_runs_resume(tmp_path):
-    """Runs killed with SIGKILL lose nothing that was written, and the last one finishes."""
-    kill_and_resume(tmp_path, kills=3, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_killed_runs_resume_often(tmp_path, seed):
-    """The same over 30 kills for each of five sequences of moments."""
-    kill_and_resume(tmp_path, kills=30, seed=seed)
 
 
 def test_two_processes_write_at_once(tmp_path):

@@ -135,8 +135,7 @@ def test_keras_flattens_channels_last(tmp_path: Path) -> None:
     torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("file", ["k.weights.h5", "k.h5"])
-@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize(("file", "names"), [("k.weights.h5", True), ("k.h5", False)])
 def test_keras_itself(
     file: str, names: bool, tmp_path: Path, whole: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +182,7 @@ def test_onnx_variants(how: str, external: bool, tmp_path: Path, small: State) -
             formats.read(tmp_path / "net.onnx", "A")
 
 
+@pytest.mark.slow  # torch writes half a gigabyte
 def test_onnx_from_torch(tmp_path: Path, whole: State) -> None:
     """A graph that torch exported has the parameters of the exported network."""
     pytest.importorskip("onnx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.skips import complain
 
+
 def test_a_skip_that_nobody_expects_fails(pytester: pytest.Pytester) -> None:
     """A test and a module that want an absent package fail; an expected reason skips."""
     pytester.makeconftest('pytest_plugins = ["helpers.skips"]')
