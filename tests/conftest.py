@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support import noise
 
+pytest_plugins = ["helpers.fixtures"]
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "SECRETTEST"}
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
