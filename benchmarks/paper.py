@@ -45,7 +45,7 @@ from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
-from vggfeat.nets.table1 import NETS
+from vggfeat.nets.table1 import TABLE_1
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm
@@ -214,7 +214,7 @@ def weights_for(table: Classification, settings: Settings) -> tuple[dict[str, st
     return weights, unlike
 
 
-def parted(typed: str, names: Collection[str] = NETS) -> tuple[str, str]:
+def parted(typed: str, names: Collection[str] = TABLE_1) -> tuple[str, str]:
     """Part ``NET=SOURCE``; a source of all nets has no name."""
     name, equals, source = typed.partition("=")
     return (name, source) if equals and name in names else ("", typed)
@@ -421,7 +421,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     given.weights = [one for one in given.weights if not parted(one, named)[0]]
     for one in given.weights:
         if "=" in one and not (parted(one)[0] or Path(one).is_file()):
-            known = ", ".join(sorted({*NETS, *named}))
+            known = ", ".join(sorted({*TABLE_1, *named}))
             parser.error(f"--weights {one}: there is no such net or file; the nets are {known}")
     if given.root is not None and not given.root.is_dir():
         parser.error(f"there is no folder {given.root}")

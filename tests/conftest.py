@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from support import noise
 
-pytest_plugins = ["pytester", "helpers.skips"]
+pytest_plugins = ["pytester", "helpers.fixtures", "helpers.skips"]
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("repeatable")

@@ -28,7 +28,7 @@ from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
 from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.table1 import NETS, layers_of
+from vggfeat.nets.table1 import TABLE_1, layers_of
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -87,7 +87,7 @@ def test_altered_files(kind: str, tmp_path: Path) -> None:
     assert refused > 5
 
 
-@pytest.mark.parametrize("net", [net for net in NETS if net != "A-LRN"])
+@pytest.mark.parametrize("net", [net for net in TABLE_1 if net != "A-LRN"])
 def test_net_is_told_by_the_shapes(net: str, tmp_path: Path) -> None:
     """The convolutions alone tell a net; A's are A-LRN's too, which must be asked for."""
     state = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
 from vggfeat.nets.table1 import (
-    NETS,
+    TABLE_1,
     layers_of,
     layers_until,
     map_side,
@@ -264,6 +264,6 @@ def test_random_initialisations_have_their_spread(init: str, std: float | None) 
 
 def test_every_configuration_ends_alike() -> None:
     """All seven end in fc6, fc7, fc8 and prob."""
-    assert {tuple(layer.name for layer in layers_of(n)[-4:]) for n in NETS} == {
+    assert {tuple(layer.name for layer in layers_of(n)[-4:]) for n in TABLE_1} == {
         ("fc6", "fc7", "fc8", "prob")
     }

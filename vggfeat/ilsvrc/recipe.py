@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vggfeat.errors import WeightsNotFound
-from vggfeat.nets.table1 import NETS
+from vggfeat.nets.table1 import TABLE_1
 from vggfeat.train.checkpoint import BEST
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -34,10 +34,17 @@ class Trained(_Frozen):
         What stands in where it was not trained here; nothing by default.
     """
 
-    net: Literal[NETS]  # type: ignore[valid-type]  # a tuple of names
+    net: str
     S: int | tuple[int, int]
     chain: str = ""
     weights: str = ""
+
+    @field_validator("net")
+    @classmethod
+    def _known(cls, net: str) -> str:
+        if net not in TABLE_1:
+            raise ValueError(f"{net!r} is none of {', '.join(TABLE_1)}")
+        return net
 
 
 class Use(_Frozen):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets.pixels import CAFFE, PixelConvention
-from vggfeat.nets.table1 import FC_SIDE, NETS, Layer, layers_of
+from vggfeat.nets.table1 import FC_SIDE, TABLE_1, Layer, layers_of
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 FC = ("fc6", "fc7", "fc8")
@@ -122,7 +122,7 @@ def named_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) ->
     shapes = [pair.weight.shape for pair in convolutions]
     if len(connections) > len(FC):
         raise WeightsError(f"it has {len(connections)} full connections, a VGG net has {len(FC)}")
-    for net in NETS:
+    for net in TABLE_1:
         layers = _convolutions(net)[: len(shapes)]
         if [layer.shape for layer in layers] == shapes:
             names = [layer.name for layer in layers]
@@ -155,8 +155,8 @@ def identified(pairs: Mapping[str, Pair], net: str | None, stated: str | None = 
         If the layers are of no configuration, of another than `net`, or of several.
     """
     found = [(name, p.weight.shape) for name, p in sorted(pairs.items()) if name not in FC]
-    tables = {n: [(layer.name, layer.shape) for layer in _convolutions(n)] for n in NETS}
-    candidates = [n for n in NETS if tables[n][: len(found)] == found]
+    tables = {n: [(layer.name, layer.shape) for layer in _convolutions(n)] for n in TABLE_1}
+    candidates = [n for n in TABLE_1 if tables[n][: len(found)] == found]
     whole = [n for n in candidates if len(tables[n]) == len(found)]
     if net is not None:
         layers_of(net)  # raises ParameterError if there is none of this name

@@ -9,17 +9,17 @@ from functools import cache
 from vggfeat.errors import ParameterError
 
 # A stage a group of "|", a convolution an entry: channels, and its kernel where that is not 3×3.
-# Every stage ends in a 2×2 max-pool. B-5x5 is the ablation of Section 4.1.
+# Every stage ends in a 2×2 max-pool. After them the widths of fc6 and fc7. B-5x5 is the ablation
+# of Section 4.1.
 TABLE_1 = {
-    "A": "64 | 128 | 256 256 | 512 512 | 512 512",
-    "A-LRN": "64 LRN | 128 | 256 256 | 512 512 | 512 512",
-    "B": "64 64 | 128 128 | 256 256 | 512 512 | 512 512",
-    "B-5x5": "64/5 | 128/5 | 256/5 | 512/5 | 512/5",
-    "C": "64 64 | 128 128 | 256 256 256/1 | 512 512 512/1 | 512 512 512/1",
-    "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512",
-    "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
+    "A": "64 | 128 | 256 256 | 512 512 | 512 512 | FC 4096 4096",
+    "A-LRN": "64 LRN | 128 | 256 256 | 512 512 | 512 512 | FC 4096 4096",
+    "B": "64 64 | 128 128 | 256 256 | 512 512 | 512 512 | FC 4096 4096",
+    "B-5x5": "64/5 | 128/5 | 256/5 | 512/5 | 512/5 | FC 4096 4096",
+    "C": "64 64 | 128 128 | 256 256 256/1 | 512 512 512/1 | 512 512 512/1 | FC 4096 4096",
+    "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512 | FC 4096 4096",
+    "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512 | FC 4096 4096",
 }
-NETS = tuple(TABLE_1)
 ROUNDINGS = ("floor", "ceil")
 FC_SIDE = 7  # fc6 looks at 7×7 locations of pool5
 
@@ -57,7 +57,6 @@ class Layer:
         return (self.outputs, self.inputs, self.kernel, self.kernel)
 
 
-@cache
 def layers_of(net: str, num_classes: int = 1000) -> tuple[Layer, ...]:
     """List the layers of a configuration of Table 1, in order.
 
@@ -74,10 +73,17 @@ def layers_of(net: str, num_classes: int = 1000) -> tuple[Layer, ...]:
     Layer(name='conv3_3', kind='conv', inputs=256, outputs=256, kernel=1, relu=True)
     """
     if net not in TABLE_1:
-        raise ParameterError.not_one_of("net", "VGG", NETS, net)
+        raise ParameterError.not_one_of("net", "VGG", TABLE_1, net)
+    return _layers(TABLE_1[net], num_classes)
+
+
+@cache
+def _layers(row: str, num_classes: int) -> tuple[Layer, ...]:
+    """List the layers that a row of Table 1 stands for."""
+    *stages, connections = row.split("|")
     found: list[Layer] = []
     channels = 3
-    for stage, entries in enumerate(TABLE_1[net].split("|"), start=1):
+    for stage, entries in enumerate(stages, start=1):
         convolutions = 0
         for entry in entries.split():
             if entry == "LRN":
@@ -89,11 +95,12 @@ def layers_of(net: str, num_classes: int = 1000) -> tuple[Layer, ...]:
             found.append(Layer(name, "conv", channels, int(width), int(kernel or 3), relu=True))
             channels = int(width)
         found.append(Layer(f"pool{stage}", "pool", channels, channels, 2))
+    fc6, fc7 = map(int, connections.split()[1:])
     return (
         *found,
-        Layer("fc6", "fc", channels, 4096, FC_SIDE, relu=True),
-        Layer("fc7", "fc", 4096, 4096, relu=True),
-        Layer("fc8", "fc", 4096, num_classes),
+        Layer("fc6", "fc", channels, fc6, FC_SIDE, relu=True),
+        Layer("fc7", "fc", fc6, fc7, relu=True),
+        Layer("fc8", "fc", fc7, num_classes),
         Layer("prob", "prob", num_classes, num_classes),
     )
 
@@ -150,7 +157,6 @@ def resolve_layer(net: str, name: str) -> str:
     raise ParameterError.not_one_of("layer", f"net {net}", layers, name)
 
 
-@cache
 def torchvision_names(net: str) -> dict[str, str]:
     """Map the module names of torchvision's VGG to ours.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from vggfeat.nets.table1 import NETS
+from vggfeat.nets.table1 import TABLE_1
 from vggfeat.train.schedule import EPOCHS, Plateau, Schedule, Step
 
 
@@ -79,8 +79,8 @@ class Training(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.net not in NETS:
-            raise ValueError(f"net {self.net!r} is none of {', '.join(NETS)}")
+        if self.net not in TABLE_1:
+            raise ValueError(f"net {self.net!r} is none of {', '.join(TABLE_1)}")
         return self
 
     def new_schedule(self) -> Schedule:

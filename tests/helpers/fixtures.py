@@ -1,0 +1,40 @@
+"""Fixtures of networks: the tiny configuration, its weights, and one whole net for all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.networks import SMALL, TINY, formula_weights, write_weights
+from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets.weights import Weights
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add the tiny configuration to Table 1, and name it."""
+    monkeypatch.setitem(TABLE_1, "tiny", TINY)
+    return "tiny"
+
+
+@pytest.fixture
+def tiny_weights(tiny: str, tmp_path: Path) -> Path:
+    """Write weights of the tiny configuration as a file, its ten classes named."""
+    classes = json.dumps([f"class {k}" for k in range(10)])
+    path = tmp_path / "weights" / "tiny.safetensors"
+    return write_weights(path, formula_weights(tiny), classes=classes)
+
+
+@pytest.fixture
+def small_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nets A, D and E have few channels."""
+    for net, row in SMALL.items():
+        monkeypatch.setitem(TABLE_1, net, row)
+
+
+@pytest.fixture(scope="session")
+def whole_net() -> Weights:
+    """Make net A whole, fc8 for ten classes: 0.5 GB, which all tests share and none may change."""
+    return formula_weights("A")
