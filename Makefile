@@ -7,7 +7,7 @@ SOAK ?= 100000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record test-slow test-cluster test-faults soak fuzz clean
+.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record help-record test-slow test-cluster test-faults soak fuzz clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench: $(VENV)/installed-dev  ## Speed beside the machine's limit and other tool
 
 bench-store: $(VENV)/installed-dev  ## A store of a million rows: time, memory, files; minutes
 	$(BIN)/python benchmarks/large_store.py --rows 1000000 --folder .
+
+help-record: $(VENV)/installed-dev  ## Record every --help anew, after a change that is meant
+	PYTHONPATH=tests $(BIN)/python -m promises.record_help
 
 test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
 	$(BIN)/python -m pytest -q -m slow --timeout=0 --durations=0

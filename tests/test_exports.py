@@ -107,20 +107,3 @@ def test_embedded_parts_carry_their_licences() -> None:
     for word in ("Simonyan", "Zisserman", "CC BY 4.0", "fp16"):
         assert word in notice
     assert "public domain" in asset("clipart10/LICENSE.txt").read_text()
-
-
-def test_readme_shows_what_exists() -> None:
-    """Every vggfeat command and every import in the README is real."""
-    from typer.main import get_command
-
-    from vggfeat.cli import app
-
-    text = (ROOT / "README.md").read_text()
-    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    shown = [line.split()[2] for line in text.splitlines() if line.startswith("$ vggfeat")]
-    assert shown
-    assert set(shown) <= commands
-    for line in text.splitlines():
-        if line.startswith("from vggfeat import"):
-            names = line.removeprefix("from vggfeat import").split(",")
-            assert {name.strip() for name in names} <= set(vggfeat.__all__)

@@ -114,9 +114,9 @@ def _about(
         vggfeat run train-e-jitter --data ILSVRC2012
 
     Layer pool5 of net D needs no download; fc7, the paper's, is fetched once (`vggfeat weights`).
-    Every command has --help with examples, --quiet and --json. Exit status: 0 done, 2 a wrong
-    setting, 3 data, 4 weights, 5 store or model, 6 device, 7 download, 8 a missing extra, 130
-    interrupted, 143 terminated.
+    Every command has --help with examples, and --json. Exit status: 0 done, 2 a wrong setting,
+    3 data, 4 weights, 5 store or model, 6 device, 7 download, 8 a missing extra, 130 interrupted,
+    143 terminated.
     """
 
 

@@ -81,11 +81,23 @@ def train_command(
         ),
     ] = None,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", "--lr", rich_help_panel=RECIPE)
+        float,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="Of the first updates; it drops tenfold as validation says.",
+            rich_help_panel=RECIPE,
+        ),
     ] = 1e-3,
-    momentum: Annotated[float, typer.Option("--momentum", rich_help_panel=RECIPE)] = 0.9,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=RECIPE)] = 5e-4,
-    dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=RECIPE)] = 0.5,
+    momentum: Annotated[
+        float, typer.Option("--momentum", help=training.MOMENTUM, rich_help_panel=RECIPE)
+    ] = 0.9,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", help=training.WEIGHT_DECAY, rich_help_panel=RECIPE)
+    ] = 5e-4,
+    dropout: Annotated[
+        float, typer.Option("--dropout", help=training.DROPOUT, rich_help_panel=RECIPE)
+    ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 40,
     patience: Annotated[
         int | None,
@@ -113,9 +125,14 @@ def train_command(
         ),
     ] = True,
     colour_shift: Annotated[
-        bool, typer.Option("--colour-shift/--no-colour-shift", rich_help_panel=RECIPE)
+        bool,
+        typer.Option(
+            "--colour-shift/--no-colour-shift",
+            help=training.COLOUR_SHIFT,
+            rich_help_panel=RECIPE,
+        ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", rich_help_panel=RECIPE)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help=training.SEED, rich_help_panel=RECIPE)] = 0,
     classes: Classes = None,
     boxes: Boxes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
@@ -138,8 +155,9 @@ def train_command(
 
     For example:
 
-        vggfeat localize train --data VOCdevkit/VOC2007 --freeze conv --class bus --class car
-        --out runs/boxes
+        vggfeat localize train --data VOCdevkit/VOC2007 --freeze conv --out runs/boxes
+
+        vggfeat localize train --data sample-voc --class bird --class boat --out runs/two
 
         vggfeat localize train --data ILSVRC2012 --init runs/d-256/best.safetensors --out runs/d-box
     """

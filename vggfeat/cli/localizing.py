@@ -209,11 +209,11 @@ def evaluate_command(
 
     For example:
 
-        vggfeat localize evaluate --data VOCdevkit/VOC2007 --model runs/boxes --classifier svm-model
-        --report boxes.html
+        vggfeat localize evaluate --data VOCdevkit/VOC2007 --model runs/boxes --report boxes.html
 
-        vggfeat localize evaluate --data ILSVRC2012 --model runs/box-256@256
-        --model runs/box-384@352,384 --classifier authors --labels fused
+        vggfeat localize evaluate --data VOCdevkit/VOC2007 --model runs/boxes --classifier model
+
+        vggfeat localize evaluate --data ILSVRC2012 --model a@256 --model b@352,384
     """
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.boxset import open_boxset

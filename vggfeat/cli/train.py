@@ -56,9 +56,15 @@ def train_command(
             rich_help_panel=RECIPE,
         ),
     ] = None,
-    momentum: Annotated[float, typer.Option("--momentum", rich_help_panel=RECIPE)] = 0.9,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", rich_help_panel=RECIPE)] = 5e-4,
-    dropout: Annotated[float, typer.Option("--dropout", rich_help_panel=RECIPE)] = 0.5,
+    momentum: Annotated[
+        float, typer.Option("--momentum", help=training.MOMENTUM, rich_help_panel=RECIPE)
+    ] = 0.9,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", help=training.WEIGHT_DECAY, rich_help_panel=RECIPE)
+    ] = 5e-4,
+    dropout: Annotated[
+        float, typer.Option("--dropout", help=training.DROPOUT, rich_help_panel=RECIPE)
+    ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 74,
     patience: Annotated[
         int,
@@ -77,11 +83,23 @@ def train_command(
     freeze: Annotated[
         str, typer.Option("--freeze", help="none, or conv.", rich_help_panel=RECIPE)
     ] = "none",
-    label_smoothing: Annotated[float, typer.Option(rich_help_panel=RECIPE)] = 0.0,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            "--label-smoothing",
+            help="Share of each target that is spread over all classes; 0 in the paper.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = 0.0,
     colour_shift: Annotated[
-        bool, typer.Option("--colour-shift/--no-colour-shift", rich_help_panel=RECIPE)
+        bool,
+        typer.Option(
+            "--colour-shift/--no-colour-shift",
+            help=training.COLOUR_SHIFT,
+            rich_help_panel=RECIPE,
+        ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", rich_help_panel=RECIPE)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help=training.SEED, rich_help_panel=RECIPE)] = 0,
     val: training.Val = None,
     val_fraction: training.ValFraction = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,

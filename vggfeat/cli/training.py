@@ -21,6 +21,11 @@ PICTURES = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."
 )
+MOMENTUM = "Share of each update that the next one keeps."
+WEIGHT_DECAY = "L2 penalty on all parameters."
+DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
+COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
+SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
 Val = Annotated[
     Path | None,
     typer.Option(

@@ -72,5 +72,9 @@ class StoreRows:
         which, columns = key if isinstance(key, tuple) else (key, slice(None))
         return self._read(self.rows[which])[:, columns]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Matrix:
+        """Read all rows, as a solver that keeps them in memory does."""
+        return np.asarray(self[:], dtype)
+
     def _read(self, rows: Any) -> Matrix:
         return self.aggregation.rows(self.store.read_rows(self.scales, rows))

@@ -1,0 +1,1 @@
+"""What README, docs and `--help` promise, held against the program itself."""
