@@ -7,7 +7,7 @@ SOAK ?= 100000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tests wheel bench-check bench bench-store bench-record help-record test-slow test-cluster test-faults soak fuzz clean
+.PHONY: help demo test lint tests golden golden-record golden-ab wheel bench-check bench bench-store bench-record help-record test-slow test-cluster test-faults soak fuzz clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, w
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
 
-test: lint tests wheel bench-check  ## Everything that CI checks
+test: lint tests golden wheel bench-check  ## Everything that CI checks
 
 lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/ruff check .
@@ -39,6 +39,21 @@ lint: $(VENV)/installed-dev  ## Style, types and import layering
 
 tests: $(VENV)/installed-dev  ## Tests and the examples in docstrings
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=25
+
+# What takes the differences between processors away from the golden numbers.
+CAPS := env OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+
+golden: $(VENV)/installed-dev  ## Numbers from end to end, against those kept in tests/golden
+	$(CAPS) $(BIN)/python -m pytest -q -m golden -n 2 --dist loadgroup --durations=5 tests/golden
+
+CASE ?=
+REASON ?=
+golden-record: $(VENV)/installed-dev  ## Record them anew: CASE="G11 G12" REASON="…"
+	$(CAPS) PYTHONPATH=.:tests $(BIN)/python -m golden.record --case $(CASE) --reason "$(REASON)"
+
+BASE ?=
+golden-ab: $(VENV)/installed-dev  ## The same numbers of the guarded version (or BASE=ref), to 1e-6
+	$(CAPS) PYTHONPATH=tests $(BIN)/python -m golden.ab $(BASE)
 
 wheel: $(VENV)/installed-dev  ## Build wheel and sdist, and use the wheel outside the checkout
 	rm -rf dist

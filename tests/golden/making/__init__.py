@@ -1,0 +1,1 @@
+"""What makes the inputs; every module here is imported by `golden.inputs`."""

@@ -1,0 +1,52 @@
+"""Every case gives the numbers that are kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from golden import kept
+from golden.case import CASES, load, take
+from golden.inputs import Shared
+from golden.rules import table, unused
+
+NAMES = list(load())
+
+
+def _parameters() -> list[object]:
+    """One test a file, cases of a group in one process."""
+    return [
+        pytest.param(
+            file,
+            id=file.stem,
+            marks=[pytest.mark.golden, pytest.mark.xdist_group(_group(file))],
+        )
+        for file in kept.files()
+    ]
+
+
+def _group(file: Path) -> str:
+    case = CASES.get(file.stem)
+    return case.group if case and case.group else file.stem
+
+
+@pytest.mark.parametrize("file", _parameters())
+def test_the_numbers_are_those_that_are_kept(file: Path, shared: Shared) -> None:
+    """The case of a file, run anew, keeps within the tolerance that the file states."""
+    case = CASES[file.stem]
+    missed = kept.misses(case, take(case, shared))
+    if missed:
+        pytest.fail(f"{case.name}: {len(missed)} misses\n{table(missed)}", pytrace=False)
+
+
+def test_every_case_has_a_file_and_every_file_a_case() -> None:
+    """A case that was never recorded guards nothing, nor does a file that nothing reads."""
+    assert [file.stem for file in kept.files()] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tolerance_is_used(name: str) -> None:
+    """A pattern that fits no path is a mistake, and its numbers would be held exactly."""
+    case = CASES[name]
+    assert unused(kept.read(case)["values"], case.tolerance) == []
