@@ -34,7 +34,6 @@ from vggfeat.features.shards import (
     in_memory,
     write_names,
 )
-from vggfeat.features.tables import Writer, as_written
 
 VIEW = "features.h5"
 FAILED = "failed.csv"
@@ -247,7 +246,7 @@ def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
     mine = failed_of(shard)
     if failed:
         text = io.StringIO(newline="")
-        Writer(text).writerows([("name", "reason"), *failed.items()])
+        csv.writer(text).writerows([("name", "reason"), *failed.items()])
         place.write(mine, b"".join(encode([text.getvalue()])))
     for name in lists_of_failed(place) if shard.parts == 1 else [mine]:
         if name != mine or not failed:
@@ -261,9 +260,7 @@ def read_failed(place: Place) -> dict[str, str]:
         text = (place.read(name) or b"").decode("utf-8", "surrogateescape")
         try:
             rows = csv.DictReader(io.StringIO(text, newline=""))
-            failed.update(
-                {as_written(row["name"]): as_written(row["reason"] or "") for row in rows}
-            )
+            failed.update({row["name"]: row["reason"] or "" for row in rows})
         except (csv.Error, KeyError) as error:
             raise StoreDamaged(
                 f"{place}/{name} is no list of failed pictures: {error}. Delete it."
