@@ -248,7 +248,8 @@ def by_net(scores: Sequence[Scores]) -> list[list[Scores]]:
     """Put together what is of the same net with the same weights, in the order of the first."""
     nets: dict[tuple[str, str], list[Scores]] = {}
     for one in scores:
-        nets.setdefault((one.net, one.store.extraction.weights_sha256), []).append(one)
+        made = one.store.extraction
+        nets.setdefault((one.net, made.weights_sha256, made.pixels), []).append(one)
     return list(nets.values())
 
 
