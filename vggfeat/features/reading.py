@@ -62,6 +62,20 @@ class Reader:
         behind = [one.provenance.get(extraction.net) for one in headers]
         self._mixed = any(one is not None and not one.get("deterministic") for one in behind)
 
+    def check_writable(self) -> None:
+        """Refuse to change a store that was opened for reading.
+
+        Raises
+        ------
+        StoreError
+            Saying how it is opened for writing.
+        """
+        if not self._writable:
+            raise StoreError(
+                "A store from FeatureStore.open can only be read. Open it for writing with "
+                "FeatureStore(path, extraction, names, stats=images.stats())."
+            )
+
     def check_deterministic(self) -> None:
         """Refuse descriptors whose bits depend on what was described with them.
 

@@ -176,8 +176,7 @@ class FeatureStore(Reader):
         ParameterError
             If shapes, rows or parts are not those of this store.
         """
-        if not self._writable:
-            raise StoreError("A store from FeatureStore.open can only be read.")
+        self.check_writable()
         where = np.asarray(rows, np.intp)
         if not len(where) or not descriptors:
             return
@@ -235,12 +234,14 @@ class FeatureStore(Reader):
         """
         if deterministic:
             self.check_deterministic()
+        self.check_writable()
         self._provenance["deterministic"] = deterministic
 
     def fail(self, row: int, reason: str) -> None:
         """Remember why a picture cannot be used, for ``failed.csv``."""
         self.failed[self.names[row]] = reason
 
+        self.check_writable()
     def finish(self) -> None:
         """Write ``features.h5`` and ``failed.csv`` when a run is through.
 
@@ -251,6 +252,7 @@ class FeatureStore(Reader):
         if not isinstance(self.files, FolderShards):
             return
         place = self.files.place
+        self.check_writable()
         if not self._cache:
             self._write_view(self.files)
         if self._shard != WHOLE:
@@ -274,6 +276,7 @@ class FeatureStore(Reader):
         before = self.index.known
         if isinstance(self.files, FolderShards) and self._shard == WHOLE:
             self._meet(self.files)
+        self.check_writable()
         return self.index.known > before
 
     def _write_view(self, files: FolderShards) -> None:
