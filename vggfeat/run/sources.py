@@ -11,6 +11,7 @@ from typing import Any
 from vggfeat.data.images import load as load_picture
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.settings import Features
+from vggfeat.data.stored import Stat
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
@@ -225,19 +226,17 @@ def _asked(store: Reader, features: Features, path: Path, behind: Mapping[str, A
 def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> dict[str, str]:
     """Find each picture's name in the store, never the same one for two pictures."""
     complete = set(store.view_names(scales))
-    contents = {
-        name: int(stat[0])
-        for name, stat in zip(store.names, store.index.stats, strict=True)
-        if name in complete and int(stat[0])
+    contents: dict[str, Stat] = {
+        name: (first, second)
+        for name, (first, second) in zip(store.names, store.index.stats.tolist(), strict=True)
+        if name in complete and (first, second) != (0, 0)
     }
-    known: dict[tuple[str, int], list[str]] = {}
+    known: dict[tuple[str, Stat], list[str]] = {}
     for name, content in contents.items():
         known.setdefault((_stem(name), content), []).append(name)
     found: dict[str, str] = {}
-    for name, picture, (content, _) in zip(
-        images.names, images.pictures, images.stats(), strict=True
-    ):
-        if content and contents.get(name) == content:
+    for name, picture, content in zip(images.names, images.pictures, images.stats(), strict=True):
+        if contents.get(name) == content:
             found[name] = name
             continue
         alike = [known.get((stem, content), []) for stem in {_stem(name), _stem(str(picture))}]
@@ -251,7 +250,7 @@ def _other_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> l
     """Name what differs from the weights asked for; a source's name will do: it may not be here."""
     source = behind.get("weights", {})
     if asked == "auto":  # whatever the store has; every result names it
-        return True
+        return []
     if asked in NAMES:
         same = source.get("source", asked) == asked
         known = SOURCES.get((asked, made.net))
