@@ -36,7 +36,7 @@ READING: dict[str, Callable[[Any], object]] = {
     "nbytes": lambda store: store.nbytes,
     "rows": lambda store: store.rows([256], NAMES[:2]),
     "missing": lambda store: store.missing([256]),
-    "unseen": lambda store: store.unseen,
+    "others": lambda store: store.others,
 }
 WRITING: dict[str, Callable[[Any], object]] = {
     "check_writable": lambda store: store.check_writable(),

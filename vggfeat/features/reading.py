@@ -13,7 +13,7 @@ from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.half import widen
-from vggfeat.features.index import Index, Stats, newest
+from vggfeat.features.index import Index, Stats, current
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.packed import PackedFile
 from vggfeat.features.place import place_of
@@ -105,8 +105,9 @@ class Reader:
         Returns
         -------
         The store
-            Its names are those of ``features.h5``, in that order. If the first run was killed
-            before it wrote that file, they are those of all shards, sorted.
+            Its names are those of ``features.h5``, in that order, then those that a run which
+            did not end wrote since, sorted. Of a picture that was replaced, the row written last
+            counts.
 
         Raises
         ------
@@ -320,7 +321,7 @@ def _find(path: Path | str) -> _Found:
             f"{place} is no feature store: it has no manifest.json. Give the folder that "
             "`vggfeat extract` or `vggfeat classify --out` wrote, or a packed file."
         )
-    keys, stats = read_view(place) or newest(headers)
+    keys, stats = current(headers, read_view(place))
     return _Found(files, manifest, headers, keys, stats, read_failed(place))
 
 

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.files import held, opened, seal, unsealed
-from vggfeat.features.index import Index, Stat, Stats
+from vggfeat.features.index import Index, View
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.sharding import Shard
 from vggfeat.features.shards import (
     datasets_of,
     encode,
+    generation_of,
     in_memory,
     write_names,
 )
@@ -64,6 +65,7 @@ def write_view(
         storage = {"chunks": True, "compression": "gzip"} if len(rows) else {}
         write_names(file, [names[row] for row in rows], index.stats[rows], **storage)
         file.attrs["manifest"] = manifest.to_json()
+        file.attrs["generation"] = index.generation
         shown = {path: where[rows] for path, where in sorted(index.where.items())}
         if (shards := _shards_of(shown.values())) > OPEN:
             file.attrs["note"] = note(shards, place)
@@ -151,8 +153,8 @@ def _selection(rows: Rows, shape: tuple[int, int]) -> h5py.h5s.SpaceID:
     return space
 
 
-def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
-    """Return the names and stats of ``features.h5``, if it has been written."""
+def read_view(place: Place) -> View | None:
+    """Return what ``features.h5`` says of its pictures, if it has been written."""
     content = place.read(VIEW)
     if content is None:
         return None
@@ -160,7 +162,15 @@ def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
         names, stats = held(file, "names")[:].tolist(), held(file, "stat")[:]
         if stats.shape != (len(names), 2) or not all(type(name) is bytes for name in names):
             raise ValueError("its names and stats do not fit each other")
-        return names, stats
+        return View(names, stats, generation_of(file))
+
+
+def sound_view(place: Place) -> View | None:
+    """Return the view likewise; None where it is damaged: whoever asks writes it anew."""
+    try:
+        return read_view(place)
+    except StoreDamaged:
+        return None
 
 
 def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
@@ -191,21 +201,6 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
             return problems
     except StoreDamaged as error:
         return [str(error)]
-
-
-def shown_by(place: Place) -> dict[str, dict[str, list[tuple[bytes, Stat]]]]:
-    """Say what ``features.h5`` shows of each shard: the pictures of each array, by its path."""
-    shown: dict[str, dict[str, list[tuple[bytes, Stat]]]] = {}
-    content = place.read(VIEW)
-    if content is None or unsealed(content) is None:
-        return shown
-    with _opened(place, content) as file:
-        names, stats = file["names"][:].tolist(), file["stat"][:].tolist()
-        for path, dataset in datasets_of(file).items():
-            for key, targets, _ in _mappings(dataset):
-                some = [(names[row], tuple(stats[row])) for row in targets]
-                shown.setdefault(key, {}).setdefault(path, []).extend(some)
-    return shown
 
 
 def _agree(
