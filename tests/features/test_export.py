@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -99,16 +100,30 @@ def test_export_npz(two_nets, tmp_path):
 
 
 def test_export_csv(two_nets, tmp_path):
-    """Pandas reads back every float32 to the last bit, and names, of which none is a formula."""
+    """Pandas reads back every float32 to the last bit, and names as they are."""
     pandas = pytest.importorskip("pandas")
     export(two_nets, tmp_path / "x.csv")
     frame = pandas.read_csv(tmp_path / "x.csv", encoding_errors="backslashreplace")
-    assert frame["name"].tolist() == ["'" + ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
-    assert ODD[0].startswith("=")
+    assert frame["name"].tolist() == [ODD[0], r"caf\xe9.jpg", *NAMES[2:]]
     assert b"\ncaf\xe9.jpg," in (tmp_path / "x.csv").read_bytes()
     assert frame.columns[1:].tolist() == [f"{net}/Q256/{d}" for net in "DE" for d in range(5)]
     expected = np.hstack([vectors(ODD, PART), vectors(ODD, E_PART)])
     np.testing.assert_array_equal(frame.iloc[:, 1:].to_numpy(np.float32), expected)
+
+
+def test_no_name_is_changed_in_csv(tmp_path):
+    """Names that a spreadsheet would take for formulas, or that CSV must quote, come back."""
+    odd = ["-a.jpg", "=1+1.jpg", "+1.jpg", "@x.jpg", "'b.jpg", "''c.jpg", "\t1.jpg", "a\rb.jpg"]
+    odd += ["a\nb.jpg", 'quo"te.jpg', "com,ma.jpg", "caf\udce9.jpg", " x.jpg", "-1"]
+    store = FeatureStore(tmp_path / "f", ONE, [*odd, "-bad.jpg"])
+    store.write(range(len(odd)), {PART: vectors(odd, PART)})
+    store.fail(len(odd), "=it is 'torn'")
+    store.finish()
+    export(tmp_path / "f", tmp_path / "x.csv")
+    for path, column in ((tmp_path / "x.csv", odd), (tmp_path / "f" / "failed.csv", ["-bad.jpg"])):
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            assert [row[0] for row in csv.reader(file)][1:] == column
+    assert FeatureStore.open(tmp_path / "f").failed == {"-bad.jpg": "=it is 'torn'"}
 
 
 def test_export_parquet(two_nets, tmp_path):

@@ -219,10 +219,11 @@ def test_a_run_that_kept_nothing_binds_nobody(images: ImageSet, tmp_path: Path) 
 
 
 def test_pictures_of_another_list_are_counted(images: ImageSet, tmp_path: Path) -> None:
-    """A run over part of the pictures shows that part, and says how many more are kept."""
+    """A run over part of the pictures reads that part, and says how many more are kept."""
     run(images, tmp_path / "f")
     store, _ = run(ImageSet(images.names[:4], images.pictures[:4]), tmp_path / "f")
-    assert (len(store.view_names()), store.unseen) == (4, 5)
+    assert (len(store.view_names()), store.others) == (4, 5)
+    assert FeatureStore.open(tmp_path / "f").names == list(images.names)
 
 
 def test_threads_extract_side_by_side(images: ImageSet, tmp_path: Path) -> None:

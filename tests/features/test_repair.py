@@ -1,26 +1,27 @@
-"""What is damaged goes aside, what is sound stays, and what is missing is told."""
+"""What fails its digest goes aside, what is sound stays, and the same command completes it."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.cli import run
+from helpers.mistakes import refuses
 
-from vggfeat.cli import app
 from vggfeat.errors import StoreDamaged, StoreError
-from vggfeat.features.check import verify
+from vggfeat.features.check import ALTERED, verify
 from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.merge import merge
-from vggfeat.features.repair import ANYTHING, repair
+from vggfeat.features.repair import Repaired, repair
 from vggfeat.features.store import FeatureStore
 
 EXTRACTION = Extraction("D", "ab12", ("pool5",), flip=False, pool="max", precision="bf16")
 NAMES = [f"{number}.jpg" for number in range(6)]
-WEIGHTS = {"weights": {"origin": "my weights.pth"}}
 
 
 def numbers(rows: list[int], Q: int) -> np.ndarray:
@@ -30,9 +31,7 @@ def numbers(rows: list[int], Q: int) -> np.ndarray:
 def filled(folder: Path, *, finish: bool = True) -> list[Path]:
     """Make a store of three shards of two pictures each; return their files in that order."""
     stats = [(number, number) for number in range(6)]
-    store = FeatureStore(
-        folder, EXTRACTION, NAMES, stats=stats, dtype="float16", provenance=WEIGHTS
-    )
+    store = FeatureStore(folder, EXTRACTION, NAMES, stats=stats, dtype="float16")
     for first in (0, 2, 4):
         rows = [first, first + 1]
         store.write(rows, {part: numbers(rows, part.Q) for part in EXTRACTION.parts([256, 384])})
@@ -53,21 +52,17 @@ def test_sound_store_is_not_touched(tmp_path: Path) -> None:
     filled(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = repair(tmp_path)
-    assert (done.aside, done.rebuilt, done.missing, done.commands) == ({}, (), {}, ())
+    assert done == Repaired()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_damaged_shard_goes_and_the_others_stay(tmp_path: Path) -> None:
-    """The two pictures of the bad shard are missing, with the command; the four others read."""
+    """The two pictures of the bad shard are gone; the four others read."""
     bad = filled(tmp_path)[1]
     flip(bad)
     done = repair(tmp_path)
-    assert list(done.aside) == [f"shards/{bad.name}.damaged"]
-    assert done.missing == {f"/D/Q{Q}": ["2.jpg", "3.jpg"] for Q in (256, 384)}
-    assert done.commands == (
-        f"vggfeat extract PICTURES --out {tmp_path} --net D --layer pool5 --Q 256 --Q 384 "
-        "--weights 'my weights.pth' --no-flip --pool max --precision bf16 --dtype float16",
-    )
+    assert done.aside == {f"shards/{bad.name}.damaged": ALTERED}
+    assert done.left == {}
     assert verify(tmp_path) == []
     store = FeatureStore.open(tmp_path)
     assert store.names == ["0.jpg", "1.jpg", "4.jpg", "5.jpg"]
@@ -75,25 +70,80 @@ def test_damaged_shard_goes_and_the_others_stay(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, numbers([0, 1, 4, 5], part.Q).astype(np.float16))
 
 
-def test_what_another_shard_has_too_is_not_missing(tmp_path: Path) -> None:
+def test_what_another_shard_has_too_stays(tmp_path: Path) -> None:
     """Where a picture is in two shards, the loss of one costs nothing."""
     store = FeatureStore(tmp_path, EXTRACTION, NAMES, stats=[(n, n) for n in range(6)])
     for rows in ([0, 1, 2, 3, 4, 5], [2, 3]):
         store.write(rows, {part: numbers(rows, part.Q) for part in EXTRACTION.parts([256])})
     store.finish()
     flip(tmp_path / "shards" / store.index.keys[1])
-    assert repair(tmp_path).missing == {}
+    repair(tmp_path)
     assert verify(tmp_path) == []
+    assert FeatureStore.open(tmp_path).view_names([256]) == NAMES
 
 
 def test_unfinished_store(tmp_path: Path) -> None:
-    """With no view to tell what a shard held, that is said, and all that the store has is asked."""
+    """A store without a view gets none."""
     flip(filled(tmp_path, finish=False)[0])
-    done = repair(tmp_path)
-    assert (done.unknown, done.missing) == (1, {})
-    assert "--Q 256 --Q 384" in done.commands[0]
+    assert len(repair(tmp_path).aside) == 1
     assert not (tmp_path / "features.h5").exists()
     assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, ValueError, RuntimeError, OSError])
+def test_a_shard_whose_digest_is_right_is_never_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Where h5py cannot read it, that is said, and it is not called damaged.
+
+    A shard beside it that is damaged goes aside all the same.
+    """
+    shards = filled(tmp_path)
+    flip(shards[0])
+
+    def fail(*_: object) -> None:
+        raise error("module 'h5py' has no attribute 'h9'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vggfeat.features.shards.held", fail)
+        problems = [one for one in verify(tmp_path) if shards[1].name in one]
+        done = repair(tmp_path)
+        refuses(
+            lambda: FeatureStore.open(tmp_path),
+            StoreError,
+            ["no attribute 'h9'", "version of h5py"],
+        )
+    assert list(done.aside) == [f"shards/{shards[0].name}.damaged"]
+    assert done.left.keys() == {shards[1].name, shards[2].name}
+    for told in (*problems, *done.left.values()):
+        assert "no attribute 'h9'" in told
+        assert "is damaged" not in told
+    assert {path.name for path in (tmp_path / "shards").glob("*.h5")} == done.left.keys()
+    assert repair(tmp_path).rebuilt == ("features.h5",)
+    assert FeatureStore.open(tmp_path).names == NAMES[2:]
+
+
+def test_a_shard_that_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
+    """A sound shard of other settings, put there by hand, is not moved, and told by its name."""
+    filled(tmp_path / "a")
+    other = FeatureStore(tmp_path / "b", replace(EXTRACTION, exif=False), NAMES, dtype="float16")
+    other.write([0], {part: numbers([0], part.Q) for part in EXTRACTION.parts([256])})
+    [shard] = other.index.keys
+    shutil.copy(tmp_path / "b" / "shards" / shard, tmp_path / "a" / "shards")
+    done = repair(tmp_path / "a")
+    assert (done.aside, done.rebuilt) == ({}, ())
+    assert "other settings" in done.left[shard]
+    assert (tmp_path / "a" / "shards" / shard).exists()
+
+
+def test_a_manifest_of_another_version_is_not_moved(tmp_path: Path) -> None:
+    """What is whole and of a newer vggfeat is no damage."""
+    filled(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = json.dumps({"format": "vggfeat features", "version": 99})
+    path.write_text(text)
+    refuses(lambda: repair(tmp_path), StoreError, ["newer vggfeat"])
+    assert path.read_text() == text
 
 
 def test_damaged_manifest_is_rebuilt(tmp_path: Path) -> None:
@@ -114,7 +164,6 @@ def test_nothing_left(tmp_path: Path) -> None:
         flip(path)
     done = repair(tmp_path)
     assert len(done.aside) == 4
-    assert done.commands == (ANYTHING,)
     assert filled(tmp_path)
     assert verify(tmp_path) == []
 
@@ -135,7 +184,6 @@ def test_the_same_run_goes_on_whatever_is_left(
         (tmp_path / "features.h5").write_bytes(b"")
     done = repair(tmp_path)
     assert all((tmp_path / name).exists() for name in done.rebuilt)
-    assert done.commands or harm == "manifest"
     filled(tmp_path)
     assert verify(tmp_path) == []
     assert FeatureStore.open(tmp_path).names == NAMES
@@ -160,14 +208,13 @@ def test_files_of_others_are_not_taken_for_a_store(tmp_path: Path) -> None:
         filled(tmp_path)
 
 
-def test_what_a_deleted_shard_held_is_missing(tmp_path: Path) -> None:
-    """The view tells of it, until it is made anew without."""
+def test_a_view_of_a_deleted_shard_is_made_anew(tmp_path: Path) -> None:
+    """The view tells that it is missing, until it is made anew without."""
     filled(tmp_path)[1].unlink()
     [told, _] = verify(tmp_path)
     assert "which is missing" in told
     done = repair(tmp_path)
-    assert done.missing == {f"/D/Q{Q}": ["2.jpg", "3.jpg"] for Q in (256, 384)}
-    assert "--Q 256 --Q 384" in done.commands[0]
+    assert (done.aside, done.rebuilt) == ({}, ("features.h5",))
     assert verify(tmp_path) == []
 
 
@@ -211,21 +258,23 @@ def test_refuses_what_is_no_store(tmp_path: Path) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    """``vggfeat store repair`` says what it did and what comes next, also as JSON."""
+    """``vggfeat store repair`` says what it did and what comes next, without a command to paste."""
     bad = filled(tmp_path)[2]
     flip(bad)
-    found = CliRunner().invoke(app, ["store", "repair", str(tmp_path), "--quiet"])
-    assert found.exit_code == 0
-    text = " ".join(found.output.split())
+    text = run("store", "repair", tmp_path, "--quiet").out
     assert f"{bad.name}.damaged was set aside" in text
-    assert "/D/Q256 lacks 2 pictures now: 4.jpg, 5.jpg." in text
-    assert "vggfeat extract PICTURES" in text
-    again = CliRunner().invoke(app, ["store", "repair", str(tmp_path), "--quiet", "--json"])
-    assert json.loads(again.output) == {
-        "store": str(tmp_path),
-        "aside": {},
-        "rebuilt": [],
-        "missing": {},
-        "unknown": 0,
-        "commands": [],
-    }
+    assert "1 file set aside." in text
+    assert "Run the same command again: it computes what is missing, and nothing else." in text
+    assert "vggfeat" not in text.replace(str(tmp_path), "")
+    again = run("store", "repair", tmp_path, "--quiet", "--json").json
+    assert again == {"store": str(tmp_path), "aside": {}, "left": {}, "rebuilt": []}
+
+
+def test_command_with_a_shard_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be used and is not damaged is named, and the exit status is that of stores."""
+    shard = filled(tmp_path)[0]
+    monkeypatch.setattr("vggfeat.features.shards.held", lambda *_: None)
+    told = run("store", "repair", tmp_path, "--quiet", status=5).out
+    assert shard.name in told
+    assert "left where it is" in told
+    assert "Run the same command" not in told

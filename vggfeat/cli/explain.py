@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -179,14 +180,13 @@ def _plain(one: Explained) -> Mapping[str, Any]:
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
     from vggfeat.features.files import replacing
-    from vggfeat.features.tables import dict_writer
 
     columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = dict_writer(file, (*columns, "error"))
+        writer = csv.DictWriter(file, (*columns, "error"))
         writer.writeheader()
         for name, found, where in done:
             rows = [{"picture": name, "error": where}] if found is None else _rows(name, found)

@@ -186,7 +186,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "seconds": round(total.seconds, 3),
         "device": done[-1].extractor.device_name,
         "precision": last.extraction.precision,
-        "not_shown": last.unseen,
+        "others": last.others,
         "bytes": last.nbytes,
         "fingerprints": {
             one.store.extraction.net: one.store.extraction.fingerprint for one in done
@@ -211,8 +211,8 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         )
     elif len(last.index.keys) > OPEN:
         rows["view"] = too_many(len(last.index.keys), out)
-    if last.unseen and told.shard.parts == 1:
-        rows["not shown"] = f"{last.unseen} more pictures are kept here; this run did not name them"
+    if last.others and told.shard.parts == 1:
+        rows["others"] = f"{last.others} more pictures are kept here; this run did not name them"
     show(result, facts(rows), as_json=told.as_json)
     if last.failed:
         note(f"Warning: {len(last.failed)} pictures could not be used: {reasons}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -107,14 +108,13 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
 def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
     """Write a row for each label of each picture."""
     from vggfeat.features.files import replacing
-    from vggfeat.features.tables import dict_writer
 
     columns = ("picture", "class", "key", "posterior", "score", "windows", *SIDES, "error")
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = dict_writer(file, columns)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for one in found:
             if one.reason:

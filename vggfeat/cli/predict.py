@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,13 +133,12 @@ def _score_table(
         yield lambda one: None
         return
     from vggfeat.features.files import replacing
-    from vggfeat.features.tables import Writer
 
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = Writer(file)
+        writer = csv.writer(file)
         writer.writerow(["name", "class", *model.classes, "error"])
 
         def write(one: Prediction) -> None:

@@ -9,12 +9,11 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, show, waiting
-from vggfeat.errors import size
+from vggfeat.errors import counted, size
 
 if TYPE_CHECKING:
     from vggfeat.features.repair import Repaired
 
-SHOWN = 3  # names of pictures in a line
 store_app = typer.Typer(
     no_args_is_help=True,
     help="Look into, check, repair, merge, pack and export feature stores.",
@@ -70,11 +69,12 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
 @store_app.command("repair")
 def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Json = False) -> None:
-    """Move damaged files aside, and say which command computes again what they held.
+    """Move damaged shards aside; the command that made the store then computes them again.
 
     Every shard is compared with its checksum; a damaged one is renamed to *.h5.damaged, and the
-    view and the catalogue are made anew of the others. What is sound is not touched. Nobody may
-    write to the store meanwhile.
+    view and the catalogue are made anew of the others. What is sound is not touched: if a shard
+    with a right checksum cannot be used, it is named, and the exit status is 5. Nobody may write
+    to the store meanwhile.
 
     For example:
 
@@ -82,32 +82,29 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
     """
     from dataclasses import asdict
 
+    from vggfeat.errors import StoreDamaged
     from vggfeat.features.repair import repair
 
     with waiting(f"Repairing {store}", quiet=quiet):
         done = repair(store)
-    show({"store": store, **asdict(done)}, as_json=as_json)
-    if not as_json:
-        typer.echo(_mended(store, done))  # a command that was broken at 80 columns is none
+    show({"store": store, **asdict(done)}, *_mended(store, done), as_json=as_json)
+    if done.left:
+        raise typer.Exit(StoreDamaged.exit_status)
 
 
-def _mended(store: str, done: Repaired) -> str:
+def _mended(store: str, done: Repaired) -> list[str]:
     """Say what was mended, and what to do next."""
-    from vggfeat.errors import printable
-
-    lines = [f"{name} was set aside: {why}" for name, why in done.aside.items()]
+    lines = [f"{name} was set aside: {why}." for name, why in done.aside.items()]
+    lines += [
+        f"The shard {name} was left where it is, for its bytes are those that were written: {why}"
+        for name, why in done.left.items()
+    ]
     lines += [f"{name} was made anew." for name in done.rebuilt]
-    for path, names in done.missing.items():
-        more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-        shown = ", ".join(names[:SHOWN])
-        lines.append(f"{path} lacks {len(names):,} pictures now: {shown}{more}.")
-    if done.unknown:
-        lines.append(f"What {done.unknown:,} of the shards held is not known.")
-    if done.commands:
-        lines.append("This computes what is missing alone, of the same PICTURES as before:")
-        lines += [f"  {command}" for command in done.commands]
-    lines = lines or [f"{store} is sound; nothing was changed."]
-    return "\n".join(map(printable, lines))
+    if done.aside:
+        lines.append(f"{counted(len(done.aside), 'file')} set aside.")
+    if done.aside or done.rebuilt:
+        lines.append("Run the same command again: it computes what is missing, and nothing else.")
+    return lines or [f"{store} is sound; nothing was changed."]
 
 
 @store_app.command("merge")

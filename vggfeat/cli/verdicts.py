@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -240,7 +241,6 @@ def _table(
         yield lambda names, best: None
         return
     from vggfeat.features.files import replacing
-    from vggfeat.features.tables import Writer
 
     shown = min(asked.top, len(classes))
     known = iter(true or ())
@@ -248,7 +248,7 @@ def _table(
         replacing(asked.table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = Writer(file)
+        writer = csv.writer(file)
         heads = [f"{what} {rank}" for rank in range(1, shown + 1) for what in ("class", "share")]
         writer.writerow(["name", *(["true"] if true else []), *heads, "error"])
 

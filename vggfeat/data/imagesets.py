@@ -91,9 +91,9 @@ class ImageSet:
         Returns
         -------
         list of (int, int)
-            A digest of size and content, of which the first and the last 64 kB count, and the
-            time of change in ns; (0, 0) for what is no file. What is at an address or in a tar
-            is not read for it: a listing's checksum or the tar's header stands for the content.
+            The first 16 bytes of the SHA-256 of the whole content, whatever the file's time;
+            (0, 0) for what is no file. What is at an address or in a tar is not read for it: a
+            listing's checksum or the tar's header, and the time there, stand for the content.
         """
         return [stat_of(picture) for picture in self.pictures]
 

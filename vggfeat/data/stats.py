@@ -6,9 +6,7 @@ import hashlib
 from pathlib import Path
 
 from vggfeat.data.images import LACKING, Crop, Picture
-from vggfeat.data.stored import Stat, Stored
-
-_ENDS = 65_536  # bytes at each end of a file by which it is known
+from vggfeat.data.stored import Stat, Stored, identity
 
 
 def stat_of(picture: Picture) -> Stat:
@@ -22,8 +20,8 @@ def stat_of(picture: Picture) -> Stat:
     Returns
     -------
     (int, int)
-        A digest of what is known of it, and the time of its last change in ns; (0, 0) for what
-        is no file.
+        Of a file the first 16 bytes of the SHA-256 of its content, and of the box, if there is
+        one; of an object or a member what :meth:`Stored.stat` says; (0, 0) for what is no file.
 
     Examples
     --------
@@ -40,16 +38,13 @@ def stat_of(picture: Picture) -> Stat:
         return (0, 0)
     path = Path(picture)
     try:
-        found = path.stat()
         if not path.is_file():
             return (0, 0)
         with path.open("rb") as file:
-            content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
-            file.seek(max(found.st_size - _ENDS, 0))
-            content.update(file.read(_ENDS))
+            content = hashlib.file_digest(file, "sha256")
     except OSError as error:
         if error.errno in LACKING:
             raise
         return (0, 0)  # the decoder will say what is wrong with it
-    content.update(str(found.st_size).encode() + box)
-    return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)
+    content.update(box)
+    return identity(content.digest())

@@ -52,6 +52,8 @@ class Header:
         Rows without a descriptor, by HDF5 path; only a packed file has any.
     dtype : str
         Type of the descriptors.
+    generation : int
+        One more than that of the shards that its writer knew: what tells the newer row of two.
     """
 
     key: str
@@ -62,6 +64,7 @@ class Header:
     datasets: dict[str, int]
     dtype: str
     absent: dict[str, Rows] = field(default_factory=dict)
+    generation: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what is of another kind than a writer makes it: a stranger may have."""
@@ -78,7 +81,7 @@ class Header:
     def same_as(self, other: Header) -> bool:
         """Tell whether both say the same of their shard."""
         same = self.names == other.names and np.array_equal(self.stats, other.stats)
-        return same and _kind(self) == _kind(other)
+        return same and self.generation == other.generation and _kind(self) == _kind(other)
 
 
 def write_catalogue(place: Place, headers: Sequence[Header]) -> None:
@@ -92,6 +95,7 @@ def write_catalogue(place: Place, headers: Sequence[Header]) -> None:
         kinds=np.frombuffer(("[" + ",".join(kinds) + "]").encode(), np.uint8),
         kind=np.array(kind, np.int64),
         rows=np.array([len(header.names) for header in headers], np.int64),
+        generations=np.array([header.generation for header in headers], np.int64),
         names=_text([name for header in headers for name in header.names]),
         stats=np.concatenate([header.stats for header in headers]),
     )
@@ -134,9 +138,10 @@ def _headers(arrays: dict[str, NDArray[Any]]) -> dict[str, Header]:
     keys = arrays["keys"].tobytes().decode().split("\0")
     if not len(names) == len(stats) == ends[-1] or min(arrays["rows"]) < 0:
         raise ValueError("rows, names and stats do not agree")
+    each = (keys, starts, ends, arrays["kind"].tolist(), arrays["generations"].tolist())
     return {
-        key: Header(key, names[start:end], stats[start:end], **kinds[kind])
-        for key, start, end, kind in zip(keys, starts, ends, arrays["kind"].tolist(), strict=True)
+        key: Header(key, names[start:end], stats[start:end], **kinds[kind], generation=generation)
+        for key, start, end, kind, generation in zip(*each, strict=True)
     }
 
 

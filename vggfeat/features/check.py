@@ -18,6 +18,7 @@ from vggfeat.features.store import FeatureStore
 from vggfeat.features.view import VIEW, check_view
 
 BLOCK = 1024  # rows that are checked at a time
+ALTERED = "its bytes are not those that were written"
 MISSING = "manifest.json is missing; the next run rebuilds it"
 
 
@@ -128,12 +129,12 @@ def check_shard(
     A damaged HDF5 file is not opened: the library may crash on it.
     """
     if not files.sound(key):
-        return None, ["its bytes are not those that were written"]
+        return None, [ALTERED]
     try:
         header = files.header(key)
-    except StoreDamaged as error:  # a stranger's, whose bytes are those of its name
+        return header, _check(files, header, manifest)
+    except StoreError as error:  # a stranger's, or this h5py cannot read it
         return None, [str(error)]
-    return header, _check(files, header, manifest)
 
 
 def check_manifest(place: Place) -> tuple[Manifest | None, list[str]]:
@@ -179,7 +180,7 @@ def _check_numbers(files: Shards, header: Header, path: str) -> list[str]:
         rows = np.arange(start, min(start + BLOCK, len(present)))
         try:
             values = files.read(header.key, {path: rows})[path]
-        except StoreDamaged as error:
+        except StoreError as error:
             return [f"{path} cannot be read: {error}"]
         if not np.array_equal(np.isfinite(values).all(axis=1), present[rows]):
             return [f"{path} has numbers that are not finite"]

@@ -179,7 +179,13 @@ class Cluster:
             run.extractor.pixel_budget if self.kind == "cpu" else None,
             run.extractor.deterministic,
         )
-        target = Target(files, extraction, run.store.manifest.dtype, run.store._provenance)
+        target = Target(
+            files,
+            extraction,
+            run.store.manifest.dtype,
+            run.store._provenance,
+            run.store.index.generation,
+        )
         rounds = [
             pack([[_asked(run, job) for job in some]])[COLUMN][0]
             for _, some in groupby(jobs, lambda job: job[0] // size)

@@ -122,6 +122,7 @@ class DenseExtractor:
             precision=precision,
             resampling=RESAMPLING,
             decoder=DECODER,
+            pixels=str(self.weights.pixels),
         )
         self.dtype = DTYPES[self.extraction.precision]
         self.net = self._build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import zipfile
@@ -18,7 +19,6 @@ from vggfeat.features.files import append_seal, replacing, sweep
 from vggfeat.features.packed import SEALED, create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
-from vggfeat.features.tables import Writer
 from vggfeat.hdf5 import write_text
 
 BLOCK = 1024  # rows in memory at a time
@@ -90,8 +90,7 @@ def export(
     ============  ==================================  ==========================================
 
     Numbers in csv are the shortest that read back as the same float32. Names are written as they
-    are, quoted where csv needs it; there one that a spreadsheet would compute, such as ``=1+1``,
-    gets an apostrophe in front. Parquet holds only valid UTF-8: another byte of a name becomes
+    are, quoted where csv needs it. Parquet holds only valid UTF-8: another byte of a name becomes
     ``\xNN``, and a name's own backslashes before such a byte, or before ``x`` and two hexadecimal
     digits, are doubled. So the last of an odd number of them there begins a byte, and no two names
     become one.
@@ -197,7 +196,7 @@ def _write_csv(target: Path, names: Sequence[str], blocks: Callable[[], Blocks])
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = Writer(file)
+        writer = csv.writer(file)
         for number, (some, arrays) in enumerate(blocks()):
             if not number:
                 writer.writerow(["name", *_columns(arrays)])

@@ -122,7 +122,8 @@ def extract(
     DeviceError
         If the numbers of most pictures overflow, as the settings are wrong.
     StoreError
-        If the extractor is deterministic, and the store has descriptors of one that is not.
+        If the extractor is deterministic, and the store has descriptors of one that is not; or if
+        the store was opened for reading.
     ParameterError
         For a scale too small for the layer, before anything is decoded.
 
@@ -146,6 +147,7 @@ def extract(
     """
     if on_bad_image not in BAD_IMAGE_POLICIES:
         raise ParameterError.not_one_of("on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image)
+    store.check_writable()
     if store.extraction != extractor.extraction or list(images.names) != list(store.names):
         raise ParameterError(
             "The store was opened for other pictures or settings. Open it with the extraction of "

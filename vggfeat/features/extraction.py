@@ -56,6 +56,9 @@ class Extraction:
         Precision class of the network's arithmetic.
     resampling, decoder : str
         The one implementation of each, by name.
+    pixels : str
+        The pixel convention of the weights, with the rounding of pools: ``str`` of a
+        :class:`~vggfeat.nets.pixels.PixelConvention`. Empty where no network is fed.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class Extraction:
     precision: str = "fp32"
     resampling: str = "pillow-bilinear-antialias"
     decoder: str = "pillow"
+    pixels: str = ""
 
     def __post_init__(self) -> None:
         unknown = [how for how in self.pools if how not in POOLS and not crops_in(how)]

@@ -78,7 +78,7 @@ def damaged(path: Path | str, reason: str) -> StoreDamaged:
     folder = os.path.dirname(above)  # noqa: PTH120
     return StoreDamaged(
         f"The shard {path} is damaged: {reason}. Move aside all that is, with: vggfeat store "
-        f"repair {folder}. It says which command then computes the lacking pictures, and no others."
+        f"repair {folder}. Then run the same command again: it computes what is missing."
     )
 
 

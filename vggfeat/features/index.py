@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain, repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,14 @@ Stat = tuple[int, int]
 Stats = NDArray[np.int64]
 
 
+class View(NamedTuple):
+    """What ``features.h5`` says of its pictures, and the generation of the shards behind it."""
+
+    names: list[bytes]
+    stats: Stats
+    generation: int
+
+
 class Index:
     """Where the descriptors of a list of pictures lie.
 
@@ -28,7 +37,7 @@ class Index:
     ----------
     names : sequence of bytes
         The N pictures.
-    stats : array (N, 2) of (size, time)
+    stats : array (N, 2)
         What their files must be.
 
     Attributes
@@ -43,6 +52,8 @@ class Index:
         Number of shard rows whose name was asked for, whatever their stat.
     others : set of bytes
         Names in shards that were not asked for.
+    generation : int
+        The highest of the shards.
     """
 
     def __init__(self, names: Sequence[bytes], stats: ArrayLike) -> None:
@@ -52,6 +63,7 @@ class Index:
         self.keys: list[str] = []
         self.known = 0
         self.others: set[bytes] = set()
+        self.generation = 0
         self._names = names
 
     @cached_property
@@ -90,6 +102,7 @@ class Index:
             self.where[path][rows[here], 0] = len(self.keys) + shard[here]
             self.where[path][rows[here], 1] = np.flatnonzero(here) - starts[shard[here]]
         self.keys += [header.key for header in headers]
+        self.generation = max([self.generation, *(header.generation for header in headers)])
 
     def _rows_of(self, headers: Sequence[Header]) -> Rows:
         """Return the rows of all pictures of shards, most of which are in the list's order.
@@ -143,8 +156,8 @@ class Index:
         return plan
 
 
-def newest(headers: Sequence[Header]) -> tuple[list[bytes], Stats]:
-    """Return every name that shards hold, sorted, with the newest stat under which they do.
+def newest(shards: Sequence[Header | View]) -> tuple[list[bytes], Stats]:
+    """Return every name that shards hold, sorted, with the stat of the row written last.
 
     Returns
     -------
@@ -152,8 +165,27 @@ def newest(headers: Sequence[Header]) -> tuple[list[bytes], Stats]:
         Each once.
     stats : ndarray (n, 2)
     """
-    names = list(chain.from_iterable(header.names for header in headers))
-    stats = np.concatenate([np.zeros((0, 2), np.int64), *(header.stats for header in headers)])
-    latest = {names[row]: row for row in np.argsort(stats[:, 1], kind="stable").tolist()}
+    ordered = sorted(shards, key=lambda shard: shard.generation)
+    names = list(chain.from_iterable(shard.names for shard in ordered))
+    stats = np.concatenate([np.zeros((0, 2), np.int64), *(shard.stats for shard in ordered)])
+    latest = dict(zip(names, range(len(names)), strict=True))
     found = sorted(latest)
     return found, stats[[latest[name] for name in found]]
+
+
+def current(headers: Sequence[Header], view: View | None) -> tuple[list[bytes], Stats]:
+    """Return every picture that a store has, each once, with the stat of its current row.
+
+    Those of the view come first, in its order, then what was written since, sorted. What was
+    written before and is not in the view was left out of it for a reason.
+    """
+    if view is None:
+        return newest(headers)
+    since = [header for header in headers if header.generation > view.generation]
+    if not since:
+        return view.names, view.stats
+    names, stats = newest([view, *since])
+    row = dict(zip(names, range(len(names)), strict=True))
+    shown = set(view.names)
+    ordered = [*view.names, *(name for name in names if name not in shown)]
+    return ordered, stats[[row[name] for name in ordered]]

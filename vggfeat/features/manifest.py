@@ -164,10 +164,15 @@ def _damaged(where: object, error: object) -> StoreDamaged:
 
 def extraction_of(settings: dict[str, Any], where: object) -> Extraction:
     """Return the extraction with these settings, as stored in ``where``."""
+    if "pixels" not in settings:
+        raise StoreError(
+            f"{where} was made by an early vggfeat, which did not keep how pixels are fed to the "
+            "network. Make it anew."
+        )
     try:
         made = Extraction.from_dict(settings)
-        texts = (made.net, made.weights_sha256, made.resampling, made.decoder, *made.layers)
-        if not all(isinstance(one, str) for one in texts):
+        texts = [made.net, made.weights_sha256, made.resampling, made.decoder, made.pixels]
+        if not all(isinstance(one, str) for one in [*texts, *made.layers]):
             raise TypeError("a name is no text")
         return made
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -156,11 +156,12 @@ def _pictures(sources: Sequence[Source]) -> tuple[list[str], list[Stat], int]:
     held: dict[str, tuple[Stat, str]] = {}
     twice: set[str] = set()
     for one in sources:
-        for name, (content, time) in zip(one.any.names, one.any.index.stats.tolist(), strict=True):
-            (before, _), where = held.setdefault(name, ((content, time), one.where))
+        for name, (first, second) in zip(one.any.names, one.any.index.stats.tolist(), strict=True):
+            stat = (first, second)
+            before, where = held.setdefault(name, (stat, one.where))
             if where != one.where:
                 twice.add(name)
-                if before and content and before != content:
+                if before != stat and (0, 0) not in (before, stat):
                     raise StoreError(
                         f"{name!r} is one picture in {where} and another in {one.where}: the files "
                         "differ. Extract one of them under another name, or merge the stores apart."

@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.features.catalogue import CATALOGUE, Header
 from vggfeat.features.files import TEMPORARY
-from vggfeat.features.index import Stat, newest
+from vggfeat.features.index import Stat, current
 from vggfeat.features.manifest import MANIFEST, Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.reading import look
 from vggfeat.features.shards import FolderShards, Shards, decode, encode
-from vggfeat.features.view import VIEW, lists_of_failed
+from vggfeat.features.view import VIEW, lists_of_failed, sound_view
 
 
 def unique(names: Sequence[str]) -> list[bytes]:
@@ -55,12 +55,13 @@ def _refuse_strange(place: Place) -> None:
 
 
 def stats_of(
-    keys: Sequence[bytes], stats: Sequence[Stat] | None, headers: Sequence[Header]
+    keys: Sequence[bytes], stats: Sequence[Stat] | None, headers: Sequence[Header], files: Shards
 ) -> ArrayLike:
-    """Return the stats (N, 2) of pictures; those of the shards where only names are given."""
+    """Return the stats (N, 2) of pictures; those of the store where only names are given."""
     if stats is not None:
         return stats
-    names, found = newest(headers)
+    view = sound_view(files.place) if isinstance(files, FolderShards) else None
+    names, found = current(headers, view)
     held = dict(zip(names, found.tolist(), strict=True))
     return [held.get(key, (0, 0)) for key in keys]
 

@@ -13,7 +13,7 @@ from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.half import widen
-from vggfeat.features.index import Index, Stats, newest
+from vggfeat.features.index import Index, Stats, current
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.packed import PackedFile
 from vggfeat.features.place import place_of
@@ -62,6 +62,20 @@ class Reader:
         behind = [one.provenance.get(extraction.net) for one in headers]
         self._mixed = any(one is not None and not one.get("deterministic") for one in behind)
 
+    def check_writable(self) -> None:
+        """Refuse to change a store that was opened for reading.
+
+        Raises
+        ------
+        StoreError
+            Saying how it is opened for writing.
+        """
+        if not self._writable:
+            raise StoreError(
+                "A store from FeatureStore.open can only be read. Open it for writing with "
+                "FeatureStore(path, extraction, names, stats=images.stats())."
+            )
+
     def check_deterministic(self) -> None:
         """Refuse descriptors whose bits depend on what was described with them.
 
@@ -91,8 +105,9 @@ class Reader:
         Returns
         -------
         The store
-            Its names are those of ``features.h5``, in that order. If the first run was killed
-            before it wrote that file, they are those of all shards, sorted.
+            Its names are those of ``features.h5``, in that order, then those that a run which
+            did not end wrote since, sorted. Of a picture that was replaced, the row written last
+            counts.
 
         Raises
         ------
@@ -306,7 +321,7 @@ def _find(path: Path | str) -> _Found:
             f"{place} is no feature store: it has no manifest.json. Give the folder that "
             "`vggfeat extract` or `vggfeat classify --out` wrote, or a packed file."
         )
-    keys, stats = read_view(place) or newest(headers)
+    keys, stats = current(headers, read_view(place))
     return _Found(files, manifest, headers, keys, stats, read_failed(place))
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.errors import ParameterError
+from vggfeat.errors import ParameterError, StoreDamaged, StoreError
 from vggfeat.features.catalogue import DTYPES, Header, Rows, read_catalogue, write_catalogue
 from vggfeat.features.files import damaged, held
 from vggfeat.features.place import Place
@@ -77,6 +78,7 @@ class Block:
     names: list[bytes]
     stats: NDArray[np.int64]
     arrays: dict[str, Matrix]
+    generation: int = 1
 
     def header(self, key: str) -> Header:
         """Describe the block as the shard ``key``."""
@@ -88,6 +90,7 @@ class Block:
             {self.net: self.provenance},
             {path: array.shape[1] for path, array in self.arrays.items()},
             next(iter(self.arrays.values())).dtype.name,
+            generation=self.generation,
         )
 
     def image(self) -> bytes:
@@ -101,6 +104,7 @@ class Block:
             for path, array in self.arrays.items():
                 file.create_dataset(path, data=array)
             file.attrs["version"] = 1
+            file.attrs["generation"] = self.generation
             write_text(file, "net", self.net)
             write_text(file, "settings", json.dumps(self.settings))
             write_text(file, "provenance", json.dumps(self.provenance, default=str))
@@ -130,6 +134,13 @@ def write_names(
 def datasets_of(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Return the arrays of descriptors in a file by their paths, in alphabetical order."""
     return {path: one for path, one in arrays(file).items() if path not in ("/names", "/stat")}
+
+
+def generation_of(file: h5py.File) -> int:
+    """Return the generation of a shard or view."""
+    if file.attrs.get_id("generation").dtype.kind not in "iu":
+        raise ValueError("its generation is no number")
+    return int(file.attrs["generation"])
 
 
 def take(dataset: h5py.Dataset, rows: Rows) -> Matrix:
@@ -259,7 +270,7 @@ class FolderShards:
 
     def header(self, key: str) -> Header:
         """Describe one shard, from its file."""
-        with self.place.opened(f"shards/{key}") as file:
+        with self._opened(key) as file:
             net, settings, provenance = texts(file, "net", "settings", "provenance")
             arrays = datasets_of(file)
             return Header(
@@ -270,6 +281,7 @@ class FolderShards:
                 {net: json.loads(provenance)},
                 {path: array.shape[1] for path, array in arrays.items()},
                 next(iter(arrays.values())).dtype.name,
+                generation=generation_of(file),
             )
 
     def add(self, block: Block) -> str:
@@ -289,8 +301,29 @@ class FolderShards:
         """Read rows of some arrays of one shard, after its digest if ``verify``."""
         if verify:
             self.check(key)
-        with self.place.opened(f"shards/{key}") as file:
+        with self._opened(key) as file:
             return {path: take(held(file, path), rows) for path, rows in wanted.items()}
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[h5py.File]:
+        """Open a shard; one that cannot be read is damaged only if its bytes have changed."""
+        try:
+            with self.place.opened(f"shards/{key}") as file:
+                yield file
+        except StoreDamaged as error:
+            if not self._unchanged(key):
+                raise
+            raise StoreError(
+                f"The shard {self.place}/shards/{key} cannot be read, though its bytes are those "
+                f"that were written: {error.__cause__ or error}. Try another version of h5py, or "
+                "move the file out of the store and run the same command again."
+            ) from error
+
+    def _unchanged(self, key: str) -> bool:
+        try:
+            return self.sound(key)
+        except StoreError:  # it is gone
+            return False
 
     def sound(self, key: str) -> bool:
         """Tell whether a shard holds the bytes that its name promises."""

@@ -113,12 +113,16 @@ class Kept:
 
 @dataclass(frozen=True)
 class Target:
-    """Where writers keep descriptors: the store's files, its settings and what stands behind."""
+    """Where writers keep descriptors: the store's files, its settings and what stands behind.
+
+    `generation` is the highest of the shards that were there.
+    """
 
     files: FolderShards
     extraction: Extraction
     dtype: str
     provenance: dict[str, Any]
+    generation: int = 0
 
     def check(self) -> None:
         """Refuse to write where the driver would not see it.
@@ -233,6 +237,7 @@ def _shard(pictures: list[Found], arrays: dict[Part, Matrix], target: Target) ->
         },
     )
     store.files = _Outlet(target.files)
+    store.index.generation = target.generation
     store.write(range(len(pictures)), arrays)
     return store.index.keys
 

@@ -26,14 +26,14 @@ import numpy as np
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.features.catalogue import DTYPES, Header, Rows
 from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.index import Stat
+from vggfeat.features.index import Index, Stat, current
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.opening import begun, stats_of, strangers, unique
 from vggfeat.features.place import place_of
 from vggfeat.features.reading import Reader
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.shards import Block, FolderShards, Matrix, MemoryShards, Shards
-from vggfeat.features.view import write_failed, write_view
+from vggfeat.features.view import sound_view, write_failed, write_view
 
 
 class FeatureStore(Reader):
@@ -124,14 +124,15 @@ class FeatureStore(Reader):
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
         manifest.admit(extraction, self._provenance, folder)
         manifest.admit_dtype(dtype, folder)
-        self._start(files, manifest, headers, extraction, keys, stats_of(keys, stats, headers))
+        known = stats_of(keys, stats, headers, files)
+        self._start(files, manifest, headers, extraction, keys, known)
         self._writable, self._wrote = True, False
         self._cache, self._shard = cache or shard != WHOLE, shard
         if headers and keys and not self.index.known and not self._cache:
             raise StoreError(strangers(folder, self.names[0], headers))
         if isinstance(files, FolderShards):
             files.place.create()
-            manifest.asked = len(keys)
+            manifest.asked = len(keys) + self.others
             if held:
                 manifest.write(files.place)
             elif not manifest.found(files.place):
@@ -176,8 +177,7 @@ class FeatureStore(Reader):
         ParameterError
             If shapes, rows or parts are not those of this store.
         """
-        if not self._writable:
-            raise StoreError("A store from FeatureStore.open can only be read.")
+        self.check_writable()
         where = np.asarray(rows, np.intp)
         if not len(where) or not descriptors:
             return
@@ -196,6 +196,7 @@ class FeatureStore(Reader):
                 self.extraction.path(part): self._checked(part, np.asarray(values), order, where)
                 for part, values in descriptors.items()
             },
+            self.index.generation + 1,
         )
         if isinstance(self.files, FolderShards) and not self._wrote:
             self._agree(self.files)  # who began at the same moment may have other settings
@@ -233,21 +234,25 @@ class FeatureStore(Reader):
         StoreError
             If they are, and the store has descriptors of which they are not.
         """
+        self.check_writable()
         if deterministic:
             self.check_deterministic()
         self._provenance["deterministic"] = deterministic
 
     def fail(self, row: int, reason: str) -> None:
         """Remember why a picture cannot be used, for ``failed.csv``."""
+        self.check_writable()
         self.failed[self.names[row]] = reason
 
     def finish(self) -> None:
         """Write ``features.h5`` and ``failed.csv`` when a run is through.
 
         The view has the pictures of ``names``, in that order, less those that failed and those
-        of which this net has nothing. Where a picture lacks a scale or another net, because that
-        was never asked for or not reached, its row reads as NaN.
+        of which no net has anything; then all others that the store holds, by name. Where a
+        picture lacks a scale or a net, because that was never asked for or not reached, its row
+        reads as NaN.
         """
+        self.check_writable()
         if not isinstance(self.files, FolderShards):
             return
         place = self.files.place
@@ -271,6 +276,7 @@ class FeatureStore(Reader):
         FingerprintMismatch
             If they have other settings.
         """
+        self.check_writable()
         before = self.index.known
         if isinstance(self.files, FolderShards) and self._shard == WHOLE:
             self._meet(self.files)
@@ -278,14 +284,31 @@ class FeatureStore(Reader):
 
     def _write_view(self, files: FolderShards) -> None:
         self._meet(files)
-        held = np.zeros(len(self.names), bool)
-        for path in map(self.extraction.path, self.dimensions):
-            held |= self.index.has([path])
+        keys, index = self._with_others(files) if self.others else (self._keys, self.index)
+        own = set(map(self.extraction.path, self.dimensions))
+        held = np.zeros(len(keys), bool)
+        for path in own:
+            held |= index.has([path])
         held[[row for row, name in enumerate(self.names) if name in self.failed]] = False
-        rows = np.flatnonzero(held)
-        write_view(files.place, self.index, self._keys, rows, self.manifest)
+        for path in index.where.keys() - own:
+            held |= index.has([path])
+        self.manifest.asked = len(keys)
+        self.manifest.write(files.place)
+        write_view(files.place, index, keys, np.flatnonzero(held), self.manifest)
         write_failed(files.place, self.failed, WHOLE)
         files.catalogue()
+
+    def _with_others(self, files: FolderShards) -> tuple[list[bytes], Index]:
+        """Add to the pictures of this run, behind them, those of other nets and lists, by name."""
+        known = set(self.index.keys)
+        headers = [header for header in files.headers() if header.key in known]
+        names, stats = current(headers, sound_view(files.place))
+        others = [row for row, name in enumerate(names) if name in self.index.others]
+        others.sort(key=names.__getitem__)
+        keys = [*self._keys, *(names[row] for row in others)]
+        index = Index(keys, np.concatenate([self.index.stats, stats[others]]))
+        index.add_all(headers)
+        return keys, index
 
     def _meet(self, files: FolderShards) -> None:
         headers = files.headers(self.index.keys)
@@ -294,17 +317,17 @@ class FeatureStore(Reader):
 
     def _agree(self, files: FolderShards, headers: Sequence[Header] = ()) -> None:
         """Settle the manifest with that of others, or refuse settings that are not theirs."""
-        current = Manifest.read(files.place) or self.manifest
-        current.admit(self.extraction, self._provenance, files.place)
-        current.admit_dtype(self.manifest.dtype, files.place)
-        current.admit_headers(headers, files.place)
+        agreed = Manifest.read(files.place) or self.manifest
+        agreed.admit(self.extraction, self._provenance, files.place)
+        agreed.admit_dtype(self.manifest.dtype, files.place)
+        agreed.admit_headers(headers, files.place)
         if self._wrote:
-            current.nets[self.extraction.net]["provenance"] = self._provenance
-        current.asked = len(self.names)
-        current.write(files.place)
-        self.manifest = current
+            agreed.nets[self.extraction.net]["provenance"] = self._provenance
+        agreed.asked = len(self.names) + self.others
+        agreed.write(files.place)
+        self.manifest = agreed
 
     @property
-    def unseen(self) -> int:
-        """Number of pictures that are kept here, not asked for, and therefore not in the view."""
+    def others(self) -> int:
+        """Number of pictures that are kept here and not among ``names``; the view has them last."""
         return len(self.index.others)

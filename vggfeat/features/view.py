@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
 from vggfeat.features.files import held, opened, seal, unsealed
-from vggfeat.features.index import Index, Stat, Stats
+from vggfeat.features.index import Index, View
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
 from vggfeat.features.sharding import Shard
 from vggfeat.features.shards import (
     datasets_of,
     encode,
+    generation_of,
     in_memory,
     write_names,
 )
-from vggfeat.features.tables import Writer, as_written
 
 VIEW = "features.h5"
 FAILED = "failed.csv"
@@ -65,6 +65,7 @@ def write_view(
         storage = {"chunks": True, "compression": "gzip"} if len(rows) else {}
         write_names(file, [names[row] for row in rows], index.stats[rows], **storage)
         file.attrs["manifest"] = manifest.to_json()
+        file.attrs["generation"] = index.generation
         shown = {path: where[rows] for path, where in sorted(index.where.items())}
         if (shards := _shards_of(shown.values())) > OPEN:
             file.attrs["note"] = note(shards, place)
@@ -152,8 +153,8 @@ def _selection(rows: Rows, shape: tuple[int, int]) -> h5py.h5s.SpaceID:
     return space
 
 
-def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
-    """Return the names and stats of ``features.h5``, if it has been written."""
+def read_view(place: Place) -> View | None:
+    """Return what ``features.h5`` says of its pictures, if it has been written."""
     content = place.read(VIEW)
     if content is None:
         return None
@@ -161,7 +162,15 @@ def read_view(place: Place) -> tuple[list[bytes], Stats] | None:
         names, stats = held(file, "names")[:].tolist(), held(file, "stat")[:]
         if stats.shape != (len(names), 2) or not all(type(name) is bytes for name in names):
             raise ValueError("its names and stats do not fit each other")
-        return names, stats
+        return View(names, stats, generation_of(file))
+
+
+def sound_view(place: Place) -> View | None:
+    """Return the view likewise; None where it is damaged: whoever asks writes it anew."""
+    try:
+        return read_view(place)
+    except StoreDamaged:
+        return None
 
 
 def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
@@ -192,21 +201,6 @@ def check_view(place: Place, headers: Iterable[Header]) -> list[str]:
             return problems
     except StoreDamaged as error:
         return [str(error)]
-
-
-def shown_by(place: Place) -> dict[str, dict[str, list[tuple[bytes, Stat]]]]:
-    """Say what ``features.h5`` shows of each shard: the pictures of each array, by its path."""
-    shown: dict[str, dict[str, list[tuple[bytes, Stat]]]] = {}
-    content = place.read(VIEW)
-    if content is None or unsealed(content) is None:
-        return shown
-    with _opened(place, content) as file:
-        names, stats = file["names"][:].tolist(), file["stat"][:].tolist()
-        for path, dataset in datasets_of(file).items():
-            for key, targets, _ in _mappings(dataset):
-                some = [(names[row], tuple(stats[row])) for row in targets]
-                shown.setdefault(key, {}).setdefault(path, []).extend(some)
-    return shown
 
 
 def _agree(
@@ -247,7 +241,7 @@ def write_failed(place: Place, failed: Mapping[str, str], shard: Shard) -> None:
     mine = failed_of(shard)
     if failed:
         text = io.StringIO(newline="")
-        Writer(text).writerows([("name", "reason"), *failed.items()])
+        csv.writer(text).writerows([("name", "reason"), *failed.items()])
         place.write(mine, b"".join(encode([text.getvalue()])))
     for name in lists_of_failed(place) if shard.parts == 1 else [mine]:
         if name != mine or not failed:
@@ -261,9 +255,7 @@ def read_failed(place: Place) -> dict[str, str]:
         text = (place.read(name) or b"").decode("utf-8", "surrogateescape")
         try:
             rows = csv.DictReader(io.StringIO(text, newline=""))
-            failed.update(
-                {as_written(row["name"]): as_written(row["reason"] or "") for row in rows}
-            )
+            failed.update({row["name"]: row["reason"] or "" for row in rows})
         except (csv.Error, KeyError) as error:
             raise StoreDamaged(
                 f"{place}/{name} is no list of failed pictures: {error}. Delete it."

@@ -7,6 +7,7 @@ means of posteriors, whose order does not matter.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,6 @@ from vggfeat.features.files import ready, write_whole
 from vggfeat.features.provenance import provenance
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
-from vggfeat.features.tables import Writer
 from vggfeat.ilsvrc.classes import Classes, classes_of
 from vggfeat.ilsvrc.scores import Floats, Scores, entry
 from vggfeat.resources import home
@@ -280,7 +280,7 @@ def write_errors(
         If the disk is full or the folder may not be written.
     """
     text = io.StringIO(newline="")
-    writer = Writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(["class", "name", "pictures", "top-1 errors", "top-5 errors"])
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))

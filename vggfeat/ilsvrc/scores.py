@@ -215,7 +215,7 @@ def same_pictures(scores: Sequence[Scores]) -> list[str]:
             )
         mine, its = _contents(first.store), _contents(other.store)
         if changed := [
-            name for name in names if mine[name] and its[name] and mine[name] != its[name]
+            name for name in names if any(mine[name]) and any(its[name]) and mine[name] != its[name]
         ]:
             raise StoreError(
                 f"Some pictures are not the same to both nets: {and_more(changed, 'picture')}. "
@@ -246,9 +246,10 @@ def same_classes(scores: Sequence[Scores]) -> Classes:
 
 def by_net(scores: Sequence[Scores]) -> list[list[Scores]]:
     """Put together what is of the same net with the same weights, in the order of the first."""
-    nets: dict[tuple[str, str], list[Scores]] = {}
+    nets: dict[tuple[str, str, str], list[Scores]] = {}
     for one in scores:
-        nets.setdefault((one.net, one.store.extraction.weights_sha256), []).append(one)
+        made = one.store.extraction
+        nets.setdefault((one.net, made.weights_sha256, made.pixels), []).append(one)
     return list(nets.values())
 
 
@@ -320,6 +321,6 @@ def behind(scores: Sequence[Scores]) -> dict[str, Any]:
     return told
 
 
-def _contents(store: Reader) -> dict[str, int]:
-    """Tell each picture's content from another's, by name; 0 of what is no file."""
-    return dict(zip(store.names, store.index.stats[:, 0].tolist(), strict=True))
+def _contents(store: Reader) -> dict[str, list[int]]:
+    """Tell each picture's content from another's, by name; zeros of what is no file."""
+    return dict(zip(store.names, store.index.stats.tolist(), strict=True))

@@ -41,9 +41,9 @@ class PixelConvention:
 
     def __str__(self) -> str:
         over = "" if self.std == (1.0, 1.0, 1.0) else f" over {self.std}"
-        return (
-            f"{self.channels} 0-{self.range:g} minus {self.mean}{over}, pools {self.pool_rounding}"
-        )
+        # All of it, to the last digit: stores tell two conventions apart by this text.
+        full = repr(self.range).removesuffix(".0")
+        return f"{self.channels} 0-{full} minus {self.mean}{over}, pools {self.pool_rounding}"
 
     def to_json(self) -> str:
         """Return the convention as a JSON object, as files of weights carry it."""

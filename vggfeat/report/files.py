@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from vggfeat.features.files import ready, write_whole
-from vggfeat.features.tables import Writer
 from vggfeat.ilsvrc.judged import LocalisationResult
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
@@ -178,8 +178,8 @@ def _ap_tables(result: APResult) -> Tables:
 
 
 def _csv(head: Sequence[str], rows: Rows) -> bytes:
-    text = io.StringIO()
-    writer = Writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # which quotes \r and \n in names
     writer.writerow(head)
     writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

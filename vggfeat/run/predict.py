@@ -91,6 +91,11 @@ def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtract
             f"The model was trained on descriptors of the weights {made.weights_sha256[:12]}; "
             f"these are {found.sha256[:12]} ({found.source}). Name the right ones with --weights."
         )
+    if str(found.pixels) != made.pixels:
+        raise StoreError(
+            f"The model was trained on descriptors of pixels as {made.pixels}; the weights "
+            f"{found.source} take them as {found.pixels}. Name the right ones with --weights."
+        )
     on = resolve_device(device)
     try:
         precision = resolve_precision(made.precision, on)

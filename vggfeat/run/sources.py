@@ -11,6 +11,7 @@ from typing import Any
 from vggfeat.data.images import load as load_picture
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.settings import Features
+from vggfeat.data.stored import Stat
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
@@ -19,7 +20,7 @@ from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.provenance import provenance
 from vggfeat.features.reading import Reader
 from vggfeat.features.store import FeatureStore
-from vggfeat.nets.sources import NAMES
+from vggfeat.nets.sources import NAMES, SOURCES
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import load as load_weights
 
@@ -210,14 +211,14 @@ def _asked(store: Reader, features: Features, path: Path, behind: Mapping[str, A
     wrong = [name for name in same if getattr(made, name) != getattr(asked, name)]
     wrong += ["layers"] if set(layers) - set(made.layers) else []
     wrong += ["pool"] if set(asked.pools) - set(made.pools) else []
-    wrong += [] if _same_weights(features.weights_of(made.net), made, behind) else ["weights"]
+    wrong += _other_weights(features.weights_of(made.net), made, behind)
     if wrong:
         source = behind.get("weights", {}).get("source", "unknown")
         raise StoreError(
             f"{path} was made with another setting of {', '.join(wrong)}: layers "
             f"{', '.join(made.layers)}, pool {made.pool}, flip {made.flip}, locations "
-            f"{made.locations}, exif {made.exif}, weights {source} ({made.weights_sha256[:12]}). "
-            "Ask for these, or name another --features."
+            f"{made.locations}, exif {made.exif}, weights {source} ({made.weights_sha256[:12]}), "
+            f"pixels {made.pixels}. Ask for these, or name another --features."
         )
     return asked
 
@@ -225,19 +226,17 @@ def _asked(store: Reader, features: Features, path: Path, behind: Mapping[str, A
 def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> dict[str, str]:
     """Find each picture's name in the store, never the same one for two pictures."""
     complete = set(store.view_names(scales))
-    contents = {
-        name: int(stat[0])
-        for name, stat in zip(store.names, store.index.stats, strict=True)
-        if name in complete and int(stat[0])
+    contents: dict[str, Stat] = {
+        name: (first, second)
+        for name, (first, second) in zip(store.names, store.index.stats.tolist(), strict=True)
+        if name in complete and (first, second) != (0, 0)
     }
-    known: dict[tuple[str, int], list[str]] = {}
+    known: dict[tuple[str, Stat], list[str]] = {}
     for name, content in contents.items():
         known.setdefault((_stem(name), content), []).append(name)
     found: dict[str, str] = {}
-    for name, picture, (content, _) in zip(
-        images.names, images.pictures, images.stats(), strict=True
-    ):
-        if content and contents.get(name) == content:
+    for name, picture, content in zip(images.names, images.pictures, images.stats(), strict=True):
+        if contents.get(name) == content:
             found[name] = name
             continue
         alike = [known.get((stem, content), []) for stem in {_stem(name), _stem(str(picture))}]
@@ -247,16 +246,23 @@ def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> di
     return {name: its for name, its in found.items() if claims[its] == 1 or its == name}
 
 
-def _same_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> bool:
-    """Tell whether weights are those asked for; a source by its name, since it may not be here."""
+def _other_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> list[str]:
+    """Name what differs from the weights asked for; a source's name will do: it may not be here."""
     source = behind.get("weights", {})
     if asked == "auto":  # whatever the store has; every result names it
-        return True
+        return []
     if asked in NAMES:
-        return bool(source.get("source", asked) == asked)
-    if asked == source.get("origin") and not Path(asked).is_file():
-        return True  # the file that the store was made with, and that is gone
-    return load_weights(asked, made.net, made.layers).sha256 == made.weights_sha256
+        same = source.get("source", asked) == asked
+        known = SOURCES.get((asked, made.net))
+        pixels = known.pixels if known else None
+    elif asked == source.get("origin") and not Path(asked).is_file():
+        return []  # the file that the store was made with, and that is gone
+    else:
+        loaded = load_weights(asked, made.net, made.layers)
+        same, pixels = loaded.sha256 == made.weights_sha256, loaded.pixels
+    if not same:
+        return ["weights"]
+    return [] if pixels is None or str(pixels) == made.pixels else ["pixels"]
 
 
 def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -> dict[str, str]:
