@@ -7,12 +7,16 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vggfeat import DenseExtractor
+from vggfeat.features.arithmetic import arithmetic
 from vggfeat.nets import winograd
+from vggfeat.nets.packed import can_pack
 from vggfeat.nets.winograd import _Tiled
 
 
@@ -101,3 +105,57 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
         winograd._side_by_side(done.append, blocks)
         os._exit(len(done))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("runtime", ["torch", "packed", "winograd", "openvino"])
+def test_an_extractor_is_shared_by_threads(runtime: str) -> None:
+    """Four threads with the same extractor have, image by image, the bits of one thread."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    if runtime == "packed" and not can_pack():
+        pytest.skip("torch has no oneDNN")
+    extractor = DenseExtractor(
+        "D", "pool2", weights="embedded", precision="fp32", device="cpu", runtime=runtime
+    )
+    generator = torch.Generator().manual_seed(3)
+    images = [
+        torch.randint(0, 256, (1, 3, 48 + 16 * (k % 3), 64), generator=generator, dtype=torch.uint8)
+        for k in range(8)
+    ]
+
+    def describe(image: Tensor) -> Tensor:
+        [descriptor] = extractor.describe(image).values()
+        return descriptor
+
+    expected = [describe(image) for image in images]
+    ready = Barrier(4)
+
+    def describe_all(_: int) -> list[Tensor]:
+        ready.wait()
+        return [describe(image) for image in images]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(describe_all, range(4)):
+            assert [torch.equal(*pair) for pair in zip(found, expected, strict=True)] == [True] * 8
+
+
+def test_fp32_stays_exact_until_the_last_thread_is_done() -> None:
+    """One thread's end takes no bits from another's network; then torch is as it was."""
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has one precision for all fp32")
+    before = matmul.fp32_precision
+    cpu = torch.device("cpu")
+    first, second = (arithmetic(cpu, torch.float32, deterministic=False) for _ in range(2))
+    try:
+        matmul.fp32_precision = "bf16"
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+            one.submit(first.__enter__).result()
+            other.submit(second.__enter__).result()
+            one.submit(first.__exit__, None, None, None).result()
+            assert matmul.fp32_precision == "ieee"
+            other.submit(second.__exit__, None, None, None).result()
+        assert matmul.fp32_precision == "bf16"
+    finally:
+        matmul.fp32_precision = before
