@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def arithmetic(device: torch.device, dtype: torch.dtype, deterministic: bool) ->
     with ExitStack() as settings:
         settings.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cpu" and fp32:
-            settings.enter_context(_all_bits())
+            settings.enter_context(_all_bits)
         elif device.type == "cuda" and (fp32 or deterministic):
             tf32 = not fp32 and torch.backends.cudnn.allow_tf32
             flags = {"benchmark": False, "deterministic": deterministic, "allow_tf32": tf32}
@@ -62,19 +63,37 @@ def arithmetic(device: torch.device, dtype: torch.dtype, deterministic: bool) ->
         yield
 
 
-@contextmanager
-def _all_bits() -> Iterator[None]:
-    """Let oneDNN compute fp32 in fp32: `torch.set_float32_matmul_precision` may allow less."""
-    several = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
-    kinds: list[Any] = [kind for kind in several if hasattr(kind, "fp32_precision")]  # torch 2.9
-    before = [kind.fp32_precision for kind in kinds]
-    for kind in kinds:
-        kind.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
+class _AllBits:
+    """Let oneDNN compute fp32 in fp32: `torch.set_float32_matmul_precision` may allow less.
+
+    The setting is the whole process's: it goes back when the last of several threads is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            several = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
+            kinds: list[Any] = [kind for kind in several if hasattr(kind, "fp32_precision")]  # 2.9
+            self._before = [(kind, kind.fp32_precision) for kind in kinds]
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for kind, precision in self._before:
+                    kind.fp32_precision = precision
+
+
+_all_bits = _AllBits()
 
 
 def trusted(runtime: str, net: VGG, mean: Tensor, std: Tensor, largest: float) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class OpenVINOVGG(Inference):
     """A dense network on the CPU, computed by OpenVINO, for inference alone.
 
     Pictures may be of any shape: OpenVINO keeps what it made for each shape that it has met.
+    Several threads may use it; one at a time computes, on all its cores.
 
     Parameters
     ----------
@@ -47,6 +49,7 @@ class OpenVINOVGG(Inference):
         }
         self._compiled = core.compile_model(_graph(self, net, ov), "CPU", hints)
         self._request = self._compiled.create_infer_request()
+        self._lock = Lock()
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the activations of every layer asked for, float32; see :meth:`VGG.maps`.
@@ -59,8 +62,9 @@ class OpenVINOVGG(Inference):
         """
         self._check_size(pixels)
         given = pixels.float().contiguous().numpy()
-        answer = self._request.infer([given], share_inputs=True)
-        found = {name: torch.from_numpy(answer[k].copy()) for k, name in enumerate(self.wanted)}
+        with self._lock:
+            answer = self._request.infer([given], share_inputs=True)
+            found = {name: torch.from_numpy(answer[k].copy()) for k, name in enumerate(self.wanted)}
         if not all(torch.isfinite(one).all() for one in found.values()):
             raise MemoryError("OpenVINO gave numbers that are none, as it does when memory ends")
         return found

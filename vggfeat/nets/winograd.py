@@ -9,8 +9,11 @@ sums are other ones, with other roundings: `docs/numbers.md` has what that amoun
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier, Lock, Thread
 
 import torch
 import torch.nn.functional as F
@@ -175,17 +178,48 @@ def _side_by_side(compute: Callable[[Block], None], blocks: list[Block]) -> None
         return
     inference = torch.is_inference_mode_enabled()
 
-    def begin() -> None:
-        torch.set_num_threads(1)  # of this thread alone
-
     def work(block: Block) -> None:
-        with torch.inference_mode(inference):  # so is this
+        with torch.inference_mode(inference):  # which holds for one thread
             compute(block)
 
-    # Made anew for every layer: threads that wait for the next would not survive a fork.
-    with ThreadPoolExecutor(threads, initializer=begin) as pool:
-        for _ in pool.map(work, blocks):
-            pass
+    for _ in _pool(threads, os.getpid()).map(work, blocks):
+        pass
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Start threads that compute on one core each, for the life of a process.
+
+    A forked process does not have them: it starts others, under its own number.
+    """
+    pool = ThreadPoolExecutor(threads, "winograd", _take_one_core, (_lock(process),))
+    all_started = Barrier(threads)
+    try:
+        list(pool.map(lambda _: all_started.wait(), range(threads)))
+    except BaseException:  # of too many threads, or Ctrl-C: those that did start would wait
+        all_started.abort()
+        raise
+    return pool
+
+
+@cache
+def _lock(process: int) -> Lock:
+    """Return what a forked process does not inherit locked."""
+    return Lock()
+
+
+def _take_one_core(lock: Lock) -> None:
+    """Let torch use one core in this thread, and in all others as many as before.
+
+    ``torch.set_num_threads`` also sets what new threads start with, so a second thread, which
+    then ends, sets that back.
+    """
+    with lock:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        second = Thread(target=torch.set_num_threads, args=[before])
+        second.start()
+        second.join()
 
 
 def _blocks(batch: int, tall: int, wide: int) -> Iterator[Block]:
