@@ -2,13 +2,67 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
+
+from vggfeat.train.words import Engine
 
 
 @contextmanager
 def checkpoint_every(updates: int) -> Iterator[None]:
     """Let training look at its loss, and whether a checkpoint is due, after so many updates."""
     with mock.patch("vggfeat.train.loop.CHECK", updates):
+        yield
+
+
+@contextmanager
+def training_engine(engine: Engine) -> Iterator[None]:
+    """Let commands train by an engine of which an option says nothing: how often it keeps."""
+    with mock.patch("vggfeat.cli.training.engine_of", return_value=engine):
+        yield
+
+
+@contextmanager
+def signal_at_update(update: int, number: int) -> Iterator[None]:
+    """Send this process a signal right after an update of training, counted from 1 on."""
+    from vggfeat.train.optimiser import Momentum
+
+    step, done = Momentum.step, []
+
+    def stopped(optimiser: Momentum, *given: Any) -> Any:
+        result = step(optimiser, *given)
+        done.append(optimiser)
+        if len(done) == update:
+            os.kill(os.getpid(), number)
+        return result
+
+    with mock.patch.object(Momentum, "step", stopped):
+        yield
+
+
+@contextmanager
+def shard_rows(rows: int, seconds: float | None = None) -> Iterator[None]:
+    """Let a shard of a store have so many rows, or be due after so many seconds."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("vggfeat.features.extract.ROWS_PER_SHARD", rows))
+        if seconds is not None:
+            due = mock.patch("vggfeat.features.extract.SECONDS_PER_SHARD", seconds)
+            stack.enter_context(due)
+        yield
+
+
+@contextmanager
+def round_size(images: int) -> Iterator[None]:
+    """Let an extraction read so many images at a time."""
+    with mock.patch("vggfeat.features.extract.round_size", return_value=images):
+        yield
+
+
+@contextmanager
+def index_from(shards: int) -> Iterator[None]:
+    """Let a store of so many shards have an index of them."""
+    with mock.patch("vggfeat.features.shards.CATALOGUED", shards):
         yield
