@@ -66,3 +66,27 @@ def index_from(shards: int) -> Iterator[None]:
     """Let a store of so many shards have an index of them."""
     with mock.patch("vggfeat.features.shards.CATALOGUED", shards):
         yield
+
+
+@contextmanager
+def merged_shard_bytes(size: int) -> Iterator[None]:
+    """Let a merge write shards of about so many bytes."""
+    with mock.patch("vggfeat.features.united.SHARD_BYTES", size):
+        yield
+
+
+@contextmanager
+def signal_at_batch(batch: int, number: int) -> Iterator[None]:
+    """Send this process a signal when a network is given a batch, counted from 1 on."""
+    from vggfeat.features.dense import DenseExtractor
+
+    describe, given = DenseExtractor.describe_finite, []
+
+    def stopped(extractor: DenseExtractor, pixels: Any) -> Any:
+        given.append(len(pixels))
+        if len(given) == batch:
+            os.kill(os.getpid(), number)
+        return describe(extractor, pixels)
+
+    with mock.patch.object(DenseExtractor, "describe_finite", stopped):
+        yield
