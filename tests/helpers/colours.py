@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from helpers.networks import write_weights
+from vggfeat.features.dense import DenseExtractor
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.table1 import layers_of
 from vggfeat.nets.weights import Weights
@@ -28,6 +30,8 @@ CLASSES = tuple(sorted(COLOURS))
 PIXELS = PixelConvention("RGB", 255.0, (0.0, 0.0, 0.0))
 SPREAD = 100.0
 """Distance of two colours at which the posterior of the nearer one is e^(1/2) times the other's."""
+SHARPNESS = {"A": 1.0, "D": 0.5, "E": 0.2, "tiny": 1.0}
+"""Factors of the scores of each net, so that a mean of several can be told from its parts."""
 NEVER = -1e4
 """Score of a class that no colour has."""
 
@@ -54,7 +58,7 @@ def paint(path: Path, colour: str, seed: int = 0) -> Path:
 
 
 def colour_weights(
-    net: str = "tiny", keys: Sequence[str] = CLASSES, sharpness: float = 1.0
+    net: str = "tiny", keys: Sequence[str] = CLASSES, sharpness: float | None = None
 ) -> Weights:
     """Make weights of a net whose class scores are those of the nearest colour.
 
@@ -67,9 +71,10 @@ def colour_weights(
         Configuration of Table 1.
     keys : sequence of str
         What the classes are called: the first ones are the colours, the others are never seen.
-    sharpness : float
-        Factor of all scores.
+    sharpness : float, optional
+        Factor of all scores; by default the net's.
     """
+    sharpness = SHARPNESS[net] if sharpness is None else sharpness
     state = {}
     for layer in layers_of(net, len(keys)):
         if layer.kind not in ("conv", "fc"):
@@ -93,10 +98,16 @@ def colour_weights(
 
 
 def write_colours(
-    path: Path, net: str = "tiny", keys: Sequence[str] = CLASSES, sharpness: float = 1.0
+    path: Path, net: str = "tiny", keys: Sequence[str] = CLASSES, **about: str
 ) -> Path:
-    """Write weights that know colours as a file."""
-    return write_weights(path, colour_weights(net, keys, sharpness))
+    """Write weights that know colours as a file, with what else it is to say of them."""
+    return write_weights(path, colour_weights(net, keys), **about)
+
+
+def colour_net(net: str = "tiny", pool: str = "softmax", **how: Any) -> DenseExtractor:
+    """Open a net that knows colours."""
+    weights = colour_weights(net)
+    return DenseExtractor(net, "fc8", weights=weights, pool=pool, precision="fp32", **how)
 
 
 def brightest(pixels: np.ndarray) -> np.ndarray:

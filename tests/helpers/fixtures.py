@@ -34,6 +34,13 @@ def small_nets() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tiny_nets() -> Iterator[None]:
+    """Let nets A, D and E be the tiny configuration, where only their names matter."""
+    with configured(dict.fromkeys("ADE", TINY)):
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole_net() -> Weights:
     """Make net A whole, fc8 for ten classes: 0.5 GB, which all tests share and none may change."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+from torch import Tensor
+
+from vggfeat.features.dense import DenseExtractor
 from vggfeat.train.words import Engine
 
 
@@ -76,17 +80,34 @@ def merged_shard_bytes(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def signal_at_batch(batch: int, number: int) -> Iterator[None]:
-    """Send this process a signal when a network is given a batch, counted from 1 on."""
-    from vggfeat.features.dense import DenseExtractor
+def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[None]:
+    """Do something each time before a network describes a batch."""
+    describe = DenseExtractor.describe_finite
 
-    describe, given = DenseExtractor.describe_finite, []
-
-    def stopped(extractor: DenseExtractor, pixels: Any) -> Any:
-        given.append(len(pixels))
-        if len(given) == batch:
-            os.kill(os.getpid(), number)
+    def described(extractor: DenseExtractor, pixels: Tensor) -> Any:
+        act(extractor, pixels)
         return describe(extractor, pixels)
 
-    with mock.patch.object(DenseExtractor, "describe_finite", stopped):
+    with mock.patch.object(DenseExtractor, "describe_finite", described):
+        yield
+
+
+@contextmanager
+def described_images() -> Iterator[list[str]]:
+    """List the pooling of every image that networks describe, at each scale."""
+    done: list[str] = []
+    with before_batches(lambda net, pixels: done.extend([net.extraction.pool] * len(pixels))):
+        yield done
+
+
+@contextmanager
+def signal_at_batch(batch: int, number: int) -> Iterator[None]:
+    """Send this process a signal when a network is given a batch, counted from 1 on."""
+    count = itertools.count(1)
+
+    def stop(net: DenseExtractor, pixels: Tensor) -> None:
+        if next(count) == batch:
+            os.kill(os.getpid(), number)
+
+    with before_batches(stop):
         yield
