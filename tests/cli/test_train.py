@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.cli import Ran, run
+from helpers.colours import two_classes
+from helpers.networks import SMALL, configured
+from helpers.seams import checkpoint_every, signal_at_update
 from PIL import Image
 from support import noise
-from tinynet import stand_in, two_classes
 
-from vggfeat.cli import main
 from vggfeat.cli.train import _batch_of, _net_of
 from vggfeat.train.checkpoint import LAST, read
 
@@ -32,33 +34,18 @@ from = "a"
 training = { net = "E" }
 paper = [27.3, 9.0]
 """
-Command = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def tiny() -> Iterator[None]:
-    with stand_in() as patch:
-        patch.setattr("vggfeat.train.loop.CHECK", 1)
+def _small() -> Iterator[None]:
+    """Train nets A and E of few channels."""
+    with configured(SMALL), checkpoint_every(1):
         yield
 
 
-@pytest.fixture
-def vggfeat(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Run a command here, in a folder of its own, and return what it said."""
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str | Path, status: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["vggfeat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == status, said.err
-        return said.out, said.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +53,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_classes(tmp_path_factory.mktemp("pictures"))
 
 
-def error(said: str) -> str:
+def error(ran: Ran) -> str:
     """Return the one line that an error is."""
-    [line] = [line for line in said.splitlines() if line.startswith("Error: ")]
-    assert said.rstrip().endswith(line)
-    assert "Traceback" not in said
+    [line] = [line for line in ran.err.splitlines() if line.startswith("Error: ")]
+    assert ran.err.rstrip().endswith(line)
+    assert "Traceback" not in ran.err
     return line
 
 
-def test_a_run_leaves_weights_metrics_and_a_page(vggfeat: Command, pictures: Path) -> None:
+def test_a_run_leaves_weights_metrics_and_a_page(pictures: Path) -> None:
     """The page has two epochs; the table and the JSON have what the checkpoint has."""
-    out, err = vggfeat("train", "--data", pictures, "--out", "a", *QUICK, "--json")
-    told = json.loads(out)
+    ran = run("train", "--data", pictures, "--out", "a", *QUICK, "--json")
+    told, err = ran.json, ran.err
     assert told["history"] == read(Path("a", LAST))[0].history
     assert "8 pictures to train, 2 to validate, 2 classes" in err
     assert "Net A, S = 224; the network begins at random" in err
@@ -89,51 +76,46 @@ def test_a_run_leaves_weights_metrics_and_a_page(vggfeat: Command, pictures: Pat
     }  # fmt: skip
 
 
-def test_names_that_are_no_text_are_kept(vggfeat: Command, tmp_path: Path) -> None:
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     """Bytes that are no UTF-8, in a class and in the path of all, are no hindrance to train."""
     root = Path(os.fsdecode(b"data\xff"))
     (two_classes(root) / "light").rename(root / os.fsdecode(b"bad\xff"))
-    vggfeat("train", "--data", root, "--out", "a", *QUICK, "--quiet")
+    run("train", "--data", root, "--out", "a", *QUICK, "--quiet")
     assert Path("a", "classes.txt").read_bytes() == b"bad\xff\ndark\n"
 
 
-def test_batch_and_rate_follow_from_what_is_there(vggfeat: Command, pictures: Path) -> None:
+def test_batch_and_rate_follow_from_what_is_there(pictures: Path) -> None:
     """Eight pictures are one update of eight; a net from weights of its own begins at 1e-3."""
     quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", pictures]
-    vggfeat("train", *quick, "--out", "a")
+    run("train", *quick, "--out", "a")
     made = read(Path("a", LAST))[1]["settings"]
     assert (made["batch"], made["learning_rate"]) == (8, 1e-2)
     assert [_batch_of(n) for n in (10, 150, 2_000, 2_048, 1_281_167)] == [8, 16, 248, 256, 256]
     assert [_net_of(init, "D") for init in ("glorot", "embedded")] == [None, "D"]
 
 
-def test_interrupted_and_resumed(
-    vggfeat: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_and_resumed(pictures: Path) -> None:
     """Ctrl-C ends with 130 and how to go on; the page is there since the first epoch."""
-    seen = []
-
-    def stop(_: object) -> bool:
-        seen.append(Path("a/report.html").exists() and Path("a/report.html").read_text())
-        return len(seen) == 4
-
-    with monkeypatch.context() as patch:
-        patch.setattr("vggfeat.train.loop._Run._asked_to_stop", stop)
-        _, err = vggfeat("train", "--data", pictures, "--out", "a", *QUICK, status=130)
-    assert "Run the same command with --resume to go on" in err
-    assert seen[1] is False
-    assert "Under way" in str(seen[3])
-    out, _ = vggfeat("train", "--data", pictures, "--out", "a", *QUICK, "--resume", "--json")
-    assert [row["epoch"] for row in json.loads(out)["history"]] == [1, 2]
-    assert "Under way" not in Path("a/report.html").read_text(encoding="utf-8")
+    command = ["train", "--data", pictures, "--out", "a", *QUICK]
+    page = Path("a/report.html")
+    with signal_at_update(1, signal.SIGINT):
+        ran = run(*command, status=130)
+    assert "Run the same command with --resume to go on" in ran.err
+    assert not page.exists()
+    with signal_at_update(2, signal.SIGINT):  # the third of four in all, in the second epoch
+        run(*command, "--resume", status=130)
+    assert "Under way" in page.read_text(encoding="utf-8")
+    done = run(*command, "--resume", "--json").json
+    assert [row["epoch"] for row in done["history"]] == [1, 2]
+    assert "Under way" not in page.read_text(encoding="utf-8")
 
 
-def test_for_tensorboard(vggfeat: Command, pictures: Path) -> None:
+def test_for_tensorboard(pictures: Path) -> None:
     """Both folders that TensorBoard reads are there, with the epochs."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    vggfeat("train", "--data", pictures, "--out", "a", *QUICK, "--tensorboard", "--quiet")
+    run("train", "--data", pictures, "--out", "a", *QUICK, "--tensorboard", "--quiet")
     epochs = EventAccumulator("a/tensorboard/epochs").Reload().Scalars("val/loss")
     history = read(Path("a", LAST))[0].history
     assert [one.value for one in epochs] == pytest.approx([row["val_loss"] for row in history])
@@ -142,25 +124,27 @@ def test_for_tensorboard(vggfeat: Command, pictures: Path) -> None:
 
 
 def test_only_the_first_of_several_processes_speaks(
-    vggfeat: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What torchrun starts beside it says nothing and writes no page."""
     monkeypatch.setenv("RANK", "1")
-    assert vggfeat("train", "--data", pictures, "--out", "a", *QUICK) == ("", "")
+    assert run("train", "--data", pictures, "--out", "a", *QUICK) == Ran(0, "", "")
     assert not Path("a/report.html").exists()
 
 
-def test_a_chain_is_trained_once(vggfeat: Command, pictures: Path) -> None:
+def test_a_chain_is_trained_once(pictures: Path) -> None:
     """The second time all is there; with two classes no figure of the paper stands beside."""
     Path("my.toml").write_text(CHAIN)
     command = ["run", "my.toml", "--data", pictures, "--out", "runs"]
-    out, err = vggfeat(*command)
-    assert "Net E, S = 224; the network begins from best.safetensors, net A" in err
-    assert "27.3" not in out
+    ran = run(*command)
+    [begun] = [line for line in ran.err.splitlines() if line.startswith("Net E, S = 224; ")]
+    assert str(pictures) in begun
+    assert begun.endswith(", net A.")
+    assert "27.3" not in ran.out
     assert Path("runs/e/report.html").is_file()
-    out, err = vggfeat(*command, "--json", "--quiet")
-    assert err == ""
-    assert [(one["name"], one["skipped"]) for one in json.loads(out)["links"]] == [
+    again = run(*command, "--json", "--quiet")
+    assert again.err == ""
+    assert [(link["name"], link["skipped"]) for link in again.json["links"]] == [
         ("a", True),
         ("e", True),
     ]
@@ -200,7 +184,6 @@ def class_of_two_lines(root: Path) -> Path:
     ],
 )
 def test_bad_input_is_one_line_and_its_kind(
-    vggfeat: Command,
     tmp_path: Path,
     made: Callable[[Path], Path | list[str | Path]],
     more: list[str],
@@ -212,43 +195,36 @@ def test_bad_input_is_one_line_and_its_kind(
     root.mkdir()
     given = made(root)
     given = ["--data", given] if isinstance(given, Path) else given
-    _, err = vggfeat("train", *given, "--out", "a", "--quiet", *more, status=status)
-    assert said in error(err)
+    assert said in error(run("train", *given, "--out", "a", "--quiet", *more, status=status))
     assert not Path("a").exists()
 
 
-def test_a_checkpoint_of_another_network_is_refused(vggfeat: Command, pictures: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(pictures: Path) -> None:
     """With --resume by what differs, without by how to go on; the checkpoint stays."""
     command = ["train", "--data", pictures, "--out", "a", "--quiet", *QUICK]
-    vggfeat(*command)
+    run(*command)
     before = Path("a", LAST).read_bytes()
-    _, err = vggfeat(*command, "--net", "D", "--resume", status=5)
+    err = run(*command, "--net", "D", "--resume", status=5).err
     assert "net: 'A' → 'D'" in err
     assert "name another --out" in err
-    _, err = vggfeat(*command, status=5)
-    assert "Go on with --resume" in error(err)
+    assert "Go on with --resume" in error(run(*command, status=5))
     assert Path("a", LAST).read_bytes() == before
 
 
-def test_weights_that_a_net_cannot_begin_from(
-    vggfeat: Command, pictures: Path, tmp_path: Path
-) -> None:
+def test_weights_that_a_net_cannot_begin_from(pictures: Path, tmp_path: Path) -> None:
     """The embedded ones are net D's; a file that is none of weights says so."""
     command = ["train", "--data", pictures, "--out", "a", "--quiet", *QUICK]
-    _, err = vggfeat(*command, "--net", "E", "--init", "embedded", status=4)
-    assert "embedded has net D, not E" in error(err)
+    ran = run(*command, "--net", "E", "--init", "embedded", status=4)
+    assert "embedded has net D, not E" in error(ran)
     (tmp_path / "weights.pth").write_text("none")
-    _, err = vggfeat(*command, "--init", "weights.pth", status=4)
-    assert "weights.pth" in error(err)
+    assert "weights.pth" in error(run(*command, "--init", "weights.pth", status=4))
 
 
-def test_without_tensorboard_before_any_picture_is_read(
-    vggfeat: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_tensorboard_before_any_picture_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that installs it, even where there are no pictures."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     command = ["train", "--data", "none", "--out", "a", "--tensorboard"]
-    assert "pip install 'vggfeat[tensorboard]'" in error(vggfeat(*command, status=8)[1])
+    assert "pip install 'vggfeat[tensorboard]'" in error(run(*command, status=8))
 
 
 @pytest.mark.parametrize(
@@ -260,8 +236,6 @@ def test_without_tensorboard_before_any_picture_is_read(
         (["table11-voc2007", "--tensorboard"], "--tensorboard says nothing to table11-voc2007"),
     ],
 )
-def test_options_of_the_other_kind_of_recipe_are_refused(
-    vggfeat: Command, arguments: list[str], said: str
-) -> None:
+def test_options_of_the_other_kind_of_recipe_are_refused(arguments: list[str], said: str) -> None:
     """An option that would do nothing is a mistake of whoever typed it."""
-    assert said in error(vggfeat("run", *arguments, status=2)[1])
+    assert said in error(run("run", *arguments, status=2))

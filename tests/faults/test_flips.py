@@ -18,15 +18,14 @@ from typing import Any
 import pytest
 import torch
 from campaigns import Campaign, times
+from helpers.colours import two_classes
+from helpers.extraction import content, draw_small, extract_sums
+from helpers.seams import index_from, round_size, shard_rows
 from killing import ended, forked
 from safetensors import SafetensorError
-from stand_ins import content, draw, run
 from test_kills import OFTEN, SETTINGS, a_model
-from tinynet import begin, two_classes
 
 from vggfeat.errors import StoreError, VggfeatError
-from vggfeat.features import extract as extracting
-from vggfeat.features import shards
 from vggfeat.features.check import verify
 from vggfeat.features.export import pack
 from vggfeat.features.store import FeatureStore
@@ -35,6 +34,7 @@ from vggfeat.nets import pytorch
 from vggfeat.train.checkpoint import BEST, LAST, read, restore
 from vggfeat.train.loop import train
 from vggfeat.train.optimiser import sgd
+from vggfeat.train.start import start
 from vggfeat.train.trainset import open_trainset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -134,13 +134,11 @@ def _lost(
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path) -> Iterator[Path]:
     """Make a store of eleven shards, with a catalogue."""
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 4)
-    monkeypatch.setattr(extracting, "round_size", lambda *_: 4)
-    monkeypatch.setattr(shards, "CATALOGUED", 3)
-    run(draw(tmp_path / "pictures"), tmp_path / "store")
-    return tmp_path / "store"
+    with shard_rows(4), round_size(4), index_from(3):
+        extract_sums(draw_small(tmp_path / "pictures"), tmp_path / "store")
+        yield tmp_path / "store"
 
 
 def noticed(store: Path, expected: dict[str, Any], path: Path) -> None:
@@ -213,17 +211,16 @@ def test_model(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Train the tiny network."""
-    monkeypatch.setattr("vggfeat.nets.formats._check", lambda *_: None)
+def trained(tmp_path: Path, small_nets: None) -> Path:
+    """Train a net A of few channels."""
     data = open_trainset(two_classes(tmp_path / "classes", each=6), seed=3)
-    train(SETTINGS, data, tmp_path / "run", engine=OFTEN, begin=begin)
+    train(SETTINGS, data, tmp_path / "run", engine=OFTEN)
     return tmp_path / "run"
 
 
 def test_checkpoint(trained: Path) -> None:
     """A flipped bit or a cut of a checkpoint is refused before training goes on from it."""
-    net = begin("A", num_classes=2).net
+    net = start("A", num_classes=2).net
     optimiser = sgd(net, 0.1, 0.9, 0.0)
 
     def found(path: Path) -> None:

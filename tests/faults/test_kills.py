@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 import torch
 from campaigns import Campaign, times
+from helpers.colours import two_classes
+from helpers.extraction import content, draw_small, extract_sums
+from helpers.seams import checkpoint_every, merged_shard_bytes, round_size, shard_rows
 from killing import course, kill
-from stand_ins import content, draw, run
-from tinynet import begin, two_classes
 
-from vggfeat.features import extract as extracting
-from vggfeat.features import united
 from vggfeat.features.check import verify
 from vggfeat.features.export import pack
 from vggfeat.features.merge import merge
@@ -105,38 +104,35 @@ def sound(store: Path) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pictures(tmp_path: Path) -> Iterator[Path]:
     """Small pictures, of which a shard holds four."""
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 4)
-    monkeypatch.setattr(extracting, "round_size", lambda *_: 4)
-    return draw(tmp_path / "pictures")
+    with shard_rows(4), round_size(4):
+        yield draw_small(tmp_path / "pictures")
 
 
 @pytest.mark.parametrize("writers", [1, 3])
 def test_kills_of_extraction(pictures: Path, tmp_path: Path, writers: int) -> None:
     """A run that is killed, alone or with two others of one list, goes on as if it never was."""
     name = f"kills of extraction, {writers} at once"
-    works: list[Begin] = [partial(run, pictures)] * writers
+    works: list[Begin] = [partial(extract_sums, pictures)] * writers
     campaign(name, tmp_path, works, sound, content, times(SHORT, 1 if writers == 1 else SHARE))
 
 
 @pytest.mark.parametrize("writers", [1, 2])
-def test_kills_of_merging(
-    pictures: Path, tmp_path: Path, writers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_of_merging(pictures: Path, tmp_path: Path, writers: int) -> None:
     """A merge that is killed goes on, and its parts stay as they are."""
-    monkeypatch.setattr(united, "SHARD_BYTES", 2500)
     parts = [tmp_path / "one", tmp_path / "two"]
-    other = draw(tmp_path / "other", good=64)  # of which the first forty are those of the other
-    run(pictures, parts[0])
-    run(other, parts[1])
+    other = draw_small(tmp_path / "other", good=64)  # the first forty are those of the other
+    extract_sums(pictures, parts[0])
+    extract_sums(other, parts[1])
     before = [content(part) for part in parts]
 
     def join(out: Path) -> None:
         merge(parts, out)
 
     name = f"kills of merging, {writers} at once"
-    campaign(name, tmp_path, [join] * writers, sound, content, times(SHORT, SHARE))
+    with merged_shard_bytes(2500):
+        campaign(name, tmp_path, [join] * writers, sound, content, times(SHORT, SHARE))
     assert [content(part) for part in parts] == before
 
 
@@ -144,7 +140,7 @@ def test_kills_of_merging(
 def test_kills_of_packing(pictures: Path, tmp_path: Path, writers: int) -> None:
     """A packed file is there whole, or not at all; packed again it is the same."""
     store = tmp_path / "store"
-    run(pictures, store)
+    extract_sums(pictures, store)
 
     def to_file(out: Path) -> None:
         out.mkdir(exist_ok=True)
@@ -247,11 +243,10 @@ def _report(result: SVMResult, out: Path) -> None:
 
 
 @pytest.fixture
-def classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures of two classes, and the tiny network in the place of one of Table 1."""
-    monkeypatch.setattr("vggfeat.nets.formats._check", lambda *_: None)
-    monkeypatch.setattr("vggfeat.train.loop.CHECK", 1)
-    return two_classes(tmp_path / "classes", each=6)
+def classes(tmp_path: Path, small_nets: None) -> Iterator[Path]:
+    """Pictures of two classes, and a net A of few channels."""
+    with checkpoint_every(1):
+        yield two_classes(tmp_path / "classes", each=6)
 
 
 SETTINGS = Training(net="A", S=224, batch=4, learning_rate=1e-4, epochs=2, seed=3)
@@ -263,7 +258,7 @@ def test_kills_of_training(classes: Path, tmp_path: Path) -> None:
     data = open_trainset(classes, seed=3)
 
     def work(out: Path) -> None:
-        train(SETTINGS, data, out, engine=OFTEN, begin=begin, resume=True)
+        train(SETTINGS, data, out, engine=OFTEN, resume=True)
 
     campaign("kills of training", tmp_path, [work], trained, ended_with, times(SHORT // 2, SHARE))
 

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.extraction import draw_small, extract_sums
+from helpers.seams import round_size, shard_rows
 from killing import ended, forked
-from stand_ins import draw, run
 
 from vggfeat.features import extract as extracting
 from vggfeat.features.check import verify
@@ -34,17 +35,14 @@ def die(done: Summary) -> None:
         (1e9, 10, 24),  # a shard ends with a round
     ],
 )
-def test_what_a_kill_can_lose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, rows: int, kept: int
-) -> None:
+def test_what_a_kill_can_lose(tmp_path: Path, seconds: float, rows: int, kept: int) -> None:
     """A shard is there after so many seconds, or so many pictures; only what came later is lost."""
     assert (extracting.ROWS_PER_SHARD, extracting.SECONDS_PER_SHARD) == (256, 30.0)  # as promised
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", rows)
-    monkeypatch.setattr(extracting, "SECONDS_PER_SHARD", seconds)
-    monkeypatch.setattr(extracting, "round_size", lambda *_: ROUND)
-    pictures, out = draw(tmp_path / "pictures", bad=0), tmp_path / "out"
-    assert ended(forked(partial(run, pictures, out, progress=die))) == -signal.SIGKILL
+    images, out = draw_small(tmp_path / "images", bad=0), tmp_path / "out"
+    with shard_rows(rows, seconds), round_size(ROUND):
+        killed = forked(partial(extract_sums, images, out, progress=die))
+        assert ended(killed) == -signal.SIGKILL
     assert verify(out) == []
     store = FeatureStore.open(out)
     assert sum(len(header.names) for header in store.files.headers()) == kept
-    assert run(pictures, out).present == kept
+    assert extract_sums(images, out).present == kept

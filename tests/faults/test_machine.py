@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,20 +24,27 @@ from typing import Any
 import pytest
 import torch
 from campaigns import Campaign, times
+from helpers.colours import two_classes, write_colours
+from helpers.extraction import content, draw_small
+from helpers.networks import SMALL, configured
+from helpers.seams import (
+    checkpoint_every,
+    round_size,
+    shard_rows,
+    signal_at_batch,
+    signal_at_update,
+    training_engine,
+)
 from killing import Work, course, ended, forked
-from stand_ins import Sums, content, draw
 from test_kills import a_model, ended_with, recalls, sound, trained
-from tinynet import begin, two_classes
 
 from vggfeat.cli import main
 from vggfeat.errors import VggfeatError
-from vggfeat.features import extract as extracting
 from vggfeat.features.check import verify
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn import model as models
 from vggfeat.report.files import write_results
 from vggfeat.train.checkpoint import LAST, read
-from vggfeat.train.optimiser import Momentum
 from vggfeat.train.words import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -171,40 +179,39 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def extraction(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """``vggfeat extract`` with a network of no weights; a shard holds four pictures."""
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 4)
-    monkeypatch.setattr(extracting, "round_size", lambda *_: 4)
-    monkeypatch.setattr("vggfeat.cli.working.Work.network", lambda *_: Sums())
-    pictures = draw(folder / "pictures")
+def extraction(folder: Path, tiny: str) -> Iterator[Job]:
+    """``vggfeat extract`` with the tiny net, whose numbers are exact; a shard holds four images."""
+    images = draw_small(folder / "images")
+    weights = write_colours(folder / "colours.safetensors", tiny)
 
     def work(out: Path) -> None:
-        words = ("--Q", "8", "--Q", "10", "--layer", "fc7", "--workers", "2", "--quiet")
-        command("extract", str(pictures), "--out", str(out), *words)
+        net = ("--net", tiny, "--layer", "pool3", "--weights", str(weights))
+        words = ("--Q", "8", "--Q", "10", "--workers", "2", "--quiet")
+        command("extract", str(images), "--out", str(out), *net, *words)
 
-    return Job("extraction", work, sound, content, pictures).measured(folder)
+    with shard_rows(4), round_size(4):
+        yield Job("extraction", work, sound, content, images).measured(folder)
 
 
-def tiny_training(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> Job:
-    """``vggfeat train`` with the tiny network, and a checkpoint with every update."""
-    monkeypatch.setattr("vggfeat.nets.formats._check", lambda *_: None)
-    monkeypatch.setattr("vggfeat.train.loop.CHECK", 1)
-    monkeypatch.setattr("vggfeat.train.start.start", begin)
+@contextmanager
+def small_training(folder: Path, workers: int) -> Iterator[Job]:
+    """``vggfeat train`` with a net A of few channels, and a checkpoint with every update."""
     engine = Engine(device="cpu", workers=workers, minutes=0.0)
-    monkeypatch.setattr("vggfeat.cli.training.engine_of", lambda *_: engine)
     classes = two_classes(folder / "classes", each=6)
 
     def work(out: Path) -> None:
         words = ("--batch", "4", "--epochs", "2", "--seed", "3", "--resume", "--quiet")
         command("train", "--data", str(classes), "--out", str(out), *words)
 
-    return Job("training", work, trained, ended_with, classes).measured(folder)
+    with configured(SMALL), checkpoint_every(1), training_engine(engine):
+        yield Job("training", work, trained, ended_with, classes).measured(folder)
 
 
 @pytest.fixture
-def training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def training(folder: Path) -> Iterator[Job]:
     """Training that decodes in its own process."""
-    return tiny_training(folder, monkeypatch, workers=0)
+    with small_training(folder, workers=0) as job:
+        yield job
 
 
 @pytest.fixture
@@ -392,20 +399,11 @@ def test_signals(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_extraction_keeps_what_is_complete(
-    extraction: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+    extraction: Job, folder: Path, number: int, status: int
 ) -> None:
     """Every picture that was described when the signal came is kept, though no shard was due."""
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 1000)
-    describe, done = Sums.describe_finite, []
-
-    def stopped(self: Sums, pixels: torch.Tensor) -> Any:
-        done.append(len(pixels))
-        if len(done) == 16:
-            os.kill(os.getpid(), number)
-        return describe(self, pixels)
-
-    monkeypatch.setattr(Sums, "describe_finite", stopped)
-    found, said = told(extraction, folder / "out", None, random.Random(0))
+    with shard_rows(1000), signal_at_batch(16, number):
+        found, said = told(extraction, folder / "out", None, random.Random(0))
     assert (found, "run the same command again" in said) == (status, True), said
     store = FeatureStore.open(folder / "out")
     assert len(store.names) >= 8  # rounds of four pictures at two scales: four batches or more each
@@ -414,19 +412,12 @@ def test_stopped_extraction_keeps_what_is_complete(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_training_keeps_its_last_update(
-    training: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+    training: Job, folder: Path, number: int, status: int
 ) -> None:
     """Training ends with a checkpoint of the update that it was at, though none was due."""
     engine = Engine(device="cpu", workers=0, minutes=1e9)
-    monkeypatch.setattr("vggfeat.cli.training.engine_of", lambda *_: engine)
-    step = Momentum.step
-
-    def stopped(self: Momentum) -> None:
-        step(self)
-        os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(Momentum, "step", stopped)
-    found, said = told(training, folder / "out", None, random.Random(0))
+    with training_engine(engine), signal_at_update(1, number):
+        found, said = told(training, folder / "out", None, random.Random(0))
     assert (found, "to go on from the last checkpoint" in said) == (status, True), said
     assert read(folder / "out" / LAST)[0].step == 1
 
@@ -446,9 +437,8 @@ def test_clock_set_back(job: Job, folder: Path) -> None:
     campaign("clock set back", job, folder, make, times(SHORT, SHARE))
 
 
-def test_decoding_worker_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_worker_killed(folder: Path) -> None:
     """Training whose decoding process is killed says so, and goes on with --resume."""
-    job = tiny_training(folder, monkeypatch, workers=2)
 
     def comes() -> None:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -458,4 +448,5 @@ def test_decoding_worker_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     def make(out: Path, rng: random.Random) -> Fault:
         return Fault("a worker", comes, statuses=(3,), noisy=True)
 
-    campaign("decoding worker killed", job, folder, make, times(2, SHARE))
+    with small_training(folder, workers=2) as job:
+        campaign("decoding worker killed", job, folder, make, times(2, SHARE))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from campaigns import Campaign, times
-from stand_ins import content, draw, run
+from helpers.cli import run
+from helpers.colours import write_colours
+from helpers.extraction import content, draw_small
+from helpers.seams import index_from, round_size, shard_rows
 from test_flips import damages
 
-from vggfeat.features import extract as extracting
-from vggfeat.features import shards
 from vggfeat.features.check import verify
 from vggfeat.features.repair import repair
 
@@ -32,17 +33,16 @@ def damage(store: Path, rng: random.Random) -> set[str]:
 
 
 @pytest.mark.parametrize("catalogued", [3, 64])
-def test_repairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogued: int) -> None:
-    """What fails its digest is set aside, the rest verifies, and the same run completes it."""
-    monkeypatch.setattr(extracting, "ROWS_PER_SHARD", 4)
-    monkeypatch.setattr(extracting, "round_size", lambda *_: 4)
-    monkeypatch.setattr(shards, "CATALOGUED", catalogued)
-    pictures, whole, store = draw(tmp_path / "pictures"), tmp_path / "whole", tmp_path / "store"
-    run(pictures, whole)
-    expected = content(whole)
+def test_repairs(tmp_path: Path, tiny: str, catalogued: int) -> None:
+    """What fails its digest is set aside, the rest verifies, and the same command completes it."""
+    images, whole, store = draw_small(tmp_path / "images"), tmp_path / "whole", tmp_path / "store"
+    weights = write_colours(tmp_path / "colours.safetensors", tiny)  # exact in any precision
+    words = ["--net", tiny, "--layer", "pool3", "--Q", "8", "--Q", "10", "--weights", weights]
     rng = random.Random(0)
     name = f"repairs of a store {'with' if catalogued == 3 else 'without'} index.npz"
-    with Campaign(name) as counted:
+    with shard_rows(4), round_size(4), index_from(catalogued), Campaign(name) as counted:
+        run("extract", images, "--out", whole, *words, "--quiet")
+        expected = content(whole)
         for number in range(times(10, 0.2)):
             shutil.copytree(whole, store)
             bad = damage(store, rng)
@@ -53,7 +53,8 @@ def test_repairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogued: in
                 assert aside == {Path(path).name for path in done.aside}
                 assert {f"{key}.damaged" for key in bad} <= aside
                 assert done.left == {}
-                assert run(pictures, store).computed == 4 * len(bad)
+                again = run("extract", images, "--out", store, *words, "--quiet", "--json").json
+                assert again["computed"] == 4 * len(bad)
                 assert verify(store) == []
                 assert content(store) == expected
                 assert repair(store).aside == {}

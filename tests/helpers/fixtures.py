@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.networks import SMALL, TINY, formula_weights, write_weights
-from vggfeat.nets.table1 import TABLE_1
+from helpers.networks import SMALL, TINY, configured, formula_weights, write_weights
 from vggfeat.nets.weights import Weights
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+def tiny() -> Iterator[str]:
     """Add the tiny configuration to Table 1, and name it."""
-    monkeypatch.setitem(TABLE_1, "tiny", TINY)
-    return "tiny"
+    with configured({"tiny": TINY}):
+        yield "tiny"
 
 
 @pytest.fixture
@@ -28,10 +28,17 @@ def tiny_weights(tiny: str, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_nets() -> Iterator[None]:
     """Let nets A, D and E have few channels."""
-    for net, row in SMALL.items():
-        monkeypatch.setitem(TABLE_1, net, row)
+    with configured(SMALL):
+        yield
+
+
+@pytest.fixture
+def tiny_nets() -> Iterator[None]:
+    """Let nets A, D and E be the tiny configuration, where only their names matter."""
+    with configured(dict.fromkeys("ADE", TINY)):
+        yield
 
 
 @pytest.fixture(scope="session")

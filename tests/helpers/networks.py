@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.nets.formats import write
 from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.table1 import layers_until
+from vggfeat.nets.table1 import TABLE_1, layers_until
 from vggfeat.nets.weights import Weights
 
 TINY = "4 | 4 | 8 | 8 | 8 | FC 6 5"
@@ -26,6 +28,13 @@ SMALL = {
 """Nets of the paper with few channels, where several nets meet, or one begins from another."""
 PIXELS = PixelConvention("RGB", 255.0, (120.0, 120.0, 120.0), (60.0, 60.0, 60.0))
 CHUNK = 1 << 22  # numbers made at a time: fc6 has 103 million
+
+
+@contextmanager
+def configured(rows: Mapping[str, str]) -> Iterator[None]:
+    """Add rows to Table 1, or put them in the place of those of its own, for a while."""
+    with mock.patch.dict(TABLE_1, rows):
+        yield
 
 
 def formula_numbers(count: int, seed: int = 0) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakenet import CLASSES, Colours, paint
+from helpers.colours import CLASSES, colour_net, colour_weights, paint
+from helpers.seams import described_images
 
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DataError, ParameterError, StoreError, WeightsError
@@ -27,8 +28,10 @@ from vggfeat.ilsvrc.scores import (
     same_classes,
     same_pictures,
 )
+from vggfeat.nets.weights import Weights
 
 NAMES = ["a", "b", "c"]
+pytestmark = pytest.mark.usefixtures("tiny_nets")
 
 
 def kept(
@@ -143,10 +146,15 @@ def test_classes_are_in_the_order_of_the_authors_nets() -> None:
     assert Classes.from_json(own.to_json()) == own
 
 
+def of_file(path: Path, keys: Sequence[str] = CLASSES) -> Weights:
+    """Make weights of a file that does not say what its outputs are called."""
+    return replace(colour_weights("D", keys), origin=str(path), about={})
+
+
 def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
     """classes.txt serves a file that has none; as many names as outputs, or it is said."""
-    assert classes_of(Colours("D", "softmax").weights).keys == CLASSES
-    other = Colours("D", "softmax", origin=str(tmp_path / "net.pth")).weights
+    assert classes_of(colour_weights("D")).keys == CLASSES
+    other = of_file(tmp_path / "net.pth")
     (tmp_path / "net.pth").touch()
     with pytest.raises(WeightsError, match=r"6 outputs, and nothing.*classes\.txt"):
         classes_of(other)
@@ -163,8 +171,8 @@ def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
     ):
         classes_of(other)
     (tmp_path / "classes.txt").unlink()
-    thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "net.pth"))
-    assert classes_of(thousand.weights) == ilsvrc_classes()
+    thousand = of_file(tmp_path / "net.pth", ilsvrc_classes().keys)
+    assert classes_of(thousand) == ilsvrc_classes()
 
 
 def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
@@ -172,18 +180,18 @@ def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
     for name in ("whole.pth", "own.pth"):
         (tmp_path / name).touch()
-    thousand = Colours("D", "softmax", ilsvrc_classes().keys, str(tmp_path / "whole.pth"))
+    thousand = of_file(tmp_path / "whole.pth", ilsvrc_classes().keys)
     with pytest.raises(
         WeightsError, match=r"1,000 outputs, .* names 6 .*as whole\.classes\.txt is this"
     ):
-        classes_of(thousand.weights)
+        classes_of(thousand)
     (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
-    own = Colours("D", "softmax", origin=str(tmp_path / "own.pth"))
-    assert classes_of(own.weights).keys == CLASSES
-    assert classes_of(thousand.weights) == ilsvrc_classes()
+    own = of_file(tmp_path / "own.pth")
+    assert classes_of(own).keys == CLASSES
+    assert classes_of(thousand) == ilsvrc_classes()
     (tmp_path / "own.classes.txt").write_text("cat\n")
     with pytest.raises(WeightsError, match=r"Correct own\.classes\.txt: a class in each line"):
-        classes_of(own.weights)
+        classes_of(own)
 
 
 def test_classes_are_asked_for_by_key_or_by_name() -> None:
@@ -276,16 +284,17 @@ def painted(folder: Path, count: int = 9) -> Path:
 def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     """Three shares into one store; the last run computes nothing and has all, as one run has."""
     images = find_pictures([painted(tmp_path / "p")])
+    net = colour_net("D", deterministic=True)
     runs = []
     for part in (1, 2, 3):
-        net = Colours("D", "softmax")
-        score(images, net, [32, 48], tmp_path / "s", shard=Shard(part, 3))
-        runs.append(net.runs)
+        with described_images() as described:
+            score(images, net, [224, 256], tmp_path / "s", shard=Shard(part, 3))
+        runs.append(len(described))
     assert runs == [6, 6, 6]
-    net = Colours("D", "softmax")
-    [shared], summary = score(images, net, [32, 48], tmp_path / "s")
-    assert (net.runs, summary.present) == (0, 9)
-    [alone], _ = score(images, Colours("D", "softmax"), [32, 48])
+    with described_images() as described:
+        [shared], summary = score(images, net, [224, 256], tmp_path / "s")
+    assert (len(described), summary.present) == (0, 9)
+    [alone], _ = score(images, net, [224, 256])
     np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
     assert open_scores(tmp_path / "s")[0].names == list(images.names)
     with pytest.raises(ParameterError, match="shard"):

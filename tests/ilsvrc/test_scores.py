@@ -8,18 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakenet import CLASSES, Colours, paint
+from helpers.colours import CLASSES, colour_net, paint
+from helpers.seams import before_batches, described_images
+from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import StoreError
+from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.export import pack
 from vggfeat.features.sharding import Shard
 from vggfeat.ilsvrc.classify import score
 from vggfeat.ilsvrc.fused import check_target, write_fused
 from vggfeat.ilsvrc.scores import FUSED, open_scores, posteriors
 
-BOTH = "softmax+crops5"
-SCALES = [32, 48]
+BOTH = "softmax+crops1"
+SCALES = [224, 256]
+pytestmark = pytest.mark.usefixtures("tiny_nets")
 
 
 @pytest.fixture
@@ -30,33 +34,23 @@ def images(tmp_path: Path) -> ImageSet:
     return find_pictures([tmp_path / "p"])
 
 
-def stopping(net: Colours, pool: str, after: int) -> Colours:
-    """Make of a net one that is interrupted after so many pictures of a pooling."""
-
-    class Stopping(Colours):
-        def describe(self, pixels: object) -> object:
-            if self.extraction.pool == pool and self.done.count(pool) >= after:
-                raise KeyboardInterrupt
-            return super().describe(pixels)
-
-    net.__class__ = Stopping
-    return net
-
-
 @pytest.mark.parametrize("out", [False, True])
-@pytest.mark.parametrize(("first", "rest"), [("softmax", "crops5"), ("crops5", "softmax")])
+@pytest.mark.parametrize(("first", "rest"), [("softmax", "crops1"), ("crops1", "softmax")])
 def test_both_computes_only_what_one_mode_lacks(
     images: ImageSet, tmp_path: Path, out: bool, first: str, rest: str
 ) -> None:
     """After one mode the pictures are run for the other alone, wherever scores are kept."""
     folder = tmp_path / "s" if out else None
-    nets = [Colours("D", pool) for pool in (first, BOTH, BOTH, rest)]
-    found = [score(images, net, SCALES, folder)[0] for net in nets]
-    assert [net.done for net in nets] == [[first] * 14, [rest] * 14, [], []]
+    found, done = [], []
+    for pool in (first, BOTH, BOTH, rest):
+        with described_images() as described:
+            found.append(score(images, colour_net("D", pool), SCALES, folder)[0])
+        done.append(described)
+    assert done == [[first] * 14, [rest] * 14, [], []]
     assert [[one.pools for one in some] for some in found] == [
         [(first,)],
-        [("softmax",), ("crops5",)],
-        [("softmax",), ("crops5",)],
+        [("softmax",), ("crops1",)],
+        [("softmax",), ("crops1",)],
         [(rest,)],
     ]
     [both] = posteriors(found[1], images.names)
@@ -67,13 +61,13 @@ def test_both_computes_only_what_one_mode_lacks(
 
 def test_a_net_of_two_modes_counts_as_one(images: ImageSet, tmp_path: Path) -> None:
     """D in both modes, packed, and E dense: half of it is E's."""
-    D, _ = score(images, Colours("D", BOTH), SCALES, tmp_path / "d")
-    E, _ = score(images, Colours("E", "softmax"), SCALES, tmp_path / "e")
+    D, _ = score(images, colour_net("D", BOTH), SCALES, tmp_path / "d")
+    E, _ = score(images, colour_net("E"), SCALES, tmp_path / "e")
     pack(tmp_path / "d", tmp_path / "d.h5")
     opened = [*open_scores(tmp_path / "d.h5"), *open_scores(tmp_path / "e")]
     assert [(one.net, one.pools) for one in opened] == [
         ("D", ("softmax",)),
-        ("D", ("crops5",)),
+        ("D", ("crops1",)),
         ("E", ("softmax",)),
     ]
     [fused] = posteriors(opened, images.names)
@@ -83,8 +77,8 @@ def test_a_net_of_two_modes_counts_as_one(images: ImageSet, tmp_path: Path) -> N
 
 def test_scales_of_a_mode_are_averaged_before_modes(images: ImageSet, tmp_path: Path) -> None:
     """Dense at two scales and crops at one: the crops are half."""
-    dense, _ = score(images, Colours("D", "softmax"), SCALES, tmp_path / "dense")
-    crops, _ = score(images, Colours("D", "crops5"), [32], tmp_path / "crops")
+    dense, _ = score(images, colour_net("D"), SCALES, tmp_path / "dense")
+    crops, _ = score(images, colour_net("D", "crops1"), [224], tmp_path / "crops")
     [found] = posteriors([*dense, *crops], images.names)
     expected = (dense[0].read(images.names) + crops[0].read(images.names)) / 2
     np.testing.assert_allclose(found, expected)
@@ -92,8 +86,8 @@ def test_scales_of_a_mode_are_averaged_before_modes(images: ImageSet, tmp_path: 
 
 def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> None:
     """Dense at one scale, and at that and another: each is half; the same store twice is itself."""
-    short, _ = score(images, Colours("D", "softmax"), [32], tmp_path / "short")
-    dense, _ = score(images, Colours("D", "softmax"), SCALES, tmp_path / "dense")
+    short, _ = score(images, colour_net("D"), [224], tmp_path / "short")
+    dense, _ = score(images, colour_net("D"), SCALES, tmp_path / "dense")
     [expected] = posteriors(dense, images.names)
     [united] = posteriors([*short, *dense], images.names)
     [twice] = posteriors([*dense, *dense], images.names)
@@ -106,51 +100,56 @@ def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> 
 def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path) -> None:
     """It is not fused in silence from what has it; without that scale, or in the end, it is."""
     store = tmp_path / "s"
-    score(images, Colours("D", "softmax"), [32], store)
-    score(images.take(range(3)), Colours("D", "softmax"), [48], tmp_path / "other")
+    score(images, colour_net("D"), [224], store)
+    score(images.take(range(3)), colour_net("D"), [256], tmp_path / "other")
     shard = next((tmp_path / "other" / "shards").iterdir())
     (store / "shards" / shard.name).write_bytes(shard.read_bytes())
     with pytest.raises(StoreError) as refused:
         open_scores(store)
     said = str(refused.value)
     assert (
-        "net D, softmax at Q = 48 is not yet computed of 4 of 7 pictures, such as '3.png'" in said
+        "net D, softmax at Q = 256 is not yet computed of 4 of 7 pictures, such as '3.png'" in said
     )
     assert f"Run the same `vggfeat classify … --out {store}` again" in said
-    assert "--Q 32" in said
-    assert open_scores(store, [32])[0].names == list(images.names)
-    with pytest.raises(StoreError, match="Q = 64 is not yet computed of 7 of 7"):
-        open_scores(store, [64])
-    net = Colours("D", "softmax")
-    score(images, net, SCALES, store)
-    assert net.runs == 4
-    assert open_scores(store)[0].scales == (32, 48)
+    assert "--Q 224" in said
+    assert open_scores(store, [224])[0].names == list(images.names)
+    with pytest.raises(StoreError, match="Q = 288 is not yet computed of 7 of 7"):
+        open_scores(store, [288])
+    with described_images() as described:
+        score(images, colour_net("D"), SCALES, store)
+    assert len(described) == 4
+    assert open_scores(store)[0].scales == (224, 256)
 
 
 @pytest.mark.parametrize(
     ("pool", "said"),
-    [("softmax", "net D, softmax"), ("crops5", "net D, crops5 is not yet computed of 7 of 7")],
+    [("softmax", "net D, softmax"), ("crops1", "net D, crops1 is not yet computed of 7 of 7")],
 )
 def test_a_run_that_was_interrupted_is_told(
     images: ImageSet, tmp_path: Path, pool: str, said: str
 ) -> None:
     """In the first mode, and before the second has begun: the store says what it was to hold."""
-    with pytest.raises(KeyboardInterrupt):
-        score(images, stopping(Colours("D", BOTH), pool, 0), [32], tmp_path / "s")
-    score(images, Colours("E", "softmax"), [32], tmp_path / "s")
+
+    def stop(net: DenseExtractor, pixels: Tensor) -> None:
+        if net.extraction.pool == pool:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), before_batches(stop):
+        score(images, colour_net("D", BOTH), [224], tmp_path / "s")
+    score(images, colour_net("E"), [224], tmp_path / "s")
     with pytest.raises(StoreError, match=said):
         open_scores(tmp_path / "s")
-    score(images, Colours("D", BOTH), [32], tmp_path / "s")
+    score(images, colour_net("D", BOTH), [224], tmp_path / "s")
     assert sorted(one.net for one in open_scores(tmp_path / "s")) == ["D", "D", "E"]
 
 
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
     """One share's pictures are not the whole; nor all shares before a run without --shard."""
     for part in (1, 2):
-        score(images, Colours("D", "softmax"), [32], tmp_path / "s", shard=Shard(part, 2))
+        score(images, colour_net("D"), [224], tmp_path / "s", shard=Shard(part, 2))
         with pytest.raises(StoreError, match=r"some pictures may be not yet .* without --shard"):
             open_scores(tmp_path / "s")
-    score(images, Colours("D", "softmax"), [32], tmp_path / "s")
+    score(images, colour_net("D"), [224], tmp_path / "s")
     assert len(open_scores(tmp_path / "s")[0].names) == 7
 
 
@@ -158,14 +157,14 @@ def test_pictures_that_cannot_be_read_are_not_waited_for(images: ImageSet, tmp_p
     """A store without the torn one is finished."""
     (tmp_path / "p" / "torn.png").write_bytes(b"\x89PNG")
     images = find_pictures([tmp_path / "p"])
-    score(images, Colours("D", BOTH), SCALES, tmp_path / "s")
+    score(images, colour_net("D", BOTH), SCALES, tmp_path / "s")
     assert [len(one.names) for one in open_scores(tmp_path / "s")] == [7, 7]
 
 
 def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> None:
     """Not into an input, by whatever path, nor beside a net; such a store reads as without them."""
     for net in "DE":
-        score(images, Colours(net, "softmax"), [32], tmp_path / net)
+        score(images, colour_net(net), [224], tmp_path / net)
     scores = [one for net in "DE" for one in open_scores(tmp_path / net)]
     inputs = [tmp_path / "D", tmp_path / "E"]
     for target in (tmp_path / "D", tmp_path / "E" / ".." / "D"):
@@ -181,7 +180,7 @@ def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> No
     write_fused(tmp_path / "f", scores, images.names, {"classes": list(CLASSES)})
     check_target(tmp_path / "f", inputs)
     assert [one.net for one in open_scores(tmp_path / "f")] == [FUSED]
-    score(images, Colours("D", "softmax"), [32], tmp_path / "f")
+    score(images, colour_net("D"), [224], tmp_path / "f")
     assert [one.net for one in open_scores(tmp_path / "f")] == ["D"]
 
 
@@ -192,8 +191,8 @@ def test_the_training_scale_goes_with_the_scores(
     images: ImageSet, told: dict[str, str], S: object
 ) -> None:
     """As the file of the weights says it."""
-    net = Colours("D", "softmax")
+    net = colour_net("D")
     net.weights = replace(net.weights, about={**net.weights.about, **told})
-    [found], _ = score(images, net, [32])
+    [found], _ = score(images, net, [224])
     assert found.S == S
     assert json.loads(json.dumps(found.provenance)) == found.provenance

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.colours import two_classes
 from hosts import ADDRESSES, cable, two_hosts
 from safetensors.torch import load_file
-from tinynet import two_classes
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
 

@@ -1,0 +1,113 @@
+"""The only place where tests reach into the product: how often, how many, and what was run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import Tensor
+
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.train.words import Engine
+
+
+@contextmanager
+def checkpoint_every(updates: int) -> Iterator[None]:
+    """Let training look at its loss, and whether a checkpoint is due, after so many updates."""
+    with mock.patch("vggfeat.train.loop.CHECK", updates):
+        yield
+
+
+@contextmanager
+def training_engine(engine: Engine) -> Iterator[None]:
+    """Let commands train by an engine of which an option says nothing: how often it keeps."""
+    with mock.patch("vggfeat.cli.training.engine_of", return_value=engine):
+        yield
+
+
+@contextmanager
+def signal_at_update(update: int, number: int) -> Iterator[None]:
+    """Send this process a signal right after an update of training, counted from 1 on."""
+    from vggfeat.train.optimiser import Momentum
+
+    step, done = Momentum.step, []
+
+    def stopped(optimiser: Momentum, *given: Any) -> Any:
+        result = step(optimiser, *given)
+        done.append(optimiser)
+        if len(done) == update:
+            os.kill(os.getpid(), number)
+        return result
+
+    with mock.patch.object(Momentum, "step", stopped):
+        yield
+
+
+@contextmanager
+def shard_rows(rows: int, seconds: float | None = None) -> Iterator[None]:
+    """Let a shard of a store have so many rows, or be due after so many seconds."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("vggfeat.features.extract.ROWS_PER_SHARD", rows))
+        if seconds is not None:
+            due = mock.patch("vggfeat.features.extract.SECONDS_PER_SHARD", seconds)
+            stack.enter_context(due)
+        yield
+
+
+@contextmanager
+def round_size(images: int) -> Iterator[None]:
+    """Let an extraction read so many images at a time."""
+    with mock.patch("vggfeat.features.extract.round_size", return_value=images):
+        yield
+
+
+@contextmanager
+def index_from(shards: int) -> Iterator[None]:
+    """Let a store of so many shards have an index of them."""
+    with mock.patch("vggfeat.features.shards.CATALOGUED", shards):
+        yield
+
+
+@contextmanager
+def merged_shard_bytes(size: int) -> Iterator[None]:
+    """Let a merge write shards of about so many bytes."""
+    with mock.patch("vggfeat.features.united.SHARD_BYTES", size):
+        yield
+
+
+@contextmanager
+def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[None]:
+    """Do something each time before a network describes a batch."""
+    describe = DenseExtractor.describe_finite
+
+    def described(extractor: DenseExtractor, pixels: Tensor) -> Any:
+        act(extractor, pixels)
+        return describe(extractor, pixels)
+
+    with mock.patch.object(DenseExtractor, "describe_finite", described):
+        yield
+
+
+@contextmanager
+def described_images() -> Iterator[list[str]]:
+    """List the pooling of every image that networks describe, at each scale."""
+    done: list[str] = []
+    with before_batches(lambda net, pixels: done.extend([net.extraction.pool] * len(pixels))):
+        yield done
+
+
+@contextmanager
+def signal_at_batch(batch: int, number: int) -> Iterator[None]:
+    """Send this process a signal when a network is given a batch, counted from 1 on."""
+    count = itertools.count(1)
+
+    def stop(net: DenseExtractor, pixels: Tensor) -> None:
+        if next(count) == batch:
+            os.kill(os.getpid(), number)
+
+    with before_batches(stop):
+        yield
