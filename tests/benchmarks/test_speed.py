@@ -69,7 +69,10 @@ def test_pictures_are_the_same_on_every_call(bench: SimpleNamespace, tmp_path: P
     """Two calls write the same bytes, of the shapes they say, in VOC's shares."""
     one, other = (bench.made.pictures(tmp_path / n, 32, "mixed") for n in "ab")
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
-    sizes = [Image.open(path).size for path in one]
+    sizes = []
+    for path in one:
+        with Image.open(path) as image:
+            sizes.append(image.size)
     assert sizes == bench.made.sizes(32, "mixed")
     assert sizes.count((500, 375)) == 14
     assert sizes.count((500, 333)) == 6
@@ -106,7 +109,7 @@ def test_contenders_do_the_same_work(
     bench: SimpleNamespace, work: SimpleNamespace, name: str, needs: str
 ) -> None:
     """Each of them finds vggfeat's descriptors, from the same weights and pixels."""
-    pytest.importorskip(needs)
+    pytest.importorskip(needs, reason=f"{needs} is not installed")
     found = bench.race.CONTENDERS[name](work)()
     reference = bench.contenders.vggfeat(work)()
     assert found.shape == (2, 2, 128)

@@ -194,7 +194,7 @@ def _sorted(index: TarPictures) -> TarPictures:
 
 def _remembered(path: Path, archive: Path, identity: Ints) -> TarPictures | None:
     try:
-        with np.load(path, allow_pickle=False) as index:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as index:
             if not np.array_equal(index["identity"], identity):
                 return None
             return TarPictures(archive, index["names"], index["offsets"], index["sizes"])
