@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.windows import keep_open_files
 
 from vggfeat import download as module
 from vggfeat.download import Promise, download
@@ -153,6 +156,11 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
+def files_beside(target: Path) -> list[str]:
+    """List the files of a folder without the empty one of the lock, which may stay."""
+    return sorted(path.name for path in target.parent.iterdir() if path.suffix != ".lock")
+
+
 def leave_part(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part_of(target).write_bytes(data)
@@ -169,7 +177,7 @@ def test_whole_file(server: Server, target: Path) -> None:
     assert target.read_bytes() == DATA
     assert seen[-1] == (len(DATA), len(DATA))
     assert seen == sorted(seen)
-    assert [entry.name for entry in target.parent.iterdir()] == ["file.bin"]
+    assert files_beside(target) == ["file.bin"]
 
 
 def test_continues_a_part(server: Server, target: Path) -> None:
@@ -245,7 +253,7 @@ def test_wrong_checksum(promise: dict[str, str], server: Server, target: Path) -
     got = hashlib.new(kind.partition("_")[0], OTHER).hexdigest()
     with pytest.raises(DownloadError, match=f"expected .*{expected}, got {got}"):
         download(server.url("other"), target, **promise)
-    assert list(target.parent.iterdir()) == []
+    assert files_beside(target) == []
     download(server.url("file"), target, **promise)
     assert target.read_bytes() == DATA
 
@@ -374,7 +382,30 @@ def test_two_downloads_of_one_file(server: Server, target: Path) -> None:
     assert results == [target] * 4
     assert server.paths == ["/slow"]
     assert target.read_bytes() == DATA
-    assert [entry.name for entry in target.parent.iterdir()] == ["file.bin"]
+    assert files_beside(target) == ["file.bin"]
+
+
+def test_two_processes_download_a_file_once(server: Server, target: Path) -> None:
+    """The second waits for the first, and takes its file."""
+    fetch = (
+        "import sys, pathlib; from vggfeat.download import download; "
+        "print(download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=sys.argv[3]))"
+    )
+    words = [sys.executable, "-c", fetch, server.url("slow"), str(target), SHA256]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in processes] == [str(target)] * 2
+    assert server.paths == ["/slow"]
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are listed on Linux")
+def test_open_files_need_not_be_deleted(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no open file can be deleted or renamed, as on Windows, a file is downloaded as well."""
+    keep_open_files(monkeypatch)
+    assert download(server.url("file"), target, sha256=SHA256) == target
+    assert target.read_bytes() == DATA
 
 
 def test_unwritable_folder(server: Server, tmp_path: Path) -> None:

@@ -14,15 +14,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock
 
 from vggfeat import resources
 from vggfeat.errors import DownloadError
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, two downloads of one file at a time are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 Progress = Callable[[int, int | None], None]
 
@@ -300,33 +297,12 @@ def _done(target: Path, promise: Promise) -> bool:
     return bool(verifiable) and target.is_file() and not promise.broken_by(target)
 
 
-@contextlib.contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Hold the lock of a file, so that two processes never do the same work on it at once."""
-    path = target.with_name(target.name + ".lock")
-    handle = _locked(path)
-    while not _is_same(handle, path):  # who held it before has deleted it: lock the new one
-        handle.close()
-        handle = _locked(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        handle.close()
+def alone(target: Path) -> FileLock:
+    """Make the lock of a file, so that two processes never do the same work on it at once.
 
-
-def _locked(path: Path) -> IO[bytes]:
-    handle = path.open("wb")
-    if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
-
-
-def _is_same(handle: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    Its own file stays, empty: whoever deleted it might delete another's.
+    """
+    return FileLock(target.with_name(target.name + ".lock"))
 
 
 def _digest(path: Path, algorithm: str) -> str:

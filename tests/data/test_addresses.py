@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
 from vggfeat.data.addresses import is_address, join, public, suffix, without_secrets
+from vggfeat.data.imagesets import find_pictures
 from vggfeat.data.remote import Remote
 from vggfeat.errors import DataError
 
@@ -14,7 +16,8 @@ SIGNED = (
     "https://b.s3.amazonaws.com/a.jpg?X-Amz-Algorithm=AWS4&X-Amz-Credential=AKIASECRET&"
     "X-Amz-Signature=SECRET1",
     "https://storage.googleapis.com/b/a.jpg?GoogleAccessId=SECRET&Expires=1&Signature=SECRET",
-    "https://account.blob.core.windows.net/c/a.jpg?sv=2024&se=2026&sr=b&sp=r&sig=SECRET",
+    "https://account.blob.core.windows.net/c/a.jpg?sv=2024&st=2025&se=2026&sr=b&sp=r&spr=https&"
+    "sip=1.2.3.4&sig=SECRET",
     "https://d.cloudfront.net/a.jpg?Policy=SECRET&Signature=SECRET&Key-Pair-Id=SECRET",
     "https://me:SECRET@host:8080/a.jpg",
     "ftp://SECRET@host/a.jpg",
@@ -49,6 +52,35 @@ def test_addresses_that_differ_in_what_they_ask_have_different_names() -> None:
     one, other = (public(f"https://host/image?id={n}&size=2") for n in (1, 2))
     assert one != other
     assert one == public("https://host/image?size=2&id=1&sig=SECRET")
+
+
+@pytest.mark.parametrize(
+    "key", ["st", "sp", "sv", "sr", "se", "auth", "policy", "expires", "key-pair-id", "a%26b", "x"]
+)
+def test_ordinary_queries_keep_images_apart(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is part of a signature says which image is meant where there is no signature."""
+    monkeypatch.delenv("VGGFEAT_OFFLINE", raising=False)  # nothing is fetched
+    addresses = [f"https://host/i.jpg?{key}={value}" for value in ("1", "2", "%FE", "%FF")]
+    addresses += ["https://host/i.jpg", f"https://host/i.jpg?{key}"]
+    addresses += [f"https://host/i.jpg?{key}={a}&{key}={b}" for a, b in ("12", "21")]
+    names = find_pictures(addresses).names
+    assert len(set(names)) == len(addresses)
+    assert not [name for name in names if "=" in name]
+    (tmp_path / "all.csv").write_text("\n".join(["path", *addresses]))
+    (tmp_path / "all.txt").write_text("\n".join(addresses))
+    for source in (tmp_path / "all.csv", f"@{tmp_path / 'all.txt'}"):
+        assert find_pictures([source]).names == names
+
+
+@pytest.mark.parametrize("signature", [one.partition("?")[2] for one in SIGNED[:4]])
+def test_a_signature_hides_its_own_parameters_alone(signature: str) -> None:
+    """Of a signed address the ordinary part of the query counts; signing it changes no name."""
+    plain = [f"https://host/i?page={number}&x-oss-process=crop" for number in (1, 2)]
+    signed = [f"{one}&{signature}" for one in plain]
+    assert list(map(public, plain)) == list(map(public, signed))
+    assert public(plain[0]) != public(plain[1]) != public(plain[1].replace("crop", "turn"))
 
 
 def test_a_picture_at_an_address_travels() -> None:

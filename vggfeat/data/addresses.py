@@ -7,7 +7,7 @@ import posixpath
 import re
 from pathlib import PurePath
 from typing import NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from vggfeat.errors import DataError
 
@@ -21,12 +21,16 @@ _LINK = re.compile(
 )
 # An account that owns a container, as abfs://container@account/…, is no password.
 _OWNED = ("abfs", "abfss", "wasb", "wasbs")
-# Parameters of signed addresses (of S3, Google, Azure, CloudFront), new with every signature.
-_SIGNED = re.compile(
-    r"x-(amz|goog|oss|cos|obs)-.*|(aws|oss)accesskeyid|googleaccessid|signature|expires|policy|"
-    r"key-pair-id|s[vretp]|sig|sip|spr|srt|ske|sks|skt|skv|skoid|sktid|.*token|api_?key|auth|"
-    r".*secret.*|.*passw.*",
-    re.IGNORECASE,
+# Parameters that are secret, or new with every signature (of S3, Google, Azure, CloudFront)…
+_SECRET = re.compile(
+    r"x-(amz|goog|oss|cos|obs)-(?!process).*|(aws|oss)?accesskeyid|googleaccessid|sig|signature|"
+    r".*token|api_?key|.*secret.*|.*passw.*"
+)
+# … and those that are so beside all of some others only, and otherwise say which picture is meant.
+_SECRET_BESIDE = (
+    ({"sig"}, re.compile(r"s[eiprstv]|sip|spr|srt|sdd|ses|sk[estv]|skoid|sktid|s[au]oid|scid")),
+    ({"signature"}, re.compile(r"expires")),
+    ({"signature", "key-pair-id"}, re.compile(r"key-pair-id|policy|hash-algorithm")),
 )
 
 
@@ -144,9 +148,8 @@ def suffix(address: str) -> str:
 def public(address: str) -> str:
     """Write an address without credentials, so that it may be a name, or stand in a message.
 
-    User and password are left out. A query is left out if nothing but a signature is in it;
-    otherwise a digest stands for what else there is: it may say which picture is meant, or hide
-    a password.
+    User and password are left out, and of a query what signs it. A digest stands for what else
+    there is: it may say which picture is meant, or hide a password.
 
     Examples
     --------
@@ -172,10 +175,15 @@ def _shown(part: str) -> str:
     user, _, server = host.rpartition("@")
     if user and scheme.lower() in _OWNED and ":" not in user:
         server = host
-    asked = [
-        f"{key}={value}"
-        for key, value in parse_qsl(query, keep_blank_values=True)
-        if not _SIGNED.fullmatch(key)
-    ]
-    told = hashlib.blake2b("&".join(sorted(asked)).encode(), digest_size=10).hexdigest()
+    asked = _ordinary([one for one in query.split("&") if one])
+    told = hashlib.blake2b("&".join(asked).encode(), digest_size=10).hexdigest()
     return f"{scheme}://{server}{path}" + (f"?{told}" if asked else "")
+
+
+def _ordinary(parameters: list[str]) -> list[str]:
+    """Return the parameters of a query, sorted by their keys, without what signs it."""
+    keys = {one: unquote_plus(one.partition("=")[0]).lower() for one in parameters}
+    there = set(keys.values())
+    secret = [_SECRET, *(regex for marks, regex in _SECRET_BESIDE if marks <= there)]
+    kept = [one for one in parameters if not any(regex.fullmatch(keys[one]) for regex in secret)]
+    return sorted(kept, key=keys.__getitem__)
