@@ -1,16 +1,14 @@
-"""``--deterministic`` in processes of their own: other threads, shares, jobs, the same bits."""
+"""``--deterministic``: other threads, shares, jobs and neighbours, the same bits."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers.cli import run, run_process
 from PIL import Image
 from support import random_state
 from tinynet import PIXELS
@@ -32,15 +30,18 @@ Q = [32]
 """
 
 
-def vggfeat(*arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vggfeat", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", **environment},
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread in this process, and leave no flag of torch behind."""
+    threads = torch.get_num_threads()
+    flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    assert flags == (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def rows(folder: str) -> dict[str, bytes]:
@@ -53,14 +54,14 @@ def rows(folder: str) -> dict[str, bytes]:
 def test_other_threads_and_shares_extract_the_same_bits(
     tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One run of two threads; two shares of one thread, joined."""
+    """One run of two threads, in a process of its own; two shares of one thread, joined."""
     for number in range(7):
         draw(f"p/{number}.png", 40 + 8 * (number % 2), 40, seed=number)
     monkeypatch.chdir(tmp_path)
-    vggfeat("extract", "p", *FAST, "-o", "a", "--workers", "1")
+    two_threads = {"OMP_NUM_THREADS": "2"}
+    run_process("extract", "p", *FAST, "-o", "a", "--workers", "1", env=two_threads)
     for shard in ("1/2", "2/2"):
-        one = ("--shard", shard, "--workers", "3")
-        vggfeat("extract", "p", *FAST, "-o", "b", *one, OMP_NUM_THREADS="1")
+        run("extract", "p", *FAST, "-o", "b", "--shard", shard, "--workers", "3")
     stores = [FeatureStore.open(name) for name in "ab"]
     assert all(store.manifest.nets["D"]["provenance"]["deterministic"] for store in stores)
     assert stores[0].names == stores[1].names
@@ -86,11 +87,9 @@ def test_an_svm_has_the_same_figures_whatever_its_jobs(
     monkeypatch.chdir(tmp_path)
     results = []
     for jobs in ("1", "2"):
-        said = vggfeat(
-            "svm", "--dataset", "set", *FAST, "--json", "--jobs", jobs,
-            VGGFEAT_HOME=str(tmp_path / jobs),
-        )  # fmt: skip
-        result = json.loads(said)["result"]
+        own = {"VGGFEAT_HOME": str(tmp_path / jobs)}
+        done = run("svm", "--dataset", "set", *FAST, "--json", "--jobs", jobs, env=own)
+        result = done.json["result"]
         for timed in (result, *result["splits"], *(one["search"] for one in result["splits"])):
             timed.pop("seconds", None)
         results.append(result)
@@ -100,12 +99,12 @@ def test_an_svm_has_the_same_figures_whatever_its_jobs(
 def test_a_recipe_describes_with_the_bits_of_an_extraction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture has the same bits alone, by one thread, as among all those of a table."""
+    """A picture has the same bits alone as among all those of a table."""
     a_set(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(RECIPE)
-    vggfeat("run", "own.toml", "--dataset", "set", "--features", "a", *HOW)
-    vggfeat("extract", "set/grey/3.png", *FAST, "-o", "b", OMP_NUM_THREADS="1")
+    run("run", "own.toml", "--dataset", "set", "--features", "a", "--jobs", "1", *HOW)
+    run("extract", "set/grey/3.png", *FAST, "-o", "b")
     assert FeatureStore.open("a").manifest.nets["D"]["provenance"]["deterministic"]
     table, alone = rows("a"), rows("b")
     assert len(table) == 24
@@ -116,7 +115,7 @@ def test_a_recipe_describes_with_the_bits_of_an_extraction(
 def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole network's posteriors of a picture among others, and alone by one thread."""
+    """A whole network's posteriors of a picture among others by two threads, and alone by one."""
     state = random_state("A", ["fc8"])
     state["fc8.weight"] /= 100  # or the softmax would leave zeros and ones
     about = {"net": "A", "source": "random", "licence": "none"}
@@ -126,8 +125,8 @@ def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     draw("q/2.png", 60, 44, seed=2)
     monkeypatch.chdir(tmp_path)
     how = ("--weights", "net.safetensors", "--Q", "224", *HOW)
-    vggfeat("classify", "p", *how, "-o", "a")
-    vggfeat("classify", "q", *how, "-o", "b", OMP_NUM_THREADS="1")
+    run_process("classify", "p", *how, "-o", "a", env={"OMP_NUM_THREADS": "2"})
+    run("classify", "q", *how, "-o", "b")
     [behind] = FeatureStore.open("a").manifest.nets.values()
     assert behind["provenance"]["deterministic"]
     [posteriors] = FeatureStore.open("b").read().values()

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.cli import run
 
 from vggfeat.data.cards import open_dataset
 
 FAST = ["--net", "D", "--layer", "pool2", "--Q", "32", "--weights", "embedded", "--jobs", "1"]
-
-
-def svm(*arguments: str, cwd: Path) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-m", "vggfeat", "svm", *arguments, "--json", "-q"],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
 
 
 def eleven_points(targets: np.ndarray, scores: np.ndarray) -> float:
@@ -40,41 +25,32 @@ def eleven_points(targets: np.ndarray, scores: np.ndarray) -> float:
 
 def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> None:
     """From the scores that the run wrote, a second 11-point formula gives each class's AP."""
-    run = svm(
-        "--dataset", "sample-voc", *FAST, "--features", "f", "--report", "r.html", cwd=tmp_path
-    )  # fmt: skip
+    written = ["--features", "f", "--report", "r.html", "--json", "-q"]
+    told = run("svm", "--dataset", "sample-voc", *FAST, *written, cwd=tmp_path).json
     card, images = open_dataset("sample-voc")
     test = images.parts["test"]
     assert "<h1" in (tmp_path / "r.html").read_text()
     with (tmp_path / "r" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["picture"] for row in rows] == [images.names[row] for row in test]
-    for column, one in enumerate(run["result"]["classes"]):
+    for column, one in enumerate(told["result"]["classes"]):
         scores = np.array([float(row[one["name"]]) for row in rows])
         expected = eleven_points(images.targets[test, column], scores)
         assert one["ap11"] == pytest.approx(expected, abs=1e-9)
-    assert [one["name"] for one in run["result"]["classes"]] == list(card.classes)
+    assert [one["name"] for one in told["result"]["classes"]] == list(card.classes)
 
 
 def test_a_partial_tree_names_what_is_left_out(real_pictures: Path, tmp_path: Path) -> None:
     """On some genuine VOC pictures classes without positives have no AP, and the run is partial."""
-    root = str(real_pictures / "VOCdevkit")
-    run = svm(
-        "--dataset", "voc2007", "--root", root, "--allow-partial", *FAST, cwd=tmp_path
-    )  # fmt: skip
-    assert run["dataset"]["partial"]
-    for one in run["result"]["classes"]:
-        assert (one["ap11"] is None) == (one["name"] in {*run["dataset"]["absent"], "pottedplant"})
+    partly = ["--root", real_pictures / "VOCdevkit", "--allow-partial", "--json", "-q"]
+    told = run("svm", "--dataset", "voc2007", *partly, *FAST, cwd=tmp_path).json
+    assert told["dataset"]["partial"]
+    for one in told["result"]["classes"]:
+        assert (one["ap11"] is None) == (one["name"] in {*told["dataset"]["absent"], "pottedplant"})
 
 
 def test_without_leave_a_partial_tree_is_refused(real_pictures: Path, tmp_path: Path) -> None:
     """Data that are not all there are an error that names --allow-partial."""
-    root = str(real_pictures / "caltech101")
-    done = subprocess.run(
-        [sys.executable, "-m", "vggfeat", "svm", "--dataset", "caltech101", "--root", root],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 3
-    assert "--allow-partial" in done.stderr
+    root = real_pictures / "caltech101"
+    done = run("svm", "--dataset", "caltech101", "--root", root, cwd=tmp_path, status=3)
+    assert "--allow-partial" in done.err

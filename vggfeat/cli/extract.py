@@ -8,6 +8,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.working import Work, settings
 from vggfeat.errors import size
 
@@ -97,10 +98,15 @@ def extract_command(
     """
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.data.settings import Features
+    from vggfeat.errors import ParameterError
+    from vggfeat.features.catalogue import DTYPES
     from vggfeat.features.sharding import shard_of
     from vggfeat.run.quality import quality as settings_of
 
     share = shard_of(shard)
+    check_folder("--out", out)
+    if dtype not in DTYPES:
+        raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     work = Work(
         device,
         precision,

@@ -10,6 +10,7 @@ import typer
 from vggfeat.cli import options, training
 from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_command
 from vggfeat.cli.output import Json, Quiet, download_progress, note
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.train import show_trained
 from vggfeat.cli.watching import Watched
 from vggfeat.errors import counted
@@ -141,7 +142,7 @@ def train_command(
     precision: options.Precision = "auto",
     workers: Annotated[
         int,
-        typer.Option("--workers", help="Decoding processes.", rich_help_panel=options.WORK),
+        typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=options.WORK),
     ] = 2,
     micro: training.Micro = None,
     quiet: Quiet = False,
@@ -166,16 +167,17 @@ def train_command(
     from vggfeat.ilsvrc.regression import BoxRegression
     from vggfeat.train.settings import Training
 
+    check_folder("--out", out)
     settings = checked(
         Training,
         net=_net(init, net),
         S=S,
-        batch=batch or BATCH,
+        batch=BATCH if batch is None else batch,
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         dropout=dropout,
-        patience=patience or PATIENCE,
+        patience=PATIENCE if patience is None else patience,
         epochs=epochs,
         freeze=freeze,
         colour_shift=colour_shift,

@@ -9,6 +9,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, show, waiting
+from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import counted, size
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def merge_command(
 
     from vggfeat.features.merge import merge
 
+    check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
     text = f"{out} holds {done.pictures:,} pictures; {done.shards:,} shards were written."
@@ -154,6 +156,7 @@ def pack_command(
     """
     from vggfeat.features.export import pack
 
+    check_file("FILE", target)
     with waiting(f"Packing {store}", quiet=quiet):
         pack(store, target)
     _show_written(target, {}, as_json)
@@ -184,10 +187,17 @@ def export_command(
 
         vggfeat store export features features.csv --aggregate stack
     """
+    from vggfeat.errors import ParameterError
     from vggfeat.features.aggregate import Aggregation
     from vggfeat.features.export import export
     from vggfeat.features.store import FeatureStore
 
+    check_file("FILE", target)
+    if raw and (aggregate or normalize or power):
+        raise ParameterError(
+            "--raw is of descriptors that are not combined: --aggregate, --normalize and --power "
+            "say nothing to it. Leave out one or the other."
+        )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
     for opened in FeatureStore.open_all(store).values():
         aggregation.check(opened.extraction)

@@ -9,6 +9,7 @@ import typer
 
 from vggfeat.cli import options, training
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, show
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.watching import PAGE, Watched
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def train_command(
     precision: options.Precision = "auto",
     workers: Annotated[
         int,
-        typer.Option("--workers", help="Decoding processes.", rich_help_panel=options.WORK),
+        typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=options.WORK),
     ] = 2,
     micro: training.Micro = None,
     compile_net: training.Compile = False,
@@ -134,6 +135,7 @@ def train_command(
     from vggfeat.data.settings import checked
     from vggfeat.train.settings import Training
 
+    check_folder("--out", out)
     if init not in DRAWN:
         _check_source(init)
     if learning_rate is None:
@@ -157,6 +159,7 @@ def train_command(
         colour_shift=colour_shift,
         seed=seed,
     )
+    settings.new_schedule()  # which refuses steps beyond the last epoch
     engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)

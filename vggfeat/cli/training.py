@@ -41,7 +41,10 @@ ValFraction = Annotated[
 Micro = Annotated[
     int | None,
     typer.Option(
-        "--micro", help="Pictures computed at a time, if memory is short.", rich_help_panel=PANEL
+        "--micro",
+        min=1,
+        help="Pictures computed at a time, if memory is short.",
+        rich_help_panel=PANEL,
     ),
 ]
 Compile = Annotated[
@@ -72,15 +75,17 @@ def engine_of(
 
     Raises
     ------
-    ParameterError
+    ParameterError, DeviceError
         Naming the option.
     """
     from vggfeat.errors import ParameterError
+    from vggfeat.features.device import resolve_device, resolve_precision
     from vggfeat.train.loader import DECODERS
     from vggfeat.train.words import Engine
 
     if decoder not in DECODERS:
         raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
+    resolve_precision(precision, resolve_device(device))
     return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vggfeat.run.svm import Run
 
 ENGINES = ("local", "ray")
+ON_BAD_IMAGE = ("skip", "error")
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,18 @@ class Work:
     opened: dict[Any, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an engine that there is not."""
+        """Refuse what is none of the choices, before any picture is looked for."""
         from vggfeat.errors import ParameterError
 
         if self.engine not in ENGINES:
             raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
+        if self.address and self.engine == "local" and self.jobs_backend is None:
+            raise ParameterError(
+                "--address is of a Ray cluster. Add --engine ray, or leave it out."
+            )
+        check_on_bad_image(self.on_bad_image)
+        if not self.jobs:
+            raise ParameterError.of("jobs", "vggfeat", "an int from 1 on, or -1 for all cores", 0)
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -137,6 +145,7 @@ class Work:
         from vggfeat.nets.weights import load
 
         layers = list(features.layers)
+        self._check(features, net)
         with download_progress(quiet=self.quiet) as progress:
             loaded = load(features.weights_of(net), net, layers, progress=progress)
         made: dict[str, Any] = {
@@ -156,6 +165,17 @@ class Work:
         self._tell(extractor, layers)
         return extractor
 
+    def _check(self, features: Features, net: str) -> None:
+        """Refuse settings of no extraction, before weights of half a gigabyte are read."""
+        from vggfeat.features.device import resolve_device, resolve_precision
+        from vggfeat.features.extraction import Extraction
+        from vggfeat.nets.table1 import resolve_layer
+
+        layers = tuple(resolve_layer(net, name) for name in features.layers)
+        Extraction(net, "not read yet", layers, pool=features.pool)
+        if self.engine == "local":
+            resolve_precision(self.precision, resolve_device(self.device))
+
     def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
         made, weights = extractor.extraction, extractor.weights
         for asked, resolved in zip(layers, made.layers, strict=False):
@@ -166,6 +186,20 @@ class Work:
             f"({weights.sha256[:12]}), {made.precision} on {extractor.device_name}",
             quiet=self.quiet,
         )
+
+
+def check_on_bad_image(policy: str) -> None:
+    """Refuse what is none of the choices.
+
+    Raises
+    ------
+    ParameterError
+        Naming them.
+    """
+    from vggfeat.errors import ParameterError
+
+    if policy not in ON_BAD_IMAGE:
+        raise ParameterError.not_one_of("on_bad_image", "vggfeat", ON_BAD_IMAGE, policy)
 
 
 def settings(base: Features, **given: Any) -> Features:

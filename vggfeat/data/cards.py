@@ -207,7 +207,12 @@ def fetch_dataset(
     if card.archives and (unknown := sorted(set(needs) - known)):
         raise DataError(f"{name} has no part {unknown[0]!r}; it has {', '.join(sorted(known))}.")
     if root is not None and card.archives:
-        Path(root).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"The folder {root} cannot be made: {error.strerror}. Name another --root."
+            ) from error
     return _place(card, root, needs, True, False, progress)
 
 

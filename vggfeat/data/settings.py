@@ -69,7 +69,7 @@ class Features(BaseModel):
     nets: tuple[str, ...] = Field(default=("D",), min_length=1)
     weights: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("auto",)
     layers: tuple[str, ...] = Field(default=("fc7",), min_length=1)
-    Q: tuple[int, ...] = Field(default=(256,), min_length=1)
+    Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(256,), min_length=1)
     flip: bool = True
     pool: str = "average"
     normalize: Literal["descriptor", "locations", "none"] = "descriptor"
@@ -132,7 +132,7 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
         said = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise ParameterError(f"These settings do not fit together: {said}.") from error
-        which = ".".join(map(str, first["loc"]))
+        which = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
         if said.startswith(SHOULD):
             right = said.removeprefix(SHOULD)
             raise ParameterError.of(which, make.__name__, right, first["input"]) from error

@@ -78,6 +78,7 @@ def aggregation_of(model: SavedModel) -> Aggregation:
 
 
 def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
+    on = resolve_device(device)
     try:
         found = load(place, made.net, made.layers)
     except WeightsNotFound as error:
@@ -96,7 +97,6 @@ def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtract
             f"The model was trained on descriptors of pixels as {made.pixels}; the weights "
             f"{found.source} take them as {found.pixels}. Name the right ones with --weights."
         )
-    on = resolve_device(device)
     try:
         precision = resolve_precision(made.precision, on)
     except DeviceError:
