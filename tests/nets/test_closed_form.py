@@ -9,6 +9,18 @@ from helpers.colours import CLASSES, COLOURS, brightest, colour_posteriors, colo
 from support import noise
 
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+
+
+@pytest.mark.parametrize("pixels", [CAFFE, TORCHVISION])
+def test_colours_are_seen_through_any_convention(tiny: str, pixels: PixelConvention) -> None:
+    """The first layer undoes mean, deviation, range and order of the channels."""
+    weights = colour_weights(tiny, pixels=pixels)
+    image = noise(256, 224, 4)
+    extractor = DenseExtractor(tiny, "pool5", weights=weights, precision="fp32")
+    batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    pool5 = extractor.maps(batch)["pool5"][0, :3].permute(1, 2, 0)
+    np.testing.assert_allclose(pool5, brightest(image), atol=1e-3)
 
 
 @pytest.mark.parametrize("net", ["tiny", "A", "D", "E"])
