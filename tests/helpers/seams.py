@@ -146,3 +146,17 @@ def shown_rows(count: int) -> Iterator[None]:
     """Let a terminal show so many images."""
     with mock.patch("vggfeat.cli.verdicts.SHOWN", count):
         yield
+
+
+@contextmanager
+def interrupted_after_maps(count: int) -> Iterator[None]:
+    """Press Ctrl-C whenever a network is asked for dense maps after so many."""
+    maps, given = DenseExtractor.maps, itertools.count(1)
+
+    def interrupted(extractor: DenseExtractor, pixels: Tensor) -> Any:
+        if next(given) > count:
+            raise KeyboardInterrupt
+        return maps(extractor, pixels)
+
+    with mock.patch.object(DenseExtractor, "maps", interrupted):
+        yield
