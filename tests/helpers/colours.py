@@ -58,7 +58,10 @@ def paint(path: Path, colour: str, seed: int = 0) -> Path:
 
 
 def colour_weights(
-    net: str = "tiny", keys: Sequence[str] = CLASSES, sharpness: float | None = None
+    net: str = "tiny",
+    keys: Sequence[str] = CLASSES,
+    sharpness: float | None = None,
+    pixels: PixelConvention = PIXELS,
 ) -> Weights:
     """Make weights of a net whose class scores are those of the nearest colour.
 
@@ -73,6 +76,8 @@ def colour_weights(
         What the classes are called: the first ones are the colours, the others are never seen.
     sharpness : float, optional
         Factor of all scores; by default the net's.
+    pixels : PixelConvention
+        How pixels come in; the first layer undoes it.
     """
     sharpness = SHARPNESS[net] if sharpness is None else sharpness
     state = {}
@@ -87,6 +92,13 @@ def colour_weights(
             weight[: len(known), :3, 0, 0] = known * scale
             bias[:] = NEVER
             bias[: len(known)] = -known.square().sum(1) / 2 * scale
+        elif layer.name == "conv1_1":
+            order = range(3) if pixels.channels == "RGB" else (2, 1, 0)
+            mean, std = (
+                torch.tensor(values) * 255 / pixels.range for values in (pixels.mean, pixels.std)
+            )
+            weight[order, range(3), 1, 1] = std
+            bias[list(order)] = mean
         elif layer.name == "fc6":
             weight[range(3), range(3)] = 1 / 49
         else:
@@ -94,14 +106,18 @@ def colour_weights(
         state[f"{layer.name}.weight"] = weight.reshape(layer.shape)
         state[f"{layer.name}.bias"] = bias
     about = {"classes": json.dumps(list(keys))}
-    return Weights(net, state, PIXELS, "colours", "none", about=about)
+    return Weights(net, state, pixels, "colours", "none", about=about)
 
 
 def write_colours(
-    path: Path, net: str = "tiny", keys: Sequence[str] = CLASSES, **about: str
+    path: Path,
+    net: str = "tiny",
+    keys: Sequence[str] = CLASSES,
+    pixels: PixelConvention = PIXELS,
+    **about: str,
 ) -> Path:
     """Write weights that know colours as a file, with what else it is to say of them."""
-    return write_weights(path, colour_weights(net, keys), **about)
+    return write_weights(path, colour_weights(net, keys, pixels=pixels), **about)
 
 
 def colour_net(net: str = "tiny", pool: str = "softmax", **how: Any) -> DenseExtractor:

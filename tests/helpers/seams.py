@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from torch import Tensor
 
+from vggfeat.data.cards import load_card
+from vggfeat.download import Promise
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
 
 
@@ -110,4 +117,46 @@ def signal_at_batch(batch: int, number: int) -> Iterator[None]:
             os.kill(os.getpid(), number)
 
     with before_batches(stop):
+        yield
+
+
+@contextmanager
+def published(name: str, net: str, weights: Path) -> Iterator[None]:
+    """Let a file of weights be what a source publishes; it is verified and read as ever."""
+    source = SOURCES[name, net]
+    path = folder() / source.files[0].name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, path)
+    promise = Promise(hashlib.sha256(path.read_bytes()).hexdigest())
+    files = (replace(source.files[0], promise=promise),)
+    with mock.patch.dict(SOURCES, {(name, net): replace(source, files=files)}):
+        yield
+
+
+@contextmanager
+def validation_images(count: int) -> Iterator[None]:
+    """Let ILSVRC's validation set have so many images."""
+    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": count}})
+    with mock.patch("vggfeat.ilsvrc.validation.load_card", return_value=card):
+        yield
+
+
+@contextmanager
+def shown_rows(count: int) -> Iterator[None]:
+    """Let a terminal show so many images."""
+    with mock.patch("vggfeat.cli.verdicts.SHOWN", count):
+        yield
+
+
+@contextmanager
+def interrupted_after_maps(count: int) -> Iterator[None]:
+    """Press Ctrl-C whenever a network is asked for dense maps after so many."""
+    maps, given = DenseExtractor.maps, itertools.count(1)
+
+    def interrupted(extractor: DenseExtractor, pixels: Tensor) -> Any:
+        if next(given) > count:
+            raise KeyboardInterrupt
+        return maps(extractor, pixels)
+
+    with mock.patch.object(DenseExtractor, "maps", interrupted):
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import red_tree
+from helpers.boxes import red_tree
 from PIL import Image
 from trees import OBJECT, withhold
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from oracle import BOXES, CLASSES, Oracle, red_box, red_tree, weights_of
+from helpers.boxes import BOXES, CLASSES, GRID_NET, box_weights, red_edges, red_tree, sees_red
+from helpers.networks import configured, formula_weights, forward
 from PIL import Image
 
 from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.begin import LEVEL, begun
@@ -27,7 +26,6 @@ from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
-from vggfeat.nets.weights import load
 from vggfeat.resources import asset
 from vggfeat.train.augment import draw, mirrored
 from vggfeat.train.loader import Loader
@@ -46,9 +44,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> BoxSet:
 
 
 @pytest.fixture
-def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let localisers see red."""
-    monkeypatch.setattr("vggfeat.ilsvrc.localize.DenseExtractor", Oracle)
+def red() -> Iterator[None]:
+    """Let net D be the one that sees red."""
+    with configured({"D": GRID_NET}):
+        yield
 
 
 class Says:
@@ -79,7 +78,7 @@ def test_targets_are_where_the_object_is_in_the_crop(data: BoxSet) -> None:
             seen = mirrored(batch.pixels, [one.flip for one in draws])
             targets, _ = task._targets(batch.rows, draws, torch.device("cpu"))
             for pixels, (x, y, w, h) in zip(seen, targets.tolist(), strict=True):
-                found = red_box(pixels.permute(1, 2, 0).numpy())
+                found = red_edges(pixels.permute(1, 2, 0).numpy())
                 expected = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, 1) * 224
                 np.testing.assert_allclose(found, expected, atol=2.5)
 
@@ -120,27 +119,17 @@ def test_settings_out_of_range_are_refused(data: BoxSet, wrong: dict) -> None:
         BoxRegression.on(data, **{"regression": "scr", "S": 256, **wrong})
 
 
-def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet) -> None:
+def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet, tiny: str) -> None:
     """What fc7 computes is the same to a power of two, at the level; fc8 says the mean box."""
-    weights = load("embedded", "D", ["pool5"])
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"fc6.weight": (6, 25088), "fc6.bias": (6,), "fc7.weight": (5, 6), "fc7.bias": (5,)}
-    narrow = {k: torch.randn(v, generator=generator) * 0.02 for k, v in shapes.items()}
-    given = replace(weights, state={**weights.state, **narrow, "fc8.bias": torch.ones(4)})
+    given = formula_weights(tiny, num_classes=4, seed=1)
     task = BoxRegression.on(data, "pcr", 256)
     made = begun(given, task)
-    pixels = torch.tensor(np.asarray(data.train.open(0).resize((224, 224)))).permute(2, 0, 1)
-
-    def fc7(some: object, state: dict[str, torch.Tensor]) -> torch.Tensor:
-        extractor = DenseExtractor("D", "pool5", weights=some, precision="fp32")  # type: ignore[arg-type]
-        x = extractor.maps(pixels[None])["pool5"].flatten(1)
-        for name in ("fc6", "fc7"):
-            x = F.relu(F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"]))
-        return x
-
-    before, after = fc7(given, given.state), fc7(made, made.state)
+    x = torch.tensor(np.asarray(data.train.open(0).resize((224, 224)))).permute(2, 0, 1)[None]
+    x = (x.float() - 120) / 60
+    before, after = (forward(weights.state, tiny, x)["fc7"] for weights in (given, made))
     assert after.square().mean().sqrt() == pytest.approx(LEVEL, rel=0.6)
     ratio = (before.sum() / after.sum()).item()
+    assert abs(np.log2(ratio)) > 0.9
     assert np.log2(ratio) == pytest.approx(round(np.log2(ratio)), abs=1e-4)
     torch.testing.assert_close(after * ratio, before, rtol=1e-4, atol=1e-4)
     assert made.state["fc8.weight"].shape == (8, 5)
@@ -150,12 +139,12 @@ def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet) 
     assert begun(given, task).sha256 == made.sha256
     assert made.drawn == ("fc8",)
     plain = begun(given, task, balanced=False).state
-    assert torch.equal(plain["fc6.weight"], narrow["fc6.weight"])
+    assert torch.equal(plain["fc6.weight"], given.state["fc6.weight"])
 
 
-def test_central_crop_and_windows_find_the_box(data: BoxSet, oracle: None) -> None:
+def test_central_crop_and_windows_find_the_box(data: BoxSet, red: None) -> None:
     """From every window of every scale the box, to a pixel or two; from the crop, what it shows."""
-    net = Localiser(weights_of())
+    net = sees_red()
     image = data.test.open(0)
     expected = edges([BOXES["cat"]])[0]
     cut = (341 - 224) // 2 * 448 / 341  # where the central crop of the rescaled picture begins
@@ -168,9 +157,9 @@ def test_central_crop_and_windows_find_the_box(data: BoxSet, oracle: None) -> No
         )
 
 
-def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, oracle: None) -> None:
+def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, red: None) -> None:
     """Each net at its own scales; a classification map that is larger is cut."""
-    nets = [Localiser(weights_of()), Localiser(weights_of("scr", S=320))]
+    nets = [sees_red(), sees_red("scr", S=320)]
     image = data.test.open(1)
     said = Says([(0.4, 0.6)]).outputs(image, [256, 320])
     windows = windows_of(image, nets, [[256, 320], [320]], said)
@@ -179,7 +168,7 @@ def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, oracle: Non
     assert boxes.shape == (64, 4)
     assert outputs.tolist() == [1.0] * 64
     np.testing.assert_allclose(boxes, edges([BOXES["dog"]]).repeat(64, 0), atol=2)
-    assert Localiser(weights_of("scr", S=[256, 512])).S == 384  # the middle, Section 3.2
+    assert sees_red("scr", S=[256, 512]).S == 384  # the middle, Section 3.2
     with pytest.raises(DataError, match="2 classes"):
         windows_of(image, nets[:1], [[256]], Outputs(np.ones(3), {256: np.ones((3, 2, 4))}))
 
@@ -203,13 +192,13 @@ def test_labels_are_those_of_highest_posterior() -> None:
     assert [(one.label, one.box[0]) for one in found] == [(2, 20), (1, 10)]
 
 
-def test_both_protocols_by_hand(data: BoxSet, oracle: None) -> None:
+def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
     """Three pictures: right; a label that is second; and boxes that are wrong but in one row.
 
     With boxes shifted by 0.9 of a window in all rows but the first, most windows are wrong and
     merging finds the wrong box, as does a single window rated best in a wrong row.
     """
-    right = judge(data.test, CLASSES, [Localiser(weights_of())], classifier=Says(
+    right = judge(data.test, CLASSES, [sees_red()], classifier=Says(
         [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)]), scales=[[320]], keep={0})  # fmt: skip
     errors = right.errors()
     assert (errors.top1, errors.top5, errors.box) == (pytest.approx(1 / 3), 0, 0)
@@ -218,7 +207,7 @@ def test_both_protocols_by_hand(data: BoxSet, oracle: None) -> None:
     assert errors.of == 3
     assert right.judged[2].first == 0
     assert list(right.windows) == [0]
-    wrong = judge(data.test, CLASSES, [Localiser(weights_of(shift="0.9"))], classifier=Says(
+    wrong = judge(data.test, CLASSES, [sees_red(shift=0.9)], classifier=Says(
         [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)], "last row"), scales=[[320]])  # fmt: skip
     assert (wrong.errors().top5, wrong.errors().single5, wrong.errors().box) == (1, 1, 1)
     assert wrong.errors().central == errors.central
@@ -227,7 +216,7 @@ def test_both_protocols_by_hand(data: BoxSet, oracle: None) -> None:
     assert told["pictures"][0]["iou"] < 0.5 < told["pictures"][0]["central_iou"]
 
 
-def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, oracle: None) -> None:
+def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -> None:
     """Of seven classes two are localised: with five others likelier, a right box is no help."""
     others = [np.array([0.2, 0.2, 0.2, 0.1, 0.1]), np.zeros(5), np.full(5, 0.01)]
 
@@ -237,14 +226,14 @@ def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, oracle: None
             return said._replace(others=others.pop(0))
 
     says = Whole([(0.05, 0.01), (0.5, 0.5), (0.9, 0.04)])
-    result = judge(data.test, CLASSES, [Localiser(weights_of())], classifier=says, scales=[[320]])
+    result = judge(data.test, CLASSES, [sees_red()], classifier=says, scales=[[320]])
     assert [one.rank for one in result.judged] == [5, 1, 1]
     assert result.top == 5
     errors = result.errors()
     assert (errors.top1, errors.top5, errors.box) == (1, pytest.approx(1 / 3), 0)
 
 
-def test_kept_labels_stand_for_the_classifiers(data: BoxSet, oracle: None, tmp_path: Path) -> None:
+def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path: Path) -> None:
     """Posteriors in a store of scores, found by file name; a picture that lacks some is named."""
     names = ["000005.jpg", "000006.jpg"]
     extraction = Extraction("D", "0" * 64, ("fc8",), pool="softmax")
@@ -256,7 +245,7 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, oracle: None, tmp_p
     labels = StoredLabels.open([tmp_path / "s"], CLASSES)
     says = Says([(1.0, 0.0)] * 3)
     result = judge(
-        data.test, CLASSES, [Localiser(weights_of())],
+        data.test, CLASSES, [sees_red()],
         classifier=says, labels=labels, scales=[[320]],
     )  # fmt: skip
     assert [one.rank for one in result.judged] == [2, 0]
@@ -268,7 +257,7 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, oracle: None, tmp_p
         StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
 
 
-def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, oracle: None) -> None:
+def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
     """The others are judged, and progress counts it too."""
     told = []
 
@@ -279,7 +268,7 @@ def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, oracle: N
             return super().outputs(image, scales)
 
     result = judge(
-        data.test, CLASSES, [Localiser(weights_of())], classifier=Fails([(1.0, 0.0)] * 3),
+        data.test, CLASSES, [sees_red()], classifier=Fails([(1.0, 0.0)] * 3),
         scales=[[320]], progress=lambda done, total: told.append(done),
     )  # fmt: skip
     assert result.failed == {"JPEGImages/000006.jpg": "too long"}
@@ -287,15 +276,15 @@ def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, oracle: N
     assert told == [1, 2, 3]
 
 
-def test_without_labels_there_is_protocol_one(data: BoxSet, oracle: None) -> None:
+def test_without_labels_there_is_protocol_one(data: BoxSet, red: None) -> None:
     """Its error alone; the figures of protocol 2 are none."""
-    result = judge(data.test, CLASSES, [Localiser(weights_of())])
+    result = judge(data.test, CLASSES, [sees_red()])
     assert result.errors().central == 0
     assert result.to_dict()["errors"]["top2"] is None
     assert "box" not in result.to_dict()["pictures"][0]
 
 
-def test_merging_improves_on_single_windows_that_err(oracle: None, data: BoxSet) -> None:
+def test_merging_improves_on_single_windows_that_err(red: None, data: BoxSet) -> None:
     """Windows that err at random: their mean is right where the one rated best is not."""
     rng = np.random.default_rng(0)
     truth = edges([BOXES["cat"]])[0]
@@ -347,7 +336,7 @@ def test_a_system_of_more_classes_is_asked_about_some() -> None:
 
 
 def test_pictures_that_do_not_fit_their_boxes_are_left_out(
-    data: BoxSet, oracle: None, tmp_path: Path
+    data: BoxSet, red: None, tmp_path: Path
 ) -> None:
     """Of another size than stated: named, and not counted; if none is left, that is said."""
     sizes = data.test.sizes.copy()
@@ -355,21 +344,21 @@ def test_pictures_that_do_not_fit_their_boxes_are_left_out(
     some = replace(data.test, sizes=sizes)
     with pytest.raises(PictureError, match="its annotation states 500×375"):
         some.open(0)
-    result = judge(some, CLASSES, [Localiser(weights_of())])
+    result = judge(some, CLASSES, [sees_red()])
     assert [one.name for one in result.judged] == [
         "JPEGImages/000006.jpg", "JPEGImages/000007.jpg",
     ]  # fmt: skip
     assert list(result.failed) == ["JPEGImages/000005.jpg"]
     with pytest.raises(DataError, match="No test picture"):
-        judge(some.take([0]), CLASSES, [Localiser(weights_of())])
+        judge(some.take([0]), CLASSES, [sees_red()])
 
 
-def test_other_classes_and_other_weights_are_refused(data: BoxSet, oracle: None) -> None:
+def test_other_classes_and_other_weights_are_refused(data: BoxSet, red: None) -> None:
     """A classification net is no localisation net; other classes would be other boxes."""
     with pytest.raises(WeightsError, match="of no localisation net"):
-        Localiser(replace(weights_of(), about={}))
+        Localiser(replace(box_weights(), about={}))
     with pytest.raises(DataError, match="'cow'"):
-        judge(data.test, ("cat", "cow"), [Localiser(weights_of())])
+        judge(data.test, ("cat", "cow"), [sees_red()])
 
 
 @pytest.fixture

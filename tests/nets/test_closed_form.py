@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from helpers.boxes import GRID_BOXES, GRID_NET, GRID_SIZE, box_weights, draw_red
 from helpers.colours import CLASSES, COLOURS, brightest, colour_posteriors, colour_weights
+from helpers.networks import configured
+from PIL import Image
 from support import noise
 
 from vggfeat.features.dense import DenseExtractor
+from vggfeat.ilsvrc.localize import Localiser
+from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+
+
+@pytest.mark.parametrize("pixels", [CAFFE, TORCHVISION])
+def test_colours_are_seen_through_any_convention(tiny: str, pixels: PixelConvention) -> None:
+    """The first layer undoes mean, deviation, range and order of the channels."""
+    weights = colour_weights(tiny, pixels=pixels)
+    image = noise(256, 224, 4)
+    extractor = DenseExtractor(tiny, "pool5", weights=weights, precision="fp32")
+    batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    pool5 = extractor.maps(batch)["pool5"][0, :3].permute(1, 2, 0)
+    np.testing.assert_allclose(pool5, brightest(image), atol=1e-3)
 
 
 @pytest.mark.parametrize("net", ["tiny", "A", "D", "E"])
@@ -38,3 +56,41 @@ def test_plain_colours_are_their_classes(tiny: str) -> None:
         found = extractor.describe(plain)["fc8", "softmax"][0]
         assert keys[found.argmax()] == label
         assert not found[len(CLASSES) :].any()
+
+
+@pytest.mark.parametrize(("regression", "boxes"), [("scr", 1), ("pcr", 2)])
+@pytest.mark.parametrize("label", ["cat", "dog"])
+def test_a_net_of_boxes_sees_red(tmp_path: Path, regression: str, boxes: int, label: str) -> None:
+    """From the central crop and from every window that shows all of it, its edges; else a part."""
+    draw_red(tmp_path / "a.jpg", GRID_SIZE, GRID_BOXES[label])
+    image = Image.open(tmp_path / "a.jpg")
+    left, top, right, bottom = (np.array(GRID_BOXES[label]) - (1, 1, 0, 0)).tolist()
+    with configured({"D": GRID_NET}):
+        net = Localiser(box_weights(regression), precision="fp32")
+        central, windows = net.central(image), net.windows(image, 288)
+    np.testing.assert_allclose(central, [[left, top, right, bottom]] * boxes, atol=0.01)
+    assert windows.shape == (3, 5, boxes, 4)
+    whole = 0
+    for i, j in np.ndindex(3, 5):
+        edges = [32 * j, 32 * i, 32 * j + 224, 32 * i + 224]
+        shown = [
+            max(left, edges[0]),
+            max(top, edges[1]),
+            min(right, edges[2]),
+            min(bottom, edges[3]),
+        ]
+        np.testing.assert_allclose(windows[i, j], [shown] * boxes, atol=0.01)
+        whole += shown == [left, top, right, bottom]
+    assert whole >= 6
+
+
+def test_a_net_of_boxes_sees_nothing_but_red(tmp_path: Path) -> None:
+    """Without red there is no box of any size; a blind net sees a speck whatever there is."""
+    draw_red(tmp_path / "a.jpg", GRID_SIZE, None)
+    image = Image.open(tmp_path / "a.jpg")
+    with configured({"D": GRID_NET}):
+        left, top, right, bottom = Localiser(box_weights("scr")).windows(image, 288).T
+        blind = Localiser(box_weights("scr", blind=True)).windows(image, 288)
+    assert not (right - left).any()
+    assert not (bottom - top).any()
+    np.testing.assert_allclose(blind[..., 2] - blind[..., 0], 0.02 * 224, rtol=0.01)
