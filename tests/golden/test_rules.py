@@ -152,7 +152,7 @@ def test_values_become_plain_and_keep_nine_digits() -> None:
 
 
 def test_a_summary_measures_a_difference_in_any_direction() -> None:
-    """Twice the tolerance is a miss and a third of it is none, also where the norm is the same."""
+    """Two and a half times the tolerance is a miss, a third of it is none."""
     random = np.random.RandomState(0)
     vector = random.rand(400)
     norm = np.linalg.norm(vector)
