@@ -97,10 +97,14 @@ def extract_command(
     """
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.data.settings import Features
+    from vggfeat.errors import ParameterError
+    from vggfeat.features.catalogue import DTYPES
     from vggfeat.features.sharding import shard_of
     from vggfeat.run.quality import quality as settings_of
 
     share = shard_of(shard)
+    if dtype not in DTYPES:
+        raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     work = Work(
         device,
         precision,

@@ -12,6 +12,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
+from vggfeat.cli.working import check_bad_image_policy
 
 if TYPE_CHECKING:
     from vggfeat.features.dense import DenseExtractor
@@ -57,6 +58,7 @@ def predict_command(
     from vggfeat.data.imagesets import find_pictures
     from vggfeat.run.predict import predict, refuse_boxes
 
+    check_bad_image_policy(on_bad_image)
     images = find_pictures(sources)
     loaded, extractors = open_model(model, device, weights, quiet=quiet)
     refuse_boxes(loaded)

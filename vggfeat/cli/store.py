@@ -170,7 +170,7 @@ def export_command(
         str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
     ] = None,
     Q: Annotated[
-        list[int] | None, typer.Option("--Q", "-Q", help="Scales; all by default.")
+        list[int] | None, typer.Option("--Q", "-Q", min=1, help="Scales; all by default.")
     ] = None,
     aggregate: options.Aggregate = None,
     normalize: options.Normalize = None,
@@ -187,10 +187,16 @@ def export_command(
 
         vggfeat store export features features.csv --aggregate stack
     """
+    from vggfeat.errors import ParameterError
     from vggfeat.features.aggregate import Aggregation
     from vggfeat.features.export import export
     from vggfeat.features.store import FeatureStore
 
+    if raw and (aggregate, normalize, power) != (None, None, None):
+        raise ParameterError(
+            "--raw exports descriptors as they are kept: --aggregate, --normalize and --power say "
+            "nothing to it. Leave out the one or the others."
+        )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
     for opened in FeatureStore.open_all(store).values():
         aggregation.check(opened.extraction)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat.cli.options import WORK
 from vggfeat.cli.output import download_progress, note
 from vggfeat.errors import counted
 
 if TYPE_CHECKING:
+    from vggfeat.train.settings import Training
     from vggfeat.train.trainset import TrainSet
     from vggfeat.train.words import Engine
 
@@ -26,6 +28,10 @@ WEIGHT_DECAY = "L2 penalty on all parameters."
 DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
 COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
 SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),
+]
 Val = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +47,10 @@ ValFraction = Annotated[
 Micro = Annotated[
     int | None,
     typer.Option(
-        "--micro", help="Pictures computed at a time, if memory is short.", rich_help_panel=PANEL
+        "--micro",
+        min=1,
+        help="Pictures computed at a time, if memory is short.",
+        rich_help_panel=PANEL,
     ),
 ]
 Compile = Annotated[
@@ -75,13 +84,30 @@ def engine_of(
     ParameterError
         Naming the option.
     """
+    from vggfeat.cli.working import check_machine
     from vggfeat.errors import ParameterError
     from vggfeat.train.loader import DECODERS
     from vggfeat.train.words import Engine
 
     if decoder not in DECODERS:
         raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
+    check_machine(device, precision)
     return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
+
+
+def check_settings(settings: Training) -> None:
+    """Refuse what the schedule or the crops would refuse, before any picture is read.
+
+    Raises
+    ------
+    ParameterError
+        Naming the setting.
+    """
+    from vggfeat.train.augment import training_scale
+    from vggfeat.train.shares import CENTRE
+
+    settings.new_schedule()
+    training_scale(settings.S, CENTRE)
 
 
 def pictures_of(

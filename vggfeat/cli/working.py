@@ -50,11 +50,21 @@ class Work:
     opened: dict[Any, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an engine that there is not."""
+        """Refuse what is none of the choices, before any picture is listed or weights are read."""
         from vggfeat.errors import ParameterError
 
         if self.engine not in ENGINES:
             raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
+        if self.engine == "local":  # a cluster's devices are others
+            check_machine(self.device, self.precision)
+        check_bad_image_policy(self.on_bad_image)
+        if self.jobs == 0:
+            expected = "a number of processes, or -1 for all cores"
+            raise ParameterError.of("jobs", "vggfeat", expected, self.jobs)
+        if self.address and "ray" not in (self.engine, self.jobs_backend):
+            raise ParameterError(
+                "--address says nothing without a Ray cluster. Add --engine ray, or leave it out."
+            )
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -134,9 +144,13 @@ class Work:
     def _open(self, features: Features, net: str) -> DenseExtractor:
         from vggfeat.features.aggregate import Aggregation
         from vggfeat.features.dense import DenseExtractor
+        from vggfeat.features.extraction import Extraction
+        from vggfeat.nets.table1 import resolve_layer
         from vggfeat.nets.weights import load
 
         layers = list(features.layers)
+        known = tuple(resolve_layer(net, layer) for layer in layers)
+        Extraction(net, "", known, pool=features.pool)  # or weights are fetched for nothing
         with download_progress(quiet=self.quiet) as progress:
             loaded = load(features.weights_of(net), net, layers, progress=progress)
         made: dict[str, Any] = {
@@ -166,6 +180,34 @@ class Work:
             f"({weights.sha256[:12]}), {made.precision} on {extractor.device_name}",
             quiet=self.quiet,
         )
+
+
+def check_machine(device: str, precision: str) -> None:
+    """Refuse a device or a precision that there is not, or that this machine lacks.
+
+    Raises
+    ------
+    ParameterError, DeviceError
+        Naming it.
+    """
+    from vggfeat.features.device import resolve_device, resolve_precision
+
+    resolve_precision(precision, resolve_device(device))
+
+
+def check_bad_image_policy(on_bad_image: str) -> None:
+    """Refuse what cannot be done with bad pictures.
+
+    Raises
+    ------
+    ParameterError
+        Naming the choices.
+    """
+    from vggfeat.errors import ParameterError
+    from vggfeat.features.extract import BAD_IMAGE_POLICIES
+
+    if on_bad_image not in BAD_IMAGE_POLICIES:
+        raise ParameterError.not_one_of("on_bad_image", "vggfeat", BAD_IMAGE_POLICIES, on_bad_image)
 
 
 def settings(base: Features, **given: Any) -> Features:

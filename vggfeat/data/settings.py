@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -77,6 +78,13 @@ class Features(BaseModel):
     power: float | None = Field(default=None, gt=0, le=1)
     exif: bool = True
     views: tuple[Literal["image", "box"], ...] = Field(default=("image",), min_length=1)
+
+    @field_validator("Q")
+    @classmethod
+    def _is_a_length(cls, Q: tuple[int, ...]) -> tuple[int, ...]:
+        if min(Q) < 1:
+            raise ValueError("each is a side in pixels, at least 1")
+        return Q
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -46,7 +48,8 @@ def model_extractors(
     if len(places) != len(made):
         nets = ", ".join(one.net for one in made)
         raise ParameterError.of("weights", "model_extractors", f"one for each of {nets}", places)
-    return [_opened(one, place, device) for one, place in zip(made, places, strict=True)]
+    on = resolve_device(device)
+    return [_opened(one, place, on) for one, place in zip(made, places, strict=True)]
 
 
 def extractions_of(model: SavedModel) -> list[Extraction]:
@@ -77,7 +80,7 @@ def aggregation_of(model: SavedModel) -> Aggregation:
         ) from error
 
 
-def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
+def _opened(made: Extraction, place: str | Weights, device: torch.device) -> DenseExtractor:
     try:
         found = load(place, made.net, made.layers)
     except WeightsNotFound as error:
@@ -91,9 +94,8 @@ def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtract
             f"The model was trained on descriptors of the weights {made.weights_sha256[:12]}; "
             f"these are {found.sha256[:12]} ({found.source}). Name the right ones with --weights."
         )
-    on = resolve_device(device)
     try:
-        precision = resolve_precision(made.precision, on)
+        precision = resolve_precision(made.precision, device)
     except DeviceError:
         precision = "fp32"
     return DenseExtractor(
@@ -104,7 +106,7 @@ def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtract
         pool=made.pool,
         locations=made.locations,
         exif=made.exif,
-        device=str(on),
+        device=str(device),
         precision=precision,
     )
 
