@@ -30,6 +30,7 @@ from vggfeat.cli.working import Work
 from vggfeat.data.cards import card_names, load_card, open_dataset
 from vggfeat.data.settings import Features
 from vggfeat.features.extraction import Extraction
+from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
@@ -112,6 +113,11 @@ def _dataset(given: Arguments) -> Any:
     return card, images
 
 
+def _boxset(given: Arguments) -> BoxSet:
+    """Open a tree that has its boxes itself, wherever they are said to be."""
+    return open_boxset(given["root"], classes=given["classes"], parts=given["parts"])
+
+
 def _described(given: Arguments) -> Any:
     """Open the networks, as whatever describes pictures does, and describe nothing."""
     for net in given["features"].nets:
@@ -150,7 +156,7 @@ SVM = {
 }
 WATCHED = {"train": ("vggfeat.train.loop:train", _stop)}
 BOXES = {
-    "open_boxset": ("vggfeat.ilsvrc.boxset:open_boxset", None),
+    "open_boxset": ("vggfeat.ilsvrc.boxset:open_boxset", _boxset),
     "BoxRegression": ("vggfeat.ilsvrc.regression:BoxRegression.on", None),
     "begun": (
         "vggfeat.ilsvrc.begin:begun",

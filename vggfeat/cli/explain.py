@@ -12,7 +12,8 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note_error, show
-from vggfeat.cli.predict import ModelWeights, open_model
+from vggfeat.cli.predict import ModelWeights, open_networks, refuse_none
+from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
     from vggfeat.data.images import Picture
@@ -60,13 +61,17 @@ def explain_command(
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.learn.model import load
     from vggfeat.run.explanation import rows_of
     from vggfeat.run.predict import refuse_boxes
 
+    check_folder("--out", out)
+    check_file("--csv", table)
     images = find_pictures(sources)
-    loaded, extractors = open_model(model, device, weights, quiet=quiet)
+    loaded = load(model)
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
+    extractors = open_networks(loaded, device, weights, quiet=quiet)
     done: list[Explained] = []
 
     def write() -> None:
@@ -82,6 +87,7 @@ def explain_command(
     write()
     if as_json:
         typer.echo(json.dumps([_plain(one) for one in done], indent=2))
+    refuse_none(any(found is not None for _, found, _ in done))
 
 
 def _explained(

@@ -8,6 +8,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.working import Work, settings
 from vggfeat.errors import size
 
@@ -103,6 +104,7 @@ def extract_command(
     from vggfeat.run.quality import quality as settings_of
 
     share = shard_of(shard)
+    check_folder("--out", out)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     work = Work(

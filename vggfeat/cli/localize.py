@@ -10,6 +10,7 @@ import typer
 from vggfeat.cli import options, training
 from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_command
 from vggfeat.cli.output import Json, Quiet, download_progress, note
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.train import show_trained
 from vggfeat.cli.watching import Watched
 from vggfeat.errors import counted
@@ -174,22 +175,22 @@ def train_command(
     from vggfeat.ilsvrc.regression import REGRESSIONS, BoxRegression
     from vggfeat.train.settings import Training
 
+    check_folder("--out", out)
     settings = checked(
         Training,
         net=_net(init, net),
         S=S,
-        batch=batch or BATCH,
+        batch=BATCH if batch is None else batch,
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         dropout=dropout,
-        patience=patience or PATIENCE,
+        patience=PATIENCE if patience is None else patience,
         epochs=epochs,
         freeze=freeze,
         colour_shift=colour_shift,
         seed=seed,
     )
-    training.check_settings(settings)
     if regression not in REGRESSIONS:
         raise ParameterError.not_one_of("regression", "localize train", REGRESSIONS, regression)
     engine = training.engine_of(device, precision, workers, micro, False, "pillow")

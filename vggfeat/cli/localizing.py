@@ -28,6 +28,7 @@ from vggfeat.cli.output import (
     note_error,
 )
 from vggfeat.cli.systems import nets_of, system_of
+from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,9 +149,11 @@ def predict_command(
             "--top says nothing to --class: all classes that are named are looked for. Leave out "
             "one of the two."
         )
+    check_folder("--out", out)
+    check_file("--csv", table)
+    merging = Merging(match, threshold, average)
     images = find_pictures(sources)
     nets, scales = nets_of(models, Q, device, precision)
-    merging = Merging(match, threshold, average)
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
     told = named(system.classes)
     wanted = len(classes) if classes else top or 1
@@ -222,14 +225,15 @@ def evaluate_command(
     from vggfeat.ilsvrc.labels import StoredLabels
     from vggfeat.ilsvrc.localize import Merging
 
-    nets, scales = nets_of(models, Q, device, precision)
+    check_file("--report", report, makes_folder=True)
     merging = Merging(match, threshold, average)
-    system = said = None
     if labels and not classifier:
         raise ParameterError(
             "--labels says what pictures show. What their windows show, by which boxes are rated, "
             "is the classification system's: name one with --classifier."
         )
+    nets, scales = nets_of(models, Q, device, precision)
+    system = said = None
     if classifier:
         system = system_of(nets, classifier, None, device, precision, quiet=quiet)
     if labels:

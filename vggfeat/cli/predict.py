@@ -12,7 +12,8 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
-from vggfeat.cli.working import check_bad_image_policy
+from vggfeat.cli.targets import check_file
+from vggfeat.cli.working import check_on_bad_image
 
 if TYPE_CHECKING:
     from vggfeat.features.dense import DenseExtractor
@@ -56,12 +57,15 @@ def predict_command(
         vggfeat predict model new_pictures/ --csv scores.csv
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.learn.model import load
     from vggfeat.run.predict import predict, refuse_boxes
 
-    check_bad_image_policy(on_bad_image)
+    check_file("--csv", table)
+    check_on_bad_image(on_bad_image)
     images = find_pictures(sources)
-    loaded, extractors = open_model(model, device, weights, quiet=quiet)
+    loaded = load(model)
     refuse_boxes(loaded)
+    extractors = open_networks(loaded, device, weights, quiet=quiet)
     with work_progress("predict", quiet=quiet) as work, _score_table(table, loaded) as write:
         best: list[Best] = []
         for one in predict(
@@ -75,17 +79,16 @@ def predict_command(
             write(one)
             best.append((one.name, _best(loaded, one, top), one.reason))
     _show_predictions(best, top, as_json)
+    refuse_none(any(not reason for _, _, reason in best))
 
 
-def open_model(
-    path: Path, device: str, weights: list[str] | None, *, quiet: bool
-) -> tuple[SavedModel, list[DenseExtractor]]:
-    """Load a model and its networks, and say what runs where."""
+def open_networks(
+    model: SavedModel, device: str, weights: list[str] | None, *, quiet: bool
+) -> list[DenseExtractor]:
+    """Open the networks of a model, and say what runs where."""
     from vggfeat.features.device import describe_device
-    from vggfeat.learn.model import load
     from vggfeat.run.predict import model_extractors
 
-    model = load(path)
     extractors = model_extractors(model, device, weights or ())
     for extractor in extractors:
         done = extractor.extraction
@@ -94,7 +97,7 @@ def open_model(
             f"{done.precision} on {describe_device(extractor.device)}",
             quiet=quiet,
         )
-    return model, extractors
+    return extractors
 
 
 def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
@@ -123,6 +126,20 @@ def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
     for name, _, reason in best:
         if reason:
             note(f"Warning: {name}: {reason}")
+
+
+def refuse_none(readable: bool) -> None:
+    """Let a command fail that has read no picture at all.
+
+    Raises
+    ------
+    DataError
+        After the reason of each was shown.
+    """
+    from vggfeat.errors import DataError
+
+    if not readable:
+        raise DataError("No picture could be read, so that there is nothing to tell.")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from vggfeat.cli import options, training
 from vggfeat.cli.errors import run_errors
 from vggfeat.cli.output import Json, Quiet, grid, note, note_error, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
+from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.cli.watching import Watched
 from vggfeat.cli.working import Work, settings
 
@@ -115,6 +116,9 @@ def run_command(
 
     loaded = open_recipe(recipe)
     _refuse(context, type(loaded).__name__, loaded.name)
+    check_file("--report", report, makes_folder=True)
+    check_folder("--submission", submission)
+    check_folder("--out", out)
     work = Work(
         device,
         precision,

@@ -9,6 +9,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, show, waiting
+from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import size
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def merge_command(
 
     from vggfeat.features.merge import merge
 
+    check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
     text = f"{out} holds {done.pictures:,} pictures; {done.shards:,} shards were written."
@@ -157,6 +159,7 @@ def pack_command(
     """
     from vggfeat.features.export import pack
 
+    check_file("FILE", target)
     with waiting(f"Packing {store}", quiet=quiet):
         pack(store, target)
     _show_written(target, {}, as_json)
@@ -192,10 +195,11 @@ def export_command(
     from vggfeat.features.export import export
     from vggfeat.features.store import FeatureStore
 
-    if raw and (aggregate, normalize, power) != (None, None, None):
+    check_file("FILE", target)
+    if raw and (aggregate or normalize or power):
         raise ParameterError(
-            "--raw exports descriptors as they are kept: --aggregate, --normalize and --power say "
-            "nothing to it. Leave out the one or the others."
+            "--raw is of descriptors that are not combined: --aggregate, --normalize and --power "
+            "say nothing to it. Leave out one or the other."
         )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
     for opened in FeatureStore.open_all(store).values():

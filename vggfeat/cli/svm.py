@@ -10,6 +10,7 @@ import typer
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, note
 from vggfeat.cli.showing import show_run, submit, write_report
+from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def svm_command(
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
 
+    check_file("--save", save and save.with_name(f"{save.name}.safetensors"), makes_folder=True)
+    check_file("--report", report, makes_folder=True)
+    check_folder("--submission", submission)
     work = Work(
         device,
         precision,

@@ -79,10 +79,12 @@ def _opened(
     from vggfeat.train.checkpoint import BEST
 
     if model := _saved_model(classifier):
-        from vggfeat.cli.predict import open_model
+        from vggfeat.cli.predict import open_networks
+        from vggfeat.learn.model import load as load_model
         from vggfeat.run.window_scores import SVMClassifier
 
-        return SVMClassifier(*open_model(model, device, None, quiet=quiet))
+        svm = load_model(model)
+        return SVMClassifier(svm, open_networks(svm, device, None, quiet=quiet))
     if classifier not in NAMES:
         path = Path(classifier).expanduser()
         file = path / BEST if path.is_dir() else path

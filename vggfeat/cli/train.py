@@ -9,6 +9,7 @@ import typer
 
 from vggfeat.cli import options, training
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, show
+from vggfeat.cli.targets import check_folder
 from vggfeat.cli.watching import PAGE, Watched
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def train_command(
             "--patience says nothing to --step, which names the epochs after which the rate drops. "
             "Leave out one of the two."
         )
+    check_folder("--out", out)
     if init not in DRAWN:
         _check_source(init)
     if learning_rate is None:
@@ -163,7 +165,7 @@ def train_command(
         colour_shift=colour_shift,
         seed=seed,
     )
-    training.check_settings(settings)
+    settings.new_schedule()  # which refuses steps beyond the last epoch
     engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)

@@ -14,7 +14,6 @@ from vggfeat.cli.output import download_progress, note
 from vggfeat.errors import counted
 
 if TYPE_CHECKING:
-    from vggfeat.train.settings import Training
     from vggfeat.train.trainset import TrainSet
     from vggfeat.train.words import Engine
 
@@ -81,7 +80,7 @@ def engine_of(
 
     Raises
     ------
-    ParameterError
+    ParameterError, DeviceError
         Naming the option.
     """
     from vggfeat.cli.working import check_machine
@@ -93,21 +92,6 @@ def engine_of(
         raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
     check_machine(device, precision)
     return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
-
-
-def check_settings(settings: Training) -> None:
-    """Refuse what the schedule or the crops would refuse, before any picture is read.
-
-    Raises
-    ------
-    ParameterError
-        Naming the setting.
-    """
-    from vggfeat.train.augment import training_scale
-    from vggfeat.train.shares import CENTRE
-
-    settings.new_schedule()
-    training_scale(settings.S, CENTRE)
 
 
 def pictures_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.output import facts, grid, note, show
+from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.cli.training import warn_of
 from vggfeat.errors import counted
 
@@ -37,12 +38,14 @@ class Asked:
     as_json: bool
 
     def check(self, data: Path | None) -> None:
-        """Refuse, before anything is computed, what needs the true classes.
+        """Refuse, before anything is computed, what needs the true classes or cannot be written.
 
         Raises
         ------
         ParameterError
             If results are to be written without them.
+        StoreError
+            If a file or folder cannot be written.
         """
         from vggfeat.errors import ParameterError
 
@@ -50,6 +53,9 @@ class Asked:
             raise ParameterError(
                 "--results is for errors, which need the true classes: add --data."
             )
+        check_folder("--out", self.out)
+        check_file("--csv", self.table)
+        check_folder("--results", self.results)
 
 
 def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:

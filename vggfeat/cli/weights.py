@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.cli.targets import check_file
 from vggfeat.errors import size
 
 weights_app = typer.Typer(
@@ -66,8 +67,11 @@ def fetch_weights(
 
         vggfeat weights fetch authors --net E
     """
-    from vggfeat.nets.sources import fetch
+    from vggfeat.errors import ParameterError
+    from vggfeat.nets.sources import NAMES, fetch
 
+    if source not in (known := NAMES[1:]):  # auto is of a layer, which nobody names here
+        raise ParameterError.not_one_of("source", "weights fetch", known, source)
     with download_progress(quiet=quiet) as progress:
         path = fetch(source, net, progress)
     show({"path": str(path)}, str(path), as_json=as_json)
@@ -110,6 +114,7 @@ def convert_weights(
     """
     from vggfeat.nets.weights import convert
 
+    check_file("OUT", target, makes_folder=True)
     _show_description(convert(source, target, net, pixels), as_json)
     note(f"Wrote {target}.")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vggfeat.run.svm import Run
 
 ENGINES = ("local", "ray")
+ON_BAD_IMAGE = ("skip", "error")
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,20 @@ class Work:
     opened: dict[Any, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is none of the choices, before any picture is listed or weights are read."""
+        """Refuse what is none of the choices, before any picture is looked for."""
         from vggfeat.errors import ParameterError
 
         if self.engine not in ENGINES:
             raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
-        if self.engine == "local":  # a cluster's devices are others
-            check_machine(self.device, self.precision)
-        check_bad_image_policy(self.on_bad_image)
-        if self.jobs == 0:
-            expected = "a number of processes, or -1 for all cores"
-            raise ParameterError.of("jobs", "vggfeat", expected, self.jobs)
         if self.address and "ray" not in (self.engine, self.jobs_backend):
             raise ParameterError(
-                "--address says nothing without a Ray cluster. Add --engine ray, or leave it out."
+                "--address is of a Ray cluster. Add --engine ray, or leave it out."
             )
+        check_on_bad_image(self.on_bad_image)
+        if not self.jobs:
+            raise ParameterError.of("jobs", "vggfeat", "an int from 1 on, or -1 for all cores", 0)
+        if self.engine == "local":  # a cluster's devices are others
+            check_machine(self.device, self.precision)
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -144,13 +144,10 @@ class Work:
     def _open(self, features: Features, net: str) -> DenseExtractor:
         from vggfeat.features.aggregate import Aggregation
         from vggfeat.features.dense import DenseExtractor
-        from vggfeat.features.extraction import Extraction
-        from vggfeat.nets.table1 import resolve_layer
         from vggfeat.nets.weights import load
 
         layers = list(features.layers)
-        known = tuple(resolve_layer(net, layer) for layer in layers)
-        Extraction(net, "", known, pool=features.pool)  # or weights are fetched for nothing
+        self._check(features, net)
         with download_progress(quiet=self.quiet) as progress:
             loaded = load(features.weights_of(net), net, layers, progress=progress)
         made: dict[str, Any] = {
@@ -169,6 +166,14 @@ class Work:
             )
         self._tell(extractor, layers)
         return extractor
+
+    def _check(self, features: Features, net: str) -> None:
+        """Refuse settings of no extraction, before weights of half a gigabyte are read."""
+        from vggfeat.features.extraction import Extraction
+        from vggfeat.nets.table1 import resolve_layer
+
+        layers = tuple(resolve_layer(net, name) for name in features.layers)
+        Extraction(net, "not read yet", layers, pool=features.pool)
 
     def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
         made, weights = extractor.extraction, extractor.weights
@@ -195,19 +200,18 @@ def check_machine(device: str, precision: str) -> None:
     resolve_precision(precision, resolve_device(device))
 
 
-def check_bad_image_policy(on_bad_image: str) -> None:
-    """Refuse what cannot be done with bad pictures.
+def check_on_bad_image(policy: str) -> None:
+    """Refuse what is none of the choices.
 
     Raises
     ------
     ParameterError
-        Naming the choices.
+        Naming them.
     """
     from vggfeat.errors import ParameterError
-    from vggfeat.features.extract import BAD_IMAGE_POLICIES
 
-    if on_bad_image not in BAD_IMAGE_POLICIES:
-        raise ParameterError.not_one_of("on_bad_image", "vggfeat", BAD_IMAGE_POLICIES, on_bad_image)
+    if policy not in ON_BAD_IMAGE:
+        raise ParameterError.not_one_of("on_bad_image", "vggfeat", ON_BAD_IMAGE, policy)
 
 
 def settings(base: Features, **given: Any) -> Features:

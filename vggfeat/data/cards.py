@@ -204,7 +204,12 @@ def fetch_dataset(
     card = load_card(name)
     needs = _needs(card, parts)
     if root is not None and card.archives:
-        Path(root).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"The folder {root} cannot be made: {error.strerror}. Name another --root."
+            ) from error
     return _place(card, root, needs, True, False, progress)
 
 

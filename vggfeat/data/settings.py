@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -70,7 +69,7 @@ class Features(BaseModel):
     nets: tuple[str, ...] = Field(default=("D",), min_length=1)
     weights: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("auto",)
     layers: tuple[str, ...] = Field(default=("fc7",), min_length=1)
-    Q: tuple[int, ...] = Field(default=(256,), min_length=1)
+    Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(256,), min_length=1)
     flip: bool = True
     pool: str = "average"
     normalize: Literal["descriptor", "locations", "none"] = "descriptor"
@@ -78,13 +77,6 @@ class Features(BaseModel):
     power: float | None = Field(default=None, gt=0, le=1)
     exif: bool = True
     views: tuple[Literal["image", "box"], ...] = Field(default=("image",), min_length=1)
-
-    @field_validator("Q")
-    @classmethod
-    def _is_a_length(cls, Q: tuple[int, ...]) -> tuple[int, ...]:
-        if min(Q) < 1:
-            raise ValueError("each is a side in pixels, at least 1")
-        return Q
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -140,7 +132,7 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
         said = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise ParameterError(f"These settings do not fit together: {said}.") from error
-        which = ".".join(map(str, first["loc"]))
+        which = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
         if said.startswith(SHOULD):
             right = said.removeprefix(SHOULD)
             raise ParameterError.of(which, make.__name__, right, first["input"]) from error

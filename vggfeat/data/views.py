@@ -59,7 +59,7 @@ def boxed(images: ImageSet) -> View:
     if not images.boxes:
         raise DataError(
             "There are no given boxes to look at; only rows of the action task have one. Describe "
-            "whole pictures."
+            "whole pictures, as --view image does."
         )
     crops: tuple[Picture, ...] = tuple(
         Crop(Path(str(picture)), box)

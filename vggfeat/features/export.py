@@ -157,7 +157,11 @@ def _common_names(stores: Mapping[str, FeatureStore], scales: Sequence[int] | No
     first, *others = [store.view_names(scales) for store in stores.values()]
     common = set(first).intersection(*others)
     if not common:
-        raise StoreError("No picture has all nets and scales asked for. Ask for fewer scales.")
+        held = sorted({Q for store in stores.values() for Q in store.scales})
+        raise StoreError(
+            "No picture has all nets and scales asked for. The store has Q = "
+            f"{', '.join(map(str, held))}. Ask for fewer scales."
+        )
     return [name for name in first if name in common]
 
 

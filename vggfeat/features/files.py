@@ -22,6 +22,7 @@ TEMPORARY = ".tmp-"
 ASIDE = ".damaged"  # what the name of a file ends with that was moved out of its readers' way
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 HARMLESS = 64 << 20  # bytes that an array may promise, whatever it holds
 RATIO = 1100  # of bytes promised to bytes held above that; no compression of HDF5 does better
 OUR_FAULT = (*NOT_ALLOWED, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # says nothing of the file
@@ -38,7 +39,8 @@ def opened(path: Path | str, content: BinaryIO | None = None) -> Iterator[h5py.F
     except OSError as error:
         if error.errno in OUR_FAULT:
             raise StoreError(f"{path} could not be read: {error}") from error
-        raise damaged(path, str(error)) from error
+        foreign = "signature not found" in str(error)
+        raise damaged(path, "it is no HDF5 file" if foreign else str(error)) from error
     except MemoryError as error:
         raise damaged(path, "it promises more than the memory holds") from error
     # What is of another kind than it should be makes h5py and numpy raise anything.
@@ -74,7 +76,10 @@ def damaged(path: Path | str, reason: str) -> StoreDamaged:
     """Say which file is damaged and how to get its features back."""
     above = os.path.dirname(path)  # noqa: PTH120  # of an address as well
     if PurePath(above).name != "shards":
-        return StoreDamaged(f"{path} cannot be used: {reason}.")
+        return StoreDamaged(
+            f"{path} cannot be used: {reason}. Name the folder that `vggfeat extract` wrote, or "
+            "what `vggfeat store pack` makes of it."
+        )
     folder = os.path.dirname(above)  # noqa: PTH120
     return StoreDamaged(
         f"The shard {path} is damaged: {reason}. Move aside all that is, with: vggfeat store "
@@ -238,6 +243,11 @@ def refusals(path: Path, action: str = "written") -> Iterator[None]:
             advice = (
                 f"{path} could not be written: its folder is gone. Run the same command again: "
                 "what was in the folder is computed anew."
+            )
+        elif error.errno in IN_THE_WAY and action == "written":
+            advice = (
+                f"{path} could not be written: a file is where a folder should be, or a folder in "
+                f"its place ({error.strerror}). {safe}: choose another place."
             )
         else:
             advice = f"{path} could not be {action}: {error}. {safe}: run the same command again."

@@ -135,6 +135,7 @@ def open_boxset(
         raise ParameterError.not_one_of("parts", "open_boxset", PARTS, unknown[0])
     wanted = tuple(dict.fromkeys(classes) if set(parts) == {"test"} else sorted(set(classes)))
     if str(root) == SAMPLE:
+        _refuse_boxes(boxes, SAMPLE)
         return _of_voc(compose() / "VOCdevkit" / "VOC2007", wanted, parts, SAMPLE)
     path = Path(root)
     if not path.exists():
@@ -143,10 +144,18 @@ def open_boxset(
             f"or {SAMPLE!r}."
         )
     if tree := _tree(path):
+        _refuse_boxes(boxes, str(tree))
         return _of_voc(tree, wanted, parts, str(tree))
     if set(parts) == {"test"}:
         return _test_of_ilsvrc(path, wanted, boxes, progress)
     return _of_ilsvrc(path, wanted, boxes, parts, progress)
+
+
+def _refuse_boxes(boxes: Sequence[Path], source: str) -> None:
+    if boxes:
+        raise ParameterError(
+            f"--boxes is for ILSVRC; those of {source} lie in its own Annotations. Leave it out."
+        )
 
 
 def _tree(path: Path) -> Path | None:

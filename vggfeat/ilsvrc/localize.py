@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vggfeat.errors import DataError, ParameterError, WeightsError
+from vggfeat.errors import DataError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.ilsvrc.boxes import Floats, Size, clipped, from_frame, window_boxes
 from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, check_threshold, merge
@@ -110,6 +110,11 @@ class Localiser:
         """
         path = Path(path).expanduser()
         file = path / BEST if path.is_dir() else path
+        if not file.is_file():
+            raise WeightsNotFound(
+                f"There is no localisation net {path}. Name what `vggfeat localize train` wrote: "
+                "its folder, or best.safetensors in it."
+            )
         weights = load(file, formats.read(file).net, [FC8])
         return cls(weights, device=device, precision=precision)
 

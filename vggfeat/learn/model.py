@@ -226,7 +226,7 @@ def _metadata(path: Path, content: bytes) -> str:
         text = json.loads(content[8 : 8 + length])["__metadata__"][_KEY]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise foreign from None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.startswith("{"):  # as that of weights does not
         raise foreign
     return text
 

@@ -141,7 +141,7 @@ def read(path: Path | str, net: str | None = None) -> RawWeights:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise WeightsNotFound(f"There is no weights file {path}.")
+        raise WeightsNotFound(f"There is no weights file {path}. Check the spelling.")
     kind = format_of(path)
     with _blaming(path, kind):
         found = READERS[kind](path)

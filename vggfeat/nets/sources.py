@@ -154,7 +154,7 @@ def source_of(name: str, net: str) -> Source:
     if not nets:
         raise ParameterError.not_one_of("weights", "load", NAMES, name)
     if net not in NETS:
-        raise ParameterError.not_one_of("net", "load", NETS, net)
+        raise ParameterError.not_one_of("net", "VGG", NETS, net)
     if net in nets:
         return SOURCES[name, net]
     others = [source for source, n in SOURCES if n == net]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -48,8 +46,7 @@ def model_extractors(
     if len(places) != len(made):
         nets = ", ".join(one.net for one in made)
         raise ParameterError.of("weights", "model_extractors", f"one for each of {nets}", places)
-    on = resolve_device(device)
-    return [_opened(one, place, on) for one, place in zip(made, places, strict=True)]
+    return [_opened(one, place, device) for one, place in zip(made, places, strict=True)]
 
 
 def extractions_of(model: SavedModel) -> list[Extraction]:
@@ -80,7 +77,8 @@ def aggregation_of(model: SavedModel) -> Aggregation:
         ) from error
 
 
-def _opened(made: Extraction, place: str | Weights, device: torch.device) -> DenseExtractor:
+def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
+    on = resolve_device(device)
     try:
         found = load(place, made.net, made.layers)
     except WeightsNotFound as error:
@@ -95,7 +93,7 @@ def _opened(made: Extraction, place: str | Weights, device: torch.device) -> Den
             f"these are {found.sha256[:12]} ({found.source}). Name the right ones with --weights."
         )
     try:
-        precision = resolve_precision(made.precision, device)
+        precision = resolve_precision(made.precision, on)
     except DeviceError:
         precision = "fp32"
     return DenseExtractor(
@@ -106,7 +104,7 @@ def _opened(made: Extraction, place: str | Weights, device: torch.device) -> Den
         pool=made.pool,
         locations=made.locations,
         exif=made.exif,
-        device=str(device),
+        device=str(on),
         precision=precision,
     )
 

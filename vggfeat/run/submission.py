@@ -22,7 +22,10 @@ def check_submission(card: DatasetCard, images: ImageSet) -> None:
         Saying which.
     """
     if not isinstance(card.protocol, VocProtocol) or not card.protocol.server_file:
-        raise DataError(f"The test labels of {card.name} are public; there is nothing to submit.")
+        raise DataError(
+            f"The test labels of {card.name} are public; there is nothing to submit. Leave out "
+            "--submission."
+        )
     if not len(images.parts.get("test", ())):
         raise DataError(
             f"There are no test pictures of {card.name} in {card.root}. Put its test archive "

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from vggfeat.nets.table1 import NETS
 from vggfeat.train.schedule import EPOCHS, Plateau, Schedule, Step
 
+CROP = 224  # side of what is cut out of a rescaled picture
+
 
 def _range(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _as_large_as_a_crop(S: int | tuple[int, int]) -> int | tuple[int, int]:
+    low, high = (S, S) if isinstance(S, int) else S
+    if not CROP <= low <= high:
+        raise ValueError(f"must be an integer from {CROP} on, or two of them, S_min ≤ S_max")
+    return S
 
 
 class Training(BaseModel):
@@ -59,7 +75,9 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     net: str = "A"
-    S: Annotated[int | tuple[int, int], BeforeValidator(_range)] = 256
+    S: Annotated[
+        int | tuple[int, int], BeforeValidator(_range), AfterValidator(_as_large_as_a_crop)
+    ] = 256
     batch: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)

@@ -146,6 +146,11 @@ def open_trainset(
         raise DataNotFound(
             f"There is no {root}. Name ILSVRC's folder, a folder of class folders or a CSV file."
         )
+    if val is not None and not Path(val).exists():
+        raise DataNotFound(
+            f"There is no {val} to validate with. Name a folder of class folders, a CSV file or a "
+            "tar file by --val, or leave it out."
+        )
     train, validation, whole = _parts(root, progress)
     if val is not None:
         validation = _labelled(Path(val), [root], train.classes, progress)

@@ -1,0 +1,400 @@
+"""Each mistake that people make has its exit status, and an error that says what would be right.
+
+The error comes before any work: no network runs, and where the weights are not at fault they are
+not read. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from helpers.cli import Ran, run
+from support import noise, random_state
+from tinynet import PIXELS
+from trees import draw_jpeg, write_voc
+from typer.main import get_command
+
+from vggfeat.cli import app
+from vggfeat.cli.watching import Watched
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.nets import formats
+
+LINES = 6  # of an error, at most
+EMBEDDED = "--layer pool2 --Q 32 --weights embedded"
+
+
+class Mistake(NamedTuple):
+    """What is typed, the exit status, and what the error names: what is wrong, what is right."""
+
+    words: str
+    status: int
+    names: tuple[str, ...]
+
+
+def rows(text: str) -> list[Mistake]:
+    """Read a table: a mistake a line, as ``words → status: name | name``."""
+    found = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        words, _, right = line.partition(" → ")
+        status, _, names = right.partition(": ")
+        found.append(Mistake(words, int(status), tuple(names.split(" | "))))
+    return found
+
+
+# 2 a wrong setting, 3 data, 4 weights, 5 store or model, 6 device, 8 a missing extra.
+BEFORE_WEIGHTS = rows("""
+    frobnicate → 2: frobnicate
+    extract nowhere → 3: nowhere | spelling
+    extract pictures/none.png → 3: pictures/none.png | spelling
+    extract empty → 3: empty | .png | @paths.txt
+    extract texts → 3: texts | .png
+    extract @absent.txt → 3: absent.txt
+    extract list.csv → 3: list.csv | file, label | 'path'
+    extract pictures → 4: VGG_ILSVRC_16_layers.caffemodel | --weights embedded
+    extract pictures --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
+    extract pictures --net C → 4: net C | vggfeat train | --weights FILE
+    extract pictures --net E --weights embedded → 4: embedded has net D, not E | torchvision
+    extract pictures --layer pool9 → 2: layer | 'pool5' | 'pool9'
+    extract pictures --layer conv5_4 → 2: layer | net D | 'conv5_3' | 'conv5_4'
+    extract pictures --layer pool5 --Q 0 → 2: Q | 1 | Got 0
+    extract pictures --layer pool5 --Q -3 → 2: Q | 1 | Got -3
+    extract pictures --layer pool5 --Q big → 2: --Q | integer
+    extract pictures --layer pool5 --Q 32 --Q 32 → 2: Q | twice
+    extract pictures --layer pool2 --pool mean → 2: pool | 'average', 'max', 'cells' | 'mean'
+    extract pictures --layer pool2 --device tpu → 2: device | 'auto', 'cpu', 'cuda', 'mps' | 'tpu'
+    extract pictures --layer pool2 --device cuda:77 → 6: cuda:77 | --device auto
+    extract pictures --layer pool2 --precision int8 → 2: precision | 'fp32', 'bf16' | 'int8'
+    extract pictures --layer pool2 --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    extract pictures --layer pool2 --dtype float64 → 2: dtype | 'float32', 'float16' | 'float64'
+    extract pictures --normalize l2 → 2: normalize | 'locations' | 'l2'
+    extract pictures --quality medium → 2: quality | 'best', 'fast' | 'medium'
+    extract pictures --workers 0 → 2: --workers | 1
+    extract pictures --shard 4/3 → 2: shard | 1/N … N/N | '4/3'
+    extract pictures --shard half → 2: shard | 1/N … N/N | 'half'
+    extract pictures --shard auto → 2: --shard | SLURM_ARRAY_TASK_ID | 1/4
+    extract pictures --engine spark → 2: engine | 'local', 'ray' | 'spark'
+    extract pictures --address auto → 2: --address | --engine ray
+    extract pictures --out notes.txt → 5: --out notes.txt | folder
+    extract pictures --out notes.txt/f → 5: --out notes.txt/f | another place
+    extract pictures --weights none.pth → 4: none.pth | auto, authors, torchvision, embedded
+    extract pictures --layr pool2 → 2: --layr | --layer
+
+    svm → 2: --dataset
+    svm --dataset imagenet21k → 3: imagenet21k | sample | folder for each class
+    svm --dataset ilsvrc2012 → 3: ilsvrc2012 | vggfeat train
+    svm --dataset empty → 3: empty | empty/cat/1.jpg
+    svm --dataset pictures → 3: pictures | pictures/cat/1.jpg
+    svm --dataset single → 3: single | 'cat' | at least two
+    svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | path, label
+    svm --dataset broken.toml → 3: broken.toml | line 1
+    svm --dataset caltech101 --root classes → 3: classes | --root | 101_ObjectCategories.tar.gz
+    svm --dataset classes --loss logistic → 2: loss | 'hinge' or 'squared_hinge' | 'logistic'
+    svm --dataset classes --solver newton → 2: solver | 'gram' | 'newton'
+    svm --dataset classes --C -1 → 2: C | 'per class' or 'one' | '-1'
+    svm --dataset classes --habit cv9 → 2: habit | 'validation' or 'cv3' | 'cv9'
+    svm --dataset classes --power 2 → 2: power | 1 | Got 2.0
+    svm --dataset classes --power -0.5 → 2: power | greater than 0 | Got -0.5
+    svm --dataset classes --aggregate sum → 2: aggregate | 'stack' | 'sum'
+    svm --dataset classes --view face → 2: view | 'image' or 'box' | 'face'
+    svm --dataset classes --view box → 3: boxes | --view image
+    svm --dataset classes --submission s → 3: classes | public | --submission
+    svm --dataset classes --jobs 0 → 2: jobs | -1 | Got 0
+    svm --dataset classes --jobs-backend threads → 2: threads | loky, ray or dask
+    svm --dataset classes --features notes.txt → 5: notes.txt | vggfeat extract
+    svm --dataset classes --features other → 3: other | 0 of the 16 | --features
+    svm --dataset classes --save notes.txt/m → 5: --save notes.txt/m | another place
+    svm --dataset classes --report notes.txt/r.html → 5: --report notes.txt/r.html | another place
+
+    run → 2: RECIPE
+    run nowhere → 3: nowhere | table11-voc2007 | my.toml
+    run broken.toml → 3: broken.toml | line 1
+    run recipe.toml → 3: recipe.toml | features.net
+    run table11-voc2007 --data x → 2: --data | table11-voc2007 | --help
+    run table11-voc2007 --dataset nowhere → 3: nowhere | sample
+    run table11-voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007
+    run table11-voc2007 --report pictures → 5: --report pictures | a file
+    run table03-single-scale → 2: table03-single-scale | --data ILSVRC_ROOT
+    run table03-single-scale --data nowhere → 3: nowhere | class folders
+    run table03-single-scale --data x --weights D=a.pth → 2: weights | d-256=FILE | 'D'
+    run train-a → 2: train-a | --data ILSVRC_ROOT
+    run train-a --data nowhere → 3: nowhere | class folders
+
+    predict none pictures → 3: none | vggfeat svm --dataset
+    predict notes.txt pictures → 5: notes.txt | vggfeat svm --save
+    predict a.safetensors pictures → 5: a.safetensors | vggfeat svm --save
+    predict model nowhere → 3: nowhere | spelling
+    predict model pictures --top 0 → 2: --top | 1
+    predict model pictures --device tpu → 2: device | 'cpu' | 'tpu'
+    predict model pictures --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    predict model pictures --weights none.pth → 4: none.pth | --weights
+    predict model pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
+    predict model pictures --csv pictures → 5: --csv pictures | a file
+
+    explain none pictures → 3: none | vggfeat svm --dataset
+    explain model pictures --class zebra → 2: class | 'cat', 'dog' | 'zebra'
+    explain model pictures --out notes.txt → 5: --out notes.txt | folder
+    explain model pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
+
+    classify → 2: pictures | --data
+    classify pictures --data classes → 2: pictures | --data
+    classify nowhere → 3: nowhere | spelling
+    classify --data nowhere → 3: nowhere | class folders
+    classify pictures --mode crop → 2: mode | 'dense', 'multicrop', 'both' | 'crop'
+    classify pictures --locations mean → 2: locations | 'scores', 'posteriors' | 'mean'
+    classify pictures --grid 0 → 2: grid | 1 to 99 | Got 0
+    classify pictures --results r → 2: --results | --data
+    classify pictures --shard 1/2 --csv c → 2: --csv | --shard
+    classify pictures --shard 1/2 --top 5 → 2: --top | --shard
+    classify --data classes --shard 3/2 → 2: shard | 1/N … N/N | '3/2'
+    classify pictures --weights embedded → 4: embedded | pool5 | fc8
+    classify pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
+
+    fuse → 2: STORES
+    fuse pictures → 5: pictures | vggfeat classify --out
+    fuse features → 5: pool2 | posteriors | vggfeat classify
+    fuse pictures --results r → 2: --results | --data
+
+    train --out a → 2: --data
+    train --data classes → 2: --out
+    train --data nowhere --out a → 3: nowhere | class folders
+    train --data pictures --out a → 3: pictures | pictures/cat/1.jpg
+    train --data single --out a → 3: single | 'cat' | at least two
+    train --data classes --out notes.txt → 5: --out notes.txt | folder
+    train --data classes --out a --net F → 2: 'F' | A, A-LRN, B
+    train --data classes --out a --init xavier → 2: init | 'glorot', 'paper', 'kaiming' | 'xavier'
+    train --data classes --out a --S 200 → 2: S | 224 | Got 200
+    train --data classes --out a --S 1 --S 2 --S 3 → 2: S | S_min and S_max
+    train --data classes --out a --batch 0 → 2: batch | 1 | Got 0
+    train --data classes --out a --lr -1 → 2: learning_rate | greater than 0 | Got -1.0
+    train --data classes --out a --dropout 1 → 2: dropout | less than 1 | Got 1.0
+    train --data classes --out a --step 99 → 2: epochs | 73 | 99
+    train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'
+    train --data classes --out a --val nowhere → 3: nowhere | --val
+    train --data classes --out a --val-fraction 2 → 2: val_fraction | (0, 1) | 2.0
+    train --data classes --out a --decoder jpeg → 2: decoder | 'pillow', 'nvjpeg' | 'jpeg'
+    train --data classes --out a --device cuda:77 → 6: cuda:77 | --device auto
+    train --data classes --out a --workers -1 → 2: --workers | 0
+    train --data classes --out a --micro 0 → 2: --micro | 1
+
+    localize train --data nowhere --out a → 3: nowhere | VOCdevkit/VOC2007
+    localize train --data classes --out a → 3: classes | --boxes
+    localize train --data VOC2007 --out a --init absent.pth → 2: init | 'embedded' | absent.pth
+    localize train --data VOC2007 --out a --class cow → 2: class | 'cat', 'dog' | 'cow'
+    localize train --data VOC2007 --out a --freeze convv → 2: freeze | 'none' or 'conv' | 'convv'
+    localize train --data VOC2007 --out a --boxes nowhere → 2: --boxes | ILSVRC
+    localize train --data VOC2007 --out a --batch 0 → 2: batch | 1 | Got 0
+    localize train --data VOC2007 --out a --S 100 → 2: S | 224 | Got 100
+    localize predict pictures --class cat → 2: --model
+    localize predict pictures --model nowhere --class cat → 4: nowhere | vggfeat localize train
+    localize predict nowhere --model a --class cat → 3: nowhere | spelling
+    localize predict pictures --model a --class cat --top 2 → 2: --top | --class
+    localize predict pictures --model a --class cat --match best → 2: match | 'iou', 'overfeat'
+    localize predict pictures --model a --class cat --threshold 3 → 2: threshold | 1 | 3.0
+    localize evaluate --model a → 2: --data
+    localize evaluate --data VOC2007 --model nowhere → 4: nowhere | vggfeat localize train
+    localize evaluate --data VOC2007 --model a --labels s → 2: --labels | --classifier
+
+    datasets list sample → 2: sample
+    datasets show nowhere → 3: nowhere | sample
+    datasets show card.toml → 3: card.toml | reader | kind
+    datasets fetch nowhere → 3: nowhere | sample
+    datasets fetch voc2007 --part nothing → 3: 'nothing' | test, train, trainval, val
+    datasets fetch voc2007 --root notes.txt → 3: notes.txt | --root
+    datasets check voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007
+
+    weights list embedded → 2: embedded
+    weights fetch nobody → 2: 'authors', 'torchvision' | 'nobody'
+    weights fetch auto → 2: 'authors', 'torchvision' | 'auto'
+    weights fetch authors --net A → 4: net D, E, not A | torchvision
+    weights fetch authors --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
+    weights show none.pth → 4: none.pth | spelling
+    weights show notes.txt → 4: notes.txt | .safetensors, .pth
+    weights convert a.safetensors notes.txt/b.pth → 5: notes.txt/b.pth | another place
+
+    store info nowhere → 5: nowhere | manifest.json | vggfeat extract
+    store info notes.txt → 5: notes.txt | HDF5 | vggfeat store pack
+    store verify pictures → 5: pictures | manifest.json
+    store repair pictures → 5: pictures | manifest.json
+    store merge features → 2: --out
+    store merge features other --out both → 5: layers | pool1 | same
+    store merge features pictures --out both → 5: pictures | manifest.json
+    store merge features --out features → 5: features | another --out
+    store pack pictures x.h5 → 5: pictures | manifest.json
+    store pack features none/x.h5 → 5: none/x.h5 | folder none
+    store export features x.xlsx → 2: format | 'npz', 'csv', 'parquet' | 'xlsx'
+    store export features x.csv --Q 512 → 5: Q = 32
+    store export features x.csv --aggregate mean → 2: aggregate | 'stack' | 'mean'
+    store export features x.csv --normalize locations → 2: --normalize locations | another store
+    store export features x.csv --raw --aggregate stack → 2: --raw | --aggregate
+    store export features pictures --format csv → 5: pictures | a file
+""")
+OF_WEIGHTS = rows("""
+    extract pictures --layer pool2 --weights nothing.pth → 4: nothing.pth | damaged
+    extract pictures --layer pool2 --weights nothing.safetensors → 4: nothing.safetensors | damaged
+    extract pictures --layer pool2 --weights a.safetensors → 4: a.safetensors | A | not of net D
+    extract pictures --net A --layer pool4 --weights a.safetensors → 4: a.safetensors | conv4_2
+    extract pictures --layer pool2 --Q 32 --no-flip --out features → 5: features | flip | --out
+    extract classes --layer pool2 --Q 32 --out features → 5: features | other pictures | --out
+    predict model pictures --weights a.safetensors → 4: a.safetensors | not of net D
+    predict model pictures --weights nothing.pth → 4: nothing.pth | damaged
+    classify pictures --weights a.safetensors → 4: a.safetensors | fc8
+    train --data classes --out a --init nothing.pth → 4: nothing.pth | damaged
+    localize predict pictures --model a.safetensors --class cat → 4: a.safetensors | fc8
+    localize predict pictures --model model.safetensors --class cat → 4: SVM | vggfeat predict
+    weights show a.safetensors --net D → 4: a.safetensors | A | not of net D
+    weights convert a.safetensors b.xyz → 2: .safetensors or .pth | b.xyz
+    weights convert a.safetensors b.pth --pixels bgr → 2: pixels | 'caffe', 'torchvision' | 'bgr'
+""")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make what people have: pictures, classes, lists, a store, a model; and what is broken."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("mistakes")
+    drawn = {f"pictures/{n}.png" for n in range(3)}
+    drawn |= {f"classes/{label}/{n}.png" for label in ("cat", "dog") for n in range(8)}
+    drawn |= {f"single/cat/{n}.png" for n in range(3)}
+    for seed, name in enumerate(sorted(drawn)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(48, 40, seed)).save(root / name)
+    for name in ("empty", "texts"):
+        (root / name).mkdir()
+    texts = {
+        "texts/notes.txt": "none",
+        "notes.txt": "none",
+        "nothing.pth": "none",
+        "nothing.safetensors": "none",
+        "list.csv": "file,label\npictures/0.png,cat\n",
+        "nolabel.csv": "path\npictures/0.png\npictures/1.png\n",
+        "broken.toml": "title = \n",
+        "card.toml": 'name = "x"\nkind = "y"\n',
+        "recipe.toml": 'title = "x"\ndataset = "sample"\n[features]\nnet = "D"\n',
+    }
+    for name, text in texts.items():
+        (root / name).write_text(text)
+    objects = {"train": {"1": (1, -1), "2": (-1, 1)}, "val": {"3": (1, -1), "4": (-1, 1)}}
+    write_voc(root / "VOC2007", ("cat", "dog"), objects)
+    state = random_state("A", ["pool2"])
+    formats.write(root / "a.safetensors", state, PIXELS, net="A", source="drawn", licence="none")
+    home = {"VGGFEAT_HOME": str(tmp_path_factory.mktemp("home"))}
+    first = ("--layer", "pool1", "--Q", "32", "--out", "other")
+    run("extract", "pictures", *shlex.split(EMBEDDED), "--out", "features", cwd=root, env=home)
+    run("extract", "pictures", "--weights", "embedded", *first, cwd=root, env=home)
+    saved = ("--save", "model", "--jobs", "1")
+    run("svm", "--dataset", "classes", *shlex.split(EMBEDDED), *saved, cwd=root, env=home)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_work(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the test fail where a network runs or is trained."""
+
+    def working(*args: object, **options: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(DenseExtractor, "describe_finite", working)
+    monkeypatch.setattr(Watched, "__call__", working)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Tell all that is in a folder, with sizes and times of the last change of files."""
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)
+        for path in folder.rglob("*")
+    }
+
+
+def error_of(ran: Ran) -> list[str]:
+    """Return the lines of the error, out of the box that the parser of options draws."""
+    lines = [line.strip(" │") for line in ran.err.splitlines()]
+    boxed = [line for line in lines if line.startswith(("╭", "╰"))]
+    if boxed:
+        return [line for line in lines if line and not line.startswith(("╭", "╰", "Usage", "Try"))]
+    start = next(n for n, line in enumerate(lines) if line.startswith("Error: "))
+    return lines[start:]
+
+
+def check(mistake: Mistake, folder: Path) -> Ran:
+    """Make a mistake, and look at all that is promised of its answer."""
+    before = listing(folder)
+    ran = run(*shlex.split(mistake.words), status=mistake.status, cwd=folder)
+    error = error_of(ran)
+    assert "Traceback" not in ran.err
+    assert len(error) <= LINES, ran.err
+    for name in mistake.names:
+        assert name in " ".join(error), f"{name!r} is not named: {error}"
+    assert ran.out == ""
+    assert listing(folder) == before
+    return ran
+
+
+@pytest.mark.parametrize("mistake", BEFORE_WEIGHTS, ids=[one.words for one in BEFORE_WEIGHTS])
+def test_mistakes_are_told_before_weights_are_read(
+    mistake: Mistake, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is all that is said, before any weights are read."""
+
+    def reading(path: Path) -> None:
+        raise AssertionError(f"{path} was read")
+
+    for kind in formats.READERS:
+        monkeypatch.setitem(formats.READERS, kind, reading)
+    ran = check(mistake, folder)
+    assert ran.err.lstrip().startswith(("Error: ", "Usage: ", "╭─ Error"))
+
+
+@pytest.mark.parametrize("mistake", OF_WEIGHTS, ids=[one.words for one in OF_WEIGHTS])
+def test_mistakes_that_weights_show(mistake: Mistake, folder: Path) -> None:
+    """What only the weights can tell is told before a network runs."""
+    check(mistake, folder)
+
+
+def test_a_place_that_may_not_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without leave is refused before the work whose result would be lost."""
+    (tmp_path / "locked").mkdir()
+    access = os.access
+    locked = tmp_path / "locked"  # root may write everywhere, so that the answer is put in
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
+    for words in ("svm --dataset classes --report", "predict model pictures --csv"):
+        check(Mistake(f"{words} {locked}/r", 5, (f"{locked}", "another place")), folder)
+
+
+def test_no_readable_picture_is_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that could read nothing says so at its end, after the reason of each picture."""
+    draw_jpeg(tmp_path / "torn" / "a.jpg")
+    whole = (tmp_path / "torn" / "a.jpg").read_bytes()
+    (tmp_path / "torn" / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    out = str(tmp_path / "out")
+    for words in (
+        ["extract", tmp_path / "torn", *shlex.split(EMBEDDED), "--out", out],
+        ["predict", "model", tmp_path / "torn"],
+        ["explain", "model", tmp_path / "torn", "--out", out],
+    ):
+        ran = run(*words, status=3, cwd=folder)
+        assert "a.jpg" in ran.err or "failed.csv" in ran.err
+        assert "No picture could be read" in ran.err
+
+
+def test_every_command_is_in_the_table() -> None:
+    """No command is left out."""
+
+    def named(group: Any, before: str = "") -> Iterator[str]:
+        for name, command in getattr(group, "commands", {}).items():
+            yield from named(command, f"{before}{name} ")
+        if not hasattr(group, "commands"):
+            yield before
+
+    mistakes = [f"{one.words} " for one in (*BEFORE_WEIGHTS, *OF_WEIGHTS)]
+    for name in named(get_command(app)):
+        assert any(words.startswith(name) for words in mistakes), name

@@ -1,0 +1,75 @@
+"""Where a command writes, looked at before its work, which may take hours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def check_file(option: str, target: Path | None, *, makes_folder: bool = False) -> None:
+    """Refuse a file that cannot be written.
+
+    Parameters
+    ----------
+    option : str
+        The option or argument that names it.
+    target : Path, optional
+        None where nothing is to be written.
+    makes_folder : bool
+        Whether the command makes the folder of the file.
+
+    Raises
+    ------
+    StoreError
+        Saying what is in its place, or what is missing above it.
+    """
+    from vggfeat.errors import StoreError
+
+    if target is None:
+        return
+    if target.is_dir():
+        raise StoreError(f"{option} {target} is a folder. Name a file, in it or elsewhere.")
+    _check_above(option, target)
+    if not makes_folder and not target.parent.exists():
+        raise StoreError(
+            f"There is no folder {target.parent} for {option} {target}. Make it, or name another "
+            "file."
+        )
+    there = _existing(target.parent)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"{option} {target} may not be written in {there}. Allow it, or name another place."
+        )
+
+
+def check_folder(option: str, target: Path | str | None) -> None:
+    """Refuse a folder that is a file, or lies below one; an address is looked at by its store.
+
+    Raises
+    ------
+    StoreError
+        Naming the file.
+    """
+    from vggfeat.data.addresses import address_of
+    from vggfeat.errors import StoreError
+
+    if target is None or address_of(target):
+        return
+    if Path(target).is_file():
+        raise StoreError(f"{option} {target} is a file. Name a folder.")
+    _check_above(option, Path(target))
+
+
+def _check_above(option: str, target: Path) -> None:
+    from vggfeat.errors import StoreError
+
+    there = _existing(target.parent)
+    if not there.is_dir():
+        raise StoreError(
+            f"{option} {target} cannot be written, since {there} is a file. Name another place."
+        )
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder or file that is there, at a path or above it."""
+    return next(one for one in (path, *path.parents) if one.exists())
