@@ -149,6 +149,7 @@ def classify_command(
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+    _refuse_unused(context, mode)
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
     share = _share(shard, context)
@@ -174,6 +175,17 @@ def classify_command(
         tell_errors(scores, found, asked)
     else:
         tell_pictures(scores, asked)
+
+
+def _refuse_unused(context: typer.Context, mode: str) -> None:
+    """Refuse what is of the other mode alone."""
+    from vggfeat.errors import ParameterError
+
+    for name, unused in (("grid", "dense"), ("locations", "multicrop")):
+        if mode == unused and options.is_typed(context, name):
+            raise ParameterError(
+                f"--{name} says nothing to --mode {mode}. Leave it out, or take another --mode."
+            )
 
 
 def labelled(data: Path) -> Pictures:
@@ -227,12 +239,10 @@ def _share(typed: str | None, context: typer.Context) -> Shard:
     from vggfeat.errors import ParameterError
     from vggfeat.features.sharding import shard_of
 
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        given = source is not None and source.name == "COMMANDLINE"
-        if typed and given and parameter.name in ("table", "results", "top"):
+    for name, option in (("table", "--csv"), ("results", "--results"), ("top", "--top")):
+        if typed and options.is_typed(context, name):
             raise ParameterError(
-                f"{parameter.opts[0]} says nothing to one share of the pictures. Give it to the "
+                f"{option} says nothing to one share of the pictures. Give it to the "
                 "last run, without --shard, which puts all shares together."
             )
     return shard_of(typed)

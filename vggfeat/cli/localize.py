@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.boxset import BoxSet
     from vggfeat.nets.weights import Weights
 
+NET = "D"
 BATCH = 256
 PATIENCE = 5  # epochs
 WAITED = 50  # updates
@@ -54,8 +55,13 @@ def train_command(
         ),
     ] = "embedded",
     net: Annotated[
-        str, typer.Option("--net", help="Configuration of a named source.", rich_help_panel=RECIPE)
-    ] = "D",
+        str | None,
+        typer.Option(
+            "--net",
+            help="Configuration of a named source; D by default. A file says its own.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     S: Annotated[int, typer.Option("--S", help="Training scale.", rich_help_panel=RECIPE)] = 256,
     regression: Annotated[
         str,
@@ -77,6 +83,7 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
+            min=1,
             help="Pictures of an update: 256, or a fourth of fewer than 1024.",
             rich_help_panel=RECIPE,
         ),
@@ -104,6 +111,7 @@ def train_command(
         int | None,
         typer.Option(
             "--patience",
+            min=1,
             help="Epochs without a better mean IoU in validation before the rate drops: 5, or of "
             "a small set as many as make 50 updates.",
             rich_help_panel=RECIPE,
@@ -113,6 +121,8 @@ def train_command(
         float,
         typer.Option(
             "--visible",
+            min=0,
+            max=1,
             help="Crops that show less of the box than this share teach nothing.",
             rich_help_panel=RECIPE,
         ),
@@ -140,10 +150,7 @@ def train_command(
     tensorboard: training.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=options.WORK),
-    ] = 2,
+    workers: training.Workers = 2,
     micro: training.Micro = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -163,8 +170,9 @@ def train_command(
         vggfeat localize train --data ILSVRC2012 --init runs/d-256/best.safetensors --out runs/d-box
     """
     from vggfeat.data.settings import checked
+    from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.begin import begun
-    from vggfeat.ilsvrc.regression import BoxRegression
+    from vggfeat.ilsvrc.regression import REGRESSIONS, BoxRegression
     from vggfeat.train.settings import Training
 
     check_folder("--out", out)
@@ -183,6 +191,8 @@ def train_command(
         colour_shift=colour_shift,
         seed=seed,
     )
+    if regression not in REGRESSIONS:
+        raise ParameterError.not_one_of("regression", "localize train", REGRESSIONS, regression)
     engine = training.engine_of(device, precision, workers, micro, False, "pillow")
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = boxset_of(data, classes, boxes, quiet=quiet)
@@ -236,18 +246,21 @@ def _warn_of_scale(weights: Weights, S: int) -> None:
         )
 
 
-def _net(init: str, net: str) -> str:
-    """Tell which net the weights to begin from are of."""
+def _net(init: str, net: str | None) -> str:
+    """Tell which net the weights to begin from are of; a file may not be of another."""
     from vggfeat.errors import ParameterError
     from vggfeat.nets.formats import read
     from vggfeat.nets.sources import NAMES
 
     if init in NAMES:
-        return net
+        return net or NET
     if not Path(init).expanduser().is_file():
         expected = f"one of {', '.join(map(repr, NAMES))}, or a file of weights"
         raise ParameterError.of("init", "localize train", expected, init)
-    return read(init).net
+    found = read(init).net
+    if net not in (None, found):
+        raise ParameterError(f"--net {net}: the file {init} is of net {found}. Leave out --net.")
+    return found
 
 
 def _weights(init: str, net: str, quiet: bool) -> Weights:

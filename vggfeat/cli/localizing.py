@@ -71,7 +71,9 @@ ClassifierOption = Annotated[
 ]
 Scales = Annotated[
     list[int] | None,
-    typer.Option("--Q", "-Q", help="Test scale; repeat for several. Each net's S by default."),
+    typer.Option(
+        "--Q", "-Q", min=1, help="Test scale; repeat for several. Each net's S by default."
+    ),
 ]
 Match = Annotated[
     str,

@@ -11,6 +11,13 @@ import typer
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
 OUTPUT, WORK = "Output", "Where and how it runs"
 
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Tell whether a parameter was given, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 Nets = Annotated[
     list[str] | None,
     typer.Option(

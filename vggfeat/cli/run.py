@@ -151,8 +151,7 @@ def _refuse(context: typer.Context, kind: str, recipe: str) -> None:
 
     does, names = SILENT[kind]
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+        if parameter.name in names and options.is_typed(context, parameter.name):
             raise ParameterError(
                 f"{parameter.opts[0]} says nothing to {recipe}, which {does}. Leave it out; "
                 "`vggfeat run --help` tells which options are for which recipes."

@@ -170,7 +170,7 @@ def export_command(
         str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
     ] = None,
     Q: Annotated[
-        list[int] | None, typer.Option("--Q", "-Q", help="Scales; all by default.")
+        list[int] | None, typer.Option("--Q", "-Q", min=1, help="Scales; all by default.")
     ] = None,
     aggregate: options.Aggregate = None,
     normalize: options.Normalize = None,

@@ -112,7 +112,7 @@ def svm_command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
-    from vggfeat.data.settings import checked
+    from vggfeat.data.settings import Features, checked
     from vggfeat.recipe import Classifier
     from vggfeat.run.quality import quality as settings_of
     from vggfeat.run.sources import stored_settings
@@ -135,6 +135,15 @@ def svm_command(
     )
     classifier = checked(
         Classifier, loss=loss, solver=solver, C=choice, habit=habit, difficult=difficult
+    )
+    # What is none of the choices is refused before data are fetched.
+    settings(
+        settings_of(quality, Features()) if quality else Features(),
+        Q=Q,
+        aggregate=aggregate,
+        normalize=normalize,
+        power=power,
+        views=view,
     )
     card, images = work.dataset(dataset, root, allow_partial)
     base = settings_of(quality, card.defaults) if quality else card.defaults

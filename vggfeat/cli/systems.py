@@ -18,9 +18,11 @@ def nets_of(
     models: list[str], Q: list[int] | None, device: str, precision: str
 ) -> tuple[list[Localiser], list[list[int]]]:
     """Open the nets, and take the test scales of each: its own, those of all, or its S."""
+    from vggfeat.cli.working import check_machine
     from vggfeat.ilsvrc.judging import check_classes
     from vggfeat.ilsvrc.localize import Localiser
 
+    check_machine(device, precision)
     nets, scales = [], []
     for model in models:
         path, own = _parted(model)

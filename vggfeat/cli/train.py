@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DRAWN = ("glorot", "paper", "kaiming")
 BATCH = 256
+PATIENCE = 3  # epochs
 ANEW, FROM_ITSELF = 1e-2, 1e-3  # learning rates (Section 3.1)
 RECIPE = "The paper's recipe (Section 3.1)"
 
@@ -43,6 +44,7 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
+            min=1,
             help="Pictures of an update, over all processes: 256, or an eighth of fewer than 2048.",
             rich_help_panel=RECIPE,
         ),
@@ -68,13 +70,14 @@ def train_command(
     ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 74,
     patience: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--patience",
-            help="Epochs without a better validation accuracy before the rate drops.",
+            min=1,
+            help="Epochs without a better validation accuracy before the rate drops; 3 by default.",
             rich_help_panel=RECIPE,
         ),
-    ] = 3,
+    ] = None,
     step: Annotated[
         list[int] | None,
         typer.Option(
@@ -107,10 +110,7 @@ def train_command(
     tensorboard: training.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=options.WORK),
-    ] = 2,
+    workers: training.Workers = 2,
     micro: training.Micro = None,
     compile_net: training.Compile = False,
     decoder: training.Decoder = "pillow",
@@ -133,8 +133,14 @@ def train_command(
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
     from vggfeat.data.settings import checked
+    from vggfeat.errors import ParameterError
     from vggfeat.train.settings import Training
 
+    if step and patience is not None:
+        raise ParameterError(
+            "--patience says nothing to --step, which names the epochs after which the rate drops. "
+            "Leave out one of the two."
+        )
     check_folder("--out", out)
     if init not in DRAWN:
         _check_source(init)
@@ -151,7 +157,7 @@ def train_command(
         dropout=dropout,
         init=init if init in DRAWN else "glorot",
         schedule="step" if step else "plateau",
-        patience=patience,
+        patience=PATIENCE if patience is None else patience,
         steps=tuple(step or ()),
         epochs=epochs,
         freeze=freeze,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat.cli.options import WORK
 from vggfeat.cli.output import download_progress, note
 from vggfeat.errors import counted
 
@@ -26,6 +27,10 @@ WEIGHT_DECAY = "L2 penalty on all parameters."
 DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
 COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
 SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
+Workers = Annotated[
+    int,
+    typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),
+]
 Val = Annotated[
     Path | None,
     typer.Option(
@@ -78,14 +83,14 @@ def engine_of(
     ParameterError, DeviceError
         Naming the option.
     """
+    from vggfeat.cli.working import check_machine
     from vggfeat.errors import ParameterError
-    from vggfeat.features.device import resolve_device, resolve_precision
     from vggfeat.train.loader import DECODERS
     from vggfeat.train.words import Engine
 
     if decoder not in DECODERS:
         raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
-    resolve_precision(precision, resolve_device(device))
+    check_machine(device, precision)
     return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
 
 

@@ -192,7 +192,8 @@ def _announce(settings: Training, weights: Weights | None, pictures: int, quiet:
     if pictures < 4 * settings.batch:
         note(
             f"{pictures} pictures make {max(1, pictures // settings.batch)} updates an epoch with "
-            f"--batch {settings.batch}; a smaller one makes more."
+            f"--batch {settings.batch}; a smaller one makes more.",
+            quiet=quiet,
         )
 
 

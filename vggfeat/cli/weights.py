@@ -56,7 +56,7 @@ def list_weights(as_json: Json = False) -> None:
 
 @weights_app.command("fetch")
 def fetch_weights(
-    source: Annotated[str, typer.Argument(help="authors or torchvision.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="authors or torchvision.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "D",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -79,7 +79,9 @@ def fetch_weights(
 
 @weights_app.command("show")
 def show_weights(
-    file: Annotated[Path, typer.Argument(help="A weights file of any format that is read.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A weights file of any format that is read.")
+    ],
     net: OwnNet = None,
     as_json: Json = False,
 ) -> None:

@@ -56,13 +56,15 @@ class Work:
 
         if self.engine not in ENGINES:
             raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
-        if self.address and self.engine == "local" and self.jobs_backend is None:
+        if self.address and "ray" not in (self.engine, self.jobs_backend):
             raise ParameterError(
                 "--address is of a Ray cluster. Add --engine ray, or leave it out."
             )
         check_on_bad_image(self.on_bad_image)
         if not self.jobs:
             raise ParameterError.of("jobs", "vggfeat", "an int from 1 on, or -1 for all cores", 0)
+        if self.engine == "local":  # a cluster's devices are others
+            check_machine(self.device, self.precision)
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -167,14 +169,11 @@ class Work:
 
     def _check(self, features: Features, net: str) -> None:
         """Refuse settings of no extraction, before weights of half a gigabyte are read."""
-        from vggfeat.features.device import resolve_device, resolve_precision
         from vggfeat.features.extraction import Extraction
         from vggfeat.nets.table1 import resolve_layer
 
         layers = tuple(resolve_layer(net, name) for name in features.layers)
         Extraction(net, "not read yet", layers, pool=features.pool)
-        if self.engine == "local":
-            resolve_precision(self.precision, resolve_device(self.device))
 
     def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
         made, weights = extractor.extraction, extractor.weights
@@ -186,6 +185,19 @@ class Work:
             f"({weights.sha256[:12]}), {made.precision} on {extractor.device_name}",
             quiet=self.quiet,
         )
+
+
+def check_machine(device: str, precision: str) -> None:
+    """Refuse a device or a precision that there is not, or that this machine lacks.
+
+    Raises
+    ------
+    ParameterError, DeviceError
+        Naming it.
+    """
+    from vggfeat.features.device import resolve_device, resolve_precision
+
+    resolve_precision(precision, resolve_device(device))
 
 
 def check_on_bad_image(policy: str) -> None:

@@ -15,12 +15,12 @@ from vggfeat.data.check import Check, absent, check
 from vggfeat.data.compose import compose
 from vggfeat.data.fetch import data_folder, find_tree, not_here, provide
 from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_labelled, read_manifest
-from vggfeat.data.schema import DatasetCard, Reader
+from vggfeat.data.schema import EVERY, DatasetCard, Reader
 from vggfeat.data.settings import refused
 from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.resources import asset, read_toml, shared
 
 __all__ = [
@@ -142,7 +142,7 @@ def open_dataset(
     if not _is_card(name) and (Path(name).exists() or leads_beyond(name)):
         return _unnamed(name)
     card = load_card(name)
-    needs = tuple(card.protocol.needs if parts is None else parts)
+    needs = _needs(card, parts)
     tree = _place(card, root, needs, fetch, allow_partial, progress)
     card, images = _read(card, tree)
     found = check(card, images, tree, needs)
@@ -179,7 +179,7 @@ def check_dataset(
     True
     """
     card = load_card(name)
-    needs = tuple(card.protocol.needs if parts is None else parts)
+    needs = _needs(card, parts)
     if card.asset or card.composed:
         tree = _place(card, root, needs, False, True, None)
     else:
@@ -202,10 +202,7 @@ def fetch_dataset(
         As for :func:`open_dataset`.
     """
     card = load_card(name)
-    needs = tuple(card.protocol.needs if parts is None else parts)
-    known = {part for archive in card.archives for part in archive.needed_for}
-    if card.archives and (unknown := sorted(set(needs) - known)):
-        raise DataError(f"{name} has no part {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+    needs = _needs(card, parts)
     if root is not None and card.archives:
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
@@ -214,6 +211,17 @@ def fetch_dataset(
                 f"The folder {root} cannot be made: {error.strerror}. Name another --root."
             ) from error
     return _place(card, root, needs, True, False, progress)
+
+
+def _needs(card: DatasetCard, parts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the parts that must be there: those asked for, if the card knows them."""
+    if parts is None:
+        return tuple(card.protocol.needs)
+    archived = (part for archive in card.archives for part in archive.needed_for)
+    known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived})
+    if unknown := [part for part in parts if part not in known]:
+        raise ParameterError.not_one_of("part", card.name, known, unknown[0])
+    return tuple(parts)
 
 
 def _is_own(name: str) -> bool:

@@ -46,7 +46,7 @@ def jobs_backend(name: str, address: str | None = None) -> Iterator[None]:
         config = parallel_config(name)
     except (ValueError, ImportError) as error:
         raise ParameterError(
-            f"joblib has no backend {name!r}: {error}. Use loky, ray or dask."
+            f"The jobs backend {name!r} is none that joblib has: {error}. Use loky, ray or dask."
         ) from error
     with config:
         yield

@@ -141,7 +141,7 @@ def source_of(name: str, net: str) -> Source:
     Raises
     ------
     ParameterError
-        If no source has this name.
+        If no source has this name, or there is no such net.
     WeightsError
         If it lacks this net; the message says which have it.
 

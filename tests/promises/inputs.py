@@ -1,0 +1,105 @@
+"""A folder with a little of everything that commands take; the table of options names its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fakenet import CLASSES, paint
+from helpers.cli import run
+from oracle import red_tree
+from PIL import Image
+from storing import NAMES, STATS, filled
+from support import noise, random_state
+
+from promises.seams import small_networks
+from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.dense import DenseExtractor
+from vggfeat.learn.model import SavedModel, save
+from vggfeat.nets.formats import write
+from vggfeat.nets.weights import load
+
+VOC = {
+    "train": {f"00000{k}": ((1, -1), (-1, 1))[k % 2] for k in range(4)},
+    "val": {"000004": (1, -1), "000005": (-1, 1)},
+    "test": {"000006": (1, -1), "000007": (-1, 1), "000008": (1, -1)},
+}
+TABLE = """
+title = "A table"
+dataset = "classes"
+[features]
+weights = "embedded"
+layers = ["pool1"]
+Q = [32]
+"""
+CHAIN = """
+[training]
+S = 224
+batch = 4
+epochs = 1
+[[links]]
+name = "a"
+"""
+LACKING = """
+name = "lacking"
+reader = "folders"
+folder = "classes"
+classes = ["tall", "wide"]
+pictures = 13
+"""
+
+
+def make_inputs(root: Path) -> Path:
+    """Draw, describe and write all of it below a folder."""
+    for name in ("photos/a.png", "photos/b.png", "others/c.png"):
+        _draw(root / name, 40, 30)
+    for label, sides in {"tall": (230, 260), "wide": (260, 230)}.items():
+        for number in range(6):
+            _draw(root / f"classes/{label}/{number}.png", *sides)
+            _draw(root / f"more/{label}/{number}.png", *sides)
+    for colour in CLASSES:
+        paint(root / f"colours/{colour}/1.png", colour)
+    for year in ("VOC2007", "VOC2012"):
+        red_tree(root / year, VOC)
+    (root / "table.toml").write_text(TABLE)
+    (root / "chain.toml").write_text(CHAIN)
+    (root / "lacking.toml").write_text(LACKING)
+    _write_networks(root)
+    _write_stores(root)
+    return root
+
+
+def _draw(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(width, height, sum(map(ord, path.name)))).save(path)
+
+
+def _write_networks(root: Path) -> None:
+    extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
+    coef = np.random.default_rng(0).normal(size=(2, 64))
+    model = SavedModel(
+        coef,
+        np.ones(2),
+        ("cat", "dog"),
+        (1.0,),
+        (extractor.extraction.to_dict(),),
+        ("embedded",),
+        (32,),
+        Aggregation().to_dict(),
+    )
+    save(root / "model", model)
+    pixels = load("embedded", "D", ["conv1_1"]).pixels
+    state = random_state("D", ["conv1_1"])
+    about = {"net": "D", "source": "drawn", "licence": "none"}
+    for name in ("weights", "weights-2"):
+        write(root / f"{name}.safetensors", state, pixels, **about)
+
+
+def _write_stores(root: Path) -> None:
+    filled(root / "features", scales=(256, 384))
+    for number, rows in enumerate((slice(0, 6), slice(6, 12)), 1):
+        filled(root / f"part-{number}", NAMES[rows], stats=STATS[rows])
+    with small_networks():
+        for net in ("D", "E"):
+            words = ("classify", "--data", "colours", "--net", net, "--Q", "32", "--Q", "48")
+            run(*words, "--out", f"scores-{net}", "--quiet", cwd=root)

@@ -1,0 +1,156 @@
+"""Rows of the commands of features and linear SVMs: extract, svm, run, predict, explain."""
+
+from __future__ import annotations
+
+from promises.option_row import EFFECT, FLAG, FREE, PRINTED, pictures, rows, working
+
+CLUSTER = [
+    ("--engine", "--engine ray", "Cluster.device", "auto", "--engine spark"),
+    ("--address", "--engine ray --address H:6379", "Cluster.address", "H:6379", FREE),
+]
+LAYERS = [
+    ("--net", "--net D --net E", "network.features.nets", ["D", "E"], "--net F"),
+    ("--layer", "--layer fc6 --layer pool5", "network.features.layers", ["fc6", "pool5"],
+     "--layer conv9_9"),
+    ("--Q", "--Q 64 --Q 96", "network.features.Q", [64, 96], "--Q 0"),
+    ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
+    ("--quality", "--quality fast", "network.features.weights", ["embedded"], "--quality good"),
+    ("--flip", "--no-flip", "DenseExtractor.flip", False, FLAG),
+    ("--pool", "--pool max", "DenseExtractor.pool", "max", "--pool median"),
+    ("--exif", "--ignore-exif", "DenseExtractor.exif", False, FLAG),
+]  # fmt: skip
+EXTRACT = rows(
+    "extract",
+    "photos",
+    ("PICTURES", "others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--out", "--out kept", "FeatureStore.folder", "kept", FREE),
+    *LAYERS,
+    ("--normalize", "--normalize locations", "DenseExtractor.locations", "l2", "--normalize l1"),
+    ("--dtype", "--dtype float16", "FeatureStore.dtype", "float16", "--dtype int8"),
+    *working("extract"),
+    ("--shard", "--shard 2/2", "FeatureStore.shard", "2/2", "--shard 3/2"),
+    *CLUSTER,
+    *PRINTED,
+)
+FEATURES = [
+    *LAYERS,
+    ("--aggregate", "--aggregate stack", "describe.features.aggregate", "stack",
+     "--aggregate mean"),
+    ("--normalize", "--normalize locations", "DenseExtractor.locations", "l2", "--normalize l1"),
+    ("--power", "--power 0.5", "describe.features.power", 0.5, "--power 2"),
+    ("--view", "--view box --view image", "describe.features.views", ["box", "image"],
+     "--view left"),
+]  # fmt: skip
+JOBS = [
+    ("--jobs", "--jobs 2", "evaluate.n_jobs", 2, "--jobs 0"),
+    ("--jobs-backend", "--jobs-backend dask", "jobs_backend.name", "dask",
+     "--jobs-backend cloud"),
+]  # fmt: skip
+DATASET = [
+    ("--root", "--root there", "open_dataset.root", "there", FREE),
+    ("--allow-partial", "--allow-partial", "open_dataset.allow_partial", True, FLAG),
+    ("--features", "--features kept", "describe.folder", "kept", FREE),
+]
+REPORT = [
+    ("--report", "--report r.html", "write_report.target", "r.html", FREE),
+    ("--evidence", "--report r.html --no-evidence", "write_report.evidence", False, FLAG),
+    ("--pointing", "--report r.html --pointing 7", "write_report.pointing", 7, "--pointing -1"),
+    ("--submission", "--submission s", "submit.folder", "s", FREE),
+]
+SVM = [
+    *rows(
+        "svm",
+        "--dataset classes",
+        ("--dataset", "--dataset more", "open_dataset.name", "more", FREE),
+        *DATASET,
+        *FEATURES,
+        ("--loss", "--loss squared_hinge", "evaluate.loss", "squared_hinge", "--loss log"),
+        ("--solver", "--solver stream", "evaluate.solver", "stream", "--solver sag"),
+        ("--save", "--save m", "save.path", "m", FREE),
+        *REPORT,
+        *working("describe"),
+        *CLUSTER,
+        *JOBS,
+        *PRINTED,
+    ),
+    *rows(
+        "svm",
+        "--dataset voc2007",
+        ("--C", "--C one", "evaluate_voc.C", "one", "--C 10"),
+        ("--habit", "--habit cv3", "evaluate_voc.habit", "cv3", "--habit cv5"),
+        ("--difficult", "--difficult negative", "evaluate_voc.difficult", "negative",
+         "--difficult keep"),
+    ),
+]  # fmt: skip
+RUN = [
+    *rows(
+        "run",
+        "table.toml",
+        ("RECIPE", "embedded-fast", "open_dataset.name", "sample", FREE),
+        ("--dataset", "--dataset more", "open_dataset.name", "more", FREE),
+        *DATASET,
+        ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
+        *REPORT,
+        *working("describe"),
+        *CLUSTER,
+        *JOBS,
+        *PRINTED,
+    ),
+    *rows(
+        "run",
+        "table04-multi-scale --data colours",
+        ("--data", "--data others", "open_ilsvrc.root", "others", FREE),
+        ("--allow-partial", "--allow-partial", "open_ilsvrc.allow_partial", True, FLAG),
+        ("--runs", "--runs there", "run_table.runs", "there", FREE),
+        ("--weights", "--weights d-256=w.pth", "run_table.weights", {"d-256": "w.pth"},
+         "--weights z-256=w.pth"),
+        ("--features", "--features kept", "run_table.folder", "kept", FREE),
+        *working("run_table"),
+        *CLUSTER,
+    ),
+    *rows(
+        "run",
+        "chain.toml --data classes",
+        ("--data", "--data more", "open_trainset.root", "more", FREE),
+        ("--out", "--out there", "train_chain.out", "there", FREE),
+        ("--val", "--val more", "open_trainset.val", "more", FREE),
+        ("--val-fraction", "--val-fraction 0.5", "open_trainset.val_fraction", 0.5,
+         "--val-fraction 2"),
+        ("--tensorboard", "--tensorboard", "Watched.tensorboard", True, FLAG),
+        ("--device", "--device cuda:1", "Watched.engine.device", "cuda:1", "--device tpu"),
+        ("--precision", "--precision bf16", "Watched.engine.precision", "bf16",
+         "--precision fp8"),
+        ("--workers", "--workers 3", "Watched.engine.workers", 3, "--workers 0"),
+        ("--micro", "--micro 3", "Watched.engine.micro", 3, "--micro 0"),
+        ("--compile", "--compile", "Watched.engine.compile", True, FLAG),
+        ("--decoder", "--decoder nvjpeg", "Watched.engine.decoder", "nvjpeg", "--decoder png"),
+    ),
+]  # fmt: skip
+PREDICT = rows(
+    "predict",
+    "model photos",
+    ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
+    ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],
+     "--weights a.pth --weights b.pth"),
+    ("--top", "--top 2", EFFECT, None, "--top 0"),
+    ("--csv", "--csv t.csv", EFFECT, None, FREE),
+    ("--device", "--device cuda:1", "model_extractors.device", "cuda:1", "--device tpu"),
+    *pictures("predict"),
+    *PRINTED,
+)  # fmt: skip
+EXPLAIN = rows(
+    "explain",
+    "model photos",
+    ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
+    ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--class", "--class cat", "explain.classes", ["cat"], "--class cow"),
+    ("--out", "--out maps", EFFECT, None, FREE),
+    ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],
+     "--weights a.pth --weights b.pth"),
+    ("--csv", "--csv t.csv", EFFECT, None, FREE),
+    ("--device", "--device cuda:1", "model_extractors.device", "cuda:1", "--device tpu"),
+    *PRINTED,
+)  # fmt: skip
+
+FEATURES_AND_SVMS = [*EXTRACT, *SVM, *RUN, *PREDICT, *EXPLAIN]
