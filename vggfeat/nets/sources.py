@@ -11,7 +11,7 @@ from vggfeat import resources
 from vggfeat.download import Progress, Promise, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.table1 import NETS
+from vggfeat.nets.table1 import TABLE_1
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -153,8 +153,8 @@ def source_of(name: str, net: str) -> Source:
     nets = [n for source, n in SOURCES if source == name]
     if not nets:
         raise ParameterError.not_one_of("weights", "load", NAMES, name)
-    if net not in NETS:
-        raise ParameterError.not_one_of("net", "VGG", NETS, net)
+    if net not in TABLE_1:
+        raise ParameterError.not_one_of("net", "VGG", tuple(TABLE_1), net)
     if net in nets:
         return SOURCES[name, net]
     others = [source for source, n in SOURCES if n == net]
