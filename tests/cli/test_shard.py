@@ -1,4 +1,4 @@
-"""``--shard`` in processes of their own, as a cluster's job array starts them."""
+"""``--shard``, as a cluster's job array or a person starts it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.cli import run
 
-from vggfeat.cli import main
 from vggfeat.features.check import verify
 from vggfeat.features.store import FeatureStore
+
+EXTRACT = ("extract", "p", "--layer", "pool2", "--Q", "32")
 
 
 def extract(*more: str, **environment: str) -> subprocess.Popen[str]:
     """Start a run over the pictures, up to a layer that takes milliseconds."""
-    command = [sys.executable, "-m", "vggfeat", "extract", "p", "--layer", "pool2", "--Q", "32"]
     return subprocess.Popen(
-        [*command, *more],
+        [sys.executable, "-m", "vggfeat", *EXTRACT, *more],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,13 +59,7 @@ def test_four_at_once_equal_one_run(
     assert all(
         f"{number}/4 of 22 pictures" in " ".join(one.split()) for number, one in enumerate(said, 1)
     )
-    merged = subprocess.run(
-        [sys.executable, "-m", "vggfeat", "store", "merge", "a", "b", "--out", "all"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "all holds 21 pictures" in merged
+    assert "all holds 21 pictures" in run("store", "merge", "a", "b", "--out", "all").out
     finish(extract("--out", "one"))
     assert verify("all") == []
     all_, one = FeatureStore.open("all"), FeatureStore.open("one")
@@ -77,29 +72,18 @@ def test_four_at_once_equal_one_run(
 
 
 def test_shares_in_folders_of_their_own(
-    draw: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    draw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two shares are joined into what one run makes; one too many has nothing to do."""
     for number in range(5):
         draw(f"p/{number}.png", 40, 40, seed=number)
     monkeypatch.chdir(tmp_path)
-
-    def vggfeat(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["vggfeat", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-        return " ".join(capsys.readouterr().out.split())
-
-    how = ("extract", "p", "--layer", "pool2", "--Q", "32")
     for part in ("1", "2"):
-        assert f"{part}/2 of 5 pictures" in vggfeat(*how, "--shard", f"{part}/2", "--out", part)
-    assert "0 of 0" in vggfeat(*how, "--shard", "9/9", "--out", "2")
-    assert "all holds 5 pictures" in vggfeat("store", "merge", "1", "2", "--out", "all")
-    vggfeat(*how, "--out", "one")
+        done = run(*EXTRACT, "--shard", f"{part}/2", "--out", part)
+        assert f"{part}/2 of 5 pictures" in done.out
+    assert "0 of 0" in run(*EXTRACT, "--shard", "9/9", "--out", "2").out
+    assert "all holds 5 pictures" in run("store", "merge", "1", "2", "--out", "all").out
+    run(*EXTRACT, "--out", "one")
     joined, one = FeatureStore.open("all"), FeatureStore.open("one")
     assert joined.names == one.names
     [found], [expected] = joined.read().values(), one.read().values()
