@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.networks import PIXELS
 from PIL import Image
 from support import random_state
-from tinynet import PIXELS
 
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.formats import write
