@@ -6,12 +6,14 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from fakenet import Colours, paint
+from helpers.colours import paint, write_colours
+from helpers.seams import published, validation_images
 from support import random_weights
 from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 
@@ -19,6 +21,7 @@ from vggfeat.data.cards import load_card
 from vggfeat.data.settings import Features
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
+from vggfeat.nets.pixels import CAFFE
 from vggfeat.recipe import recipe_names
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "paper.py"
@@ -27,7 +30,7 @@ dataset = "{dataset}"
 title = "{dataset}"
 [features]
 layers = ["pool1"]
-Q = [16]
+Q = [224]
 {more}
 [classifier]
 grid = [1.0, 100.0]
@@ -169,26 +172,31 @@ S = 256
 chain = "train-c-jitter"
 [[rows]]
 name = "D"
-uses = [{ net = "d-jitter", Q = [16, 32] }]
+uses = [{ net = "d-jitter", Q = [224, 256] }]
 paper = [24.8, 7.5]
 [[rows]]
 name = "C"
-uses = [{ net = "c-256", Q = [16] }]
+uses = [{ net = "c-256", Q = [224] }]
 paper = [27.7, 9.2]
 """
 
 
+@pytest.fixture
+def authors_net(tiny_nets: None, tmp_path: Path) -> Iterator[None]:
+    """Let the authors publish a net D that knows colours."""
+    weights = write_colours(tmp_path / "authors.safetensors", "D", ilsvrc_classes().keys, CAFFE)
+    with published("authors", "D", weights):
+        yield
+
+
 def test_errors_on_ilsvrc_are_two_cells_of_a_row(
-    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paper: ModuleType, tmp_path: Path, authors_net: None
 ) -> None:
     """One of three pictures is of another class; whole or in part, trained or not."""
     keys = ilsvrc_classes().keys
     for name, colour in (("0/a", "blue"), ("1/b", "green"), ("1/c", "red")):
         place, _, picture = name.partition("/")
         paint(tmp_path / "val" / keys[int(place)] / f"{picture}.png", colour)
-    monkeypatch.setattr(
-        paper, "network", lambda net, features, *_: Colours(net, features.pool, keys)
-    )
     (tmp_path / "t4.toml").write_text(TESTED)
     asked = ["--only", str(tmp_path / "t4.toml"), "--ilsvrc", str(tmp_path), "--device", "cpu"]
 
@@ -203,26 +211,25 @@ def test_errors_on_ilsvrc_are_two_cells_of_a_row(
     assert one == ["D, top-1 error", pytest.approx(100 / 3), 24.8, None, "partial"]
     assert five == ["D, top-5 error", 0.0, 7.5, None, "partial"]
     assert [row[-1] for row in absent] == ["weights absent"] * 2
-    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 3}})
-    monkeypatch.setattr("vggfeat.ilsvrc.validation.load_card", lambda name: card)
-    assert found()[1] == ["D, top-5 error", 0.0, 7.5, -7.5, ""]
+    with validation_images(3):
+        assert found()[1] == ["D, top-5 error", 0.0, 7.5, -7.5, ""]
 
 
 def test_weights_of_errors_are_those_that_were_given(
-    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paper: ModuleType, tmp_path: Path, authors_net: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one net of the table, or of a configuration, whose S is not known; runs go before it."""
     keys = ilsvrc_classes().keys
     paint(tmp_path / "val" / keys[0] / "a.png", "blue")
-    card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": 1}})
-    monkeypatch.setattr("vggfeat.ilsvrc.validation.load_card", lambda name: card)
+    d, e = (write_colours(tmp_path / f"{net}.safetensors", net, keys) for net in "DE")
     opened: list[tuple[str, str]] = []
+    network = paper.network
 
-    def network(net: str, features: Features, *_: object) -> Colours:
+    def noted(net: str, features: Features, *given: object) -> object:
         opened.append((net, features.weights_of(net)))
-        return Colours(net, features.pool, keys)
+        return network(net, features, *given)
 
-    monkeypatch.setattr(paper, "network", network)
+    monkeypatch.setattr(paper, "network", noted)
     table = TESTED.replace('net = "C"', 'net = "E"')
     again = table.partition("[[rows]]")[2].replace('"C"', '"E again"').replace('"D"', '"D again"')
     (tmp_path / "t4.toml").write_text(table + "[[rows]]" + again)
@@ -233,19 +240,19 @@ def test_weights_of_errors_are_those_that_were_given(
         opened.clear()
         written = tmp_path / "cells.json"
         given = ["--runs", str(runs), "--weights", *weights]
-        assert paper.main([*asked, *given, "--json", str(written)]) == 0
+        with validation_images(1):
+            assert paper.main([*asked, *given, "--json", str(written)]) == 0
         cells = json.loads(written.read_text())["cells"][:4:2]
         return [(cell["why"], cell["difference"] is None) for cell in cells]
 
     mine = ("S of --weights not known", True)
-    assert found("D=d.pth", "E=e.pth") == [mine, mine]
-    assert opened == [("D", "d.pth"), ("E", "e.pth"), ("D", "d.pth"), ("E", "e.pth")]
-    assert found("D=authors", "c-256=e.pth") == [("", False), ("", False)]
-    assert opened[:2] == [("D", "authors"), ("E", "e.pth")]
-    (runs / "c-256").mkdir(parents=True)
-    (runs / "c-256" / "best.safetensors").touch()
-    assert found("all.pth") == [mine, ("", False)]
-    assert opened[:2] == [("D", "all.pth"), ("E", str(runs / "c-256" / "best.safetensors"))]
+    assert found(f"D={d}", f"E={e}") == [mine, mine]
+    assert opened == [("D", str(d)), ("E", str(e)), ("D", str(d)), ("E", str(e))]
+    assert found("D=authors", f"c-256={e}") == [("", False), ("", False)]
+    assert opened[:2] == [("D", "authors"), ("E", str(e))]
+    best = write_colours(runs / "c-256" / "best.safetensors", "E", keys)
+    assert found(str(d)) == [mine, ("", False)]
+    assert opened[:2] == [("D", str(d)), ("E", str(best))]
     with pytest.raises(SystemExit):
         found("c-265=e.pth")
 

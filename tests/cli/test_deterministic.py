@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.cli import run, run_process
+from helpers.networks import PIXELS
 from PIL import Image
 from support import random_state
-from tinynet import PIXELS
 
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.formats import write

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from helpers.cli import Ran, run
+from helpers.networks import PIXELS
 from support import noise, random_state
-from tinynet import PIXELS
 from trees import draw_jpeg, write_voc
 from typer.main import get_command
 
