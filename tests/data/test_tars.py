@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_braces_globs_and_folders_name_the_same_pictures(
 
 
 def test_stats_tell_a_picture_that_was_replaced(tmp_path: Path) -> None:
-    """Size, place and time in the tar's header stand for the content, which is not read."""
+    """Its size, place, content, or time in the tar's header is another."""
     files = {"0.jpg": jpeg(0), "1.jpg": jpeg(1)}
     before = find_pictures([pack(tmp_path / "a.tar", files)]).stats()
     assert before[0][1] == 1_700_000_000 * 10**9
@@ -108,6 +109,22 @@ def test_stats_tell_a_picture_that_was_replaced(tmp_path: Path) -> None:
     files["1.jpg"] += b"more"
     after = find_pictures([pack(tmp_path / "a.tar", files)]).stats()
     assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+def test_a_tar_with_the_same_sizes_and_times_is_another(tmp_path: Path) -> None:
+    """Its pictures are told from those before by their first and their last bytes."""
+    contents = [b"same" + b"%d" % n + b"same" for n in range(3)]
+    contents += [bytes(100_000) + b"%d" % n for n in range(2)]
+    stats = []
+    for content in contents:
+        path = Path(pack(tmp_path / "a.tar", {"0.jpg": content}))
+        os.utime(path, (1, 1))
+        stats += find_pictures([path]).stats()
+    assert len(set(stats)) == len(contents)
+    [late] = find_pictures([path]).pictures
+    path.unlink()
+    assert isinstance(late, Member)
+    assert late.stat()[1] == stats[-1][1]  # what went away is for the decoder to say
 
 
 def test_links_devices_and_absurd_sizes_are_bad_pictures(

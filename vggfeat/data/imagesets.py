@@ -92,8 +92,8 @@ class ImageSet:
         -------
         list of (int, int)
             A digest of size and content, of which the first and the last 64 kB count, and the
-            time of change in ns; (0, 0) for what is no file. What is at an address or in a tar
-            is not read for it: a listing's checksum or the tar's header stands for the content.
+            time of change in ns, in a tar that of its header; (0, 0) for what is no file. What is
+            at an address is not read for it: a listing's checksum stands for the content.
         """
         return [stat_of(picture) for picture in self.pictures]
 

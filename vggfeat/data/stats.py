@@ -6,9 +6,7 @@ import hashlib
 from pathlib import Path
 
 from vggfeat.data.images import LACKING, Crop, Picture
-from vggfeat.data.stored import Stat, Stored
-
-_ENDS = 65_536  # bytes at each end of a file by which it is known
+from vggfeat.data.stored import Stat, Stored, in_64_bits, read_ends
 
 
 def stat_of(picture: Picture) -> Stat:
@@ -17,7 +15,7 @@ def stat_of(picture: Picture) -> Stat:
     Parameters
     ----------
     picture : Picture
-        A file, a box of one, or an object at an address or in a tar, which is not read for it.
+        A file, a box of one, or an object in a tar or at an address, where it is not read for it.
 
     Returns
     -------
@@ -44,12 +42,10 @@ def stat_of(picture: Picture) -> Stat:
         if not path.is_file():
             return (0, 0)
         with path.open("rb") as file:
-            content = hashlib.blake2b(file.read(_ENDS), digest_size=8)
-            file.seek(max(found.st_size - _ENDS, 0))
-            content.update(file.read(_ENDS))
+            content = hashlib.blake2b(read_ends(file, 0, found.st_size), digest_size=8)
     except OSError as error:
         if error.errno in LACKING:
             raise
         return (0, 0)  # the decoder will say what is wrong with it
     content.update(str(found.st_size).encode() + box)
-    return (int.from_bytes(content.digest(), "big", signed=True), found.st_mtime_ns)
+    return (int.from_bytes(content.digest(), "big", signed=True), in_64_bits(found.st_mtime_ns))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from abc import ABC, abstractmethod
+from typing import BinaryIO
 
 Stat = tuple[int, int]
+ENDS = 65_536  # bytes at each end of a file by which it is known
+# What changed less than so many ns ago may change again, and its time, by its clock, stay as it is.
+SETTLED = 2 * 10**9
 
 
 class Stored(ABC):
@@ -29,12 +35,13 @@ class Stored(ABC):
 
     @abstractmethod
     def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name, without reading it.
+        """Tell it from what else has, or had, its name, without asking a server for it.
 
         Returns
         -------
         (int, int)
-            A digest of what is known of it, and the time of its last change in ns, 0 if unknown.
+            A digest of what is known of it, and the time of its last change in ns, 0 if unknown;
+            both have 64 bits.
         """
 
 
@@ -49,3 +56,39 @@ def digest(*known: object) -> int:
     content = "\0".join(map(str, known)).encode("utf-8", "surrogateescape")
     whole = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(whole, "big", signed=True)
+
+
+def read_ends(file: BinaryIO, start: int, size: int) -> bytes:
+    """Read the first and the last :data:`ENDS` bytes of what lies in a file."""
+    file.seek(start)
+    first = file.read(min(size, ENDS))
+    file.seek(start + max(size - ENDS, 0))
+    return first + file.read(min(size, ENDS))
+
+
+def in_64_bits(nanoseconds: int) -> int:
+    """Bring a time into 64 bits: one before 1678 or after 2262 becomes another, always the same.
+
+    Examples
+    --------
+    >>> in_64_bits(-(2**63)), in_64_bits(2**63 + 5) == 5 - 2**63
+    (-9223372036854775808, True)
+    """
+    return (nanoseconds + 2**63) % 2**64 - 2**63
+
+
+def nanoseconds(seconds: float) -> int:
+    """Turn a time as an archive or a server says it into ns of 64 bits; 0 if it is none.
+
+    Examples
+    --------
+    >>> nanoseconds(1.5), nanoseconds(float("nan"))
+    (1500000000, 0)
+    """
+    return in_64_bits(round(seconds * 1e9)) if math.isfinite(seconds * 1e9) else 0
+
+
+def is_settled(*times: int) -> bool:
+    """Tell whether these times, in ns, will change if what they are of does."""
+    now = time.time_ns()
+    return all(abs(now - one) > SETTLED for one in times)

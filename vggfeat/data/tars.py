@@ -6,6 +6,7 @@ headers and labels are read here; a picture is read from the middle of its tar w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import posixpath
@@ -21,9 +22,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from vggfeat.data import remote, tarring
 from vggfeat.data.addresses import is_address, public
-from vggfeat.data.images import EXTENSIONS
+from vggfeat.data.images import EXTENSIONS, LACKING
 from vggfeat.data.patience import Unreachable
-from vggfeat.data.stored import Stat, Stored, digest
+from vggfeat.data.stored import Stat, Stored, digest, is_settled, nanoseconds, read_ends
 from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
 from vggfeat.resources import home
 
@@ -51,6 +52,8 @@ class Member(Stored):
         When the file changed, in ns.
     refusal : str
         Why it is not read, if it is not.
+    version : int
+        What tells the tar at an address from others that have been there, where that is known.
     """
 
     archive: str
@@ -58,6 +61,7 @@ class Member(Stored):
     size: int
     time: int = 0
     refusal: str = ""
+    version: int = 0
 
     def read(self) -> bytes:
         """Read the file of the picture, whole."""
@@ -77,8 +81,22 @@ class Member(Stored):
         return content
 
     def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name."""
-        return digest(self.offset, self.size), self.time
+        """Tell it from what else has, or had, its name; of a tar on this machine, by its content.
+
+        Tars that are made anew have the same sizes and times often, such as all times 0.
+        """
+        return digest(self.offset, self.size, self.version, self._ends()), self.time
+
+    def _ends(self) -> bytes:
+        if self.refusal or is_address(self.archive):
+            return b""
+        try:
+            with Path(self.archive).open("rb") as file:
+                return hashlib.sha256(read_ends(file, self.offset, self.size)).digest()
+        except OSError as error:
+            if error.errno in LACKING:
+                raise
+            return b""  # the decoder will say what is wrong with it
 
     def __str__(self) -> str:
         return f"{public(self.archive)} at byte {self.offset:,}"
@@ -149,17 +167,18 @@ def samples(archive: str) -> Iterator[Sample]:
 def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
     stat = remote.stat_of(remote.info(archive))
+    version = 0 if stat is None else digest(*stat)
     known = home() / "tars" / f"{digest(public(archive), stat) & _MASK:016x}.jsonl"
     if stat is None or not known.is_file():
         with closing(remote.opened_file(archive)) as file:
-            found = list(_samples(file, archive))
-        if stat is not None:
+            found = list(_samples(file, archive, version))
+        if stat is not None and is_settled(stat[1]):
             _remember(known, found)
         yield from found
         return
     with known.open(encoding="utf-8") as lines:
-        for name, label, *picture in map(json.loads, lines):
-            yield Sample(name, Member(archive, *picture), label)
+        for name, label, offset, size, time, refusal in map(json.loads, lines):
+            yield Sample(name, Member(archive, offset, size, time, refusal, version), label)
 
 
 def _remember(path: Path, found: list[Sample]) -> None:
@@ -173,8 +192,8 @@ def _remember(path: Path, found: list[Sample]) -> None:
         temporary.replace(path)
 
 
-def _samples(file: BinaryIO, archive: str) -> Iterator[Sample]:
-    for _, group in groupby(_files(file, archive), lambda one: one.key):
+def _samples(file: BinaryIO, archive: str, version: int = 0) -> Iterator[Sample]:
+    for _, group in groupby(_files(file, archive, version), lambda one: one.key):
         files = list(group)
         pictures = [one for one in files if _is_picture(one)]
         if not pictures:
@@ -185,7 +204,7 @@ def _samples(file: BinaryIO, archive: str) -> Iterator[Sample]:
             yield Sample(one.name, one.picture, label)
 
 
-def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
+def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
     for member in _members(file, archive):
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
@@ -200,8 +219,9 @@ def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
             archive,
             member.offset_data,
             member.size,
-            round(member.mtime * 1e9),
+            nanoseconds(member.mtime),
             _refusal(member),
+            version,
         )
         yield _File(name, found[1], found[2], place)
 
