@@ -245,7 +245,7 @@ def test_a_large_picture_that_is_allowed_brings_no_warning(tmp_path: Path) -> No
 def test_filters_of_warnings_may_change_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that resets them while a picture is decoded, as in a thread, makes it no bad one."""
+    """A program that resets them while a picture is decoded, in a thread, makes it no bad one."""
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
     monkeypatch.setattr(images, "check_scans", lambda _: warnings.resetwarnings())
     with warnings.catch_warnings():
