@@ -6,6 +6,7 @@ Rules, by a pattern of the path (``*`` stands for anything, the longest pattern 
     {"abs": x}           |Δ| ≤ x
     {"rel": x}           |Δ| ≤ x · |kept|
     {"rel_norm": x}      |Δ| ≤ x · the "norm" kept beside it, or beside what holds it
+    {"at_most": x}       found ≤ x, whatever was kept: for distances
     "choice"             in the set of `margins` for this path; exact where it has none
     {"order": x}         a list of ids; two whose scores in `margins` differ by at most x may swap
 
@@ -21,7 +22,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 Rule = str | Mapping[str, Any]
-KINDS = ("exact", "choice", "abs", "rel", "rel_norm", "order")
+KINDS = ("exact", "choice", "abs", "rel", "rel_norm", "at_most", "order")
 ABSENT = "(absent)"
 SHOWN = 10
 
@@ -112,6 +113,8 @@ def judge(path: str, kept: Leaf, found: Any, margin: Any = None) -> Verdict:
     elif kind != "exact" and _is_number(kept.value) and _is_number(found):
         if kind == "rel_norm" and kept.norm is None:
             raise ValueError(f"{path}: no norm is kept beside it")
+        if kind == "at_most":
+            return Verdict(path, kept.value, found, found, size)
         unit = {"abs": 1.0, "rel": abs(kept.value), "rel_norm": kept.norm}[kind]
         delta, allowed = abs(found - kept.value), size * float(unit or 0.0)
     return Verdict(path, kept.value, found, delta, allowed)

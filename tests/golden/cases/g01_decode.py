@@ -31,7 +31,7 @@ def blocks(pixels: ArrayLike) -> dict[str, Any]:
 
 @case(
     "G01-decode",
-    command="decode every image, rescale it to Q = 32 and 48",
+    command="decode every image, rescale it to Q = 32 and 64",
     tolerance={
         "photo*/Q*/blocks/*": {"abs": 1.0},
         "photo*/Q*/channels/*": {"abs": 1.0},
@@ -52,5 +52,5 @@ def _of(file: Path) -> dict[str, Any]:
         image = adapter.decode(file)
     except adapter.image_error() as error:
         return {"unusable": adapter.reason_kind(error)}
-    scales = {f"Q{Q}": blocks(adapter.rescale(image, Q)) for Q in (32, 48)}
+    scales = {f"Q{Q}": blocks(adapter.rescale(image, Q)) for Q in (32, 64)}
     return {"decoded": blocks(image), **scales}
