@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -92,6 +95,17 @@ def confusion(true: Array, predicted: Array, classes: int) -> tuple[Array, Array
         recall_per_class(true, predicted, every),
         mean_class_recall(true, predicted, every),
     )
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Let commands compute convolutions by torch alone.
+
+    With AVX2 alone the faster runtimes lay out packed weights anew for many shapes of small maps,
+    which takes ten times as long as the convolutions; G03 and G04 hold these runtimes.
+    """
+    with mock.patch("vggfeat.features.dense.resolve_runtime", lambda *_: "torch"):
+        yield
 
 
 FIXED = ("--precision", "fp32", "--workers", "1", "--jobs", "1")
@@ -226,3 +240,36 @@ def _words(options: Mapping[str, object]) -> list[str]:
         for one in value if isinstance(value, tuple) else (value,):
             words += [option, str(one)]
     return words
+
+
+def small_recipe(
+    name: str, target: Path, *, weights: list[str], layer: str, Q: tuple[int, ...]
+) -> Path:
+    """Copy a shipped recipe of a table, with other weights, another layer and other scales."""
+    from vggfeat.resources import shared
+
+    text = (shared("pipelines") / f"{name}.toml").read_text("utf-8")
+    for key, value in (("weights", weights), ("layers", [layer]), ("Q", list(Q))):
+        text, found = re.subn(rf"^{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.M)
+        assert found == 1, key
+    target.write_text(text, "utf-8")
+    return target
+
+
+def run_recipe(recipe: Path, card: Path, root: Path, *more: str | Path) -> dict[str, Any]:
+    """Run ``vggfeat run`` on a data set of one's own: what each row found."""
+    words = ("run", recipe, "--dataset", card, "--root", root, "--device", "cpu", *FIXED, *more)
+    told = run(*words, "--json", "-q").json
+    return {row["row"]: of_run(row) for row in told["rows"]}
+
+
+def submitted(folder: Path) -> dict[str, dict[str, float]]:
+    """Read what the evaluation server would: score by row and file, below the folder."""
+    files = sorted(file for file in folder.rglob("*.txt"))
+    return {
+        file.relative_to(folder).as_posix(): {
+            "#".join(words[:-1]): float(words[-1])
+            for words in map(str.split, file.read_text("ascii").splitlines())
+        }
+        for file in files
+    }
