@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from golden.environment import UNCAPPED, lacking
+from golden.environment import lacking
 from golden.inputs import Shared
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse golden tests where processors would differ."""
-    if item.get_closest_marker("golden") and lacking() and UNCAPPED not in os.environ:
+    if item.get_closest_marker("golden") and lacking():
         caps = " ".join(f"{name}={value}" for name, value in lacking().items())
         pytest.fail(f"Golden numbers are checked with {caps}. Use: make golden", pytrace=False)
 

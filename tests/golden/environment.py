@@ -13,8 +13,6 @@ CAPS = {
     "MKL_CBWR": "COMPATIBLE",
 }
 """What takes away the differences between processors."""
-UNCAPPED = "GOLDEN_UNCAPPED"
-"""Set to anything, it lets golden tests run without the caps, to see how far the numbers move."""
 
 
 def lacking() -> dict[str, str]:

@@ -6,6 +6,7 @@ Rules, by a pattern of the path (``*`` stands for anything, the longest pattern 
     {"abs": x}           |Δ| ≤ x
     {"rel": x}           |Δ| ≤ x · |kept|
     {"rel_norm": x}      |Δ| ≤ x · the "norm" kept beside it, or beside what holds it
+    {"rms_norm": x}      a list of numbers: root mean square of Δ ≤ x · the "norm" kept beside it
     {"at_most": x}       found ≤ x, whatever was kept: for distances
     "choice"             in the set of `margins` for this path; exact where it has none
     {"order": x}         a list of ids; two whose scores in `margins` differ by at most x may swap
@@ -22,7 +23,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 Rule = str | Mapping[str, Any]
-KINDS = ("exact", "choice", "abs", "rel", "rel_norm", "at_most", "order")
+KINDS = ("exact", "choice", "abs", "rel", "rel_norm", "rms_norm", "at_most", "order")
+OF_LISTS = ("rms_norm", "order")
 ABSENT = "(absent)"
 SHOWN = 10
 
@@ -110,27 +112,28 @@ def judge(path: str, kept: Leaf, found: Any, margin: Any = None) -> Verdict:
             delta = 0.0
     elif kind == "order":
         delta, allowed = _disorder(found, margin), size
+    elif kind == "rms_norm":
+        delta, allowed = _root_mean_square(kept.value, found), size * _norm(path, kept)
     elif kind != "exact" and _is_number(kept.value) and _is_number(found):
-        if kind == "rel_norm" and kept.norm is None:
-            raise ValueError(f"{path}: no norm is kept beside it")
         if kind == "at_most":
             return Verdict(path, kept.value, found, found, size)
-        unit = {"abs": 1.0, "rel": abs(kept.value), "rel_norm": kept.norm}[kind]
-        delta, allowed = abs(found - kept.value), size * float(unit or 0.0)
+        unit = {"abs": 1.0, "rel": abs(kept.value)}.get(kind)
+        delta = abs(found - kept.value)
+        allowed = size * (_norm(path, kept) if unit is None else unit)
     return Verdict(path, kept.value, found, delta, allowed)
 
 
 def leaves(
     values: Any, tolerance: Mapping[str, Rule], path: str = "", norm: float | None = None
 ) -> Iterator[tuple[str, Leaf]]:
-    """Walk through nested values: path and leaf. A list under the rule "order" is one leaf."""
+    """Walk through nested values: path and leaf. A list under a rule of lists is one leaf."""
     rule = rule_of(path, tolerance)
     if isinstance(values, Mapping) and values:
         norm = values.get("norm", norm)
         for key, value in values.items():
             yield from leaves(value, tolerance, f"{path}/{key}".lstrip("/"), norm)
     elif isinstance(values, Sequence) and not isinstance(values, str) and values:
-        if kind_of(rule) == "order":
+        if kind_of(rule) in OF_LISTS:
             yield path, Leaf(list(values), rule, norm)
             return
         for number, value in enumerate(values):
@@ -164,6 +167,22 @@ def _is_number(value: Any) -> bool:
 
 def _same(kept: Any, found: Any) -> bool:
     return bool(kept == found) and isinstance(kept, bool) == isinstance(found, bool)
+
+
+def _norm(path: str, leaf: Leaf) -> float:
+    if leaf.norm is None:
+        raise ValueError(f"{path}: no norm is kept beside it")
+    return float(leaf.norm)
+
+
+def _root_mean_square(kept: Any, found: Any) -> float:
+    """Measure the difference of two lists of numbers; infinite where they are no such lists."""
+    lists = (kept, found)
+    if not all(isinstance(v, list) and all(map(_is_number, v)) for v in lists):
+        return math.inf
+    if len(kept) != len(found):
+        return math.inf
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(kept, found, strict=True)) / len(kept))
 
 
 def _disorder(found: Any, scores: Mapping[str, float] | None) -> float:

@@ -60,6 +60,16 @@ def test_a_norm_beside_the_value_is_the_unit() -> None:
         held(1.0, 1.4, {"rel_norm": 1e-2})
 
 
+def test_a_list_is_measured_as_a_whole() -> None:
+    """Differences of 3 and 4 are 5/√2 = 3.54 in the mean; lists of another length are none."""
+    assert held([1.0, 2.0], [4.0, 6.0], {"rms_norm": 0.04}, beside=100.0)
+    assert not held([1.0, 2.0], [4.0, 6.0], {"rms_norm": 0.03}, beside=100.0)
+    assert not held([1.0, 2.0], [1.0, 2.0, 0.0], {"rms_norm": 0.03}, beside=100.0)
+    assert not held([1.0, 2.0], [1.0, "nan"], {"rms_norm": 0.03}, beside=100.0)
+    with pytest.raises(ValueError, match="norm"):
+        held([1.0], [1.5], {"rms_norm": 1e-2})
+
+
 def test_a_choice_may_be_another_of_its_set() -> None:
     """Where the second best was as good, either will do; without a set the choice is exact."""
     assert held(1.0, 2.0, "choice", margin=[1.0, 2.0])
@@ -141,22 +151,23 @@ def test_values_become_plain_and_keep_nine_digits() -> None:
         plain({"a": b"1"})
 
 
-def test_a_summary_sees_a_small_difference_in_any_place() -> None:
-    """A difference of 1e-4 of the norm is a miss at 1e-5, also where the norm stays the same."""
+def test_a_summary_measures_a_difference_in_any_direction() -> None:
+    """Two and a half times the tolerance is a miss, a third of it is none."""
     random = np.random.RandomState(0)
     vector = random.rand(400)
-    tolerance = within("v", 1e-5)
+    norm = np.linalg.norm(vector)
 
     def misses(other: np.ndarray) -> int:
         values = ({"v": summary(array)} for array in (vector, other))
-        return sum(not v.holds for v in compare(*values, tolerance, {}))
+        return sum(not v.holds for v in compare(*values, within("v", 1e-5), {}))
 
     assert misses(vector) == 0
     assert misses(vector.astype(np.float32).astype(float)) == 0
-    for _ in range(20):
+    for _ in range(50):
         difference = random.randn(400)
-        difference *= 1e-4 * np.linalg.norm(vector) / np.linalg.norm(difference)
-        assert misses(vector + difference) > 0
+        difference *= 1e-5 * norm / np.linalg.norm(difference)
+        assert misses(vector + 2.5 * difference) > 0
+        assert misses(vector + difference / 3) == 0
     assert misses(vector[::-1]) > 0  # same norm, same mean
     assert distance(vector * 1.25, vector) == pytest.approx(0.25)
 
