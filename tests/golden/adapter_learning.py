@@ -273,3 +273,71 @@ def submitted(folder: Path) -> dict[str, dict[str, float]]:
         }
         for file in files
     }
+
+
+def show_weights(file: Path) -> dict[str, Any]:
+    """Run ``vggfeat weights show``: what a file holds."""
+    return _told_of_weights(run("weights", "show", file, "--json").json)
+
+
+def convert_weights(file: Path, target: Path, *more: str) -> dict[str, Any]:
+    """Run ``vggfeat weights convert``: what the new file holds."""
+    return _told_of_weights(run("weights", "convert", file, target, *more, "--json").json)
+
+
+def _told_of_weights(told: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("format", "net", "layers", "parameters", "dtype", "sha256", "pixels", "assumed")
+    return {key: told[key] for key in (*keys, "licence", "ignored")}
+
+
+def classify(
+    data: Path, weights: Path, out: Path, table: Path, *more: str, Q: tuple[int, ...], **options: Any
+) -> dict[str, Any]:
+    """Run ``vggfeat classify`` on labelled images with net A: errors, and shares by image."""
+    words = ["classify", "--data", data, "--net", "A", "--weights", weights, "--out", out]
+    words += ["--csv", table, *_words({"Q": Q, **options}), *more]
+    words += ["--precision", "fp32", *CPU]
+    return _classified(run(*words, "--json", "-q").json, table)
+
+
+def fuse(stores: Sequence[Path], data: Path, table: Path) -> dict[str, Any]:
+    """Run ``vggfeat fuse``: errors, and shares by image."""
+    told = run("fuse", *stores, "--data", data, "--csv", table, "--top", "3", "--json", "-q").json
+    return _classified(told, table)
+
+
+def _classified(told: Mapping[str, Any], table: Path) -> dict[str, Any]:
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    shares: dict[str, dict[str, float]] = {}
+    order: dict[str, list[str]] = {}
+    for row in rows:
+        ranks = range(1, 1 + sum(key.startswith("class ") for key in row))
+        found = [(row[f"class {k}"], float(row[f"share {k}"])) for k in ranks]
+        shares[Path(row["name"]).name] = dict(found)
+        order[Path(row["name"]).name] = [label for label, _ in found]
+    errors = {name: told[name] for name in ("top1", "top5")}
+    return {"errors": errors, "images": told["pictures"], "shares": shares, "order": order}
+
+
+def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
+    """Read what ``classify --out`` keeps: posteriors by pooling with scale, then by image."""
+    import h5py
+
+    found: dict[str, dict[str, Array]] = {}
+    with h5py.File(store / "features.h5") as file:
+        names = [Path(name.decode()).name for name in file["names"][:]]
+        for net, group in file.items():
+            if isinstance(group, h5py.Group):
+                pool = net.partition("-")[2] or "softmax"
+                for scale, values in group.items():
+                    found[f"{pool} {scale}"] = dict(zip(names, values[:], strict=True))
+    return found
+
+
+def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
+    """Count top-1 and top-5 error of posteriors (N, classes), and the five likeliest classes."""
+    from vggfeat.ilsvrc.classify import errors_of, top_k
+
+    errors = errors_of([posteriors], labels, posteriors.shape[1])
+    return errors.top1, errors.top5, top_k(posteriors, 5)
