@@ -7,6 +7,7 @@ means in words that stay (image, descriptor, column); this file says what it is 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,8 +176,8 @@ def stored(store: Path, layer: str = "") -> dict[str, dict[str, np.ndarray]]:
 
 def failed(store: Path) -> dict[str, str]:
     """Read which images could not be used, and the kind of each reason."""
-    lists = sorted(store.glob("failed*.csv"))
-    lines = [line for file in lists for line in csv.reader(file.open(newline=""))]
+    lists = [file.read_text(encoding="utf-8") for file in sorted(store.glob("failed*.csv"))]
+    lines = [line for text in lists for line in csv.reader(io.StringIO(text, newline=""))]
     return {Path(n).name: reason_kind(why) for n, why in lines if (n, why) != ("name", "reason")}
 
 
