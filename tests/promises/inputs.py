@@ -111,15 +111,5 @@ def _write_whole_nets(root: Path) -> None:
         write_colours(root / "cats-E.safetensors", "E", (*OBJECTS, "cow", "hen", "owl", "pig"))
         for net in ("D", "E"):
             weights = write_colours(root / f"colours-{net}.safetensors", net)
-            words = [
-                "classify",
-                "--data",
-                "colours",
-                "--weights",
-                weights,
-                "--Q",
-                "224",
-                "--Q",
-                "256",
-            ]
-            run(*words, "--out", f"scores-{net}", "--quiet", cwd=root)
+            how = ("--weights", weights, "--Q", "224", "--Q", "256", "--out", f"scores-{net}")
+            run("classify", "--data", "colours", *how, "--quiet", cwd=root)
