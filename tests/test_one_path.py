@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.cli import run
 
 from vggfeat import DenseExtractor, FeatureStore, VGGFeatures, aggregate, extract, find_pictures
-from vggfeat.cli import app
 
 SHAPES = [(60, 44), (44, 60), (60, 44), (71, 44), (60, 44), (300, 31), (44, 60)]
 
@@ -31,8 +30,7 @@ def test_four_surfaces_one_result(
     library = aggregate(store.read(), how)
 
     arguments = ["pictures", "--layer", "pool4", "--Q", "40", "--Q", "64", "--weights", "embedded"]
-    done = CliRunner().invoke(app, ["extract", *arguments, "--out", "f", "--quiet"])
-    assert done.exit_code == 0, done.output
+    run("extract", *arguments, "--out", "f", "--quiet")
     opened = FeatureStore.open("f")
     assert tuple(opened.view_names()) == images.names
     assert np.array_equal(aggregate(opened.read(), how), library)
@@ -42,6 +40,5 @@ def test_four_surfaces_one_result(
     cached = features.set_params(cache="cache")
     assert np.array_equal(cached.transform(list(images.pictures)), library)
 
-    done = CliRunner().invoke(app, ["store", "export", "f", "x.npz", "--aggregate", how])
-    assert done.exit_code == 0, done.output
+    run("store", "export", "f", "x.npz", "--aggregate", how)
     assert np.array_equal(np.load("x.npz")["X"], library)

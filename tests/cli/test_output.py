@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import sys
 
 import pytest
+from helpers.cli import Ran, run
 
 from vggfeat import cli
 from vggfeat.cli import output
@@ -99,29 +99,22 @@ OF_SOMETHING_ELSE = [
 ]
 
 
-def ends_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """Run a command line that ends with an error."""
+def run_until(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Ran:
+    """Run a command line that ends with an error, and with status 1."""
 
     def app() -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", app)
-    monkeypatch.setattr(sys, "argv", ["vggfeat"])
-    cli.main()
+    return run(status=1)
 
 
 @pytest.mark.parametrize(("error", "said"), OF_MEMORY, ids=[said for _, said in OF_MEMORY])
 def test_a_lack_of_memory_is_told_in_a_line(
-    error: BaseException,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    error: BaseException, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each library says in its own words that memory ran out; the command says it in ours."""
-    with pytest.raises(SystemExit) as ended:
-        ends_with(monkeypatch, error)
-    told = capsys.readouterr().err
-    assert ended.value.code == 1
+    told = run_until(monkeypatch, error).err
     assert said in told
     assert told.count("\n") == 1
 
@@ -132,4 +125,4 @@ def test_an_error_of_another_kind_is_not_taken_for_it(
 ) -> None:
     """What no advice about memory would help is shown as it is."""
     with pytest.raises(type(error)):
-        ends_with(monkeypatch, error)
+        run_until(monkeypatch, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vggfeat.data import ilsvrc
+from vggfeat.data import ilsvrc, stored
 from vggfeat.data.ilsvrc import read_tar
 from vggfeat.errors import DataError, DataNotFound, PictureError
 from vggfeat.resources import home
@@ -41,6 +42,12 @@ def tar_of_tars(path: Path) -> Path:
         inner[f"{folder}.tar"] = tar_of(own | {"readme.txt": b"no picture"})
     path.write_bytes(tar_of(inner))
     return path
+
+
+@pytest.fixture
+def _old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files that were just written be as good as old."""
+    monkeypatch.setattr(stored, "SETTLED", -1)
 
 
 @pytest.fixture
@@ -74,6 +81,7 @@ def test_long_names_are_read_whole(tmp_path: Path) -> None:
     assert [found.name(0), found.read(0), found.read(1)] == [name, b"long", b"next"]
 
 
+@pytest.mark.usefixtures("_old")
 def test_index_is_remembered_until_the_archive_changes(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +96,35 @@ def test_index_is_remembered_until_the_archive_changes(
     assert read_tar(archive).names.tolist() == [b"n03/new.JPEG"]
 
 
+@pytest.mark.usefixtures("_old")
+@pytest.mark.parametrize("date", [1_700_000_000, 9_300_000_000])  # the second in the year 2264
+def test_an_archive_of_the_same_size_and_date_is_another(archive: Path, date: int) -> None:
+    """Where pictures lie is found anew; where nothing has changed, it is remembered."""
+    for name in ("one", "two"):
+        archive.write_bytes(tar_of({f"{name}.JPEG": b"same size"}))
+        os.utime(archive, (date, date))
+        assert read_tar(archive).names.tolist() == [f"{name}.JPEG".encode()]
+        time.sleep(0.02)  # a tick of the file system's clock
+
+
+@pytest.mark.usefixtures("_old")
+def test_an_archive_of_any_date_is_remembered(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that int64 does not hold in ns."""
+    os.utime(archive, (9_300_000_000, 9_300_000_000))
+    first = read_tar(archive)
+    monkeypatch.setattr(ilsvrc, "_indexed", lambda *_: pytest.fail("it was walked again"))
+    assert np.array_equal(read_tar(archive).offsets, first.offsets)
+
+
+def test_an_archive_that_was_just_written_is_not_remembered(archive: Path) -> None:
+    """It may be written again within a tick of the clock, with all its times the same."""
+    read_tar(archive)
+    assert not list((home() / "indices").glob("*.npz"))
+
+
+@pytest.mark.usefixtures("_old")
 def test_processes_that_begin_together_walk_an_archive_once(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +144,7 @@ def test_processes_that_begin_together_walk_an_archive_once(
     assert all(np.array_equal(one.names, found[0].names) for one in found)
 
 
+@pytest.mark.usefixtures("_old")
 def test_damaged_index_is_made_anew(archive: Path) -> None:
     """A remembered index that is cut off is no error: the headers are walked again."""
     read_tar(archive)
@@ -115,6 +153,7 @@ def test_damaged_index_is_made_anew(archive: Path) -> None:
     assert len(read_tar(archive)) == len(PICTURES)
 
 
+@pytest.mark.usefixtures("_old")
 def test_unwritable_home_warns(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the index cannot be remembered, a warning names the setting that helps."""
     monkeypatch.setenv("VGGFEAT_HOME", str(archive))  # a file, in which no folder can be made

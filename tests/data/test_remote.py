@@ -186,6 +186,17 @@ def test_tars_on_the_web_are_read_in_parts(web: WebServer, tmp_path: Path) -> No
     ]
 
 
+def test_a_tar_at_an_address_that_was_replaced_has_other_stats(tmp_path: Path) -> None:
+    """Its pictures lie where others lay, with the same sizes and times."""
+    memory = fsspec.filesystem("memory")
+    stats = []
+    for seed in (1, 2):
+        tar = Path(pack(tmp_path / "t.tar", {"0.bmp": jpeg(seed, "BMP")}))
+        memory.pipe("/tars/t.tar", tar.read_bytes())
+        stats += [find_pictures(["memory://tars/t.tar"]).stats() for _ in range(2)]
+    assert stats[0] == stats[1] != stats[2] == stats[3]
+
+
 def test_lists_of_servers_without_parts_are_fetched_whole(web: WebServer) -> None:
     """The plainest web server will do for a manifest; it is asked for it once."""
     web.ranged = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -111,6 +112,22 @@ def test_stats_tell_a_picture_that_was_replaced(tmp_path: Path) -> None:
     files["1.jpg"] = files["1.jpg"][:-1] + bytes([files["1.jpg"][-1] ^ 1])
     after = find_pictures([pack(tmp_path / "a.tar", files)]).stats()
     assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+def test_a_tar_with_the_same_sizes_and_times_is_another(tmp_path: Path) -> None:
+    """Its pictures are told from those before by their bytes."""
+    contents = [b"same" + b"%d" % n + b"same" for n in range(3)]
+    contents += [bytes(100_000) + b"%d" % n for n in range(2)]
+    stats = []
+    for content in contents:
+        path = Path(pack(tmp_path / "a.tar", {"0.jpg": content}))
+        os.utime(path, (1, 1))
+        stats += find_pictures([path]).stats()
+    assert len(set(stats)) == len(contents)
+    [late] = find_pictures([path]).pictures
+    path.unlink()
+    assert isinstance(late, Member)
+    assert late.stat()[1] == late.time  # what went away is for the decoder to say
 
 
 def test_links_devices_and_absurd_sizes_are_bad_pictures(

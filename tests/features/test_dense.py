@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support import noise, random_weights
+from helpers.networks import formula_weights
+from support import noise
 
 from vggfeat.data.images import load
 from vggfeat.errors import DeviceError, ParameterError
@@ -17,8 +19,10 @@ from vggfeat.features.aggregate import l2
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
 from vggfeat.features.pieces import in_pieces, margins
+from vggfeat.nets.pixels import CAFFE
 from vggfeat.nets.table1 import layers_until, torchvision_names
 from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
 
 CPU = torch.device("cpu")
@@ -121,14 +125,18 @@ def test_locations_are_normalised_before_pooling() -> None:
     [
         ("D", ("pool3", "pool5"), (40, 1333)),
         ("D", ("conv5_3_pre",), (1111, 37)),
-        ("A", ("fc6",), (224, 1300)),
+        ("tiny", ("fc6",), (224, 1300)),
     ],
 )
 def test_pieces_of_a_panorama_equal_the_whole(
-    net: str, layers: tuple[str, ...], shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    net: str,
+    layers: tuple[str, ...],
+    shape: tuple[int, int],
+    tiny: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A picture cut to bound memory has the maps and descriptors of one that was not."""
-    weights = "embedded" if net == "D" else random_weights(net, layers)
+    weights = "embedded" if net == "D" else formula_weights(net)
     extractor = DenseExtractor(
         net, layers, weights=weights, precision="fp32", pool="average+max+cells", device="cpu"
     )
@@ -157,10 +165,10 @@ def test_a_full_batch_is_no_panorama() -> None:
     assert max(piece.numel() for piece, _ in in_pieces(wide, layers, 32, limit)) <= 3 * limit
 
 
-def test_dense_fc7_descriptors_equal_timms() -> None:
+def test_dense_fc7_descriptors_equal_timms(whole_net: Weights) -> None:
     """The whole of describe (BGR, means, fc7, average, mirror) against timm's dense pre-logits."""
     timm = pytest.importorskip("timm")
-    weights = random_weights("A", ["fc7"])
+    weights = replace(whole_net, pixels=CAFFE).restricted(["fc7"])
     with torch.device("meta"):
         theirs = timm.create_model("vgg11", num_classes=0, global_pool="")
     dense_names = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2"}
@@ -218,10 +226,11 @@ def test_bf16_agrees_with_fp32_on_real_pictures(real_pictures: Path) -> None:
     assert (rows["fp32"] * rows["bf16"]).sum(axis=1).min() >= 0.9999
 
 
-def test_a_scale_too_small_is_refused_with_the_one_that_would_do() -> None:
-    """fc6 of the embedded convention needs 193 pixels; 192 is refused before anything runs."""
-    extractor = DenseExtractor("A", "fc6", weights=random_weights("A", ["fc6"]), device="cpu")
-    with pytest.raises(ParameterError, match="at least 193 for fc6 of net A"):
+def test_a_scale_too_small_is_refused_with_the_one_that_would_do(tiny: str) -> None:
+    """fc6 of Caffe's convention needs 193 pixels; 192 is refused before anything runs."""
+    weights = replace(formula_weights(tiny), pixels=CAFFE)
+    extractor = DenseExtractor(tiny, "fc6", weights=weights, device="cpu")
+    with pytest.raises(ParameterError, match="at least 193 for fc6 of net tiny"):
         extractor.check_scales([256, 192])
     extractor.check_scales([193])
     with pytest.raises(ParameterError, match="an int of at most 13377"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support import noise, random_state
+from helpers.networks import TINY, configured, formula_state
+from support import noise
 from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet
@@ -23,21 +25,26 @@ from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 
 CLASSES = 3
+SEED = 1
 MEAN = (123.0, 117.0, 104.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tiny() -> Iterator[None]:
+    with configured({"tiny": TINY}):
+        yield
+
+
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    """Draw net A with three classes whose scores differ enough to be told apart."""
-    state = random_state("A", ["fc7"])
-    generator = torch.Generator().manual_seed(1)
-    state["fc8.weight"] = torch.randn(CLASSES, 4096, generator=generator) / 40
-    state["fc8.bias"] = torch.zeros(CLASSES)
-    return Weights("A", state, PixelConvention("RGB", 255.0, MEAN), "random", "none")
+def weights(_tiny: None) -> Weights:
+    """Make the tiny net with three classes whose scores differ enough to be told apart."""
+    state = formula_state("tiny", num_classes=CLASSES, seed=SEED)
+    pixels = PixelConvention("RGB", 255.0, MEAN, (60.0, 60.0, 60.0))
+    return Weights("tiny", state, pixels, "formula", "none")
 
 
 def opened(weights: Weights, pool: str) -> DenseExtractor:
-    return DenseExtractor("A", "fc8", weights=weights, pool=pool, precision="fp32", device="cpu")
+    return DenseExtractor("tiny", "fc8", weights=weights, pool=pool, precision="fp32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def crops(weights: Weights) -> DenseExtractor:
 
 def classifier(weights: Weights) -> VGG:
     """Make the network of full connections that was trained, which takes 224×224 pixels alone."""
-    return VGG("A", num_classes=CLASSES, init=None).load(weights.state).eval()
+    return VGG("tiny", num_classes=CLASSES, init=None).load(weights.state).eval()
 
 
 def picture(width: int, height: int, seed: int = 0) -> Tensor:
@@ -60,7 +67,7 @@ def picture(width: int, height: int, seed: int = 0) -> Tensor:
 
 
 def normal(pixels: Tensor) -> Tensor:
-    return pixels.float() - torch.tensor(MEAN).view(1, 3, 1, 1)
+    return (pixels.float() - torch.tensor(MEAN).view(1, 3, 1, 1)) / 60
 
 
 def test_the_dense_map_is_a_sliding_window(weights: Weights) -> None:
@@ -74,7 +81,7 @@ def test_the_dense_map_is_a_sliding_window(weights: Weights) -> None:
         if name.startswith("conv") and name.endswith("weight"):
             state[name] = torch.zeros_like(value)
             state[name][:, :, 1, 1] = value[:, :, 1, 1] * 3
-    pointwise = Weights("A", state, weights.pixels, "random", "none")
+    pointwise = Weights("tiny", state, weights.pixels, "formula", "none")
     found = opened(pointwise, "softmax")
     pixels = picture(288, 256)
     scores = found.maps(pixels)["fc8"]
@@ -94,7 +101,7 @@ def test_the_dense_map_is_the_classifier_on_every_window_of_pool5(
     """With whole kernels, matrix products on the 7×7 windows of pool5 give the same scores."""
     pixels = picture(288, 256)
     scores = dense.maps(pixels)["fc8"]
-    convolutions = VGG("A", layers="pool5", dense=True, init=None).load(weights.state)
+    convolutions = VGG("tiny", layers="pool5", dense=True, init=None).load(weights.state)
     with torch.inference_mode():
         pool5 = convolutions(normal(pixels))
     for y, x in product(range(2), range(3)):
@@ -192,7 +199,7 @@ def test_one_run_stores_all_and_the_next_computes_nothing(
     store = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
     assert extract(images, extractor, [224, 240], store).computed == 2
     assert store.dimensions == {
-        Part("A", "fc8", pool, Q): CLASSES for pool in ("softmax", "crops1") for Q in (224, 240)
+        Part("tiny", "fc8", pool, Q): CLASSES for pool in ("softmax", "crops1") for Q in (224, 240)
     }
     monkeypatch.setattr(extractor, "describe_finite", None)
     again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
@@ -224,9 +231,9 @@ def test_a_pool_that_is_none_is_refused(pool: str) -> None:
 def test_crops_need_224_pixels(weights: Weights) -> None:
     """Caffe's weights see 193 pixels as a location, but no crop fits into them."""
     pixels = PixelConvention("RGB", 255.0, MEAN, pool_rounding="ceil")
-    caffe = Weights("A", weights.state, pixels, "random", "none")
-    dense = DenseExtractor("A", "fc8", weights=caffe, pool="softmax", device="cpu")
+    caffe = Weights("tiny", weights.state, pixels, "formula", "none")
+    dense = DenseExtractor("tiny", "fc8", weights=caffe, pool="softmax", device="cpu")
     dense.check_scales([193])
-    crops = DenseExtractor("A", "fc8", weights=caffe, pool="crops5", device="cpu")
+    crops = DenseExtractor("tiny", "fc8", weights=caffe, pool="crops5", device="cpu")
     with pytest.raises(ParameterError, match="at least 224"):
         crops.check_scales([223])

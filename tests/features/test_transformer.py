@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.windows import keep_open_files
+from packing import jpeg, pack
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -20,6 +22,8 @@ from sklearn.svm import LinearSVC
 from support import noise, random_weights
 
 from vggfeat import FeatureStore, VGGFeatures
+from vggfeat.data.images import Crop
+from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import ParameterError, PictureError
 from vggfeat.features import transformer as module
 from vggfeat.nets import formats
@@ -131,6 +135,38 @@ def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path)
     assert sum(map(len, shards)) == 2 * len(paths), "a picture was described twice"
 
 
+def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tars of one layout, name or path keep their own rows, from whatever folder they are named."""
+    plain, cached = VGGFeatures(**SMALL), VGGFeatures(**SMALL, cache=tmp_path / "cache")
+    for seed, folder in enumerate(["a", "b", "a"]):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        pack(Path("x.tar"), {f"{n}.bmp": jpeg(8 * seed + n, "BMP") for n in range(2)})
+        os.utime("x.tar", (1, 1))
+        members = find_pictures(["x.tar"]).pictures
+        np.testing.assert_array_equal(cached.transform(members), plain.transform(members))
+    shards = sorted((tmp_path / "cache").rglob("*.h5"))
+    monkeypatch.chdir(tmp_path)
+    cached.transform(find_pictures([str(Path("a") / "x.tar")]).pictures)
+    cached.transform(find_pictures([tmp_path / "b" / "x.tar"]).pictures)
+    assert sorted((tmp_path / "cache").rglob("*.h5")) == shards
+
+
+def test_a_cache_knows_boxes_of_images(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each box of a picture has its own row, which is found again."""
+    features = VGGFeatures(**SMALL, cache=tmp_path / "cache")
+    boxes = [Crop(paths[0], (1, 1, 30, side)) for side in (20, 30, 40)]
+    rows = features.transform(boxes)
+    assert len(np.unique(rows, axis=0)) == 3
+    shards = sorted((tmp_path / "cache").rglob("*.h5"))
+    monkeypatch.chdir(paths[0].parent)
+    again = [Crop(Path(paths[0].name), box.box) for box in boxes[::-1]]
+    np.testing.assert_array_equal(features.transform(again), rows[::-1])
+    assert sorted((tmp_path / "cache").rglob("*.h5")) == shards
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are listed on Linux")
 def test_a_cache_needs_to_delete_no_open_file(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +194,7 @@ def test_weights_replaced_under_their_name_are_others(paths: list[Path], tmp_pat
         weights = random_weights("A", ["pool2"], seed)
         file = tmp_path / "w.safetensors"
         formats.write(file, weights.state, weights.pixels, net="A", source="test", licence="none")
+        os.utime(file, (1, 1))
         features = VGGFeatures("A", layer="pool2", Q=32, weights=file)
         rows.append(features.transform(paths[:1]))
     assert not np.allclose(*rows)

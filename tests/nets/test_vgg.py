@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from helpers.networks import formula_state
 from support import random_state
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from vggfeat.nets.table1 import (
     torchvision_names,
 )
 from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import Weights
 
 PARAMETERS = {
     "A": 132_863_336,
@@ -62,14 +64,21 @@ def test_ablation_replaces_each_pair_by_one_five_by_five() -> None:
     assert VGG("B-5x5", layers="pool5", dense=True)(torch.zeros(1, 3, 64, 64)).shape[2:] == (2, 2)
 
 
+def with_connections(net: str, whole: Weights, last: str = "fc8") -> dict[str, Tensor]:
+    """Make a net's convolutions, and take the connections, 0.5 GB, of net A, which fit any net."""
+    names = [f"fc{k}" for k in range(6, int(last[2:]) + 1)]
+    connections = {k: v for k, v in whole.state.items() if k.partition(".")[0] in names}
+    return formula_state(net, ["pool5"]) | connections
+
+
 @pytest.mark.parametrize(("net", "peer"), [("D", "vgg16"), ("E", "vgg19")])
-def test_logits_equal_torchvision(net: str, peer: str) -> None:
+def test_logits_equal_torchvision(net: str, peer: str, whole_net: Weights) -> None:
     """With the same numbers, logits and probabilities of a 224×224 crop are torchvision's."""
-    state = random_state(net, ["fc8"])
+    state = with_connections(net, whole_net)
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, peer)(weights=None)
+        theirs = getattr(torchvision.models, peer)(weights=None, num_classes=10)
     theirs.load_state_dict(as_torchvision(net, state), assign=True)
-    ours = VGG(net, layers=("fc8", "prob"), init=None).load(state).eval()
+    ours = VGG(net, layers=("fc8", "prob"), num_classes=10, init=None).load(state).eval()
     crop = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = theirs.eval()(crop)
@@ -78,13 +87,12 @@ def test_logits_equal_torchvision(net: str, peer: str) -> None:
     torch.testing.assert_close(found["prob"], expected.softmax(1), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("net", "peer"), [("D", "vgg16"), ("E", "vgg19")])
-def test_dense_fc7_equals_timm(net: str, peer: str) -> None:
-    """Pooled fc7 descriptors of a 384×512 picture are those of timm's convolutional pre-logits."""
+def test_dense_fc7_equals_timm(whole_net: Weights) -> None:
+    """fc7 of E over 256×288 pixels is that of timm's convolutional pre-logits, pooled or not."""
     timm = pytest.importorskip("timm")
-    state = random_state(net, ["fc7"])
+    state = with_connections("E", whole_net, "fc7")
     with torch.device("meta"):
-        theirs = timm.create_model(peer, num_classes=0, global_pool="")
+        theirs = timm.create_model("vgg19", num_classes=0, global_pool="")
     theirs.load_state_dict(
         {
             (
@@ -96,26 +104,27 @@ def test_dense_fc7_equals_timm(net: str, peer: str) -> None:
             else value[:, :, None, None]
             if name == "classifier.3.weight"
             else value
-            for name, value in as_torchvision(net, state).items()
+            for name, value in as_torchvision("E", state).items()
         },
         assign=True,
     )
-    ours = VGG(net, layers="fc7", dense=True, init=None).load(state).eval()
-    picture = torch.randn(1, 3, 384, 512, generator=torch.Generator().manual_seed(2))
+    ours = VGG("E", layers="fc7", dense=True, init=None).load(state).eval()
+    picture = torch.randn(1, 3, 256, 288, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         expected = theirs.eval().forward_head(theirs.forward_features(picture), pre_logits=True)
         found = ours(picture)
-    assert found.shape == (1, 4096, 6, 10)
-    torch.testing.assert_close(
-        found.mean((2, 3)), expected.reshape(1, 4096, 6, 10).mean((2, 3)), rtol=1e-4, atol=1e-4
-    )
+    assert found.shape == (1, 4096, 2, 3)
+    expected = expected.reshape(found.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.mean((2, 3)), expected.mean((2, 3)), rtol=1e-4, atol=1e-4)
 
 
-def test_dense_form_equals_the_fully_connected_form() -> None:
+def test_dense_form_equals_the_fully_connected_form(tiny: str) -> None:
     """On one 224×224 crop fc6 as a 7×7 convolution computes what it does as a connection."""
-    connected = VGG("A", layers=("fc6", "fc8")).eval()
+    connected = VGG(tiny, layers=("fc6", "fc8"), num_classes=10, init=None)
+    connected = connected.load(formula_state(tiny)).eval()
     dense = connected.fully_convolutional()
-    crop = torch.randn(1, 3, 224, 224)
+    crop = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for name, expected in connected.maps(crop).items():
             torch.testing.assert_close(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ def test_unknown_names() -> None:
 def test_cached_file_is_hashed_once(
     home: Path, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A verified file is not read again until its size or time changes."""
+    """A verified file is not read again until it is another, even one of the same size and date."""
     fake_source(monkeypatch, state)
     path = put(home, "f.safetensors", state)
     hashed: list[Path] = []
@@ -222,6 +223,13 @@ def test_cached_file_is_hashed_once(
     os.utime(path, (1, 1))
     fetch("authors", "A")
     assert hashed == [path, path]
+    time.sleep(0.02)  # a tick of the file system's clock
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    os.utime(path, (1, 1))
+    with pytest.raises(WeightsError, match="not the published file"):
+        fetch("authors", "A")
 
 
 def test_damaged_cache_is_refused(

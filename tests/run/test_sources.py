@@ -9,11 +9,10 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from helpers.cli import run
 from PIL import Image
 from support import noise, random_weights
-from typer.testing import CliRunner
 
-from vggfeat.cli import app
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
@@ -66,9 +65,7 @@ def store(made: Path) -> Path:
 
 
 def extract(root: Path, out: str, *more: str) -> Path:
-    asked = [str(root / "tree"), *SETTINGS, "--out", str(root / out), *more]
-    done = CliRunner().invoke(app, ["extract", *asked, "-q"])
-    assert done.exit_code == 0, done.output
+    run("extract", root / "tree", *SETTINGS, "--out", root / out, *more, "-q")
     return root / out
 
 

@@ -149,12 +149,12 @@ def classify_command(
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
-    _refuse_unused(context, mode)
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
     share = _share(shard, context)
     work = Work(device, precision, on_bad_image, workers, quiet, deterministic=deterministic)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
+    _refuse_unused(context, mode)
     features = settings(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )

@@ -83,7 +83,6 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
-            min=1,
             help="Pictures of an update: 256, or a fourth of fewer than 1024.",
             rich_help_panel=RECIPE,
         ),
@@ -111,7 +110,6 @@ def train_command(
         int | None,
         typer.Option(
             "--patience",
-            min=1,
             help="Epochs without a better mean IoU in validation before the rate drops: 5, or of "
             "a small set as many as make 50 updates.",
             rich_help_panel=RECIPE,
@@ -196,8 +194,8 @@ def train_command(
     engine = training.engine_of(device, precision, workers, micro, False, "pillow")
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = boxset_of(data, classes, boxes, quiet=quiet)
-    size = batch or _batch_of(len(found.train))
-    waited = patience or _patience_of(len(found.train), size)
+    size = _batch_of(len(found.train)) if batch is None else batch
+    waited = _patience_of(len(found.train), size) if patience is None else patience
     settings = settings.model_copy(update={"batch": size, "patience": waited})
     task = BoxRegression.on(found, regression, S, visible)
     classifying = _weights(init, settings.net, quiet)

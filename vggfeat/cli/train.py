@@ -44,7 +44,6 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
-            min=1,
             help="Pictures of an update, over all processes: 256, or an eighth of fewer than 2048.",
             rich_help_panel=RECIPE,
         ),
@@ -73,7 +72,6 @@ def train_command(
         int | None,
         typer.Option(
             "--patience",
-            min=1,
             help="Epochs without a better validation accuracy before the rate drops; 3 by default.",
             rich_help_panel=RECIPE,
         ),

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vggfeat.data import tarring
-from vggfeat.data.bounds import unwarned
 from vggfeat.data.images import FORMATS
 from vggfeat.data.voc import VocObject, objects_of
 from vggfeat.errors import DataError, DataNotFound, PictureError
@@ -178,7 +177,7 @@ def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
         If that cannot be done.
     """
     try:
-        with unwarned(), Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
     except UnidentifiedImageError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image
 
@@ -16,28 +14,14 @@ from vggfeat.errors import PictureError
 MOST_RESCALED = 1 << 24
 SCANS = 20  # that the largest picture may be drawn in; progressive JPEGs have about ten
 _SCAN = b"\xff\xda"
-_UNWARNED = ("ignore", None, Image.DecompressionBombWarning, None, 0)
+# Pillow warns of half of what max_pixels allows. This filter is the last one: another of such
+# warnings that a program has made comes before it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 
 
 def max_pixels() -> int:
     """Largest picture that is decoded: Pillow's limit for its error."""
     return 2 * (Image.MAX_IMAGE_PIXELS or 2**31)
-
-
-@contextmanager
-def unwarned() -> Iterator[None]:
-    """Keep Pillow from warning of a large picture that :func:`max_pixels` allows.
-
-    The filter is the last one, so that whoever made another of such warnings keeps it, and goes
-    with the block. ``warnings.catch_warnings`` puts back what it found, which is another thread's
-    filter where several decode at once, and would stay for good.
-    """
-    filters: Any = warnings.filters
-    filters.append(_UNWARNED)
-    try:
-        yield
-    finally:
-        filters.remove(_UNWARNED)
 
 
 def check_size(width: int, height: int) -> None:

@@ -20,7 +20,7 @@ from vggfeat.data.settings import refused
 from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
-from vggfeat.errors import DataError, DataNotFound, ParameterError
+from vggfeat.errors import DataError, DataNotFound
 from vggfeat.resources import asset, read_toml, shared
 
 __all__ = [
@@ -220,7 +220,7 @@ def _needs(card: DatasetCard, parts: Sequence[str] | None) -> tuple[str, ...]:
     archived = (part for archive in card.archives for part in archive.needed_for)
     known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived})
     if unknown := [part for part in parts if part not in known]:
-        raise ParameterError.not_one_of("part", card.name, known, unknown[0])
+        raise DataError(f"{card.name} has no part {unknown[0]!r}; it has {', '.join(known)}.")
     return tuple(parts)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
+from vggfeat.data.stored import is_settled
 from vggfeat.download import Progress, alone
 from vggfeat.errors import DataError, DataNotFound, PictureError
 from vggfeat.resources import home
@@ -94,7 +95,7 @@ def read_tar(archive: Path, progress: Progress | None = None) -> TarPictures:
     """Find the pictures of an archive: in the index that is remembered, or by its headers.
 
     For the 138 GB of ILSVRC's training pictures the first call takes minutes; later ones, while
-    size and time of change are the same, a second.
+    the file is the same, a second.
 
     Parameters
     ----------
@@ -113,7 +114,9 @@ def read_tar(archive: Path, progress: Progress | None = None) -> TarPictures:
     if not archive.is_file():
         raise DataNotFound(f"There is no file {archive}. Name the original, uncompressed tar file.")
     found = archive.stat()
-    identity = np.array([_FORMAT, found.st_size, found.st_mtime_ns])
+    # A program can set the time of change as it likes, but not that of the file's own record.
+    times = found.st_mtime_ns, found.st_ctime_ns
+    identity = " ".join(map(str, (_FORMAT, found.st_size, found.st_ino, *times)))
     digest = hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:16]
     remembered = home() / "indices" / f"{archive.stem}-{digest}.npz"
     index = _remembered(remembered, archive, identity)
@@ -125,8 +128,10 @@ def read_tar(archive: Path, progress: Progress | None = None) -> TarPictures:
             lock.enter_context(alone(remembered))
         index = _remembered(remembered, archive, identity)  # by another process meanwhile
         if index is None:
+            settled = is_settled(*times)
             index = _indexed(archive, found.st_size, progress)
-            _remember(remembered, index, identity)
+            if settled:
+                _remember(remembered, index, identity)
     return index
 
 
@@ -192,17 +197,17 @@ def _sorted(index: TarPictures) -> TarPictures:
     return index.take(np.argsort(index.names, kind="stable"))
 
 
-def _remembered(path: Path, archive: Path, identity: Ints) -> TarPictures | None:
+def _remembered(path: Path, archive: Path, identity: str) -> TarPictures | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as index:
-            if not np.array_equal(index["identity"], identity):
+            if str(index["identity"]) != identity:
                 return None
             return TarPictures(archive, index["names"], index["offsets"], index["sizes"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there, or damaged: it is made anew
 
 
-def _remember(path: Path, index: TarPictures, identity: Ints) -> None:
+def _remember(path: Path, index: TarPictures, identity: str) -> None:
     content = io.BytesIO()
     np.savez(
         content, identity=identity, names=index.names, offsets=index.offsets, sizes=index.sizes

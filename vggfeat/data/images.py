@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels, unwarned
+from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels
 from vggfeat.data.stored import Stored
 from vggfeat.errors import ParameterError, PictureError, printable
 
@@ -189,7 +189,7 @@ def _is_strange(path: Path) -> bool:
 
 def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
     try:
-        with unwarned(), Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return _as_rgb(image, exif)
     except PictureError:
         raise
@@ -209,8 +209,7 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
         raise PictureError(
             f"its box {corners} lies outside of its {image.width}×{image.height} pixels"
         )
-    with unwarned():
-        return image.crop((left, upper, right, lower))
+    return image.crop((left, upper, right, lower))
 
 
 def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:

@@ -92,8 +92,8 @@ class ImageSet:
         -------
         list of (int, int)
             The first 16 bytes of the SHA-256 of the whole content, whatever the file's time;
-            (0, 0) for what is no file. What is at an address or in a tar is not read for it: a
-            listing's checksum or the tar's header, and the time there, stand for the content.
+            (0, 0) for what is no file. What is at an address is not read for it: a listing's
+            checksum, and the time there, stand for the content.
         """
         return [stat_of(picture) for picture in self.pictures]
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from vggfeat.data.addresses import public, split
 from vggfeat.data.filesystems import HTTP, PATIENCE, opened
 from vggfeat.data.patience import Unreachable, is_past_the_end, patiently
-from vggfeat.data.stored import Stat, Stored, digest
+from vggfeat.data.stored import Stat, Stored, digest, nanoseconds
 from vggfeat.errors import PictureError
 
 Info = dict[str, Any]
@@ -22,6 +22,7 @@ CHUNK = 1 << 18
 NO_PARTS = "its server sends no parts of files (HTTP ranges): use one that does, or download it"
 BLOCK = 1 << 20  # bytes of one request where a file is read from its beginning to its end
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created")
 
 
@@ -233,12 +234,12 @@ def _nanoseconds(changed: object) -> int:
     if isinstance(changed, str):
         changed = _date(changed)
     if isinstance(changed, datetime):
-        changed = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
-    return round(changed * 1e9) if isinstance(changed, int | float) else 0
+        changed = (changed.replace(tzinfo=changed.tzinfo or UTC) - _EPOCH).total_seconds()
+    return nanoseconds(changed) if isinstance(changed, int | float) else 0
 
 
 def _date(text: str) -> datetime | None:
     for read_date in (datetime.fromisoformat, parsedate_to_datetime):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             return read_date(text)
     return None

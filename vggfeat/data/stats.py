@@ -15,7 +15,7 @@ def stat_of(picture: Picture) -> Stat:
     Parameters
     ----------
     picture : Picture
-        A file, a box of one, or an object at an address or in a tar, which is not read for it.
+        A file, a box of one, or an object in a tar or at an address, where it is not read for it.
 
     Returns
     -------

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
+import time
 from abc import ABC, abstractmethod
 
 Stat = tuple[int, int]
+# What changed less than so many ns ago may change again, and its time, by its clock, stay as it is.
+SETTLED = 2 * 10**9
 
 
 class Stored(ABC):
@@ -36,7 +40,8 @@ class Stored(ABC):
         -------
         (int, int)
             The first 16 bytes of the SHA-256 of its content, where that is on this machine; else a
-            digest of what is known of it, and the time of its last change in ns, 0 if unknown.
+            digest of what is known of it, and the time of its last change in ns, 0 if unknown,
+            both of 64 bits.
         """
 
 
@@ -63,3 +68,31 @@ def digest(*known: object) -> int:
     content = "\0".join(map(str, known)).encode("utf-8", "surrogateescape")
     whole = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(whole, "big", signed=True)
+
+
+def in_64_bits(nanoseconds: int) -> int:
+    """Bring a time into 64 bits: one before 1678 or after 2262 becomes another, always the same.
+
+    Examples
+    --------
+    >>> in_64_bits(-(2**63)), in_64_bits(2**63 + 5) == 5 - 2**63
+    (-9223372036854775808, True)
+    """
+    return (nanoseconds + 2**63) % 2**64 - 2**63
+
+
+def nanoseconds(seconds: float) -> int:
+    """Turn a time as an archive or a server says it into ns of 64 bits; 0 if it is none.
+
+    Examples
+    --------
+    >>> nanoseconds(1.5), nanoseconds(float("nan"))
+    (1500000000, 0)
+    """
+    return in_64_bits(round(seconds * 1e9)) if math.isfinite(seconds * 1e9) else 0
+
+
+def is_settled(*times: int) -> bool:
+    """Tell whether these times, in ns, will change if what they are of does."""
+    now = time.time_ns()
+    return all(abs(now - one) > SETTLED for one in times)

@@ -24,7 +24,7 @@ from vggfeat.data import remote, tarring
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.patience import Unreachable
-from vggfeat.data.stored import Stat, Stored, digest, identity
+from vggfeat.data.stored import Stat, Stored, digest, identity, is_settled, nanoseconds
 from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
 from vggfeat.resources import home
 
@@ -52,6 +52,8 @@ class Member(Stored):
         When the file changed, in ns.
     refusal : str
         Why it is not read, if it is not.
+    version : int
+        What tells the tar at an address from others that have been there, where that is known.
     """
 
     archive: str
@@ -59,6 +61,7 @@ class Member(Stored):
     size: int
     time: int = 0
     refusal: str = ""
+    version: int = 0
 
     def read(self) -> bytes:
         """Read the file of the picture, whole."""
@@ -82,7 +85,7 @@ class Member(Stored):
         if not is_address(self.archive):
             with suppress(PictureError):  # the decoder will say what is wrong with it
                 return identity(hashlib.sha256(self.read()).digest())
-        return digest(self.offset, self.size), self.time
+        return digest(self.offset, self.size, self.version), self.time
 
     def __str__(self) -> str:
         return f"{public(self.archive)} at byte {self.offset:,}"
@@ -153,17 +156,18 @@ def samples(archive: str) -> Iterator[Sample]:
 def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
     stat = remote.stat_of(remote.info(archive))
+    version = 0 if stat is None else digest(*stat)
     known = home() / "tars" / f"{digest(public(archive), stat) & _MASK:016x}.jsonl"
     if stat is None or not known.is_file():
         with closing(remote.opened_file(archive)) as file:
-            found = list(_samples(file, archive))
-        if stat is not None:
+            found = list(_samples(file, archive, version))
+        if stat is not None and is_settled(stat[1]):
             _remember(known, found)
         yield from found
         return
     with known.open(encoding="utf-8") as lines:
-        for name, label, *picture in map(json.loads, lines):
-            yield Sample(name, Member(archive, *picture), label)
+        for name, label, offset, size, time, refusal in map(json.loads, lines):
+            yield Sample(name, Member(archive, offset, size, time, refusal, version), label)
 
 
 def _remember(path: Path, found: list[Sample]) -> None:
@@ -177,8 +181,8 @@ def _remember(path: Path, found: list[Sample]) -> None:
         temporary.replace(path)
 
 
-def _samples(file: BinaryIO, archive: str) -> Iterator[Sample]:
-    for _, group in groupby(_files(file, archive), lambda one: one.key):
+def _samples(file: BinaryIO, archive: str, version: int = 0) -> Iterator[Sample]:
+    for _, group in groupby(_files(file, archive, version), lambda one: one.key):
         files = list(group)
         pictures = [one for one in files if _is_picture(one)]
         if not pictures:
@@ -189,7 +193,7 @@ def _samples(file: BinaryIO, archive: str) -> Iterator[Sample]:
             yield Sample(one.name, one.picture, label)
 
 
-def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
+def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
     for member in _members(file, archive):
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
@@ -204,8 +208,9 @@ def _files(file: BinaryIO, archive: str) -> Iterator[_File]:
             archive,
             member.offset_data,
             member.size,
-            round(member.mtime * 1e9),
+            nanoseconds(member.mtime),
             _refusal(member),
+            version,
         )
         yield _File(name, found[1], found[2], place)
 

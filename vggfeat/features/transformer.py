@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -15,8 +16,11 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from vggfeat.data.images import Picture, decode
+from vggfeat.data.addresses import is_address
+from vggfeat.data.images import Crop, Picture, decode
 from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.stored import Stored
+from vggfeat.data.tars import Member
 from vggfeat.download import alone
 from vggfeat.errors import ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
@@ -242,7 +246,8 @@ class _Found:
             self.key = (weights.net, weights.sha256, weights.pixels)
         elif (path := Path(weights).expanduser()).is_file():
             stat = path.stat()
-            self.key = (path.resolve(), stat.st_size, stat.st_mtime_ns)
+            times = stat.st_mtime_ns, stat.st_ctime_ns
+            self.key = (path.resolve(), stat.st_size, stat.st_ino, *times)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Found) and self.key == other.key
@@ -313,9 +318,16 @@ def _picture(x: Any) -> Picture:
 
 
 def _name(picture: Picture, exif: bool) -> str:
-    """Name a picture for the store: its path, or a digest of its pixels."""
+    """Name a picture for the store: where it is, or by a digest of its pixels."""
+    # A cache may be used from another folder.
     if isinstance(picture, str | Path):
-        return str(Path(picture).absolute())  # a cache may be used from another folder
+        return str(Path(picture).absolute())
+    if isinstance(picture, Crop):
+        return f"{picture.path.absolute()} {picture.box}"
+    if isinstance(picture, Member) and not is_address(picture.archive):
+        picture = replace(picture, archive=str(Path(picture.archive).absolute()))
+    if isinstance(picture, Stored):
+        return str(picture)
     values = np.asarray(decode(picture, exif=exif) if isinstance(picture, Image.Image) else picture)
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
     digest.update(np.ascontiguousarray(values).tobytes())

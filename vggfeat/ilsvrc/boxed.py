@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from vggfeat.data.annotations import check_size, upright_size
-from vggfeat.data.bounds import unwarned
 from vggfeat.data.ilsvrc import Ints, Names
 from vggfeat.data.images import FORMATS, decode
 from vggfeat.errors import PictureError
@@ -108,8 +107,7 @@ class Boxed:
             somewhere else.
         """
         try:
-            with unwarned():
-                image = decode(Image.open(io.BytesIO(self.part.read(row)), formats=FORMATS))
+            image = decode(Image.open(io.BytesIO(self.part.read(row)), formats=FORMATS))
         except PictureError:
             raise
         # Decoders of damaged files raise errors of a dozen classes; all mean the same here.

@@ -305,4 +305,5 @@ def _beside(path: Path) -> Path:
 
 def _stamp(path: Path, file: RemoteFile) -> str:
     status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {file.promise}"
+    # A program can set the time of change as it likes, but not that of the file's own record.
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {file.promise}"

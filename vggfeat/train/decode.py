@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vggfeat.data.bounds import check_scans, unwarned
+from vggfeat.data.bounds import check_scans
 from vggfeat.data.images import FORMATS, Pixels, decode
 from vggfeat.errors import PictureError, printable
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
@@ -157,8 +157,7 @@ def _cut_tensor(pixels: Tensor, place: Place, side: int) -> Tensor:
 
 
 def _opened(content: bytes) -> Image.Image:
-    with unwarned():
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _cut(
