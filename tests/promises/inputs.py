@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fakenet import CLASSES, paint
+from helpers.boxes import CLASSES as OBJECTS
+from helpers.boxes import box_weights, red_tree
 from helpers.cli import run
-from oracle import red_tree
+from helpers.colours import CLASSES, paint, write_colours
+from helpers.networks import write_weights
 from PIL import Image
 from storing import NAMES, STATS, filled
 from support import noise, random_state
@@ -66,6 +68,7 @@ def make_inputs(root: Path) -> Path:
     (root / "lacking.toml").write_text(LACKING)
     _write_networks(root)
     _write_stores(root)
+    _write_whole_nets(root)
     return root
 
 
@@ -99,7 +102,14 @@ def _write_stores(root: Path) -> None:
     filled(root / "features", scales=(256, 384))
     for number, rows in enumerate((slice(0, 6), slice(6, 12)), 1):
         filled(root / f"part-{number}", NAMES[rows], stats=STATS[rows])
-    with small_networks():
+
+
+def _write_whole_nets(root: Path) -> None:
+    """Write small nets that know colours or see red, and what those of colours say."""
+    with small_networks("classify"):
+        write_weights(root / "boxes.safetensors", box_weights())
+        write_colours(root / "cats-E.safetensors", "E", (*OBJECTS, "cow", "hen", "owl", "pig"))
         for net in ("D", "E"):
-            words = ("classify", "--data", "colours", "--net", net, "--Q", "32", "--Q", "48")
-            run(*words, "--out", f"scores-{net}", "--quiet", cwd=root)
+            weights = write_colours(root / f"colours-{net}.safetensors", net)
+            how = ("--weights", weights, "--Q", "224", "--Q", "256", "--out", f"scores-{net}")
+            run("classify", "--data", "colours", *how, "--quiet", cwd=root)

@@ -36,7 +36,7 @@ FUSE = rows(
     "scores-D",
     ("STORES", "scores-D scores-E", "open_scores.path", "scores-E", FREE),
     ("--data", "--data colours", EFFECT, None, FREE),
-    ("--Q", "--Q 48", "open_scores.scales", [48], "--Q wide"),
+    ("--Q", "--Q 256", "open_scores.scales", [256], "--Q wide"),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
     ("--out", "--out fused", EFFECT, None, FREE),
     ("--csv", "--csv t.csv", EFFECT, None, FREE),
@@ -105,8 +105,8 @@ MERGING = [
 ]
 LOCALIZE_PREDICT = rows(
     "localize predict",
-    "photos --model boxes --class cat",
-    ("PICTURES", "others photos --model boxes --class cat", "find_pictures.sources",
+    "photos --model boxes.safetensors --class cat",
+    ("PICTURES", "others photos --model boxes.safetensors --class cat", "find_pictures.sources",
      ["others", "photos"], FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),
     ("--Q", "--Q 288 --Q 320", "windows_of.scales", [[288, 320]], "--Q 0"),
@@ -118,13 +118,13 @@ LOCALIZE_PREDICT = rows(
 )  # fmt: skip
 LOCALIZE_LABELS = rows(
     "localize predict",
-    "photos --model boxes --classifier model",
+    "photos --model boxes.safetensors --classifier cats-E.safetensors",
     ("--classifier", "--classifier w.pth", "NetClassifier.weights", "w.pth", FREE),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
 )
 LOCALIZE_EVALUATE = rows(
     "localize evaluate",
-    "--data VOC2007 --model boxes",
+    "--data VOC2007 --model boxes.safetensors",
     ("--data", "--data VOC2012", "open_boxset.root", "VOC2012", FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),
     ("--classifier", "--classifier w.pth", "NetClassifier.weights", "w.pth", FREE),

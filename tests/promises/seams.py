@@ -3,8 +3,8 @@
 `recording` puts a recorder in the place of each function of SEAMS. It keeps the arguments of every
 call; a row of the table in `option_rows` names the call and the argument where an option's value
 must arrive. Some recorders call the real function, some answer with a stand-in, and the last one of
-a command stops it, so that nothing is computed. `small_networks` lets commands really run, with
-networks of a few numbers. When functions move, only this file changes.
+a command stops it, so that nothing is computed. `small_networks` lets commands really run, on
+files of small nets. When functions move, only this file changes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakenet import Colours
-from oracle import Oracle, weights_of
-from tinynet import PIXELS, Tiny, stand_in
+from helpers.boxes import GRID_NET, box_weights
+from helpers.networks import PIXELS, TINY, configured
 
-from vggfeat.cli.working import Work
 from vggfeat.data.cards import card_names, load_card, open_dataset
-from vggfeat.data.settings import Features
 from vggfeat.features.extraction import Extraction
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
@@ -37,6 +34,10 @@ from vggfeat.nets.weights import Weights
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
+WHOLE = ("classify", "fuse", "train", "localize")
+"""Commands of whole networks; the others describe with the embedded weights of the whole net D."""
+SMALL_NETS = {"A": TINY, "D": GRID_NET, "E": TINY}
+"""What Table 1 says of its nets while a command of `WHOLE` runs; D can tell boxes and colours."""
 
 
 class Stopped(Exception):
@@ -68,6 +69,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+@contextmanager
+def small_networks(command: str) -> Iterator[None]:
+    """Let a command of whole networks run with nets of few channels, named as those of Table 1."""
+    with configured(SMALL_NETS if command.partition(" ")[0] in WHOLE else {}):
+        yield
 
 
 def _stop(_: Arguments) -> Any:
@@ -118,6 +126,12 @@ def _boxset(given: Arguments) -> BoxSet:
     return open_boxset(given["root"], classes=given["classes"], parts=given["parts"])
 
 
+def _localiser(_: Arguments) -> Localiser:
+    """Open a net that sees red on this machine's CPU, whatever file and device are named."""
+    with small_networks("localize"):
+        return Localiser(box_weights(), device="cpu", precision="fp32")
+
+
 def _described(given: Arguments) -> Any:
     """Open the networks, as whatever describes pictures does, and describe nothing."""
     for net in given["features"].nets:
@@ -164,8 +178,7 @@ BOXES = {
     ),
 }
 LOCALISING = {
-    "DenseExtractor": ("vggfeat.ilsvrc.localize:DenseExtractor", lambda given: Oracle(**given)),
-    "Localiser": ("vggfeat.ilsvrc.localize:Localiser.open", lambda given: _localiser(**given)),
+    "Localiser": ("vggfeat.ilsvrc.localize:Localiser.open", _localiser),
     "Merging": ("vggfeat.ilsvrc.localize:Merging", None),
 }
 MACHINE = {"check_machine": ("vggfeat.cli.working:check_machine", _nothing)}
@@ -326,30 +339,3 @@ def _replace(
 
     is_bound = owners and inspect.ismethod(real)
     patch.setattr(owner, attribute, staticmethod(recorder) if is_bound else recorder)
-
-
-@contextmanager
-def small_networks() -> Iterator[None]:
-    """Let commands that need a whole network run, with small ones in its place."""
-    real = Work.network
-
-    def network(work: Work, features: Features, net: str) -> Any:
-        if features.layers != ("fc8",):
-            return real(work, features, net)
-        return Colours(net, features.pool, flip=features.flip, exif=features.exif)
-
-    def begun(weights: Weights, task: Any, **_: object) -> Weights:
-        torch.manual_seed(0)
-        return Weights("D", dict(Tiny(task.outputs).state_dict()), PIXELS, weights.source, "none")
-
-    with stand_in() as patch:
-        patch.setattr(Work, "network", network)
-        patch.setattr("vggfeat.ilsvrc.begin.begun", begun)
-        patch.setattr("vggfeat.ilsvrc.localize.DenseExtractor", Oracle)
-        patch.setattr("vggfeat.ilsvrc.localize.Localiser.open", staticmethod(_localiser))
-        yield
-
-
-def _localiser(path: Any, **_: Any) -> Localiser:
-    """Open a net that sees red, as a file that says what it is would be opened."""
-    return Localiser(weights_of())

@@ -51,10 +51,15 @@ def read_net(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  # no mapping
 
 
+def read_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def compute(path: Path, image: Path | np.ndarray) -> list[dict[str, Tensor]]:
     """Compute every layer's map of an image and of its mirror image, by torch's functions."""
     state, said = read_net(path)
-    pixels = np.asarray(Image.open(image)) if isinstance(image, Path) else image
+    pixels = read_image(image) if isinstance(image, Path) else image
     how = json.loads(said["pixels"])
     assert how["channels"] == "RGB"
     mean, std = (torch.tensor(how[name]).view(3, 1, 1) for name in ("mean", "std"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,10 +67,8 @@ def test_a_value_arrives(row: Row, here: Path) -> None:
 def test_a_wrong_value_is_refused_by_name(row: Row, here: Path) -> None:
     """Exit status 2, without a trace, before anything is written or anything large is read."""
     before = set(here.iterdir())
-    # A network that stands in would refuse nothing; those that are needed earlier stand in.
-    networks = nullcontext() if row.command == "classify" else small_networks()
     words, _, status = row.wrong.partition(" → ")
-    with networks, watching_reading() as read:
+    with small_networks(row.command), watching_reading() as read:
         typed = words_with(row, words)
         ran = run(*row.command.split(), *typed.split(), status=int(status or 2))
     assert "Traceback" not in ran.err
@@ -91,7 +89,7 @@ def test_options_that_exclude_each_other_are_refused(words: str, here: Path) -> 
 @pytest.mark.parametrize(("command", "label"), EFFECTS)
 def test_an_effect_is_seen(command: str, label: str, here: Path) -> None:
     """What an option changes in what is printed or written."""
-    with small_networks():
+    with small_networks(command):
         EFFECTS[command, label](command)
 
 
