@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from golden import adapter_learning as adapter
+from golden import adapter_settings as adapter
 from golden.case import case
 from golden.inputs import Inputs
 
@@ -80,7 +80,7 @@ def recipes(inputs: Inputs) -> dict[str, Any]:
 
 @case("G20-commands", command="the defaults of every command; exit status and words of mistakes")
 def commands(inputs: Inputs) -> dict[str, Any]:
-    """A mistake names what is wrong, shows no trace, prints no result and leaves nothing behind."""
+    """Mistakes name what is wrong, show no trace, print no result and leave nothing behind."""
     folder = inputs.work / "here"
     for kind in ("dune", "reed"):
         shutil.copytree(inputs["I2"] / kind, folder / "kinds" / kind)
