@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -20,8 +21,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """Make inputs when a case asks for them, and delete them with the session: some are large."""
-    import shutil
-
     root = tmp_path_factory.mktemp("golden")
     yield Shared(root)
     shutil.rmtree(root)
