@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from golden import adapter_learning as adapter
+from golden import adapter_svm as adapter
 from golden.case import Found, case
+from golden.choices import near_best
 from golden.inputs import Inputs
 
 DESCRIPTION: dict[str, Any] = {
@@ -38,8 +39,7 @@ def sample(inputs: Inputs) -> Found:
     with adapter.plain_convolutions():
         told = adapter.svm("sample", *more, **DESCRIPTION)
     margins = {
-        f"svm/C/{k}": [C for C, mean in zip(told["grid"], curve, strict=True) if mean > max(curve) - 0.01]
-        for k, curve in enumerate(told["curve"])
+        f"svm/C/{k}": near_best(told["grid"], curve) for k, curve in enumerate(told["curve"])
     }
     again = adapter.of_report(page)
     values = {

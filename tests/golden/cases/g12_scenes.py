@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from golden import adapter_learning as adapter
+from golden import adapter_svm as adapter
 from golden.case import Found, case
+from golden.choices import near_best
 from golden.inputs import Inputs
 
 DESCRIPTION: dict[str, Any] = {
@@ -34,7 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     },
 )
 def scenes(inputs: Inputs) -> Found:
-    """Described once; a mean of 44 % where chance is 22 %, since objects are ten pixels wide."""
+    """Describe once; a mean of 44 % where chance is 22 %, since objects are ten pixels wide."""
     values: dict[str, Any] = {}
     margins: dict[str, Any] = {}
     for name, way in WAYS.items():
@@ -43,6 +44,5 @@ def scenes(inputs: Inputs) -> Found:
         means = [sum(row) / len(row) for row in curve]
         for c in range(len(values[name]["classes"])):
             mine = means if way["C"] == "one" else [row[c] for row in curve]
-            near = [C for C, mean in zip(grid, mine, strict=True) if mean > max(mine) - 0.01]
-            margins[f"{name}/C/{c}"] = near
+            margins[f"{name}/C/{c}"] = near_best(grid, mine)
     return Found(values, margins=margins)

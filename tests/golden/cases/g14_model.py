@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter_learning as adapter
+from golden import adapter_svm as adapter
 from golden.case import Found, case
+from golden.choices import near_best
 from golden.inputs import Inputs
 
 DESCRIPTION: dict[str, Any] = {
@@ -26,8 +27,8 @@ SHOWN = (("dune", 5), ("reed", 6), ("tile", 7))
 
 @case(
     "G14-model",
-    command="svm --dataset m.csv --layer pool2 --Q 32 --save; predict --top 3 --csv; explain --csv; "
-    "the same of average and cells, two scales stacked, power 0.5",
+    command="svm --dataset m.csv --layer pool2 --Q 32 --save; predict --top 3 --csv; explain "
+    "--csv; the same of average and cells, two scales stacked, power 0.5",
     tolerance={
         "*/svm/C/*": "choice",
         "*/svm/curve/*": {"abs": 0.067},
@@ -49,12 +50,16 @@ SHOWN = (("dune", 5), ("reed", 6), ("tile", 7))
 )
 def model(inputs: Inputs) -> Found:
     """All images are classified; the maps of one or three are summed in 4 × 4 blocks."""
-    values, margins = {}, {}
+    values: dict[str, Any] = {}
+    margins: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, how, shown in (("average", DESCRIPTION, SHOWN), ("stacked", STACKED, SHOWN[1:2])):
         files = [inputs["I2"] / kind / f"{k}.ppm" for kind, k in shown]
         values[name], mine = _model(inputs["I2"], inputs.work / name, how, files)
         margins |= {f"{name}/{path}": margin for path, margin in mine.items()}
-    return Found(values, margins=margins)
+        rows = values[name]["predict"]["scores"].values()
+        arrays[f"scores {name}"] = np.array([list(row.values()) for row in rows])
+    return Found(values, arrays, margins)
 
 
 def _model(
@@ -63,12 +68,11 @@ def _model(
     """Train, predict and explain; values and margins."""
     work.mkdir()
     told = adapter.svm(images / "m.csv", "--save", work / "model", **how)
-    curve, grid = told["curve"][0], told["grid"]
     said = adapter.predict(work / "model", images, work / "scores.csv", 3)
     spread = float(np.std([list(one.values()) for one in said["scores"].values()]))
     figures = adapter.explain(work / "model", shown, work / "sums.csv", work / "drawn")
     margins = {
-        "svm/C/0": [C for C, mean in zip(grid, curve, strict=True) if mean >= max(curve) - 0.01],
+        "svm/C/0": near_best(told["grid"], told["curve"][0]),
         **{f"predict/order/{name}": one for name, one in said["scores"].items()},
     }
     values = {

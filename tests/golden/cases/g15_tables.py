@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter_learning as adapter
+from golden import adapter_svm as adapter
 from golden.case import Found, case
+from golden.choices import near_best
 from golden.inputs import Inputs
 
 
@@ -43,9 +44,8 @@ def tables(inputs: Inputs) -> Found:
         for row, told in values[name].items():
             for c in range(len(told["classes"])):
                 mine = [of_C[c] for of_C in told["curve"]]
-                near = [C for C, mean in zip(told["grid"], mine, strict=True) if mean > max(mine) - 0.01]
-                margins[f"{name}/{row}/C/{c}"] = near
+                margins[f"{name}/{row}/C/{c}"] = near_best(told["grid"], mine)
     files = adapter.submitted(work / "sent")
-    scores = [score for rows in files.values() for score in rows.values()]
-    values["submission"] = {"norm": float(np.std(scores)), "files": files}
-    return Found(values, margins=margins)
+    scores = np.array([score for rows in files.values() for score in rows.values()])
+    values["submission"] = {"norm": float(scores.std()), "files": files}
+    return Found(values, {"scores submitted": scores}, margins)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from weightfiles import WRITERS
 
-from golden import adapter_learning as adapter
+from golden import adapter_networks as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.making.whole import weights
@@ -27,7 +27,7 @@ NEEDS = {"ONNX": "onnx", "Caffe": "google.protobuf"}
     tolerance={f"{name}/*": {"abs": 0, "optional": True} for name in NEEDS},
 )
 def formats(inputs: Inputs) -> dict[str, Any]:
-    """The digest is of the numbers, so it is one for all formats; pixels are the file's own."""
+    """Expect one digest of the numbers for all formats, and pixels of each file's own."""
     state = {}
     for seed, (name, shape) in enumerate(SHAPES.items()):
         state[f"{name}.weight"] = torch.from_numpy(weights(shape, 70 + seed))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter_learning as adapter
+from golden import adapter_networks as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.making.boxes import CLASSES, red_box
@@ -48,7 +48,9 @@ def boxes(inputs: Inputs) -> dict[str, Any]:
     tree = inputs["I6"] / "VOC2007"
     random = np.random.RandomState(18)
     corners = random.randint(0, 120, (9, 2))
-    some = np.concatenate([corners, corners + random.randint(40, 130, (9, 2))], axis=1).astype(float)
+    some = np.concatenate([corners, corners + random.randint(40, 130, (9, 2))], axis=1).astype(
+        float
+    )
     scores = random.randint(1, 65, 9) / 64
     dense = random.randint(-32, 97, (8, 2, 3)).astype(np.float32) / 64
     predictions = random.randint(0, 65, (8, 8)) / 64

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden import adapter_learning as adapter
+from golden import adapter_training as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.networks import tiny_vgg
@@ -39,7 +39,7 @@ ACCURACIES = [0.1, 0.4, 0.5, 0.5, 0.5003, 0.5, 0.52, 0.53, *[0.53] * 9, 0.6, *[0
     },
 )
 def training(inputs: Inputs) -> dict[str, Any]:
-    """What is drawn is exact: order, places of crops, pixels. Images are of scale S already."""
+    """Hold exactly what is drawn: order, places, pixels. Images are of scale S already."""
     course = adapter.Training(inputs["I7"], tiny_vgg, **SETTINGS)
     whole, parts = inputs.work / "whole", inputs.work / "parts"
     history = course.run(whole)

@@ -67,9 +67,7 @@ def _draw(path: Path, number: int, box: tuple[int, int, int, int]) -> None:
     write(path, pixels)
 
 
-def _annotate(
-    year: Path, name: str, boxes: list[tuple[str, tuple[int, int, int, int]]]
-) -> None:
+def _annotate(year: Path, name: str, boxes: list[tuple[str, tuple[int, int, int, int]]]) -> None:
     size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
     objects = "".join(
         _OBJECT.format(left + 1, top + 1, right, bottom, name=label, difficult=0)

@@ -1,0 +1,237 @@
+"""The part of `golden.adapter` for networks as classifiers: files of weights, classes, boxes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from helpers.cli import run
+
+from golden.adapter_svm import CPU, words_of
+
+Array = np.ndarray
+
+
+def show_weights(file: Path) -> dict[str, Any]:
+    """Run ``vggfeat weights show``: what a file holds."""
+    return _told_of_weights(run("weights", "show", file, "--json").json)
+
+
+def convert_weights(file: Path, target: Path, *more: str) -> dict[str, Any]:
+    """Run ``vggfeat weights convert``: what the new file holds."""
+    return _told_of_weights(run("weights", "convert", file, target, *more, "--json").json)
+
+
+def _told_of_weights(told: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("format", "net", "layers", "parameters", "dtype", "sha256", "pixels", "assumed")
+    return {key: told[key] for key in (*keys, "licence", "ignored")}
+
+
+def classify(
+    data: Path,
+    weights: Path,
+    out: Path,
+    table: Path,
+    *more: str,
+    Q: tuple[int, ...],
+    **options: Any,
+) -> dict[str, Any]:
+    """Run ``vggfeat classify`` on labelled images with net A: errors, and shares by image."""
+    words = ["classify", "--data", data, "--net", "A", "--weights", weights, "--out", out]
+    words += ["--csv", table, *words_of({"Q": Q, **options}), *more]
+    words += ["--precision", "fp32", *CPU]
+    return _classified(run(*words, "--json", "-q").json, table)
+
+
+def fuse(stores: Sequence[Path], data: Path, table: Path) -> dict[str, Any]:
+    """Run ``vggfeat fuse``: errors, and shares by image."""
+    told = run("fuse", *stores, "--data", data, "--csv", table, "--top", "3", "--json", "-q").json
+    return _classified(told, table)
+
+
+def _classified(told: Mapping[str, Any], table: Path) -> dict[str, Any]:
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    shares: dict[str, dict[str, float]] = {}
+    order: dict[str, list[str]] = {}
+    for row in rows:
+        ranks = range(1, 1 + sum(key.startswith("class ") for key in row))
+        found = [(row[f"class {k}"], float(row[f"share {k}"])) for k in ranks]
+        shares[Path(row["name"]).name] = dict(found)
+        order[Path(row["name"]).name] = [label for label, _ in found]
+    errors = {name: told[name] for name in ("top1", "top5")}
+    return {"errors": errors, "images": told["pictures"], "shares": shares, "order": order}
+
+
+def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
+    """Read what ``classify --out`` keeps: posteriors by pooling with scale, then by image."""
+    import h5py
+
+    found: dict[str, dict[str, Array]] = {}
+    with h5py.File(store / "features.h5") as file:
+        names = [Path(name.decode()).name for name in file["names"][:]]
+        for net, group in file.items():
+            if isinstance(group, h5py.Group):
+                pool = net.partition("-")[2] or "softmax"
+                for scale, values in group.items():
+                    found[f"{pool} {scale}"] = dict(zip(names, values[:], strict=True))
+    return found
+
+
+def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
+    """Count top-1 and top-5 error of posteriors (N, classes), and the five likeliest classes."""
+    from vggfeat.ilsvrc.classify import errors_of, top_k
+
+    errors = errors_of([posteriors], labels, posteriors.shape[1])
+    return errors.top1, errors.top5, top_k(posteriors, 5)
+
+
+# Boxes
+
+
+def to_frame(boxes: Array, size: tuple[int, int], place: Any, *, flip: bool) -> Array:
+    """Write boxes (edges in pixels) in the frame of a crop at a place (size, offset)."""
+    from vggfeat.ilsvrc.boxes import to_frame
+    from vggfeat.train.augment import Place
+
+    return to_frame(boxes, size, Place(*place), flip=flip)
+
+
+def from_frame(framed: Array, size: tuple[int, int], place: Any) -> Array:
+    """Write boxes in the frame of a crop as edges in pixels of the image."""
+    from vggfeat.ilsvrc.boxes import from_frame
+    from vggfeat.train.augment import Place
+
+    return from_frame(framed, size, Place(*place))
+
+
+def window_boxes(dense_map: Array, size: tuple[int, int], Q: int) -> Array:
+    """Read the boxes (windows, K, 4) that a dense map (4 K, h, w) predicts."""
+    from vggfeat.ilsvrc.boxes import window_boxes
+
+    return window_boxes(dense_map, size, Q)
+
+
+def merge(boxes: Array, scores: Array, **how: Any) -> dict[str, Any]:
+    """Merge boxes of windows greedily."""
+    from vggfeat.ilsvrc.merging import merge
+
+    merged = merge(boxes, scores, **how)
+    return {"boxes": merged.boxes, "scores": merged.scores, "counts": merged.counts}
+
+
+def box_loss(
+    tree: Path, regression: str, S: int | tuple[int, int], scores: Array
+) -> dict[str, Any]:
+    """Measure predictions for the training images of a tree, at their first crops and centrally.
+
+    Scores are (images, outputs); their columns beyond the task's are left out.
+    """
+    import torch
+
+    from vggfeat.ilsvrc.boxset import open_boxset
+    from vggfeat.ilsvrc.regression import BoxRegression
+    from vggfeat.train.augment import draw
+
+    task = BoxRegression.on(open_boxset(tree), regression, S)
+    labels = torch.from_numpy(task.train.part.labels)
+    rows = torch.arange(len(labels))
+    predicted = torch.from_numpy(scores[: len(labels), : task.outputs].astype(np.float32))
+    draws = [draw(0, 0, int(row)) for row in rows]
+    targets, counted = task._targets(rows, draws, torch.device("cpu"))
+    return {
+        "targets": targets.numpy(),
+        "counted": counted.numpy(),
+        "loss": float(task.losses(predicted, labels, rows, draws)),
+        "iou": task.counts(predicted, labels, rows, draws).numpy(),
+        "mean box": task.mean_boxes(),
+    }
+
+
+def judge_boxes(
+    tree: Path,
+    classes: tuple[str, ...],
+    nets: Mapping[str, Callable[[Array], Array]],
+    say: Callable[[Array, int], tuple[Array, Array, Array]] | None,
+    scales: Sequence[int],
+) -> dict[str, Any]:
+    """Test localisation on a tree by protocol 1, and with `say` by protocol 2.
+
+    Parameters
+    ----------
+    tree : Path
+    classes : tuple of str
+    nets : mapping
+        By regression, "pcr" or "scr": what turns an image (H, W, 3) into a map (4 K, h, w).
+    say : callable, optional
+        Says of an image (H, W, 3) at a scale: posteriors (C,), class outputs of windows (C, h, w),
+        posteriors of other classes (K,).
+    scales : sequence of int
+        Test scales of each net.
+    """
+    from vggfeat.ilsvrc.boxset import open_boxset
+    from vggfeat.ilsvrc.judging import judge
+    from vggfeat.ilsvrc.outputs import Outputs, pixels_of
+
+    class Said:
+        def __init__(self) -> None:
+            self.classes = classes
+
+        def outputs(self, image: Any, at: Sequence[int]) -> Outputs:
+            told = {Q: say(_pixels(pixels_of(image, Q)), Q) for Q in at}  # type: ignore[misc]
+            first = told[at[0]]
+            return Outputs(first[0], {Q: one[1] for Q, one in told.items()}, first[2])
+
+    result = judge(
+        open_boxset(tree).test,
+        classes,
+        [_localiser(see, regression, classes) for regression, see in nets.items()],
+        classifier=Said() if say else None,
+        scales=[scales] * len(nets),
+    ).to_dict()
+    keys = ("true", "central", "rank", "box", "iou", "score", "windows", "boxes_left", "single")
+    return {
+        "errors": result["errors"],
+        "by class": {
+            one["key"]: {k: one[k] for k in result["errors"]} for one in result["classes"]
+        },
+        "images": {
+            f"{Path(one['picture']).stem} {one['key']}": {k: one[k] for k in keys if k in one}
+            for one in result["pictures"]
+        },
+    }
+
+
+def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[str, ...]) -> Any:
+    """Open a localisation net that is a function."""
+    import torch
+
+    from vggfeat.ilsvrc.localize import Localiser
+    from vggfeat.nets.pixels import PixelConvention
+    from vggfeat.nets.weights import Weights
+
+    class Extractor:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.done = 0
+
+        def check_scales(self, scales: Sequence[int]) -> None:
+            assert min(scales) >= 224
+
+        def maps(self, pixels: Any) -> dict[str, Any]:
+            return {"fc8": torch.from_numpy(see(_pixels(pixels)).astype(np.float32))[None]}
+
+    about = {"kind": "localisation", "regression": regression, "S": "256"}
+    about["classes"] = json.dumps(classes)
+    pixels = PixelConvention("RGB", 255.0, (120.0, 120.0, 120.0))
+    with mock.patch("vggfeat.ilsvrc.localize.DenseExtractor", Extractor):
+        return Localiser(Weights("D", {}, pixels, "red", "none", about=about))
+
+
+def _pixels(batch: Any) -> Array:
+    """Turn a batch of one image (1, 3, H, W) into (H, W, 3)."""
+    return batch[0].permute(1, 2, 0).numpy()

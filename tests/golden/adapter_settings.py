@@ -1,0 +1,99 @@
+"""The part of `golden.adapter` for settings and mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from helpers.cli import run
+
+
+def card_settings() -> dict[str, Any]:
+    """Tell of each shipped card how it is tested, and what describes its images by default."""
+    from vggfeat.data.cards import card_names, load_card
+
+    found = {}
+    for name in card_names():
+        card = load_card(name)
+        found[name] = {
+            "classes": len(card.classes),
+            "reader": card.reader,
+            "counts": dict(card.counts),
+            "protocol": card.protocol.model_dump(mode="json"),
+            "features": card.defaults.model_dump(mode="json"),
+        }
+    return found
+
+
+def quality_settings(quality: str, card: str) -> dict[str, Any]:
+    """Resolve ``--quality`` for a card, where no authors' weights are at hand."""
+    from vggfeat.data.cards import load_card
+    from vggfeat.run.quality import quality as resolve
+
+    return resolve(quality, load_card(card).defaults).model_dump(mode="json")
+
+
+def recipe_settings() -> dict[str, Any]:
+    """Resolve every shipped recipe: rows of tables, or links of a chain, with all settings."""
+    from vggfeat.recipe import Recipe, open_recipe, recipe_names
+    from vggfeat.train.chain import Chain
+
+    found: dict[str, Any] = {}
+    for name in recipe_names():
+        recipe = open_recipe(name)
+        if isinstance(recipe, Recipe):
+            found[name] = {
+                "dataset": recipe.dataset,
+                "classifier": recipe.classifier.model_dump(mode="json"),
+                "rows": {
+                    line.name: line.features.model_dump(mode="json") | {"paper": line.expected}
+                    for line in recipe.table()
+                },
+            }
+        elif isinstance(recipe, Chain):
+            found[name] = {
+                link.name: link.settings.model_dump(mode="json") | {"paper": link.paper}
+                for link in recipe.runs()
+            }
+        else:
+            found[name] = recipe.model_dump(mode="json", exclude={"name", "title"})
+    return found
+
+
+def command_defaults() -> dict[str, dict[str, Any]]:
+    """Tell of every command the default of every option that has one."""
+    from typer.main import get_command
+
+    from vggfeat.cli import app
+
+    found: dict[str, dict[str, Any]] = {}
+
+    def walk(command: Any, name: str) -> None:
+        for sub, other in sorted(getattr(command, "commands", {}).items()):
+            walk(other, f"{name} {sub}".strip())
+        if not hasattr(command, "commands"):
+            options = {max(one.opts, key=len): one.default for one in command.params}
+            found[name] = {
+                option: str(value) if isinstance(value, Path) else value
+                for option, value in sorted(options.items())
+                if option.startswith("--") and value is not None and value is not False
+            }
+
+    walk(get_command(app), "")
+    return found
+
+
+def mistake(words: Sequence[str], folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Type a mistake in a folder: how the command ends, what it names, how much it says."""
+    before = sorted(folder.rglob("*"))
+    with mock.patch("helpers.cli._checked", lambda ran, *_: ran):  # any status will do
+        ran = run(*words, cwd=folder)
+    return {
+        "status": ran.status,
+        "names": {name: name in ran.err for name in names},
+        "traceback": "Traceback" in ran.err,
+        "printed": bool(ran.out.strip()),
+        "written": [path.name for path in sorted(folder.rglob("*")) if path not in before],
+    }

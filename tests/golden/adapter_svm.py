@@ -1,0 +1,276 @@
+"""The part of `golden.adapter` for SVMs: fits, metrics, models, tables of the paper."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from helpers.cli import run
+
+Array = np.ndarray
+CPU = ("--device", "cpu", "--workers", "1")
+
+
+def fit_svm(
+    X: Array, y: Array, X_test: Array, *, C: float, loss: str, solver: str, tol: float
+) -> tuple[Array, Array, Array]:
+    """Train a linear SVM one-vs-rest: coefficients (classes, D), biases, scores of other rows."""
+    from vggfeat.learn.svm import LinearSVM
+
+    svm = LinearSVM(C=C, loss=loss, solver=solver, tol=tol, random_state=0, n_jobs=1).fit(X, y)
+    return svm.coef_, svm.intercept_, svm.class_scores(X_test)
+
+
+def search_svm(
+    X: Array,
+    y: Array,
+    *,
+    grid: Sequence[float],
+    folds: Sequence[tuple[Array, Array]],
+    per_class: bool,
+    loss: str,
+    solver: str,
+    tol: float,
+) -> tuple[list[float], Array]:
+    """Search C: the choice, one or one a class, and the validation scores (C, classes).
+
+    With `per_class`, targets are given and the score is the area under precision and recall;
+    without it, labels are, and the score is recall.
+    """
+    from vggfeat.learn.ap import average_precisions
+    from vggfeat.learn.search import search_C
+
+    score: Any = "recall"
+    if per_class:
+        score = lambda truth, scores: average_precisions(truth, scores, "area")  # noqa: E731
+    found = search_C(
+        X, y, grid=grid, folds=folds, score=score, per_class=per_class, loss=loss, solver=solver,
+        tol=tol, random_state=0, n_jobs=1,
+    )  # fmt: skip
+    return list(found.best), found.per_class
+
+
+def average_precisions(targets: Array, scores: Array, kind: str) -> Array:
+    """Measure the average precision of each class, "ap11" or "area"; NaN where there is none."""
+    from vggfeat.learn.ap import average_precisions
+
+    return average_precisions(targets, scores, kind)
+
+
+def precision_recall(targets: Array, scores: Array) -> tuple[Array, Array]:
+    """Tell precision and recall at each positive of one class."""
+    from vggfeat.learn.ap import precision_recall
+
+    curve = precision_recall(scores, targets)
+    return curve.precision, curve.recall
+
+
+def rank(targets: Array, scores: Array, n: int) -> dict[str, list[list[list[float]]]]:
+    """Rank the rows of each class: the first n, the first negatives, the last positives.
+
+    Each is a list of (row, target, score, rank).
+    """
+    from vggfeat.learn.rankings import rankings
+
+    found = rankings(targets, scores, np.arange(len(targets)), n)
+    names = {"first": found.ranked, "worst negatives": found.worst, "missed": found.missed}
+    return {name: [list(map(list, of)) for of in classes] for name, classes in names.items()}
+
+
+def confusion(true: Array, predicted: Array, classes: int) -> tuple[Array, Array, float]:
+    """Count which class is taken for which; the recall of each, and their mean."""
+    from vggfeat.learn.metrics import confusion_matrix, mean_class_recall, recall_per_class
+
+    every = range(classes)
+    return (
+        confusion_matrix(true, predicted, every),
+        recall_per_class(true, predicted, every),
+        mean_class_recall(true, predicted, every),
+    )
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Let commands compute convolutions by torch alone.
+
+    With AVX2 alone the faster runtimes lay out packed weights anew for many shapes of small maps,
+    which takes ten times as long as the convolutions; G03 and G04 hold these runtimes.
+    """
+    with mock.patch("vggfeat.features.dense.resolve_runtime", return_value="torch"):
+        yield
+
+
+FIXED = ("--precision", "fp32", "--workers", "1", "--jobs", "1")
+"""What no case leaves to a default."""
+
+
+def svm(dataset: str | Path, *more: str | Path, **options: object) -> dict[str, Any]:
+    """Run ``vggfeat svm`` on the CPU, in fp32, and return its result in words that stay."""
+    words = words_of(options)
+    ran = run("svm", "--dataset", dataset, *words, "--device", "cpu", *FIXED, *more, "--json", "-q")
+    return of_run(ran.json)
+
+
+def of_run(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what one run on a data set found, from its JSON."""
+    result = told["result"]
+    found = {
+        "classes": result["class_names"],
+        "dims": told["dimensions"],
+        "images": told["pictures"],
+        "left out": sorted(told["skipped"]),
+    }
+    if result["metric"] == "mAP":
+        every = result["classes"]
+        return found | {
+            "C": [one["C"] for one in every],
+            "ap11": [one["ap11"] for one in every],
+            "area": [one["area"] for one in every],
+            "mAP": result["mAP"],
+            "positives": [list(one["positives"].values()) for one in every],
+            "rows": result["rows"],
+            "grid": result["validation"]["grid"],
+            "curve": result["validation"]["per_class"],
+            "validation mAP": result["validation_mAP"],
+        }
+    splits = result["splits"]
+    return found | {
+        "C": [split["search"]["best"][0] for split in splits],
+        "confusion": result["confusion"],
+        "curve": [split["search"]["scores"] for split in splits],
+        "grid": splits[0]["search"]["grid"],
+        "mean": result["mean_class_recall"],
+        "recall": result["recalls"],
+        "sizes": [[split["n_train"], split["n_test"]] for split in splits],
+        "spread": result["std"],
+    }
+
+
+def of_report(page: Path) -> dict[str, Any]:
+    """Read a page's figures from what is written beside it, and tell whether they agree.
+
+    Of the page its headline, of the CSV the recalls, of the JSON all of `of_run`.
+    """
+    folder = page.with_suffix("")
+    found = of_run(json.loads((folder / "results.json").read_text("utf-8")))
+    with (folder / "classes.csv").open(encoding="utf-8") as file:
+        table = [float(row["recall"]) for row in csv.DictReader(file)]
+    headline = f"{100 * found['mean']:.1f}"
+    return found | {"table": table, "headline": headline in page.read_text("utf-8")}
+
+
+def about_model(model: Path) -> dict[str, Any]:
+    """Say what a saved model holds."""
+    from vggfeat.learn.model import load
+
+    found = load(model)
+    return {
+        "C": list(found.C),
+        "bias": found.intercept,
+        "classes": list(found.classes),
+        "coef": np.linalg.norm(found.coef, axis=1),
+        "dims": found.coef.shape[1],
+        "scales": list(found.scales),
+    }
+
+
+def predict(model: Path, images: Path, table: Path, top: int) -> dict[str, Any]:
+    """Run ``vggfeat predict``: of each image its scores by class, and the best classes in order."""
+    words = ("predict", model, images, "--top", top, "--csv", table, *CPU, "--json", "-q")
+    told = run(*map(str, words)).json
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = {
+        base_name(row["name"]): {
+            key: float(value) for key, value in row.items() if key not in ("name", "class", "error")
+        }
+        for row in rows
+    }
+    order = {base_name(one["picture"]): list(one["classes"]) for one in told}
+    agree = all(order[base_name(row["name"])][0] == row["class"] for row in rows)
+    return {"scores": scores, "order": order, "table agrees": agree}
+
+
+def explain(model: Path, images: Sequence[Path], table: Path, drawn: Path) -> dict[str, Any]:
+    """Run ``vggfeat explain``: by image and class score, sum, bias, and where it is strongest."""
+    words = ("explain", model, *images, "--csv", table, "--out", drawn, "--device", "cpu", "-q")
+    run(*map(str, words))
+    found: dict[str, Any] = {}
+    with table.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            figures: dict[str, Any] = {
+                key: float(row[key]) for key in ("score", "sum", "bias", "x", "y")
+            }
+            figures["exact"] = row["exact"] == "True"
+            figures["gap"] = figures["sum"] + figures["bias"] - figures["score"]
+            found.setdefault(base_name(row["picture"]), {})[row["class"]] = figures
+    return found
+
+
+def evidence(model: Path, image: Path) -> dict[str, Array]:
+    """Explain an image in Python: the map of each class over the upright image."""
+    from vggfeat.learn.model import load
+    from vggfeat.run.explain import explain
+    from vggfeat.run.predict import model_extractors
+
+    loaded = load(model)
+    found = explain(loaded, image, model_extractors(loaded, "cpu"))
+    return dict(zip(found.classes, found.evidence, strict=True))
+
+
+def base_name(name: str) -> str:
+    """Name an image by its class folder and file, wherever it lies."""
+    return "/".join(Path(name).parts[-2:])
+
+
+def words_of(options: Mapping[str, object]) -> list[str]:
+    """Write options as words: a list repeats its option, a bool is a switch."""
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [option, str(one)]
+    return words
+
+
+def small_recipe(
+    name: str, target: Path, *, weights: list[str], layer: str, Q: tuple[int, ...]
+) -> Path:
+    """Copy a shipped recipe of a table, with other weights, another layer and other scales."""
+    from vggfeat.resources import shared
+
+    text = (shared("pipelines") / f"{name}.toml").read_text("utf-8")
+    for key, value in (("weights", weights), ("layers", [layer]), ("Q", list(Q))):
+        text, found = re.subn(rf"^{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.M)
+        assert found == 1, key
+    target.write_text(text, "utf-8")
+    return target
+
+
+def run_recipe(recipe: Path, card: Path, root: Path, *more: str | Path) -> dict[str, Any]:
+    """Run ``vggfeat run`` on a data set of one's own: what each row found."""
+    words = ("run", recipe, "--dataset", card, "--root", root, "--device", "cpu", *FIXED, *more)
+    told = run(*words, "--json", "-q").json
+    return {row["row"]: of_run(row) for row in told["rows"]}
+
+
+def submitted(folder: Path) -> dict[str, dict[str, float]]:
+    """Read what the evaluation server would: score by row and file, below the folder."""
+    files = sorted(file for file in folder.rglob("*.txt"))
+    return {
+        file.relative_to(folder).as_posix(): {
+            "#".join(words[:-1]): float(words[-1])
+            for words in map(str.split, file.read_text("ascii").splitlines())
+        }
+        for file in files
+    }
