@@ -63,7 +63,7 @@ def _classification(tree: Path, random: np.random.RandomState) -> None:
         for k in range(EACH):
             kinds = [KINDS[k % 4], KINDS[random.randint(4)]]
             faint = [False, random.randint(4) == 0 and kinds[0] != kinds[1]]
-            shares = [int(random.randint(1, 3)), 1 if faint[1] else int(random.randint(1, 3))]
+            shares = [int(random.randint(1, 4)), 1 if faint[1] else int(random.randint(1, 4))]
             name = f"{first + k:06}"
             _draw(tree, name, [[(kinds[i], shares[i])] for i in (0, 1)], first + k)
             hard = {kind for kind, difficult in zip(kinds, faint, strict=True) if difficult}
@@ -75,20 +75,26 @@ def _classification(tree: Path, random: np.random.RandomState) -> None:
 
 
 def _actions(tree: Path, random: np.random.RandomState) -> None:
-    """Write scenes of two persons, each in a box; the labels of the test part are withheld."""
+    """Write scenes of two persons who do the same, or of one beside something else.
+
+    Persons of one image have one descriptor of the whole image: did they differ in what they do,
+    an SVM would have nothing to go by but rounding. The labels of the test part are withheld.
+    """
     every: dict[str, list[int]] = {}
     for part, first in (("train", 1), ("val", 101), ("test", 201)):
         rows: dict[str, list[int]] = {}
-        for k in range(EACH // 2):
-            name = f"2010_{first + k:06}"
+        for k in range(EACH * 2 // 3):
+            name, persons = f"2010_{first + k:06}", 1 + k % 2
+            kind = KINDS[(k // 2 + k) % 4]
             shown = []
-            for person in (1, 2):
-                kind, other = (KINDS[(k + person + n) % 4] for n in (0, random.randint(1, 4)))
-                share = int(random.randint(2, 6))
-                shown.append([(kind, share), (other, int(random.randint(share)))])
-                rows[f"{name} {person}"] = [1 if c == kind else -1 for c in KINDS]
+            for place in range(2):
+                other = KINDS[random.randint(4)]
+                share = int(random.randint(1, 5)) if place < persons else 0
+                shown.append([(kind, share), (other, int(random.randint(1, 5)))])
+                if share:
+                    rows[f"{name} {place + 1}"] = [1 if c == kind else -1 for c in KINDS]
             _draw(tree, name, shown, 300 + first + k)
-            _annotate(tree, name, [("person", False)] * 2)
+            _annotate(tree, name, [("person", False)] * persons)
         _lists(tree / "ImageSets" / "Action", part, rows, labelled=part != "test")
         every |= rows if part != "test" else {}
     _lists(tree / "ImageSets" / "Action", "trainval", every)
