@@ -235,3 +235,34 @@ def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[st
 def _pixels(batch: Any) -> Array:
     """Turn a batch of one image (1, 3, H, W) into (H, W, 3)."""
     return batch[0].permute(1, 2, 0).numpy()
+
+
+# Images of many pixels
+
+
+def describe_in_tiles(
+    pixels: Array, layers: tuple[str, ...], pools: tuple[str, ...], tile_pixels: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Describe an image (H, W, 3) by net D in tiles of so many pixels.
+
+    Returns
+    -------
+    descriptors, maps
+        By "layer/pool" and by layer, both of the mean with the mirror image and without it.
+    """
+    import torch
+
+    from vggfeat import DenseExtractor
+
+    extractor = DenseExtractor(
+        "D", layers, weights="embedded", flip=True, pool="+".join(pools), locations="raw",
+        device="cpu", precision="fp32", runtime="torch",
+    )  # fmt: skip
+    extractor.pixel_budget = 1
+    batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    with mock.patch("vggfeat.features.dense.PIECE_PIXELS", tile_pixels):
+        described, maps = extractor.describe(batch), extractor.maps(batch)
+    return (
+        {f"{layer}/{pool}": rows[0].numpy() for (layer, pool), rows in described.items()},
+        {layer: dense[0].numpy() for layer, dense in maps.items()},
+    )
