@@ -49,7 +49,8 @@ def test_the_best_three_are_drawn_and_told(model, draw, tmp_path):
         assert said in done.out
     drawings = sorted(p.relative_to(tmp_path / "evidence") for p in tmp_path.glob("evidence/*"))
     assert list(map(str, drawings)) == ["a.png.png", "b.png.png"]
-    assert Image.open(tmp_path / "evidence" / "a.png.png").format == "PNG"
+    with Image.open(tmp_path / "evidence" / "a.png.png") as drawing:
+        assert drawing.format == "PNG"
     with (tmp_path / "figures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6

@@ -186,7 +186,8 @@ def extraction(folder: Path, tiny: str) -> Iterator[Job]:
 
     def work(out: Path) -> None:
         net = ("--net", tiny, "--layer", "pool3", "--weights", str(weights))
-        words = ("--Q", "8", "--Q", "10", "--workers", "2", "--quiet")
+        # Other precisions run by OpenVINO, whose threads would not survive a fork.
+        words = ("--Q", "8", "--Q", "10", "--workers", "2", "--precision", "fp32", "--quiet")
         command("extract", str(images), "--out", str(out), *net, *words)
 
     with shard_rows(4), round_size(4):
