@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from pydantic import ValidationError
 from trees import write_actions, write_classes, write_voc
 
@@ -173,6 +174,28 @@ def test_only_parts_that_are_needed_must_be_there(own: str) -> None:
     (Path(own).parent / "pictures" / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
     card, _ = open_dataset(own, parts=["train", "val", "trainval"])
     assert not card.partial
+
+
+def test_parts_of_a_manifest_are_those_of_its_split_column(tmp_path: Path) -> None:
+    """A card that counts nothing has the parts that its CSV has, and is asked for no other."""
+    write_classes(tmp_path, {"cat": 2, "dog": 2})
+    pictures = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/*"))
+    rows = [
+        f"{path},{path.parent},{split}"
+        for path, split in zip(pictures, ["train", "test"] * 2, strict=True)
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    own = tmp_path / "mine.toml"
+    own.write_text('name = "mine"\nreader = "manifest"\nfolder = "list.csv"\nroot = "."\n')
+    card, images = open_dataset(str(own), parts=["train"])
+    assert (card.partial, images.parts["train"].tolist()) == (False, [0, 2])
+    assert check_dataset(str(own), parts=["train", "test"]).complete
+    for action in (open_dataset, check_dataset):
+        refuses(
+            lambda: action(str(own), parts=["val"]),  # noqa: B023
+            DataError,
+            ["mine has no part 'val'; it has all, test, train."],
+        )
 
 
 def test_a_class_folder_too_many_is_a_difference(tmp_path: Path) -> None:

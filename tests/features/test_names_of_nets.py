@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -16,8 +17,10 @@ from vggfeat.errors import StoreError
 from vggfeat.features.check import info, verify
 from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.files import seal, unsealed
 from vggfeat.features.merge import merge
 from vggfeat.features.repair import repair
+from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
@@ -199,3 +202,70 @@ def test_a_picture_that_came_back_is_the_one_that_is_read(tmp_path: Path) -> Non
         store.finish()
     [values] = FeatureStore.open(tmp_path).read().values()
     np.testing.assert_array_equal(values, np.full((1, 5), 1.0))
+
+
+@pytest.mark.parametrize("first", [D, E])
+def test_what_a_run_writes_after_another_has_finished_is_seen(
+    tmp_path: Path, first: Extraction
+) -> None:
+    """Of two runs begun together, one finishes after three shards; the other is killed later."""
+    second = E if first is D else D
+    ended, killed = opened(tmp_path, first, NAMES[:3]), opened(tmp_path, second, NAMES[3:])
+    for row, name in enumerate(NAMES[:3]):
+        ended.write([row], {part_of(first): vectors([name], part_of(first))})
+        if row == 0:
+            killed.write([0], {part_of(second): vectors(NAMES[3:4], part_of(second))})
+    ended.finish()
+    killed.write([1], {part_of(second): vectors(NAMES[4:], part_of(second))})
+    store = FeatureStore.open(tmp_path, second.net)
+    assert (store.names, store.view_names()) == (NAMES, NAMES[3:])
+    merge([tmp_path], tmp_path / "all")
+    check(tmp_path / "all", {first: NAMES[:3], second: NAMES[3:]})
+
+
+@pytest.mark.parametrize("finish", [True, False])
+@pytest.mark.parametrize("shard", [WHOLE, Shard(2, 2)])
+def test_a_replaced_picture_counts_though_its_run_began_first(
+    tmp_path: Path, finish: bool, shard: Shard
+) -> None:
+    """A run that wrote three shards meanwhile does not bring the old descriptor back."""
+    late = FeatureStore(tmp_path, E, NAMES[:1], stats=[(7, 7)], shard=shard)
+    other = opened(tmp_path, D, NAMES[:3])
+    for row, name in enumerate(NAMES[:3]):
+        other.write([row], {part_of(D): vectors([name], part_of(D))})
+    if finish:
+        other.finish()
+    late.write([0], {part_of(E): np.full((1, 5), 7.0)})
+    for path in (tmp_path, tmp_path / "all"):
+        store = FeatureStore.open(path, "E")
+        np.testing.assert_array_equal(store.read(names=["a.jpg"])[part_of(E)], [[7.0] * 5])
+        assert FeatureStore.open(path, "D").view_names() == ["b.jpg", "c.jpg"]
+        if path == tmp_path:
+            merge([tmp_path], tmp_path / "all")
+
+
+def test_what_was_left_out_stays_out_though_another_run_goes_on(tmp_path: Path) -> None:
+    """A list without a damaged picture holds, and what is written after it is seen beside it."""
+    run(tmp_path, D, NAMES[:3])
+    killed = opened(tmp_path, E, NAMES[:2])
+    store = FeatureStore(tmp_path, D, NAMES[:3], stats=[STATS["a.jpg"], STATS["b.jpg"], (7, 7)])
+    store.fail(2, "torn")
+    store.finish()
+    killed.write([0, 1], {part_of(E): vectors(NAMES[:2], part_of(E))})
+    for net in "DE":
+        store = FeatureStore.open(tmp_path, net)
+        assert store.names == store.view_names() == NAMES[:2]
+
+
+def test_a_view_of_an_earlier_version_goes_by_generations(tmp_path: Path) -> None:
+    """It does not say of which shards it was made: what is newer than it counts."""
+    run(tmp_path, D, NAMES[:2])
+    content = (tmp_path / "features.h5").read_bytes()
+    with h5py.File(io.BytesIO(unsealed(content)), "r+") as file:
+        del file.attrs["shards"]
+        file.flush()
+        image = file.id.get_file_image()
+    (tmp_path / "features.h5").write_bytes(image + seal(image))
+    run(tmp_path, E, NAMES[1:], finish=False)
+    assert FeatureStore.open(tmp_path, "E").view_names() == NAMES[1:]
+    assert FeatureStore.open(tmp_path, "D").view_names() == NAMES[:2]

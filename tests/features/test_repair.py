@@ -18,8 +18,13 @@ from vggfeat.features.export import export, pack
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.merge import merge
 from vggfeat.features.repair import Repaired, repair
+from vggfeat.features.shards import Block
 from vggfeat.features.store import FeatureStore
 
+NEXT = (
+    "Move each shard that was left to a place outside the store yourself, unless its line says "
+    "what else to do, then run the same command again."
+)
 EXTRACTION = Extraction("D", "ab12", ("pool5",), flip=False, pool="max", precision="bf16")
 NAMES = [f"{number}.jpg" for number in range(6)]
 
@@ -134,6 +139,30 @@ def test_a_shard_that_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
     assert (done.aside, done.rebuilt) == ({}, ())
     assert "other settings" in done.left[shard]
     assert (tmp_path / "a" / "shards" / shard).exists()
+    said = run("store", "repair", tmp_path / "a", "--quiet", status=5).out
+    assert NEXT in " ".join(said.split())
+
+
+def test_a_shard_of_numbers_that_are_not_finite_is_left_with_a_next_step(tmp_path: Path) -> None:
+    """Another shard that is damaged is set aside, and no run is called that would be refused."""
+    bad, *_ = filled(tmp_path)
+    store = FeatureStore.open(tmp_path)
+    [part] = EXTRACTION.parts([256])
+    block = Block(
+        "D",
+        EXTRACTION.to_dict(),
+        {},
+        [b"nan.jpg"],
+        np.zeros((1, 2), np.int64),
+        {EXTRACTION.path(part): np.full((1, store.dimensions[part]), np.nan, np.float16)},
+    )
+    store.files.add(block)
+    flip(bad)
+    said = " ".join(run("store", "repair", tmp_path, "--quiet", status=5).out.split())
+    assert "not finite" in said
+    assert "1 file set aside." in said
+    assert said.endswith(NEXT)
+    assert said.count("un the same command again") == 1
 
 
 def test_a_manifest_of_another_version_is_not_moved(tmp_path: Path) -> None:

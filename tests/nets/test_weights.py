@@ -303,6 +303,18 @@ def test_assumed_pixels(state: State, tmp_path: Path) -> None:
     assert load(tmp_path / "t.pth", "A", layers=("conv1_1",), pixels=own).pixels == own
 
 
+def test_conventions_of_whole_numbers_are_those_of_floats() -> None:
+    """Stores tell conventions apart by their text, so that what is equal reads alike."""
+    floats = PixelConvention("BGR", 255.0, (104.0, 117.0, 123.0), (2.0, 2.0, 2.0))
+    whole = PixelConvention("BGR", 255, (104, 117, 123), (2, 2, 2))
+    assert whole == floats
+    assert str(whole) == str(floats)
+    assert whole.to_json() == floats.to_json()
+    assert str(PixelConvention("BGR", 255, (1, 2, 3), (1, 1, 1))) == (
+        "BGR 0-255 minus (1.0, 2.0, 3.0), pools floor"
+    )
+
+
 def test_layers_beyond_the_file(state: State, tmp_path: Path) -> None:
     """A file that ends before the layer asked for is refused with what it has."""
     safetensors.torch.save_file(state, tmp_path / "c.safetensors")

@@ -103,7 +103,12 @@ def _mended(store: str, done: Repaired) -> list[str]:
     lines += [f"{name} was made anew." for name in done.rebuilt]
     if done.aside:
         lines.append(f"{counted(len(done.aside), 'file')} set aside.")
-    if done.aside or done.rebuilt:
+    if done.left:
+        lines.append(
+            "Move each shard that was left to a place outside the store yourself, unless its line "
+            "says what else to do, then run the same command again."
+        )
+    elif done.aside or done.rebuilt:
         lines.append("Run the same command again: it computes what is missing, and nothing else.")
     return lines or [f"{store} is sound; nothing was changed."]
 

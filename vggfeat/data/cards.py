@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ def open_dataset(
     needs = _needs(card, parts)
     tree = _place(card, root, needs, fetch, allow_partial, progress)
     card, images = _read(card, tree)
+    _refuse_unknown(card, needs, images.parts)
     found = check(card, images, tree, needs)
     if not (found.complete or allow_partial):
         raise DataError(_incomplete(card, found))
@@ -185,6 +186,7 @@ def check_dataset(
     else:
         tree = _there(card, _base(card, root), needs)
     card, images = _read(card, tree)
+    _refuse_unknown(card, needs, images.parts)
     return check(card, images, tree, needs)
 
 
@@ -214,14 +216,23 @@ def fetch_dataset(
 
 
 def _needs(card: DatasetCard, parts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the parts that must be there: those asked for, if the card knows them."""
+    """Return the parts that must be there: those asked for, if the card knows them.
+
+    Where the card counts nothing, its CSV says which there are, once it is read.
+    """
     if parts is None:
         return tuple(card.protocol.needs)
+    if card.counts or not _plain(card):
+        _refuse_unknown(card, parts)
+    return tuple(parts)
+
+
+def _refuse_unknown(card: DatasetCard, parts: Sequence[str], there: Iterable[str] = ()) -> None:
+    """Refuse parts of which neither the card nor the data say anything."""
     archived = (part for archive in card.archives for part in archive.needed_for)
-    known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived})
+    known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived, *there})
     if unknown := [part for part in parts if part not in known]:
         raise DataError(f"{card.name} has no part {unknown[0]!r}; it has {', '.join(known)}.")
-    return tuple(parts)
 
 
 def _is_own(name: str) -> bool:
@@ -284,8 +295,12 @@ def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
     if card.reader == "ilsvrc":  # a folder for each class, as Caltech has, in each part
         images = read_caltech(tree / "val", card.classes)
         return card, replace(images, parts={"val": np.arange(len(images))})
-    images = read_folders(tree) if card.reader == "folders" else read_manifest(tree)
-    return _with_targets(card, images, tree)
+    if card.reader == "folders":
+        return _with_targets(card, read_folders(tree), tree)
+    images = read_manifest(tree)
+    splits = np.array(images.splits)
+    parts = {part: np.flatnonzero(splits == part) for part in sorted({*images.splits} - {""})}
+    return _with_targets(card, replace(images, parts=parts), tree)
 
 
 def _with_targets(

@@ -53,7 +53,8 @@ class Header:
     dtype : str
         Type of the descriptors.
     generation : int
-        One more than that of the shards that its writer knew: what tells the newer row of two.
+        More than that of the shards that its writer knew, and of those that were there when it was
+        written and have another file's row of a name: what tells the newer row of two.
     """
 
     key: str

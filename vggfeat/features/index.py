@@ -20,11 +20,21 @@ Stats = NDArray[np.int64]
 
 
 class View(NamedTuple):
-    """What ``features.h5`` says of its pictures, and the generation of the shards behind it."""
+    """What ``features.h5`` says of its pictures, and of the shards behind it.
+
+    Their generation is the highest of them; their keys are None if an earlier version wrote it.
+    """
 
     names: list[bytes]
     stats: Stats
     generation: int
+    shards: frozenset[str] | None
+
+    def lacks(self, header: Header) -> bool:
+        """Tell whether a shard was not there when the view was made."""
+        if self.shards is None:
+            return header.generation > self.generation
+        return header.key not in self.shards
 
 
 class Index:
@@ -122,6 +132,12 @@ class Index:
                 rows.append(self.rows(header.names))
         return np.concatenate(rows)
 
+    def contradicts(self, header: Header) -> bool:
+        """Tell whether a shard has another file's row under a name of the list."""
+        rows = self.rows(header.names)
+        found = rows >= 0
+        return bool((self.stats[rows[found]] != header.stats[found]).any())
+
     def _check_dimensions(self, headers: Sequence[Header]) -> None:
         for header in headers:
             for path, dimension in header.datasets.items():
@@ -156,8 +172,10 @@ class Index:
         return plan
 
 
-def newest(shards: Sequence[Header | View]) -> tuple[list[bytes], Stats]:
+def newest(headers: Sequence[Header], view: View | None = None) -> tuple[list[bytes], Stats]:
     """Return every name that shards hold, sorted, with the stat of the row written last.
+
+    A view, where it is given, was made before any of the shards was written.
 
     Returns
     -------
@@ -165,7 +183,8 @@ def newest(shards: Sequence[Header | View]) -> tuple[list[bytes], Stats]:
         Each once.
     stats : ndarray (n, 2)
     """
-    ordered = sorted(shards, key=lambda shard: shard.generation)
+    ordered: list[Header | View] = [] if view is None else [view]
+    ordered += sorted(headers, key=lambda header: header.generation)
     names = list(chain.from_iterable(shard.names for shard in ordered))
     stats = np.concatenate([np.zeros((0, 2), np.int64), *(shard.stats for shard in ordered)])
     latest = dict(zip(names, range(len(names)), strict=True))
@@ -176,15 +195,15 @@ def newest(shards: Sequence[Header | View]) -> tuple[list[bytes], Stats]:
 def current(headers: Sequence[Header], view: View | None) -> tuple[list[bytes], Stats]:
     """Return every picture that a store has, each once, with the stat of its current row.
 
-    Those of the view come first, in its order, then what was written since, sorted. What was
-    written before and is not in the view was left out of it for a reason.
+    Those of the view come first, in its order, then what was written since, sorted, also by a run
+    that was begun before. What the view was made of and does not show was left out for a reason.
     """
     if view is None:
         return newest(headers)
-    since = [header for header in headers if header.generation > view.generation]
+    since = [header for header in headers if view.lacks(header)]
     if not since:
         return view.names, view.stats
-    names, stats = newest([view, *since])
+    names, stats = newest(since, view)
     row = dict(zip(names, range(len(names)), strict=True))
     shown = set(view.names)
     ordered = [*view.names, *(name for name in names if name not in shown)]

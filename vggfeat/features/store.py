@@ -127,6 +127,7 @@ class FeatureStore(Reader):
         known = stats_of(keys, stats, headers, files)
         self._start(files, manifest, headers, extraction, keys, known)
         self._writable, self._wrote = True, False
+        self._passed: set[str] = set()  # shards of others that were only looked at
         self._cache, self._shard = cache or shard != WHOLE, shard
         if headers and keys and not self.index.known and not self._cache:
             raise StoreError(strangers(folder, self.names[0], headers))
@@ -196,12 +197,25 @@ class FeatureStore(Reader):
                 self.extraction.path(part): self._checked(part, np.asarray(values), order, where)
                 for part, values in descriptors.items()
             },
-            self.index.generation + 1,
+            self._next_generation(),
         )
         if isinstance(self.files, FolderShards) and not self._wrote:
             self._agree(self.files)  # who began at the same moment may have other settings
         self.index.add(block.header(self.files.add(block)))
         self._wrote = True
+
+    def _next_generation(self) -> int:
+        """Return the generation of the shard to be written.
+
+        Another run may have written other files under these names since this one began: what is
+        written next is newer. Otherwise runs of one list would not make the same files.
+        """
+        if isinstance(self.files, FolderShards):
+            unread = self.files.headers([*self.index.keys, *self._passed])
+            self._passed.update(header.key for header in unread)
+            others = [header.generation for header in unread if self.index.contradicts(header)]
+            self.index.generation = max([self.index.generation, *others])
+        return self.index.generation + 1
 
     def _checked(self, part: Part, values: Matrix, order: Rows, rows: Rows) -> Matrix:
         """Bring an array into a shard's order and type."""

@@ -35,8 +35,10 @@ from vggfeat.features.shards import (
     in_memory,
     write_names,
 )
+from vggfeat.hdf5 import texts, write_text
 
 VIEW = "features.h5"
+SHARDS = "shards"  # an attribute
 FAILED = "failed.csv"
 _LISTS = r"failed(-\d+-of-\d+)?\.csv"
 OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
@@ -64,6 +66,8 @@ def write_view(
     with in_memory() as file:
         storage = {"chunks": True, "compression": "gzip"} if len(rows) else {}
         write_names(file, [names[row] for row in rows], index.stats[rows], **storage)
+        # What the view was made of, also where it shows nothing of it.
+        write_text(file, SHARDS, "\n".join(index.keys))
         file.attrs["manifest"] = manifest.to_json()
         file.attrs["generation"] = index.generation
         shown = {path: where[rows] for path, where in sorted(index.where.items())}
@@ -162,7 +166,12 @@ def read_view(place: Place) -> View | None:
         names, stats = held(file, "names")[:].tolist(), held(file, "stat")[:]
         if stats.shape != (len(names), 2) or not all(type(name) is bytes for name in names):
             raise ValueError("its names and stats do not fit each other")
-        return View(names, stats, generation_of(file))
+        return View(names, stats, generation_of(file), _shards_behind(file))
+
+
+def _shards_behind(file: h5py.File) -> frozenset[str] | None:
+    """Return the shards that the view was made of; None where an earlier version wrote it."""
+    return frozenset(texts(file, SHARDS)[0].splitlines()) if SHARDS in file.attrs else None
 
 
 def sound_view(place: Place) -> View | None:

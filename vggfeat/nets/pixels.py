@@ -39,6 +39,12 @@ class PixelConvention:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     pool_rounding: str = "floor"
 
+    def __post_init__(self) -> None:
+        """Make floats of whole numbers: what is equal is to have one text."""
+        object.__setattr__(self, "range", float(self.range))
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+
     def __str__(self) -> str:
         over = "" if self.std == (1.0, 1.0, 1.0) else f" over {self.std}"
         # All of it, to the last digit: stores tell two conventions apart by this text.
