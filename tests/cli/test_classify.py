@@ -22,6 +22,7 @@ from helpers.seams import (
 )
 from PIL import Image
 
+from vggfeat.features.check import verify
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.pixels import CAFFE, TORCHVISION
@@ -133,6 +134,20 @@ def test_errors_are_told_and_kept(tmp_path: Path) -> None:
     with (tmp_path / "all.csv").open(newline="") as file:
         wrong = [row["name"] for row in csv.DictReader(file) if row["true"] != row["class 1"]]
     assert wrong == ["blue/2.png"]
+
+
+def test_the_table_may_lie_in_a_folder_that_the_command_makes(tmp_path: Path) -> None:
+    """Beside the scores, or beside the errors."""
+    colours(tmp_path / "set")
+    how = ["--data", "set", "--quiet"]
+    run("classify", *how, *D, "--Q", "224", "--out", "scores", "--csv", "scores/t.csv")
+    run("fuse", "scores", *how, "--results", "results", "--csv", "results/t.csv")
+    first, second = (tmp_path / folder / "t.csv" for folder in ("scores", "results"))
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "results" / "results.json").is_file()
+    assert verify(tmp_path / "scores") == []
+    ran = run("fuse", "scores", *how, "--out", "fused", "--csv", "fused/t.csv", status=5)
+    assert "There is no folder fused for --csv" in ran.err  # a new store begins in an empty folder
 
 
 def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ def test_a_bad_picture_is_named_and_the_rest_go_on(model, draw, tmp_path):
     assert (tmp_path / good["drawing"]).is_file()
 
 
+def test_figures_may_lie_among_the_drawings(model, draw, tmp_path):
+    """In the folder that the command makes itself, also where no picture can be drawn."""
+    draw("photos/a.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    explain(model(), "photos", "--out", "maps", "--csv", tmp_path / "maps" / "t.csv", "--quiet")
+    assert (tmp_path / "maps" / "t.csv").read_text().count("a.png") == 3
+    explain(model(), "bad.png", "--out", "none", "--csv", "none/t.csv", "--quiet", status=3)
+    assert "not a picture" in (tmp_path / "none" / "t.csv").read_text()
+
+
 def test_a_picture_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
     """Nothing is written outside of --out, wherever the picture lies."""
     draw("photos/a.png")

@@ -126,6 +126,17 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
     assert all(min(abs(x - edge) for edge in (left, right)) <= 8 for x in changed)
 
 
+def test_the_table_may_lie_among_the_drawings(tree: Path) -> None:
+    """In the folder that the command makes itself, also where no picture can be drawn."""
+    Path("bad.jpg").write_bytes(b"no picture")
+    how = [*PCR, "--class", "cat", "-q", "--csv"]
+    image = tree / "JPEGImages/000006.jpg"
+    run("localize", "predict", image, *how, "drawn/t.csv", "--out", "drawn")
+    assert "000006.jpg" in Path("drawn/t.csv").read_text()
+    run("localize", "predict", "bad.jpg", *how, "boxes/t.csv", status=3)
+    assert "bad.jpg" in Path("boxes/t.csv").read_text()
+
+
 def test_every_class_that_is_named_is_looked_for(tree: Path) -> None:
     """Both are certain, in whatever order they are named; how many is not asked twice."""
     how = ["localize", "predict", tree / "JPEGImages/000006.jpg", *PCR, "--class", "dog"]

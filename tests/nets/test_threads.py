@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
@@ -18,6 +21,31 @@ from vggfeat.features.arithmetic import arithmetic
 from vggfeat.nets import winograd
 from vggfeat.nets.packed import can_pack
 from vggfeat.nets.winograd import _Tiled
+
+# A process of its own, which a hang does not outlive. Two threads start two more, one each.
+REFUSED = """
+import sys, threading, torch
+from vggfeat.nets import winograd
+start, begun = threading.Thread.start, []
+def refuse(thread):
+    begun.append(thread)
+    if len(begun) == int(sys.argv[1]):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+torch.set_num_threads(2)
+blocks, done = [(slice(0, 1), slice(0, 1))] * 2, []
+threading.Thread.start = refuse
+try:
+    winograd._side_by_side(print, blocks)
+except RuntimeError as error:
+    said = error
+threading.Thread.start = start
+asking = threading.Thread(target=lambda: done.append(torch.get_num_threads()))
+asking.start()
+asking.join()
+winograd._side_by_side(done.append, blocks)
+print(said, done[0], len(done) - 1, sep=", ", flush=True)
+"""
 
 
 @pytest.fixture
@@ -70,6 +98,36 @@ def test_a_failed_convolution_leaves_new_threads_their_cores(
             tiled(x, rectify=True)
     assert count_threads() == (2, 2)
     assert tiled(x, rectify=True).isfinite().all()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_comes_when_the_other_blocks_have_ended() -> None:
+    """Who tries again with less finds the memory of all blocks free; those to come are left out."""
+    entered, ended = Event(), []
+
+    def compute(block: winograd.Block) -> None:
+        if block[0].start == 0:
+            assert entered.wait(20)
+            raise RuntimeError("no memory")
+        entered.set()
+        time.sleep(0.2)
+        ended.append(block)
+
+    blocks = [(slice(k, k + 1), slice(0, 1)) for k in range(20)]
+    with pytest.raises(RuntimeError, match="no memory"):
+        winograd._side_by_side(compute, blocks)
+    count = len(ended)
+    time.sleep(0.5)
+    assert 1 <= len(ended) == count < 19
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_threads_that_cannot_start_are_an_error(number: int) -> None:
+    """Whichever of the threads the system refuses, nobody waits for it; later all is as it was."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(number)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "can't start new thread, 2, 2\n"), done.stderr
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -44,6 +44,10 @@ class Stopped(Exception):
     """The command has handed over; there is nothing more to see."""
 
 
+class NotCalled(Exception):
+    """A row is about a call that the command did not make."""
+
+
 class Record(defaultdict[str, list[Arguments]]):
     """The arguments of each call of each seam."""
 
@@ -54,7 +58,7 @@ class Record(defaultdict[str, list[Arguments]]):
         """Look up ``call.argument.attribute…`` in the last call, as plain lists and texts."""
         name, *path = place.split(".")
         if name not in self:
-            raise LookupError(f"{name} was not called; these were: {', '.join(self)}")
+            raise NotCalled(f"{name} was not called; these were: {', '.join(self)}")
         found: Any = self[name][-1]
         for step in path:
             found = found[step] if isinstance(found, Mapping) else getattr(found, step)

@@ -150,7 +150,7 @@ def classify_command(
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
     asked = Asked(top, table, results, out, quiet, as_json)
-    asked.check(data)
+    asked.check(data, made_first=out)
     share = _share(shard, context)
     work = Work(device, precision, on_bad_image, workers, quiet, deterministic=deterministic)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))

@@ -67,7 +67,7 @@ def explain_command(
     from vggfeat.run.predict import refuse_boxes
 
     check_folder("--out", out)
-    check_file("--csv", table)
+    check_file("--csv", table, made_by=(out,))
     images = find_pictures(sources)
     loaded = load(model)
     refuse_boxes(loaded)
@@ -185,9 +185,10 @@ def _plain(one: Explained) -> Mapping[str, Any]:
 
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
-    from vggfeat.features.files import replacing
+    from vggfeat.features.files import ready, replacing
 
     columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
+    ready(target.parent)  # where no picture could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -150,7 +150,7 @@ def predict_command(
             "one of the two."
         )
     check_folder("--out", out)
-    check_file("--csv", table)
+    check_file("--csv", table, made_by=(out,))
     merging = Merging(match, threshold, average)
     images = find_pictures(sources)
     nets, scales = nets_of(models, Q, device, precision)

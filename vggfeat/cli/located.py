@@ -107,9 +107,10 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
 
 def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
     """Write a row for each label of each picture."""
-    from vggfeat.features.files import replacing
+    from vggfeat.features.files import ready, replacing
 
     columns = ("picture", "class", "key", "posterior", "score", "windows", *SIDES, "error")
+    ready(target.parent)  # where no picture could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def check_file(option: str, target: Path | None, *, makes_folder: bool = False) -> None:
+def check_file(
+    option: str,
+    target: Path | None,
+    *,
+    makes_folder: bool = False,
+    made_by: Iterable[Path | None] = (),
+) -> None:
     """Refuse a file that cannot be written.
 
     Parameters
@@ -16,7 +23,9 @@ def check_file(option: str, target: Path | None, *, makes_folder: bool = False) 
     target : Path, optional
         None where nothing is to be written.
     makes_folder : bool
-        Whether the command makes the folder of the file.
+        Whether the command makes the folder of the file, wherever it is.
+    made_by : iterable of Path
+        Folders that the command makes: the file may lie in them.
 
     Raises
     ------
@@ -30,7 +39,9 @@ def check_file(option: str, target: Path | None, *, makes_folder: bool = False) 
     if target.is_dir():
         raise StoreError(f"{option} {target} is a folder. Name a file, in it or elsewhere.")
     _check_above(option, target)
-    if not makes_folder and not target.parent.exists():
+    absolute = target.absolute()
+    made = makes_folder or any(out and out.absolute() in absolute.parents for out in made_by)
+    if not made and not target.parent.exists():
         raise StoreError(
             f"There is no folder {target.parent} for {option} {target}. Make it, or name another "
             "file."

@@ -38,8 +38,15 @@ class Asked:
     quiet: bool
     as_json: bool
 
-    def check(self, data: Path | None) -> None:
+    def check(self, data: Path | None, *, made_first: Path | None = None) -> None:
         """Refuse, before anything is computed, what needs the true classes or cannot be written.
+
+        Parameters
+        ----------
+        data : Path, optional
+            Where the true classes are.
+        made_first : Path, optional
+            A folder that the command makes before the table, which may lie in it.
 
         Raises
         ------
@@ -55,7 +62,7 @@ class Asked:
                 "--results is for errors, which need the true classes: add --data."
             )
         check_folder("--out", self.out)
-        check_file("--csv", self.table)
+        check_file("--csv", self.table, made_by=(self.results, made_first))
         check_folder("--results", self.results)
 
 
@@ -246,10 +253,11 @@ def _table(
     if asked.table is None:
         yield lambda names, best: None
         return
-    from vggfeat.features.files import replacing
+    from vggfeat.features.files import ready, replacing
 
     shown = min(asked.top, len(classes))
     known = iter(true or ())
+    ready(asked.table.parent)  # that of the results is written to when the table is complete
     with (
         replacing(asked.table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from threading import Barrier, Lock, Thread
 
@@ -182,8 +182,15 @@ def _side_by_side(compute: Callable[[Block], None], blocks: list[Block]) -> None
         with torch.inference_mode(inference):  # which holds for one thread
             compute(block)
 
-    for _ in _pool(threads, os.getpid()).map(work, blocks):
-        pass
+    pool = _pool(threads, os.getpid())
+    futures = [pool.submit(work, block) for block in blocks]
+    try:
+        for future in futures:
+            future.result()
+    finally:  # after an error too: who tries again needs the memory that the other blocks hold
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
 
 @cache
@@ -192,12 +199,18 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
     A forked process does not have them: it starts others, under its own number.
     """
-    pool = ThreadPoolExecutor(threads, "winograd", _take_one_core, (_lock(process),))
+    pool = ThreadPoolExecutor(threads, "winograd")
     all_started = Barrier(threads)
+
+    def start(_: int) -> None:
+        all_started.wait()  # so that each thread comes here once
+        _take_one_core(_lock(process))
+
     try:
-        list(pool.map(lambda _: all_started.wait(), range(threads)))
+        list(pool.map(start, range(threads)))
     except BaseException:  # of too many threads, or Ctrl-C: those that did start would wait
         all_started.abort()
+        pool.shutdown()
         raise
     return pool
 
@@ -218,7 +231,11 @@ def _take_one_core(lock: Lock) -> None:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         second = Thread(target=torch.set_num_threads, args=[before])
-        second.start()
+        try:
+            second.start()
+        except BaseException:
+            torch.set_num_threads(before)
+            raise
         second.join()
 
 
