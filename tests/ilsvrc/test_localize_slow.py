@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.cli import run
 from PIL import Image, ImageChops
 from trees import OBJECT, write_voc, write_xml
 
-from vggfeat.cli import main
 from vggfeat.ilsvrc.boxes import best_match
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.resources import asset
@@ -22,24 +19,6 @@ SIZE = (400, 300)
 DRAWINGS = {"train": range(16), "val": range(16, 22), "test": range(22, 30)}
 TIMES = {"train": 2, "val": 1, "test": 2}  # each drawing, in different places
 PAPER = 240  # brighter than this is the white around a drawing
-
-Command = Callable[..., dict]
-
-
-@pytest.fixture
-def vggfeat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command and return what it says in JSON."""
-
-    def run(*arguments: object) -> dict:
-        told = ["vggfeat", *map(str, arguments), "--json", "--quiet"]
-        monkeypatch.setattr(sys, "argv", told)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert not ended.value.code, said.err
-        return json.loads(said.out)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +75,16 @@ def mean_box_errors(tree: Path) -> float:
 
 
 @pytest.mark.slow
-def test_boxes_are_learnt_from_shipped_drawings(
-    vggfeat: Command, tree: Path, tmp_path: Path
-) -> None:
+def test_boxes_are_learnt_from_shipped_drawings(tree: Path, tmp_path: Path) -> None:
     """Both protocols err far less than the mean box; merging errs less than single windows."""
-    described = ("--layer", "pool5", "--pool", "average", "--weights", "embedded", "--Q", 256)
-    vggfeat("svm", "--dataset", "sample", *described, "--save", tmp_path / "svm")
-    run = ("--freeze", "conv", "--regression", "scr", "--epochs", 16)
-    trained = vggfeat("localize", "train", "--data", tree, *run, "--out", tmp_path / "run")
-    assert trained["history"][-1]["loss"] < trained["history"][0]["loss"] / 2
-    how = ("--model", tmp_path / "run", "--classifier", tmp_path / "svm")
-    found = vggfeat("localize", "evaluate", "--data", tree, *how)
+    described = ["--layer", "pool5", "--pool", "average", "--weights", "embedded", "--Q", "256"]
+    run("svm", "--dataset", "sample", *described, "--save", tmp_path / "svm", "--quiet")
+    how = ["--freeze", "conv", "--regression", "scr", "--epochs", "16", "--json", "--quiet"]
+    train = ["localize", "train", "--data", tree, "--out", tmp_path / "run"]
+    history = run(*train, *how).json["history"]
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    evaluate = ["localize", "evaluate", "--data", tree, "--model", tmp_path / "run"]
+    found = run(*evaluate, "--classifier", tmp_path / "svm", "--json", "--quiet").json
     errors = found["errors"]
     assert found["top"] == 5
     assert errors["central"] < mean_box_errors(tree) - 0.2

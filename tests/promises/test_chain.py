@@ -80,10 +80,13 @@ def test_trained_weights_describe_score_and_explain(
 ) -> None:
     """`train`, `extract --weights best`, `svm --features --save`, `predict`, `explain`."""
     monkeypatch.chdir(tmp_path)
-    run("train", "--net", tiny, "--init", tiny_weights, "--data", classes, "--out", "run", *QUICK)
+    train = ["train", "--net", tiny, "--init", tiny_weights, "--data", classes, "--val", classes]
+    history = run(*train, "--out", "run", *QUICK, "--json").json["history"]
     best = Path("run/best.safetensors")
     before, after = (read_net(path)[0] for path in (tiny_weights, best))
     assert (before["conv1_1.weight"] - after["conv1_1.weight"]).abs().max() > 1e-5
+    kept = max(history, key=lambda row: row["val_top1"])
+    assert kept["val_loss"] == pytest.approx(loss_of(best, classes), rel=1e-4)
 
     how = ["--net", tiny, "--layer", "pool5", "--Q", "224", "--weights", best]
     run("extract", "classes", *how, "--precision", "fp32", "--out", "f", "--quiet")
@@ -118,6 +121,18 @@ def test_trained_weights_describe_score_and_explain(
         assert float(row["bias"]) == pytest.approx(bias, abs=1e-5)
         assert float(row["sum"]) + bias == pytest.approx(float(score), abs=1e-4)
     assert len(list(Path("drawn").iterdir())) == 1
+
+
+def loss_of(path: Path, classes: Path) -> float:
+    """Reckon the loss of all images' central crops, which tells that the file suits the net."""
+    labels = sorted(LEVELS)
+    losses = []
+    for image in classes.rglob("*.png"):
+        crop = np.asarray(Image.open(image))[:, 16:240]
+        scores = compute(path, crop)[0]["fc8"].flatten()
+        losses.append(-scores.log_softmax(0)[labels.index(image.parent.name)].item())
+    assert np.ptp(losses) > 1e-2
+    return float(np.mean(losses))
 
 
 def pooled(path: Path, image: Path) -> np.ndarray:
