@@ -9,7 +9,7 @@ Rules, by a pattern of the path (``*`` stands for anything, the longest pattern 
     {"rms_norm": x}      a list of numbers: root mean square of Δ ≤ x · the "norm" kept beside it
     {"at_most": x}       found ≤ x, whatever was kept: for distances
     "choice"             in the set of `margins` for this path; exact where it has none
-    {"order": x}         a list of ids; two whose scores in `margins` differ by at most x may swap
+    {"order": x}         as many ids; two whose scores in `margins` differ by at most x may swap
 
 With ``"optional": True`` in a rule, the found values may lack the path.
 """
@@ -111,7 +111,7 @@ def judge(path: str, kept: Leaf, found: Any, margin: Any = None) -> Verdict:
         if margin is not None and found in margin:
             delta = 0.0
     elif kind == "order":
-        delta, allowed = _disorder(found, margin), size
+        delta, allowed = _disorder(kept.value, found, margin), size
     elif kind == "rms_norm":
         delta, allowed = _root_mean_square(kept.value, found), size * _norm(path, kept)
     elif kind != "exact" and _is_number(kept.value) and _is_number(found):
@@ -185,9 +185,11 @@ def _root_mean_square(kept: Any, found: Any) -> float:
     return math.sqrt(sum((a - b) ** 2 for a, b in zip(kept, found, strict=True)) / len(kept))
 
 
-def _disorder(found: Any, scores: Mapping[str, float] | None) -> float:
+def _disorder(kept: Any, found: Any, scores: Mapping[str, float] | None) -> float:
     """By how much the scores contradict an order, or a choice of the first few, at most."""
-    if scores is None or not isinstance(found, list) or len(set(found)) < len(found):
+    if not isinstance(kept, list) or not isinstance(found, list) or len(kept) != len(found):
+        return math.inf
+    if scores is None or len(set(found)) < len(found):
         return math.inf
     ids = [str(value) for value in found]
     if not set(ids) <= set(scores):

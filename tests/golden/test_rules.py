@@ -90,6 +90,9 @@ SCORES = {"a": 3.0, "b": 2.0, "c": 1.95, "d": 0.0}
         (["a", "b", "d"], False),  # c is far better
         (["a", "b", "b"], False),
         (["a", "b", "e"], False),
+        (["a", "b"], False),  # a prefix
+        ([], False),
+        (["a", "b", "c", "d"], False),
         ("abc", False),
     ],
 )
