@@ -108,6 +108,12 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset classes --features notes.txt → 5: notes.txt | vggfeat extract
     svm --dataset classes --features other → 3: other | 0 of the 16 | --features
     svm --dataset classes --save notes.txt/m → 5: --save notes.txt/m | another place
+    svm --dataset classes --save . → 5: . is a folder | Name a file
+    svm --dataset classes --save / → 5: / is a folder | Name a file
+    svm --dataset classes --save .. → 5: .. is a folder | Name a file
+    svm --dataset classes --save saved/.. → 5: saved/.. is a folder | Name a file
+    svm --dataset classes --save taken.safetensors → 5: taken.safetensors is a folder | Name a file
+    svm --dataset classes --save taken → 5: taken.safetensors is a folder | Name a file
     svm --dataset classes --report notes.txt/r.html → 5: --report notes.txt/r.html | another place
 
     run → 2: RECIPE
@@ -125,6 +131,7 @@ BEFORE_WEIGHTS = rows("""
     run train-a --data nowhere → 3: nowhere | class folders
 
     predict none pictures → 3: none | vggfeat svm --dataset
+    predict . pictures → 5: . is a folder | Name a file
     predict notes.txt pictures → 5: notes.txt | vggfeat svm --save
     predict a.safetensors pictures → 5: a.safetensors | vggfeat svm --save
     predict model nowhere → 3: nowhere | spelling
@@ -264,7 +271,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(sorted(drawn)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise(48, 40, seed)).save(root / name)
-    for name in ("empty", "texts"):
+    for name in ("empty", "texts", "taken.safetensors"):
         (root / name).mkdir()
     texts = {
         "texts/notes.txt": "none",

@@ -115,7 +115,7 @@ def save(path: Path, model: SavedModel) -> Path:
     Raises
     ------
     StoreError
-        If the disk is full or the folder may not be written.
+        If the disk is full, the folder may not be written, or the path names no file.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def save(path: Path, model: SavedModel) -> Path:
     ...     path.name, load(Path(folder) / "model").classes
     ('model.safetensors', ('cat', 'dog'))
     """
-    path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+    path = target_of(path)
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
     plain = {name: value for name, value in asdict(model).items() if name not in _ARRAYS}
     text = json.dumps(plain, sort_keys=True)
@@ -137,6 +137,26 @@ def save(path: Path, model: SavedModel) -> Path:
     ready(path.parent)
     write_whole(path, content)
     return path
+
+
+def target_of(path: Path) -> Path:
+    """Add ``.safetensors`` to a path where it is missing.
+
+    Raises
+    ------
+    StoreError
+        If its last part is no name, as in ``.`` or ``/``.
+
+    Examples
+    --------
+    >>> target_of(Path("model.v2")).name
+    'model.v2.safetensors'
+    """
+    if path.name in ("", ".."):
+        raise StoreError(
+            f"A model is a file, and {path} is a folder. Name a file in it, or elsewhere."
+        )
+    return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
 
 
 def load(path: Path) -> SavedModel:
@@ -158,7 +178,7 @@ def load(path: Path) -> SavedModel:
     StoreDamaged
         If its bytes are not those that were written.
     StoreError
-        If it is another kind of file, or of a newer format.
+        If it is another kind of file or a folder, or of a newer format.
     """
     path = _existing(path)
     with refusals(path, "read"):
@@ -205,7 +225,7 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
 
 
 def _existing(path: Path) -> Path:
-    for candidate in (path, path.with_name(path.name + SUFFIX)):
+    for candidate in (path, target_of(path)):
         if candidate.is_file():
             return candidate
     raise DataNotFound(
