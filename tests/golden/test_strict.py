@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden.ab import report
+from golden.ab import conclude, report
 from golden.case import Case, Taken
 from golden.collect import save
 from golden.inputs import Inputs, Shared, made
@@ -105,6 +105,27 @@ def test_a_case_that_is_gone_is_a_miss_and_a_new_one_is_not(tmp_path: Path) -> N
     assert new == {"G98-one": []}
     assert "1 misses" in report(gone)
     assert "not compared" in report(new)
+
+
+def test_a_case_that_the_guard_lacks_fails_unless_new_ones_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole cases that were not compared do not pass as if they were."""
+    now = write(tmp_path / "now", VALUES, ARRAYS)
+    (tmp_path / "empty").mkdir()
+    for kept, new, status, line in (
+        (now, None, 0, "0 misses"),
+        (tmp_path / "empty", None, 1, "G98-one: the guard lacks it, so nothing was compared."),
+        (tmp_path / "empty", "yes", 1, "make golden-ab NEW=allowed"),
+        (tmp_path / "empty", "allowed", 0, "new: not compared"),
+    ):
+        monkeypatch.delenv("NEW", raising=False)
+        if new:
+            monkeypatch.setenv("NEW", new)
+        assert conclude(strict(kept, now)) == status
+        assert line in capsys.readouterr().out
+    other = write(tmp_path / "other", VALUES | {"count": 4}, ARRAYS)
+    assert conclude(strict(other, now)) == 1  # what differs is never allowed
 
 
 def test_no_rule_becomes_looser() -> None:
