@@ -10,16 +10,19 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.utils.parallel import Parallel, delayed
 from support import noise
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from vggfeat.data import images
+from vggfeat.data.bounds import UNWARNED
 from vggfeat.data.images import Box, Crop, decode, load, rescale
 from vggfeat.errors import PictureError
 
@@ -228,7 +231,7 @@ def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_large_picture_that_is_allowed_brings_no_warning(tmp_path: Path) -> None:
-    """Pillow warns from half our limit on; decoding, also in threads, is silent."""
+    """Pillow warns its other users from half our limit on; decoding, also in threads, is silent."""
     Image.new("L", (30, 20)).save(tmp_path / "large.tif")  # in one tile, which warns by itself
     decode_it = (
         "import sys; from concurrent.futures import ThreadPoolExecutor; from pathlib import Path\n"
@@ -236,10 +239,40 @@ def test_a_large_picture_that_is_allowed_brings_no_warning(tmp_path: Path) -> No
         "Image.MAX_IMAGE_PIXELS = 400; file = Path(sys.argv[1])\n"
         "with ThreadPoolExecutor(4) as pool:\n"
         "    list(pool.map(decode, [file] * 20 + [Crop(file, (1, 1, 30, 20))]))\n"
+        "print('decoded', file=sys.stderr, flush=True)\n"
+        "Image.open(file).close()\n"
     )
     words = [sys.executable, "-c", decode_it, tmp_path / "large.tif"]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    ours, theirs = done.stderr.split("decoded\n")
+    assert (done.returncode, ours) == (0, "")
+    assert "DecompressionBombWarning: Image size (600 pixels) exceeds limit of 400" in theirs
+
+
+def test_other_threads_are_warned_while_one_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that decodes is silent, and no other one."""
+    Image.new("L", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+
+    def open_elsewhere(_: object) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(lambda: Image.open(tmp_path / "a.png").close()).result()
+
+    monkeypatch.setattr(images, "check_scans", open_elsewhere)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()
+        warnings.filters.append(UNWARNED)
+        decode(tmp_path / "a.png")
+    assert [warning.category for warning in told] == [Image.DecompressionBombWarning]
+
+
+def test_scikit_learn_sends_filters_of_warnings_to_its_processes() -> None:
+    """Ours is among them, and is no pattern of a module's name."""
+    with warnings.catch_warnings():
+        warnings.filters.append(UNWARNED)
+        assert Parallel(2)(delayed(abs)(number) for number in (-1, -2)) == [1, 2]
 
 
 def test_filters_of_warnings_may_change_meanwhile(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vggfeat.data import tarring
+from vggfeat.data.bounds import unwarned
 from vggfeat.data.images import FORMATS
 from vggfeat.data.voc import VocObject, objects_of
 from vggfeat.errors import DataError, DataNotFound, PictureError
@@ -168,6 +169,7 @@ def check_size(found: tuple[int, int], stated: tuple[int, int]) -> None:
         raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
 
 
+@unwarned()
 def upright_size(file: Path | IO[bytes]) -> tuple[int, int]:
     """Read the width and height of a picture, turned upright, from its head.
 

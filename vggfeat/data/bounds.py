@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import IO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import IO, Any
 
 from PIL import Image
 
@@ -14,9 +17,42 @@ from vggfeat.errors import PictureError
 MOST_RESCALED = 1 << 24
 SCANS = 20  # that the largest picture may be drawn in; progressive JPEGs have about ten
 _SCAN = b"\xff\xda"
-# Pillow warns of half of what max_pixels allows. This filter is the last one: another of such
-# warnings that a program has made comes before it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
+_OURS = ContextVar("_OURS", default=False)  # whether this thread is decoding for us
+
+
+class _Ours:
+    """Stands in a filter of warnings where a pattern of modules does: matches in our calls alone.
+
+    Pillow's warning names Pillow, whoever calls it. A filter that came and went with each call
+    would do so in all threads.
+    """
+
+    pattern = "(?!)"  # matches nothing: scikit-learn repeats filters by their patterns in workers
+
+    def match(self, _: str) -> bool:
+        return _OURS.get()
+
+
+# This filter is the last one: another of such warnings that a program has made comes before it.
+UNWARNED: Any = ("ignore", None, Image.DecompressionBombWarning, _Ours(), 0)
+_FILTERS: Any = warnings.filters
+_FILTERS.append(UNWARNED)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Keep Pillow from warning of half of what :func:`max_pixels` allows, in this thread.
+
+    Examples
+    --------
+    >>> with unwarned():
+    ...     image = Image.new("L", (30, 20)).crop((0, 0, 30, 20))
+    """
+    token = _OURS.set(True)
+    try:
+        yield
+    finally:
+        _OURS.reset(token)
 
 
 def max_pixels() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels
+from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels, unwarned
 from vggfeat.data.stored import Stored
 from vggfeat.errors import ParameterError, PictureError, printable
 
@@ -65,6 +65,7 @@ _TURNS = {
 }
 
 
+@unwarned()
 def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
     """Open a picture as RGB.
 

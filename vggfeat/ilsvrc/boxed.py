@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from vggfeat.data.annotations import check_size, upright_size
+from vggfeat.data.bounds import unwarned
 from vggfeat.data.ilsvrc import Ints, Names
 from vggfeat.data.images import FORMATS, decode
 from vggfeat.errors import PictureError
@@ -96,6 +97,7 @@ class Boxed:
         for name, rows in groupby(range(len(self)), self.part.name):
             yield name, list(rows)
 
+    @unwarned()
     def open(self, row: int) -> Image.Image:
         """Decode the picture of a row.
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vggfeat.data.bounds import check_scans
+from vggfeat.data.bounds import check_scans, unwarned
 from vggfeat.data.images import FORMATS, Pixels, decode
 from vggfeat.errors import PictureError, printable
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
@@ -45,6 +45,7 @@ class Packed(NamedTuple):
     place: Place
 
 
+@unwarned()
 def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: bool = True) -> Pixels:
     """Decode a picture and compute its crop.
 
@@ -94,6 +95,7 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
         raise PictureError(_reason(content, error)) from error
 
 
+@unwarned()
 def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
     """Prepare a picture for the GPU, or None where Pillow must decode it.
 
