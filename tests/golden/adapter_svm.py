@@ -147,6 +147,7 @@ def of_run(told: Mapping[str, Any]) -> dict[str, Any]:
         "curve": [split["search"]["scores"] for split in splits],
         "grid": splits[0]["search"]["grid"],
         "mean": result["mean_class_recall"],
+        "means": [split["mean_class_recall"] for split in splits],
         "recall": result["recalls"],
         "sizes": [[split["n_train"], split["n_test"]] for split in splits],
         "spread": result["std"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from golden import adapter_svm as adapter
@@ -24,7 +25,9 @@ DESCRIPTION: dict[str, Any] = {
         "svm/C/*": "choice",
         "svm/curve/*": {"abs": 0.0134},
         "svm/mean": {"abs": 0.005},
+        "svm/means/*": {"abs": 0.0134},
         "svm/spread": {"abs": 0.01},
+        "spread apart": {"at_most": 1e-9},
         "svm/recall/*": {"abs": 0.0445},
         "svm/confusion/*": {"abs": 2},
         "model/C/*": "choice",
@@ -44,6 +47,7 @@ def sample(inputs: Inputs) -> Found:
     again = adapter.of_report(page)
     values = {
         "svm": told,
+        "spread apart": abs(told["spread"] - statistics.stdev(told["means"])),
         "page": {
             "json": {name: again[name] == told[name] for name in told},
             "table": again["table"] == told["recall"],

@@ -13,7 +13,7 @@ from golden.case import case
 from golden.inputs import Inputs
 from golden.networks import tiny_vgg
 
-RATE, MOMENTUM, DECAY = 0.001, 0.5, 5e-4
+RATE, MOMENTUM, DECAY = 0.001, 0.5, 0.05
 EPOCHS, FALLS_AFTER, FACTOR = 3, 1, 0.1
 SETTINGS: dict[str, Any] = {
     "S": 224, "batch": 4, "learning_rate": RATE, "momentum": MOMENTUM, "weight_decay": DECAY,
