@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from helpers.windows import keep_open_files
 
 from vggfeat import download as module
-from vggfeat.download import Promise, download
+from vggfeat.download import Promise, alone, download
 from vggfeat.errors import DownloadError
 
 DATA = bytes(range(256)) * 4000
@@ -164,6 +165,20 @@ def files_beside(target: Path) -> list[str]:
 def leave_part(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part_of(target).write_bytes(data)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no umask")
+def test_other_users_may_lock_too(target: Path) -> None:
+    """Whatever the umask of the first: the file of a lock stays, and would lock them out."""
+    target.parent.mkdir()
+    before = os.umask(0o077)
+    try:
+        with alone(target):
+            pass
+    finally:
+        os.umask(before)
+    [lock] = target.parent.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o666
 
 
 def test_whole_file(server: Server, target: Path) -> None:

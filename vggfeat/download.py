@@ -300,9 +300,10 @@ def _done(target: Path, promise: Promise) -> bool:
 def alone(target: Path) -> FileLock:
     """Make the lock of a file, so that two processes never do the same work on it at once.
 
-    Its own file stays, empty: whoever deleted it might delete another's.
+    Its own file stays, empty: whoever deleted it might delete another's. All who may write in the
+    folder may lock it, whatever the umask of the first.
     """
-    return FileLock(target.with_name(target.name + ".lock"))
+    return FileLock(target.with_name(target.name + ".lock"), mode=0o666)
 
 
 def _digest(path: Path, algorithm: str) -> str:

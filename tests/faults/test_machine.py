@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,9 @@ def test_permission_taken_away(job: Job, folder: Path) -> None:
     """A user whose leave to write is taken in the middle keeps what is there."""
     if os.getuid():
         pytest.skip("needs root, to become another user and back")
+    # The first optimizer of torch imports this, and standard modules with it. Nobody may be unable
+    # to, where Python is installed in root's home; a forked process has what this one imported.
+    import_module("torch._dynamo")
 
     def make(out: Path, rng: random.Random) -> Fault:
         out.chmod(0o777)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from helpers.windows import keep_open_files
 from packing import jpeg, pack
 from PIL import Image
@@ -24,7 +26,7 @@ from support import noise, random_weights
 from vggfeat import FeatureStore, VGGFeatures
 from vggfeat.data.images import Crop
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.errors import ParameterError, PictureError
+from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features import transformer as module
 from vggfeat.nets import formats
 
@@ -177,6 +179,19 @@ def test_a_cache_needs_to_delete_no_open_file(
     for _ in range(2):
         found = VGGFeatures(**SMALL, cache=tmp_path / "cache").transform(paths)
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_cache_that_cannot_be_locked_is_an_error(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the file of the lock, as another user's may be."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(StoreError, match=r"cache/.*\.lock cannot be locked: Permission denied"):
+        VGGFeatures(**SMALL, cache=tmp_path / "cache").transform(paths)
 
 
 def test_settings_that_change_descriptors_share_a_cache(paths: list[Path], tmp_path: Path) -> None:

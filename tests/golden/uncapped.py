@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.cases.g02_describe import LAYERS, POOLS
 
 

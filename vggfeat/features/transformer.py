@@ -22,7 +22,7 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.stored import Stored
 from vggfeat.data.tars import Member
 from vggfeat.download import alone
-from vggfeat.errors import ParameterError, PictureError
+from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
@@ -270,8 +270,18 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time describe pictures: the next finds what the first has done."""
     with refusals(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    lock = alone(folder)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise StoreError(
+            f"The cache {folder.parent} cannot be used, since {lock.lock_file} cannot be locked: "
+            f"{error.strerror}. Allow that file to be written, or name another cache."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _several(Q: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import case
 from golden.inputs import Inputs
 

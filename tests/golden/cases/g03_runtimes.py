@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import case
 from golden.cases.g02_describe import LAYERS, POOLS, pixels
 from golden.environment import uncapped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import Found, case
 from golden.inputs import Inputs
 from golden.summaries import summary, within

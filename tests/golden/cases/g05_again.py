@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.making.photos import pattern

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.summaries import distance, summary, within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from golden import adapter
+from golden.adapter import features as adapter
 from golden.case import Found, case
 from golden.inputs import Inputs
 from golden.making.whole import FILE

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter_svm as adapter
+from golden.adapter import svm as adapter
 from golden.case import Found, case
 from golden.choices import near_best
 from golden.inputs import Inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from golden import adapter_svm as adapter
+from golden.adapter import svm as adapter
 from golden.case import Found, case
 from golden.choices import near_best
 from golden.inputs import Inputs

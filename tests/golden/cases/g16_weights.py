@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from weightfiles import WRITERS
 
-from golden import adapter_networks as adapter
+from golden.adapter import networks as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.making.whole import weights

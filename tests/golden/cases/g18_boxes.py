@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import adapter_networks as adapter
+from golden.adapter import networks as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.making.boxes import CLASSES, red_box

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden import adapter_training as adapter
+from golden.adapter import training as adapter
 from golden.case import case
 from golden.inputs import Inputs
 from golden.networks import tiny_vgg

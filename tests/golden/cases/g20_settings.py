@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from golden import adapter_settings as adapter
+from golden.adapter import settings as adapter
 from golden.case import case
 from golden.inputs import Inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from golden import adapter_networks as adapter
+from golden.adapter import networks as adapter
 from golden.case import Found, case
 from golden.inputs import Inputs
 from golden.making.photos import pattern

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from golden.adapter_svm import base_name
+from golden.adapter.svm import base_name
 
 Array = np.ndarray
 

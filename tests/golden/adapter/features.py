@@ -1,8 +1,4 @@
-"""What of vggfeat the cases touch, in one place: the only file here that the rebuild may change.
-
-Command words, keys of JSON, paths in HDF5, names in stores, and imports. A case says what it
-means in words that stay (image, descriptor, column); this file says what it is called today.
-"""
+"""Images, descriptors and stores as the cases reach them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from helpers.cli import run
 
-from golden.adapter_svm import CPU, words_of
+from golden.adapter.svm import CPU, words_of
 
 Array = np.ndarray
 
