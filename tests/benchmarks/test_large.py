@@ -47,6 +47,7 @@ def test_costs_by_hand(costs: ModuleType) -> None:
     assert costs.shards_of(1_000_000, 690_000) == 23_000  # one every 30 s
 
 
+@pytest.mark.slow
 def test_large_store_script(tmp_path: Path) -> None:
     """All its stages go through, and compare what they read with what was written."""
     command = [sys.executable, FOLDER / "large_store.py", "--rows", "900", "--width", "8"]
@@ -56,6 +57,7 @@ def test_large_store_script(tmp_path: Path) -> None:
     assert "all rows, by h5py alone" in done.stdout
 
 
+@pytest.mark.slow
 def test_large_svm_script(tmp_path: Path) -> None:
     """It checks itself that streaming comes within 1 % of the exact solver's AP."""
     small = ["--rows", "900", "--subset", "600", "--test", "600", "--width", "64"]

@@ -158,6 +158,7 @@ def test_race_goes_on_without_who_cannot(
     assert [row.images_per_s for row in others] == [None, None]
 
 
+@pytest.mark.slow
 def test_whole_run_and_its_file(
     bench: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

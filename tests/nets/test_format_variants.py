@@ -135,6 +135,7 @@ def test_keras_flattens_channels_last(tmp_path: Path) -> None:
     torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize(("file", "names"), [("k.weights.h5", True), ("k.h5", False)])
 def test_keras_itself(
     file: str, names: bool, tmp_path: Path, whole: State, monkeypatch: pytest.MonkeyPatch
