@@ -29,7 +29,7 @@ demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, w
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
 
-test: lint tests golden wheel bench-check  ## Everything that CI checks
+test: lint tests golden wheel  ## Everything that CI checks
 
 lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ from vggfeat.train.trainset import open_trainset
 from vggfeat.train.words import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-SHORT = 5  # kills where no more are asked for
+SHORT = 3  # kills where no more are asked for
 SHARE = 0.4  # of the number asked for, of each campaign but the first
 LEFT = "left over from a killed run"
 

@@ -43,7 +43,7 @@ def test_repairs(tmp_path: Path, tiny: str, catalogued: int) -> None:
     with shard_rows(4), round_size(4), index_from(catalogued), Campaign(name) as counted:
         run("extract", images, "--out", whole, *words, "--quiet")
         expected = content(whole)
-        for number in range(times(10, 0.2)):
+        for number in range(times(5, 0.2)):
             shutil.copytree(whole, store)
             bad = damage(store, rng)
             with counted.trial(number):
