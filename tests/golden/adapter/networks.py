@@ -83,6 +83,33 @@ def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
     return found
 
 
+def write_posteriors(
+    store: Path, net: str, classes: Sequence[str], values: Mapping[tuple[str, int], Array]
+) -> None:
+    """Write posteriors (images, classes) by pooling and scale, as ``classify --out`` keeps them."""
+    from vggfeat.features.extraction import Extraction, Part
+    from vggfeat.features.store import FeatureStore
+
+    names = [f"{number}.png" for number in range(len(next(iter(values.values()))))]
+    for pool in dict.fromkeys(pool for pool, _ in values):
+        entry = net if pool == "softmax" else f"{net}-{pool}"
+        made = Extraction(entry, f"formula {net}", ("fc8",), pool=pool)
+        kept = FeatureStore(store, made, names, provenance={"classes": list(classes)})
+        arrays = {
+            Part(entry, "fc8", pool, Q): posteriors.astype(np.float32)
+            for (of, Q), posteriors in values.items()
+            if of == pool
+        }
+        kept.write(range(len(names)), arrays)
+        kept.finish()
+
+
+def fused_shares(stores: Sequence[Path], table: Path, top: int) -> dict[str, dict[str, float]]:
+    """Run ``vggfeat fuse`` on images without labels: shares of the likeliest classes by image."""
+    run("fuse", *stores, "--csv", table, "--top", top, "--json", "-q")
+    return _classified({"top1": None, "top5": None, "pictures": None}, table)["shares"]
+
+
 def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
     """Count top-1 and top-5 error of posteriors (N, classes), and the five likeliest classes."""
     from vggfeat.ilsvrc.classify import errors_of, top_k
