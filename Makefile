@@ -21,9 +21,10 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vggfeat, torch and what the tests need into $(VENV); this takes two minutes, once."
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/installed $@
 
 demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, with a page
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model

@@ -219,6 +219,7 @@ def whole() -> Weights:
     return replace(weights, about={"classes": str(list(range(1000)))})
 
 
+@pytest.mark.slow
 def test_crops_have_the_bits_they_have_alone(whole: Weights) -> None:
     """Multi-crop posteriors go crop by crop, so that no other picture's crops lie beside them."""
     extractor = DenseExtractor(

@@ -168,6 +168,7 @@ assert not any(one.skipped for one in done)
 """
 
 
+@pytest.mark.slow  # test_loop compares two processes with one in every run
 def test_two_processes_train_a_chain_as_one_does(
     data: TrainSet, once: Path, tmp_path: Path
 ) -> None:
