@@ -30,7 +30,8 @@ demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, w
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
 
-test: lint tests golden wheel  ## Everything that CI checks
+test: $(VENV)/installed-dev  ## Everything that CI checks; two at a time, since tests also wait
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint tests golden wheel
 
 lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/ruff check .
