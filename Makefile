@@ -31,7 +31,7 @@ demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, w
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
 
 test: $(VENV)/installed-dev  ## Everything that CI checks; two at a time, since tests also wait
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint tests golden wheel
+	$(MAKE) --no-print-directory --jobs 2 lint tests golden wheel
 
 lint: $(VENV)/installed-dev  ## Style, types and import layering
 	$(BIN)/ruff check .
