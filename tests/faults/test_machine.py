@@ -51,7 +51,7 @@ from vggfeat.train.words import Engine
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 NOBODY = 65534
 MB = 1 << 20
-SHORT = 2  # faults of a kind where no more are asked for
+SHORT = 1  # faults of a kind where no more are asked for
 SHARE = 0.06  # of the number asked for
 
 
