@@ -123,8 +123,8 @@ def test_locations_are_normalised_before_pooling() -> None:
 @pytest.mark.parametrize(
     ("net", "layers", "shape"),
     [
-        ("D", ("pool3", "pool5"), (40, 1333)),
-        ("D", ("conv5_3_pre",), (1111, 37)),
+        pytest.param("D", ("pool3", "pool5"), (40, 1333), marks=pytest.mark.slow),
+        pytest.param("D", ("conv5_3_pre",), (1111, 37), marks=pytest.mark.slow),
         ("tiny", ("fc6",), (224, 1300)),
     ],
 )
