@@ -1,0 +1,158 @@
+"""Columns: the descriptors of one net, layer, pooling and scale, and the settings that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from vggfeat.errors import StoreDamaged, printable
+
+JSON = Any  # what json.dumps writes
+
+
+class Descriptor(NamedTuple):
+    """The name of a column.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    layer : str
+        Layer whose dense map is pooled.
+    pool : str
+        How it is pooled.
+    Q : int
+        Test scale: smallest side of the rescaled image, in pixels (Section 3.2).
+
+    Examples
+    --------
+    >>> Descriptor("D", "pool5", "average", 256).path
+    '/D/pool5/average/Q256'
+    """
+
+    net: str
+    layer: str
+    pool: str
+    Q: int
+
+    @property
+    def path(self) -> str:
+        """The path of its array in shards, views and packed files."""
+        return f"/{self.net}/{self.layer}/{self.pool}/Q{self.Q}"
+
+    @property
+    def file(self) -> str:
+        """The name of the column's file in a store."""
+        return f"columns/{self.path[1:].replace('/', '.')}.json"
+
+    @classmethod
+    def parse(cls, path: str) -> Descriptor:
+        """Inverse of :attr:`path`.
+
+        Raises
+        ------
+        ValueError
+            If it is no such path.
+
+        Examples
+        --------
+        >>> Descriptor.parse("/D/pool5/average/Q256")
+        Descriptor(net='D', layer='pool5', pool='average', Q=256)
+        """
+        parts = path.split("/")
+        if len(parts) != 5 or parts[0] or not all(parts[1:]) or not parts[4][1:].isdecimal():
+            raise ValueError(f"{path} is not the path of a column, such as /D/pool5/average/Q256")
+        return cls(*parts[1:4], int(parts[4][1:]))
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column is: its name, the settings that change its numbers, its width.
+
+    Parameters
+    ----------
+    descriptor : Descriptor
+    settings : mapping
+        Plain JSON values. Two columns of one name whose settings differ are never mixed. A setting
+        younger than the format is left out where it has the value the software had before.
+    width : int
+        D, the numbers of a descriptor.
+    outputs : tuple of str
+        What the D numbers are called, where they are class scores.
+    S : int or pair of int, optional
+        The training scale of the weights, where their file says it (Section 3.1).
+
+    Examples
+    --------
+    >>> column = Column(Descriptor("D", "pool5", "average", 256), {"flip": True}, 512)
+    >>> column.digest[:8], Column.from_json(column.to_json(), "here") == column
+    ('68ace771', True)
+    """
+
+    descriptor: Descriptor
+    settings: Mapping[str, JSON]
+    width: int
+    outputs: tuple[str, ...] = ()
+    S: JSON = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the settings as sorted, compact JSON."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the content of the column's file."""
+        content = {
+            "path": self.descriptor.path,
+            "digest": self.digest,
+            "settings": self.settings,
+            "width": self.width,
+            "outputs": list(self.outputs),
+            "S": self.S,
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: object) -> Column:
+        """Inverse of :meth:`to_json`.
+
+        Raises
+        ------
+        StoreDamaged
+            If the text is not what was written.
+        """
+        try:
+            held = json.loads(text)
+            descriptor, outputs = Descriptor.parse(held["path"]), tuple(held["outputs"])
+            S = tuple(held["S"]) if isinstance(held["S"], list) else held["S"]
+            column = cls(descriptor, dict(held["settings"]), int(held["width"]), outputs, S)
+            if column.digest != held["digest"]:
+                raise ValueError("its settings are not those of its digest")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreDamaged(
+                f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store "
+                "repair, on the store's folder."
+            ) from error
+        return column
+
+
+def differences(
+    old: Mapping[str, JSON], new: Mapping[str, JSON], first: str = "stored", second: str = "asked"
+) -> str:
+    """List, a line each, the settings in which two columns differ.
+
+    Examples
+    --------
+    >>> print(differences({"flip": True, "exif": True}, {"flip": False, "exif": True}))
+      flip: stored True → asked False
+    """
+    return "\n".join(
+        printable(f"  {name}: {first} {old.get(name)} → {second} {new.get(name)}")
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    )
