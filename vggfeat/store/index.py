@@ -1,0 +1,348 @@
+"""Which row of which shard holds an image: the index of a store, and the two caches behind it.
+
+``index.npz`` holds the headers of all shards, so that a store of thousands opens at once. A shard
+never changes, so what was noted of it once stays true; what the file lacks is read from the shards.
+``stamps.npz`` holds what was seen of images since their rows were written: unchanged under a new
+stamp, or changed and not yet read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat._io.checksums import append_checksum, strip_checksum
+from vggfeat.errors import StoreDamaged
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.shard import Pairs, Rows, ShardHeader
+from vggfeat.store.storage import Storage
+
+INDEX = "index.npz"
+STAMPS = "stamps.npz"
+Places = NDArray[np.int32]
+"""Shard, as a number in the index, and row in it, of n images: (n, 2); −1 where there is none."""
+
+
+class Stamps(NamedTuple):
+    """What was seen of n images since their rows were written.
+
+    Parameters
+    ----------
+    names : list of bytes
+    stamps : ndarray (n, 2) of int64
+        What their files look like now.
+    ids : ndarray (n, 2) of int64
+        Which images they are; 0 for one that has changed and was not yet read.
+    generations : ndarray (n,) of int64
+        The highest generation of a shard that was known then: later rows are newer.
+    """
+
+    names: list[bytes]
+    stamps: Pairs
+    ids: Pairs
+    generations: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, several: Sequence[Stamps]) -> Stamps:
+        """Join what several files say, keeping the last of each name."""
+        names = list(chain.from_iterable(one.names for one in several))
+        last = sorted(dict(zip(names, range(len(names)), strict=True)).values())
+        arrays = (
+            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])[last]
+            for place, shape in ((1, (0, 2)), (2, (0, 2)), (3, (0,)))
+        )
+        return cls([names[row] for row in last], *arrays)
+
+
+@dataclass
+class Index:
+    """Where the descriptors of all images of a store lie.
+
+    An image's current id is that of its newest row, or of what was seen of it since. A row counts
+    if its id is current and its column's settings are those of the store.
+
+    Parameters
+    ----------
+    headers : sequence of ShardHeader
+    columns : mapping of Column
+        The store's.
+    seen : Stamps
+    first : sequence of bytes
+        Names that come first, in their order; all others follow, sorted.
+    """
+
+    headers: Sequence[ShardHeader]
+    columns: Mapping[Descriptor, Column]
+    seen: Stamps
+    first: Sequence[bytes] = ()
+    names: list[bytes] = field(init=False)
+    ids: Pairs = field(init=False)
+    stamps: Pairs = field(init=False)
+    where: dict[Descriptor, Places] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._check_widths()
+        # Oldest first, so that what is assigned last is the newest.
+        self.headers = sorted(self.headers, key=lambda header: (header.generation, header.key))
+        self.names = self._all_names()
+        number, shard, row, ids, stamps = self._rows()
+        self.ids = np.zeros((len(self.names), 2), np.int64)
+        self.stamps = np.zeros((len(self.names), 2), np.int64)
+        self.ids[number], self.stamps[number] = ids, stamps
+        counts = (shard >= 0) & (ids == self.ids[number]).all(axis=1)
+        self.where = {}
+        for descriptor, mine in self._rows_by_column(shard, row).items():
+            places = np.full((len(self.names), 2), -1, np.int32)
+            some = counts & mine
+            places[number[some], 0], places[number[some], 1] = shard[some], row[some]
+            self.where[descriptor] = places
+        self._table = (number, shard, row, ids, stamps)
+
+    @cached_property
+    def generation(self) -> int:
+        """The highest generation of a shard."""
+        return max((header.generation for header in self.headers), default=0)
+
+    @cached_property
+    def number(self) -> dict[bytes, int]:
+        """Place of each name in `names`; made when it is needed: for a million that takes 0.2 s."""
+        return dict(zip(self.names, range(len(self.names)), strict=True))
+
+    @cached_property
+    def counted(self) -> Rows:
+        """Places in `names` of the images that have a row in any column."""
+        held = np.zeros(len(self.names), bool)
+        for places in self.where.values():
+            held |= places[:, 0] >= 0
+        return np.flatnonzero(held)
+
+    def numbers(self, names: Sequence[bytes]) -> Rows:
+        """Return the places of names in `names`, (n,); −1 for one that no shard has."""
+        return np.fromiter(map(self.number.get, names, repeat(-1)), np.intp, len(names))
+
+    def recall(self, numbers: Rows, stamps: Pairs) -> Pairs:
+        """Return the ids of images whose files look as they did once; 0 where unknown."""
+        ids = np.zeros((len(numbers), 2), np.int64)
+        known = np.flatnonzero(numbers >= 0)
+        same = (self.stamps[numbers[known]] == stamps[known]).all(axis=1)
+        ids[known[same]] = self.ids[numbers[known[same]]]
+        others = known[~same]
+        if len(others):
+            number, _, _, old_ids, old_stamps = self._of(numbers[others])
+            keys = zip(number.tolist(), map(tuple, old_stamps.tolist()), strict=True)
+            earlier = dict(zip(keys, old_ids.tolist(), strict=True))
+            asked = zip(numbers[others].tolist(), map(tuple, stamps[others].tolist()), strict=True)
+            ids[others] = [earlier.get(key, (0, 0)) for key in asked]
+        return ids
+
+    def places(self, descriptor: Descriptor, numbers: Rows, ids: Pairs | None = None) -> Places:
+        """Say where rows of images lie; with `ids`, also of images that are no longer current."""
+        found = np.full((len(numbers), 2), -1, np.int32)
+        if descriptor not in self.where:
+            return found
+        known = np.flatnonzero(numbers >= 0)
+        if ids is None:
+            found[known] = self.where[descriptor][numbers[known]]
+            return found
+        same = (self.ids[numbers[known]] == ids[known]).all(axis=1)
+        found[known[same]] = self.where[descriptor][numbers[known[same]]]
+        others = known[~same & ids[known].any(axis=1)]
+        if len(others):
+            number, shard, row, old, _ = self._of(numbers[others])
+            mine = self._rows_by_column(shard, row)[descriptor]
+            keys = zip(number[mine].tolist(), map(tuple, old[mine].tolist()), strict=True)
+            rows = np.stack([shard[mine], row[mine]], axis=1).tolist()
+            earlier = dict(zip(keys, rows, strict=True))
+            asked = zip(numbers[others].tolist(), map(tuple, ids[others].tolist()), strict=True)
+            found[others] = [earlier.get(key, (-1, -1)) for key in asked]
+        return found
+
+    def unneeded(self, seen: Stamps) -> NDArray[np.bool_]:
+        """Tell which entries of `seen` say nothing that newer rows do not say."""
+        numbers = self.numbers(seen.names)
+        newest = np.full(len(self.names) + 1, -1, np.int64)
+        newest[-1] = -1  # of a name that no shard has
+        number, shard, *_ = self._table
+        generations = np.array([header.generation for header in self.headers], np.int64)
+        newest[number[shard >= 0]] = generations[shard[shard >= 0]]
+        newer: NDArray[np.bool_] = newest[numbers] > seen.generations
+        return newer
+
+    def _of(self, numbers: Rows) -> tuple[Any, ...]:
+        """Return the rows of some images, oldest first: number, shard, row, ids, stamps."""
+        wanted = np.zeros(len(self.names), bool)
+        wanted[numbers] = True
+        mine = np.flatnonzero(wanted[self._table[0]])
+        return tuple(array[mine] for array in self._table)
+
+    def _check_widths(self) -> None:
+        for header in self.headers:
+            for descriptor, column in header.columns.items():
+                held = self.columns.get(descriptor, column)
+                if held.digest == column.digest and held.width != column.width:
+                    raise StoreDamaged(
+                        f"{descriptor.path} has {column.width} numbers in {header.key} and "
+                        f"{held.width} in others. Delete the one that is wrong."
+                    )
+
+    def _all_names(self) -> list[bytes]:
+        names = dict.fromkeys(self.first)
+        known = len(names)
+        for header in self.headers:
+            names.update(dict.fromkeys(header.names))
+        ordered = list(names)
+        return [*ordered[:known], *sorted(ordered[known:])]
+
+    def _rows(self) -> tuple[Any, ...]:
+        """List all rows, oldest first, those of `seen` among them with −1 for the shard."""
+        none = np.zeros((0, 2), np.int64)
+        counts = [len(header.names) for header in self.headers]
+        number = self._numbers_of(self.headers)
+        shard = np.repeat(np.arange(len(counts)), counts)
+        row = np.arange(len(number)) - np.repeat(np.cumsum([0, *counts[:-1]])[: len(counts)], counts)
+        ids = np.concatenate([none, *(header.ids for header in self.headers)])
+        stamps = np.concatenate([none, *(header.stamps for header in self.headers)])
+        if not self.seen.names:
+            return number, shard, row, ids, stamps
+        places = self.numbers(self.seen.names)
+        known = np.flatnonzero(places >= 0)  # of what has no row there is nothing to say
+        generations = np.array([header.generation for header in self.headers], np.int64)[shard]
+        after = np.searchsorted(generations, self.seen.generations[known], side="right")
+        return (
+            np.insert(number, after, places[known]),
+            np.insert(shard, after, -1),
+            np.insert(row, after, -1),
+            np.insert(ids, after, self.seen.ids[known], axis=0),
+            np.insert(stamps, after, self.seen.stamps[known], axis=0),
+        )
+
+    def _numbers_of(self, headers: Sequence[ShardHeader]) -> Rows:
+        """Return the places in `names` of all rows of shards, most of which follow each other."""
+        firsts = {header.names[0] for header in headers if header.names}
+        start = {name: place for place, name in enumerate(self.names) if name in firsts}
+        numbers = [np.zeros(0, np.intp)]
+        for header in headers:
+            count = len(header.names)
+            first = start[header.names[0]] if count else 0
+            if self.names[first : first + count] == header.names:
+                numbers.append(np.arange(first, first + count))
+            else:
+                numbers.append(self.numbers(header.names))
+        return np.concatenate(numbers)
+
+    def _rows_by_column(self, shard: Rows, row: Rows) -> dict[Descriptor, NDArray[np.bool_]]:
+        """Tell for each column which rows it has, of those made with its settings."""
+        found = {}
+        for descriptor, column in self.columns.items():
+            has = np.zeros(len(self.headers) + 1, bool)  # the last for those without a shard
+            absent: list[tuple[int, Rows]] = []
+            for place, header in enumerate(self.headers):
+                own = header.columns.get(descriptor)
+                has[place] = own is not None and own.digest == column.digest
+                if has[place] and descriptor in header.absent:
+                    absent.append((place, header.absent[descriptor]))
+            mine = has[shard]
+            for place, rows in absent:
+                mine &= ~((shard == place) & np.isin(row, rows))
+            found[descriptor] = mine
+        return found
+
+
+def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
+    """Return the headers that ``index.npz`` holds of some shards; none where it cannot be used."""
+    content = storage.read(INDEX)
+    image = None if content is None else strip_checksum(content)
+    if image is None:
+        return {}
+    wanted = set(keys)
+    try:
+        with np.load(io.BytesIO(image), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        kinds = [_parse_kind(kind) for kind in json.loads(arrays["kinds"].tobytes())]
+        names, ends = _split(arrays["names"]), np.cumsum(arrays["rows"]).tolist()
+        starts = [0, *ends[:-1]]
+        each = (_split(arrays["keys"]), starts, ends, arrays["kind"], arrays["generations"])
+        headers = {}
+        for key, start, end, kind, generation in zip(*each, strict=True):
+            if (name := key.decode()) in wanted:
+                ids, stamps = arrays["ids"][start:end], arrays["stamps"][start:end]
+                columns, dtype, provenance = kinds[kind]
+                some = names[start:end]
+                headers[name] = ShardHeader(
+                    name, some, ids, stamps, columns, dtype, int(generation), provenance
+                )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}  # of an earlier version: it is written anew
+    return headers
+
+
+def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
+    """Write ``index.npz``."""
+    kinds: dict[str, int] = {}
+    kind = [kinds.setdefault(_kind(header), len(kinds)) for header in headers]
+    none = np.zeros((0, 2), np.int64)
+    arrays = {
+        "keys": _join([header.key.encode() for header in headers]),
+        "kinds": np.frombuffer(("[" + ",".join(kinds) + "]").encode(), np.uint8),
+        "kind": np.array(kind, np.int64),
+        "rows": np.array([len(header.names) for header in headers], np.int64),
+        "generations": np.array([header.generation for header in headers], np.int64),
+        "names": _join([name for header in headers for name in header.names]),
+        "ids": np.concatenate([none, *(header.ids for header in headers)]),
+        "stamps": np.concatenate([none, *(header.stamps for header in headers)]),
+    }
+    storage.write(INDEX, _npz(arrays))
+
+
+def read_stamps(storage: Storage, name: str) -> Stamps:
+    """Read ``stamps.npz`` or a share's; nothing where it cannot be used."""
+    content = storage.read(name)
+    image = None if content is None else strip_checksum(content)
+    if image is None:
+        return Stamps.join([])
+    with np.load(io.BytesIO(image), allow_pickle=False) as file:
+        names = _split(file["names"])
+        return Stamps(names, file["stamps"], file["ids"], file["generations"])
+
+
+def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
+    """Write ``stamps.npz`` or a share's; remove it where there is nothing to say."""
+    if not seen.names:
+        storage.remove(name)
+        return
+    arrays = {"names": _join(seen.names), **dict(zip(seen._fields[1:], seen[1:], strict=True))}
+    storage.write(name, _npz(arrays))
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return append_checksum(content.getvalue())
+
+
+def _kind(header: ShardHeader) -> str:
+    """Return as JSON what most shards have in common."""
+    columns = [column.to_json() for column in header.columns.values()]
+    return json.dumps([columns, header.dtype, header.provenance], default=str)
+
+
+def _parse_kind(kind: list[Any]) -> tuple[dict[Descriptor, Column], str, dict[str, Any]]:
+    columns = [Column.from_json(text, INDEX) for text in kind[0]]
+    return {column.descriptor: column for column in columns}, kind[1], kind[2]
+
+
+def _join(parts: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Join names, none of which has a zero byte, each with one behind it."""
+    return np.frombuffer(b"".join(part + b"\0" for part in parts), np.uint8)
+
+
+def _split(joined: NDArray[np.uint8]) -> list[bytes]:
+    return joined.tobytes().split(b"\0")[:-1]

@@ -1,0 +1,775 @@
+"""The feature store: a table of columns that grows, crash-safe and resumable.
+
+A store is a folder::
+
+    features/
+      manifest.json                      format, version, dtype; never changed
+      columns/D.pool5.average.Q256.json  the settings of a column
+      shards/<sha256>.h5                 immutable, named by their bytes
+      index.npz, stamps.npz              caches
+      features.h5                        one view over all shards
+      failed.csv, run.json               of the last run
+
+A run computes, for each image, the columns it lacks. Writers may work side by side: each creates
+files of its own, and nothing is read, changed and written back. HDF5 files are opened and closed
+within each call, so none crosses a fork.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vggfeat._io import atomic
+from vggfeat._io.text import printable
+from vggfeat.errors import FingerprintMismatch, ParameterError, StoreDamaged, StoreError
+from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.index import (
+    INDEX,
+    STAMPS,
+    Index,
+    Stamps,
+    read_headers,
+    read_stamps,
+    write_headers,
+    write_stamps,
+)
+from vggfeat.store.read import check_digest, read_columns
+from vggfeat.store.shard import (
+    DTYPES,
+    FOLDER,
+    Matrix,
+    Pairs,
+    Rows,
+    ShardHeader,
+    build_shard,
+    decode,
+    encode,
+    read_header,
+)
+from vggfeat.store.storage import (
+    LocalStorage,
+    MemoryStorage,
+    Storage,
+    open_storage,
+    shard_key,
+)
+from vggfeat.store.view import (
+    FAILED,
+    RUN,
+    VIEW,
+    Share,
+    list_shares,
+    of_share,
+    read_failed,
+    read_runs,
+    read_view_names,
+    write_run,
+    write_view,
+)
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "vggfeat features", 2
+INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+class FeatureStore:
+    """Descriptors of images, on disk or in memory.
+
+    Parameters
+    ----------
+    path : path or None
+        Folder or address of a store, or a packed file; None keeps everything in memory.
+    mode : {"r", "a"}
+        Read what is there, or make a store where there is none and add to it.
+    dtype : {"float32", "float16"}
+        Type on disk of a new store; :meth:`read` gives float32.
+
+    Attributes
+    ----------
+    columns : dict of Column
+        What the store has, by :class:`Descriptor`.
+    names : list of str
+        The images that have any descriptor: those of the last whole run in its order, then all
+        others by name.
+    failed : dict
+        By name, why images of the last run could not be used.
+    dtype : str
+
+    Raises
+    ------
+    StoreError
+        If there is no store to read, the folder holds something else, or the dtype is another.
+    StoreDamaged
+        If a file of the store cannot be read.
+
+    Notes
+    -----
+    One thread at a time may use an object. All names are in memory, 400 bytes an image.
+
+    Examples
+    --------
+    >>> store = FeatureStore(None, "a")
+    >>> pool5 = Column(Descriptor("D", "pool5", "average", 256), {"weights": "ab12"}, 2)
+    >>> store.add_columns([pool5])
+    >>> ids, stamps = np.array([[1, 2], [3, 4]]), np.array([[10, 5], [12, 5]])
+    >>> values = {pool5.descriptor: np.array([[3.0, 4.0], [1.0, 2.0]])}
+    >>> store.write(["b.jpg", "a.jpg"], ids, stamps, values)
+    >>> store.names, store.read(names=["a.jpg"])[pool5.descriptor]
+    (['a.jpg', 'b.jpg'], array([[1., 2.]], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        mode: Literal["r", "a"] = "r",
+        *,
+        dtype: str = DTYPES[0],
+    ) -> None:
+        if mode not in ("r", "a"):
+            raise ParameterError.not_one_of("mode", "FeatureStore", ("r", "a"), mode)
+        if dtype not in DTYPES:
+            raise ParameterError.not_one_of("dtype", "FeatureStore", DTYPES, dtype)
+        self.mode = mode
+        self.packed = _packed_file(path)
+        self.storage: Storage = (
+            LocalStorage(self.packed.parent) if self.packed else open_storage(_folder_of(path))
+        )
+        self._headers: dict[str, ShardHeader] = {}
+        self._admitted: dict[Descriptor, Column] = {}
+        self._seen = Stamps.join([])
+        self._noted = Stamps.join([])  # by this object, not yet in a file
+        self._provenance: dict[str, Any] = {}
+        self._index: Index | None = None
+        self._names: list[str] | None = None
+        self._failed: dict[str, str] | None = None
+        self.dtype = self._open_packed(self.packed) if self.packed else self._open(dtype)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.packed or self.storage)!r}, {self.mode!r})"
+
+    # Opening
+
+    def _open(self, dtype: str) -> str:
+        content = self.storage.read(MANIFEST)
+        held = _parse_manifest(content, f"{self.storage}/{MANIFEST}") if content else None
+        self._load()
+        if held is None and self._headers:  # lost: every shard says its type
+            held = next(iter(self._headers.values())).dtype
+        if self.mode == "r":
+            if held is None and not isinstance(self.storage, MemoryStorage):
+                raise StoreError(_no_store(self.storage))
+            return held or dtype
+        if held is None:
+            self._refuse_strange()
+        new = json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
+        if content is None and not self.storage.write_new(MANIFEST, new):
+            held = _parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
+        if held not in (None, dtype):
+            if self._headers:
+                raise StoreError(
+                    f"{self.storage} holds {held}, which cannot be mixed with {dtype}. Ask for "
+                    f"{held}, or use another --out."
+                )
+            self.storage.write(MANIFEST, new)  # a run that kept nothing binds nobody
+        return dtype
+
+    def _open_packed(self, path: Path) -> str:
+        if self.mode == "a":
+            raise StoreError(f"{path} is a packed store, which can only be read.")
+        with self.storage.open(path.name) as file:
+            if "sealed" not in file.attrs:
+                raise StoreError(
+                    f"{path} is not a packed store. Give the folder of a store, or a file that "
+                    "`vggfeat store pack` wrote."
+                )
+            header = read_header(file, path.name)
+        self._headers[path.name] = header
+        self._first = header.names
+        return header.dtype
+
+    def _load(self) -> bool:
+        """Read what is new since the last time; return whether there were shards."""
+        there = self.storage.list(FOLDER)
+        keys = [f"{FOLDER}/{name}" for name in sorted(there) if _is_shard(name)]
+        new = [key for key in keys if key not in self._headers]
+        known = read_headers(self.storage, new) if len(new) >= INDEXED else {}
+        for key in new:
+            self._headers[key] = known.get(key) or self._read_header(key)
+        self._seen = Stamps.join(
+            [read_stamps(self.storage, name) for name in list_shares(self.storage, STAMPS)]
+        )
+        if not hasattr(self, "_first"):
+            self._first = read_view_names(self.storage) or []
+        self._admitted |= self._read_columns()
+        self._index = self._names = self._failed = None
+        return bool(new)
+
+    def _read_header(self, key: str) -> ShardHeader:
+        with self.storage.open(key) as file:
+            return read_header(file, key)
+
+    def _read_columns(self) -> dict[Descriptor, Column]:
+        names = (f"columns/{name}" for name in self.storage.list("columns"))
+        columns = {}
+        for name in names:
+            if name.endswith(".json") and (content := self.storage.read(name)):
+                column = Column.from_json(content, f"{self.storage}/{name}")
+                columns[column.descriptor] = column
+        return columns
+
+    def _refuse_strange(self) -> None:
+        """Keep out of folders that hold something else: files of the store would replace it."""
+        ours = (MANIFEST, atomic.TEMPORARY, VIEW, INDEX)
+        shares = {name for own in (FAILED, RUN, STAMPS) for name in list_shares(self.storage, own)}
+        others = [n for n in self.storage.list() if not n.startswith(ours) and n not in shares]
+        if others or _has_folders(self.storage):
+            raise StoreError(
+                f"{self.storage} is no feature store, and not empty. Name a new or an empty folder "
+                "with --out, or one that `vggfeat extract` made."
+            )
+
+    # What is there
+
+    @property
+    def index(self) -> Index:
+        """Where the descriptors of all images lie."""
+        if self._index is None:
+            columns = dict(self._admitted)
+            for header in self._headers.values():  # a lost column file: the shards say it too
+                for descriptor, column in header.columns.items():
+                    columns.setdefault(descriptor, column)
+            seen = Stamps.join([self._seen, self._noted])
+            self._index = Index(list(self._headers.values()), columns, seen, self._first)
+        return self._index
+
+    @property
+    def columns(self) -> dict[Descriptor, Column]:
+        """The columns that hold something, sorted."""
+        index = self.index
+        return {
+            name: index.columns[name]
+            for name in sorted(index.columns)
+            if (index.where[name][:, 0] >= 0).any()
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """The images that have any descriptor."""
+        if self._names is None:
+            index = self.index
+            rows = index.counted
+            whole = len(rows) == len(index.names)
+            self._names = decode(index.names if whole else [index.names[row] for row in rows])
+        return self._names
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """By name, why images of the last run could not be used."""
+        if self._failed is None:
+            self._failed = {} if self.packed else read_failed(self.storage)
+        return self._failed
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """What the last run, or each share of it, said of itself: asked, failed, finished."""
+        return [] if self.packed else read_runs(self.storage)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        if self.packed:
+            return self.packed.stat().st_size
+        return sum(sum(self.storage.list(folder).values()) for folder in ("", FOLDER, "columns"))
+
+    def provenance(self, net: str) -> dict[str, Any]:
+        """Return what the writer of a net's newest shard said of itself."""
+        for header in reversed(self.index.headers):
+            if any(descriptor.net == net for descriptor in header.columns):
+                return header.provenance
+        return {}
+
+    def identify(self, names: Sequence[str]) -> Pairs:
+        """Return the ids (n, 2) of images; 0 of those that the store does not have."""
+        index = self.index
+        numbers = index.numbers(encode(names))
+        ids = np.zeros((len(numbers), 2), np.int64)
+        ids[numbers >= 0] = index.ids[numbers[numbers >= 0]]
+        return ids
+
+    def recall(self, names: Sequence[str], stamps: ArrayLike) -> Pairs:
+        """Return the ids (n, 2) of images whose files look as they did once; 0 where unknown."""
+        index = self.index
+        return index.recall(index.numbers(encode(names)), _pairs(stamps, len(names), "stamps"))
+
+    def has(
+        self,
+        columns: Sequence[Descriptor],
+        names: Sequence[str],
+        ids: ArrayLike | None = None,
+        *,
+        current: bool = False,
+    ) -> Bools:
+        """Tell which columns hold which images.
+
+        Parameters
+        ----------
+        columns : sequence of Descriptor
+        names : sequence of str
+            The n images.
+        ids : ndarray (n, 2), optional
+            Which images they are, also where the store has had another under the name since; what
+            is current by default.
+        current : bool
+            Whether rows of images that are no longer current do not count.
+
+        Returns
+        -------
+        ndarray (n, len(columns)) of bool
+        """
+        index = self.index
+        numbers = index.numbers(encode(names))
+        wanted = None if ids is None else _pairs(ids, len(names), "ids")
+        held = np.zeros((len(names), len(columns)), bool)
+        for place, column in enumerate(columns):
+            held[:, place] = index.places(column, numbers, wanted)[:, 0] >= 0
+        if current and wanted is not None:
+            held &= (self.identify(names) == wanted).all(axis=1)[:, None]
+        return held
+
+    def complete(self, columns: Sequence[Descriptor] | None = None) -> list[str]:
+        """Return the names of the images, in order, that have all these columns."""
+        index = self.index
+        wanted = list(self.columns if columns is None else columns)
+        held = np.ones(len(index.names), bool)
+        for name in wanted:
+            held &= index.where[name][:, 0] >= 0 if name in index.where else False
+        rows = np.flatnonzero(held) if wanted else []
+        return decode([index.names[row] for row in rows])
+
+    # Reading
+
+    def read(
+        self,
+        columns: Sequence[Descriptor] | None = None,
+        names: Sequence[str] | None = None,
+        *,
+        missing: Literal["error", "nan"] = "error",
+        verify: bool = False,
+    ) -> dict[Descriptor, Floats]:
+        """Read descriptors.
+
+        Parameters
+        ----------
+        columns : sequence of Descriptor, optional
+            All that the store has, by default.
+        names : sequence of str, optional
+            The n images, in any order and repeated at will; by default all that have these
+            columns.
+        missing : {"error", "nan"}
+            What becomes of an image that a column lacks.
+        verify : bool
+            Whether the digest of each shard is checked first.
+
+        Returns
+        -------
+        dict of ndarray (n, D) of float32
+            In the order of `columns`; rows in the order of `names`.
+
+        Raises
+        ------
+        StoreError
+            If an image or a column is not there; says why, if known.
+        StoreDamaged
+            If a shard cannot be read, or is not what was written.
+        """
+        wanted = self._existing(columns)
+        names = self.complete(wanted) if names is None else names
+        index = self.index
+        numbers = index.numbers(encode(names))
+        places = {name: index.places(name, numbers) for name in wanted}
+        if missing == "error":
+            self._refuse_missing(places, names)
+        return read_columns(self.storage, index.headers, index.columns, places, verify=verify)
+
+    def blocks(
+        self,
+        columns: Sequence[Descriptor] | None = None,
+        names: Sequence[str] | None = None,
+        rows: int = 1024,
+        *,
+        missing: Literal["error", "nan"] = "error",
+    ) -> Iterator[tuple[list[str], dict[Descriptor, Floats]]]:
+        """Read as :meth:`read` does, some images at a time, in bounded memory.
+
+        Yields
+        ------
+        names, descriptors
+        """
+        wanted = self._existing(columns)
+        every = list(self.complete(wanted) if names is None else names)
+        for start in range(0, len(every), rows):
+            some = every[start : start + rows]
+            yield some, self.read(wanted, some, missing=missing)
+
+    def check_digests(self) -> None:
+        """Compare every shard, or the packed file, with its digest.
+
+        Raises
+        ------
+        StoreDamaged
+            If one is not what was written.
+        """
+        for key in self._headers:
+            check_digest(self.storage, key)
+
+    def _existing(self, columns: Sequence[Descriptor] | None) -> list[Descriptor]:
+        held = self.columns
+        if columns is None:
+            return list(held)
+        if absent := [name for name in columns if name not in held]:
+            having = ", ".join(name.path for name in held) or "nothing"
+            raise StoreError(
+                f"{self.packed or self.storage} has no {absent[0].path}; it has {having}. Extract "
+                f"it first: vggfeat extract --net {absent[0].net} --layer {absent[0].layer} "
+                f"--pool {absent[0].pool} --Q {absent[0].Q}"
+            )
+        return list(columns)
+
+    def _refuse_missing(self, places: Mapping[Descriptor, Any], names: Sequence[str]) -> None:
+        for descriptor, where in places.items():
+            absent = np.flatnonzero(where[:, 0] < 0)
+            if len(absent):
+                first = names[absent[0]]
+                reason = self.failed.get(first, "it was not asked for, or not yet computed")
+                raise StoreError(
+                    f"{first!r} is not in the store at {descriptor.path}: {reason}. "
+                    f"({len(absent)} of {len(names)} images are absent.)"
+                )
+
+    # Writing
+
+    def check_writable(self) -> None:
+        """Refuse to change a store that was opened for reading.
+
+        Raises
+        ------
+        StoreError
+        """
+        if self.mode != "a":
+            raise StoreError(
+                f"{self.packed or self.storage} was opened for reading. Open it for writing with "
+                'FeatureStore(path, mode="a").'
+            )
+
+    def add_columns(self, columns: Sequence[Column]) -> None:
+        """Admit columns, before anything is computed for them.
+
+        Raises
+        ------
+        FingerprintMismatch
+            If the store holds one of them with other settings, naming the differences.
+        """
+        self.check_writable()
+        kept = {
+            (descriptor, column.digest)
+            for header in self._headers.values()
+            for descriptor, column in header.columns.items()
+        }
+        for column in columns:
+            held = self._agree(column)
+            if held.digest != column.digest and (held.descriptor, held.digest) not in kept:
+                # A run that ended before it kept anything binds nobody to its settings.
+                self.storage.write(column.descriptor.file, column.to_json().encode())
+                held = column
+            self._refuse_other(held, column)
+            self._admitted[column.descriptor] = held
+        self._index = None
+
+    def _agree(self, column: Column) -> Column:
+        """Return the column that the store has under this name; make it this one if it has none."""
+        file = column.descriptor.file
+        if (content := self.storage.read(file)) is None:
+            lost = self.index.columns.get(column.descriptor) if self._headers else None
+            own = lost or column
+            if self.storage.write_new(file, own.to_json().encode()):
+                return own
+            content = self.storage.read(file)
+        return Column.from_json(content or b"", f"{self.storage}/{file}")
+
+    def _refuse_other(self, held: Column, asked: Column) -> None:
+        if held.digest != asked.digest:
+            raise FingerprintMismatch(
+                f"{printable(self.storage)} holds {held.descriptor.path} that was made with other "
+                f"settings:\n{differences(held.settings, asked.settings)}\n"
+                "Use another --out for the new settings, or ask for the stored ones."
+            )
+
+    def begin(
+        self, asked: int, provenance: Mapping[str, Any] | None = None, share: Share | None = None
+    ) -> None:
+        """Note that a run over so many images has begun, and is not finished."""
+        self.check_writable()
+        self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
+        run = {"asked": asked, "failed": 0, "finished": False, "provenance": self._provenance}
+        content = json.dumps(run, indent=2).encode()
+        self.storage.write(of_share(RUN, share), content)
+
+    def write(
+        self,
+        names: Sequence[str],
+        ids: ArrayLike,
+        stamps: ArrayLike,
+        arrays: Mapping[Descriptor, Matrix],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep descriptors of some images as one shard, which is durable on return.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The n images, each once.
+        ids, stamps : ndarray (n, 2)
+            Which images they are, and what their files look like.
+        arrays : mapping of Descriptor to ndarray (n, D)
+            Finite numbers, of columns that were admitted.
+        provenance : mapping, optional
+            Versions, device and the like; what :meth:`begin` was given by default.
+
+        Raises
+        ------
+        StoreError
+            If a number is not finite in the store's dtype, or the disk is full: what was written
+            before is safe, and the same run goes on from there.
+        FingerprintMismatch
+            If another writer has admitted a column with other settings meanwhile.
+        ParameterError
+            If shapes, names or columns do not fit.
+        """
+        self.check_writable()
+        if not len(names) or not arrays:
+            return
+        keys = encode(names)
+        if len(set(keys)) < len(keys):
+            raise ParameterError.of("names", "FeatureStore.write", "different names", names)
+        for descriptor in arrays:
+            if descriptor not in self._admitted:
+                held = list(self._admitted)
+                raise ParameterError.not_one_of("arrays", "FeatureStore.write", held, descriptor)
+            column = self._admitted[descriptor]
+            content = self.storage.read(descriptor.file)
+            if content is None:
+                raise StoreError(
+                    f"{self.storage}/{descriptor.file} is gone. Run the same command again: what "
+                    "was in the store and is no longer there is computed anew."
+                )
+            self._refuse_other(Column.from_json(content, descriptor.file), column)
+        kept = {name: self._checked(name, array, names) for name, array in arrays.items()}
+        header = ShardHeader(
+            "",
+            keys,
+            _pairs(ids, len(keys), "ids"),
+            _pairs(stamps, len(keys), "stamps"),
+            {name: self._admitted[name] for name in sorted(kept)},
+            self.dtype,
+            1 + max((header.generation for header in self._headers.values()), default=0),
+            self._provenance if provenance is None else dict(provenance),
+        )
+        content = build_shard(header, kept)
+        key = shard_key(content)
+        self.storage.write(key, content)
+        self._headers[key] = ShardHeader(**{**header.__dict__, "key": key})
+        self._index = self._names = None
+
+    def _checked(self, name: Descriptor, array: Matrix, names: Sequence[str]) -> Matrix:
+        """Bring an array into the store's type."""
+        values, width = np.asarray(array), self._admitted[name].width
+        if values.shape != (len(names), width):
+            expected = f"arrays ({len(names)}, {width}) of {name.path}"
+            raise ParameterError.of("arrays", "FeatureStore.write", expected, values.shape)
+        with np.errstate(over="ignore"):
+            kept = values.astype(self.dtype)
+        bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+        if len(bad):
+            half = " Values beyond 65504 need dtype float32." if self.dtype == "float16" else ""
+            raise StoreError(
+                f"The descriptor of {names[bad[0]]!r} at {name.path} is not finite in "
+                f"{self.dtype}, so it was not kept.{half}"
+            )
+        return kept
+
+    def restore(self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
+        """Make rows of images that came back current again: copy them into a new shard."""
+        index, wanted, seen = self.index, _pairs(ids, len(names), "ids"), _pairs(stamps, len(names), "stamps")
+        numbers = index.numbers(encode(names))
+        places = {name: index.places(name, numbers, wanted) for name in columns}
+        values = read_columns(self.storage, index.headers, index.columns, places)
+        held = np.array([places[name][:, 0] >= 0 for name in columns]).T
+        for pattern in np.unique(held, axis=0):
+            rows = np.flatnonzero((held == pattern).all(axis=1))
+            some = [name for name, has in zip(columns, pattern, strict=True) if has]
+            arrays = {name: values[name][rows] for name in some}
+            self.write([names[row] for row in rows], wanted[rows], seen[rows], arrays)
+
+    def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
+        """Remember what images look like now: :meth:`save_notes` keeps it.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The n images.
+        ids : ndarray (n, 2)
+            Which images they are; 0 for those that have changed and were not yet read, whose
+            descriptors are not read any more.
+        stamps : ndarray (n, 2)
+        """
+        self.check_writable()
+        generations = np.full(len(names), self.index.generation)
+        some = Stamps(
+            encode(names),
+            _pairs(stamps, len(names), "stamps"),
+            _pairs(ids, len(names), "ids"),
+            generations,
+        )
+        self._noted = Stamps.join([self._noted, some])
+        self._index = self._names = None
+
+    def save_notes(self, share: Share | None = None) -> None:
+        """Write what :meth:`note` was told."""
+        if not self._noted.names:
+            return
+        name = of_share(STAMPS, share)
+        seen = Stamps.join([read_stamps(self.storage, name), self._noted])
+        needed = np.flatnonzero(~self.index.unneeded(seen))
+        names = [seen.names[row] for row in needed]
+        write_stamps(self.storage, name, Stamps(names, *(array[needed] for array in seen[1:])))
+
+    def refresh(self) -> bool:
+        """Take in what others wrote since; return whether there was any of it.
+
+        Raises
+        ------
+        FingerprintMismatch
+            If one has admitted a column of this run with other settings.
+        """
+        before = dict(self._admitted)
+        new = self._load()
+        for descriptor, column in before.items():
+            self._refuse_other(self._admitted[descriptor], column)
+        return new
+
+    def finish(
+        self, names: Sequence[str], failed: Mapping[str, str], share: Share | None = None
+    ) -> None:
+        """Write ``features.h5``, ``failed.csv`` and ``run.json`` when a run is through.
+
+        The view has the images of `names`, in that order, less those that have nothing; then all
+        others that the store holds, by name. A share writes lists of its own, and no view.
+
+        Parameters
+        ----------
+        names : sequence of str
+            All images that the run was asked for.
+        failed : mapping of str
+            By name, why images could not be used.
+        share : (int, int), optional
+            Part and number of parts.
+        """
+        self.check_writable()
+        self.refresh()
+        self.save_notes(share)
+        run = {
+            "asked": len(names),
+            "failed": len(failed),
+            "finished": True,
+            "provenance": self._provenance,
+        }
+        if share is None:
+            self._first = encode(names)
+            self._index = self._names = None
+            self.write_caches()
+            whole = [read_stamps(self.storage, own) for own in list_shares(self.storage, STAMPS)]
+            write_stamps(self.storage, STAMPS, Stamps.join(whole))
+        write_run(self.storage, run, failed, share)
+        self._failed = None
+        if isinstance(self.storage, LocalStorage):
+            for folder in ("", FOLDER, "columns"):
+                atomic.sweep(self.storage.path / folder)
+
+    def write_caches(self) -> None:
+        """Write ``features.h5`` and, where there are shards enough to need it, ``index.npz``."""
+        index = self.index
+        write_view(self.storage, index, index.columns, index.counted, self.dtype)
+        if len(self._headers) >= INDEXED:
+            write_headers(self.storage, index.headers)
+
+
+def _packed_file(path: Path | str | None) -> Path | None:
+    """Return the path of a packed file; None for a folder, an address, or the view of a store."""
+    if path is None or not Path(path).is_file():
+        return None
+    return None if _is_view(Path(path)) else Path(path)
+
+
+def _folder_of(path: Path | str | None) -> Path | str | None:
+    """Return the folder of a store, also where its view is named."""
+    return Path(path).parent if path is not None and _is_view(Path(path)) else path
+
+
+def _is_view(path: Path) -> bool:
+    return path.name == VIEW and (path.parent / FOLDER).is_dir()
+
+
+def _parse_manifest(content: bytes, where: str) -> str:
+    """Return the dtype that a manifest says."""
+    try:
+        held = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreDamaged(
+            f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store repair "
+            f"{where.rpartition('/')[0]}."
+        ) from error
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise StoreError(f"{where} belongs to something else. Choose another --out.")
+    if held.get("version") != VERSION:
+        version = held.get("version")
+        age = "a newer" if isinstance(version, int) and version > VERSION else "an early"
+        raise StoreError(
+            f"{where} was written by {age} vggfeat (format {version}; this one reads {VERSION}). "
+            "Extract into another folder."
+        )
+    if held.get("dtype") not in DTYPES:
+        raise StoreDamaged(f"{where} is damaged: its dtype is {held.get('dtype')!r}.")
+    return str(held["dtype"])
+
+
+def _no_store(where: object) -> str:
+    return (
+        f"{where} is no feature store: it has no {MANIFEST}. Give the folder that `vggfeat extract` "
+        "or `vggfeat classify --out` wrote, or a packed file."
+    )
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".h5") and not name.startswith(".")
+
+
+def _has_folders(storage: Storage) -> bool:
+    if not isinstance(storage, LocalStorage) or not storage.path.is_dir():
+        return False
+    ours = (FOLDER, "columns")
+    return any(path.is_dir() and path.name not in ours for path in storage.path.iterdir())
+
+
+def _pairs(values: ArrayLike, n: int, what: str) -> Pairs:
+    pairs = np.asarray(values, np.int64).reshape(-1, 2)
+    if len(pairs) != n:
+        raise ParameterError.of(what, "FeatureStore", f"an array ({n}, 2)", np.shape(values))
+    return pairs

@@ -1,0 +1,205 @@
+"""What a run leaves at the top of a store: ``features.h5``, ``failed.csv`` and ``run.json``.
+
+``features.h5`` shows all shards as one array for each column. Its arrays are virtual datasets of
+HDF5, which hold no numbers, only which rows of which shard go where, by paths relative to the file.
+
+HDF5 keeps every shard open that it has read through one array, and takes a file that it cannot
+open, because the process has too many open, for one that is not there: its rows read as NaN, with
+no error. A view over more shards than ``OPEN`` therefore has names and no arrays.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vggfeat._io.checksums import append_checksum, strip_checksum
+from vggfeat.errors import StoreDamaged
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.index import STAMPS, Index, Places
+from vggfeat.store.shard import (
+    VERSION,
+    Rows,
+    create_in_memory,
+    encode,
+    open_hdf5,
+    stored,
+    write_column,
+    write_rows,
+    write_text,
+)
+from vggfeat.store.storage import Storage
+
+VIEW, FAILED, RUN = "features.h5", "failed.csv", "run.json"
+OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
+Share = tuple[int, int]
+
+
+def write_view(
+    storage: Storage, index: Index, columns: Mapping[Descriptor, Column], rows: Rows, dtype: str
+) -> None:
+    """Write ``features.h5`` over some images of an index, (n,), in this order.
+
+    Where an image lacks a column its row reads as NaN.
+    """
+    shown = {name: index.where[name][rows] for name in sorted(columns) if name in index.where}
+    used = np.unique(np.concatenate([np.array([-1]), *(p[:, 0] for p in shown.values())])) >= 0
+    with create_in_memory() as file:
+        compact = {"chunks": True, "compression": "gzip"} if len(rows) else {}
+        names = [index.names[row] for row in rows]
+        write_rows(file, names, index.ids[rows], index.stamps[rows], **compact)
+        file.attrs["version"] = VERSION
+        file.attrs["generation"] = index.generation
+        write_text(file, "provenance", "{}")
+        if used.sum() > OPEN:
+            write_text(file, "note", _note(int(used.sum()), storage))
+            shown = {}
+        for name, places in shown.items():
+            if (places[:, 0] >= 0).any():
+                _write_virtual(file, columns[name], places, index, np.dtype(dtype))
+        file.flush()
+        image = bytes(file.id.get_file_image())
+    storage.write(VIEW, append_checksum(image))  # HDF5 passes over what follows the file
+
+
+def read_view_names(storage: Storage) -> list[bytes] | None:
+    """Return the names in ``features.h5``, in order; None where it is absent or damaged."""
+    content = storage.read(VIEW)
+    image = None if content is None else strip_checksum(content)
+    if image is None:
+        return None
+    with open_hdf5(f"{storage}/{VIEW}", io.BytesIO(image)) as file:
+        names: list[bytes] = stored(file, "names")[:].tolist()
+    return names
+
+
+def check_view(storage: Storage) -> list[str]:
+    """Say if ``features.h5``, where it is there, is not what was written."""
+    content = storage.read(VIEW)
+    if content is None or strip_checksum(content) is not None:
+        return []
+    return [f"{VIEW} is not what was written; repairing makes it anew"]
+
+
+def write_run(
+    storage: Storage, run: Mapping[str, Any], failed: Mapping[str, str], share: Share | None
+) -> None:
+    """Write ``run.json`` and ``failed.csv`` of a run, or of one share of it.
+
+    A finished run over the whole list removes those of the shares: it has tried again what they
+    name.
+    """
+    if failed:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("name", "reason"), *failed.items()])
+        storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
+    else:
+        storage.remove(of_share(FAILED, share))
+    storage.write(of_share(RUN, share), json.dumps(run, indent=2, default=str).encode())
+    if share is None and run["finished"]:
+        for own in (FAILED, RUN, STAMPS):
+            for name in list_shares(storage, own):
+                if name != own:
+                    storage.remove(name)
+
+
+def read_runs(storage: Storage) -> list[dict[str, Any]]:
+    """Return ``run.json``, where there is one, and those of the shares."""
+    contents = (storage.read(name) for name in list_shares(storage, RUN))
+    runs = []
+    for content in contents:
+        try:
+            runs.append(dict(json.loads(content or b"{}")))
+        except ValueError as error:
+            raise StoreDamaged(f"A {RUN} of {storage} is damaged: {error}. Delete it.") from error
+    return runs
+
+
+def read_failed(storage: Storage) -> dict[str, str]:
+    """Return by name the reasons why images could not be used."""
+    failed: dict[str, str] = {}
+    for name in list_shares(storage, FAILED):
+        text = (storage.read(name) or b"").decode("utf-8", "surrogateescape")
+        try:
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            failed.update({row["name"]: row["reason"] or "" for row in rows})
+        except (csv.Error, KeyError) as error:
+            raise StoreDamaged(
+                f"{storage}/{name} is no list of failed images: {error}. Delete it."
+            ) from error
+    return failed
+
+
+def of_share(name: str, share: Share | None) -> str:
+    """Name a file of one share of a run.
+
+    Examples
+    --------
+    >>> of_share("failed.csv", None), of_share("failed.csv", (3, 16))
+    ('failed.csv', 'failed-3-of-16.csv')
+    """
+    stem, dot, ending = name.partition(".")
+    return name if share is None else f"{stem}-{share[0]}-of-{share[1]}{dot}{ending}"
+
+
+def list_shares(storage: Storage, name: str) -> list[str]:
+    """Name the file of a whole run, where it is there, then those of all shares."""
+    stem, _, ending = name.partition(".")
+    pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.{ending}")
+    found = (one for one in storage.list() if pattern.fullmatch(one))
+    return sorted(found, key=lambda one: (one != name, one))
+
+
+def _note(shards: int, storage: Storage) -> str:
+    return (
+        f"{VIEW} shows names only: its arrays would be spread over {shards:,} shards, more files "
+        "than a process may have open, and HDF5 reads what it cannot open as NaN. Make few large "
+        f"shards of them with: vggfeat store merge {storage} --out OTHER. FeatureStore reads all "
+        "as it is."
+    )
+
+
+def _write_virtual(
+    file: h5py.File, column: Column, places: Places, index: Index, dtype: np.dtype[Any]
+) -> None:
+    # h5py's VirtualLayout makes one mapping of each run of rows; one per shard reads far faster.
+    shape = (len(places), column.width)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_fill_value(np.full(1, np.nan, dtype))
+    path = column.descriptor.path.encode()
+    for shard, targets, sources in _ascending(places):
+        height = int(sources[-1]) + 1
+        selected = _select(sources, (height, column.width))
+        key = index.headers[shard].key.encode()
+        plist.set_virtual(_select(targets, shape), key, path, selected)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, path, h5py.h5t.py_create(dtype), space, dcpl=plist, lcpl=links)
+    write_column(file[column.descriptor.path], column)
+
+
+def _ascending(places: Places) -> Iterator[tuple[int, Rows, Rows]]:
+    """Split into (shard, view rows, shard rows), both ascending, as a virtual mapping needs."""
+    shard, source = places.T.astype(np.intp)
+    order = np.argsort(shard, kind="stable")
+    order = order[shard[order] >= 0]
+    breaks = (np.diff(shard[order]) != 0) | (np.diff(source[order]) <= 0)
+    for some in np.split(order, np.flatnonzero(breaks) + 1):
+        yield int(shard[some[0]]), some, source[some]
+
+
+def _select(rows: Rows, shape: tuple[int, int]) -> h5py.h5s.SpaceID:
+    space = h5py.h5s.create_simple(shape)
+    space.select_none()
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        start, count = (int(run[0]), 0), (len(run), shape[1])
+        space.select_hyperslab(start, count, op=h5py.h5s.SELECT_OR)
+    return space
