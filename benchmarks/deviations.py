@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vggfeat._io.assets import asset
 from vggfeat.data.images import decode
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device
 from vggfeat.nets.packed import can_pack
-from vggfeat.resources import asset
 
 Rows = NDArray[np.floating]
 

@@ -41,10 +41,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 import vggfeat
+from vggfeat._io.assets import shared
 from vggfeat.learn.ap import average_precision_11point
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.voc import evaluate_voc
-from vggfeat.resources import shared
 
 GRID = [float(C) for C in 10.0 ** np.linspace(-2, 3.5, 12)]
 PARTS = ("train", "val", "test")

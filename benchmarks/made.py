@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vggfeat._io.assets import asset
 from vggfeat.nets.formats import write
 from vggfeat.nets.pixels import TORCHVISION
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import load
-from vggfeat.resources import asset
 
 ONE_SHAPE = (500, 375)
 # VOC's shares: of sixteen pictures seven are 500×375, three 500×333, one 375×500; among 280 genuine

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import vggfeat
+from vggfeat._io.assets import asset
 from vggfeat.data.cards import DatasetCard, card_names, load_card, open_dataset
 from vggfeat.errors import VggfeatError
-from vggfeat.resources import asset
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from vggfeat import resources
+from vggfeat._io import assets
 from vggfeat.errors import DownloadError
 
 Progress = Callable[[int, int | None], None]
@@ -110,7 +110,7 @@ def download(
         if _scheme(url) not in ("http", "https")
     ]
     allowed = [url for url in addresses if _scheme(url) in ("http", "https")]
-    if allowed and resources.offline():
+    if allowed and assets.offline():
         raise DownloadError(
             f"{target.name} is not on this machine and VGGFEAT_OFFLINE forbids the network. "
             f"Unset it, or fetch {allowed[0]} elsewhere and put it at {target}."

@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.data.settings import Features, refused
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
-from vggfeat.resources import read_toml, shared
 from vggfeat.train.chain import Chain
 
 

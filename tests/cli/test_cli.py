@@ -18,7 +18,7 @@ from helpers.cli import run, run_process
 from PIL import Image
 from support import noise
 
-from vggfeat.resources import asset
+from vggfeat._io.assets import asset
 
 FAST = ["--layer", "pool2", "--Q", "32", "--weights", "embedded"]
 

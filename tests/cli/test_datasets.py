@@ -9,8 +9,8 @@ import pytest
 from helpers.cli import Ran, run
 from trees import write_classes
 
+from vggfeat._io.assets import shared
 from vggfeat.data.cards import card_names
-from vggfeat.resources import shared
 
 
 def datasets(*words: str | Path, status: int = 0) -> Ran:

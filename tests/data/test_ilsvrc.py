@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vggfeat._io.assets import home
 from vggfeat.data import ilsvrc, stored
 from vggfeat.data.ilsvrc import read_tar
 from vggfeat.errors import DataError, DataNotFound, PictureError
-from vggfeat.resources import home
 
 PICTURES = {
     "n02/n02_1.JPEG": b"first" * 300,

@@ -13,12 +13,12 @@ from trees import OBJECT, write_voc
 
 from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
+from vggfeat._io.assets import shared
 from vggfeat.data.annotations import read_annotation
 from vggfeat.data.cards import load_card, open_dataset
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.data.voc import read_objects, read_voc
 from vggfeat.recipe import open_recipe
-from vggfeat.resources import shared
 
 LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (n + 1, b"&l%d;" % n * 10) for n in range(9))
 MARKUP = (

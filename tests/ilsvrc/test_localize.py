@@ -14,6 +14,7 @@ from helpers.boxes import BOXES, CLASSES, GRID_NET, box_weights, red_edges, red_
 from helpers.networks import configured, formula_weights, forward
 from PIL import Image
 
+from vggfeat._io.assets import asset
 from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
 from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
@@ -26,7 +27,6 @@ from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
-from vggfeat.resources import asset
 from vggfeat.train.augment import draw, mirrored
 from vggfeat.train.loader import Loader
 

@@ -10,9 +10,9 @@ from helpers.cli import run
 from PIL import Image, ImageChops
 from trees import OBJECT, write_voc, write_xml
 
+from vggfeat._io.assets import asset
 from vggfeat.ilsvrc.boxes import best_match
 from vggfeat.ilsvrc.boxset import open_boxset
-from vggfeat.resources import asset
 
 CLASSES = ("boat", "drink", "music", "vehicle")
 SIZE = (400, 300)

@@ -23,7 +23,7 @@ from weightfiles import (
     write_safetensors,
 )
 
-from vggfeat import resources
+from vggfeat._io import assets
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
 from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
@@ -295,8 +295,8 @@ def test_damaged_pixels_are_refused(tmp_path: Path) -> None:
 
 def test_shipped_weights() -> None:
     """The embedded file is net D's convolutions with the licence notice beside it."""
-    raw = formats.read(resources.asset("vgg_d_conv_fp16.safetensors"))
+    raw = formats.read(assets.asset("vgg_d_conv_fp16.safetensors"))
     assert (raw.net, raw.layers[-1], raw.pixels) == ("D", "conv5_3", CAFFE)
-    notice = resources.asset("LICENSE-vgg_d_conv.txt").read_text()
+    notice = assets.asset("LICENSE-vgg_d_conv.txt").read_text()
     for said in ("Simonyan", "Zisserman", "CC BY 4.0", "16-bit", "robots.ox.ac.uk"):
         assert said in notice

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from vggfeat import resources
+from vggfeat._io import assets
 from vggfeat.download import Promise
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets import formats, sources
@@ -97,7 +97,7 @@ def test_registry_agrees_with_torchvision(net: str, entry: str) -> None:
 
 def test_embedded_file_is_the_published_one() -> None:
     """The asset has the checksum of the registry."""
-    data = resources.asset("vgg_d_conv_fp16.safetensors").read_bytes()
+    data = assets.asset("vgg_d_conv_fp16.safetensors").read_bytes()
     assert hashlib.sha256(data).hexdigest() == sources.EMBEDDED.files[0].promise.sha256
 
 
@@ -121,7 +121,7 @@ def test_auto_takes_embedded_where_it_suffices() -> None:
     """Net D up to pool5 comes from the package: the file's numbers as float32, nothing more."""
     found = load(layers=("pool3", "conv2_1"))
     assert (found.source, found.pixels, found.assumed) == ("embedded", CAFFE, False)
-    asset = safetensors.torch.load_file(resources.asset("vgg_d_conv_fp16.safetensors"))
+    asset = safetensors.torch.load_file(assets.asset("vgg_d_conv_fp16.safetensors"))
     expected = {k: v.float() for k, v in asset.items() if k < "conv4"}
     assert found.state.keys() == expected.keys()
     assert all(torch.equal(found.state[name], expected[name]) for name in expected)
@@ -129,7 +129,7 @@ def test_auto_takes_embedded_where_it_suffices() -> None:
 
 def test_auto_prefers_the_cached_authors_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the authors' file is cached it is used for pool5 as well."""
-    asset = safetensors.torch.load_file(resources.asset("vgg_d_conv_fp16.safetensors"))
+    asset = safetensors.torch.load_file(assets.asset("vgg_d_conv_fp16.safetensors"))
     whole = {name: tensor.float() * 2 for name, tensor in asset.items()}
     fake_source(monkeypatch, whole, "D")
     put(home, "f.safetensors", whole)
@@ -347,7 +347,7 @@ def test_weights_that_are_loaded(state: State) -> None:
 
 def test_describe_and_convert(tmp_path: Path) -> None:
     """A converted file has the digest, net and pixels of its source, and says them itself."""
-    asset = resources.asset("vgg_d_conv_fp16.safetensors")
+    asset = assets.asset("vgg_d_conv_fp16.safetensors")
     before = describe(asset)
     assert (before.format, before.net, before.dtype) == ("safetensors", "D", "float16")
     assert before.parameters == 138_357_544 - (25088 + 1) * 4096 - 4097 * 4096 - 4097 * 1000

@@ -22,10 +22,10 @@ from trees import (
     write_voc,
 )
 
+from vggfeat._io.assets import shared
 from vggfeat.data.cards import load_card
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.nets.formats import write
-from vggfeat.resources import shared
 
 SCALES = (16, 24)
 WIDTH = 64  # of pool1, in both nets

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from vggfeat._io.assets import asset
 from vggfeat.nets.pixels import CAFFE
 from vggfeat.nets.weights import Weights, load
-from vggfeat.resources import asset
 from vggfeat.train.pictures import Part
 from vggfeat.train.prepare import colours_of, level
 from vggfeat.train.settings import Training

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vggfeat._io.text import short_of_memory
 from vggfeat.cli.classify import classify_command
 from vggfeat.cli.datasets import datasets_app
 from vggfeat.cli.explain import explain_command
@@ -23,7 +24,7 @@ from vggfeat.cli.store import store_app
 from vggfeat.cli.svm import svm_command
 from vggfeat.cli.train import train_command
 from vggfeat.cli.weights import weights_app
-from vggfeat.errors import VggfeatError, short_of_memory
+from vggfeat.errors import VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, note, show, work_progress
 from vggfeat.cli.training import warn_of
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
-from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet

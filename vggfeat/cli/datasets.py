@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat._io.text import size
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
-from vggfeat.errors import size
 
 if TYPE_CHECKING:
     from vggfeat.data.cards import DatasetCard

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from vggfeat._io.text import size
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
 from vggfeat.cli.targets import check_folder
 from vggfeat.cli.working import Work, settings
-from vggfeat.errors import size
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
 from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
-from vggfeat.errors import counted
 
 
 def fuse_command(

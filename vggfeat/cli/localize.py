@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat._io.text import counted
 from vggfeat.cli import options, training
 from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_command
 from vggfeat.cli.output import Json, Quiet, download_progress, note
 from vggfeat.cli.targets import check_folder
 from vggfeat.cli.train import show_trained
 from vggfeat.cli.watching import Watched
-from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.boxset import BoxSet

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat._io.text import counted
 from vggfeat.cli.signals import INTERRUPTED, answered, telling
-from vggfeat.errors import Terminated, VggfeatError, counted
+from vggfeat.errors import Terminated, VggfeatError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def _text(lines: Iterable[object]) -> Text:
     """Make lines of texts, whatever characters and brackets are in them."""
     from rich.text import Text
 
-    from vggfeat.errors import printable
+    from vggfeat._io.text import printable
 
     return Text("\n".join(map(printable, lines)))
 
@@ -225,7 +226,7 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from vggfeat.errors import printable
+    from vggfeat._io.text import printable
 
     # What is told names a folder, perhaps; brackets in it are no markup.
     told = TextColumn("{task.description}", markup=False)

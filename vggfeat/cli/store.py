@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.errors import counted, size
 
 if TYPE_CHECKING:
     from vggfeat.features.repair import Repaired

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat._io.text import counted
 from vggfeat.cli.options import WORK
 from vggfeat.cli.output import download_progress, note
-from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.train.trainset import TrainSet

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.text import counted
 from vggfeat.cli.output import facts, grid, note, show
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.cli.training import warn_of
-from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.classes import Classes

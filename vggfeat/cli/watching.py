@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.text import counted
 from vggfeat.cli.output import counted_bar, interruptible, note, settle
 from vggfeat.cli.training import first
-from vggfeat.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from vggfeat._io.text import size
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
 from vggfeat.cli.targets import check_file
-from vggfeat.errors import size
 
 weights_app = typer.Typer(
     no_args_is_help=True, help="List, fetch, show and convert weights.", rich_markup_mode="markdown"

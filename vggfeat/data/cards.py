@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vggfeat._io.assets import asset, read_toml, shared
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.caltech import read_caltech
 from vggfeat.data.check import Check, absent, check
@@ -21,7 +22,6 @@ from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
-from vggfeat.resources import asset, read_toml, shared
 
 __all__ = [
     "DatasetCard",

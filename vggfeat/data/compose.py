@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
+from vggfeat._io.assets import asset, home
 from vggfeat.data.imagesets import ImageSet, read_folders
 from vggfeat.data.voc import VocObject
 from vggfeat.errors import ParameterError
-from vggfeat.resources import asset, home
 
 VERSION = 1  # of the scenes: whatever changes their pixels or labels changes it
 SIZE = (500, 375)
@@ -35,7 +35,7 @@ class _Scene:
 
 
 def compose(version: int = VERSION) -> Path:
-    """Compose the scenes once, below :func:`~vggfeat.resources.home`; return their folder.
+    """Compose the scenes once, below :func:`~vggfeat._io.assets.home`; return their folder.
 
     240 scenes of 1 to 4 drawings, 60 to train, 60 to validate and 120 to test, no drawing in two
     of these; about one object in ten is small and marked difficult. For a version of Pillow the

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vggfeat._io.assets import offline
 from vggfeat.data.archives import unpack, unwrap, verify
 from vggfeat.data.schema import EVERY, Archive, DatasetCard
 from vggfeat.data.voc import LISTS
 from vggfeat.download import Progress, download
 from vggfeat.errors import DataNotFound, DownloadError
-from vggfeat.resources import offline
 
 _YEAR = re.compile(r"VOC\d{4}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from vggfeat._io.assets import offline
 from vggfeat.data.addresses import is_address, public, split, without_secrets
 from vggfeat.errors import DataError, DownloadError, MissingExtra
-from vggfeat.resources import offline
 
 PATIENCE = 120.0  # seconds that one attempt to read may take
 CONNECT, STALL = 10.0, 30.0  # seconds until a server answers at all, and without a byte

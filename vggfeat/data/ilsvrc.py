@@ -23,12 +23,12 @@ from typing import IO, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vggfeat._io.assets import home
 from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.stored import is_settled
 from vggfeat.download import Progress, alone
 from vggfeat.errors import DataError, DataNotFound, PictureError
-from vggfeat.resources import home
 
 Names: TypeAlias = NDArray[np.bytes_]
 Ints: TypeAlias = NDArray[np.int64]

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from vggfeat._io.text import printable
 from vggfeat.data.bounds import check_rescaled, check_scans, check_size, max_pixels, unwarned
 from vggfeat.data.stored import Stored
-from vggfeat.errors import ParameterError, PictureError, printable
+from vggfeat.errors import ParameterError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]

@@ -59,7 +59,7 @@ class ImageSet:
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> sample = read_folders(asset("clipart10"))
     >>> len(sample.names), sample.names[0], sample.classes[:3]
     (300, 'bird/bird_0001.jpg', ['bird', 'boat', 'bug'])
@@ -177,7 +177,7 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> found = find_pictures([str(asset("clipart10") / "boat")])
     >>> len(found), found.names[:2]
     (30, ('boat_0001.jpg', 'boat_0002.jpg'))
@@ -203,7 +203,7 @@ def read_labelled(source: str) -> ImageSet:
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> read_labelled(str(asset("clipart10"))).classes[:3]
     ['bird', 'boat', 'bug']
     """

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vggfeat._io.text import printable
 from vggfeat.data import remote
 from vggfeat.data.addresses import is_address, join, parent, public
 from vggfeat.data.patience import Unreachable
 from vggfeat.data.stored import Stored
-from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError, printable
+from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 
 COLUMNS = ("path", "label", "split")
 LINES_AT_ONCE = 8192

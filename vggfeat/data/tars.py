@@ -20,13 +20,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from vggfeat._io.assets import home
 from vggfeat.data import remote, tarring
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.patience import Unreachable
 from vggfeat.data.stored import Stat, Stored, digest, identity, is_settled, nanoseconds
 from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
-from vggfeat.resources import home
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its picture in several formats, the first of these.

@@ -13,7 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vggfeat.errors import MissingExtra, ParameterError, StoreError, size
+from vggfeat._io.text import size
+from vggfeat.errors import MissingExtra, ParameterError, StoreError
 from vggfeat.features.extraction import Part
 from vggfeat.features.files import append_seal, replacing, sweep
 from vggfeat.features.packed import SEALED, create_packed

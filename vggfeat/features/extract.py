@@ -138,7 +138,7 @@ def extract(
     Examples
     --------
     >>> from vggfeat.data.imagesets import find_pictures
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> images = find_pictures([str(asset("clipart10") / "boat" / "boat_000[1-3].jpg")])
     >>> extractor = DenseExtractor("D", "pool2", weights="embedded")
     >>> store = FeatureStore(None, extractor.extraction, images.names)

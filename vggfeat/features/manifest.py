@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError, printable
+from vggfeat._io.text import printable
+from vggfeat.errors import FingerprintMismatch, StoreDamaged, StoreError
 from vggfeat.features.catalogue import DTYPES, Header
 from vggfeat.features.extraction import Extraction
 from vggfeat.features.place import Place

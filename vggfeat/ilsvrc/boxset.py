@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vggfeat._io.text import and_more, counted
 from vggfeat.data.annotations import (
     Annotation,
     Example,
@@ -21,7 +22,7 @@ from vggfeat.data.annotations import (
 from vggfeat.data.compose import compose
 from vggfeat.data.voc_boxes import classes_in, read_voc_boxes
 from vggfeat.download import Progress
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError, and_more, counted
+from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
 from vggfeat.ilsvrc.tested import open_tested

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.assets import home
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.dense import DenseExtractor
@@ -29,7 +30,6 @@ from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of
 from vggfeat.ilsvrc.scores import Floats, Scores, entry
-from vggfeat.resources import home
 
 MODES = ("dense", "multicrop", "both")
 LOCATIONS = ("scores", "posteriors")

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.errors import StoreError, and_more, counted
+from vggfeat._io.text import and_more, counted
+from vggfeat.errors import StoreError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extraction import SCORES, Extraction, gives_posteriors
 from vggfeat.features.reading import Reader

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vggfeat.errors import DataError, VggfeatError, counted
+from vggfeat._io.text import counted
+from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes

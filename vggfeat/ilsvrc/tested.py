@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vggfeat._io.text import and_more
 from vggfeat.data.cards import load_card
 from vggfeat.data.ilsvrc import read_tar
 from vggfeat.data.imagesets import read_manifest
 from vggfeat.download import Progress
-from vggfeat.errors import DataError, and_more
+from vggfeat.errors import DataError
 from vggfeat.train.devkit import ground_truth
 from vggfeat.train.pictures import FilePictures, Part
 from vggfeat.train.trainset import VAL_TAR, open_trainset

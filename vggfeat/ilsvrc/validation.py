@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.text import and_more, counted
 from vggfeat.data.cards import load_card
 from vggfeat.data.imagesets import ImageSet, find_pictures, read_folders, read_manifest
 from vggfeat.data.sources import is_picture, walk
-from vggfeat.errors import DataError, DataNotFound, and_more, counted
+from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.classes import CARD, Classes, ilsvrc_classes
 from vggfeat.train.devkit import find_truth, ground_truth
 from vggfeat.train.trainset import VAL_TAR
@@ -136,7 +137,7 @@ def open_validation(root: Path | str, classes: Classes) -> Validation:
     Examples
     --------
     >>> from vggfeat.ilsvrc.classes import named
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> drawn = named(sorted(p.name for p in asset("clipart10").iterdir() if p.is_dir()))
     >>> found = open_validation(asset("clipart10"), drawn)
     >>> found.images.names[30], int(found.labels[30]), found.partial
@@ -162,7 +163,7 @@ def find_validation(root: Path | str) -> Pictures:
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> found = find_validation(asset("clipart10"))
     >>> len(found.images), found.images.labels[0], found.loose
     (300, 'bird', 0)

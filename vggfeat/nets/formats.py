@@ -18,13 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggfeat.errors import (
-    ParameterError,
-    WeightsError,
-    WeightsNotFound,
-    printable,
-    short_of_memory,
-)
+from vggfeat._io.text import printable, short_of_memory
+from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
@@ -134,8 +129,8 @@ def read(path: Path | str, net: str | None = None) -> RawWeights:
 
     Examples
     --------
-    >>> from vggfeat import resources
-    >>> raw = read(resources.asset("vgg_d_conv_fp16.safetensors"))
+    >>> from vggfeat._io import assets
+    >>> raw = read(assets.asset("vgg_d_conv_fp16.safetensors"))
     >>> raw.net, raw.layers[-1], raw.take(["conv1_1"])["conv1_1.weight"].shape
     ('D', 'conv5_3', torch.Size([64, 3, 3, 3]))
     """

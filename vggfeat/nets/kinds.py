@@ -36,8 +36,8 @@ def format_of(path: Path) -> str:
 
     Examples
     --------
-    >>> from vggfeat import resources
-    >>> format_of(resources.asset("vgg_d_conv_fp16.safetensors"))
+    >>> from vggfeat._io import assets
+    >>> format_of(assets.asset("vgg_d_conv_fp16.safetensors"))
     'safetensors'
     """
     with path.open("rb") as file:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfeat.errors import MissingExtra, short_of_memory
+from vggfeat._io.text import short_of_memory
+from vggfeat.errors import MissingExtra
 from vggfeat.nets.inference import Inference
 from vggfeat.nets.table1 import Layer
 from vggfeat.nets.vgg import VGG

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggfeat import resources
+from vggfeat._io import assets
 from vggfeat.download import Progress, Promise, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
@@ -166,7 +166,7 @@ def source_of(name: str, net: str) -> Source:
 
 def folder() -> Path:
     """Folder of downloaded weights; ``VGGFEAT_HOME`` moves it."""
-    return resources.home() / "weights"
+    return assets.home() / "weights"
 
 
 def cached(source: Source) -> Path | None:
@@ -181,7 +181,7 @@ def cached(source: Source) -> Path | None:
         If the file is there and is not what it must be.
     """
     if source is EMBEDDED:
-        return resources.asset(source.files[0].name)
+        return assets.asset(source.files[0].name)
     for file in source.files:
         path = folder() / file.name
         if path.is_file():
@@ -217,7 +217,7 @@ def fetch(
     entry = source_of(source, net)
     if here := cached(entry):
         return here
-    if resources.offline():
+    if assets.offline():
         forbidden = ["VGGFEAT_OFFLINE forbids the network."]
         raise WeightsNotFound(*_by_hand(entry, forbidden, layers))
     reasons: list[str] = []
@@ -254,7 +254,7 @@ def listing() -> list[Row]:
         for file in source.files:
             path = folder() / file.name
             if source is EMBEDDED:
-                path = resources.asset(file.name)
+                path = assets.asset(file.name)
             size = path.stat().st_size if path.is_file() else file.promise.size
             rows.append(
                 Row(source.name, source.net, file.name, size, source.licence, path.is_file())

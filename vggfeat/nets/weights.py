@@ -191,8 +191,8 @@ def describe(path: Path | str, net: str | None = None) -> Description:
 
     Examples
     --------
-    >>> from vggfeat import resources
-    >>> shown = describe(resources.asset("vgg_d_conv_fp16.safetensors"))
+    >>> from vggfeat._io import assets
+    >>> shown = describe(assets.asset("vgg_d_conv_fp16.safetensors"))
     >>> shown.net, shown.dtype, f"{shown.parameters:,}"
     ('D', 'float16', '14,714,688')
     """

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from vggfeat.errors import printable
+from vggfeat._io.text import printable
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.report.evidence import letters
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from vggfeat.errors import printable
+from vggfeat._io.text import printable
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vggfeat._io.text import printable
 from vggfeat.data.images import Picture
-from vggfeat.errors import printable
 from vggfeat.features.files import ready, write_whole
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vggfeat.errors import printable
+from vggfeat._io.text import printable
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 from vggfeat.report.words import (

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from vggfeat._io.assets import home
+from vggfeat._io.text import size
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.data.settings import Features
 from vggfeat.data.views import VIEWS, View
-from vggfeat.errors import DataError, ParameterError, size
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary
 from vggfeat.features.extraction import Extraction, gives_posteriors
-from vggfeat.resources import home
 from vggfeat.run.sources import Source, extracted, stored
 
 Networks = Callable[[str], DenseExtractor]
@@ -92,7 +93,7 @@ def describe(
     networks : callable
         Opens a net.
     folder : Path, optional
-        A store; one below :func:`~vggfeat.resources.home` for each net by default. Where it holds
+        A store; one below :func:`~vggfeat._io.assets.home` for each net by default. Where it holds
         the very pictures, under whatever names, no network is opened.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`.

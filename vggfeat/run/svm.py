@@ -122,7 +122,7 @@ def run_svm(
     classifier : Classifier, optional
         How the SVM is trained; the hinge and the card's protocol by default.
     folder : Path, optional
-        Where descriptors are kept; below :func:`~vggfeat.resources.home` by default.
+        Where descriptors are kept; below :func:`~vggfeat._io.assets.home` by default.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.extract.extract`.
     deterministic : bool

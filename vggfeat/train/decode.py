@@ -17,9 +17,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from vggfeat._io.text import printable
 from vggfeat.data.bounds import check_scans, unwarned
 from vggfeat.data.images import FORMATS, Pixels, decode
-from vggfeat.errors import PictureError, printable
+from vggfeat.errors import PictureError
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
 
 # A JPEG is decoded at reduced size while its smallest side stays at least this multiple of S. On
@@ -74,7 +75,7 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> from vggfeat.train.augment import draw
     >>> picture = asset("clipart10") / "boat" / "boat_0001.jpg"
     >>> crop(picture.read_bytes(), 256, draw(0, epoch=0, picture=7)).shape

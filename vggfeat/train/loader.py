@@ -102,7 +102,7 @@ class Loader:
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> from vggfeat.train.trainset import open_trainset
     >>> part = open_trainset(asset("clipart10")).train
     >>> with Loader(part, batch_size=90, S=32, crop=24) as loader:

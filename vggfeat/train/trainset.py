@@ -133,7 +133,7 @@ def open_trainset(
 
     Examples
     --------
-    >>> from vggfeat.resources import asset
+    >>> from vggfeat._io.assets import asset
     >>> found = open_trainset(asset("clipart10"))
     >>> len(found.train), len(found.val), found.classes[:3]
     (270, 30, ('bird', 'boat', 'bug'))

@@ -248,7 +248,7 @@ def small_recipe(
     name: str, target: Path, *, weights: list[str], layer: str, Q: tuple[int, ...]
 ) -> Path:
     """Copy a shipped recipe of a table, with other weights, another layer and other scales."""
-    from vggfeat.resources import shared
+    from vggfeat._io.assets import shared
 
     text = (shared("pipelines") / f"{name}.toml").read_text("utf-8")
     for key, value in (("weights", weights), ("layers", [layer]), ("Q", list(Q))):

@@ -1,0 +1,1 @@
+"""Files, checksums, downloads and addresses: private helpers that know nothing of images."""
