@@ -16,7 +16,6 @@ import numpy as np
 
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
-from vggfeat.data.settings import Features
 from vggfeat.data.views import VIEWS, View
 from vggfeat.errors import DataError, ParameterError, size
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -25,6 +24,7 @@ from vggfeat.features.extract import Progress, Summary
 from vggfeat.features.extraction import Extraction, gives_posteriors
 from vggfeat.resources import home
 from vggfeat.run.sources import Source, extracted, stored
+from vggfeat.settings import Features
 
 Networks = Callable[[str], DenseExtractor]
 """Opens the network of a configuration of Table 1; called only where something is to compute."""
