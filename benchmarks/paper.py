@@ -34,7 +34,6 @@ from rich.text import Text
 from vggfeat.data.cards import open_dataset
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, VocProtocol
-from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.dense import DenseExtractor
@@ -49,6 +48,7 @@ from vggfeat.nets.table1 import TABLE_1
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm
+from vggfeat.settings import Features
 
 COLUMNS = ("table", "row", "here %", "paper %", "difference", "")
 Tell = Callable[[Summary], None]

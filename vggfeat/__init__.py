@@ -18,23 +18,27 @@ if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet, find_pictures
     from vggfeat.errors import VggfeatError
     from vggfeat.features.aggregate import aggregate
-    from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import extract
-    from vggfeat.features.extraction import Extraction, Part
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.store import FeatureStore
     from vggfeat.features.transformer import VGGFeatures
     from vggfeat.learn.svm import LinearSVM
     from vggfeat.nets.vgg import VGG
     from vggfeat.nets.weights import Weights
     from vggfeat.nets.weights import load as load_weights
+    from vggfeat.settings import Extraction, Features, Hardware
+    from vggfeat.store.column import Column, Descriptor
 
 _WHERE = {
-    "DenseExtractor": ("vggfeat.features.dense", "DenseExtractor"),
-    "Extraction": ("vggfeat.features.extraction", "Extraction"),
+    "Column": ("vggfeat.store.column", "Column"),
+    "DenseExtractor": ("vggfeat.features.extractor", "DenseExtractor"),
+    "Descriptor": ("vggfeat.store.column", "Descriptor"),
+    "Extraction": ("vggfeat.settings", "Extraction"),
     "FeatureStore": ("vggfeat.features.store", "FeatureStore"),
+    "Features": ("vggfeat.settings", "Features"),
+    "Hardware": ("vggfeat.settings", "Hardware"),
     "ImageSet": ("vggfeat.data.imagesets", "ImageSet"),
     "LinearSVM": ("vggfeat.learn.svm", "LinearSVM"),
-    "Part": ("vggfeat.features.extraction", "Part"),
     "VGG": ("vggfeat.nets.vgg", "VGG"),
     "VGGFeatures": ("vggfeat.features.transformer", "VGGFeatures"),
     "VggfeatError": ("vggfeat.errors", "VggfeatError"),
@@ -47,12 +51,15 @@ _WHERE = {
 
 __all__ = [
     "VGG",
+    "Column",
     "DenseExtractor",
+    "Descriptor",
     "Extraction",
     "FeatureStore",
+    "Features",
+    "Hardware",
     "ImageSet",
     "LinearSVM",
-    "Part",
     "VGGFeatures",
     "VggfeatError",
     "Weights",

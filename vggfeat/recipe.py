@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.schema import DatasetCard, VocProtocol
-from vggfeat.data.settings import Features, refused
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
+from vggfeat.settings import Features, refused
 from vggfeat.train.chain import Chain
 
 
@@ -81,7 +81,7 @@ class Row(_Frozen):
     name : str
         As in the paper's table; the nets by default.
     features : dict
-        Settings of :class:`~vggfeat.data.settings.Features` that differ.
+        Settings of :class:`~vggfeat.settings.Features` that differ.
     expected : float, optional
         The paper's figure, in percent.
     """

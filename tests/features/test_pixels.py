@@ -15,7 +15,6 @@ from PIL import Image
 from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.data.settings import Features
 from vggfeat.errors import FingerprintMismatch, StoreError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
@@ -28,6 +27,7 @@ from vggfeat.nets.pixels import CAFFE, CONVENTIONS, PixelConvention
 from vggfeat.nets.weights import convert, load
 from vggfeat.run.predict import model_extractors
 from vggfeat.run.sources import stored
+from vggfeat.settings import Features
 
 OTHERS = {
     "channels": "RGB",

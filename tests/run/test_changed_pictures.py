@@ -16,7 +16,6 @@ from PIL import Image
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.schema import DatasetCard
-from vggfeat.data.settings import Features
 from vggfeat.errors import DataError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.export import export
@@ -25,6 +24,7 @@ from vggfeat.features.extract import Summary, extract
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.run.describe import Described, describe
+from vggfeat.settings import Features
 
 FEATURES = Features(layers=("pool1",), Q=(32,), weights="embedded", normalize="none")
 CARD = DatasetCard(name="mine", reader="folders")

@@ -16,12 +16,12 @@ from support import noise, random_weights
 from vggfeat._io.assets import home
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
-from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, ParameterError, StoreDamaged
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.run import describe as module
 from vggfeat.run.describe import Described, default_store, describe
+from vggfeat.settings import Features
 
 CARD = DatasetCard(name="mine", reader="folders")
 ONE = Features(layers=("pool1",), Q=(16,))

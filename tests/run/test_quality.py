@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from vggfeat.data.cards import load_card
-from vggfeat.data.settings import Features
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.sources import Source, source_of
 from vggfeat.nets.table1 import layers_of
 from vggfeat.recipe import load_recipe
 from vggfeat.run import quality as module
 from vggfeat.run.quality import quality
+from vggfeat.settings import Features
 
 
 def at_hand(monkeypatch: pytest.MonkeyPatch, *nets: str, damaged: str = "") -> None:

@@ -15,13 +15,13 @@ from support import noise, random_weights
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.schema import DatasetCard
-from vggfeat.data.settings import Features
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.export import pack
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
 from vggfeat.run.sources import stored, stored_settings
+from vggfeat.settings import Features
 
 CARD = DatasetCard(name="mine", reader="folders")
 SETTINGS = [

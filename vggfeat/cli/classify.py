@@ -16,11 +16,11 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.data.settings import Features
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.sharding import Shard
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Pictures, Validation
+    from vggfeat.settings import Features
 
 SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
 EVALUATION = "Evaluation (Section 3.2)"
@@ -142,10 +142,10 @@ def classify_command(
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.data.settings import Features
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.settings import Features
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")

@@ -66,8 +66,8 @@ def run_errors(
 
 def opener(work: Work) -> Open:
     """Make what opens a network of a row, keeping one at a time in memory."""
-    from vggfeat.data.settings import Features
     from vggfeat.ilsvrc.tables import keeping_one
+    from vggfeat.settings import Features
 
     def open_net(net: str, source: str) -> DenseExtractor:
         work.opened.clear()

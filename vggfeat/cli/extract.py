@@ -14,11 +14,11 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.data.settings import Features
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import Summary
     from vggfeat.features.sharding import Shard
     from vggfeat.features.store import FeatureStore
+    from vggfeat.settings import Features
 
 
 class Done(NamedTuple):
@@ -97,11 +97,11 @@ def extract_command(
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.data.settings import Features
     from vggfeat.errors import ParameterError
     from vggfeat.features.catalogue import DTYPES
     from vggfeat.features.sharding import shard_of
     from vggfeat.run.quality import quality as settings_of
+    from vggfeat.settings import Features
 
     share = shard_of(shard)
     check_folder("--out", out)

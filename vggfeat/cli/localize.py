@@ -167,10 +167,10 @@ def train_command(
 
         vggfeat localize train --data ILSVRC2012 --init runs/d-256/best.safetensors --out runs/d-box
     """
-    from vggfeat.data.settings import checked
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.begin import begun
     from vggfeat.ilsvrc.regression import REGRESSIONS, BoxRegression
+    from vggfeat.settings import checked
     from vggfeat.train.settings import Training
 
     check_folder("--out", out)

@@ -112,12 +112,12 @@ def svm_command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
-    from vggfeat.data.settings import Features, checked
     from vggfeat.learn.model import target_of
     from vggfeat.recipe import Classifier
     from vggfeat.run.quality import quality as settings_of
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
+    from vggfeat.settings import Features, checked
 
     check_file("--save", save and target_of(save), makes_folder=True)
     check_file("--report", report, makes_folder=True)

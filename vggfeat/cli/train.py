@@ -130,8 +130,8 @@ def train_command(
 
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
-    from vggfeat.data.settings import checked
     from vggfeat.errors import ParameterError
+    from vggfeat.settings import checked
     from vggfeat.train.settings import Training
 
     if step and patience is not None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from vggfeat.data.imagesets import ImageSet
     from vggfeat.data.schema import DatasetCard
-    from vggfeat.data.settings import Features
     from vggfeat.features.cluster import Cluster
     from vggfeat.features.dense import DenseExtractor
     from vggfeat.recipe import Classifier
     from vggfeat.run.svm import Run
+    from vggfeat.settings import Features
 
 ENGINES = ("local", "ray")
 ON_BAD_IMAGE = ("skip", "error")

@@ -17,11 +17,11 @@ from vggfeat.data.compose import compose
 from vggfeat.data.fetch import data_folder, find_tree, not_here, provide
 from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_labelled, read_manifest
 from vggfeat.data.schema import EVERY, DatasetCard, Reader
-from vggfeat.data.settings import refused
 from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
 from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
+from vggfeat.settings import refused
 
 __all__ = [
     "DatasetCard",

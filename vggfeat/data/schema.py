@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from vggfeat.data.settings import Features
+from vggfeat.settings import Features
 
 Difficult = Literal["drop", "negative"]
 APKind = Literal["ap11", "area"]

@@ -1,4 +1,4 @@
-"""Descriptors of several scales, layers and nets become one row for each picture (Appendix B)."""
+"""Descriptors of several scales, layers and nets become one row for each image (Appendix B)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.extraction import Extraction, Part
+from vggfeat.store.column import Column, Descriptor
 
 Matrix = npt.NDArray[Any]
 HOWS = ("average", "max", "stack")
@@ -18,7 +18,7 @@ NORMALIZATIONS = ("descriptor", "locations", "none")
 
 
 def aggregate(
-    parts: Mapping[Part, Matrix] | Sequence[Mapping[Part, Matrix]],
+    arrays: Mapping[Descriptor, Matrix] | Sequence[Mapping[Descriptor, Matrix]],
     how: str = "average",
     *,
     normalize: str = "descriptor",
@@ -28,9 +28,9 @@ def aggregate(
 
     Parameters
     ----------
-    parts : mapping of Part to ndarray (N, D), or sequence of mappings
+    arrays : mapping of Descriptor to ndarray (N, D), or sequence of mappings
         Raw descriptors, as :meth:`FeatureStore.read` returns them; one mapping for each view of
-        the pictures where there are several, as of the whole image and of a box in it.
+        the images where there are several, as of the whole image and of a box in it.
     how : {"average", "max", "stack"}
         How scales are combined: the paper averages on VOC and stacks on Caltech.
     normalize : {"descriptor", "locations", "none"}
@@ -48,22 +48,22 @@ def aggregate(
     Raises
     ------
     ParameterError
-        For an unknown name, a power outside (0, 1], or no parts.
+        For an unknown name, a power outside (0, 1], or no arrays.
 
     Examples
     --------
     >>> import numpy as np
-    >>> small, large = Part("D", "fc7", "average", 256), Part("D", "fc7", "average", 384)
-    >>> parts = {small: np.array([[3.0, 4.0]]), large: np.array([[0.0, 2.0]])}
-    >>> aggregate(parts, "stack", normalize="none")
+    >>> small, large = (Descriptor("D", "fc7", "average", Q) for Q in (256, 384))
+    >>> arrays = {small: np.array([[3.0, 4.0]]), large: np.array([[0.0, 2.0]])}
+    >>> aggregate(arrays, "stack", normalize="none")
     array([[3., 4., 0., 2.]], dtype=float32)
-    >>> aggregate(parts, "average").round(4)
+    >>> aggregate(arrays, "average").round(4)
     array([[0.3162, 0.9487]], dtype=float32)
     """
     check_aggregation(how, normalize, power)
-    views = [parts] if isinstance(parts, Mapping) else list(parts)
+    views = [arrays] if isinstance(arrays, Mapping) else list(arrays)
     if not views or not all(views):
-        raise ParameterError.of("parts", "aggregate", "at least one array", parts)
+        raise ParameterError.of("arrays", "aggregate", "at least one array", arrays)
     stacked = [
         _combine(scales, how) for view in views for scales in _prepared(view, normalize, power)
     ]
@@ -98,24 +98,26 @@ class Aggregation:
         """What this asks of the extraction: whether locations are normalised before pooling."""
         return "l2" if self.normalize == "locations" else "raw"
 
-    def check(self, extraction: Extraction) -> None:
-        """Refuse descriptors whose locations were not normalised, if they should be.
+    def check(self, columns: Iterable[Column]) -> None:
+        """Refuse columns whose locations were not normalised, if they should be.
 
         Raises
         ------
         ParameterError
             Saying how to extract them.
         """
-        if self.locations == "l2" and extraction.locations != "l2":
+        if self.locations == "l2" and any(c.settings.get("locations") != "l2" for c in columns):
             raise ParameterError(
                 "These descriptors were pooled from raw locations; normalize='locations' needs "
                 "those of an extraction with --normalize locations. Extract them into another "
                 "store."
             )
 
-    def rows(self, parts: Mapping[Part, Matrix] | Sequence[Mapping[Part, Matrix]]) -> Matrix:
+    def rows(
+        self, arrays: Mapping[Descriptor, Matrix] | Sequence[Mapping[Descriptor, Matrix]]
+    ) -> Matrix:
         """Combine what stores hold into rows (N, D)."""
-        return aggregate(parts, self.how, normalize=self.normalize, power=self.power)
+        return aggregate(arrays, self.how, normalize=self.normalize, power=self.power)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON types."""
@@ -152,13 +154,13 @@ def l2(rows: Matrix) -> Matrix:
 
 
 def _prepared(
-    view: Mapping[Part, Matrix], normalize: str, power: float | None
+    view: Mapping[Descriptor, Matrix], normalize: str, power: float | None
 ) -> Iterable[list[Matrix]]:
     """Gather the scales of each net, layer and pooling, normalised."""
     across_scales: dict[tuple[str, str, str], list[Matrix]] = {}
-    for part, values in view.items():
+    for descriptor, values in view.items():
         prepared = _prepare(np.asarray(values, np.float32), normalize, power)
-        across_scales.setdefault(part[:3], []).append(prepared)
+        across_scales.setdefault(descriptor[:3], []).append(prepared)
     return across_scales.values()
 
 

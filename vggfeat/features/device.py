@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
 from vggfeat.errors import DeviceError, ParameterError
-from vggfeat.features.extraction import PRECISIONS
+from vggfeat.settings import Precision
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,8 +71,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     >>> resolve_precision("fp32", resolve_device("cpu"))
     'fp32'
     """
-    if precision not in ("auto", *PRECISIONS):
-        raise ParameterError.not_one_of("precision", "vggfeat", ("auto", *PRECISIONS), precision)
+    if precision not in get_args(Precision):
+        raise ParameterError.not_one_of("precision", "vggfeat", get_args(Precision), precision)
     if precision == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if precision == "bf16" and not has_bf16(device):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vggfeat.errors import ParameterError
+
+SCORES = "fc8"  # the layer whose map is of class scores
+_CROPS = re.compile(r"crops([1-9][0-9]?)")
 CELLS = 2  # quarters: two rows of two cells
 CELL_NAMES = ("_top_left", "_top_right", "_bottom_left", "_bottom_right")
 
@@ -122,6 +127,74 @@ POOLINGS: Mapping[str, Callable[[int], Pool]] = {
     "posteriors": Posteriors,
 }
 """Each takes the axis (2 or 3) along which a map is cut into pieces."""
+POOLS = tuple(POOLINGS)
+
+
+def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> None:
+    """Refuse poolings that are none, that come twice, or that do not fit the layers.
+
+    Raises
+    ------
+    ParameterError
+        Of a picture's posteriors too (Section 3.2), which fc8 has alone.
+
+    Examples
+    --------
+    >>> check_pools(("softmax", "crops5"), ("fc8",), "raw")
+    >>> check_pools(("softmax",), ("fc7",), "raw")
+    Traceback (most recent call last):
+    vggfeat.errors.ParameterError: The pool 'softmax' makes posteriors of class scores, ...
+    """
+    pool = "+".join(pools)
+    if len(set(pools)) < len(pools) or not all(how in POOLS or crops_in(how) for how in pools):
+        expected = f"one of {', '.join(map(repr, POOLS))}, 'crops5', or several joined by +"
+        raise ParameterError.of("pool", "Extraction", expected, pool)
+    if not any(map(gives_posteriors, pools)):
+        return
+    if tuple(layers) != (SCORES,):
+        raise ParameterError(
+            f"The pool {pool!r} makes posteriors of class scores, which {SCORES} has alone, not "
+            f"{', '.join(layers)}. Use the layer {SCORES}, or the pool 'average'."
+        )
+    if locations != "raw":
+        raise ParameterError(
+            f"The pool {pool!r} makes posteriors of class scores as they are: with normalised "
+            "locations there are none. Leave --normalize locations out."
+        )
+
+
+def crops_in(pool: str) -> int:
+    """Side of the grid of crops that a pooling looks at; 0 where it pools a dense map.
+
+    Examples
+    --------
+    >>> crops_in("crops5"), crops_in("average")
+    (5, 0)
+    """
+    found = _CROPS.fullmatch(pool)
+    return int(found[1]) if found else 0
+
+
+def gives_posteriors(pool: str) -> bool:
+    """Tell whether a pooling makes an image's posteriors, which add up to 1.
+
+    Examples
+    --------
+    >>> gives_posteriors("softmax"), gives_posteriors("average")
+    (True, False)
+    """
+    return pool in ("softmax", "posteriors") or crops_in(pool) > 0
+
+
+def width_of(pool: str, channels: int) -> int:
+    """Count the numbers of a descriptor.
+
+    Examples
+    --------
+    >>> width_of("average", 512), width_of("cells", 512), width_of("crops5", 1000)
+    (512, 2048, 1000)
+    """
+    return channels * CELLS**2 if pool == "cells" else channels
 
 
 def upright(descriptors: Tensor, how: str) -> Tensor:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 
 PACKAGES = ("vggfeat", "torch", "torchvision", "numpy", "pillow", "h5py", "scikit-learn")
 ENGINES = {"openvino": ("openvino",)}
@@ -20,8 +20,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain JSON types; none of it is part of the fingerprint but the weights' digest and the
-        precision.
+        Plain JSON types; of it the weights' digest and the precision alone are settings of columns.
 
     Examples
     --------
@@ -40,7 +39,7 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
         "device": extractor.device_name,
         "precision": extractor.extraction.precision,
         "runtime": extractor.runtime,
-        "deterministic": extractor.deterministic,
+        "deterministic": extractor.hardware.deterministic,
         "versions": versions(extractor),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import get_args
 
 import torch
 
@@ -10,8 +11,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.nets.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.winograd import WinogradVGG
-
-RUNTIMES = ("auto", "torch", "packed", "openvino", "winograd")
+from vggfeat.settings import Runtime
 
 
 def resolve_runtime(runtime: str, device: torch.device, precision: str) -> str:
@@ -39,8 +39,8 @@ def resolve_runtime(runtime: str, device: torch.device, precision: str) -> str:
     >>> resolve_runtime("auto", torch.device("cpu"), "fp32")
     'winograd'
     """
-    if runtime not in RUNTIMES:
-        raise ParameterError.not_one_of("runtime", "DenseExtractor", RUNTIMES, runtime)
+    if runtime not in get_args(Runtime):
+        raise ParameterError.not_one_of("runtime", "DenseExtractor", get_args(Runtime), runtime)
     if device.type != "cpu":
         if runtime not in ("auto", "torch"):
             raise ParameterError(f"The runtime {runtime} is for CPUs, not for {device}.")

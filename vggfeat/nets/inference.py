@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Self
+
+from vggfeat.nets.table1 import layers_until, resolve_layer
 from vggfeat.nets.vgg import VGG
 
 
@@ -24,3 +28,10 @@ class Inference(VGG):
             init=None,
         )
         self.eval()
+
+    def truncated(self, *layers: str) -> Self:
+        """Return the network up to the last of `layers`, sharing its numbers."""
+        other = copy(self)
+        other.wanted = tuple(dict.fromkeys(resolve_layer(self.net, layer) for layer in layers))
+        other.layers = layers_until(self.net, other.wanted, self.num_classes)
+        return other

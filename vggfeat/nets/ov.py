@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class OpenVINOVGG(Inference):
     Parameters
     ----------
     net : VGG
-        Dense, with its weights; nothing is shared with it.
+        Dense, with its weights, which it keeps for :meth:`truncated`.
     dtype : torch.dtype
         ``torch.float32`` or ``torch.bfloat16``: what OpenVINO computes in.
     threads : int
@@ -42,15 +42,25 @@ class OpenVINOVGG(Inference):
 
     def __init__(self, net: VGG, dtype: torch.dtype, threads: int | None = None) -> None:
         super().__init__(net)
-        ov, core = _openvino()
-        hints = {
+        self._whole = net
+        self._hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": str(threads or torch.get_num_threads()),
         }
-        self._compiled = core.compile_model(_graph(self, net, ov), "CPU", hints)
-        self._request = self._compiled.create_infer_request()
         self._lock = Lock()
+        self._compile()
+
+    def truncated(self, *layers: str) -> Self:
+        """Return the network up to the last of `layers`, compiled anew of the same weights."""
+        other = super().truncated(*layers)
+        other._compile()
+        return other
+
+    def _compile(self) -> None:
+        ov, core = _openvino()
+        self._compiled = core.compile_model(_graph(self, self._whole, ov), "CPU", self._hints)
+        self._request = self._compiled.create_infer_request()
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the activations of every layer asked for, float32; see :meth:`VGG.maps`.

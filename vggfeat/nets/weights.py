@@ -81,15 +81,44 @@ class Weights:
         """Nothing changes them, so that scikit-learn's clones share half a gigabyte."""
         return self
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Digest of names, shapes and float32 numbers: the same whatever file they came from."""
-        digest = hashlib.sha256()
-        for name in sorted(self.state):
-            tensor = self.state[name].detach().to("cpu", torch.float32).contiguous()
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().astype("<f4", copy=False).data)
-        return digest.hexdigest()
+        """Digest up to the last layer that was loaded; see :meth:`digest`."""
+        return list(self._digests.values())[-1]
+
+    def digest(self, layer: str) -> str:
+        """Return the digest of the parameters that a layer needs.
+
+        It is made of names, shapes and float32 numbers: the same whatever file they came from, and
+        whatever other layers were loaded.
+
+        Raises
+        ------
+        WeightsError
+            If they are not all there.
+
+        Examples
+        --------
+        >>> first, five = (load("embedded", layers=(layer,)) for layer in ("pool1", "pool5"))
+        >>> first.digest("pool1") == five.digest("pool1") == first.sha256
+        True
+        """
+        self._check_covers([layer])
+        return self._digests[parameter_layers(self.net, [layer])[-1]]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """The digest of all parameters up to each layer that has some."""
+        digest, found = hashlib.sha256(), {}
+        for layer in parameter_layers(self.net, ["fc8"]):
+            if f"{layer}.weight" not in self.state:
+                break
+            for name in (f"{layer}.bias", f"{layer}.weight"):
+                tensor = self.state[name].detach().to("cpu", torch.float32).contiguous()
+                digest.update(f"{name}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.numpy().astype("<f4", copy=False).data)
+            found[layer] = digest.copy().hexdigest()
+        return found
 
     def restricted(self, layers: Iterable[str]) -> Weights:
         """Return only the parameters that these layers need.
@@ -104,6 +133,12 @@ class Weights:
         >>> sorted(load("embedded", layers=("pool5",)).restricted(["conv1_1"]).state)
         ['conv1_1.bias', 'conv1_1.weight']
         """
+        needed = self._check_covers(layers)
+        names = [f"{layer}.{part}" for layer in needed for part in ("weight", "bias")]
+        return replace(self, state={name: self.state[name] for name in names})
+
+    def _check_covers(self, layers: Iterable[str]) -> list[str]:
+        """Return the layers whose parameters some layers need; refuse to go without one."""
         needed = parameter_layers(self.net, layers)
         missing = [layer for layer in needed if f"{layer}.weight" not in self.state]
         if missing:
@@ -111,8 +146,7 @@ class Weights:
                 f"The weights of net {self.net} from {self.source} lack {', '.join(missing)}. "
                 "Load them for these layers."
             )
-        names = [f"{layer}.{part}" for layer in needed for part in ("weight", "bias")]
-        return replace(self, state={name: self.state[name] for name in names})
+        return needed
 
 
 @dataclass(frozen=True)

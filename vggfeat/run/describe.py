@@ -18,7 +18,6 @@ from vggfeat._io.assets import home
 from vggfeat._io.text import size
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
-from vggfeat.data.settings import Features
 from vggfeat.data.views import VIEWS, View
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -26,6 +25,7 @@ from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary
 from vggfeat.features.extraction import Extraction, gives_posteriors
 from vggfeat.run.sources import Source, extracted, stored
+from vggfeat.settings import Features
 
 Networks = Callable[[str], DenseExtractor]
 """Opens the network of a configuration of Table 1; called only where something is to compute."""

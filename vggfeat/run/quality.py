@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vggfeat.data.settings import Features
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.sources import cached, source_of
+from vggfeat.settings import Features
 
 QUALITIES = ("best", "fast")
 Quality = Literal["best", "fast"]

@@ -10,7 +10,6 @@ from typing import Any
 
 from vggfeat.data.images import load as load_picture
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.settings import Features
 from vggfeat.data.stored import Stat
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -23,6 +22,7 @@ from vggfeat.features.store import FeatureStore
 from vggfeat.nets.sources import NAMES, SOURCES
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import load as load_weights
+from vggfeat.settings import Features
 
 
 @dataclass(frozen=True)

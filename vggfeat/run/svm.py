@@ -11,7 +11,6 @@ import numpy as np
 
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
-from vggfeat.data.settings import Features
 from vggfeat.data.views import VIEWS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -27,6 +26,7 @@ from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
 from vggfeat.recipe import Classifier
 from vggfeat.run.describe import Networks, describe
+from vggfeat.settings import Features
 
 SplitProgress = Callable[[int, int], None]
 """Called with the parts of a test that are done, and all of them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from vggfeat.data.settings import Features
 from vggfeat.errors import ParameterError
+from vggfeat.settings import Features
 
 
 def test_without_settings_it_is_net_D_at_256() -> None:

@@ -1,0 +1,451 @@
+"""The heart: a batch of images goes densely through a network and becomes descriptors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from math import isqrt
+from numbers import Integral
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vggfeat.data.bounds import max_pixels
+from vggfeat.data.images import DECODER, RESAMPLING, Picture
+from vggfeat.data.images import load as load_image
+from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.arithmetic import (
+    arithmetic,
+    check_deterministic,
+    finite_rows,
+    overflow,
+    poisoned,
+    trusted,
+)
+from vggfeat.features.crops import SIDE, crop_posteriors
+from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
+from vggfeat.features.pieces import in_pieces, longer_axis
+from vggfeat.features.pooling import (
+    POOLINGS,
+    SCORES,
+    Pool,
+    check_pools,
+    crops_in,
+    upright,
+    width_of,
+)
+from vggfeat.features.runtime import placed, resolve_runtime
+from vggfeat.nets.table1 import resolve_layer
+from vggfeat.nets.vgg import VGG
+from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Extraction, Hardware
+from vggfeat.store.column import JSON, Column, Descriptor
+
+Key = tuple[str, str]  # a layer and a pooling
+
+# An image of more pixels is described in pieces, and its memory stays that of one piece.
+PIECE_PIXELS = 2_000_000
+
+
+class DenseExtractor:
+    """A truncated network with its weights on a device, ready to describe images.
+
+    Parameters
+    ----------
+    extraction : Extraction or str
+        What is computed; of a net of Table 1 by name, the settings are the defaults.
+    layers : str or sequence of str, optional
+        Layers whose maps are pooled, in place of the extraction's; ``"fc7"`` is the paper's
+        (Appendix B).
+    hardware : Hardware, optional
+        Where it is computed.
+    weights : str or Weights, optional
+        A source (``"auto"``, ``"authors"``, ``"torchvision"``, ``"embedded"``), a file, or
+        loaded weights, in place of the extraction's.
+    **fields
+        Other settings of :class:`~vggfeat.settings.Extraction` (``pool``, ``flip``,
+        ``precision`` …) and of :class:`~vggfeat.settings.Hardware` (``device``, ``runtime``,
+        ``deterministic``), in place of those given.
+
+    Attributes
+    ----------
+    extraction : Extraction
+        With its layers by our names, and its precision as resolved.
+    hardware : Hardware
+    weights : Weights
+        As loaded.
+    device : torch.device
+    runtime : str
+        What computes; see :func:`~vggfeat.features.runtime.resolve_runtime`.
+    net : VGG
+        The network, as far as the last layer.
+    pixel_budget : int
+        Pixels that are best described at a time.
+
+    Raises
+    ------
+    ParameterError
+        For a setting that there is not, or that is none of its choices.
+    DeviceError
+        If this machine lacks the device or the precision.
+    WeightsError
+        If the weights cannot be used, or lack a layer.
+
+    Examples
+    --------
+    >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
+    >>> pixels = torch.zeros(2, 3, 32, 48, dtype=torch.uint8)
+    >>> {key: d.shape for key, d in extractor.describe(pixels).items()}
+    {('pool1', 'average'): torch.Size([2, 64])}
+    """
+
+    def __init__(
+        self,
+        extraction: Extraction | str = "D",
+        layers: str | Sequence[str] | None = None,
+        *,
+        hardware: Hardware | None = None,
+        weights: str | Weights | None = None,
+        **fields: Any,
+    ) -> None:
+        where = {name: fields.pop(name) for name in Hardware.model_fields if name in fields}
+        self.hardware = (hardware or Hardware()).but(**where)
+        if isinstance(extraction, str):
+            extraction = Extraction(net=extraction)
+        if weights is not None:
+            loaded = isinstance(weights, Weights)
+            fields["weights"] = str(weights.origin or weights.source if loaded else weights)
+        extraction = extraction.but(layers=layers, **fields)
+        names = tuple(
+            dict.fromkeys(resolve_layer(extraction.net, name) for name in extraction.layers)
+        )
+        check_pools(extraction.pools, names, extraction.locations)
+        self.device = resolve_device(self.hardware.device)
+        precision = resolve_precision(extraction.precision, self.device)
+        self.runtime = resolve_runtime(self.hardware.runtime, self.device, precision)
+        if self.hardware.deterministic:
+            check_deterministic(self.device)
+        self.extraction = extraction.but(layers=names, precision=precision)
+        self.weights = load(weights or extraction.weights, extraction.net, names)
+        self.dtype = DTYPES[precision]
+        self.net = self._build()
+        self._nets = {names: self.net}
+        self.pixel_budget = self._default_budget()
+
+    def columns(self, scales: Iterable[int], outputs: Sequence[str] = ()) -> list[Column]:
+        """List the columns that are computed at some scales, in stacking order.
+
+        Parameters
+        ----------
+        scales : iterable of int
+            Test scales Q.
+        outputs : sequence of str
+            What the class scores of fc8 and prob are called.
+
+        Returns
+        -------
+        list of Column
+            By layer, pooling and Q, each with all settings that change its numbers.
+
+        Examples
+        --------
+        >>> extractor = DenseExtractor("D", ("pool4", "pool5"), weights="embedded", pool="cells")
+        >>> [(column.descriptor.path, column.width) for column in extractor.columns([256])]
+        [('/D/pool4/cells/Q256', 2048), ('/D/pool5/cells/Q256', 2048)]
+        """
+        scales = list(scales)
+        channels = {layer.name: layer.outputs for layer in self.net.layers}
+        S = json.loads(self.weights.about.get("S", "null"))
+        return [
+            Column(
+                Descriptor(self.extraction.net, layer, pool, Q),
+                self._settings(layer),
+                width_of(pool, channels[layer.removesuffix("_pre")]),
+                tuple(outputs) if layer in (SCORES, "prob") else (),
+                tuple(S) if isinstance(S, list) else S,
+            )
+            for layer in self.extraction.layers
+            for pool in self.extraction.pools
+            for Q in scales
+        ]
+
+    def _settings(self, layer: str) -> dict[str, JSON]:
+        made = self.extraction
+        return {
+            "weights": self.weights.digest(layer),
+            "pixels": str(self.weights.pixels),
+            "flip": made.flip,
+            "locations": made.locations,
+            "exif": made.exif,
+            "precision": made.precision,
+            "resampling": RESAMPLING,
+            "decoder": DECODER,
+        }
+
+    def describe(self, pixels: Tensor, wanted: Iterable[Key] | None = None) -> dict[Key, Tensor]:
+        """Describe images of one shape: pool over locations, average with the mirror image.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W) of uint8
+            RGB.
+        wanted : iterable of (layer, pooling), optional
+            What alone is computed, as far as the last of the layers; by default everything.
+
+        Returns
+        -------
+        dict
+            For each (layer, pooling) raw descriptors (B, D), float32, on the CPU.
+
+        Raises
+        ------
+        PictureTooSmall
+            If a layer would have no location; see :meth:`check_scales`.
+        DeviceError
+            If a descriptor overflows the precision.
+        """
+        kept, described = self.describe_finite(pixels, wanted)
+        if len(kept) < len(pixels):
+            raise DeviceError(overflow(self.extraction.precision))
+        return described
+
+    def describe_finite(
+        self, pixels: Tensor, wanted: Iterable[Key] | None = None
+    ) -> tuple[Tensor, dict[Key, Tensor]]:
+        """Describe those of some images whose numbers do not overflow.
+
+        Parameters
+        ----------
+        pixels, wanted
+            As for :meth:`describe`.
+
+        Returns
+        -------
+        kept : Tensor (n,) of int64
+            Which images they are, ascending.
+        descriptors : dict
+            Theirs (n, D), as from :meth:`describe`.
+
+        Examples
+        --------
+        >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
+        >>> kept, found = extractor.describe_finite(torch.zeros(2, 3, 32, 48, dtype=torch.uint8))
+        >>> kept.tolist(), found["pool1", "average"].shape
+        ([0, 1], torch.Size([2, 64]))
+        """
+        keys = self._keys(wanted)
+        several = [self._describe_or_halve(some, keys) for some in self._split(pixels)]
+        found = {key: torch.cat([described[key] for described in several]) for key in keys}
+        kept = finite_rows(list(found.values())).nonzero()[:, 0]
+        return kept, {key: d[kept] for key, d in found.items()}
+
+    def maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the dense maps of images of one shape, without their mirror images.
+
+        Parameters
+        ----------
+        pixels : Tensor (B, 3, H, W) of uint8
+            RGB.
+
+        Returns
+        -------
+        dict
+            For each layer (B, D, h, w), float32, on the CPU.
+
+        Raises
+        ------
+        DeviceError
+            If a number overflows the precision.
+        """
+        several = [self._maps(some) for some in self._split(pixels)]
+        found = {name: torch.cat([maps[name] for maps in several]) for name in several[0]}
+        if not finite_rows(list(found.values())).all():
+            raise DeviceError(overflow(self.extraction.precision))
+        return found
+
+    def image_maps(self, image: Picture, Q: int) -> dict[str, Tensor]:
+        """Return the dense maps of one image at one scale.
+
+        Parameters
+        ----------
+        image : path, PIL image or array
+            See :func:`~vggfeat.data.images.decode`.
+        Q : int
+            Smallest side, in pixels.
+
+        Returns
+        -------
+        dict
+            For each layer (D, h, w), float32, on the CPU.
+
+        Raises
+        ------
+        PictureError
+            If the image cannot be read.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> extractor = DenseExtractor("D", ("pool1", "pool2"), weights="embedded")
+        >>> found = extractor.image_maps(np.zeros((30, 40)), 60)
+        >>> {layer: tuple(m.shape) for layer, m in found.items()}
+        {'pool1': (64, 30, 40), 'pool2': (128, 15, 20)}
+        """
+        self.check_scales([Q])
+        pixels = torch.from_numpy(load_image(image, [Q], exif=self.extraction.exif)[Q].copy())
+        maps = self.maps(pixels.permute(2, 0, 1)[None])
+        return {layer: dense_map[0] for layer, dense_map in maps.items()}
+
+    def check_scales(self, scales: Sequence[int]) -> None:
+        """Refuse scales at which a layer has no location.
+
+        Raises
+        ------
+        ParameterError
+            With the smallest Q that would do; and with the largest, at which a square image has
+            as many pixels as are allowed.
+        """
+        crops = any(map(crops_in, self.extraction.pools))
+        smallest = max(self.net.smallest_side, SIDE if crops else 1)
+        for Q in scales:
+            if isinstance(Q, bool) or not isinstance(Q, Integral) or not smallest <= Q:
+                layer = self.net.layers[-1].name
+                expected = f"an int of at least {smallest} for {layer} of net {self.net.net}"
+                raise ParameterError.of("Q", "DenseExtractor", expected, Q)
+            if (largest := isqrt(max_pixels())) < Q:
+                raise ParameterError.of("Q", "DenseExtractor", f"an int of at most {largest}", Q)
+        if not scales or len(set(scales)) < len(scales):
+            raise ParameterError.of("Q", "DenseExtractor", "one or more different scales", scales)
+
+    @property
+    def device_name(self) -> str:
+        """What computes, as a person knows it."""
+        return describe_device(self.device)
+
+    def _keys(self, wanted: Iterable[Key] | None) -> list[Key]:
+        """Put layers and poolings into stacking order; refuse what is not computed."""
+        keys = [(layer, pool) for layer in self.extraction.layers for pool in self.extraction.pools]
+        if wanted is None:
+            return keys
+        chosen = set(wanted)
+        if not chosen or not chosen <= set(keys):
+            raise ParameterError.of("wanted", "describe", f"some of {keys}", sorted(chosen))
+        return [key for key in keys if key in chosen]
+
+    def _split(self, pixels: Tensor) -> Sequence[Tensor]:
+        return torch.split(pixels, 1) if self.hardware.deterministic else [pixels]
+
+    def _net_until(self, layers: Iterable[str]) -> VGG:
+        """Return the network that ends at the last of some layers."""
+        order = [layer.name for layer in self.net.layers]
+        place = {name: order.index(name.removesuffix("_pre")) for name in self.extraction.layers}
+        end = max(place[layer] for layer in layers)
+        names = tuple(name for name in self.extraction.layers if place[name] <= end)
+        if names not in self._nets:
+            self._nets[names] = self.net.truncated(*names)
+        return self._nets[names]
+
+    def _build(self) -> VGG:
+        pixels = self.weights.pixels
+        state = dict(self.weights.state)
+        first = state["conv1_1.weight"]
+        if pixels.channels == "BGR":
+            # The network takes RGB from here on, so that pixels need no reordering.
+            state["conv1_1.weight"] = first.flip(1)
+        net = VGG(
+            self.extraction.net,
+            layers=self.extraction.layers,
+            dense=True,
+            num_classes=len(state["fc8.bias"]) if "fc8.bias" in state else 1000,
+            pool_rounding=pixels.pool_rounding,
+            init=None,
+        ).load(state)
+        order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
+        mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
+        self.runtime = trusted(self.runtime, net, mean, std, pixels.range)
+        self._mean, self._std = (one.to(self.device).view(1, 3, 1, 1) for one in (mean, std))
+        self._range = pixels.range
+        return placed(net, self.runtime, self.device, self.dtype)
+
+    def _default_budget(self) -> int:
+        if self.hardware.deterministic:
+            return 1  # one image at a time, one crop at a time, pieces that threads do not change
+        # On the CPU one image of 384×512 keeps two cores busy; a GPU wants some twenty.
+        return 150_000 * torch.get_num_threads() if self.device.type == "cpu" else 4_000_000
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self.device, torch.float32) * (self._range / 255)
+        x = (x - self._mean) / self._std
+        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _describe(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
+        described = self._pool(pixels, keys)
+        if self.extraction.flip:
+            mirrored = self._pool(pixels.flip(3), keys)
+            described = {
+                key: (d + upright(mirrored[key], key[1])) / 2 for key, d in described.items()
+            }
+        for key in keys:
+            if grid := crops_in(key[1]):
+                described[key] = crop_posteriors(
+                    self._crop_scores,
+                    pixels,
+                    grid,
+                    flip=self.extraction.flip,
+                    budget=self.pixel_budget,
+                )
+        return {key: described[key].cpu() for key in keys}
+
+    def _crop_scores(self, crops: Tensor) -> Tensor:
+        """Class scores (b, C) of crops, whose dense maps have one location."""
+        [maps] = self._pieces(crops, [SCORES])
+        return maps[SCORES][:, :, 0, 0]
+
+    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        axis = longer_axis(pixels)
+        pieces = list(self._pieces(pixels, self.extraction.layers))
+        return {name: torch.cat([maps[name] for maps in pieces], axis).cpu() for name in pieces[0]}
+
+    def _describe_or_halve(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
+        """Describe images, half of them at a time where the memory is too small for all."""
+        try:
+            return self._describe(pixels, keys)
+        except torch.OutOfMemoryError:
+            pass
+        return self._describe_halves(pixels, keys)  # outside of the handler, which holds memory
+
+    def _describe_halves(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
+        if len(pixels) == 1:
+            raise DeviceError(
+                f"An image of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the memory of "
+                f"{describe_device(self.device)}. Use a smaller Q, or --device cpu."
+            )
+        halves = [self._describe_or_halve(half, keys) for half in pixels.chunk(2)]
+        return {key: torch.cat([half[key] for half in halves]) for key in keys}
+
+    def _pool(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
+        """Run the network and pool its maps; crops are not of a map."""
+        axis = longer_axis(pixels)
+        pools: dict[Key, Pool] = {key: POOLINGS[key[1]](axis) for key in keys if key[1] in POOLINGS}
+        if pools:
+            for maps in self._pieces(pixels, [layer for layer, _ in pools]):
+                for key, pool in pools.items():
+                    pool.add(maps[key[0]])
+        return {key: pool.result() for key, pool in pools.items()}
+
+    @torch.inference_mode()
+    def _pieces(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Run the network, over one piece after another where an image exceeds the budget."""
+        net = self._net_until(layers)
+        with arithmetic(self.device, self.dtype, self.hardware.deterministic):
+            limit = max(self.pixel_budget, PIECE_PIXELS)
+            for piece, kept in in_pieces(pixels, net.layers, net.smallest_side, limit):
+                computed = net.maps(self._normalise(piece))
+                maps = {name: poisoned(computed[name].float()) for name in dict.fromkeys(layers)}
+                if kept is not None:
+                    maps = {name: kept.of(name, m, net.layers) for name, m in maps.items()}
+                if self.extraction.locations == "l2":
+                    maps = {name: F.normalize(m, dim=1) for name, m in maps.items()}
+                yield maps

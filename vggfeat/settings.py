@@ -1,0 +1,311 @@
+"""Settings: the default and the help text of each, once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from vggfeat.errors import DataError, ParameterError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model")
+Locations = Literal["raw", "l2"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
+
+SHOULD = "Input should be "
+"""How pydantic begins to say what would be right."""
+IN_OTHER_WORDS = {"missing": "is missing", "extra_forbidden": "nothing of that name is known here"}
+LONG = 60  # characters of what was given
+_SHOULD = re.compile(r"^\w+ should ")
+_ASIDE = re.compile(r", unable to parse.*| after validation.*")
+_OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
+
+
+def _as_tuple(value: Any) -> Any:
+    """Take one name for a tuple of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class Settings(BaseModel):
+    """What all settings have in common: they do not change, and unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def but(self, **given: Any) -> Self:
+        """Return these settings with others where they are given, that is, not None.
+
+        Raises
+        ------
+        ParameterError
+            If a setting is none of its choices, or there is none of that name.
+
+        Examples
+        --------
+        >>> Features(Q=(256, 384)).but(aggregate="stack", power=None).aggregate
+        'stack'
+        """
+        known = {name: value for name, value in given.items() if value is not None}
+        return checked(type(self), **{**self.model_dump(), **known})
+
+
+class Features(Settings):
+    """What images are described by: nets, layers, scales, and how descriptors become one row.
+
+    Examples
+    --------
+    >>> Features(nets=("D", "E"), Q=(256, 384, 512)).aggregate
+    'average'
+    """
+
+    nets: tuple[str, ...] = Field(
+        default=("D",),
+        min_length=1,
+        description="Configurations of Table 1; the descriptors of several are stacked.",
+    )
+    weights: Names = Field(
+        default=("auto",), description="A source or a file; for some nets alone as NET=FILE."
+    )
+    layers: tuple[str, ...] = Field(
+        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled, stacked."
+    )
+    Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(256,),
+        min_length=1,
+        description="Test scales: smallest side of the rescaled image, in pixels.",
+    )
+    flip: bool = Field(
+        default=True, description="Average with the descriptors of the mirror image."
+    )
+    pool: str = Field(
+        default="average", description="How a dense map becomes a descriptor; several joined by +."
+    )
+    normalize: Literal["descriptor", "locations", "none"] = Field(
+        default="descriptor",
+        description="What is L2-normalised: descriptors, every location as well, or nothing.",
+    )
+    aggregate: Literal["average", "max", "stack"] = Field(
+        default="average", description="How the descriptors of several scales are combined."
+    )
+    power: float | None = Field(
+        default=None, gt=0, le=1, description="Signed power before L2; beyond the paper."
+    )
+    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
+    views: tuple[Literal["image", "box"], ...] = Field(
+        default=("image",),
+        min_length=1,
+        description="What of an image is looked at; both are stacked (Appendix B, actions).",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for name in ("nets", "layers", "Q", "views"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} names {given} with one of them twice")
+        for net in self.nets:
+            self.weights_of(net)
+        return self
+
+    def weights_of(self, net: str) -> str:
+        """Name the source or file of a net's weights.
+
+        Examples
+        --------
+        >>> Features(nets=("D", "E"), weights=("authors", "E=mine.pth")).weights_of("E")
+        'mine.pth'
+        """
+        own = [name.removeprefix(f"{net}=") for name in self.weights if name.startswith(f"{net}=")]
+        general = [name for name in self.weights if not _OF_A_NET.match(name)]
+        if len(own) > 1 or (not own and len(general) != 1):
+            raise ValueError(
+                f"weights {self.weights} name not one source or file of net {net}; write one for "
+                "all nets, or NET=FILE for each"
+            )
+        return (own or general)[0]
+
+    def of(self, net: str) -> Extraction:
+        """Return what one net is to compute.
+
+        Examples
+        --------
+        >>> Features(nets=("D", "E"), layers=("pool5",), normalize="locations").of("E")
+        Extraction(net='E', weights='auto', layers=('pool5',), pool='average', flip=True,
+                   locations='l2', exif=True, precision='auto')
+        """
+        return Extraction(
+            net=net,
+            weights=self.weights_of(net),
+            layers=self.layers,
+            pool=self.pool,
+            flip=self.flip,
+            locations="l2" if self.normalize == "locations" else "raw",
+            exif=self.exif,
+        )
+
+
+class Extraction(Settings):
+    """What one net computes of an image: all settings that change a descriptor's numbers.
+
+    Names of nets, layers, poolings and weights are checked where an extractor is made.
+
+    Examples
+    --------
+    >>> Extraction(layers="fc8", pool="softmax+crops5").pools
+    ('softmax', 'crops5')
+    """
+
+    net: str = Field(default="D", description="Configuration of Table 1.")
+    weights: str = Field(
+        default="auto", description="A source (auto, authors, torchvision, embedded) or a file."
+    )
+    layers: Names = Field(
+        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled."
+    )
+    pool: str = Field(
+        default="average", description="How a dense map becomes a descriptor; several joined by +."
+    )
+    flip: bool = Field(
+        default=True, description="Average with the descriptors of the mirror image."
+    )
+    locations: Locations = Field(
+        default="raw", description="l2: L2-normalise every location before pooling."
+    )
+    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
+    precision: Precision = Field(
+        default="auto", description="What the network computes in; auto: bf16 in hardware, or fp32."
+    )
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The poolings, each of which makes a column of its own."""
+        return tuple(self.pool.split("+"))
+
+
+class Hardware(Settings):
+    """What computes: it changes no descriptor beyond rounding.
+
+    Examples
+    --------
+    >>> Hardware(device="cpu").runtime
+    'auto'
+    """
+
+    device: str = Field(
+        default="auto", description="auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps."
+    )
+    runtime: Runtime = Field(
+        default="auto", description="What computes on a CPU; auto takes the fastest."
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="The same bits for an image whatever is described with it; slower.",
+    )
+
+
+def checked(make: Callable[..., Model], **given: Any) -> Model:
+    """Make settings, and say which option is wrong in the words of all other errors.
+
+    Raises
+    ------
+    ParameterError
+        For the first that is wrong.
+    """
+    try:
+        return make(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise ParameterError(f"These settings do not fit together: {said}.") from error
+        which = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(getattr(make, "model_fields", ()))
+            raise ParameterError(
+                f"{make.__name__} has no setting {which!r}, only {known}."
+            ) from error
+        if said.startswith(SHOULD):
+            right = said.removeprefix(SHOULD)
+            raise ParameterError.of(which, make.__name__, right, first["input"]) from error
+        raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
+
+
+def refused(said: str, error: Exception, given: Mapping[str, object]) -> DataError:
+    """Make an error of one that a file of settings caused, with a line for each wrong field.
+
+    Parameters
+    ----------
+    said : str
+        What the file is not.
+    error : Exception
+        Of pydantic's, or another.
+    given : mapping
+        What the file holds.
+
+    Examples
+    --------
+    >>> given = {"Q": ["wide"], "power": 2, "scale": 1}
+    >>> try:
+    ...     Features(**given)
+    ... except ValidationError as error:
+    ...     print(refused("own.toml is no set of features", error, given))
+    own.toml is no set of features:
+      Q.0: must be a valid integer. Got 'wide' instead.
+      power: must be less than or equal to 1. Got 2 instead.
+      scale: nothing of that name is known here
+    """
+    lines = _fields(error, given) if isinstance(error, ValidationError) else [str(error)]
+    if len(lines) == 1:
+        return DataError(f"{said}: {lines[0]}")
+    return DataError(f"{said}:", *(f"  {line}" for line in lines))
+
+
+def _fields(error: ValidationError, given: Mapping[str, object]) -> list[str]:
+    found = error.errors()
+    wrong: dict[str, list[ErrorDetails]] = {}
+    for one in found:
+        # A list is also said to be empty when what it holds is wrong.
+        within = [other for other in found if len(other["loc"]) > len(one["loc"])]
+        if all(other["loc"][: len(one["loc"])] != one["loc"] for other in within):
+            wrong.setdefault(_place(one, given), []).append(one)
+    return [": ".join(filter(None, (place, _wrong(of)))) for place, of in wrong.items()]
+
+
+def _place(one: ErrorDetails, given: Any) -> str:
+    """Name a field as the file does; pydantic also names which of several types it tried."""
+    named = []
+    for part in one["loc"]:
+        known = range(len(given)) if isinstance(given, list) else given
+        if isinstance(known, dict | range) and part in known:
+            named.append(str(part))
+            given = given[part]
+    if one["type"] == "missing":
+        named.append(str(one["loc"][-1]))
+    return ".".join(named)
+
+
+def _wrong(of: list[ErrorDetails]) -> str:
+    """Say what is wrong with one field, of which several types may have been tried."""
+    kind, said = of[0]["type"], of[0]["msg"]
+    if kind in IN_OTHER_WORDS:
+        return IN_OTHER_WORDS[kind]
+    if not _SHOULD.match(said):
+        return said.removeprefix("Value error, ")
+    right = [_SHOULD.sub("", _ASIDE.sub("", one["msg"])) for one in of]
+    right = [one.replace("a valid tuple", "a list") for one in right]
+    return f"must {' or '.join(right)}. Got {of[0]['input']!r:.{LONG}} instead."
