@@ -1,0 +1,486 @@
+"""The one path from images to a store, which every surface of vggfeat takes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import cpu_count
+from numpy.typing import NDArray
+
+from vggfeat.data.batches import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DeviceError, ParameterError, PictureError
+from vggfeat.features.aggregate import Matrix
+from vggfeat.features.arithmetic import overflow
+from vggfeat.features.crops import SIDE
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import crops_in
+from vggfeat.features.provenance import provenance
+from vggfeat.store.column import Descriptor
+from vggfeat.store.store import FeatureStore
+
+BAD_IMAGE_POLICIES = ("skip", "error")
+# A shard is written after so many bytes, or so many seconds: what `kill -9` can lose.
+BYTES_PER_SHARD = 64 << 20
+SECONDS_PER_SHARD = 30.0
+# An image whose numbers overflow is left out as a bad one is. When so many have, and they are more
+# than those that did not, it is the settings that are wrong, and a run of days ends at once.
+OVERFLOWED = 16
+# Images at Q = 384, the work of a round. Batches never reach over its end, so that a run that
+# was killed and resumed makes the same ones, and with them the same bits.
+ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
+
+Progress = Callable[["Summary"], None]
+Key = tuple[str, str]  # a layer and a pooling
+Lacking = Mapping[int, tuple[Key, ...]]
+"""What an image lacks: layers and poolings, by Q."""
+Id = tuple[int, int]
+
+
+@dataclass
+class Summary:
+    """What a run did, also while it runs.
+
+    Parameters
+    ----------
+    pictures : int
+        Images asked for.
+    present : int
+        Those that the store already had.
+    computed, failed : int
+        Those done by this run, and those that could not be read.
+    seconds : float
+        Time since the start.
+    """
+
+    pictures: int
+    present: int = 0
+    computed: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def images_per_s(self) -> float:
+        """Images computed a second, at all scales together."""
+        return self.computed / self.seconds if self.seconds else 0.0
+
+    def plus(self, done: Summary) -> Summary:
+        """Add what another run did to one that counts the images of both.
+
+        Examples
+        --------
+        >>> Summary(pictures=20, computed=10).plus(Summary(pictures=10, present=2)).present
+        2
+        """
+        return Summary(
+            self.pictures,
+            self.present + done.present,
+            self.computed + done.computed,
+            self.failed + done.failed,
+            self.seconds + done.seconds,
+        )
+
+    def onto(self, progress: Progress | None) -> Progress | None:
+        """Make a `progress` that tells what a run does together with all that went before."""
+        return None if progress is None else lambda done: progress(self.plus(done))
+
+
+def extract(
+    images: ImageSet,
+    extractor: DenseExtractor,
+    scales: Sequence[int],
+    store: FeatureStore,
+    *,
+    outputs: Sequence[str] = (),
+    on_bad_image: str = "skip",
+    workers: int | None = None,
+    share: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Compute, for every image, the columns that a store lacks, and keep them there.
+
+    Parameters
+    ----------
+    images : ImageSet
+    extractor : DenseExtractor
+    scales : sequence of int
+        Smallest sides Q to which every image is rescaled, in pixels (Section 3.2).
+    store : FeatureStore
+        Opened with ``mode="a"``. What is there is never computed again.
+    outputs : sequence of str
+        What class scores are called, where the extractor ends in fc8.
+    on_bad_image : {"skip", "error"}
+        Leave out an image that cannot be read or whose numbers overflow, with its reason, or stop.
+    workers : int, optional
+        Decoding threads; as many as there are cores by default.
+    share : (int, int), optional
+        Which part of how many of a longer list `images` are, as (3, 16): lists of failed images
+        are kept for each, and no view is written.
+    progress : callable, optional
+        Called with the :class:`Summary` so far, after every batch.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    PictureError
+        On the first bad image, with ``on_bad_image="error"``; what was computed is kept.
+    DeviceError
+        If the numbers of most images overflow, as the settings are wrong.
+    FingerprintMismatch
+        If the store has one of the columns with other settings.
+    StoreError
+        If the store was opened for reading, or cannot be written.
+    ParameterError
+        For a scale too small for the layer, before anything is decoded.
+
+    Notes
+    -----
+    On Ctrl-C, as on an error, the images that are complete are written before it is raised; the
+    view that the store had stays as it was.
+
+    Runs that work on one list in one store at the same time lose nothing: with every shard each
+    takes in what the others wrote.
+
+    Examples
+    --------
+    >>> from vggfeat._io.assets import asset
+    >>> from vggfeat.data.imagesets import find_pictures
+    >>> images = find_pictures([str(asset("clipart10") / "boat" / "boat_000[1-3].jpg")])
+    >>> extractor = DenseExtractor("D", "pool2", weights="embedded")
+    >>> extract(images, extractor, [32], FeatureStore(None, "a")).computed
+    3
+    """
+    run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
+    store.begin(len(images), run.provenance, share)
+    run.all(workers or cpu_count(), share)
+    run.judge_settings(at_least=1)
+    store.finish(images.names, run.failed, share)
+    return run.summary
+
+
+class Described(NamedTuple):
+    """What became of an image at one scale: descriptors (D,), or the reason why it has none."""
+
+    row: int
+    arrays: dict[Descriptor, Matrix]
+    reason: str = ""
+
+
+class Run:
+    """Images on their way into a store.
+
+    Parameters
+    ----------
+    images, extractor, scales, store, outputs, on_bad_image, progress
+        As :func:`extract` takes them.
+
+    Attributes
+    ----------
+    summary : Summary
+    failed : dict
+        By name, why images could not be used.
+    provenance : dict
+        Versions and the device.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        extractor: DenseExtractor,
+        scales: Sequence[int],
+        store: FeatureStore,
+        outputs: Sequence[str] = (),
+        on_bad_image: str = "skip",
+        progress: Progress | None = None,
+    ) -> None:
+        if on_bad_image not in BAD_IMAGE_POLICIES:
+            raise ParameterError.not_one_of(
+                "on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image
+            )
+        store.check_writable()
+        extractor.check_scales(scales)
+        columns = extractor.columns(scales, outputs)
+        store.add_columns(columns)
+        self.images = images
+        self.extractor = extractor
+        self.store = store
+        self.stop_on_bad = on_bad_image == "error"
+        self.progress = progress
+        self.columns = [column.descriptor for column in columns]
+        self.provenance = provenance(extractor)
+        self.round_size = round_size(extractor.device.type, scales, extractor.extraction.pools)
+        self.summary = Summary(len(images))
+        self.failed: dict[str, str] = {}
+        self.start = time.perf_counter()
+        self._overflowed = 0
+        self._advice = ""
+        self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
+        self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
+        self._noted: list[int] = []  # unchanged under a new stamp
+        self._stamps = images.stamps()
+        self._plan()
+
+    def all(self, workers: int, share: tuple[int, int] | None = None) -> None:
+        """Describe and write everything that is lacking."""
+        self._note_changed(share)
+        self.tell()
+        exif = self.extractor.extraction.exif
+        decoded = decode_ahead(self.images.pictures, self._jobs(), workers=workers, exif=exif)
+        written = time.perf_counter()
+        # Whatever ends the run, what is complete is kept.
+        with ExitStack() as at_end, closing(decoded) as stream:
+            at_end.callback(self._write, share)
+            # By place in the list, so that a bad image tried again shifts no other round.
+            for _, some in groupby(stream, lambda image: image.row // self.round_size):
+                self._describe_round(some)
+                late = time.perf_counter() - written > SECONDS_PER_SHARD
+                if late or self._bytes_waiting() >= BYTES_PER_SHARD:
+                    self._write(share)
+                    if self.store.refresh():
+                        self._plan()
+                    written = time.perf_counter()
+
+    def _plan(self) -> None:
+        """Find out what every image lacks, as far as that is known before it is read."""
+        names = self.images.names
+        done = set(self.failed) | {names[row] for row in self._complete}
+        self._ids = self.store.recall(names, self._stamps)
+        self._known = self._ids.any(axis=1)
+        self._current = self.store.identify(names)
+        ids = np.where(self._known[:, None], self._ids, self._current)
+        held = self.store.has(self.columns, names, ids)
+        self._lacking = ~held  # of an unknown image: if it turns out to be the current one
+        back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
+        self._restored |= {int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)}
+        self._left = (~self._known | self._lacking.any(axis=1)) & ~np.isin(names, list(done))
+        self._earlier = self.store.index  # as it is now: threads ask it for older images
+        self.summary.present = int((self._known & ~self._lacking.any(axis=1)).sum())
+
+    def _note_changed(self, share: tuple[int, int] | None) -> None:
+        """Let nobody read old descriptors of images that have changed, while the run goes on."""
+        changed = np.flatnonzero(~self._known & self._current.any(axis=1))
+        if len(changed):
+            names = [self.images.names[row] for row in changed]
+            self.store.note(names, np.zeros((len(changed), 2), np.int64), self._stamps[changed])
+            self.store.save_notes(share)
+
+    def _jobs(self) -> Iterator[Job]:
+        for row in range(len(self.images)):
+            if self._left[row]:
+                yield Job(row, self._lacking_of)
+
+    def _lacking_of(self, row: int, image: Id) -> Lacking:
+        """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
+        mask = self._lacking[row]
+        expected = self._ids[row] if self._known[row] else self._current[row]
+        if image != tuple(expected.tolist()):
+            mask = ~self._held_earlier(row, image)
+        lacking: dict[int, list[Key]] = {}
+        for column in _chosen(self.columns, mask):
+            lacking.setdefault(column.Q, []).append((column.layer, column.pool))
+        return {Q: tuple(keys) for Q, keys in lacking.items()}
+
+    def _held_earlier(self, row: int, image: Id) -> NDArray[np.bool_]:
+        """Tell which columns have an image under this name that is not the current one."""
+        name = self.images.names[row].encode("utf-8", "surrogateescape")
+        number, ids = self._earlier.numbers([name]), np.array([image], np.int64)
+        places = [self._earlier.places(column, number, ids)[0, 0] for column in self.columns]
+        return np.array(places) >= 0
+
+    def _describe_round(self, decoded: Iterable[Decoded]) -> None:
+        """Describe some images; one is complete when all that it lacked is there."""
+        found: defaultdict[int, dict[Descriptor, Matrix]] = defaultdict(dict)
+        wanted: dict[int, int] = {}
+        overflowed: set[int] = set()
+        for batch in batches(self._readable(decoded, wanted), self.extractor.pixel_budget):
+            for row, arrays, reason in describe_batch(self.extractor, batch, self.store.dtype):
+                if row in overflowed:
+                    continue  # at another scale
+                if reason:
+                    overflowed.add(row)
+                    self.overflow(row, reason)
+                    continue
+                found[row] |= arrays
+                if len(found[row]) == wanted[row]:
+                    self._complete[row] = found.pop(row)
+                    self.summary.computed += 1
+            self.tell()
+        self.tell()
+
+    def _readable(self, decoded: Iterable[Decoded], wanted: dict[int, int]) -> Iterator[Decoded]:
+        """Pass on what has to be described, and take note of the rest."""
+        for image in decoded:
+            row = image.row
+            if image.error is not None:
+                self.fail(row, str(image.error))
+                continue
+            self._ids[row] = image.id
+            wanted[row] = sum(map(len, image.wanted.values()))
+            if wanted[row] < len(self.columns):
+                lacking = {(*key, Q) for Q, keys in image.wanted.items() for key in keys}
+                held = [column for column in self.columns if column[1:] not in lacking]
+                self._take_held(row, held)
+            if image.wanted:
+                yield image
+            else:
+                self.summary.present += 1
+
+    def _take_held(self, row: int, held: list[Descriptor]) -> None:
+        """Keep what the store has of an image that was read: copy it, or note its new stamp."""
+        if tuple(self._ids[row]) != tuple(self._current[row]):
+            self._restored[row] = held
+        elif not self._known[row]:
+            self._noted.append(row)
+
+    def _bytes_waiting(self) -> int:
+        return sum(a.nbytes for arrays in self._complete.values() for a in arrays.values())
+
+    def _write(self, share: tuple[int, int] | None) -> None:
+        """Write what is complete; one shard for each set of columns that images lacked."""
+        names = self.images.names
+        for columns, rows in _alike(self._restored).items():
+            self.store.restore(list(columns), *self._described_as(rows))
+            for row in rows:
+                del self._restored[row]
+        for columns, rows in _alike(self._complete).items():
+            arrays = {c: np.stack([self._complete[row][c] for row in rows]) for c in columns}
+            self.store.write(*self._described_as(rows), arrays)
+            for row in rows:
+                del self._complete[row]
+        if self._noted:
+            rows = self._noted
+            self.store.note([names[row] for row in rows], self._ids[rows], self._stamps[rows])
+            self._noted = []
+            self.store.save_notes(share)
+
+    def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:
+        """Return names, ids and stamps of some images."""
+        return [self.images.names[row] for row in rows], self._ids[rows], self._stamps[rows]
+
+    def fail(self, row: int, reason: str) -> None:
+        """Leave an image out, or stop at it.
+
+        Raises
+        ------
+        PictureError
+            If a bad image ends the run.
+        """
+        if self.stop_on_bad:
+            raise PictureError(f"{self.images.names[row]}: {reason}")
+        self.failed[self.images.names[row]] = reason
+        self.summary.failed += 1
+
+    def overflow(self, row: int, reason: str) -> None:
+        """Leave out an image that could be read and has no finite descriptor, or stop at it."""
+        self.fail(row, reason)
+        self._overflowed += 1
+        self._advice = reason
+        self.judge_settings(at_least=OVERFLOWED)
+
+    def judge_settings(self, at_least: int) -> None:
+        """Stop where so many images overflowed, and they are more than have descriptors.
+
+        Raises
+        ------
+        DeviceError
+        """
+        good = self.summary.present + self.summary.computed
+        if self._overflowed >= at_least and self._overflowed > good:
+            raise DeviceError(
+                f"{self._overflowed} images have no finite descriptor, {good} have one: the "
+                f"settings do not suit these weights. Of the last: {self._advice}"
+            )
+
+    def tell(self) -> None:
+        """Tell how far the run is."""
+        self.summary.seconds = time.perf_counter() - self.start
+        if self.progress:
+            self.progress(self.summary)
+
+
+def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Iterator[Described]:
+    """Describe a batch; what has no finite descriptor leaves as a reason, its neighbours as rows.
+
+    Parameters
+    ----------
+    extractor : DenseExtractor
+    batch : Batch
+    dtype : {"float32", "float16"}
+        In which the descriptors are to be kept.
+
+    Yields
+    ------
+    Described
+        In the order of the batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> extractor = DenseExtractor("D", "pool1", weights="embedded")
+    >>> pixels = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
+    >>> [image] = describe_batch(extractor, Batch(32, (7,), pixels), "float32")
+    >>> image.row, {name.path: array.shape for name, array in image.arrays.items()}, image.reason
+    (7, {'/D/pool1/average/Q32': (64,)}, '')
+    """
+    kept, described = extractor.describe_finite(batch.pixels, batch.wanted or None)
+    net = extractor.extraction.net
+    arrays = {Descriptor(net, *key, batch.Q): values.numpy() for key, values in described.items()}
+    places = {place: n for n, place in enumerate(kept.tolist())}
+    for place, row in enumerate(batch.rows):
+        if place not in places:
+            yield Described(row, {}, overflow(extractor.extraction.precision))
+            continue
+        own = {descriptor: values[places[place]] for descriptor, values in arrays.items()}
+        if all(np.abs(values).max() <= np.finfo(dtype).max for values in own.values()):
+            yield Described(row, own)
+        else:
+            reason = f"Its descriptor has numbers that {dtype} cannot hold. Use --dtype float32."
+            yield Described(row, {}, reason)
+
+
+def round_size(device: str, scales: Sequence[int], pools: Sequence[str] = ("average",)) -> int:
+    """Count the images of a round: fewer where each takes more.
+
+    Parameters
+    ----------
+    device : str
+        Type of a device.
+    scales : sequence of int
+        Test scales Q.
+    pools : sequence of str
+        All poolings of the extraction, of which crops alone count.
+
+    Examples
+    --------
+    >>> round_size("cpu", [384]), round_size("cpu", [256, 384, 512])
+    (16, 4)
+    >>> round_size("cpu", [384], ["crops5"])
+    1
+    """
+    grids = [crops_in(pool) for pool in pools]
+    dense = sum(Q * Q for Q in scales) if not all(grids) else 0
+    crops = sum(grid * grid for grid in grids) * SIDE * SIDE * len(scales)
+    most = ROUND[device]
+    return max(1, min(most, most * 384 * 384 // max(1, dense + crops)))
+
+
+def _chosen(columns: Sequence[Descriptor], mask: NDArray[np.bool_]) -> list[Descriptor]:
+    return [column for column, chosen in zip(columns, mask, strict=True) if chosen]
+
+
+def _alike(rows: Mapping[int, Iterable[Descriptor]]) -> dict[tuple[Descriptor, ...], list[int]]:
+    """Group rows, ascending, by their sets of columns."""
+    alike: dict[tuple[Descriptor, ...], list[int]] = {}
+    for row in sorted(rows):
+        alike.setdefault(tuple(sorted(rows[row])), []).append(row)
+    return alike
