@@ -262,9 +262,12 @@ class Run:
         self._lacking = ~held  # of an unknown image: if it turns out to be the current one
         back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
         self._restored |= {int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)}
-        self._left = (~self._known | self._lacking.any(axis=1)) & ~np.isin(names, list(done))
+        self._left = ~self._known | self._lacking.any(axis=1)
+        if done:
+            self._left &= np.array([name not in done for name in names])
         self._earlier = self.store.index  # as it is now: threads ask it for older images
-        self.summary.present = int((self._known & ~self._lacking.any(axis=1)).sum())
+        complete = int((self._known & ~self._lacking.any(axis=1)).sum())
+        self.summary.present = complete - self.summary.computed
 
     def _note_changed(self, share: tuple[int, int] | None) -> None:
         """Let nobody read old descriptors of images that have changed, while the run goes on."""
