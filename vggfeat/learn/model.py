@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,32 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as write_tensors
 
+from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
+from vggfeat._io.checksums import sha256
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
-from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
+from vggfeat.store.column import Column
 
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".safetensors"
+TRAIN_AGAIN = "Train the model again with: vggfeat svm --save"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _TEXT = (str,)
 _LISTS: dict[str, tuple[type, ...]] = {
     "classes": _TEXT,
     "C": (int, float),
-    "extractions": (dict,),
+    "columns": (dict,),
     "origins": _TEXT,
-    "scales": (int,),
     "views": _TEXT,
 }
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """All that is needed to score new pictures as the training pictures were.
+    """All that is needed to score new images as the training images were.
 
     Parameters
     ----------
@@ -48,19 +50,16 @@ class SavedModel:
         Names, in the order of the rows.
     C : tuple of float
         The chosen C; one, or one per class.
-    extractions : tuple of dict
-        Settings of the descriptors of each net, as from ``Extraction.to_dict``, in the order in
-        which they are stacked.
+    columns : tuple of Column
+        What was stacked, in this order, with all settings that made it.
     origins : tuple of str
         Where the weights of each net came from, for example ``"embedded"``.
-    scales : tuple of int
-        Test scales Q.
     aggregation : dict
         How descriptors were combined and normalised.
     views : tuple of str
-        What of a picture is looked at: ``"image"``, or also a given ``"box"``.
+        What of an image is looked at: ``"image"``, or also a given ``"box"``.
     multi_label : bool
-        Whether a picture can have several classes.
+        Whether an image can have several classes.
     versions : dict
         Of Python and the packages that trained it.
     format : int
@@ -71,14 +70,31 @@ class SavedModel:
     intercept: Floats = field(repr=False)
     classes: tuple[str, ...]
     C: tuple[float, ...]
-    extractions: tuple[dict[str, Any], ...]
+    columns: tuple[Column, ...]
     origins: tuple[str, ...]
-    scales: tuple[int, ...]
     aggregation: dict[str, Any]
     views: tuple[str, ...] = ("image",)
     multi_label: bool = False
     versions: dict[str, str] = field(default_factory=versions)
     format: int = FORMAT
+
+    @property
+    def nets(self) -> dict[str, list[Column]]:
+        """The columns of each net, in stacking order."""
+        nets: dict[str, list[Column]] = {}
+        for column in self.columns:
+            nets.setdefault(column.descriptor.net, []).append(column)
+        return nets
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Test scales Q."""
+        return tuple(dict.fromkeys(column.descriptor.Q for column in self.columns))
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """How dense maps become descriptors."""
+        return tuple(dict.fromkeys(column.descriptor.pool for column in self.columns))
 
     def scores(self, X: NDArray[Any]) -> Floats:
         """Score descriptors, shape (N, D), for every class: shape (N, C).
@@ -92,7 +108,7 @@ class SavedModel:
         if X.ndim != 2 or X.shape[1] != D:
             raise DataError(
                 f"This model scores descriptors of shape (N, {D}). Got {X.shape}. Extract them "
-                "with the settings in the model's 'extractions', 'scales' and 'aggregation'."
+                "with the settings in the model's 'columns' and 'aggregation'."
             )
         scores: Floats = X @ self.coef.T + self.intercept
         return scores
@@ -120,7 +136,7 @@ def save(path: Path, model: SavedModel) -> Path:
     Examples
     --------
     >>> import tempfile
-    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), (256,), {})
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), {})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save(Path(folder) / "model", model)
     ...     path.name, load(Path(folder) / "model").classes
@@ -128,14 +144,15 @@ def save(path: Path, model: SavedModel) -> Path:
     """
     path = target_of(path)
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
-    plain = {name: value for name, value in asdict(model).items() if name not in _ARRAYS}
+    plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
+    plain["columns"] = [json.loads(column.to_json()) for column in model.columns]
     text = json.dumps(plain, sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.
     header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
     content = write_tensors(arrays, metadata={_KEY: header})
-    ready(path.parent)
-    write_whole(path, content)
+    make_folder(path.parent)
+    write_atomic(path, content)
     return path
 
 
@@ -178,10 +195,10 @@ def load(path: Path) -> SavedModel:
     StoreDamaged
         If its bytes are not those that were written.
     StoreError
-        If it is another kind of file or a folder, or of a newer format.
+        If it is another kind of file or a folder, or of another format.
     """
     path = _existing(path)
-    with refusals(path, "read"):
+    with explain_os_errors(path, "read"):
         content = path.read_bytes()
     metadata = _metadata(path, content)
     try:
@@ -190,9 +207,7 @@ def load(path: Path) -> SavedModel:
         text, digest = header["model"], header["sha256"]
         intact = digest == _digest(text, arrays)
         plain = dict(json.loads(text)) if intact else {}
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
-    except RecursionError as error:
+    except (SafetensorError, *_MALFORMED) as error:
         raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
     if not intact:
         raise StoreDamaged(_advice(path, "its checksum does not match"))
@@ -201,19 +216,23 @@ def load(path: Path) -> SavedModel:
 
 def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> SavedModel:
     if plain.get("format") != FORMAT:
+        version = plain.get("format")
+        newer = isinstance(version, int) and version > FORMAT
         raise StoreError(
-            f"{path} has format {plain.get('format')}; this vggfeat reads format {FORMAT}. "
-            "Update it with: pip install --upgrade vggfeat"
+            f"{path} has format {version}; this vggfeat reads format {FORMAT}. "
+            + ("Update it with: pip install --upgrade vggfeat" if newer else TRAIN_AGAIN)
         )
     try:
         for name, kinds in _LISTS.items():
             plain[name] = tuple(plain[name])
-            if not all(type(one) in kinds for one in plain[name]):
+            if not all(type(value) in kinds for value in plain[name]):
                 raise TypeError(f"{name} {plain[name]!r:.80}")
+        columns = (Column.from_json(json.dumps(held), path) for held in plain["columns"])
+        plain["columns"] = tuple(columns)
         for name in ("aggregation", "versions"):
             plain[name] = dict(plain[name])
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, StoreDamaged) as error:
         raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error
     if (
         model.coef.ndim != 2
@@ -252,15 +271,15 @@ def _metadata(path: Path, content: bytes) -> str:
 
 
 def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(text.encode())
+    content = [text.encode()]
     for name in _ARRAYS:
-        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+        array = arrays[name]
+        content += [f"{name}{array.dtype}{array.shape}".encode(), array.tobytes()]
+    return sha256(*content)
 
 
 def _advice(path: Path, reason: str) -> str:
     return (
-        f"The model {path} is damaged: {reason}. Copy it again from where it came from, or "
-        "train it again with: vggfeat svm --save"
+        f"The model {path} is damaged: {reason}. Copy it again from where it came from, or train it "
+        "again with: vggfeat svm --save"
     )
