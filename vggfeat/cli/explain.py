@@ -18,7 +18,7 @@ from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
     from vggfeat.data.images import Picture
-    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.explanation import Explanation
 
@@ -99,9 +99,9 @@ def _explained(
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
+    from vggfeat._io.atomic import make_folder, write_atomic
     from vggfeat.data.images import decode
     from vggfeat.errors import PictureError
-    from vggfeat.features.files import ready, write_whole
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain
 
@@ -113,8 +113,8 @@ def _explained(
         return name, None, str(error)
     if classes is None:
         found = found.best(BEST)
-    ready(target.parent)
-    write_whole(target, draw(image, found))
+    make_folder(target.parent)
+    write_atomic(target, draw(image, found))
     return name, found, str(target)
 
 
@@ -155,8 +155,7 @@ def _tell(one: Explained) -> None:
 def _norms(found: Explanation) -> str:
     """Say what the map was divided by; these follow from the whole picture."""
     each = ", ".join(
-        f"{one.part.net} {one.part.layer} {one.part.pool} Q{one.part.Q} {one.norm:.4g}"
-        for one in found.shares
+        f"{net} {layer} {pool} Q{Q} {norm:.4g}" for (net, layer, pool, Q), norm, _ in found.shares
     )
     return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
 
@@ -185,10 +184,10 @@ def _plain(one: Explained) -> Mapping[str, Any]:
 
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
-    from vggfeat.features.files import ready, replacing
+    from vggfeat._io.atomic import make_folder, replacing
 
     columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
-    ready(target.parent)  # where no picture could be drawn, nobody has made it
+    make_folder(target.parent)  # where no picture could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -17,7 +17,7 @@ from vggfeat.cli.targets import check_file
 from vggfeat.cli.working import check_on_bad_image
 
 if TYPE_CHECKING:
-    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.predict import Prediction
 
@@ -151,7 +151,7 @@ def _score_table(
     if target is None:
         yield lambda one: None
         return
-    from vggfeat.features.files import replacing
+    from vggfeat._io.atomic import replacing
 
     with (
         replacing(target) as temporary,

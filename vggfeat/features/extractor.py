@@ -171,6 +171,16 @@ class DenseExtractor:
             for Q in scales
         ]
 
+    @property
+    def cache_key(self) -> str:
+        """A name for a folder: the same where all that is computed may lie in one store.
+
+        Settings of the last layer decide those of all before it.
+        """
+        net, last = self.extraction.net, self.net.layers[-1].name
+        digest = Column(Descriptor(net, last, "", 0), self._settings(last), 0).digest
+        return f"{net}-{digest[:16]}" + "-deterministic" * self.hardware.deterministic
+
     def _settings(self, layer: str) -> dict[str, JSON]:
         made = self.extraction
         return {

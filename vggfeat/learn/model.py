@@ -145,7 +145,7 @@ def save(path: Path, model: SavedModel) -> Path:
     path = target_of(path)
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
     plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
-    plain["columns"] = [json.loads(column.to_json()) for column in model.columns]
+    plain["columns"] = [column.to_dict() for column in model.columns]
     text = json.dumps(plain, sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.

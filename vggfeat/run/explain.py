@@ -1,8 +1,8 @@
-"""Which parts of a picture a class score comes from.
+"""Which parts of an image a class score comes from.
 
 Average pooling and a linear SVM are both linear, so that a score w·x + b is a sum over the
 locations of the dense maps: channel k of one location gives w_k·m_k / (n·norms), n being the
-number of locations of all mirror images, and the norms those L2 norms of this very picture by
+number of locations of all mirror images, and the norms those L2 norms of this very image by
 which its descriptors and its row were divided.
 """
 
@@ -16,14 +16,13 @@ from PIL import Image
 from vggfeat.data.images import Picture, decode, rescaled_size
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, aggregate
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import Part
-from vggfeat.features.pooling import CELLS
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation, Share, rows_of
 from vggfeat.run.locations import located
 from vggfeat.run.predict import refuse_boxes
+from vggfeat.store.column import Descriptor
 
 CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5's stride is 32
 
@@ -69,10 +68,10 @@ def explain(
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
-    >>> made = extractor.extraction.to_dict()
+    >>> columns = tuple(extractor.columns([32]))
     >>> coef, bias = np.linspace(-1, 1, 256).reshape(2, 128), np.array([0.5, -0.5])
     >>> how, sources = Aggregation().to_dict(), ("embedded",)
-    >>> model = SavedModel(coef, bias, ("cat", "dog"), (1.0,), (made,), sources, (32,), how)
+    >>> model = SavedModel(coef, bias, ("cat", "dog"), (1.0,), columns, sources, how)
     >>> found = explain(model, np.eye(40), [extractor])
     >>> found.exact, found.evidence.shape, np.allclose(found.sums + found.bias, found.scores)
     (True, (2, 4, 4), True)
@@ -83,8 +82,8 @@ def explain(
     decoded = [decode(picture, exif=one.extraction.exif) for one in extractors]
     shape = grid_shape(decoded[0].size, max(model.scales))
     evidence = np.zeros((len(rows), *shape))
-    raw: list[dict[Part, Floats]] = []
-    prepared: list[dict[Part, Floats]] = []
+    raw: list[dict[Descriptor, Floats]] = []
+    prepared: list[dict[Descriptor, Floats]] = []
     shares: list[Share] = []
     places = _places(model, extractors, how)
     for extractor, image, at in zip(extractors, decoded, places, strict=True):
@@ -93,10 +92,11 @@ def explain(
         raw.append({})
         prepared.append({})
         for one in located(extractor, image, model.scales, how):
-            drawn = one.drawn(model.coef[rows, at[one.part]] * counts[one.part], shape)
+            name = one.descriptor
+            drawn = one.drawn(model.coef[rows, at[name]] * counts[name], shape)
             evidence += drawn.sum(axis=0)
-            shares.append(Share(one.part, one.norm, drawn.sum(axis=(2, 3))))
-            raw[-1][one.part], prepared[-1][one.part] = one.raw[None], one.prepared[None]
+            shares.append(Share(name, one.norm, drawn.sum(axis=(2, 3))))
+            raw[-1][name], prepared[-1][name] = one.raw[None], one.prepared[None]
     row = aggregate(prepared, how.how, normalize="none")
     norm = 1.0 if how.normalize == "none" else float(np.linalg.norm(row)) or 1.0
     return Explanation(
@@ -117,15 +117,14 @@ def not_linear(model: SavedModel) -> str:
     Examples
     --------
     >>> model = SavedModel(
-    ...     np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), ({"pool": "average"},), (), (256,),
-    ...     {"how": "stack", "power": 0.5},
+    ...     np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), {"how": "stack", "power": 0.5}
     ... )
     >>> not_linear(model)
     'power 0.5 is not linear: the shares are a convention'
     """
     power = model.aggregation["power"]
     reasons = []
-    if any("max" in made["pool"].split("+") for made in model.extractions):
+    if "max" in model.pools:
         reasons.append("a maximum over locations is not linear: it is given to where it is")
     if model.aggregation["how"] == "max":
         reasons.append(
@@ -150,23 +149,21 @@ def grid_shape(size: tuple[int, int], Q: int) -> tuple[int, int]:
 
 def _places(
     model: SavedModel, extractors: Sequence[DenseExtractor], how: Aggregation
-) -> list[dict[Part, slice]]:
-    """Lay descriptors out in the row as :func:`aggregate` does: which columns each goes into."""
+) -> list[dict[Descriptor, slice]]:
+    """Lay descriptors out in the row as :func:`aggregate` does: which numbers each goes into."""
     start = 0
     places = []
     for extractor in extractors:
-        widths = {layer.name: layer.outputs for layer in extractor.net.layers}
         taken: dict[tuple[object, ...], slice] = {}
-        of_parts = {}
-        for part in extractor.extraction.parts(model.scales):
-            block = tuple(part) if how.how == "stack" else part[:3]
+        of_columns = {}
+        for column in extractor.columns(model.scales):
+            name = column.descriptor
+            block = tuple(name) if how.how == "stack" else name[:3]
             if block not in taken:
-                width = widths[part.layer.removesuffix("_pre")]
-                width *= CELLS**2 if part.pool == "cells" else 1
-                taken[block] = slice(start, start + width)
-                start += width
-            of_parts[part] = taken[block]
-        places.append(of_parts)
+                taken[block] = slice(start, start + column.width)
+                start += column.width
+            of_columns[name] = taken[block]
+        places.append(of_columns)
     if start != model.coef.shape[1]:
         raise DataError(
             f"This model scores rows of {model.coef.shape[1]} numbers; the nets given make "
@@ -177,16 +174,16 @@ def _places(
 
 def _counts(
     extractor: DenseExtractor, image: Image.Image, scales: Sequence[int], how: Aggregation
-) -> dict[Part, Floats | float]:
+) -> dict[Descriptor, Floats | float]:
     """Tell for how much each channel of a descriptor counts where scales are combined."""
-    parts = extractor.extraction.parts(scales)
+    columns = [column.descriptor for column in extractor.columns(scales)]
     if how.how != "max":
-        return dict.fromkeys(parts, 1.0 if how.how == "stack" else 1 / len(scales))
+        return dict.fromkeys(columns, 1.0 if how.how == "stack" else 1 / len(scales))
     # Which scale has the maximum is known only after all of them: hence once more, in advance.
-    prepared = {one.part: one.prepared for one in located(extractor, image, scales, how)}
-    counts: dict[Part, Floats | float] = {}
-    for part in parts:
-        across = [prepared[part._replace(Q=Q)] for Q in scales]
+    prepared = {one.descriptor: one.prepared for one in located(extractor, image, scales, how)}
+    counts: dict[Descriptor, Floats | float] = {}
+    for column in columns:
+        across = [prepared[column._replace(Q=Q)] for Q in scales]
         highest = np.argmax(across, axis=0)
-        counts[part] = (highest == scales.index(part.Q)).astype(np.float64)
+        counts[column] = (highest == scales.index(column.Q)).astype(np.float64)
     return counts

@@ -12,13 +12,13 @@ from torch import Tensor
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs, pixels_of
 from vggfeat.learn.model import SavedModel
 from vggfeat.run.predict import predict, refuse_boxes
+from vggfeat.store.column import Descriptor
 from vggfeat.train.augment import SIDE
 
 POOLINGS = ("average", "max")
@@ -51,10 +51,9 @@ class SVMClassifier:
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool5", weights="embedded", flip=False)
-    >>> made = extractor.extraction.to_dict()
     >>> model = SavedModel(
-    ...     np.zeros((2, 512)), np.array([0.0, 1.0]), ("cat", "dog"), (1.0,), (made,),
-    ...     ("embedded",), (64,), Aggregation().to_dict(),
+    ...     np.zeros((2, 512)), np.array([0.0, 1.0]), ("cat", "dog"), (1.0,),
+    ...     tuple(extractor.columns([64])), ("embedded",), Aggregation().to_dict(),
     ... )
     >>> found = SVMClassifier(model, [extractor]).outputs(Image.new("RGB", (256, 224)), [224])
     >>> found.posteriors.round(2).tolist(), found.windows[224].shape
@@ -63,8 +62,7 @@ class SVMClassifier:
 
     def __init__(self, model: SavedModel, extractors: Sequence[DenseExtractor]) -> None:
         refuse_boxes(model)
-        pools = {pool for made in model.extractions for pool in made["pool"].split("+")}
-        if others := sorted(pools - set(POOLINGS)):
+        if others := sorted(set(model.pools) - set(POOLINGS)):
             raise DataError(
                 f"This model's descriptors are pooled by {others[0]!r}, which a window does not "
                 "have. Train one with --pool average or max."
@@ -92,14 +90,15 @@ class SVMClassifier:
     def _windows(self, image: Image.Image, Q: int) -> Floats:
         """Score the windows of a picture at a scale: (C, h, w)."""
         pixels = pixels_of(image, Q)
-        parts: list[dict[Part, Tensor]] = []
+        maps: dict[Descriptor, Tensor] = {}
         for extractor in self.extractors:
             pooled = _pooled(extractor, pixels)
-            wanted = extractor.extraction.parts(self.model.scales)
-            parts.append({part: pooled[part.layer, part.pool] for part in wanted})
-        h, w = (min(m.shape[a] for made in parts for m in made.values()) for a in (1, 2))
+            for column in extractor.columns(self.model.scales):
+                name = column.descriptor
+                maps[name] = pooled[name.layer, name.pool]
+        h, w = (min(m.shape[axis] for m in maps.values()) for axis in (1, 2))
         rows = Aggregation(**self.model.aggregation).rows(
-            [{part: _rows(m[:, :h, :w]) for part, m in made.items()} for made in parts]
+            {name: _rows(m[:, :h, :w]) for name, m in maps.items()}
         )
         return _logistic(self.model.scores(rows)).T.reshape(-1, h, w)
 
