@@ -70,12 +70,11 @@ def aggregation_of(model: SavedModel) -> Aggregation:
 
 def _open_extractor(columns: list[Column], place: str | Weights, device: str) -> DenseExtractor:
     """Open the network that computes the columns of one net."""
-    nets, layers, pools, scales = (
-        list(dict.fromkeys(names)) for names in zip(*(column.descriptor for column in columns))
-    )
+    names = zip(*(column.descriptor for column in columns), strict=True)
+    [net], layers, pools, _ = (list(dict.fromkeys(each)) for each in names)
     settings = columns[-1].settings
     try:
-        found = load(place, nets[0], layers)
+        found = load(place, net, layers)
     except WeightsNotFound as error:
         raise WeightsNotFound(
             *error.lines,
@@ -88,7 +87,7 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
     except DeviceError:
         precision = "fp32"
     extractor = DenseExtractor(
-        nets[0],
+        net,
         layers,
         weights=found,
         pool="+".join(pools),
@@ -96,17 +95,28 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
         precision=precision,
         **{name: settings[name] for name in ("flip", "locations", "exif")},
     )
-    here = {column.descriptor: column for column in extractor.columns(scales)}
+    check_columns(extractor, columns)
+    return extractor
+
+
+def check_columns(extractor: DenseExtractor, columns: Sequence[Column]) -> None:
+    """Refuse an extractor that does not compute these columns; its precision may be another.
+
+    Raises
+    ------
+    StoreError
+        Naming the settings that differ.
+    """
+    scales = dict.fromkeys(column.descriptor.Q for column in columns)
+    here = {column.descriptor: column.settings for column in extractor.columns(scales)}
     for column in columns:
-        trained = {**column.settings, "precision": precision}
-        if column.descriptor not in here or here[column.descriptor].settings != trained:
-            now = here[column.descriptor].settings if column.descriptor in here else {}
+        own = dict(here.get(column.descriptor, {}))
+        own["precision"] = column.settings.get("precision")
+        if wrong := differences(column.settings, own, "trained with", "here"):
             raise StoreError(
                 f"The model was trained on descriptors {column.descriptor.path} of other weights "
-                f"or settings:\n{differences(trained, now, 'trained on', 'here')}\n"
-                "Name the right weights with --weights."
+                f"or settings:\n{wrong}\nName the right weights with --weights."
             )
-    return extractor
 
 
 @dataclass(frozen=True)

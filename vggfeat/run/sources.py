@@ -18,12 +18,12 @@ from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
-from vggfeat.features.provenance import provenance
 from vggfeat.nets.sources import NAMES, SOURCES
 from vggfeat.nets.table1 import layers_of, resolve_layer
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.storage import open_storage
 from vggfeat.store.store import MANIFEST, FeatureStore
 
 Ids = NDArray[np.int64]
@@ -169,12 +169,14 @@ def extract_source(
     names = images.names if names is None else tuple(names)
     store = FeatureStore(folder, "a", dtype=dtype)
     summary = extract(replace(images, names=names), extractor, features.Q, store, **how)
-    columns = tuple(extractor.columns(features.Q))
+    asked = extractor.columns(features.Q)  # settings in the store may be those of a cluster
+    columns = tuple(store.columns.get(column.descriptor, column) for column in asked)
     complete = set(store.complete([column.descriptor for column in columns]))
     pairs = list(zip(images.names, names, strict=True))
     held = {own: name for own, name in pairs if name in complete}
     failed = {own: store.failed[name] for own, name in pairs if name in store.failed}
-    return Source(store, folder, columns, held, failed, provenance(extractor), summary)
+    behind = store.runs[0]["provenance"]
+    return Source(store, folder, columns, held, failed, behind, summary)
 
 
 def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
@@ -210,9 +212,9 @@ def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
     }
 
 
-def has_store(folder: Path) -> bool:
-    """Tell whether there is a store, or a packed one."""
-    return folder.is_file() or (folder / MANIFEST).is_file()
+def has_store(path: Path | str) -> bool:
+    """Tell whether there is a store in a folder or at an address, or a packed one."""
+    return Path(path).is_file() or open_storage(path).read(MANIFEST) is not None
 
 
 def _asked(net: str, features: Features) -> list[Descriptor]:
