@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggfeat.data.images import decode
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.packed import can_pack
 from vggfeat.resources import asset
 

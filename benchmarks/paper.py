@@ -36,9 +36,9 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import describe_device, resolve_device
 from vggfeat.features.extract import Summary
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import versions
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 ONE = Extraction("D", "ab12", ("fc7",))
 NAMES = [f"{number:02}.jpg" for number in range(12)]
 STATS = [(100 + number, 10**18 + number) for number in range(12)]
-PART = Part("D", "fc7", "average", 256)
-LARGE = Part("D", "fc7", "average", 384)
+PART = Descriptor("D", "fc7", "average", 256)
+LARGE = Descriptor("D", "fc7", "average", 384)
 
 
-def vectors(names: list[str], part: Part, dimension: int = 5) -> np.ndarray:
+def vectors(names: list[str], part: Descriptor, dimension: int = 5) -> np.ndarray:
     """Descriptors that depend on nothing but the picture's name and the part."""
     rows = [
         np.random.default_rng(list(f"{name}{part}".encode("utf-8", "surrogateescape")))

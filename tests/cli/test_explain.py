@@ -11,7 +11,7 @@ from PIL import Image
 
 from vggfeat.data.images import decode
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel, save
 
 CLASSES = ("cat", "dog", "owl", "yak")

@@ -8,11 +8,11 @@ from sklearn.preprocessing import normalize as sklearn_l2
 
 from vggfeat.errors import ParameterError
 from vggfeat.features.aggregate import aggregate
-from vggfeat.features.extraction import Part
+from vggfeat.store.column import Descriptor
 
 
-def part(Q: int, net: str = "D", layer: str = "fc7") -> Part:
-    return Part(net, layer, "average", Q)
+def part(Q: int, net: str = "D", layer: str = "fc7") -> Descriptor:
+    return Descriptor(net, layer, "average", Q)
 
 
 PARTS = {

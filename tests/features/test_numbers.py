@@ -17,11 +17,11 @@ from support import noise, random_weights
 from vggfeat.data.images import Pixels
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import DeviceError, PictureError, StoreError, WeightsError
-from vggfeat.features import dense
+from vggfeat.features import extractor as module
 from vggfeat.features.arithmetic import arithmetic, check_deterministic
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
 from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.merge import merge
 from vggfeat.features.rounds import ROUND
 from vggfeat.features.sharding import Shard
@@ -234,7 +234,7 @@ def test_panoramas_in_pieces_have_the_bits_they_have_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is cut to bound memory is cut for each picture as if it were the only one."""
-    monkeypatch.setattr(dense, "PIECE_PIXELS", 32 * 128)
+    monkeypatch.setattr(module, "PIECE_PIXELS", 32 * 128)
     some = [noise(300, 32, seed) for seed in (1, 2, 3)]
     assert bits(repeatable(), some) == [bits(repeatable(), [one])[0] for one in some]
 

@@ -16,9 +16,9 @@ from support import noise
 
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import StoreError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.export import pack
 from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 
 READING: dict[str, Callable[[Any], object]] = {

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import ParameterError
-from vggfeat.features import dense as module
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features import extractor as module
 from vggfeat.features.extract import extract
-from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 CLASSES = 3
 SEED = 1
@@ -199,7 +200,9 @@ def test_one_run_stores_all_and_the_next_computes_nothing(
     store = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
     assert extract(images, extractor, [224, 240], store).computed == 2
     assert store.dimensions == {
-        Part("tiny", "fc8", pool, Q): CLASSES for pool in ("softmax", "crops1") for Q in (224, 240)
+        Descriptor("tiny", "fc8", pool, Q): CLASSES
+        for pool in ("softmax", "crops1")
+        for Q in (224, 240)
     }
     monkeypatch.setattr(extractor, "describe_finite", None)
     again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)

@@ -27,9 +27,10 @@ from vggfeat.errors import (
     StoreError,
 )
 from vggfeat.features.check import info, verify
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.merge import merge
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
@@ -146,7 +147,7 @@ def test_several_nets_live_in_one_store(tmp_path):
     filled(tmp_path)
     of_e = Extraction("E", "ef56", ("fc7",))
     store = FeatureStore(tmp_path, of_e, NAMES[:3], stats=STATS[:3])
-    store.write([0, 2], {Part("E", "fc7", "average", 256): np.ones((2, 3))})
+    store.write([0, 2], {Descriptor("E", "fc7", "average", 256): np.ones((2, 3))})
     store.fail(1, "truncated")
     store.finish()
     with pytest.raises(StoreError, match="D, E: say which"):
@@ -260,7 +261,7 @@ def test_names_that_cannot_be_kept(names):
         ([0], PART, np.ones((2, 5)), r"arrays \(1, D\)"),
         ([0], PART, np.ones(5), r"arrays \(1, D\)"),
         ([0], PART, np.ones((1, 4)), r"arrays \(1, 5\)"),
-        ([0], Part("E", "fc7", "average", 256), np.ones((1, 5)), "parts of"),
+        ([0], Descriptor("E", "fc7", "average", 256), np.ones((1, 5)), "parts of"),
         ([0], PART, np.full((1, 5), np.nan), r"'00\.jpg'.*not finite"),
     ],
 )

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.nets.formats import write
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.table1 import TABLE_1, layers_until
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 TINY = "4 | 4 | 8 | 8 | 8 | FC 6 5"
 """Some 4,000 numbers with the geometry of all others: stride 32, 224 pixels, 7×7 under fc6."""
@@ -154,6 +155,6 @@ class FakeExtractor:
         """Return the dense maps of pictures of one shape."""
         return {self.layer: self.compute(pixels)}
 
-    def part(self, key: tuple[str, str], Q: int) -> Part:
+    def part(self, key: tuple[str, str], Q: int) -> Descriptor:
         """Name the array of a store to which descriptors of this key and scale belong."""
-        return Part(self.extraction.net, *key, Q)
+        return Descriptor(self.extraction.net, *key, Q)

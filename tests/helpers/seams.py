@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vggfeat.data.cards import load_card
 from vggfeat.download import Promise
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
 

@@ -13,7 +13,7 @@ from helpers.networks import configured
 from PIL import Image
 from support import noise
 
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
 

@@ -26,11 +26,11 @@ from helpers.boxes import GRID_NET, box_weights
 from helpers.networks import PIXELS, TINY, configured
 
 from vggfeat.data.cards import card_names, load_card, open_dataset
-from vggfeat.features.extraction import Extraction
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
@@ -159,7 +159,7 @@ def _result(_: Arguments) -> Any:
 NETWORK = {
     "network": ("vggfeat.cli.working:Work.network", None),
     "load": ("vggfeat.nets.weights:load", _weights),
-    "DenseExtractor": ("vggfeat.features.dense:DenseExtractor", _extractor),
+    "DenseExtractor": ("vggfeat.features.extractor:DenseExtractor", _extractor),
     "Cluster": ("vggfeat.features.cluster:Cluster", _cluster),
 }
 PICTURES = {"find_pictures": ("vggfeat.data.imagesets:find_pictures", None)}

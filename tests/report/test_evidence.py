@@ -10,7 +10,7 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.report import evidence
 from vggfeat.report.evidence import draw, exactness, overlay, strength, told

@@ -16,7 +16,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.errors import DataError, ParameterError, StoreDamaged
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.resources import home
 from vggfeat.run import describe as module

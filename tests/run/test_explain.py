@@ -11,7 +11,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.table1 import layers_of
 from vggfeat.run.explain import explain, grid_shape, not_linear

@@ -11,7 +11,7 @@ from trees import OBJECT, write_xml
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.run.explain import explain
 from vggfeat.run.pointing import _inside, pointing_game

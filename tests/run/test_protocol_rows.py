@@ -23,7 +23,7 @@ from trees import (
 )
 
 from vggfeat.data.cards import load_card
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.resources import shared
 

@@ -10,7 +10,7 @@ from support import noise
 
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.outputs import pixels_of
 from vggfeat.learn.model import SavedModel
 from vggfeat.run.predict import predict

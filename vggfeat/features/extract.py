@@ -16,11 +16,11 @@ from vggfeat.data.batches import Decoded, Job, batches, decode_ahead
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.describing import described, shards
-from vggfeat.features.extraction import Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.rounds import round_size
 from vggfeat.features.store import FeatureStore
+from vggfeat.store.column import Descriptor
 
 BAD_IMAGE_POLICIES = ("skip", "error")
 # A shard is written after so many pictures, or so many seconds: what `kill -9` can lose.
@@ -247,7 +247,7 @@ class _Here:
         self.extractor = run.extractor
         self.size = round_size(self.extractor.device.type, self.extractor.extraction, scales)
         self.rounds: deque[list[Job]] = deque()  # not yet begun
-        self.complete: dict[int, dict[Part, Matrix]] = {}  # described, not yet written
+        self.complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
         self.shared = False  # whether others were met
 
     def all(self, jobs: Sequence[Job], workers: int) -> None:
@@ -295,7 +295,7 @@ class _Here:
 
     def _round(self, scales: Mapping[int, tuple[int, ...]], decoded: Iterable[Decoded]) -> None:
         """Describe some pictures; a picture is complete when all its parts are there."""
-        found: defaultdict[int, dict[Part, Matrix]] = defaultdict(dict)
+        found: defaultdict[int, dict[Descriptor, Matrix]] = defaultdict(dict)
         overflowed: set[int] = set()
         parts_of = self.extractor.extraction.parts
         dtype = self.run.store.manifest.dtype
