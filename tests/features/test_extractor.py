@@ -276,10 +276,12 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
     expected = extractor.describe(several)[("pool2", "average")]
     describe = extractor._describe
 
-    def small_memory(pixels: torch.Tensor) -> dict[tuple[str, str], torch.Tensor]:
+    def small_memory(
+        pixels: torch.Tensor, keys: list[tuple[str, str]]
+    ) -> dict[tuple[str, str], torch.Tensor]:
         if len(pixels) > 1:
             raise torch.OutOfMemoryError
-        return describe(pixels)
+        return describe(pixels, keys)
 
     monkeypatch.setattr(extractor, "_describe", small_memory)
     torch.testing.assert_close(extractor.describe(several)[("pool2", "average")], expected)

@@ -85,9 +85,8 @@ def _write_networks(root: Path) -> None:
         np.ones(2),
         ("cat", "dog"),
         (1.0,),
-        (extractor.extraction.to_dict(),),
+        tuple(extractor.columns([32])),
         ("embedded",),
-        (32,),
         Aggregation().to_dict(),
     )
     save(root / "model", model)

@@ -26,9 +26,8 @@ def model_of(extractor: DenseExtractor, widths: list[int], Q: int = 64) -> Saved
         np.array([0.1, -0.2]),
         ("cat", "dog"),
         (1.0,),
-        (extractor.extraction.to_dict(),),
+        tuple(extractor.columns([Q])),
         ("embedded",),
-        (Q,),
         Aggregation().to_dict(),
     )
 
