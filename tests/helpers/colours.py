@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from helpers.networks import write_weights
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.table1 import layers_of
 from vggfeat.nets.weights import Weights

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.nets.formats import write
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.table1 import TABLE_1, layers_until
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction, Hardware
+from vggfeat.store.column import Column, Descriptor
 
 TINY = "4 | 4 | 8 | 8 | 8 | FC 6 5"
 """Some 4,000 numbers with the geometry of all others: stride 32, 224 pixels, 7×7 under fc6."""
@@ -134,26 +135,30 @@ class FakeExtractor:
     device = torch.device("cpu")
     runtime = "torch"
     device_name = "CPU"
-    cluster = None
-    deterministic = False
+    hardware = Hardware(device="cpu")
 
     def __init__(self, describe: Callable[[Tensor], Tensor], layer: str = "fc7") -> None:
         self.compute = describe
         self.layer = layer
-        self.extraction = Extraction("D", describe.__name__, (layer,))
+        self.extraction = Extraction(layers=(layer,), precision="fp32")
         self.weights = Weights("D", {f"{layer}.bias": torch.zeros(1)}, PIXELS, "fake", "none")
 
     def check_scales(self, scales: Any) -> None:
         """Take any scale."""
 
-    def describe_finite(self, pixels: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
-        """Describe pictures of one shape."""
+    def columns(self, scales: Sequence[int], outputs: Sequence[str] = ()) -> list[Column]:
+        """List the columns, as wide as the descriptor of an image of zeros."""
+        width = self.compute(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).shape[1]
+        settings = {"weights": self.compute.__name__}
+        names = [Descriptor("D", self.layer, "average", Q) for Q in scales]
+        return [Column(name, settings, width, tuple(outputs)) for name in names]
+
+    def describe_finite(
+        self, pixels: Tensor, wanted: Any = None
+    ) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+        """Describe images of one shape."""
         return torch.arange(len(pixels)), {(self.layer, "average"): self.compute(pixels)}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the dense maps of pictures of one shape."""
+        """Return the dense maps of images of one shape."""
         return {self.layer: self.compute(pixels)}
-
-    def part(self, key: tuple[str, str], Q: int) -> Part:
-        """Name the array of a store to which descriptors of this key and scale belong."""
-        return Part(self.extraction.net, *key, Q)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vggfeat.data.cards import load_card
 from vggfeat.download import Promise
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
 
@@ -91,11 +91,11 @@ def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[No
     """Do something each time before a network describes a batch."""
     describe = DenseExtractor.describe_finite
 
-    def described(extractor: DenseExtractor, pixels: Tensor) -> Any:
+    def act_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
         act(extractor, pixels)
-        return describe(extractor, pixels)
+        return describe(extractor, pixels, wanted)
 
-    with mock.patch.object(DenseExtractor, "describe_finite", described):
+    with mock.patch.object(DenseExtractor, "describe_finite", act_and_describe):
         yield
 
 

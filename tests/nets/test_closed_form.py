@@ -13,8 +13,8 @@ from helpers.networks import configured
 from PIL import Image
 from support import noise
 
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
 

@@ -16,7 +16,7 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.sharding import Shard
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Pictures, Validation

@@ -12,8 +12,8 @@ from vggfeat.cli.output import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
 
 if TYPE_CHECKING:
-    from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import Progress
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.ilsvrc.recipe import Classification
     from vggfeat.ilsvrc.tables import Open, Outcome
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from vggfeat._io.assets import home
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
-from vggfeat.features.extraction import crops_in
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.files import ready, write_whole
+from vggfeat.features.pooling import crops_in
 from vggfeat.features.provenance import provenance
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import StoreError
-from vggfeat.features.extraction import SCORES, Extraction, Part
 from vggfeat.features.place import place_of
+from vggfeat.features.pooling import SCORES
 from vggfeat.features.reading import look
 from vggfeat.features.shards import FolderShards
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.view import VIEW
 from vggfeat.ilsvrc.scores import BLOCK, FUSED, PLAIN, Scores, posteriors
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 
 def check_target(folder: Path | str, inputs: Sequence[Path | str] = ()) -> None:
@@ -77,7 +79,7 @@ def write_fused(
     held = dict(zip(scores[0].store.names, scores[0].store.index.stats.tolist(), strict=True))
     stats = [(int(a), int(b)) for a, b in (held[name] for name in names)]
     store = FeatureStore(folder, extraction, names, stats=stats, provenance=provenance)
-    part = Part(FUSED, SCORES, PLAIN, 0)  # of no one scale
+    part = Descriptor(FUSED, SCORES, PLAIN, 0)  # of no one scale
     todo = [row for row, _ in store.missing([part.Q])]
     for start, block in enumerate(posteriors(scores, [names[row] for row in todo])):
         rows = todo[start * BLOCK : start * BLOCK + len(block)]

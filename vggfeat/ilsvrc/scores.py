@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from vggfeat._io.text import and_more, counted
 from vggfeat.errors import StoreError
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import SCORES, Extraction, gives_posteriors
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import SCORES, gives_posteriors
 from vggfeat.features.reading import Reader
 from vggfeat.features.shards import FolderShards
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.view import VIEW
 from vggfeat.ilsvrc.classes import Classes, ilsvrc_classes
+from vggfeat.settings import Extraction
 
 BLOCK = 1024  # pictures in memory at a time
 FUSED = "fused"  # stands for the net in a store of fused posteriors

@@ -9,8 +9,8 @@ from typing import Any
 
 from vggfeat._io.text import counted
 from vggfeat.errors import DataError, VggfeatError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
 from vggfeat.ilsvrc.classify import Errors, errors_of, pools_of, score
 from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
