@@ -1,4 +1,4 @@
-"""Columns: the descriptors of one net, layer, pooling and scale, and the settings that made them."""
+"""A column: the descriptors of one net, layer, pooling and scale, and the settings behind them."""
 
 from __future__ import annotations
 
