@@ -597,7 +597,12 @@ class FeatureStore:
         return kept
 
     def restore(
-        self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike
+        self,
+        columns: Sequence[Descriptor],
+        names: Sequence[str],
+        ids: ArrayLike,
+        stamps: ArrayLike,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Make rows of images that came back current again: copy them into a new shard."""
         index, wanted, seen = (
@@ -613,7 +618,8 @@ class FeatureStore:
             rows = np.flatnonzero((held == pattern).all(axis=1))
             some = [name for name, has in zip(columns, pattern, strict=True) if has]
             arrays = {name: values[name][rows] for name in some}
-            self.write([names[row] for row in rows.tolist()], wanted[rows], seen[rows], arrays)
+            whose = [names[row] for row in rows.tolist()]
+            self.write(whose, wanted[rows], seen[rows], arrays, provenance)
 
     def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
         """Remember what images look like now: :meth:`save_notes` keeps it.
