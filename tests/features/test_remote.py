@@ -15,14 +15,14 @@ from servers import web_server
 from vggfeat.data import patience
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import StoreDamaged, StoreError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
-from vggfeat.features.extraction import Extraction
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.files import TEMPORARY
 from vggfeat.features.place import Folder
 from vggfeat.features.remote import RemotePlace
 from vggfeat.features.shards import Block, FolderShards
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 EXTRACTION = Extraction("D", "ab12", ("fc7",))
 

@@ -18,7 +18,7 @@ from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
     from vggfeat.data.images import Picture
-    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.explanation import Explanation
 
@@ -62,9 +62,8 @@ def explain_command(
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.learn.model import load
+    from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.explanation import rows_of
-    from vggfeat.run.predict import refuse_boxes
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
@@ -155,8 +154,7 @@ def _tell(one: Explained) -> None:
 def _norms(found: Explanation) -> str:
     """Say what the map was divided by; these follow from the whole picture."""
     each = ", ".join(
-        f"{one.part.net} {one.part.layer} {one.part.pool} Q{one.part.Q} {one.norm:.4g}"
-        for one in found.shares
+        f"{' '.join(one.descriptor[:3])} Q{one.descriptor.Q} {one.norm:.4g}" for one in found.shares
     )
     return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
 

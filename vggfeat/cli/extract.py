@@ -14,8 +14,8 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.features.dense import DenseExtractor
     from vggfeat.features.extract import Summary
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.sharding import Shard
     from vggfeat.features.store import FeatureStore
     from vggfeat.settings import Features

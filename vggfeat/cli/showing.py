@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.images import Picture
     from vggfeat.data.schema import DatasetCard, PaperRow
-    from vggfeat.features.extraction import Extraction
     from vggfeat.recipe import Line
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
     from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import Run
+    from vggfeat.settings import Extraction
 
 
 SHOWN = 5  # unreadable pictures that are named

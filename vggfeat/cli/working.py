@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.cli.output import download_progress, note, waiting, work_progress
+from vggfeat.cli.output import download_progress, note, work_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from vggfeat.data.imagesets import ImageSet
     from vggfeat.data.schema import DatasetCard
-    from vggfeat.features.cluster import Cluster
-    from vggfeat.features.dense import DenseExtractor
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.recipe import Classifier
     from vggfeat.run.svm import Run
-    from vggfeat.settings import Features
+    from vggfeat.settings import Extraction, Features
 
 ENGINES = ("local", "ray")
 ON_BAD_IMAGE = ("skip", "error")
@@ -48,7 +48,7 @@ class Work:
     engine: str = "local"
     address: str | None = None
     deterministic: bool = False
-    opened: dict[Any, DenseExtractor] = field(default_factory=dict)
+    opened: dict[Extraction, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is none of the choices, before any picture is looked for."""
@@ -86,10 +86,9 @@ class Work:
 
     def network(self, features: Features, net: str) -> DenseExtractor:
         """Open a network, once for all settings that are alike but for scales and aggregation."""
-        made = (features.layers, features.flip, features.pool, features.exif)
-        key = (net, features.weights_of(net), features.normalize == "locations", made)
+        key = features.of(net).but(precision=self.precision)
         if key not in self.opened:
-            self.opened[key] = self._open(features, net)
+            self.opened[key] = self._open(key)
         self.opened[key].check_scales(features.Q)
         return self.opened[key]
 
@@ -131,51 +130,25 @@ class Work:
 
         return jobs_backend(self.jobs_backend, self.address)
 
-    @cached_property
-    def cluster(self) -> Cluster | None:
-        """What describes pictures in the stead of this process, joined when it is first needed."""
-        if self.engine == "local":
-            return None
-        from vggfeat.features.cluster import Cluster
-
-        with waiting("join the cluster", quiet=self.quiet):
-            return Cluster(self.address, self.device, self.precision)
-
-    def _open(self, features: Features, net: str) -> DenseExtractor:
-        from vggfeat.features.aggregate import Aggregation
-        from vggfeat.features.dense import DenseExtractor
+    def _open(self, extraction: Extraction) -> DenseExtractor:
+        from vggfeat.features.extractor import DenseExtractor
+        from vggfeat.features.pooling import check_pools
+        from vggfeat.nets.table1 import resolve_layer
         from vggfeat.nets.weights import load
+        from vggfeat.settings import Hardware
 
-        layers = list(features.layers)
-        self._check(features, net)
+        net, layers = extraction.net, extraction.layers
+        # Before weights of half a gigabyte are read.
+        names = [resolve_layer(net, layer) for layer in layers]
+        check_pools(extraction.pools, names, extraction.locations)
         with download_progress(quiet=self.quiet) as progress:
-            loaded = load(features.weights_of(net), net, layers, progress=progress)
-        made: dict[str, Any] = {
-            "weights": loaded,
-            "flip": features.flip,
-            "pool": features.pool,
-            "locations": Aggregation(normalize=features.normalize).locations,
-            "exif": features.exif,
-            "deterministic": self.deterministic,
-        }
-        if self.cluster:
-            extractor = self.cluster.extractor(net, layers, **made)
-        else:
-            extractor = DenseExtractor(
-                net, layers, device=self.device, precision=self.precision, **made
-            )
+            weights = load(extraction.weights, net, layers, progress=progress)
+        hardware = Hardware(device=self.device, deterministic=self.deterministic)
+        extractor = DenseExtractor(extraction, hardware=hardware, weights=weights)
         self._tell(extractor, layers)
         return extractor
 
-    def _check(self, features: Features, net: str) -> None:
-        """Refuse settings of no extraction, before weights of half a gigabyte are read."""
-        from vggfeat.features.extraction import Extraction
-        from vggfeat.nets.table1 import resolve_layer
-
-        layers = tuple(resolve_layer(net, name) for name in features.layers)
-        Extraction(net, "not read yet", layers, pool=features.pool)
-
-    def _tell(self, extractor: DenseExtractor, layers: list[str]) -> None:
+    def _tell(self, extractor: DenseExtractor, layers: Sequence[str]) -> None:
         made, weights = extractor.extraction, extractor.weights
         for asked, resolved in zip(layers, made.layers, strict=False):
             if asked != resolved:

@@ -36,7 +36,7 @@ class StoreRows:
 
     Examples
     --------
-    >>> from vggfeat.features.extraction import Extraction
+    >>> from vggfeat.settings import Extraction
     >>> from vggfeat.features.store import FeatureStore
     >>> store = FeatureStore(None, Extraction("D", "ab12", ("fc7",)), ["a.jpg", "b.jpg"])
     >>> [part] = store.extraction.parts([384])

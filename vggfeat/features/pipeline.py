@@ -261,7 +261,9 @@ class Run:
         held = self.store.has(self.columns, names, ids)
         self._lacking = ~held  # of an unknown image: if it turns out to be the current one
         back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
-        self._restored |= {int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)}
+        self._restored |= {
+            int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)
+        }
         self._left = ~self._known | self._lacking.any(axis=1)
         if done:
             self._left &= np.array([name not in done for name in names])

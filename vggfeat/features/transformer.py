@@ -24,14 +24,14 @@ from vggfeat.data.tars import Member
 from vggfeat.download import alone
 from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
-from vggfeat.features.extraction import Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.files import refusals
 from vggfeat.features.pooling import CELL_NAMES
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.store.column import Descriptor
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -191,7 +191,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ]
         return np.array(names, object)
 
-    def _describe(self, images: ImageSet, rows: list[str]) -> dict[Part, npt.NDArray[Any]]:
+    def _describe(self, images: ImageSet, rows: list[str]) -> dict[Descriptor, npt.NDArray[Any]]:
         extractor = self._extractor()
         scales = _several(self.Q)
         folder = None

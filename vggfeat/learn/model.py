@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
 from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
+from vggfeat.store.column import Column
 
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".safetensors"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
@@ -27,9 +28,8 @@ _TEXT = (str,)
 _LISTS: dict[str, tuple[type, ...]] = {
     "classes": _TEXT,
     "C": (int, float),
-    "extractions": (dict,),
+    "columns": (dict,),
     "origins": _TEXT,
-    "scales": (int,),
     "views": _TEXT,
 }
 
@@ -48,13 +48,10 @@ class SavedModel:
         Names, in the order of the rows.
     C : tuple of float
         The chosen C; one, or one per class.
-    extractions : tuple of dict
-        Settings of the descriptors of each net, as from ``Extraction.to_dict``, in the order in
-        which they are stacked.
+    columns : tuple of Column
+        Of the descriptors, in the order in which they are stacked.
     origins : tuple of str
         Where the weights of each net came from, for example ``"embedded"``.
-    scales : tuple of int
-        Test scales Q.
     aggregation : dict
         How descriptors were combined and normalised.
     views : tuple of str
@@ -71,14 +68,23 @@ class SavedModel:
     intercept: Floats = field(repr=False)
     classes: tuple[str, ...]
     C: tuple[float, ...]
-    extractions: tuple[dict[str, Any], ...]
+    columns: tuple[Column, ...]
     origins: tuple[str, ...]
-    scales: tuple[int, ...]
     aggregation: dict[str, Any]
     views: tuple[str, ...] = ("image",)
     multi_label: bool = False
     versions: dict[str, str] = field(default_factory=versions)
     format: int = FORMAT
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """The nets whose descriptors it scores."""
+        return tuple(dict.fromkeys(column.descriptor.net for column in self.columns))
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Test scales Q."""
+        return tuple(dict.fromkeys(column.descriptor.Q for column in self.columns))
 
     def scores(self, X: NDArray[Any]) -> Floats:
         """Score descriptors, shape (N, D), for every class: shape (N, C).
@@ -92,10 +98,25 @@ class SavedModel:
         if X.ndim != 2 or X.shape[1] != D:
             raise DataError(
                 f"This model scores descriptors of shape (N, {D}). Got {X.shape}. Extract them "
-                "with the settings in the model's 'extractions', 'scales' and 'aggregation'."
+                "with the settings in the model's 'columns' and 'aggregation'."
             )
         scores: Floats = X @ self.coef.T + self.intercept
         return scores
+
+
+def refuse_boxes(model: SavedModel) -> None:
+    """Refuse a model that needs a box with every image.
+
+    Raises
+    ------
+    DataError
+        Saying which models do not.
+    """
+    if "box" in model.views:
+        raise DataError(
+            "This model looks at a given box of each image, which new images do not have. "
+            "Train one on whole images: vggfeat svm … --view image --save MODEL"
+        )
 
 
 def save(path: Path, model: SavedModel) -> Path:
@@ -120,7 +141,7 @@ def save(path: Path, model: SavedModel) -> Path:
     Examples
     --------
     >>> import tempfile
-    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), (256,), {})
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), {})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save(Path(folder) / "model", model)
     ...     path.name, load(Path(folder) / "model").classes
@@ -128,7 +149,8 @@ def save(path: Path, model: SavedModel) -> Path:
     """
     path = target_of(path)
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
-    plain = {name: value for name, value in asdict(model).items() if name not in _ARRAYS}
+    plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
+    plain["columns"] = [json.loads(column.to_json()) for column in model.columns]
     text = json.dumps(plain, sort_keys=True)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.
@@ -212,6 +234,9 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
                 raise TypeError(f"{name} {plain[name]!r:.80}")
         for name in ("aggregation", "versions"):
             plain[name] = dict(plain[name])
+        plain["columns"] = tuple(
+            Column.from_json(json.dumps(column), "its header") for column in plain["columns"]
+        )
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
     except (LookupError, TypeError, ValueError) as error:
         raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vggfeat.data.images import Picture, decode
 from vggfeat.errors import PictureError
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult

@@ -21,11 +21,11 @@ from vggfeat.data.schema import DatasetCard
 from vggfeat.data.views import VIEWS, View
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary
-from vggfeat.features.extraction import Extraction, gives_posteriors
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import gives_posteriors
 from vggfeat.run.sources import Source, extracted, stored
-from vggfeat.settings import Features
+from vggfeat.settings import Extraction, Features
 
 Networks = Callable[[str], DenseExtractor]
 """Opens the network of a configuration of Table 1; called only where something is to compute."""

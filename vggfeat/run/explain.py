@@ -16,14 +16,12 @@ from PIL import Image
 from vggfeat.data.images import Picture, decode, rescaled_size
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, aggregate
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import Part
-from vggfeat.features.pooling import CELLS
-from vggfeat.learn.model import SavedModel
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation, Share, rows_of
 from vggfeat.run.locations import located
-from vggfeat.run.predict import refuse_boxes
+from vggfeat.store.column import Descriptor
 
 CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5's stride is 32
 
@@ -69,10 +67,10 @@ def explain(
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
-    >>> made = extractor.extraction.to_dict()
+    >>> columns = tuple(extractor.columns([32]))
     >>> coef, bias = np.linspace(-1, 1, 256).reshape(2, 128), np.array([0.5, -0.5])
     >>> how, sources = Aggregation().to_dict(), ("embedded",)
-    >>> model = SavedModel(coef, bias, ("cat", "dog"), (1.0,), (made,), sources, (32,), how)
+    >>> model = SavedModel(coef, bias, ("cat", "dog"), (1.0,), columns, sources, how)
     >>> found = explain(model, np.eye(40), [extractor])
     >>> found.exact, found.evidence.shape, np.allclose(found.sums + found.bias, found.scores)
     (True, (2, 4, 4), True)
@@ -83,25 +81,24 @@ def explain(
     decoded = [decode(picture, exif=one.extraction.exif) for one in extractors]
     shape = grid_shape(decoded[0].size, max(model.scales))
     evidence = np.zeros((len(rows), *shape))
-    raw: list[dict[Part, Floats]] = []
-    prepared: list[dict[Part, Floats]] = []
+    raw: dict[Descriptor, Floats] = {}
+    prepared: dict[Descriptor, Floats] = {}
     shares: list[Share] = []
     places = _places(model, extractors, how)
-    for extractor, image, at in zip(extractors, decoded, places, strict=True):
+    for extractor, image in zip(extractors, decoded, strict=True):
         extractor.check_scales(model.scales)
         counts = _counts(extractor, image, model.scales, how)
-        raw.append({})
-        prepared.append({})
         for one in located(extractor, image, model.scales, how):
-            drawn = one.drawn(model.coef[rows, at[one.part]] * counts[one.part], shape)
+            weights = model.coef[rows, places[one.descriptor]] * counts[one.descriptor]
+            drawn = one.drawn(weights, shape)
             evidence += drawn.sum(axis=0)
-            shares.append(Share(one.part, one.norm, drawn.sum(axis=(2, 3))))
-            raw[-1][one.part], prepared[-1][one.part] = one.raw[None], one.prepared[None]
-    row = aggregate(prepared, how.how, normalize="none")
+            shares.append(Share(one.descriptor, one.norm, drawn.sum(axis=(2, 3))))
+            raw[one.descriptor], prepared[one.descriptor] = one.raw[None], one.prepared[None]
+    row = aggregate({name: prepared[name] for name in places}, how.how, normalize="none")
     norm = 1.0 if how.normalize == "none" else float(np.linalg.norm(row)) or 1.0
     return Explanation(
         classes=tuple(model.classes[c] for c in rows),
-        scores=model.scores(how.rows(raw))[0, rows],
+        scores=model.scores(how.rows({name: raw[name] for name in places}))[0, rows],
         bias=model.intercept[rows],
         evidence=evidence / norm,
         shares=tuple(one._replace(totals=one.totals / norm) for one in shares),
@@ -116,16 +113,14 @@ def not_linear(model: SavedModel) -> str:
 
     Examples
     --------
-    >>> model = SavedModel(
-    ...     np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), ({"pool": "average"},), (), (256,),
-    ...     {"how": "stack", "power": 0.5},
-    ... )
+    >>> how = {"how": "stack", "power": 0.5}
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), how)
     >>> not_linear(model)
     'power 0.5 is not linear: the shares are a convention'
     """
     power = model.aggregation["power"]
     reasons = []
-    if any("max" in made["pool"].split("+") for made in model.extractions):
+    if any(column.descriptor.pool == "max" for column in model.columns):
         reasons.append("a maximum over locations is not linear: it is given to where it is")
     if model.aggregation["how"] == "max":
         reasons.append(
@@ -150,43 +145,43 @@ def grid_shape(size: tuple[int, int], Q: int) -> tuple[int, int]:
 
 def _places(
     model: SavedModel, extractors: Sequence[DenseExtractor], how: Aggregation
-) -> list[dict[Part, slice]]:
-    """Lay descriptors out in the row as :func:`aggregate` does: which columns each goes into."""
-    start = 0
-    places = []
-    for extractor in extractors:
-        widths = {layer.name: layer.outputs for layer in extractor.net.layers}
-        taken: dict[tuple[object, ...], slice] = {}
-        of_parts = {}
-        for part in extractor.extraction.parts(model.scales):
-            block = tuple(part) if how.how == "stack" else part[:3]
-            if block not in taken:
-                width = widths[part.layer.removesuffix("_pre")]
-                width *= CELLS**2 if part.pool == "cells" else 1
-                taken[block] = slice(start, start + width)
-                start += width
-            of_parts[part] = taken[block]
-        places.append(of_parts)
-    if start != model.coef.shape[1]:
+) -> dict[Descriptor, slice]:
+    """Lay descriptors out in the row as :func:`aggregate` does: which numbers each goes into."""
+    ours = [column.descriptor for column in model.columns]
+    given = [name for extractor in extractors for name in extractor.descriptors(model.scales)]
+    if set(given) != set(ours):
         raise DataError(
-            f"This model scores rows of {model.coef.shape[1]} numbers; the nets given make "
-            f"{start}. Open those it was trained with: model_extractors(model)."
+            f"This model scores {', '.join(name.path for name in ours)}; the nets given make "
+            f"{', '.join(name.path for name in given)}. Open those it was trained with: "
+            "model_extractors(model)."
         )
-    return places
+    taken: dict[tuple[object, ...], slice] = {}
+    start = 0
+    for column in model.columns:
+        block = _block(column.descriptor, how)
+        if block not in taken:
+            taken[block] = slice(start, start + column.width)
+            start += column.width
+    return {name: taken[_block(name, how)] for name in ours}
+
+
+def _block(descriptor: Descriptor, how: Aggregation) -> tuple[object, ...]:
+    """Tell apart what has numbers of its own in the row; scales have where they are stacked."""
+    return tuple(descriptor) if how.how == "stack" else descriptor[:3]
 
 
 def _counts(
     extractor: DenseExtractor, image: Image.Image, scales: Sequence[int], how: Aggregation
-) -> dict[Part, Floats | float]:
+) -> dict[Descriptor, Floats | float]:
     """Tell for how much each channel of a descriptor counts where scales are combined."""
-    parts = extractor.extraction.parts(scales)
+    descriptors = extractor.descriptors(scales)
     if how.how != "max":
-        return dict.fromkeys(parts, 1.0 if how.how == "stack" else 1 / len(scales))
+        return dict.fromkeys(descriptors, 1.0 if how.how == "stack" else 1 / len(scales))
     # Which scale has the maximum is known only after all of them: hence once more, in advance.
-    prepared = {one.part: one.prepared for one in located(extractor, image, scales, how)}
-    counts: dict[Part, Floats | float] = {}
-    for part in parts:
-        across = [prepared[part._replace(Q=Q)] for Q in scales]
+    prepared = {one.descriptor: one.prepared for one in located(extractor, image, scales, how)}
+    counts: dict[Descriptor, Floats | float] = {}
+    for descriptor in descriptors:
+        across = [prepared[descriptor._replace(Q=Q)] for Q in scales]
         highest = np.argmax(across, axis=0)
-        counts[part] = (highest == scales.index(part.Q)).astype(np.float64)
+        counts[descriptor] = (highest == scales.index(descriptor.Q)).astype(np.float64)
     return counts

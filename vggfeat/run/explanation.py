@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.extraction import Part
 from vggfeat.learn.solvers import Floats
+from vggfeat.store.column import Descriptor
 
 
 class Share(NamedTuple):
@@ -18,7 +18,7 @@ class Share(NamedTuple):
 
     Parameters
     ----------
-    part : Part
+    descriptor : Descriptor
         Net, layer, pooling and scale.
     norm : float
         The L2 norm by which the descriptor was divided; 1 if it was not.
@@ -26,7 +26,7 @@ class Share(NamedTuple):
         What it gives to each score: from the picture, and from its mirror image if it counts.
     """
 
-    part: Part
+    descriptor: Descriptor
     norm: float
     totals: Floats
 
@@ -119,7 +119,7 @@ class Explanation:
             "why": self.why,
             "row_norm": self.row_norm,
             "shares": [
-                {**one.part._asdict(), "norm": one.norm, "totals": one.totals.tolist()}
+                {**one.descriptor._asdict(), "norm": one.norm, "totals": one.totals.tolist()}
                 for one in self.shares
             ],
         }

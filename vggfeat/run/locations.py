@@ -12,11 +12,11 @@ from PIL import Image
 from vggfeat.data.images import rescale
 from vggfeat.errors import DeviceError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import CELLS
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.spans import Spans, spans_of, spread
+from vggfeat.store.column import Descriptor
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Located:
 
     Parameters
     ----------
-    part : Part
+    descriptor : Descriptor
         Net, layer, pooling and scale.
     raw : array, shape (K,)
         The descriptor as a store holds it.
@@ -42,7 +42,7 @@ class Located:
         Width and height of the picture at this scale.
     """
 
-    part: Part
+    descriptor: Descriptor
     raw: Floats
     norm: float
     given: list[Floats]
@@ -107,26 +107,23 @@ def located(
     DeviceError
         If a descriptor overflows the precision.
     """
-    made = extractor.extraction
     for Q in scales:
         pixels = torch.from_numpy(rescale(image, Q).copy()).permute(2, 0, 1)[None]
-        both = [pixels, pixels.flip(3)] if made.flip else [pixels]
+        both = [pixels, pixels.flip(3)] if extractor.extraction.flip else [pixels]
         found = [extractor.maps(one) for one in both]
-        for layer in made.layers:
-            maps = [one[layer][0].numpy().astype(np.float64) for one in found]
-            for pool in made.pools:
-                part = Part(made.net, layer, pool, Q)
-                yield _locate(part, maps, extractor, how, (pixels.shape[3], pixels.shape[2]))
+        for descriptor in extractor.descriptors([Q]):
+            maps = [one[descriptor.layer][0].numpy().astype(np.float64) for one in found]
+            yield _locate(descriptor, maps, extractor, how, (pixels.shape[3], pixels.shape[2]))
 
 
 def _locate(
-    part: Part,
+    descriptor: Descriptor,
     maps: list[Floats],
     extractor: DenseExtractor,
     how: Aggregation,
     size: tuple[int, int],
 ) -> Located:
-    shared = gifts(maps, part.pool)
+    shared = gifts(maps, descriptor.pool)
     raw = _sum(shared)[:, 0, 0]
     if not np.isfinite(raw).all():
         raise DeviceError(
@@ -136,10 +133,10 @@ def _locate(
     given = raised(shared, how.power)
     norm = 1.0 if how.normalize == "none" else float(np.linalg.norm(_sum(given))) or 1.0
     height, width = maps[0].shape[1:]
-    columns = spans_of(part.layer, extractor.net.layers, width)
+    columns = spans_of(descriptor.layer, extractor.net.layers, width)
     both = [columns, columns.mirrored(size[0])][: len(maps)]
-    rows = spans_of(part.layer, extractor.net.layers, height)
-    return Located(part, raw, norm, given, rows, both, size)
+    rows = spans_of(descriptor.layer, extractor.net.layers, height)
+    return Located(descriptor, raw, norm, given, rows, both, size)
 
 
 def gifts(maps: Sequence[Floats], pool: str) -> list[Floats]:

@@ -13,7 +13,7 @@ from vggfeat.data.images import Box
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.voc import read_objects
 from vggfeat.errors import DataError, PictureError
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.solvers import Floats, Ints
 from vggfeat.run.explain import explain

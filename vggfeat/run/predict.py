@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import DataError, DeviceError, ParameterError, StoreError, WeightsNotFound
+from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import resolve_device, resolve_precision
 from vggfeat.features.extract import Progress, Summary, extract
-from vggfeat.features.extraction import Extraction
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.manifest import extraction_of
 from vggfeat.features.store import FeatureStore
-from vggfeat.learn.model import SavedModel
+from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Extraction
 
 # Pictures that a prediction describes at a time: bounded memory, however large the folder.
 AT_ONCE = 1024
@@ -173,21 +173,6 @@ def predict(
             )
             total = total.plus(done)
         yield from _scored(model, some, stores)
-
-
-def refuse_boxes(model: SavedModel) -> None:
-    """Refuse a model that needs a box with every picture.
-
-    Raises
-    ------
-    DataError
-        Saying which models do not.
-    """
-    if "box" in model.views:
-        raise DataError(
-            "This model looks at a given box of each picture, which new pictures do not have. "
-            "Train one on whole pictures: vggfeat svm … --view image --save MODEL"
-        )
 
 
 def _scored(

@@ -13,16 +13,16 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.stored import Stat
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
-from vggfeat.features.extraction import Extraction, Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
 from vggfeat.features.reading import Reader
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.sources import NAMES, SOURCES
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import load as load_weights
-from vggfeat.settings import Features
+from vggfeat.settings import Extraction, Features
+from vggfeat.store.column import Descriptor
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Source:
     summary: Summary
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[Descriptor]:
         """What is asked for, in stacking order."""
         return self.extraction.parts(self.scales)
 
-    def read(self, names: Sequence[str]) -> dict[Part, Matrix]:
+    def read(self, names: Sequence[str]) -> dict[Descriptor, Matrix]:
         """Read raw descriptors of pictures, named as in the view."""
         found = self.store.read(self.scales, [self.held[name] for name in names])
         return {part: found[part] for part in self.parts}

@@ -15,7 +15,6 @@ from vggfeat.data.views import VIEWS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extract import Progress, Summary
-from vggfeat.features.extraction import Extraction
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
@@ -26,7 +25,7 @@ from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
 from vggfeat.recipe import Classifier
 from vggfeat.run.describe import Networks, describe
-from vggfeat.settings import Features
+from vggfeat.settings import Extraction, Features
 
 SplitProgress = Callable[[int, int], None]
 """Called with the parts of a test that are done, and all of them."""

@@ -12,13 +12,12 @@ from torch import Tensor
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extraction import Part
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs, pixels_of
-from vggfeat.learn.model import SavedModel
-from vggfeat.run.predict import predict, refuse_boxes
+from vggfeat.learn.model import SavedModel, refuse_boxes
+from vggfeat.run.predict import predict
 from vggfeat.train.augment import SIDE
 
 POOLINGS = ("average", "max")
@@ -51,10 +50,9 @@ class SVMClassifier:
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool5", weights="embedded", flip=False)
-    >>> made = extractor.extraction.to_dict()
     >>> model = SavedModel(
-    ...     np.zeros((2, 512)), np.array([0.0, 1.0]), ("cat", "dog"), (1.0,), (made,),
-    ...     ("embedded",), (64,), Aggregation().to_dict(),
+    ...     np.zeros((2, 512)), np.array([0.0, 1.0]), ("cat", "dog"), (1.0,),
+    ...     tuple(extractor.columns([64])), ("embedded",), Aggregation().to_dict(),
     ... )
     >>> found = SVMClassifier(model, [extractor]).outputs(Image.new("RGB", (256, 224)), [224])
     >>> found.posteriors.round(2).tolist(), found.windows[224].shape
@@ -63,7 +61,7 @@ class SVMClassifier:
 
     def __init__(self, model: SavedModel, extractors: Sequence[DenseExtractor]) -> None:
         refuse_boxes(model)
-        pools = {pool for made in model.extractions for pool in made["pool"].split("+")}
+        pools = {column.descriptor.pool for column in model.columns}
         if others := sorted(pools - set(POOLINGS)):
             raise DataError(
                 f"This model's descriptors are pooled by {others[0]!r}, which a window does not "
@@ -92,14 +90,14 @@ class SVMClassifier:
     def _windows(self, image: Image.Image, Q: int) -> Floats:
         """Score the windows of a picture at a scale: (C, h, w)."""
         pixels = pixels_of(image, Q)
-        parts: list[dict[Part, Tensor]] = []
+        pooled: dict[tuple[str, ...], Tensor] = {}
         for extractor in self.extractors:
-            pooled = _pooled(extractor, pixels)
-            wanted = extractor.extraction.parts(self.model.scales)
-            parts.append({part: pooled[part.layer, part.pool] for part in wanted})
-        h, w = (min(m.shape[a] for made in parts for m in made.values()) for a in (1, 2))
+            maps = _pooled(extractor, pixels)
+            pooled |= {(extractor.extraction.net, *key): m for key, m in maps.items()}
+        h, w = (min(m.shape[axis] for m in pooled.values()) for axis in (1, 2))
+        names = [column.descriptor for column in self.model.columns]
         rows = Aggregation(**self.model.aggregation).rows(
-            [{part: _rows(m[:, :h, :w]) for part, m in made.items()} for made in parts]
+            {name: _rows(pooled[name[:3]][:, :h, :w]) for name in names}
         )
         return _logistic(self.model.scores(rows)).T.reshape(-1, h, w)
 

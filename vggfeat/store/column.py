@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from vggfeat.errors import StoreDamaged, printable
+from vggfeat._io.text import printable
+from vggfeat.errors import StoreDamaged
 
 JSON = Any  # what json.dumps writes
 

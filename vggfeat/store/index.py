@@ -207,7 +207,9 @@ class Index:
         counts = [len(header.names) for header in self.headers]
         number = self._numbers_of(self.headers)
         shard = np.repeat(np.arange(len(counts)), counts)
-        row = np.arange(len(number)) - np.repeat(np.cumsum([0, *counts[:-1]])[: len(counts)], counts)
+        row = np.arange(len(number)) - np.repeat(
+            np.cumsum([0, *counts[:-1]])[: len(counts)], counts
+        )
         ids = np.concatenate([none, *(header.ids for header in self.headers)])
         stamps = np.concatenate([none, *(header.stamps for header in self.headers)])
         if not self.seen.names:

@@ -605,9 +605,15 @@ class FeatureStore:
             )
         return kept
 
-    def restore(self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
+    def restore(
+        self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike
+    ) -> None:
         """Make rows of images that came back current again: copy them into a new shard."""
-        index, wanted, seen = self.index, _pairs(ids, len(names), "ids"), _pairs(stamps, len(names), "stamps")
+        index, wanted, seen = (
+            self.index,
+            _pairs(ids, len(names), "ids"),
+            _pairs(stamps, len(names), "stamps"),
+        )
         numbers = index.numbers(encode(names))
         places = {name: index.places(name, numbers, wanted) for name in columns}
         values = read_columns(self.storage, index.headers, index.columns, places)
