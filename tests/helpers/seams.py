@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,34 +55,40 @@ def signal_at_update(update: int, number: int) -> Iterator[None]:
 
 
 @contextmanager
-def shard_rows(rows: int, seconds: float | None = None) -> Iterator[None]:
-    """Let a shard of a store have so many rows, or be due after so many seconds."""
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch("vggfeat.features.extract.ROWS_PER_SHARD", rows))
-        if seconds is not None:
-            due = mock.patch("vggfeat.features.extract.SECONDS_PER_SHARD", seconds)
-            stack.enter_context(due)
+def shard_rows(rows: int) -> Iterator[None]:
+    """Let an extraction read so many images at a time, and write a shard of each round of them."""
+    with round_size(rows), shard_due(size=1):
+        yield
+
+
+@contextmanager
+def shard_due(size: int = 64 << 20, seconds: float = 30.0) -> Iterator[None]:
+    """Let a shard of a store be due after so many bytes, or so many seconds."""
+    with (
+        mock.patch("vggfeat.features.pipeline.BYTES_PER_SHARD", size),
+        mock.patch("vggfeat.features.pipeline.SECONDS_PER_SHARD", seconds),
+    ):
         yield
 
 
 @contextmanager
 def round_size(images: int) -> Iterator[None]:
     """Let an extraction read so many images at a time."""
-    with mock.patch("vggfeat.features.extract.round_size", return_value=images):
+    with mock.patch("vggfeat.features.pipeline.round_size", return_value=images):
         yield
 
 
 @contextmanager
 def index_from(shards: int) -> Iterator[None]:
     """Let a store of so many shards have an index of them."""
-    with mock.patch("vggfeat.features.shards.CATALOGUED", shards):
+    with mock.patch("vggfeat.store.store.INDEXED", shards):
         yield
 
 
 @contextmanager
 def merged_shard_bytes(size: int) -> Iterator[None]:
     """Let a merge write shards of about so many bytes."""
-    with mock.patch("vggfeat.features.united.SHARD_BYTES", size):
+    with mock.patch("vggfeat.store.merge.SHARD_BYTES", size):
         yield
 
 
@@ -91,11 +97,11 @@ def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[No
     """Do something each time before a network describes a batch."""
     describe = DenseExtractor.describe_finite
 
-    def act_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
+    def described(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
         act(extractor, pixels)
         return describe(extractor, pixels, wanted)
 
-    with mock.patch.object(DenseExtractor, "describe_finite", act_and_describe):
+    with mock.patch.object(DenseExtractor, "describe_finite", described):
         yield
 
 

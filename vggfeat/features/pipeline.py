@@ -161,7 +161,7 @@ def extract(
     3
     """
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
-    store.begin(len(images), run.provenance, share)
+    store.begin(len(images), run.provenance, share, new=run.new)
     run.all(workers or cpu_count(), share)
     judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
@@ -193,6 +193,8 @@ class Run:
         Those of them that could be read, and whose numbers overflow.
     provenance : dict
         Versions and the device.
+    new : int
+        The images of which the store has nothing.
     """
 
     def __init__(
@@ -227,6 +229,7 @@ class Run:
         self._noted: list[int] = []  # unchanged under a new stamp
         self._stamps = images.stamps()
         self._plan()
+        self.new = int((~self._current.any(axis=1)).sum())
 
     def all(self, workers: int, share: tuple[int, int] | None = None) -> None:
         """Describe and write everything that is lacking."""

@@ -150,6 +150,7 @@ class FeatureStore:
         self._seen = Stamps.join([])
         self._noted = Stamps.join([])  # by this object, not yet in a file
         self._provenance: dict[str, Any] = {}
+        self._new = 0
         self._index: Index | None = None
         self._names: list[str] | None = None
         self._failed: dict[str, str] | None = None
@@ -271,7 +272,7 @@ class FeatureStore:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """What the last run, or each share of it, said of itself: asked, failed, finished."""
+        """What the last run, or each share of it, said: asked, new, failed, finished, share."""
         return [] if self.packed else read_runs(self.storage)
 
     @property
@@ -504,14 +505,43 @@ class FeatureStore:
             )
 
     def begin(
-        self, asked: int, provenance: Mapping[str, Any] | None = None, share: Share | None = None
+        self,
+        asked: int,
+        provenance: Mapping[str, Any] | None = None,
+        share: Share | None = None,
+        *,
+        new: int = 0,
     ) -> None:
-        """Note that a run over so many images has begun, and is not finished."""
+        """Note that a run over so many images has begun, of which the store knew some not at all.
+
+        Parameters
+        ----------
+        asked : int
+            The images.
+        provenance : mapping, optional
+            Versions, device and the like, which all shards of the run get.
+        share : (int, int), optional
+            Part and number of parts.
+        new : int
+            Those that the store has nothing of: when the run does not finish, nobody knows them.
+        """
         self.check_writable()
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
-        run = {"asked": asked, "failed": 0, "finished": False, "provenance": self._provenance}
-        content = json.dumps(run, indent=2).encode()
-        self.storage.write(of_share(RUN, share), content)
+        self._new = new
+        run = self._describe_run(asked, 0, share, finished=False)
+        self.storage.write(of_share(RUN, share), json.dumps(run, indent=2).encode())
+
+    def _describe_run(
+        self, asked: int, failed: int, share: Share | None, *, finished: bool
+    ) -> dict[str, Any]:
+        return {
+            "asked": asked,
+            "new": self._new,
+            "failed": failed,
+            "finished": finished,
+            "share": share,
+            "provenance": self._provenance,
+        }
 
     def write(
         self,
@@ -688,12 +718,7 @@ class FeatureStore:
         self.check_writable()
         self.refresh()
         self.save_notes(share)
-        run = {
-            "asked": len(names),
-            "failed": len(failed),
-            "finished": True,
-            "provenance": self._provenance,
-        }
+        run = self._describe_run(len(names), len(failed), share, finished=True)
         if share is None:
             self._first = encode(names)
             self._index = self._names = None
