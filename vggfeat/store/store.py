@@ -75,6 +75,7 @@ from vggfeat.store.view import (
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "vggfeat features", 2
+DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -138,9 +139,9 @@ class FeatureStore:
         if dtype not in DTYPES:
             raise ParameterError.not_one_of("dtype", "FeatureStore", DTYPES, dtype)
         self.mode = mode
-        self.packed = _packed_file(path)
+        self.packed = packed_file(path)
         self.storage: Storage = (
-            LocalStorage(self.packed.parent) if self.packed else open_storage(_folder_of(path))
+            LocalStorage(self.packed.parent) if self.packed else open_storage(folder_of(path))
         )
         self._headers: dict[str, ShardHeader] = {}
         self._admitted: dict[Descriptor, Column] = {}
@@ -159,7 +160,9 @@ class FeatureStore:
 
     def _open(self, dtype: str) -> str:
         content = self.storage.read(MANIFEST)
-        held = _parse_manifest(content, f"{self.storage}/{MANIFEST}") if content else None
+        held = (
+            parse_manifest(content, f"{self.storage}/{MANIFEST}") if content is not None else None
+        )
         self._load()
         if held is None and self._headers:  # lost: every shard says its type
             held = next(iter(self._headers.values())).dtype
@@ -169,9 +172,10 @@ class FeatureStore:
             return held or dtype
         if held is None:
             self._refuse_strange()
-        new = json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
-        if content is None and not self.storage.write_new(MANIFEST, new):
-            held = _parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
+        new = build_manifest(dtype)
+        lost = content is None and held in (None, dtype)
+        if lost and not self.storage.write_new(MANIFEST, new):
+            held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
         if held not in (None, dtype):
             if self._headers:
                 raise StoreError(
@@ -198,7 +202,7 @@ class FeatureStore:
     def _load(self) -> bool:
         """Read what is new since the last time; return whether there were shards."""
         there = self.storage.list(FOLDER)
-        keys = [f"{FOLDER}/{name}" for name in sorted(there) if _is_shard(name)]
+        keys = [f"{FOLDER}/{name}" for name in sorted(there) if is_shard(name)]
         new = [key for key in keys if key not in self._headers]
         known = read_headers(self.storage, new) if len(new) >= INDEXED else {}
         for key in new:
@@ -227,10 +231,12 @@ class FeatureStore:
 
     def _refuse_strange(self) -> None:
         """Keep out of folders that hold something else: files of the store would replace it."""
-        ours = (MANIFEST, atomic.TEMPORARY, VIEW, INDEX)
-        shares = {name for own in (FAILED, RUN, STAMPS) for name in list_shares(self.storage, own)}
-        others = [n for n in self.storage.list() if not n.startswith(ours) and n not in shares]
-        if others or _has_folders(self.storage):
+        ours = {MANIFEST, VIEW, INDEX}
+        ours |= {name for own in (FAILED, RUN, STAMPS) for name in list_shares(self.storage, own)}
+        others = {name for name in self.storage.list() if not name.endswith(DAMAGED)} - ours
+        if any(not name.startswith(atomic.TEMPORARY) for name in others) or _has_folders(
+            self.storage
+        ):
             raise StoreError(
                 f"{self.storage} is no feature store, and not empty. Name a new or an empty folder "
                 "with --out, or one that `vggfeat extract` made."
@@ -293,7 +299,7 @@ class FeatureStore:
         """Return what the writer of a net's newest shard said of itself."""
         for header in reversed(self.index.headers):
             if any(descriptor.net == net for descriptor in header.columns):
-                return header.provenance
+                return header.provenance.get(net, {}) if self.packed else header.provenance
         return {}
 
     def identify(self, names: Sequence[str]) -> Pairs:
@@ -717,14 +723,14 @@ class FeatureStore:
             write_headers(self.storage, index.headers)
 
 
-def _packed_file(path: Path | str | None) -> Path | None:
+def packed_file(path: Path | str | None) -> Path | None:
     """Return the path of a packed file; None for a folder, an address, or the view of a store."""
     if path is None or not Path(path).is_file():
         return None
     return None if _is_view(Path(path)) else Path(path)
 
 
-def _folder_of(path: Path | str | None) -> Path | str | None:
+def folder_of(path: Path | str | None) -> Path | str | None:
     """Return the folder of a store, also where its view is named."""
     return Path(path).parent if path is not None and _is_view(Path(path)) else path
 
@@ -733,7 +739,12 @@ def _is_view(path: Path) -> bool:
     return path.name == VIEW and (path.parent / FOLDER).is_dir()
 
 
-def _parse_manifest(content: bytes, where: str) -> str:
+def build_manifest(dtype: str) -> bytes:
+    """Return the content of ``manifest.json``."""
+    return json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
+
+
+def parse_manifest(content: bytes, where: str) -> str:
     """Return the dtype that a manifest says."""
     try:
         held = json.loads(content)
@@ -763,7 +774,7 @@ def _no_store(where: object) -> str:
     )
 
 
-def _is_shard(name: str) -> bool:
+def is_shard(name: str) -> bool:
     return name.endswith(".h5") and not name.startswith(".")
 
 
