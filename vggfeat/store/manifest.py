@@ -14,9 +14,10 @@ from vggfeat.store.view import FAILED, RUN, VIEW, list_shares
 
 MANIFEST = "manifest.json"
 FORMAT = "vggfeat features"
+DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 
 
-def manifest_of(dtype: str) -> bytes:
+def build_manifest(dtype: str) -> bytes:
     """Return the content of a store's manifest."""
     return json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
 
@@ -28,10 +29,10 @@ def refuse_strange(storage: Storage) -> None:
     ------
     StoreError
     """
-    ours = (MANIFEST, atomic.TEMPORARY, VIEW, INDEX)
-    shares = {name for own in (FAILED, RUN, STAMPS) for name in list_shares(storage, own)}
-    others = [name for name in storage.list() if not name.startswith(ours) and name not in shares]
-    if others or _has_other_folders(storage):
+    ours = {MANIFEST, VIEW, INDEX}
+    ours |= {name for own in (FAILED, RUN, STAMPS) for name in list_shares(storage, own)}
+    others = {n for n in storage.list() if not n.startswith(atomic.TEMPORARY)} - ours
+    if any(not name.endswith(DAMAGED) for name in others) or _has_other_folders(storage):
         raise StoreError(
             f"{storage} is no feature store, and not empty. Name a new or an empty folder with "
             "--out, or one that `vggfeat extract` made."

@@ -40,8 +40,8 @@ from vggfeat.store.index import (
 )
 from vggfeat.store.manifest import (
     MANIFEST,
+    build_manifest,
     folder_of,
-    manifest_of,
     no_store,
     packed_file,
     parse_manifest,
@@ -163,7 +163,9 @@ class FeatureStore:
 
     def _open(self, dtype: str) -> str:
         content = self.storage.read(MANIFEST)
-        held = parse_manifest(content, f"{self.storage}/{MANIFEST}") if content else None
+        held = (
+            parse_manifest(content, f"{self.storage}/{MANIFEST}") if content is not None else None
+        )
         self._load()
         if held is None and self._headers:  # lost: every shard says its type
             held = next(iter(self._headers.values())).dtype
@@ -173,8 +175,9 @@ class FeatureStore:
             return held or dtype
         if held is None:
             refuse_strange(self.storage)
-        new = manifest_of(dtype)
-        if content is None and not self.storage.write_new(MANIFEST, new):
+        new = build_manifest(dtype)
+        lost = content is None and held in (None, dtype)
+        if lost and not self.storage.write_new(MANIFEST, new):
             held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
         if held not in (None, dtype):
             if self._headers:
@@ -202,7 +205,7 @@ class FeatureStore:
     def _load(self) -> bool:
         """Read what is new since the last time; return whether there were shards."""
         there = self.storage.list(FOLDER)
-        keys = [f"{FOLDER}/{name}" for name in sorted(there) if _is_shard(name)]
+        keys = [f"{FOLDER}/{name}" for name in sorted(there) if is_shard(name)]
         new = [key for key in keys if key not in self._headers]
         known = read_headers(self.storage, new) if len(new) >= INDEXED else {}
         for key in new:
@@ -286,7 +289,7 @@ class FeatureStore:
         """Return what the writer of a net's newest shard said of itself."""
         for header in reversed(self.index.headers):
             if any(descriptor.net == net for descriptor in header.columns):
-                return header.provenance
+                return header.provenance.get(net, {}) if self.packed else header.provenance
         return {}
 
     def identify(self, names: Sequence[str]) -> Pairs:
@@ -739,7 +742,8 @@ class FeatureStore:
             write_headers(self.storage, index.headers)
 
 
-def _is_shard(name: str) -> bool:
+def is_shard(name: str) -> bool:
+    """Tell a shard's file by its name."""
     return name.endswith(".h5") and not name.startswith(".")
 
 
