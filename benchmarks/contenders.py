@@ -29,9 +29,9 @@ from torchvision import transforms
 from vggfeat.data.batches import Decoded, batches
 from vggfeat.data.images import load, rescaled_size
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import DTYPES
 from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.pixels import TORCHVISION
 from vggfeat.nets.table1 import torchvision_names

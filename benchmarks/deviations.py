@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vggfeat._io.assets import asset
 from vggfeat.data.images import decode
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.packed import can_pack
 
 Rows = NDArray[np.floating]

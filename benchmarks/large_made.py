@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 Q = 384
 EXTRACTION = Extraction("D", "made by benchmarks/large_made.py", ("fc7",), flip=False)

@@ -35,10 +35,9 @@ from vggfeat.data.cards import open_dataset
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
-from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import describe_device, resolve_device
 from vggfeat.features.extract import Summary
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import versions
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
@@ -324,18 +323,9 @@ def network(
     net: str, features: Features, device: str, opened: dict[Any, DenseExtractor]
 ) -> DenseExtractor:
     """Open a network once for all rows and tables that use it alike."""
-    locations = Aggregation(normalize=features.normalize).locations
-    how: dict[str, Any] = {
-        "layers": features.layers,
-        "weights": features.weights_of(net),
-        "flip": features.flip,
-        "pool": features.pool,
-        "locations": locations,
-        "exif": features.exif,
-    }
-    key = (net, *how.values())
+    key = features.of(net)
     if key not in opened:
-        opened[key] = DenseExtractor(net, device=device, **how)
+        opened[key] = DenseExtractor(key, device=device)
     return opened[key]
 
 

@@ -22,8 +22,8 @@ from vggfeat.data.batches import batches
 from vggfeat.data.images import decode, rescale
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.features.extract import extract
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 COMMANDS = {
     "import numpy": ["-c", "import numpy"],

@@ -29,11 +29,11 @@ from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
 from vggfeat.features import shards
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.learn import model as models
 from vggfeat.nets import formats, weights
+from vggfeat.settings import Extraction
 from vggfeat.train import checkpoint
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import ParameterError
-from vggfeat.settings import Features
+from vggfeat.settings import Extraction, Features, Hardware
 
 
 def test_without_settings_it_is_net_D_at_256() -> None:
@@ -53,3 +53,39 @@ def test_what_is_given_goes_over_what_was_set() -> None:
     assert other == base.model_copy(update={"Q": (16, 24), "flip": True})
     with pytest.raises(ParameterError, match="NET=FILE for each"):
         base.but(nets=["A", "B", "D"])
+
+
+def test_a_net_has_its_share_of_the_features() -> None:
+    """Its own weights, and locations as the normalisation asks; what is left is the default."""
+    features = Features(
+        nets=("D", "E"), weights=("d.pth", "E=e.pth"), layers=("pool5", "fc7"), flip=False,
+        normalize="locations", pool="average+max", exif=False,
+    )  # fmt: skip
+    assert features.of("E") == Extraction(
+        net="E", weights="e.pth", layers=("pool5", "fc7"), flip=False, locations="l2",
+        pool="average+max", exif=False,
+    )  # fmt: skip
+    assert Features().of("D") == Extraction()
+    assert features.of("E").pools == ("average", "max")
+
+
+@pytest.mark.parametrize("model", [Features, Extraction, Hardware])
+def test_every_setting_has_a_help_text_and_a_default(model: type[Features]) -> None:
+    """Nothing has to be typed, and everything is explained."""
+    assert model() == model()
+    assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"locations": "l1"}, "'raw' or 'l2'. Got 'l1'"),
+        ({"precision": "fp8"}, "'bf16' or 'fp16'. Got 'fp8'"),
+        ({"layers": ()}, "at least 1 item"),
+        ({"layer": "fc7"}, "Extraction has no setting 'layer', only net, weights, layers"),
+    ],
+)
+def test_a_wrong_setting_of_an_extraction_is_named(wrong: dict[str, object], said: str) -> None:
+    """With its choices."""
+    with pytest.raises(ParameterError, match=said):
+        Extraction().but(**wrong)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vggfeat.data.images import decode
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel, save
 
 CLASSES = ("cat", "dog", "owl", "yak")
@@ -25,11 +25,11 @@ def model(tmp_path, monkeypatch):
     def saved(**how):
         extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
         coef = np.random.default_rng(0).normal(size=(4, 128))
-        made, how = (extractor.extraction.to_dict(),), Aggregation(**how).to_dict()
+        columns, how = tuple(extractor.columns([32])), Aggregation(**how).to_dict()
         return str(
             save(
                 tmp_path / "model",
-                SavedModel(coef, np.ones(4), CLASSES, (1.0,), made, ("embedded",), (32,), how),
+                SavedModel(coef, np.ones(4), CLASSES, (1.0,), columns, ("embedded",), how),
             )
         )
 

@@ -210,7 +210,7 @@ def a_model(seed: int) -> models.SavedModel:
     rng = np.random.default_rng(seed)
     coef, intercept = rng.normal(size=(20, 64)), rng.normal(size=20)
     classes = tuple("abcdefghijklmnopqrst")
-    return models.SavedModel(coef, intercept, classes, (1.0,), (), (), (256,), {})
+    return models.SavedModel(coef, intercept, classes, (1.0,), (), (), {})
 
 
 def _saved(model: models.SavedModel, out: Path) -> None:

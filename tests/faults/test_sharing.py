@@ -16,8 +16,8 @@ from campaigns import Campaign, times
 
 from vggfeat.errors import StoreError
 from vggfeat.features.check import verify
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 METHODS = [name for name in ("fork", "spawn") if name in mp.get_all_start_methods()]
 EXTRACTION = Extraction("D", "ab12", ("fc7",))

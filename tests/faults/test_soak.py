@@ -20,8 +20,8 @@ from PIL import Image
 
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.features.check import verify
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 
 KINDS = 100  # different pictures; each has many names

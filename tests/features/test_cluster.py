@@ -18,8 +18,8 @@ from vggfeat.errors import DataNotFound, DeviceError, ParameterError, PictureErr
 from vggfeat.features import cluster as module
 from vggfeat.features.check import verify
 from vggfeat.features.cluster import Cluster
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.network import Network
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn import solvers

@@ -17,11 +17,12 @@ from storing import LARGE, NAMES, ONE, PART, STATS, filled, vectors
 from vggfeat.errors import MissingExtra, ParameterError, StoreDamaged, StoreError
 from vggfeat.features.check import info, verify
 from vggfeat.features.export import export, pack
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 ODD = ['=1+1,"x".jpg', "caf\udce9.jpg", *NAMES[2:]]
-E_PART = Part("E", "fc7", "average", 256)
+E_PART = Descriptor("E", "fc7", "average", 256)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -15,8 +15,8 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features import extract as module
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.rounds import ROUND
 from vggfeat.features.store import FeatureStore
 

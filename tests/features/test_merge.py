@@ -16,11 +16,11 @@ from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.features import united, view
 from vggfeat.features.check import verify
 from vggfeat.features.export import pack
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.files import append_seal
 from vggfeat.features.merge import merge
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 ONE = Extraction("D", "ab12", ("fc7",))
 # As folders are searched: the files of a folder before the folders in it.

@@ -16,20 +16,21 @@ from storing import vectors
 from vggfeat.errors import StoreError
 from vggfeat.features.check import info, verify
 from vggfeat.features.export import export, pack
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.files import seal, unsealed
 from vggfeat.features.merge import merge
 from vggfeat.features.repair import repair
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 STATS = {name: (100 + number, 200 + number) for number, name in enumerate(NAMES)}
 D, E, A = (Extraction(net, f"weights of {net}", ("fc7",)) for net in "DEA")
 
 
-def part_of(extraction: Extraction) -> Part:
-    return Part(extraction.net, "fc7", "average", 256)
+def part_of(extraction: Extraction) -> Descriptor:
+    return Descriptor(extraction.net, "fc7", "average", 256)
 
 
 def opened(folder: Path, extraction: Extraction, names: Sequence[str]) -> FeatureStore:

@@ -5,30 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import noise, random_weights
 
+from vggfeat.data.batches import Batch
 from vggfeat.data.images import Pixels
-from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.errors import DeviceError, PictureError, StoreError, WeightsError
-from vggfeat.features import dense
+from vggfeat.errors import DeviceError, WeightsError
+from vggfeat.features import extractor as module
 from vggfeat.features.arithmetic import arithmetic, check_deterministic
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.describing import describe_batch
 from vggfeat.features.device import has_bf16
-from vggfeat.features.extract import extract
-from vggfeat.features.merge import merge
-from vggfeat.features.rounds import ROUND
-from vggfeat.features.sharding import Shard
-from vggfeat.features.stages import Asked, Describe, decode, pack, unpack
-from vggfeat.features.store import FeatureStore
-from vggfeat.features.transformer import VGGFeatures
-from vggfeat.ilsvrc.classify import score
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets import winograd
 from vggfeat.nets.bounds import largest_number
 from vggfeat.nets.packed import can_pack
@@ -36,7 +29,6 @@ from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 
 CPU = torch.device("cpu")
-WEIGHTS = random_weights("A", ["pool3"])
 RUNTIMES = ("torch", "packed", "openvino", "winograd")
 USUAL = {("torch", "fp32"), ("winograd", "fp32"), ("openvino", "bf16")}
 COMBINATIONS = [
@@ -150,73 +142,10 @@ def test_what_the_program_has_set_changes_no_bit(runtime: str) -> None:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.fixture
-def images(draw: Callable[..., Path]) -> ImageSet:
-    for i in range(12):
-        path = draw(f"pictures/{i:02}.png", 44 + 4 * (i % 3), 40, seed=i)
-    return find_pictures([str(path.parent)])
-
-
-def stored(
-    images: ImageSet,
-    extractor: DenseExtractor,
-    folder: Path | None,
-    scales: tuple[int, ...] = (32,),
-    **more: object,
-) -> FeatureStore:
-    shard = more.pop("shard", Shard(1, 1))
-    some = images.take(shard.rows(len(images)))
-    store = FeatureStore(folder, extractor.extraction, some.names, stats=some.stats(), shard=shard)
-    extract(some, extractor, scales, store, **more)
-    return store
-
-
-@pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
-def test_workers_interruptions_shares_and_order_leave_the_bits(
-    images: ImageSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
-    precision: str,
-) -> None:
-    """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
-    skip_unless(runtime, precision)
-    extractor = repeatable(runtime, precision)
-    scales = (32, 40)
-    whole = stored(images, extractor, tmp_path / "whole", scales, workers=1)
-    names = list(images.names)
-
-    def same(store: FeatureStore) -> bool:
-        expected, found = whole.read(scales, names), store.read(scales, names)
-        return all(found[part].tobytes() == expected[part].tobytes() for part in expected)
-
-    assert same(stored(images, extractor, tmp_path / "threads", scales, workers=5))
-
-    def stop(done: object) -> None:
-        if done.computed >= 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setitem(ROUND, "cpu", 5)
-    with pytest.raises(KeyboardInterrupt):
-        stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
-    resumed = stored(images, extractor, tmp_path / "resumed", scales)
-    assert same(resumed)
-
-    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
-    assert same(stored(backwards, extractor, None, scales))
-
-    parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
-    for number, part in enumerate(parts, 1):
-        stored(images, extractor, part, scales, shard=Shard(number, 3))
-    merge(parts, tmp_path / "merged")
-    assert same(FeatureStore.open(tmp_path / "merged"))
-
-
 @pytest.fixture(scope="module")
 def whole() -> Weights:
     """Draw a whole network, once."""
-    weights = random_weights("A", ["fc8"])
-    return replace(weights, about={"classes": str(list(range(1000)))})
+    return random_weights("A", ["fc8"])
 
 
 @pytest.mark.slow
@@ -234,39 +163,9 @@ def test_panoramas_in_pieces_have_the_bits_they_have_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is cut to bound memory is cut for each picture as if it were the only one."""
-    monkeypatch.setattr(dense, "PIECE_PIXELS", 32 * 128)
+    monkeypatch.setattr(module, "PIECE_PIXELS", 32 * 128)
     some = [noise(300, 32, seed) for seed in (1, 2, 3)]
     assert bits(repeatable(), some) == [bits(repeatable(), [one])[0] for one in some]
-
-
-def test_bits_of_two_kinds_are_never_mixed(images: ImageSet, tmp_path: Path) -> None:
-    """A store begun without --deterministic is refused with it; the fingerprint is the same."""
-    plain = DenseExtractor(
-        "A", ("conv2_1", "pool3"), weights=WEIGHTS, device="cpu", precision="fp32", runtime="torch"
-    )
-    extractor = repeatable()
-    assert plain.extraction.fingerprint == extractor.extraction.fingerprint
-    assert plain.store_key != extractor.store_key
-    few = images.take(range(4))
-    stored(few, plain, tmp_path / "f")
-    with pytest.raises(StoreError, match="without --deterministic"):
-        stored(images, extractor, tmp_path / "f")
-    stored(few, extractor, tmp_path / "g")
-    stored(images, plain, tmp_path / "g")  # who does not ask for bits takes what there is
-    with pytest.raises(StoreError, match="without --deterministic"):
-        stored(images, extractor, tmp_path / "g")
-
-
-def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
-    """VGGFeatures(deterministic=True) describes a picture alone as it does among others."""
-    features = VGGFeatures(
-        "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True,
-        cache=tmp_path,
-    )  # fmt: skip
-    some = [noise(40, 40, seed) for seed in range(3)]
-    together = features.transform(some)
-    for one, row in zip(some, together, strict=True):
-        assert features.transform([one]).tobytes() == row.tobytes()
 
 
 def test_an_apple_gpu_is_refused() -> None:
@@ -295,91 +194,27 @@ def test_a_gpu_is_set_to_repeat_itself_and_set_back(monkeypatch: pytest.MonkeyPa
 # What is not finite.
 
 
-def scaled(weights: Weights, layer: str, factor: float) -> Weights:
-    state = dict(weights.state)
-    state[f"{layer}.weight"] = state[f"{layer}.weight"] * factor
-    return replace(weights, state=state)
-
-
-class Half(DenseExtractor):
-    """Computes as fp16 does on a GPU, as far as its range goes: what is beyond is infinite.
-
-    Pictures go through the network in fp32, and each layer's map through fp16.
-    """
-
-    def __init__(self, **more: object) -> None:
-        super().__init__(
-            "A", "pool3", weights=scaled(WEIGHTS, "conv1_1", 3e3), device="cpu",
-            precision="fp32", runtime="torch", **more,
-        )  # fmt: skip
-        self.extraction = replace(self.extraction, precision="fp16")
-        rectified = self.net._rectified
-        self.net._rectified = lambda layer, x: rectified(layer, x).half().float()
-
-
-def dark_and_bright(count: int, bright: set[int]) -> ImageSet:
-    """Pictures of the mean colour, whose activations are small, and white ones that overflow."""
-    mean = np.array([124, 117, 104], np.uint8)
-    some = [np.full((40, 40, 3), 255 if i in bright else mean, np.uint8) for i in range(count)]
-    for i, one in enumerate(some):
-        one[i % 40, 0] += 1
-    return ImageSet(tuple(f"{i:03}" for i in range(count)), tuple(some))
-
-
-def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureStore:
-    store = FeatureStore(None, extractor.extraction, images.names, **more)
-    extract(images, extractor, [32, 40], store)
-    return store
-
-
-def test_one_picture_that_overflows_is_left_out() -> None:
-    """It has a reason that names the precisions which would do; its neighbours have their rows."""
-    images = dark_and_bright(6, {2})
-    store = run(images, Half())
-    assert list(store.failed) == ["002"]
-    assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
-    held = [name for name in images.names if name != "002"]
-    for part, values in store.read([32, 40], held).items():
-        assert np.isfinite(values).all(), part
-    with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
-        extract(
-            images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
-            on_bad_image="error",
-        )  # fmt: skip
-
-
-def test_a_worker_of_a_cluster_leaves_it_out_too() -> None:
-    """What goes on to be written has a reason and no parts, and says that it could be read."""
+def test_one_image_that_overflows_has_a_reason() -> None:
+    """It names the precisions that would do; its neighbours in the batch have their descriptors."""
     images = dark_and_bright(3, {1})
-    rows = zip(images.names, images.pictures, strict=True)
-    asked = [Asked(row, name, (0, 0), one, (32, 40)) for row, (name, one) in enumerate(rows)]
-    actor = Describe(None, "float32")
-    actor.extractor = Half()
-    found = [one for piece in decode(pack([asked]), exif=True) for one in unpack(actor(piece))]
-    assert [(one.overflow, len(one.parts), bool(one.reason)) for one in found] == [
-        (False, 2, False),
-        (True, 0, True),
-        (False, 2, False),
+    pixels = torch.from_numpy(np.stack(images.pictures)).permute(0, 3, 1, 2)
+    rows = list(describe_batch(Half(), Batch(40, (7, 8, 9), pixels), "float32"))
+    assert [(row.row, len(row.arrays), bool(row.reason)) for row in rows] == [
+        (7, 1, False),
+        (8, 0, True),
+        (9, 1, False),
     ]
+    assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in rows[1].reason
 
 
-def test_where_all_overflow_the_settings_are_wrong() -> None:
-    """The run ends with advice: of few pictures at the end, of many after the first ones."""
-    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
-        run(dark_and_bright(2, {0, 1}), Half())
-    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
-        run(dark_and_bright(200, set(range(200))), Half())
-    store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
-    assert len(store.failed) == 20
-
-
-def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
-    """A store of float16 leaves out a picture, and names --dtype float32."""
+def test_what_float16_cannot_hold_has_a_reason() -> None:
+    """It names --dtype float32."""
     weights = scaled(WEIGHTS, "conv1_1", 3e3)
     extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
-    store = run(dark_and_bright(5, {3}), extractor, dtype="float16")
-    assert list(store.failed) == ["003"]
-    assert "--dtype float32" in store.failed["003"]
+    pixels = torch.from_numpy(np.stack(dark_and_bright(2, {1}).pictures)).permute(0, 3, 1, 2)
+    dark, bright = describe_batch(extractor, Batch(40, (0, 1), pixels), "float16")
+    assert (len(dark.arrays), len(bright.arrays)) == (1, 0)
+    assert "--dtype float32" in bright.reason
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -458,24 +293,6 @@ def test_an_infinity_is_seen_behind_every_pooling() -> None:
         for method in (extractor.describe, extractor.maps):
             with pytest.raises(DeviceError, match="overflow"):
                 method(batch)
-
-
-def test_posteriors_of_a_net_that_overflows_are_refused(whole: Weights, tmp_path: Path) -> None:
-    """Classification leaves nothing behind where class scores are not finite."""
-    weights = scaled(whole, "fc8", 1e36)
-    images = ImageSet(("a",), (noise(224, 224),))
-    for pool in ("softmax", "posteriors", "crops1"):
-        extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
-        with pytest.raises(DeviceError, match="no finite descriptor"):
-            score(images, extractor, [224], tmp_path / pool)
-
-
-def test_a_transformer_names_the_picture_that_overflows() -> None:
-    """A row for every picture, or an error: never NaN."""
-    weights = scaled(WEIGHTS, "conv3_1", 1e36)
-    features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
-    with pytest.raises(PictureError, match="diverged"):
-        features.transform([noise(40, 40)])
 
 
 def test_the_embedded_weights_prove_that_nothing_overflows() -> None:

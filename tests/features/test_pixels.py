@@ -16,8 +16,8 @@ from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import FingerprintMismatch, StoreError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.merge import merge
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures

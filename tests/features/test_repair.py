@@ -15,11 +15,11 @@ from helpers.mistakes import refuses
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.check import ALTERED, verify
 from vggfeat.features.export import export, pack
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.merge import merge
 from vggfeat.features.repair import Repaired, repair
 from vggfeat.features.shards import Block
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
 
 NEXT = (
     "Move each shard that was left to a place outside the store yourself, unless its line says "

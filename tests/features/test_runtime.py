@@ -16,8 +16,8 @@ from support import random_weights
 
 from vggfeat.errors import MissingExtra, ParameterError
 from vggfeat.features import runtime as module
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
 from vggfeat.features.runtime import placed, resolve_runtime
 from vggfeat.nets import ov

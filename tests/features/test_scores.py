@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +12,9 @@ from helpers.networks import TINY, configured, formula_state
 from support import noise
 from torch import Tensor
 
-from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import ParameterError
-from vggfeat.features import dense as module
-from vggfeat.features.dense import DenseExtractor
-from vggfeat.features.extract import extract
-from vggfeat.features.extraction import Extraction, Part
-from vggfeat.features.store import FeatureStore
+from vggfeat.features import extractor as module
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
@@ -190,33 +185,17 @@ def test_a_panorama_in_pieces_has_the_same_posteriors(
         torch.testing.assert_close(found, whole[key], rtol=1e-3, atol=1e-5)
 
 
-def test_one_run_stores_all_and_the_next_computes_nothing(
-    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
-    extractor = opened(weights, "softmax+crops1")
-    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
-    store = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
-    assert extract(images, extractor, [224, 240], store).computed == 2
-    assert store.dimensions == {
-        Part("tiny", "fc8", pool, Q): CLASSES for pool in ("softmax", "crops1") for Q in (224, 240)
-    }
-    monkeypatch.setattr(extractor, "describe_finite", None)
-    again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
-    summary = extract(images, extractor, [224, 240], again)
-    assert (summary.computed, summary.present) == (0, 2)
-
-
 @pytest.mark.parametrize("pool", ["softmax", "posteriors", "crops5", "average+crops3"])
-def test_posteriors_are_of_class_scores_alone(pool: str) -> None:
-    """On another layer, or with normalised locations, they are refused in words."""
-    assert Extraction("D", "ab", ("fc8",), pool=pool).pools == tuple(pool.split("+"))
-    with pytest.raises(ParameterError, match=r"class scores, which fc8 has alone, not fc7"):
-        Extraction("D", "ab", ("fc7",), pool=pool)
-    with pytest.raises(ParameterError, match="not fc7, fc8"):
-        Extraction("D", "ab", ("fc7", "fc8"), pool=pool)
-    with pytest.raises(ParameterError, match="--normalize locations"):
-        Extraction("D", "ab", ("fc8",), pool=pool, locations="l2")
+def test_posteriors_are_of_class_scores_alone(weights: Weights, pool: str) -> None:
+    """On another layer, or with normalised locations, they are refused before weights are read."""
+    assert opened(weights, pool).extraction.pools == tuple(pool.split("+"))
+    for layers, more, said in (
+        ("fc7", {}, r"class scores, which fc8 has alone, not fc7"),
+        (("fc7", "fc8"), {}, "not fc7, fc8"),
+        ("fc8", {"locations": "l2"}, "--normalize locations"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            DenseExtractor("tiny", layers, weights="absent.pth", pool=pool, **more)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +204,7 @@ def test_posteriors_are_of_class_scores_alone(pool: str) -> None:
 def test_a_pool_that_is_none_is_refused(pool: str) -> None:
     """A grid has a side from 1 to 99, and nothing is kept twice."""
     with pytest.raises(ParameterError, match="crops5"):
-        Extraction("D", "ab", ("fc8",), pool=pool)
+        DenseExtractor("tiny", "fc8", weights="absent.pth", pool=pool)
 
 
 def test_crops_need_224_pixels(weights: Weights) -> None:

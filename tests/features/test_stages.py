@@ -17,8 +17,8 @@ from vggfeat.data.images import Crop
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import DeviceError, MissingExtra, ParameterError, StoreError
 from vggfeat.features import stages
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.joining import connect
 from vggfeat.features.stages import Asked, Describe, Target, absolute, decode, pack, unpack, write
 from vggfeat.features.store import FeatureStore

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from vggfeat.features.check import verify
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
@@ -24,7 +25,7 @@ PARTS = EXTRACTION.parts([256, 384])
 WRITER = """
 import sys
 import numpy as np
-from vggfeat.features.extraction import Extraction
+from vggfeat.settings import Extraction
 from vggfeat.features.store import FeatureStore
 
 folder, first, last, size = sys.argv[1], *map(int, sys.argv[2:5])
@@ -47,7 +48,7 @@ store.finish()
 """
 
 
-def expected(part: Part) -> np.ndarray:
+def expected(part: Descriptor) -> np.ndarray:
     """Return what WRITER computes, in the order of NAMES."""
     return np.array([[n * 1000 + part.Q + d for d in range(64)] for n in range(120)], np.float32)
 

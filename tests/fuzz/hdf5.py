@@ -9,8 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vggfeat.features.extraction import Extraction
 from vggfeat.hdf5 import write_text
+from vggfeat.settings import Extraction
 
 NAMES = [f"{number}.jpg" for number in range(12)]
 ONE = Extraction("D", "ab12", ("fc7",))

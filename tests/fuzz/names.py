@@ -16,12 +16,12 @@ from rich.console import Console
 from fuzz.campaign import Campaign
 from vggfeat.cli.output import facts, grid, note
 from vggfeat.features.export import export
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.store import FeatureStore
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
+from vggfeat.settings import Extraction
 
 PIECES = (
     "<script>alert(1)</script>",

@@ -15,7 +15,6 @@ from helpers.seams import described_images
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DataError, ParameterError, StoreError, WeightsError
 from vggfeat.features.export import export, pack
-from vggfeat.features.extraction import Extraction
 from vggfeat.features.sharding import Shard
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, chosen, classes_of, ilsvrc_classes, named
@@ -29,6 +28,7 @@ from vggfeat.ilsvrc.scores import (
     same_pictures,
 )
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction
 
 NAMES = ["a", "b", "c"]
 pytestmark = pytest.mark.usefixtures("tiny_nets")

@@ -16,7 +16,6 @@ from PIL import Image
 
 from vggfeat._io.assets import asset
 from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
-from vggfeat.features.extraction import Extraction, Part
 from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.begin import LEVEL, begun
 from vggfeat.ilsvrc.boxes import edges
@@ -27,6 +26,8 @@ from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
+from vggfeat.settings import Extraction
+from vggfeat.store.column import Descriptor
 from vggfeat.train.augment import draw, mirrored
 from vggfeat.train.loader import Loader
 
@@ -240,7 +241,7 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path
     told = {"classes": Classes(("cow", "dog", "cat"), ("cow", "dog", "cat")).to_json()}
     store = FeatureStore(tmp_path / "s", extraction, names, provenance=told)
     rows = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], np.float32)
-    store.write([0, 1], {Part("D", "fc8", "softmax", 256): rows})
+    store.write([0, 1], {Descriptor("D", "fc8", "softmax", 256): rows})
     store.finish()
     labels = StoredLabels.open([tmp_path / "s"], CLASSES)
     says = Says([(1.0, 0.0)] * 3)

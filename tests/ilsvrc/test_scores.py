@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import StoreError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.export import pack
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.sharding import Shard
 from vggfeat.ilsvrc.classify import score
 from vggfeat.ilsvrc.fused import check_target, write_fused

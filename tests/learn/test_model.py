@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
 from vggfeat.learn.model import SavedModel, load, save
+from vggfeat.store.column import Column, Descriptor
 
 
 @pytest.fixture
@@ -21,9 +22,13 @@ def model():
         intercept=rng.normal(size=3),
         classes=("bird", "boat", "<b>ug\n"),
         C=(0.5,),
-        extractions=({"net": "D", "layers": ["pool5"], "flip": True},),
+        columns=tuple(
+            Column(
+                Descriptor("D", "fc8", "softmax", Q), {"flip": True}, 5, tuple("abcde"), (256, 512)
+            )
+            for Q in (256, 384)
+        ),
         origins=("embedded",),
-        scales=(256, 384),
         aggregation={"how": "average", "power": None},
     )
 
@@ -90,8 +95,8 @@ def test_foreign_and_missing_files_are_refused(tmp_path, model):
     for name in ("text", "other"):
         with pytest.raises(StoreError, match="is not a model of vggfeat"):
             load(tmp_path / name)
-    save(tmp_path / "newer", dataclasses.replace(model, format=3))
-    with pytest.raises(StoreError, match="has format 3; this vggfeat reads format 2"):
+    save(tmp_path / "newer", dataclasses.replace(model, format=4))
+    with pytest.raises(StoreError, match="has format 4; this vggfeat reads format 3"):
         load(tmp_path / "newer")
     with pytest.raises(DataNotFound, match="There is no model"):
         load(tmp_path / "absent")

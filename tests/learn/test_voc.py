@@ -171,8 +171,8 @@ def test_classes_without_pictures_are_named_and_left_out():
     assert result.mAP == pytest.approx(np.mean(result.ap11[[0, 2]]))
     assert result.rankings.ranked[1] == ()
     assert "No positives, or no negatives, to train dog with: left out." in result.warnings
-    whole = run(X, targets)
-    np.testing.assert_array_equal(result.scores[:, [0, 2]], whole.scores[:, [0, 2]])
+    whole = run(X, targets)  # a product with three columns may round otherwise than one with two
+    np.testing.assert_allclose(result.scores[:, [0, 2]], whole.scores[:, [0, 2]], rtol=1e-12)
 
     result = run(X, no_val)
     assert result.C[1] == chosen(np.nanmean(result.validation, axis=1))

@@ -274,9 +274,7 @@ def test_views_are_written_alone(tmp_path: Path) -> None:
 
 def test_a_saved_svm_is_no_net(tmp_path: Path) -> None:
     """It is a safetensors file of ours as well, and whole: the error says what it is."""
-    model = SavedModel(
-        np.ones((2, 8)), np.ones(2), ("cat", "dog"), (1.0,), (), ("embedded",), (), {}
-    )
+    model = SavedModel(np.ones((2, 8)), np.ones(2), ("cat", "dog"), (1.0,), (), ("embedded",), {})
     path = save(tmp_path / "svm", model)
     with pytest.raises(WeightsError, match=r"it is a saved SVM, .* `vggfeat predict` takes it"):
         formats.read(path)

@@ -13,7 +13,7 @@ from helpers.networks import PIXELS, TINY, formula_state, formula_weights, forwa
 from support import noise
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import read
 from vggfeat.nets.table1 import TABLE_1, layers_of, resolve_layer, smallest_side
 from vggfeat.nets.vgg import VGG

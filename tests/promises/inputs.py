@@ -16,7 +16,7 @@ from support import noise, random_state
 
 from promises.seams import small_networks
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets.formats import write
 from vggfeat.nets.weights import load
@@ -85,9 +85,8 @@ def _write_networks(root: Path) -> None:
         np.ones(2),
         ("cat", "dog"),
         (1.0,),
-        (extractor.extraction.to_dict(),),
+        tuple(extractor.columns([32])),
         ("embedded",),
-        (32,),
         Aggregation().to_dict(),
     )
     save(root / "model", model)

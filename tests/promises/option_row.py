@@ -27,13 +27,25 @@ def rows(command: str, base: str, *of: tuple[str, str, str, Any, str]) -> list[R
     return [Row(command, base, *one) for one in of]
 
 
-def working(place: str, device: str = "DenseExtractor") -> list[tuple[str, str, str, Any, str]]:
+def working(place: str) -> list[tuple[str, str, str, Any, str]]:
     """Options of how a command works; those of the network arrive where it is opened."""
     return [
-        ("--device", "--device cuda:1", f"{device}.device", "cuda:1", "--device tpu"),
-        ("--precision", "--precision bf16", f"{device}.precision", "bf16", "--precision fp8"),
+        ("--device", "--device cuda:1", "DenseExtractor.hardware.device", "cuda:1", "--device tpu"),
+        (
+            "--precision",
+            "--precision bf16",
+            "DenseExtractor.extraction.precision",
+            "bf16",
+            "--precision fp8",
+        ),
         *pictures(place),
-        ("--deterministic", "--deterministic", f"{device}.deterministic", True, FLAG),
+        (
+            "--deterministic",
+            "--deterministic",
+            "DenseExtractor.hardware.deterministic",
+            True,
+            FLAG,
+        ),
     ]
 
 

@@ -26,11 +26,11 @@ from helpers.boxes import GRID_NET, box_weights
 from helpers.networks import PIXELS, TINY, configured
 
 from vggfeat.data.cards import card_names, load_card, open_dataset
-from vggfeat.features.extraction import Extraction
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Extraction
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
@@ -92,23 +92,15 @@ def _nothing(_: Arguments) -> None:
 
 def _extractor(given: Arguments) -> Any:
     """Stand in for a network, with the settings that it was opened with."""
-    layers = tuple(resolve_layer(given["net"], name) for name in given["layers"])
-    exact = {name: given[name] for name in ("flip", "pool", "locations", "exif") if name in given}
-    extraction = Extraction(given["net"], "ab12", layers, **exact)
+    extraction = given["extraction"]
+    layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
     return SimpleNamespace(
-        extraction=extraction,
+        extraction=extraction.but(layers=layers),
         weights=given["weights"],
         device=torch.device("cpu"),
         device_name="CPU",
         check_scales=lambda scales: None,
     )
-
-
-def _cluster(_: Arguments) -> Any:
-    def extractor(net: str, layers: list[str], **more: Any) -> Any:
-        return _extractor({"net": net, "layers": layers, **more})
-
-    return SimpleNamespace(extractor=extractor)
 
 
 def _weights(given: Arguments) -> Weights:
@@ -159,8 +151,7 @@ def _result(_: Arguments) -> Any:
 NETWORK = {
     "network": ("vggfeat.cli.working:Work.network", None),
     "load": ("vggfeat.nets.weights:load", _weights),
-    "DenseExtractor": ("vggfeat.features.dense:DenseExtractor", _extractor),
-    "Cluster": ("vggfeat.features.cluster:Cluster", _cluster),
+    "DenseExtractor": ("vggfeat.features.extractor:DenseExtractor", _extractor),
 }
 PICTURES = {"find_pictures": ("vggfeat.data.imagesets:find_pictures", None)}
 SVM = {
@@ -230,7 +221,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "load": ("vggfeat.learn.model:load", None),
         "model_extractors": (
             "vggfeat.run.predict:model_extractors",
-            lambda _: [_extractor({"net": "D", "layers": ["pool1"], "weights": None})],
+            lambda _: [_extractor({"extraction": Extraction(layers="pool1"), "weights": None})],
         ),
         "explain": ("vggfeat.run.explain:explain", _stop),
     },

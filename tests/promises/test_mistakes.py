@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from vggfeat.cli import app
 from vggfeat.cli.watching import Watched
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets import formats
 
 LINES = 6  # of an error, at most

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggfeat.features.extraction import Part
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.report.wanted import EvidenceMap, evidence_wanted
 from vggfeat.run.explanation import Explanation, Share
+from vggfeat.store.column import Descriptor
 
 NAMES = ["cat", "dog", "owl", "yak"]
 
@@ -96,7 +96,7 @@ def explanation():
     shares[0, 0, 3], shares[0, 2, 0], shares[1] = 2.0, -1.0, 0.5
     bias = np.array([-0.25, 0.125])
     totals = shares.sum(axis=(1, 2))
-    share = Share(Part("D", "pool5", "average", 32), 1.5, totals[None])
+    share = Share(Descriptor("D", "pool5", "average", 32), 1.5, totals[None])
     return Explanation(("cat", "dog"), totals + bias, bias, shares, (share,), 1.0, "", (40, 30))
 
 

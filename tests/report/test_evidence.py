@@ -10,7 +10,7 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.report import evidence
 from vggfeat.report.evidence import draw, exactness, overlay, strength, told
@@ -123,9 +123,9 @@ def test_maps_are_made_for_what_can_be_read(tmp_path):
     """A lost picture has no map; the others say what explain finds."""
     net = random_weights("A", ["pool2"])
     extractor = DenseExtractor("A", "pool2", weights=net, precision="fp32")
-    made = (extractor.extraction.to_dict(),)
+    columns = tuple(extractor.columns([32]))
     coef, how = np.random.default_rng(0).normal(size=(2, 128)), Aggregation(power=0.5).to_dict()
-    model = SavedModel(coef, np.ones(2), ("cat", "dog"), (1.0,), made, ("random",), (32,), how)
+    model = SavedModel(coef, np.ones(2), ("cat", "dog"), (1.0,), columns, ("random",), how)
     Image.fromarray(noise(60, 40)).save(tmp_path / "a.png")
     pictures = {"a": tmp_path / "a.png", "b": tmp_path / "lost.png"}
     wanted = [Wanted(0, "dog"), Wanted(1, "cat"), Wanted(0, "cat", "dog")]

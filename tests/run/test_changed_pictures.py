@@ -17,10 +17,10 @@ from PIL import Image
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.schema import DatasetCard
 from vggfeat.errors import DataError
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.export import export
 from vggfeat.features.export import pack as pack_store
 from vggfeat.features.extract import Summary, extract
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.run.describe import Described, describe

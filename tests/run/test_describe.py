@@ -17,7 +17,7 @@ from vggfeat._io.assets import home
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.errors import DataError, ParameterError, StoreDamaged
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.store import FeatureStore
 from vggfeat.run import describe as module
 from vggfeat.run.describe import Described, default_store, describe

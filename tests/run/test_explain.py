@@ -11,7 +11,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.table1 import layers_of
 from vggfeat.run.explain import explain, grid_shape, not_linear
@@ -49,26 +49,18 @@ def opened(nets, which, how, layers=("pool3", "pool4"), **more):
 
 def model_of(extractors, how, scales=SCALES):
     """Make a model of random weights, as wide as the rows are."""
-    widths = {
-        layer.name: layer.outputs for one in extractors for layer in layers_of(one.extraction.net)
-    }
-    times = len(scales) if how.how == "stack" else 1
-    width = sum(
-        times * (4 if pool == "cells" else 1) * widths[layer.removesuffix("_pre")]
-        for one in extractors
-        for layer in one.extraction.layers
-        for pool in one.extraction.pools
-    )
+    columns = [column for one in extractors for column in one.columns(scales)]
+    width = sum(column.width for column in columns)
+    if how.how != "stack":
+        width //= len(scales)
     rng = np.random.default_rng(3)
-    made = tuple(one.extraction.to_dict() for one in extractors)
     return SavedModel(
         rng.normal(size=(3, width)),
         rng.normal(size=3),
         CLASSES,
         (1.0,),
-        made,
-        ("random",) * len(made),
-        scales,
+        tuple(columns),
+        ("random",) * len(extractors),
         how.to_dict(),
     )
 
@@ -162,14 +154,13 @@ def test_a_location_has_its_share_of_the_formula(nets):
     """One location gives w·m / (2 n ‖d‖ S ‖row‖) to its cell, worked out by hand from the maps."""
     how = Aggregation("average")
     (extractor,) = extractors = opened(nets, "A", how, ["pool4"])
-    model = model_of(extractors, how)
     # 48 × 64 at Q = 48 are 3 × 4 cells of 16 pixels, which are 2 × 2 steps of the grid each.
-    model = SavedModel(**{**vars(model), "scales": (48,)})
+    model = model_of(extractors, how, (48,))
     pixels = noise(64, 48, seed=6)
     found = explain(model, pixels, extractors)
     (w, b) = model.coef, model.intercept
-    plain = extractor.picture_maps(pixels, 48)["pool4"].numpy().astype(float)
-    mirror = extractor.picture_maps(pixels[:, ::-1].copy(), 48)["pool4"].numpy().astype(float)
+    plain = extractor.image_maps(pixels, 48)["pool4"].numpy().astype(float)
+    mirror = extractor.image_maps(pixels[:, ::-1].copy(), 48)["pool4"].numpy().astype(float)
     both = plain + mirror[:, :, ::-1]
     d = both.sum(axis=(1, 2)) / (2 * 12)
     expected = np.einsum("ck,kij->cij", w, both) / (2 * 12 * np.linalg.norm(d))
@@ -189,7 +180,7 @@ def test_the_gradient_without_norms_is_the_map(nets):
     (extractor,) = extractors = opened(nets, "B", how, ["pool4"], flip=False)
     model = model_of(extractors, how, (48,))
     pixels = noise(48, 48)
-    m = extractor.picture_maps(pixels, 48)["pool4"].double().requires_grad_()
+    m = extractor.image_maps(pixels, 48)["pool4"].double().requires_grad_()
     score = torch.from_numpy(model.coef[2]) @ m.mean(dim=(1, 2))
     score.backward()
     expected = (m.grad * m).sum(0).detach().numpy()
@@ -253,7 +244,7 @@ def test_what_is_wrong_is_said(nets, tmp_path):
         explain(model, tmp_path / "lost.jpg", extractors)
     with pytest.raises(DataError, match="given box"):
         explain(SavedModel(**{**vars(model), "views": ("image", "box")}), noise(50, 50), extractors)
-    with pytest.raises(DataError, match="768 numbers; the nets given make 512"):
+    with pytest.raises(DataError, match=r"/A/pool3/average/Q32, .* the nets given make /A/pool4"):
         explain(model, noise(50, 50), opened(nets, "A", how, ["pool4"]))
 
 

@@ -11,7 +11,7 @@ from trees import OBJECT, write_xml
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.run.explain import explain
 from vggfeat.run.pointing import _inside, pointing_game
@@ -35,17 +35,16 @@ def game(tmp_path):
         Image.fromarray(pixels).save(paths[-1])
     paths[2].write_bytes(b"not a picture")
     images = ImageSet(tuple("abcde"), tuple(paths), parts={"test": np.arange(5)})
-    bright = extractor.picture_maps(paths[0], 40)["pool1"][:, 8:12, 28:32].mean(dim=(1, 2))
-    dark = extractor.picture_maps(paths[0], 40)["pool1"][:, 8:12, 8:12].mean(dim=(1, 2))
+    bright = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 28:32].mean(dim=(1, 2))
+    dark = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 8:12].mean(dim=(1, 2))
     weights = np.asarray(bright - dark)
     model = SavedModel(
         np.stack([weights, -weights]),
         np.zeros(2),
         ("cat", "dog"),
         (1.0,),
-        (extractor.extraction.to_dict(),),
+        tuple(extractor.columns([40])),
         ("random",),
-        (40,),
         Aggregation().to_dict(),
     )
     return model, images, tmp_path, [extractor]

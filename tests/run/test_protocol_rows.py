@@ -24,7 +24,7 @@ from trees import (
 
 from vggfeat._io.assets import shared
 from vggfeat.data.cards import load_card
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 
 SCALES = (16, 24)

@@ -10,7 +10,7 @@ from support import noise
 
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.outputs import pixels_of
 from vggfeat.learn.model import SavedModel
 from vggfeat.run.predict import predict
@@ -26,9 +26,8 @@ def model_of(extractor: DenseExtractor, widths: list[int], Q: int = 64) -> Saved
         np.array([0.1, -0.2]),
         ("cat", "dog"),
         (1.0,),
-        (extractor.extraction.to_dict(),),
+        tuple(extractor.columns([Q])),
         ("embedded",),
-        (Q,),
         Aggregation().to_dict(),
     )
 

@@ -62,9 +62,8 @@ def explain_command(
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.learn.model import load
+    from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.explanation import rows_of
-    from vggfeat.run.predict import refuse_boxes
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))

@@ -58,8 +58,8 @@ def predict_command(
         vggfeat predict model new_pictures/ --csv scores.csv
     """
     from vggfeat.data.imagesets import find_pictures
-    from vggfeat.learn.model import load
-    from vggfeat.run.predict import predict, refuse_boxes
+    from vggfeat.learn.model import load, refuse_boxes
+    from vggfeat.run.predict import predict
 
     check_file("--csv", table)
     check_on_bad_image(on_bad_image)

@@ -111,8 +111,8 @@ def _explained(
         return {}, None
     try:
         extractors = [work.network(run.features, net) for net in model.nets]
-        for extractor, columns in zip(extractors, model.nets.values(), strict=True):
-            check_columns(extractor, columns)
+        for extractor, net in zip(extractors, model.nets, strict=True):
+            check_columns(extractor, model.columns_of(net))
         if evidence:
             with counting("evidence", quiet=work.quiet) as tell:
                 wanted = evidence_wanted(result)

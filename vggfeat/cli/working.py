@@ -50,7 +50,7 @@ class Work:
     engine: str = "local"
     address: str | None = None
     deterministic: bool = False
-    opened: dict[Any, DenseExtractor] = field(default_factory=dict)
+    opened: dict[Extraction, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is none of the choices, before any image is looked for."""

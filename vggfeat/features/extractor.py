@@ -155,20 +155,17 @@ class DenseExtractor:
         >>> [(column.descriptor.path, column.width) for column in extractor.columns([256])]
         [('/D/pool4/cells/Q256', 2048), ('/D/pool5/cells/Q256', 2048)]
         """
-        scales = list(scales)
         channels = {layer.name: layer.outputs for layer in self.net.layers}
         S = json.loads(self.weights.about.get("S", "null"))
         return [
             Column(
-                Descriptor(self.extraction.net, layer, pool, Q),
-                self._settings(layer),
-                width_of(pool, channels[layer.removesuffix("_pre")]),
-                tuple(outputs) if layer in (SCORES, "prob") else (),
+                name,
+                self._settings(name.layer),
+                width_of(name.pool, channels[name.layer.removesuffix("_pre")]),
+                tuple(outputs) if name.layer in (SCORES, "prob") else (),
                 tuple(S) if isinstance(S, list) else S,
             )
-            for layer in self.extraction.layers
-            for pool in self.extraction.pools
-            for Q in scales
+            for name in self.descriptors(scales)
         ]
 
     @property
@@ -180,6 +177,11 @@ class DenseExtractor:
         net, last = self.extraction.net, self.net.layers[-1].name
         digest = Column(Descriptor(net, last, "", 0), self._settings(last), 0).digest
         return f"{net}-{digest[:16]}" + "-deterministic" * self.hardware.deterministic
+
+    def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
+        """List the names of :meth:`columns`, without reading the weights for their digest."""
+        scales = list(scales)
+        return [Descriptor(self.extraction.net, *key, Q) for key in self._keys() for Q in scales]
 
     def _settings(self, layer: str) -> dict[str, JSON]:
         made = self.extraction
@@ -334,7 +336,7 @@ class DenseExtractor:
         """What computes, as a person knows it."""
         return describe_device(self.device)
 
-    def _keys(self, wanted: Iterable[Key] | None) -> list[Key]:
+    def _keys(self, wanted: Iterable[Key] | None = None) -> list[Key]:
         """Put layers and poolings into stacking order; refuse what is not computed."""
         keys = [(layer, pool) for layer in self.extraction.layers for pool in self.extraction.pools]
         if wanted is None:

@@ -200,7 +200,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         with nullcontext() if folder is None else _lock(folder):
             store = FeatureStore(folder, "a")
             extract(images, extractor, scales, store, on_bad_image="error", workers=self.n_jobs)
-        return store.read([column.descriptor for column in extractor.columns(scales)], rows)
+        return store.read(extractor.descriptors(scales), rows)
 
     def _extractor(self) -> DenseExtractor:
         weights = _WeightsKey(self.weights)

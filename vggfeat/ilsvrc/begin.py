@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vggfeat.data.images import Pixels
 from vggfeat.errors import DataError, PictureError
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.table1 import layers_of

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from vggfeat.errors import DataError, ParameterError, WeightsError, WeightsNotFound
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxes import Floats, Size, clipped, from_frame, window_boxes
 from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, check_threshold, merge
 from vggfeat.ilsvrc.outputs import FC8, Outputs, pixels_of
@@ -65,7 +65,7 @@ class Localiser:
     weights : Weights
         As ``vggfeat localize train`` writes them; :meth:`open` reads them.
     device, precision : str
-        See :class:`~vggfeat.features.dense.DenseExtractor`.
+        See :class:`~vggfeat.features.extractor.DenseExtractor`.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vggfeat.data.images import rescale, rescaled_size
-from vggfeat.features.dense import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import STRIDE
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
@@ -180,7 +180,7 @@ class NetClassifier:
         net : str
             The configuration of a named source; a file says its own.
         scales, device, precision
-            As of the class, and of :class:`~vggfeat.features.dense.DenseExtractor`.
+            As of the class, and of :class:`~vggfeat.features.extractor.DenseExtractor`.
 
         Raises
         ------

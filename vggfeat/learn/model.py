@@ -79,22 +79,18 @@ class SavedModel:
     format: int = FORMAT
 
     @property
-    def nets(self) -> dict[str, list[Column]]:
-        """The columns of each net, in stacking order."""
-        nets: dict[str, list[Column]] = {}
-        for column in self.columns:
-            nets.setdefault(column.descriptor.net, []).append(column)
-        return nets
+    def nets(self) -> tuple[str, ...]:
+        """The nets whose descriptors it scores."""
+        return tuple(dict.fromkeys(column.descriptor.net for column in self.columns))
+
+    def columns_of(self, net: str) -> list[Column]:
+        """The columns of a net, in stacking order."""
+        return [column for column in self.columns if column.descriptor.net == net]
 
     @property
     def scales(self) -> tuple[int, ...]:
         """Test scales Q."""
         return tuple(dict.fromkeys(column.descriptor.Q for column in self.columns))
-
-    @property
-    def pools(self) -> tuple[str, ...]:
-        """How dense maps become descriptors."""
-        return tuple(dict.fromkeys(column.descriptor.pool for column in self.columns))
 
     def scores(self, X: NDArray[Any]) -> Floats:
         """Score descriptors, shape (N, D), for every class: shape (N, C).
@@ -112,6 +108,21 @@ class SavedModel:
             )
         scores: Floats = X @ self.coef.T + self.intercept
         return scores
+
+
+def refuse_boxes(model: SavedModel) -> None:
+    """Refuse a model that needs a box with every image.
+
+    Raises
+    ------
+    DataError
+        Saying which models do not.
+    """
+    if "box" in model.views:
+        raise DataError(
+            "This model looks at a given box of each image, which new images do not have. "
+            "Train one on whole images: vggfeat svm … --view image --save MODEL"
+        )
 
 
 def save(path: Path, model: SavedModel) -> Path:
@@ -227,10 +238,11 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             plain[name] = tuple(plain[name])
             if not all(type(value) in kinds for value in plain[name]):
                 raise TypeError(f"{name} {plain[name]!r:.80}")
-        columns = (Column.from_json(json.dumps(held), path) for held in plain["columns"])
-        plain["columns"] = tuple(columns)
         for name in ("aggregation", "versions"):
             plain[name] = dict(plain[name])
+        plain["columns"] = tuple(
+            Column.from_json(json.dumps(column), "its header") for column in plain["columns"]
+        )
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
     except (LookupError, TypeError, ValueError, StoreDamaged) as error:
         raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError
-from vggfeat.store.shard import to_float32
 from vggfeat.learn.solvers import Floats, Ints
+from vggfeat.store.shard import to_float32
 
 BLOCK_BYTES = 32 << 20  # of one block of rows, and of each array of their scores
 

@@ -10,7 +10,6 @@ import h5py
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.hdf5 import opened
 from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
@@ -28,7 +27,7 @@ def contents(path: Path) -> Contents:
     WeightsError
         If the file is damaged or has no such layers.
     """
-    file = opened(path, walk=True)  # closed with the last parameter that reads from it
+    file = h5py.File(path, "r")  # closed with the last parameter that reads from it
     named: dict[str, dict[str, Parameter]] = defaultdict(dict)
     anonymous: dict[tuple[str, int], dict[str, Parameter]] = defaultdict(dict)
     ignored = []

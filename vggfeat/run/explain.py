@@ -1,8 +1,8 @@
-"""Which parts of an image a class score comes from.
+"""Which parts of a picture a class score comes from.
 
 Average pooling and a linear SVM are both linear, so that a score w·x + b is a sum over the
 locations of the dense maps: channel k of one location gives w_k·m_k / (n·norms), n being the
-number of locations of all mirror images, and the norms those L2 norms of this very image by
+number of locations of all mirror images, and the norms those L2 norms of this very picture by
 which its descriptors and its row were divided.
 """
 
@@ -17,11 +17,10 @@ from vggfeat.data.images import Picture, decode, rescaled_size
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, aggregate
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel
+from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation, Share, rows_of
 from vggfeat.run.locations import located
-from vggfeat.run.predict import refuse_boxes
 from vggfeat.store.column import Descriptor
 
 CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5's stride is 32
@@ -82,26 +81,24 @@ def explain(
     decoded = [decode(picture, exif=one.extraction.exif) for one in extractors]
     shape = grid_shape(decoded[0].size, max(model.scales))
     evidence = np.zeros((len(rows), *shape))
-    raw: list[dict[Descriptor, Floats]] = []
-    prepared: list[dict[Descriptor, Floats]] = []
+    raw: dict[Descriptor, Floats] = {}
+    prepared: dict[Descriptor, Floats] = {}
     shares: list[Share] = []
     places = _places(model, extractors, how)
-    for extractor, image, at in zip(extractors, decoded, places, strict=True):
+    for extractor, image in zip(extractors, decoded, strict=True):
         extractor.check_scales(model.scales)
         counts = _counts(extractor, image, model.scales, how)
-        raw.append({})
-        prepared.append({})
         for one in located(extractor, image, model.scales, how):
-            name = one.descriptor
-            drawn = one.drawn(model.coef[rows, at[name]] * counts[name], shape)
+            weights = model.coef[rows, places[one.descriptor]] * counts[one.descriptor]
+            drawn = one.drawn(weights, shape)
             evidence += drawn.sum(axis=0)
-            shares.append(Share(name, one.norm, drawn.sum(axis=(2, 3))))
-            raw[-1][name], prepared[-1][name] = one.raw[None], one.prepared[None]
-    row = aggregate(prepared, how.how, normalize="none")
+            shares.append(Share(one.descriptor, one.norm, drawn.sum(axis=(2, 3))))
+            raw[one.descriptor], prepared[one.descriptor] = one.raw[None], one.prepared[None]
+    row = aggregate({name: prepared[name] for name in places}, how.how, normalize="none")
     norm = 1.0 if how.normalize == "none" else float(np.linalg.norm(row)) or 1.0
     return Explanation(
         classes=tuple(model.classes[c] for c in rows),
-        scores=model.scores(how.rows(raw))[0, rows],
+        scores=model.scores(how.rows({name: raw[name] for name in places}))[0, rows],
         bias=model.intercept[rows],
         evidence=evidence / norm,
         shares=tuple(one._replace(totals=one.totals / norm) for one in shares),
@@ -116,15 +113,14 @@ def not_linear(model: SavedModel) -> str:
 
     Examples
     --------
-    >>> model = SavedModel(
-    ...     np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), {"how": "stack", "power": 0.5}
-    ... )
+    >>> how = {"how": "stack", "power": 0.5}
+    >>> model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (), (), how)
     >>> not_linear(model)
     'power 0.5 is not linear: the shares are a convention'
     """
     power = model.aggregation["power"]
     reasons = []
-    if "max" in model.pools:
+    if any(column.descriptor.pool == "max" for column in model.columns):
         reasons.append("a maximum over locations is not linear: it is given to where it is")
     if model.aggregation["how"] == "max":
         reasons.append(
@@ -149,41 +145,43 @@ def grid_shape(size: tuple[int, int], Q: int) -> tuple[int, int]:
 
 def _places(
     model: SavedModel, extractors: Sequence[DenseExtractor], how: Aggregation
-) -> list[dict[Descriptor, slice]]:
+) -> dict[Descriptor, slice]:
     """Lay descriptors out in the row as :func:`aggregate` does: which numbers each goes into."""
-    start = 0
-    places = []
-    for extractor in extractors:
-        taken: dict[tuple[object, ...], slice] = {}
-        of_columns = {}
-        for column in extractor.columns(model.scales):
-            name = column.descriptor
-            block = tuple(name) if how.how == "stack" else name[:3]
-            if block not in taken:
-                taken[block] = slice(start, start + column.width)
-                start += column.width
-            of_columns[name] = taken[block]
-        places.append(of_columns)
-    if start != model.coef.shape[1]:
+    ours = [column.descriptor for column in model.columns]
+    given = [name for extractor in extractors for name in extractor.descriptors(model.scales)]
+    if set(given) != set(ours):
         raise DataError(
-            f"This model scores rows of {model.coef.shape[1]} numbers; the nets given make "
-            f"{start}. Open those it was trained with: model_extractors(model)."
+            f"This model scores {', '.join(name.path for name in ours)}; the nets given make "
+            f"{', '.join(name.path for name in given)}. Open those it was trained with: "
+            "model_extractors(model)."
         )
-    return places
+    taken: dict[tuple[object, ...], slice] = {}
+    start = 0
+    for column in model.columns:
+        block = _block(column.descriptor, how)
+        if block not in taken:
+            taken[block] = slice(start, start + column.width)
+            start += column.width
+    return {name: taken[_block(name, how)] for name in ours}
+
+
+def _block(descriptor: Descriptor, how: Aggregation) -> tuple[object, ...]:
+    """Tell apart what has numbers of its own in the row; scales have where they are stacked."""
+    return tuple(descriptor) if how.how == "stack" else descriptor[:3]
 
 
 def _counts(
     extractor: DenseExtractor, image: Image.Image, scales: Sequence[int], how: Aggregation
 ) -> dict[Descriptor, Floats | float]:
     """Tell for how much each channel of a descriptor counts where scales are combined."""
-    columns = [column.descriptor for column in extractor.columns(scales)]
+    descriptors = extractor.descriptors(scales)
     if how.how != "max":
-        return dict.fromkeys(columns, 1.0 if how.how == "stack" else 1 / len(scales))
+        return dict.fromkeys(descriptors, 1.0 if how.how == "stack" else 1 / len(scales))
     # Which scale has the maximum is known only after all of them: hence once more, in advance.
     prepared = {one.descriptor: one.prepared for one in located(extractor, image, scales, how)}
     counts: dict[Descriptor, Floats | float] = {}
-    for column in columns:
-        across = [prepared[column._replace(Q=Q)] for Q in scales]
+    for descriptor in descriptors:
+        across = [prepared[descriptor._replace(Q=Q)] for Q in scales]
         highest = np.argmax(across, axis=0)
-        counts[column] = (highest == scales.index(column.Q)).astype(np.float64)
+        counts[descriptor] = (highest == scales.index(descriptor.Q)).astype(np.float64)
     return counts

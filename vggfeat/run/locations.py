@@ -107,16 +107,13 @@ def located(
     DeviceError
         If a descriptor overflows the precision.
     """
-    made = extractor.extraction
     for Q in scales:
         pixels = torch.from_numpy(rescale(image, Q).copy()).permute(2, 0, 1)[None]
-        both = [pixels, pixels.flip(3)] if made.flip else [pixels]
+        both = [pixels, pixels.flip(3)] if extractor.extraction.flip else [pixels]
         found = [extractor.maps(one) for one in both]
-        for layer in made.layers:
-            maps = [one[layer][0].numpy().astype(np.float64) for one in found]
-            for pool in made.pools:
-                descriptor = Descriptor(made.net, layer, pool, Q)
-                yield _locate(descriptor, maps, extractor, how, (pixels.shape[3], pixels.shape[2]))
+        for descriptor in extractor.descriptors([Q]):
+            maps = [one[descriptor.layer][0].numpy().astype(np.float64) for one in found]
+            yield _locate(descriptor, maps, extractor, how, (pixels.shape[3], pixels.shape[2]))
 
 
 def _locate(

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.errors import DataError, DeviceError, ParameterError, StoreError, WeightsNotFound
+from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.device import resolve_device, resolve_precision
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.learn.model import SavedModel
+from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.nets.weights import Weights, load
 from vggfeat.store.column import Column, differences
 from vggfeat.store.store import FeatureStore
@@ -41,13 +41,13 @@ def model_extractors(
     ParameterError
         If there are not as many weights as nets.
     """
-    places, nets = list(weights) or list(model.origins), model.nets
-    if len(places) != len(nets):
-        expected = f"one for each of {', '.join(nets)}"
+    places = list(weights) or list(model.origins)
+    if len(places) != len(model.nets):
+        expected = f"one for each of {', '.join(model.nets)}"
         raise ParameterError.of("weights", "model_extractors", expected, places)
     return [
-        _open_extractor(columns, place, device)
-        for columns, place in zip(nets.values(), places, strict=True)
+        _open_extractor(model.columns_of(net), place, device)
+        for net, place in zip(model.nets, places, strict=True)
     ]
 
 
@@ -177,21 +177,6 @@ def predict(
             total = total.plus(done)
             failed |= store.failed
         yield from _scores(model, some, store, failed)
-
-
-def refuse_boxes(model: SavedModel) -> None:
-    """Refuse a model that needs a box with every picture.
-
-    Raises
-    ------
-    DataError
-        Saying which models do not.
-    """
-    if "box" in model.views:
-        raise DataError(
-            "This model looks at a given box of each picture, which new pictures do not have. "
-            "Train one on whole pictures: vggfeat svm … --view image --save MODEL"
-        )
 
 
 def _scores(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat.data.identity import id_of
 from vggfeat.data.images import load as load_image
+from vggfeat.data.images import read_encoded
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features import pipeline
@@ -200,7 +202,7 @@ def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
     return {
         "nets": tuple(nets),
         "weights": (
-            *(f"{net}={weights['origin']}" for net, weights in origins.items() if "origin" in weights),
+            *(f"{net}={held['origin']}" for net, held in origins.items() if "origin" in held),
             *(source for source in base.weights if "=" not in source),
         ),
         "layers": tuple(sorted(layers, key=lambda name: depth[name.removesuffix("_pre")])),
@@ -220,8 +222,8 @@ def has_store(path: Path | str) -> bool:
 def _asked(net: str, features: Features) -> list[Descriptor]:
     """Name the columns of a net that are asked for, in stacking order."""
     layers = dict.fromkeys(resolve_layer(net, layer) for layer in features.layers)
-    pools = features.pool.split("+")
-    return [Descriptor(net, l, pool, Q) for l in layers for pool in pools for Q in features.Q]
+    keys = [(layer, pool) for layer in layers for pool in features.pool.split("+")]
+    return [Descriptor(net, *key, Q) for key in keys for Q in features.Q]
 
 
 def _refuse_other_settings(store: FeatureStore, column: Column, features: Features) -> None:
@@ -270,7 +272,7 @@ def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
     ids = store.recall(images.names, images.stamps())
     for row in np.flatnonzero(~ids.any(axis=1)):
         try:
-            ids[row] = identify(images.pictures[row])
+            ids[row] = id_of(images.pictures[row], read_encoded(images.pictures[row]))
         except PictureError:
             continue
     return ids
@@ -279,8 +281,8 @@ def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
 def _names_in(store: FeatureStore, images: ImageSet, ids: Ids) -> tuple[str, ...]:
     """Return each image's name in the store, never the same one for two; its own by default."""
     known: dict[tuple[str, int, int], list[str]] = {}
-    for name, (first, second) in zip(store.names, store.identify(store.names).tolist(), strict=True):
-        known.setdefault((PurePath(name).stem, first, second), []).append(name)
+    for name, image in zip(store.names, store.identify(store.names).tolist(), strict=True):
+        known.setdefault((PurePath(name).stem, *image), []).append(name)
     is_current = (store.identify(images.names) == ids).all(axis=1)
     names = []
     for row, own in enumerate(images.names):
@@ -313,7 +315,8 @@ def _incomplete(folder: Path, net: str, features: Features, held: int, n: int) -
     scales = " ".join(f"--Q {Q}" for Q in features.Q)
     layers = " ".join(f"--layer {layer}" for layer in features.layers)
     return (
-        f"{folder} holds all that is asked for of {held} of the {n} images, and a packed store takes "
-        f"no more. Extract the rest with `vggfeat extract IMAGES --net {net} {layers} {scales} --out "
-        "FOLDER` into the folder that it was packed from, or name another --features."
+        f"{folder} holds all that is asked for of {held} of the {n} images, and a packed store "
+        f"takes no more. Extract the rest with `vggfeat extract IMAGES --net {net} {layers} "
+        f"{scales} --out FOLDER` into the folder that it was packed from, or name another "
+        "--features."
     )

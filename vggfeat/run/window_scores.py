@@ -16,9 +16,8 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs, pixels_of
-from vggfeat.learn.model import SavedModel
-from vggfeat.run.predict import predict, refuse_boxes
-from vggfeat.store.column import Descriptor
+from vggfeat.learn.model import SavedModel, refuse_boxes
+from vggfeat.run.predict import predict
 from vggfeat.train.augment import SIDE
 
 POOLINGS = ("average", "max")
@@ -62,7 +61,8 @@ class SVMClassifier:
 
     def __init__(self, model: SavedModel, extractors: Sequence[DenseExtractor]) -> None:
         refuse_boxes(model)
-        if others := sorted(set(model.pools) - set(POOLINGS)):
+        pools = {column.descriptor.pool for column in model.columns}
+        if others := sorted(pools - set(POOLINGS)):
             raise DataError(
                 f"This model's descriptors are pooled by {others[0]!r}, which a window does not "
                 "have. Train one with --pool average or max."
@@ -90,15 +90,14 @@ class SVMClassifier:
     def _windows(self, image: Image.Image, Q: int) -> Floats:
         """Score the windows of a picture at a scale: (C, h, w)."""
         pixels = pixels_of(image, Q)
-        maps: dict[Descriptor, Tensor] = {}
+        pooled: dict[tuple[str, ...], Tensor] = {}
         for extractor in self.extractors:
-            pooled = _pooled(extractor, pixels)
-            for column in extractor.columns(self.model.scales):
-                name = column.descriptor
-                maps[name] = pooled[name.layer, name.pool]
-        h, w = (min(m.shape[axis] for m in maps.values()) for axis in (1, 2))
+            maps = _pooled(extractor, pixels)
+            pooled |= {(extractor.extraction.net, *key): m for key, m in maps.items()}
+        h, w = (min(m.shape[axis] for m in pooled.values()) for axis in (1, 2))
+        names = [column.descriptor for column in self.model.columns]
         rows = Aggregation(**self.model.aggregation).rows(
-            {name: _rows(m[:, :h, :w]) for name, m in maps.items()}
+            {name: _rows(pooled[name[:3]][:, :h, :w]) for name in names}
         )
         return _logistic(self.model.scores(rows)).T.reshape(-1, h, w)
 

@@ -207,7 +207,9 @@ class Index:
         counts = [len(header.names) for header in self.headers]
         number = self._numbers_of(self.headers)
         shard = np.repeat(np.arange(len(counts)), counts)
-        row = np.arange(len(number)) - np.repeat(np.cumsum([0, *counts[:-1]])[: len(counts)], counts)
+        row = np.arange(len(number)) - np.repeat(
+            np.cumsum([0, *counts[:-1]])[: len(counts)], counts
+        )
         ids = np.concatenate([none, *(header.ids for header in self.headers)])
         stamps = np.concatenate([none, *(header.stamps for header in self.headers)])
         if not self.seen.names:
@@ -289,7 +291,7 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
     kinds: dict[str, int] = {}
     kind = [kinds.setdefault(_kind(header), len(kinds)) for header in headers]
     none = np.zeros((0, 2), np.int64)
-    arrays = {
+    arrays: dict[str, Any] = {
         "keys": _join([header.key.encode() for header in headers]),
         "kinds": np.frombuffer(("[" + ",".join(kinds) + "]").encode(), np.uint8),
         "kind": np.array(kind, np.int64),
@@ -318,11 +320,12 @@ def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
     if not seen.names:
         storage.remove(name)
         return
-    arrays = {"names": _join(seen.names), **dict(zip(seen._fields[1:], seen[1:], strict=True))}
+    arrays: dict[str, Any] = {"names": _join(seen.names)}
+    arrays |= dict(zip(seen._fields[1:], seen[1:], strict=True))
     storage.write(name, _npz(arrays))
 
 
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)
     return append_checksum(content.getvalue())

@@ -1,8 +1,8 @@
 """Shards: immutable HDF5 files, each named by the SHA-256 of its bytes.
 
 A shard is made in memory, hashed, written whole or not at all, and never changed: a file with a
-shard's name is whole whenever it is seen, and its name says what its bytes must be. Views and packed
-files have the same layout::
+shard's name is whole whenever it is seen, and its name says what its bytes must be. Views and
+packed files have the same layout::
 
     /names (n,) UTF-8, /id (n, 2) int64, /stamp (n, 2) int64, /D/pool5/average/Q256 (n, D), …
 """
@@ -113,9 +113,7 @@ def decode(names: Sequence[bytes]) -> list[str]:
     return b"\0".join(names).decode("utf-8", "surrogateescape").split("\0") if names else []
 
 
-def build_shard(
-    header: ShardHeader, arrays: Mapping[Descriptor, Matrix]
-) -> bytes:
+def build_shard(header: ShardHeader, arrays: Mapping[Descriptor, Matrix]) -> bytes:
     """Return the bytes of a shard; its header needs no key yet.
 
     The file is made in memory, so that a full disk is met by a plain write, and so that the digest
@@ -177,7 +175,9 @@ def read_text(holder: h5py.HLObject, name: str) -> str:
 def read_header(file: h5py.File, key: str) -> ShardHeader:
     """Describe a shard or a packed file."""
     if int(file.attrs["version"]) != VERSION:
-        raise ValueError(f"it has version {file.attrs['version']}, and this vggfeat reads {VERSION}")
+        raise ValueError(
+            f"it has version {file.attrs['version']}, and this vggfeat reads {VERSION}"
+        )
     columns, absent, dtypes = {}, {}, set[str]()
     for descriptor, dataset in datasets(file).items():
         outputs = json.loads(read_text(dataset, "outputs")) if "outputs" in dataset.attrs else ()
@@ -206,7 +206,9 @@ def read_header(file: h5py.File, key: str) -> ShardHeader:
 def datasets(file: h5py.File) -> dict[Descriptor, h5py.Dataset]:
     """Return the arrays of a file's columns, in alphabetical order."""
     paths: list[str] = []
-    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+    file.visititems(
+        lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None
+    )
     found = {}
     for path in sorted(set(paths) - {"names", "id", "stamp"}):
         dataset = stored(file, path)

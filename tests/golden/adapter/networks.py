@@ -87,8 +87,9 @@ def write_posteriors(
     store: Path, net: str, classes: Sequence[str], values: Mapping[tuple[str, int], Array]
 ) -> None:
     """Write posteriors (images, classes) by pooling and scale, as ``classify --out`` keeps them."""
-    from vggfeat.features.extraction import Extraction, Part
     from vggfeat.features.store import FeatureStore
+    from vggfeat.settings import Extraction
+    from vggfeat.store.column import Descriptor
 
     names = [f"{number}.png" for number in range(len(next(iter(values.values()))))]
     for pool in dict.fromkeys(pool for pool, _ in values):
@@ -96,7 +97,7 @@ def write_posteriors(
         made = Extraction(entry, f"formula {net}", ("fc8",), pool=pool)
         kept = FeatureStore(store, made, names, provenance={"classes": list(classes)})
         arrays = {
-            Part(entry, "fc8", pool, Q): posteriors.astype(np.float32)
+            Descriptor(entry, "fc8", pool, Q): posteriors.astype(np.float32)
             for (of, Q), posteriors in values.items()
             if of == pool
         }
@@ -287,7 +288,7 @@ def describe_in_tiles(
     )  # fmt: skip
     extractor.pixel_budget = 1
     batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    with mock.patch("vggfeat.features.dense.PIECE_PIXELS", tile_pixels):
+    with mock.patch("vggfeat.features.extractor.PIECE_PIXELS", tile_pixels):
         described, maps = extractor.describe(batch), extractor.maps(batch)
     return (
         {f"{layer}/{pool}": rows[0].numpy() for (layer, pool), rows in described.items()},

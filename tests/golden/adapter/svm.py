@@ -103,7 +103,7 @@ def plain_convolutions() -> Iterator[None]:
     With AVX2 alone the faster runtimes lay out packed weights anew for many shapes of small maps,
     which takes ten times as long as the convolutions; G03 and G04 hold these runtimes.
     """
-    with mock.patch("vggfeat.features.dense.resolve_runtime", return_value="torch"):
+    with mock.patch("vggfeat.features.extractor.resolve_runtime", return_value="torch"):
         yield
 
 

@@ -14,10 +14,10 @@ from support import noise
 
 from vggfeat.data.images import load
 from vggfeat.errors import DeviceError, ParameterError
-from vggfeat.features import dense as module
+from vggfeat.features import extractor as module
 from vggfeat.features.aggregate import l2
-from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
+from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import in_pieces, margins
 from vggfeat.nets.pixels import CAFFE
 from vggfeat.nets.table1 import layers_until, torchvision_names
@@ -276,10 +276,12 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
     expected = extractor.describe(several)[("pool2", "average")]
     describe = extractor._describe
 
-    def small_memory(pixels: torch.Tensor) -> dict[tuple[str, str], torch.Tensor]:
+    def small_memory(
+        pixels: torch.Tensor, keys: list[tuple[str, str]]
+    ) -> dict[tuple[str, str], torch.Tensor]:
         if len(pixels) > 1:
             raise torch.OutOfMemoryError
-        return describe(pixels)
+        return describe(pixels, keys)
 
     monkeypatch.setattr(extractor, "_describe", small_memory)
     torch.testing.assert_close(extractor.describe(several)[("pool2", "average")], expected)

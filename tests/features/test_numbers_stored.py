@@ -1,0 +1,188 @@
+"""The same bits in a store, and no number in it that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.networks import TINY, configured, formula_weights
+from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
+from support import noise, random_weights
+
+from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.errors import DeviceError, PictureError
+from vggfeat.features.extract import extract
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.merge import merge
+from vggfeat.features.rounds import ROUND
+from vggfeat.features.sharding import Shard
+from vggfeat.features.store import FeatureStore
+from vggfeat.features.transformer import VGGFeatures
+from vggfeat.ilsvrc.classify import score
+from vggfeat.store.column import Descriptor
+
+COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
+
+
+def repeatable(runtime: str, precision: str) -> DenseExtractor:
+    return DenseExtractor(
+        "A", ("conv2_1", "pool3"), weights=WEIGHTS, device="cpu", runtime=runtime,
+        precision=precision, deterministic=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def images(draw: Callable[..., Path]) -> ImageSet:
+    for i in range(12):
+        path = draw(f"pictures/{i:02}.png", 44 + 4 * (i % 3), 40, seed=i)
+    return find_pictures([str(path.parent)])
+
+
+def stored(
+    images: ImageSet,
+    extractor: DenseExtractor,
+    folder: Path | None,
+    scales: tuple[int, ...] = (32,),
+    **more: object,
+) -> FeatureStore:
+    shard = more.pop("shard", Shard(1, 1))
+    some = images.take(shard.rows(len(images)))
+    store = FeatureStore(folder, extractor.extraction, some.names, stats=some.stats(), shard=shard)
+    extract(some, extractor, scales, store, **more)
+    return store
+
+
+@pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
+def test_workers_interruptions_shares_and_order_leave_the_bits(
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    precision: str,
+) -> None:
+    """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
+    extractor = repeatable(runtime, precision)
+    scales = (32, 40)
+    whole = stored(images, extractor, tmp_path / "whole", scales, workers=1)
+    names = list(images.names)
+
+    def same(store: FeatureStore) -> bool:
+        expected, found = whole.read(scales, names), store.read(scales, names)
+        return all(found[part].tobytes() == expected[part].tobytes() for part in expected)
+
+    assert same(stored(images, extractor, tmp_path / "threads", scales, workers=5))
+
+    def stop(done: object) -> None:
+        if done.computed >= 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(ROUND, "cpu", 5)
+    with pytest.raises(KeyboardInterrupt):
+        stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
+    resumed = stored(images, extractor, tmp_path / "resumed", scales)
+    assert same(resumed)
+
+    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
+    assert same(stored(backwards, extractor, None, scales))
+
+    parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, 1):
+        stored(images, extractor, part, scales, shard=Shard(number, 3))
+    merge(parts, tmp_path / "merged")
+    assert same(FeatureStore.open(tmp_path / "merged"))
+
+
+def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
+    """VGGFeatures(deterministic=True) describes a picture alone as it does among others."""
+    features = VGGFeatures(
+        "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True,
+        cache=tmp_path,
+    )  # fmt: skip
+    some = [noise(40, 40, seed) for seed in range(3)]
+    together = features.transform(some)
+    for one, row in zip(some, together, strict=True):
+        assert features.transform([one]).tobytes() == row.tobytes()
+
+
+def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureStore:
+    store = FeatureStore(None, extractor.extraction, images.names, **more)
+    extract(images, extractor, [32, 40], store)
+    return store
+
+
+def test_one_picture_that_overflows_is_left_out() -> None:
+    """It has a reason that names the precisions which would do; its neighbours have their rows."""
+    images = dark_and_bright(6, {2})
+    store = run(images, Half())
+    assert list(store.failed) == ["002"]
+    assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
+    held = [name for name in images.names if name != "002"]
+    for part, values in store.read([32, 40], held).items():
+        assert np.isfinite(values).all(), part
+    with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
+        extract(
+            images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
+            on_bad_image="error",
+        )  # fmt: skip
+
+
+def test_where_all_overflow_the_settings_are_wrong() -> None:
+    """The run ends with advice: of few pictures at the end, of many after the first ones."""
+    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
+        run(dark_and_bright(2, {0, 1}), Half())
+    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
+        run(dark_and_bright(200, set(range(200))), Half())
+    store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
+    assert len(store.failed) == 20
+
+
+def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
+    """A store of float16 leaves out a picture, and names --dtype float32."""
+    weights = scaled(WEIGHTS, "conv1_1", 3e3)
+    extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
+    store = run(dark_and_bright(5, {3}), extractor, dtype="float16")
+    assert list(store.failed) == ["003"]
+    assert "--dtype float32" in store.failed["003"]
+
+
+def test_posteriors_of_a_net_that_overflows_are_refused(tmp_path: Path) -> None:
+    """Classification leaves nothing behind where class scores are not finite."""
+    whole = replace(random_weights("A", ["fc8"]), about={"classes": str(list(range(1000)))})
+    weights = scaled(whole, "fc8", 1e36)
+    images = ImageSet(("a",), (noise(224, 224),))
+    for pool in ("softmax", "posteriors", "crops1"):
+        extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
+        with pytest.raises(DeviceError, match="no finite descriptor"):
+            score(images, extractor, [224], tmp_path / pool)
+
+
+def test_a_transformer_names_the_picture_that_overflows() -> None:
+    """A row for every picture, or an error: never NaN."""
+    weights = scaled(WEIGHTS, "conv3_1", 1e36)
+    features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
+    with pytest.raises(PictureError, match="diverged"):
+        features.transform([noise(40, 40)])
+
+
+def test_one_run_stores_all_and_the_next_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
+    with configured({"tiny": TINY}):
+        weights = formula_weights("tiny", num_classes=3)
+        extractor = DenseExtractor(
+            "tiny", "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
+        )
+    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
+    store = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
+    assert extract(images, extractor, [224, 240], store).computed == 2
+    assert store.dimensions == {
+        Descriptor("tiny", "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
+    }
+    monkeypatch.setattr(extractor, "describe_finite", None)
+    again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
+    summary = extract(images, extractor, [224, 240], again)
+    assert (summary.computed, summary.present) == (0, 2)
