@@ -206,8 +206,8 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         )
     elif (shards := len(store.index.headers)) > OPEN:
         rows["view"] = (
-            f"features.h5 has names only, since there are {shards:,} shards. Make few large ones of "
-            f"them with: vggfeat store merge {out} --out OTHER"
+            f"features.h5 has names only, since there are {shards:,} shards. Make few large ones "
+            f"of them with: vggfeat store merge {out} --out OTHER"
         )
     if others and not share:
         rows["others"] = f"{others} more pictures are kept here; this run did not name them"

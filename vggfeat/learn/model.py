@@ -84,7 +84,7 @@ class SavedModel:
         return tuple(dict.fromkeys(column.descriptor.net for column in self.columns))
 
     def columns_of(self, net: str) -> list[Column]:
-        """The columns of a net, in stacking order."""
+        """Return the columns of a net, in stacking order."""
         return [column for column in self.columns if column.descriptor.net == net]
 
     @property
@@ -292,6 +292,6 @@ def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
 
 def _advice(path: Path, reason: str) -> str:
     return (
-        f"The model {path} is damaged: {reason}. Copy it again from where it came from, or train it "
-        "again with: vggfeat svm --save"
+        f"The model {path} is damaged: {reason}. Copy it again from where it came from, or "
+        "train it again with: vggfeat svm --save"
     )

@@ -25,8 +25,9 @@ from vggfeat.nets.table1 import layers_of, resolve_layer
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.manifest import MANIFEST
 from vggfeat.store.storage import open_storage
-from vggfeat.store.store import MANIFEST, FeatureStore
+from vggfeat.store.store import FeatureStore
 
 Ids = NDArray[np.int64]
 Extract = Callable[..., Summary]
