@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
+from vggfeat._io.checksums import append_checksum_to
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.features import united, view
 from vggfeat.features.check import verify
 from vggfeat.features.export import pack
 from vggfeat.features.extraction import Extraction
-from vggfeat.features.files import append_seal
 from vggfeat.features.merge import merge
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
@@ -232,7 +232,7 @@ def test_catalogue_is_only_a_shortcut(tmp_path: Path, monkeypatch: pytest.Monkey
         lie = {**truth, "stats": np.zeros_like(truth["stats"])}
     np.savez(catalogue, **lie)
     assert "index.npz is not what was written" in verify(tmp_path / "s")[0]
-    append_seal(catalogue)
+    append_checksum_to(catalogue)
     assert "index.npz is wrong about the shard" in verify(tmp_path / "s")[0]
 
 

@@ -12,13 +12,13 @@ import pytest
 from packing import jpeg
 from servers import web_server
 
-from vggfeat.data import patience
+from vggfeat._io import remote as connections
+from vggfeat._io.atomic import TEMPORARY
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import extract
 from vggfeat.features.extraction import Extraction
-from vggfeat.features.files import TEMPORARY
 from vggfeat.features.place import Folder
 from vggfeat.features.remote import RemotePlace
 from vggfeat.features.shards import Block, FolderShards
@@ -39,7 +39,7 @@ def block(first: int, n: int = 3) -> Block:
 @pytest.fixture(params=["memory", "s3", "local"])
 def place(request: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> RemotePlace:
     """Three kinds of places: without a server, a bucket, and one where files grow."""
-    monkeypatch.setattr(patience, "BACKOFF", 0.01)
+    monkeypatch.setattr(connections, "BACKOFF", 0.01)
     if request.param == "s3":
         request.getfixturevalue("s3")
         return RemotePlace("s3://pics/features")
@@ -137,14 +137,14 @@ def test_a_run_over_a_web_server_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
     pytest.importorskip("aiohttp")
     monkeypatch.delenv("VGGFEAT_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(patience, "BACKOFF", 0.01)
+    monkeypatch.setattr(connections, "BACKOFF", 0.01)
     files = {f"p/{n}.png": jpeg(n, "PNG") for n in range(4)}
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     extractor = DenseExtractor("D", "pool1", weights="embedded")
     with web_server(files) as web:
-        web.failures["p/2.png"] = [503] * patience.ATTEMPTS
+        web.failures["p/2.png"] = [503] * connections.ATTEMPTS
         told = []
         for _ in range(2):
             images = find_pictures([web.url("p")])
@@ -164,7 +164,7 @@ def test_a_run_over_a_web_server_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_refusals_say_what_to_do(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A web server is not written to; an absent bucket is named, without keys."""
-    monkeypatch.setattr(patience, "BACKOFF", 0.01)
+    monkeypatch.setattr(connections, "BACKOFF", 0.01)
     with pytest.raises(StoreError, match="can be read and not written"):
         RemotePlace("https://me:SECRET@host/features").create()
     with pytest.raises(StoreError, match=r"s3://nobucket/f/a could not be written") as caught:

@@ -424,9 +424,9 @@ def test_provenance_is_that_of_the_writer(tmp_path):
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
-        (errno.ENOSPC, "No space is left.*run the same command"),
-        (errno.EFBIG, "may not grow beyond the limit.*ulimit -f unlimited"),
-        (errno.EACCES, "may not be written"),
+        (errno.ENOSPC, "No space left.*free some space, and run the same command"),
+        (errno.EFBIG, "could not be written.*ulimit -f unlimited"),
+        (errno.EACCES, "could not be written.*allow it"),
     ],
 )
 def test_full_or_forbidden_disk(tmp_path, monkeypatch, number, expected):

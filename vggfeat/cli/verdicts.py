@@ -253,11 +253,11 @@ def _table(
     if asked.table is None:
         yield lambda names, best: None
         return
-    from vggfeat.features.files import ready, replacing
+    from vggfeat._io.atomic import make_folder, replacing
 
     shown = min(asked.top, len(classes))
     known = iter(true or ())
-    ready(asked.table.parent)  # that of the results is written to when the table is complete
+    make_folder(asked.table.parent)  # that of the results is written to when the table is complete
     with (
         replacing(asked.table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreError
-from vggfeat.features.files import seal, unsealed
 from vggfeat.features.place import Place
 
 CATALOGUE = "index.npz"
@@ -102,13 +102,13 @@ def write_catalogue(place: Place, headers: Sequence[Header]) -> None:
     )
     with suppress(StoreError):
         image = content.getvalue()
-        place.write(CATALOGUE, image + seal(image))
+        place.write(CATALOGUE, append_checksum(image))
 
 
 def read_catalogue(place: Place) -> dict[str, Header]:
     """Return what is noted, by the key of the shard; nothing where the file cannot be used."""
     content = place.read(CATALOGUE)
-    image = None if content is None else unsealed(content)
+    image = None if content is None else strip_checksum(content)
     if image is None:
         return {}
     try:
@@ -126,7 +126,7 @@ def read_catalogue(place: Place) -> dict[str, Header]:
 def check_catalogue(place: Place) -> list[str]:
     """Say if the catalogue, where there is one, is not what was written."""
     content = place.read(CATALOGUE)
-    if content is None or unsealed(content) is not None:
+    if content is None or strip_checksum(content) is not None:
         return []
     return [f"{CATALOGUE} is not what was written, and passed over; repairing makes it anew"]
 

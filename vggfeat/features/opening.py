@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
+from vggfeat._io.atomic import TEMPORARY
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.features.catalogue import CATALOGUE, Header
-from vggfeat.features.files import TEMPORARY
 from vggfeat.features.index import Stat, current
 from vggfeat.features.manifest import MANIFEST, Manifest
 from vggfeat.features.place import Place

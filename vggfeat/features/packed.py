@@ -8,9 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from vggfeat._io.atomic import explain_os_errors
+from vggfeat._io.checksums import has_valid_checksum
 from vggfeat.errors import StoreError
 from vggfeat.features.catalogue import Header, Rows
-from vggfeat.features.files import damaged, held, is_sealed, opened
+from vggfeat.features.files import damaged, held, opened
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.shards import Block, Matrix, datasets_of, take
 from vggfeat.hdf5 import texts
@@ -85,7 +87,8 @@ class PackedFile:
 
     def sound(self) -> bool:
         """Tell whether the file, if it was sealed, is what was written."""
-        return not self.sealed or is_sealed(self.path)
+        with explain_os_errors(self.path, "read"):
+            return not self.sealed or has_valid_checksum(self.path)
 
     @property
     def nbytes(self) -> int:

@@ -10,8 +10,9 @@ from typing import Protocol
 
 import h5py
 
-from vggfeat.data.addresses import address_of
-from vggfeat.features.files import ASIDE, leftovers, opened, refusals, write_new, write_whole
+from vggfeat._io.atomic import explain_os_errors, leftovers, write_atomic, write_exclusive
+from vggfeat._io.remote import address_of
+from vggfeat.features.files import ASIDE, opened
 from vggfeat.features.remote import RemotePlace
 
 
@@ -85,18 +86,18 @@ class Folder:
 
     def create(self) -> None:
         """Make the folders."""
-        with refusals(self.path):
+        with explain_os_errors(self.path):
             (self.path / "shards").mkdir(parents=True, exist_ok=True)
 
     def names(self, folder: str = "") -> list[str]:
         """Return the bare names of what lies directly in a folder; nothing if it is absent."""
         where = self.path / folder
-        with refusals(where, "read"):
+        with explain_os_errors(where, "read"):
             return [path.name for path in where.iterdir()] if where.is_dir() else []
 
     def read(self, name: str) -> bytes | None:
         """Return a small file's content; None if it is absent."""
-        with refusals(self.path / name, "read"):
+        with explain_os_errors(self.path / name, "read"):
             try:
                 return (self.path / name).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -104,20 +105,20 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all; it is on disk on return."""
-        write_whole(self.path / name, content)
+        write_atomic(self.path / name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
         """Write a file unless it is there already."""
-        return write_new(self.path / name, content)
+        return write_exclusive(self.path / name, content)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with refusals(self.path / name, "removed"):
+        with explain_os_errors(self.path / name, "removed"):
             (self.path / name).unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> str:
         """Rename a file so that no reader takes it for one of the store's."""
-        with refusals(self.path / name, "renamed"):
+        with explain_os_errors(self.path / name, "renamed"):
             (self.path / name).replace(self.path / (name + ASIDE))
         return name + ASIDE
 
@@ -127,7 +128,7 @@ class Folder:
 
     def sha256(self, name: str) -> str:
         """Digest a file of any size."""
-        with refusals(self.path / name, "read"), (self.path / name).open("rb") as file:
+        with explain_os_errors(self.path / name, "read"), (self.path / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def nbytes(self, names: Iterable[str]) -> int:

@@ -12,12 +12,22 @@ from typing import Any, TypeVar
 
 import h5py
 
-from vggfeat.data.addresses import public, split
-from vggfeat.data.filesystems import opened
-from vggfeat.data.patience import Unreachable, patiently
-from vggfeat.data.remote import CHUNK, Info, opened_file, read, stat_of
+from vggfeat._io.atomic import TEMPORARY
+from vggfeat._io.remote import (
+    BLOCK,
+    Info,
+    Unreachable,
+    list_folder,
+    open_file,
+    open_filesystem,
+    read_bytes,
+    redact,
+    retry,
+    split,
+)
+from vggfeat.data.remote import stat_of
 from vggfeat.errors import StoreError
-from vggfeat.features.files import ASIDE, TEMPORARY, damaged
+from vggfeat.features.files import ASIDE, damaged
 from vggfeat.features.files import opened as opened_hdf5
 
 T = TypeVar("T")
@@ -26,7 +36,6 @@ T = TypeVar("T")
 # while it is written, and gets its name afterwards.
 OBJECTS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "r2", "memory")
 READ_ONLY = ("http", "https", "zip", "tar")
-LARGEST = 1 << 36  # bytes of a file of a store that is read at once
 KEPT = 256 << 20  # bytes of shards that are kept after they were read: a block needs few of them
 DEAD = 24 * 3600.0  # seconds after which nobody writes a temporary file any more
 
@@ -54,7 +63,7 @@ class RemotePlace:
         self._shards: OrderedDict[str, bytes] = OrderedDict()
 
     def __str__(self) -> str:
-        return public(self.address)
+        return redact(self.address)
 
     def __reduce__(self) -> tuple[type[RemotePlace], tuple[str]]:
         return RemotePlace, (self.address,)  # what was read stays here
@@ -77,7 +86,7 @@ class RemotePlace:
         """Return a file's content; None if it is absent."""
         with self._saying(name, "read"):
             try:
-                return read(self._at(name), most=LARGEST)
+                return read_bytes(self._at(name))
             except Unreachable as error:
                 if error.absent:
                     return None
@@ -129,8 +138,8 @@ class RemotePlace:
     def sha256(self, name: str) -> str:
         """Digest a file of any size."""
         found = hashlib.sha256()
-        with self._saying(name, "read"), opened_file(self._at(name)) as file:
-            while some := file.read(CHUNK):
+        with self._saying(name, "read"), open_file(self._at(name)) as file:
+            while some := file.read(BLOCK):
                 found.update(some)
         return found.hexdigest()
 
@@ -165,7 +174,7 @@ class RemotePlace:
 
     def _do(self, name: str, action: str, what: Callable[[Any, str], T]) -> T:
         with self._saying(name, action):
-            return patiently(lambda: what(*opened(self._at(name))))
+            return retry(lambda: what(*open_filesystem(self._at(name))))
 
     def _put(self, fs: Any, path: str, content: bytes) -> None:
         if self._scheme in OBJECTS:
@@ -180,20 +189,13 @@ class RemotePlace:
         fs.mv(temporary, path)
 
     def _listed(self, folder: str) -> dict[str, Info]:
-        def ask(fs: Any, path: str) -> dict[str, Info]:
+        with self._saying(folder, "listed"):
             try:
-                listed = fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return {}
-            names = {one["name"].rstrip("/").rpartition("/")[2]: one for one in listed}
-            itself = path.rstrip("/").rpartition("/")[2]
-            return {
-                name: one
-                for name, one in names.items()
-                if name and not (name == itself and one["name"].strip("/") == path.strip("/"))
-            }
-
-        return self._do(folder, "listed", ask)
+                return list_folder(self._at(folder))
+            except Unreachable as error:
+                if error.absent:
+                    return {}
+                raise
 
     def _fetched(self, name: str) -> bytes:
         content = self.read(name)
@@ -210,7 +212,7 @@ class RemotePlace:
             yield
         except Unreachable as error:
             raise StoreError(
-                f"{public(self._at(name))} could not be {action}: {error}. What was written "
+                f"{redact(self._at(name))} could not be {action}: {error}. What was written "
                 "before is safe: run the same command again; it goes on from there."
             ) from None
 

@@ -21,9 +21,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged
 from vggfeat.features.catalogue import Header, Rows
-from vggfeat.features.files import held, opened, seal, unsealed
+from vggfeat.features.files import held, opened
 from vggfeat.features.index import Index, View
 from vggfeat.features.manifest import Manifest
 from vggfeat.features.place import Place
@@ -80,7 +81,7 @@ def write_view(
         file.flush()
         image = bytes(file.id.get_file_image())
     # HDF5 passes over what follows the file, and may crash on a damaged one.
-    place.write(VIEW, image + seal(image))
+    place.write(VIEW, append_checksum(image))
 
 
 def note(shards: int, place: object) -> str:
@@ -105,7 +106,7 @@ def _shards_of(where: Iterable[NDArray[np.int32]]) -> int:
 def _opened(place: Place, content: bytes) -> Iterator[h5py.File]:
     """Open the view if its bytes are those that were written."""
     path = f"{place}/{VIEW}"
-    if unsealed(content) is None:
+    if strip_checksum(content) is None:
         raise StoreDamaged(
             f"{path} is damaged: its bytes are not those that were written. It is written "
             f"anew, and nothing is computed twice, by: vggfeat store repair {place}."

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat._io.assets import home
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.dense import DenseExtractor
 from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extraction import crops_in
-from vggfeat.features.files import ready, write_whole
 from vggfeat.features.provenance import provenance
 from vggfeat.features.sharding import WHOLE, Shard
 from vggfeat.features.store import FeatureStore
@@ -285,11 +285,11 @@ def write_errors(
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
     told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
-    ready(folder)
+    make_folder(folder)
     contents = {
         "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
         "classes.csv": text.getvalue(),
     }
     for name, content in contents.items():
-        write_whole(folder / name, content.encode("utf-8", "surrogateescape"))
+        write_atomic(folder / name, content.encode("utf-8", "surrogateescape"))
     return [folder / name for name in contents]
