@@ -15,8 +15,8 @@ from unittest import mock
 
 from torch import Tensor
 
+from vggfeat._io.download import Checksums
 from vggfeat.data.cards import load_card
-from vggfeat.download import Promise
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
@@ -133,8 +133,8 @@ def published(name: str, net: str, weights: Path) -> Iterator[None]:
     path = folder() / source.files[0].name
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, path)
-    promise = Promise(hashlib.sha256(path.read_bytes()).hexdigest())
-    files = (replace(source.files[0], promise=promise),)
+    checksums = Checksums(hashlib.sha256(path.read_bytes()).hexdigest())
+    files = (replace(source.files[0], checksums=checksums),)
     with mock.patch.dict(SOURCES, {(name, net): replace(source, files=files)}):
         yield
 

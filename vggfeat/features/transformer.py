@@ -16,17 +16,16 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from vggfeat.data.addresses import is_address
+from vggfeat._io.atomic import explain_os_errors, file_lock
+from vggfeat._io.remote import is_address
 from vggfeat.data.images import Crop, Picture, decode
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.stored import Stored
 from vggfeat.data.tars import Member
-from vggfeat.download import alone
 from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extract import extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.files import refusals
 from vggfeat.features.pooling import CELL_NAMES
 from vggfeat.features.store import FeatureStore
 from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
@@ -268,9 +267,9 @@ def _open(
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time describe pictures: the next finds what the first has done."""
-    with refusals(folder):
+    with explain_os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = alone(folder)
+    lock = file_lock(folder)
     try:
         lock.acquire()
     except OSError as error:

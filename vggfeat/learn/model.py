@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as write_tensors
 
+from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
+from vggfeat._io.checksums import append_checksum, sha256_array, strip_checksum
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
-from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
 from vggfeat.store.column import Column
@@ -151,13 +151,13 @@ def save(path: Path, model: SavedModel) -> Path:
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
     plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
     plain["columns"] = [json.loads(column.to_json()) for column in model.columns]
-    text = json.dumps(plain, sort_keys=True)
+    plain["arrays"] = _digests(arrays)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.
-    header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
+    header = append_checksum(json.dumps(plain, sort_keys=True).encode()).decode()
     content = write_tensors(arrays, metadata={_KEY: header})
-    ready(path.parent)
-    write_whole(path, content)
+    make_folder(path.parent)
+    write_atomic(path, content)
     return path
 
 
@@ -203,18 +203,15 @@ def load(path: Path) -> SavedModel:
         If it is another kind of file or a folder, or of a newer format.
     """
     path = _existing(path)
-    with refusals(path, "read"):
+    with explain_os_errors(path, "read"):
         content = path.read_bytes()
     metadata = _metadata(path, content)
     try:
         arrays = parse_tensors(content)
-        header = json.loads(metadata)
-        text, digest = header["model"], header["sha256"]
-        intact = digest == _digest(text, arrays)
-        plain = dict(json.loads(text)) if intact else {}
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
-    except RecursionError as error:
+        header = strip_checksum(metadata.encode())
+        plain = {} if header is None else dict(json.loads(header))
+        intact = header is not None and plain.pop("arrays") == _digests(arrays)
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
     if not intact:
         raise StoreDamaged(_advice(path, "its checksum does not match"))
@@ -276,12 +273,11 @@ def _metadata(path: Path, content: bytes) -> str:
     return text
 
 
-def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in _ARRAYS:
-        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+def _digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
+    return {
+        name: sha256_array(str(array.dtype), array.shape, array.tobytes())
+        for name, array in arrays.items()
+    }
 
 
 def _advice(path: Path, reason: str) -> str:

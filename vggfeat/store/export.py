@@ -13,10 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vggfeat._io.atomic import replacing, sweep
+from vggfeat._io.checksums import append_checksum_to
 from vggfeat._io.text import size
 from vggfeat.errors import MissingExtra, ParameterError, StoreError
 from vggfeat.features.extraction import Part
-from vggfeat.features.files import append_seal, replacing, sweep
 from vggfeat.features.packed import SEALED, create_packed
 from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
 from vggfeat.features.store import FeatureStore
@@ -68,7 +69,7 @@ def pack(source: Path | str, target: Path | str) -> None:
                 dataset = create_packed(file, path, shape, store.manifest.dtype, absent)
                 for rows in _ranges(len(store.names)):
                     dataset[rows[0] : rows[-1] + 1] = store.gather([path], rows)[path]
-        append_seal(temporary)
+        append_checksum_to(temporary)
 
 
 def export(
