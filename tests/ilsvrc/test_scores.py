@@ -108,7 +108,7 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
         open_scores(store)
     said = str(refused.value)
     assert (
-        "net D, softmax at Q = 256 is not yet computed of 4 of 7 pictures, such as '3.png'" in said
+        "net D, softmax at Q = 256 is not yet computed of 4 of 7 images, such as" in said
     )
     assert f"Run the same `vggfeat classify … --out {store}` again" in said
     assert "--Q 224" in said
@@ -146,8 +146,8 @@ def test_a_run_that_was_interrupted_is_told(
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
     """One share's pictures are not the whole; nor all shares before a run without --shard."""
     for part in (1, 2):
-        score(images, colour_net("D"), [224], tmp_path / "s", shard=Shard(part, 2))
-        with pytest.raises(StoreError, match=r"some pictures may be not yet .* without --shard"):
+        score(images, colour_net("D"), [224], tmp_path / "s", shard=Partition(part, 2))
+        with pytest.raises(StoreError, match=r"some images may be not yet .* without --shard"):
             open_scores(tmp_path / "s")
     score(images, colour_net("D"), [224], tmp_path / "s")
     assert len(open_scores(tmp_path / "s")[0].names) == 7
@@ -175,9 +175,9 @@ def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> No
     with pytest.raises(StoreError, match="holds the scores of net D"):
         check_target(tmp_path / "D", [tmp_path / "E"])
     with pytest.raises(StoreError, match="holds the scores of net D"):
-        write_fused(tmp_path / "D", scores, images.names, {"classes": list(CLASSES)})
+        write_fused(tmp_path / "D", scores, images.names, {})
     check_target(tmp_path / "f", inputs)
-    write_fused(tmp_path / "f", scores, images.names, {"classes": list(CLASSES)})
+    write_fused(tmp_path / "f", scores, images.names, {})
     check_target(tmp_path / "f", inputs)
     assert [one.net for one in open_scores(tmp_path / "f")] == [FUSED]
     score(images, colour_net("D"), [224], tmp_path / "f")
