@@ -163,7 +163,7 @@ def extract(
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
     store.begin(len(images), run.provenance, share, new=run.new)
     run.all(workers or cpu_count(), share)
-    run.judge_settings(at_least=1)
+    judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
     return run.summary
 
@@ -189,6 +189,8 @@ class Run:
     summary : Summary
     failed : dict
         By name, why images could not be used.
+    overflowed : dict
+        Those of them that could be read, and whose numbers overflow.
     provenance : dict
         Versions and the device.
     new : int
@@ -205,10 +207,7 @@ class Run:
         on_bad_image: str = "skip",
         progress: Progress | None = None,
     ) -> None:
-        if on_bad_image not in BAD_IMAGE_POLICIES:
-            raise ParameterError.not_one_of(
-                "on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image
-            )
+        check_policy(on_bad_image)
         store.check_writable()
         extractor.check_scales(scales)
         columns = extractor.columns(scales, outputs)
@@ -223,9 +222,8 @@ class Run:
         self.round_size = round_size(extractor.device.type, scales, extractor.extraction.pools)
         self.summary = Summary(len(images))
         self.failed: dict[str, str] = {}
+        self.overflowed: dict[str, str] = {}
         self.start = time.perf_counter()
-        self._overflowed = 0
-        self._advice = ""
         self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
         self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
         self._noted: list[int] = []  # unchanged under a new stamp
@@ -357,12 +355,12 @@ class Run:
         """Write what is complete; one shard for each set of columns that images lacked."""
         names = self.images.names
         for columns, rows in _alike(self._restored).items():
-            self.store.restore(list(columns), *self._described_as(rows))
+            self.store.restore(list(columns), *self._described_as(rows), self.provenance)
             for row in rows:
                 del self._restored[row]
         for columns, rows in _alike(self._complete).items():
             arrays = {c: np.stack([self._complete[row][c] for row in rows]) for c in columns}
-            self.store.write(*self._described_as(rows), arrays)
+            self.store.write(*self._described_as(rows), arrays, self.provenance)
             for row in rows:
                 del self._complete[row]
         if self._noted:
@@ -383,37 +381,49 @@ class Run:
         PictureError
             If a bad image ends the run.
         """
-        if self.stop_on_bad:
-            raise PictureError(f"{self.images.names[row]}: {reason}")
-        self.failed[self.images.names[row]] = reason
+        name = self.images.names[row]
+        self.failed[name] = reason
         self.summary.failed += 1
+        if self.stop_on_bad:
+            raise PictureError(f"{name}: {reason}")
 
     def overflow(self, row: int, reason: str) -> None:
         """Leave out an image that could be read and has no finite descriptor, or stop at it."""
+        self.overflowed[self.images.names[row]] = reason
         self.fail(row, reason)
-        self._overflowed += 1
-        self._advice = reason
-        self.judge_settings(at_least=OVERFLOWED)
-
-    def judge_settings(self, at_least: int) -> None:
-        """Stop where so many images overflowed, and they are more than have descriptors.
-
-        Raises
-        ------
-        DeviceError
-        """
-        good = self.summary.present + self.summary.computed
-        if self._overflowed >= at_least and self._overflowed > good:
-            raise DeviceError(
-                f"{self._overflowed} images have no finite descriptor, {good} have one: the "
-                f"settings do not suit these weights. Of the last: {self._advice}"
-            )
+        judge_settings(self.overflowed, self.summary, at_least=OVERFLOWED)
 
     def tell(self) -> None:
         """Tell how far the run is."""
         self.summary.seconds = time.perf_counter() - self.start
         if self.progress:
             self.progress(self.summary)
+
+
+def check_policy(on_bad_image: str) -> None:
+    """Refuse what is no way to treat bad images.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if on_bad_image not in BAD_IMAGE_POLICIES:
+        raise ParameterError.not_one_of("on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image)
+
+
+def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) -> None:
+    """Stop where so many images overflowed, and they are more than have descriptors.
+
+    Raises
+    ------
+    DeviceError
+    """
+    good = done.present + done.computed
+    if len(overflowed) >= at_least and len(overflowed) > good:
+        raise DeviceError(
+            f"{len(overflowed)} images have no finite descriptor, {good} have one: the settings "
+            f"do not suit these weights. Of the last: {list(overflowed.values())[-1]}"
+        )
 
 
 def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Iterator[Described]:

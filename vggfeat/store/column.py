@@ -1,4 +1,4 @@
-"""Columns: the descriptors of one net, layer, pooling and scale, and the settings that made them."""
+"""A column: the descriptors of one net, layer, pooling and scale, and the settings behind them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Descriptor(NamedTuple):
         parts = path.split("/")
         if len(parts) != 5 or parts[0] or not all(parts[1:]) or not parts[4][1:].isdecimal():
             raise ValueError(f"{path} is not the path of a column, such as /D/pool5/average/Q256")
-        return cls(*parts[1:4], int(parts[4][1:]))
+        return cls(parts[1], parts[2], parts[3], int(parts[4][1:]))
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io import atomic
 from vggfeat._io.text import printable
-from vggfeat.errors import FingerprintMismatch, ParameterError, StoreDamaged, StoreError
+from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import (
-    INDEX,
     STAMPS,
     Index,
     Stamps,
@@ -39,13 +38,21 @@ from vggfeat.store.index import (
     write_headers,
     write_stamps,
 )
+from vggfeat.store.manifest import (
+    MANIFEST,
+    folder_of,
+    manifest_of,
+    no_store,
+    packed_file,
+    parse_manifest,
+    refuse_strange,
+)
 from vggfeat.store.read import check_digest, read_columns
 from vggfeat.store.shard import (
     DTYPES,
     FOLDER,
     Matrix,
     Pairs,
-    Rows,
     ShardHeader,
     build_shard,
     decode,
@@ -60,9 +67,7 @@ from vggfeat.store.storage import (
     shard_key,
 )
 from vggfeat.store.view import (
-    FAILED,
     RUN,
-    VIEW,
     Share,
     list_shares,
     of_share,
@@ -73,8 +78,6 @@ from vggfeat.store.view import (
     write_view,
 )
 
-MANIFEST = "manifest.json"
-FORMAT, VERSION = "vggfeat features", 2
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -138,9 +141,9 @@ class FeatureStore:
         if dtype not in DTYPES:
             raise ParameterError.not_one_of("dtype", "FeatureStore", DTYPES, dtype)
         self.mode = mode
-        self.packed = _packed_file(path)
+        self.packed = packed_file(path)
         self.storage: Storage = (
-            LocalStorage(self.packed.parent) if self.packed else open_storage(_folder_of(path))
+            LocalStorage(self.packed.parent) if self.packed else open_storage(folder_of(path))
         )
         self._headers: dict[str, ShardHeader] = {}
         self._admitted: dict[Descriptor, Column] = {}
@@ -160,19 +163,19 @@ class FeatureStore:
 
     def _open(self, dtype: str) -> str:
         content = self.storage.read(MANIFEST)
-        held = _parse_manifest(content, f"{self.storage}/{MANIFEST}") if content else None
+        held = parse_manifest(content, f"{self.storage}/{MANIFEST}") if content else None
         self._load()
         if held is None and self._headers:  # lost: every shard says its type
             held = next(iter(self._headers.values())).dtype
         if self.mode == "r":
             if held is None and not isinstance(self.storage, MemoryStorage):
-                raise StoreError(_no_store(self.storage))
+                raise StoreError(no_store(self.storage))
             return held or dtype
         if held is None:
-            self._refuse_strange()
-        new = json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
+            refuse_strange(self.storage)
+        new = manifest_of(dtype)
         if content is None and not self.storage.write_new(MANIFEST, new):
-            held = _parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
+            held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
         if held not in (None, dtype):
             if self._headers:
                 raise StoreError(
@@ -225,17 +228,6 @@ class FeatureStore:
                 column = Column.from_json(content, f"{self.storage}/{name}")
                 columns[column.descriptor] = column
         return columns
-
-    def _refuse_strange(self) -> None:
-        """Keep out of folders that hold something else: files of the store would replace it."""
-        ours = (MANIFEST, atomic.TEMPORARY, VIEW, INDEX)
-        shares = {name for own in (FAILED, RUN, STAMPS) for name in list_shares(self.storage, own)}
-        others = [n for n in self.storage.list() if not n.startswith(ours) and n not in shares]
-        if others or _has_folders(self.storage):
-            raise StoreError(
-                f"{self.storage} is no feature store, and not empty. Name a new or an empty folder "
-                "with --out, or one that `vggfeat extract` made."
-            )
 
     # What is there
 
@@ -352,8 +344,7 @@ class FeatureStore:
         held = np.ones(len(index.names), bool)
         for name in wanted:
             held &= index.where[name][:, 0] >= 0 if name in index.where else False
-        rows = np.flatnonzero(held) if wanted else []
-        return decode([index.names[row] for row in rows])
+        return decode([index.names[row] for row in np.flatnonzero(held & bool(wanted))])
 
     # Reading
 
@@ -640,7 +631,12 @@ class FeatureStore:
         return kept
 
     def restore(
-        self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike
+        self,
+        columns: Sequence[Descriptor],
+        names: Sequence[str],
+        ids: ArrayLike,
+        stamps: ArrayLike,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Make rows of images that came back current again: copy them into a new shard."""
         index, wanted, seen = (
@@ -656,7 +652,8 @@ class FeatureStore:
             rows = np.flatnonzero((held == pattern).all(axis=1))
             some = [name for name, has in zip(columns, pattern, strict=True) if has]
             arrays = {name: values[name][rows] for name in some}
-            self.write([names[row] for row in rows], wanted[rows], seen[rows], arrays)
+            whose = [names[row] for row in rows.tolist()]
+            self.write(whose, wanted[rows], seen[rows], arrays, provenance)
 
     def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
         """Remember what images look like now: :meth:`save_notes` keeps it.
@@ -746,61 +743,8 @@ class FeatureStore:
             write_headers(self.storage, index.headers)
 
 
-def _packed_file(path: Path | str | None) -> Path | None:
-    """Return the path of a packed file; None for a folder, an address, or the view of a store."""
-    if path is None or not Path(path).is_file():
-        return None
-    return None if _is_view(Path(path)) else Path(path)
-
-
-def _folder_of(path: Path | str | None) -> Path | str | None:
-    """Return the folder of a store, also where its view is named."""
-    return Path(path).parent if path is not None and _is_view(Path(path)) else path
-
-
-def _is_view(path: Path) -> bool:
-    return path.name == VIEW and (path.parent / FOLDER).is_dir()
-
-
-def _parse_manifest(content: bytes, where: str) -> str:
-    """Return the dtype that a manifest says."""
-    try:
-        held = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreDamaged(
-            f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store repair "
-            f"{where.rpartition('/')[0]}."
-        ) from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise StoreError(f"{where} belongs to something else. Choose another --out.")
-    if held.get("version") != VERSION:
-        version = held.get("version")
-        age = "a newer" if isinstance(version, int) and version > VERSION else "an early"
-        raise StoreError(
-            f"{where} was written by {age} vggfeat (format {version}; this one reads {VERSION}). "
-            "Extract into another folder."
-        )
-    if held.get("dtype") not in DTYPES:
-        raise StoreDamaged(f"{where} is damaged: its dtype is {held.get('dtype')!r}.")
-    return str(held["dtype"])
-
-
-def _no_store(where: object) -> str:
-    return (
-        f"{where} is no feature store: it has no {MANIFEST}. Give the folder that `vggfeat extract` "
-        "or `vggfeat classify --out` wrote, or a packed file."
-    )
-
-
 def _is_shard(name: str) -> bool:
     return name.endswith(".h5") and not name.startswith(".")
-
-
-def _has_folders(storage: Storage) -> bool:
-    if not isinstance(storage, LocalStorage) or not storage.path.is_dir():
-        return False
-    ours = (FOLDER, "columns")
-    return any(path.is_dir() and path.name not in ours for path in storage.path.iterdir())
 
 
 def _pairs(values: ArrayLike, n: int, what: str) -> Pairs:
