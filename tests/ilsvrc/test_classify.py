@@ -21,10 +21,7 @@ from vggfeat.errors import (
     StoreError,
     WeightsError,
 )
-from vggfeat.features.export import export, pack
-from vggfeat.features.sharding import Shard
-from vggfeat.features.store import FeatureStore
-from vggfeat.ilsvrc.classes import Classes, chosen, classes_of, ilsvrc_classes, named
+from vggfeat.ilsvrc.classes import chosen, classes_of, ilsvrc_classes, named
 from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
 from vggfeat.ilsvrc.fused import write_fused
 from vggfeat.ilsvrc.scores import (
@@ -39,7 +36,6 @@ from vggfeat.nets.weights import Weights
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import export, pack
 from vggfeat.store.store import FeatureStore
-from vggfeat.settings import Extraction
 
 NAMES = ["a", "b", "c"]
 pytestmark = pytest.mark.usefixtures("tiny_nets")
@@ -58,9 +54,7 @@ def kept(
     scales = tuple(dict.fromkeys(Q for _, Q in values))
     store = FeatureStore(folder, "a")
     arrays = {Descriptor(net, "fc8", *key): numbers for key, numbers in values.items()}
-    store.add_columns(
-        [Column(name, {"weights": net}, 2, tuple(classes)) for name in arrays]
-    )
+    store.add_columns([Column(name, {"weights": net}, 2, tuple(classes)) for name in arrays])
     store.begin(len(names))
     numbers = [(ids or {}).get(name, 1 + NAMES.index(name)) for name in names]
     pairs = np.array([(number, 7) for number in numbers])
