@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -100,13 +99,15 @@ def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> 
     assert np.abs(alone - expected).max() > 1e-3
 
 
-def stop_at(Q: int, batch: int = 1) -> AbstractContextManager[None]:
-    """Press Ctrl-C when a network is given so many batches of a scale."""
-    count = itertools.count(1)
+def stop_after(images: int, Q: int) -> AbstractContextManager[None]:
+    """Press Ctrl-C when a network has described so many images at a scale."""
+    sizes: list[int] = []
 
     def stop(net: DenseExtractor, pixels: Tensor) -> None:
-        if min(pixels.shape[2:]) == Q and next(count) == batch:
-            raise KeyboardInterrupt
+        if min(pixels.shape[2:]) == Q:
+            sizes.append(len(pixels))
+            if sum(sizes) > images:
+                raise KeyboardInterrupt
 
     return before_batches(stop)
 
@@ -115,7 +116,7 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
     """It is not fused in silence from what has it; without that scale, or in the end, it is."""
     store = tmp_path / "s"
     score(images, colour_net("D"), [224], store)
-    with pytest.raises(KeyboardInterrupt), shard_rows(3), stop_at(256, batch=2):
+    with pytest.raises(KeyboardInterrupt), shard_rows(3), stop_after(3, Q=256):
         score(images, colour_net("D"), SCALES, store)
     with pytest.raises(StoreError) as refused:
         open_scores(store)
@@ -134,7 +135,7 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
 
 def test_a_run_that_was_interrupted_is_told(images: ImageSet, tmp_path: Path) -> None:
     """Before anything was kept, and once another net is complete: the store says what it lacks."""
-    with pytest.raises(KeyboardInterrupt), stop_at(224):
+    with pytest.raises(KeyboardInterrupt), stop_after(0, Q=224):
         score(images, colour_net("D", BOTH), [224], tmp_path / "s")
     with pytest.raises(StoreError, match="holds no scores yet"):
         open_scores(tmp_path / "s")
@@ -154,7 +155,7 @@ def test_images_that_an_interrupted_run_never_came_to_are_missed(
         store = tmp_path / f"s{early}"
         if early:
             score(some, colour_net("D"), [224], store)
-        with pytest.raises(KeyboardInterrupt), shard_rows(1), stop_at(224, batch=3):
+        with pytest.raises(KeyboardInterrupt), shard_rows(1), stop_after(2, Q=224):
             score(rest if early else images, colour_net("D"), [224], store)
         count = "some images may be" if early else "5 images are"
         with pytest.raises(StoreError, match=f"of net D, softmax {count} not yet computed"):
