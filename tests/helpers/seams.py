@@ -107,9 +107,16 @@ def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[No
 
 @contextmanager
 def described_images() -> Iterator[list[str]]:
-    """List the pooling of every image that networks describe, at each scale."""
+    """List the poolings that networks compute of every image, at each scale."""
     done: list[str] = []
-    with before_batches(lambda net, pixels: done.extend([net.extraction.pool] * len(pixels))):
+    describe = DenseExtractor.describe_finite
+
+    def list_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
+        pools = dict.fromkeys(pool for _, pool in wanted or ()) or extractor.extraction.pools
+        done.extend(["+".join(pools)] * len(pixels))
+        return describe(extractor, pixels, wanted)
+
+    with mock.patch.object(DenseExtractor, "describe_finite", list_and_describe):
         yield done
 
 
