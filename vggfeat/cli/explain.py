@@ -154,7 +154,7 @@ def _tell(one: Explained) -> None:
 def _norms(found: Explanation) -> str:
     """Say what the map was divided by; these follow from the whole picture."""
     each = ", ".join(
-        f"{' '.join(one.descriptor[:3])} Q{one.descriptor.Q} {one.norm:.4g}" for one in found.shares
+        f"{net} {layer} {pool} Q{Q} {norm:.4g}" for (net, layer, pool, Q), norm, _ in found.shares
     )
     return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
 
