@@ -151,11 +151,11 @@ class FakeExtractor:
         """List the columns, whose weights are the name of what describes."""
         width = self.compute(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
         settings = {"weights": self.compute.__name__}
-        return [Column(self.column(Q), settings, width, tuple(outputs)) for Q in scales]
+        return [Column(name, settings, width, tuple(outputs)) for name in self.descriptors(scales)]
 
-    def column(self, Q: int) -> Descriptor:
-        """Name the column of a scale."""
-        return Descriptor(self.extraction.net, self.layer, "average", Q)
+    def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
+        """Name the columns."""
+        return [Descriptor(self.extraction.net, self.layer, "average", Q) for Q in scales]
 
     def describe_finite(
         self, pixels: Tensor, wanted: object = None

@@ -16,8 +16,8 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.data.partition import Partition
+    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Pictures, Validation
     from vggfeat.settings import Features
@@ -236,8 +236,8 @@ def _net_of(weights: list[str] | None) -> list[str]:
 
 def _share(typed: str | None, context: typer.Context) -> Partition:
     """Read which share of how many; what tells of all pictures says nothing to one."""
-    from vggfeat.errors import ParameterError
     from vggfeat.data.partition import parse_partition
+    from vggfeat.errors import ParameterError
 
     for name, option in (("table", "--csv"), ("results", "--results"), ("top", "--top")):
         if typed and options.is_typed(context, name):

@@ -168,6 +168,16 @@ class DenseExtractor:
             for name in self.descriptors(scales)
         ]
 
+    @property
+    def cache_key(self) -> str:
+        """A name for a folder: the same where all that is computed may lie in one store.
+
+        Settings of the last layer decide those of all before it.
+        """
+        net, last = self.extraction.net, self.net.layers[-1].name
+        digest = Column(Descriptor(net, last, "", 0), self._settings(last), 0).digest
+        return f"{net}-{digest[:16]}" + "-deterministic" * self.hardware.deterministic
+
     def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
         """List the names of :meth:`columns`, without reading the weights for their digest."""
         scales = list(scales)

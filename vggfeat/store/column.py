@@ -106,17 +106,20 @@ class Column:
         text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """Return the content of the column's file."""
-        content = {
+    def to_dict(self) -> dict[str, JSON]:
+        """Return all of it as plain JSON types."""
+        return {
             "path": self.descriptor.path,
             "digest": self.digest,
-            "settings": self.settings,
+            "settings": dict(self.settings),
             "width": self.width,
             "outputs": list(self.outputs),
             "S": self.S,
         }
-        return json.dumps(content, indent=2) + "\n"
+
+    def to_json(self) -> str:
+        """Return the content of the column's file."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Column:

@@ -131,7 +131,7 @@ class Index:
     def recall(self, numbers: Rows, stamps: Pairs) -> Pairs:
         """Return the ids of images whose files look as they did once; 0 where unknown."""
         ids = np.zeros((len(numbers), 2), np.int64)
-        known = np.flatnonzero(numbers >= 0)
+        known = np.flatnonzero((numbers >= 0) & stamps.any(axis=1))  # 0: an array, or no file
         same = (self.stamps[numbers[known]] == stamps[known]).all(axis=1)
         ids[known[same]] = self.ids[numbers[known[same]]]
         others = known[~same]
