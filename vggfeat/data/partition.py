@@ -1,4 +1,4 @@
-"""Shares of a list of images for processes and machines that work side by side: ``--shard 3/16``."""
+"""Shares of a list of images for processes that work side by side: ``--shard 3/16``."""
 
 from __future__ import annotations
 

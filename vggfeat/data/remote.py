@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from vggfeat.data.addresses import public, split
 from vggfeat.data.filesystems import HTTP, PATIENCE, opened
 from vggfeat.data.patience import Unreachable, is_past_the_end, patiently
-from vggfeat.data.stored import Stat, Stored, digest, nanoseconds
+from vggfeat.data.stored import Stamp, Stored, digest, nanoseconds
 from vggfeat.errors import PictureError
 
 Info = dict[str, Any]
@@ -35,7 +35,7 @@ class Remote(Stored):
     address : str
         Where it is, with whatever credentials are in it.
     known : (int, int), optional
-        Its stat, from a listing; without it, an address is one picture for ever.
+        Its stamp, from a listing; without it, an address is one image for ever.
     size : int
         Bytes, from a listing; −1 if unknown.
 
@@ -47,7 +47,7 @@ class Remote(Stored):
     """
 
     address: str
-    known: Stat | None = field(default=None, compare=False)
+    known: Stamp | None = field(default=None, compare=False)
     size: int = field(default=-1, compare=False)
 
     def read(self) -> bytes:
@@ -57,8 +57,8 @@ class Remote(Stored):
         except Unreachable as error:
             raise PictureError(str(error)) from None
 
-    def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name."""
+    def stamp(self) -> Stamp:
+        """Tell it from what else has, or had, its name, without reading it."""
         return self.known or (digest(public(self.address)), 0)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ def info(address: str) -> Info:
     return patiently(ask)
 
 
-def stat_of(found: Info) -> Stat | None:
+def stat_of(found: Info) -> Stamp | None:
     """Make a stat of what a listing says of an object; None if it says too little.
 
     Examples

@@ -6,7 +6,6 @@ headers and labels are read here; a picture is read from the middle of its tar w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import posixpath
@@ -25,7 +24,7 @@ from vggfeat.data import remote, tarring
 from vggfeat.data.addresses import is_address, public
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.patience import Unreachable
-from vggfeat.data.stored import Stat, Stored, digest, identity, is_settled, nanoseconds
+from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits, is_settled
 from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
@@ -48,18 +47,15 @@ class Member(Stored):
         Path or address of the tar.
     offset, size : int
         First byte and number of bytes.
-    time : int
-        When the file changed, in ns.
     refusal : str
         Why it is not read, if it is not.
     version : int
-        What tells the tar at an address from others that have been there, where that is known.
+        What tells the tar from others that have been there, where that is known.
     """
 
     archive: str
     offset: int
     size: int
-    time: int = 0
     refusal: str = ""
     version: int = 0
 
@@ -80,12 +76,9 @@ class Member(Stored):
             raise PictureError("its tar ends within it")
         return content
 
-    def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name; a tar of this machine is read for it."""
-        if not is_address(self.archive):
-            with suppress(PictureError):  # the decoder will say what is wrong with it
-                return identity(hashlib.sha256(self.read()).digest())
-        return digest(self.offset, self.size, self.version), self.time
+    def stamp(self) -> Stamp:
+        """Tell it from what else has, or had, its name, without reading it."""
+        return digest(self.version, self.offset), self.size
 
     def __str__(self) -> str:
         return f"{public(self.archive)} at byte {self.offset:,}"
@@ -144,7 +137,9 @@ def samples(archive: str) -> Iterator[Sample]:
             yield from _remembered(archive)
         else:
             with Path(archive).open("rb") as file:
-                yield from _samples(file, archive)
+                found = os.fstat(file.fileno())
+                version = digest(found.st_size, in_64_bits(found.st_mtime_ns))
+                yield from _samples(file, archive, version)
     except Unreachable as error:
         raise error.of(archive) from None
     except OSError as error:
@@ -157,7 +152,7 @@ def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
     stat = remote.stat_of(remote.info(archive))
     version = 0 if stat is None else digest(*stat)
-    known = home() / "tars" / f"{digest(public(archive), stat) & _MASK:016x}.jsonl"
+    known = home() / "tars" / f"{digest(public(archive), stat, 2) & _MASK:016x}.jsonl"
     if stat is None or not known.is_file():
         with closing(remote.opened_file(archive)) as file:
             found = list(_samples(file, archive, version))
@@ -166,8 +161,8 @@ def _remembered(archive: str) -> Iterator[Sample]:
         yield from found
         return
     with known.open(encoding="utf-8") as lines:
-        for name, label, offset, size, time, refusal in map(json.loads, lines):
-            yield Sample(name, Member(archive, offset, size, time, refusal, version), label)
+        for name, label, offset, size, refusal in map(json.loads, lines):
+            yield Sample(name, Member(archive, offset, size, refusal, version), label)
 
 
 def _remember(path: Path, found: list[Sample]) -> None:
@@ -176,12 +171,12 @@ def _remember(path: Path, found: list[Sample]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as out:
             for name, one, label in found:
-                values = (name, label, one.offset, one.size, one.time, one.refusal)
+                values = (name, label, one.offset, one.size, one.refusal)
                 out.write(json.dumps(values) + "\n")
         temporary.replace(path)
 
 
-def _samples(file: BinaryIO, archive: str, version: int = 0) -> Iterator[Sample]:
+def _samples(file: BinaryIO, archive: str, version: int) -> Iterator[Sample]:
     for _, group in groupby(_files(file, archive, version), lambda one: one.key):
         files = list(group)
         pictures = [one for one in files if _is_picture(one)]
@@ -204,14 +199,7 @@ def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
         hidden = "/." in f"/{name}"
         if member.isdir() or hidden or not (found := _KEY.fullmatch(name)):
             continue
-        place = Member(
-            archive,
-            member.offset_data,
-            member.size,
-            nanoseconds(member.mtime),
-            _refusal(member),
-            version,
-        )
+        place = Member(archive, member.offset_data, member.size, _refusal(member), version)
         yield _File(name, found[1], found[2], place)
 
 

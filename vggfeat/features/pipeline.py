@@ -450,7 +450,7 @@ def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Itera
     >>> image.row, {name.path: array.shape for name, array in image.arrays.items()}, image.reason
     (7, {'/D/pool1/average/Q32': (64,)}, '')
     """
-    kept, described = extractor.describe_finite(batch.pixels, batch.wanted or None)
+    kept, described = extractor.describe_finite(batch.pixels, batch.wanted)
     net = extractor.extraction.net
     arrays = {Descriptor(net, *key, batch.Q): values.numpy() for key, values in described.items()}
     places = {place: n for n, place in enumerate(kept.tolist())}

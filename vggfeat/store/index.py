@@ -129,9 +129,12 @@ class Index:
         return np.fromiter(map(self.number.get, names, repeat(-1)), np.intp, len(names))
 
     def recall(self, numbers: Rows, stamps: Pairs) -> Pairs:
-        """Return the ids of images whose files look as they did once; 0 where unknown."""
+        """Return the ids of images whose files look as they did once; 0 where unknown.
+
+        What is no file has a stamp of 0, and is unknown.
+        """
         ids = np.zeros((len(numbers), 2), np.int64)
-        known = np.flatnonzero((numbers >= 0) & stamps.any(axis=1))  # 0: an array, or no file
+        known = np.flatnonzero((numbers >= 0) & stamps.any(axis=1))
         same = (self.stamps[numbers[known]] == stamps[known]).all(axis=1)
         ids[known[same]] = self.ids[numbers[known[same]]]
         others = known[~same]
