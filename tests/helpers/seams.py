@@ -15,8 +15,8 @@ from unittest import mock
 
 from torch import Tensor
 
+from vggfeat._io.download import Checksums
 from vggfeat.data.cards import load_card
-from vggfeat.download import Promise
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
@@ -107,9 +107,16 @@ def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[No
 
 @contextmanager
 def described_images() -> Iterator[list[str]]:
-    """List the pooling of every image that networks describe, at each scale."""
+    """List the poolings that networks compute of every image, at each scale."""
     done: list[str] = []
-    with before_batches(lambda net, pixels: done.extend([net.extraction.pool] * len(pixels))):
+    describe = DenseExtractor.describe_finite
+
+    def list_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
+        pools = dict.fromkeys(pool for _, pool in wanted or ()) or extractor.extraction.pools
+        done.extend(["+".join(pools)] * len(pixels))
+        return describe(extractor, pixels, wanted)
+
+    with mock.patch.object(DenseExtractor, "describe_finite", list_and_describe):
         yield done
 
 
@@ -133,8 +140,8 @@ def published(name: str, net: str, weights: Path) -> Iterator[None]:
     path = folder() / source.files[0].name
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, path)
-    promise = Promise(hashlib.sha256(path.read_bytes()).hexdigest())
-    files = (replace(source.files[0], promise=promise),)
+    checksums = Checksums(hashlib.sha256(path.read_bytes()).hexdigest())
+    files = (replace(source.files[0], checksums=checksums),)
     with mock.patch.dict(SOURCES, {(name, net): replace(source, files=files)}):
         yield
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.data.addresses import is_address, public
+from vggfeat._io.remote import is_address, redact
 from vggfeat.data.identity import stamps_of
 from vggfeat.data.images import Box, Picture
 from vggfeat.data.manifests import Entry
@@ -257,7 +257,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     """Take the first folder of each name as its label; what lies beside the folders has none."""
     rows = [row for row, name in enumerate(images.names) if "/" in name]
     if not rows:
-        raise DataNotFound(f"{public(source)} has no class folders with pictures, nor labels.")
+        raise DataNotFound(f"{redact(source)} has no class folders with pictures, nor labels.")
     kept = images.take(rows)
     return replace(kept, labels=tuple(name.partition("/")[0] for name in kept.names))
 

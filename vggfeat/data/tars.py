@@ -11,7 +11,6 @@ import os
 import posixpath
 import re
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,12 +19,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from vggfeat._io.assets import home
-from vggfeat.data import remote, tarring
-from vggfeat.data.addresses import is_address, public
+from vggfeat._io.atomic import write_atomic
+from vggfeat._io.remote import (
+    LARGEST,
+    Unreachable,
+    is_address,
+    open_file,
+    read_bytes,
+    redact,
+    stat,
+)
+from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
-from vggfeat.data.patience import Unreachable
+from vggfeat.data.remote import stat_of
 from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits, is_settled
-from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
+from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its picture in several formats, the first of these.
@@ -65,7 +73,7 @@ class Member(Stored):
             raise PictureError(self.refusal)
         try:
             if is_address(self.archive):
-                return remote.read(self.archive, self.offset, self.size)
+                return read_bytes(self.archive, self.offset, self.offset + self.size)
             with Path(self.archive).open("rb") as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
@@ -81,7 +89,7 @@ class Member(Stored):
         return digest(self.version, self.offset), self.size
 
     def __str__(self) -> str:
-        return f"{public(self.archive)} at byte {self.offset:,}"
+        return f"{redact(self.archive)} at byte {self.offset:,}"
 
     def __repr__(self) -> str:
         return f"Member({str(self)!r})"
@@ -129,7 +137,7 @@ def samples(archive: str) -> Iterator[Sample]:
     """
     if archive.lower().endswith(PACKED):
         raise DataError(
-            f"{public(archive)} is compressed, so that no picture can be read from its middle. "
+            f"{redact(archive)} is compressed, so that no picture can be read from its middle. "
             "Unpack it to a plain .tar: pictures are compressed already."
         )
     try:
@@ -150,13 +158,13 @@ def samples(archive: str) -> Iterator[Sample]:
 
 def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
-    stat = remote.stat_of(remote.info(archive))
-    version = 0 if stat is None else digest(*stat)
-    known = home() / "tars" / f"{digest(public(archive), stat, 2) & _MASK:016x}.jsonl"
-    if stat is None or not known.is_file():
-        with closing(remote.opened_file(archive)) as file:
+    known_stat = stat_of(stat(archive))
+    version = 0 if known_stat is None else digest(*known_stat)
+    known = home() / "tars" / f"{digest(redact(archive), known_stat, 2) & _MASK:016x}.jsonl"
+    if known_stat is None or not known.is_file():
+        with closing(open_file(archive)) as file:
             found = list(_samples(file, archive, version))
-        if stat is not None and is_settled(stat[1]):
+        if known_stat is not None and is_settled(known_stat[1]):
             _remember(known, found)
         yield from found
         return
@@ -166,14 +174,13 @@ def _remembered(archive: str) -> Iterator[Sample]:
 
 
 def _remember(path: Path, found: list[Sample]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    with suppress(OSError):  # a home that cannot be written costs time, no more
+    lines = [
+        json.dumps((name, label, one.offset, one.size, one.refusal)) + "\n"
+        for name, one, label in found
+    ]
+    with suppress(OSError, StoreError):  # a home that cannot be written costs time, no more
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as out:
-            for name, one, label in found:
-                values = (name, label, one.offset, one.size, one.refusal)
-                out.write(json.dumps(values) + "\n")
-        temporary.replace(path)
+        write_atomic(path, "".join(lines).encode())
 
 
 def _samples(file: BinaryIO, archive: str, version: int) -> Iterator[Sample]:
@@ -193,7 +200,7 @@ def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
             raise DataError(
-                f"{public(archive)} has a member {member.name!r}, whose name leads out of it. "
+                f"{redact(archive)} has a member {member.name!r}, whose name leads out of it. "
                 "Pack it anew with relative names."
             )
         hidden = "/." in f"/{name}"
@@ -213,7 +220,7 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
         raise DataError(
-            f"{public(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
+            f"{redact(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
         ) from error
 
 
@@ -224,8 +231,8 @@ def _refusal(member: tarfile.TarInfo) -> str:
         return "not a file, but a pipe or a device"
     if member.issparse():
         return "a sparse file, as which no picture is packed"
-    if member.size > remote.LARGEST:
-        return f"its {member.size:,} bytes are more than the {remote.LARGEST:,} allowed"
+    if member.size > LARGEST:
+        return f"its {member.size:,} bytes are more than the {LARGEST:,} allowed"
     return ""
 
 

@@ -114,9 +114,10 @@ class DenseExtractor:
         self.hardware = (hardware or Hardware()).but(**where)
         if isinstance(extraction, str):
             extraction = Extraction(net=extraction)
-        if weights is not None:
-            loaded = isinstance(weights, Weights)
-            fields["weights"] = str(weights.origin or weights.source if loaded else weights)
+        if isinstance(weights, Weights):
+            fields["weights"] = weights.origin or weights.source
+        elif weights is not None:
+            fields["weights"] = str(weights)
         extraction = extraction.but(layers=layers, **fields)
         names = tuple(
             dict.fromkeys(resolve_layer(extraction.net, name) for name in extraction.layers)

@@ -1,8 +1,8 @@
 """Class scores in stores: the posteriors of several nets, scales and modes become one.
 
 The scores of an image are kept as its descriptors are, in a feature store: each pooling of fc8 at
-each scale is a column of posteriors, the mean of the image's and its mirror image's. What is left is
-to average: over scales and modes, then over nets, each of which counts the same.
+each scale is a column of posteriors, the mean of the image's and its mirror image's. What is left
+is to average: over scales and modes, then over nets, each of which counts the same.
 """
 
 from __future__ import annotations
@@ -104,10 +104,9 @@ class Scores:
     def provenance(self) -> dict[str, Any]:
         """What the run that wrote the newest of them said of itself."""
         first = self.columns[0]
-        for header in reversed(self.store.index.headers):
-            if first in header.columns:
-                return header.provenance
-        return {}
+        headers = reversed(self.store.index.headers)
+        written = next((one.provenance for one in headers if first in one.columns), {})
+        return written.get(self.net, {}) if self.store.packed else written  # packed: of each net
 
     @property
     def S(self) -> Scale | None:

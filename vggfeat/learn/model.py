@@ -14,7 +14,7 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as write_tensors
 
 from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
-from vggfeat._io.checksums import sha256
+from vggfeat._io.checksums import append_checksum, sha256_array, strip_checksum
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
@@ -157,10 +157,10 @@ def save(path: Path, model: SavedModel) -> Path:
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
     plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
     plain["columns"] = [column.to_dict() for column in model.columns]
-    text = json.dumps(plain, sort_keys=True)
+    plain["arrays"] = _digests(arrays)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.
-    header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
+    header = append_checksum(json.dumps(plain, sort_keys=True).encode()).decode()
     content = write_tensors(arrays, metadata={_KEY: header})
     make_folder(path.parent)
     write_atomic(path, content)
@@ -214,10 +214,9 @@ def load(path: Path) -> SavedModel:
     metadata = _metadata(path, content)
     try:
         arrays = parse_tensors(content)
-        header = json.loads(metadata)
-        text, digest = header["model"], header["sha256"]
-        intact = digest == _digest(text, arrays)
-        plain = dict(json.loads(text)) if intact else {}
+        header = strip_checksum(metadata.encode())
+        plain = {} if header is None else dict(json.loads(header))
+        intact = header is not None and plain.pop("arrays") == _digests(arrays)
     except (SafetensorError, *_MALFORMED) as error:
         raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
     if not intact:
@@ -282,12 +281,11 @@ def _metadata(path: Path, content: bytes) -> str:
     return text
 
 
-def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    content = [text.encode()]
-    for name in _ARRAYS:
-        array = arrays[name]
-        content += [f"{name}{array.dtype}{array.shape}".encode(), array.tobytes()]
-    return sha256(*content)
+def _digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
+    return {
+        name: sha256_array(str(array.dtype), array.shape, array.tobytes())
+        for name, array in arrays.items()
+    }
 
 
 def _advice(path: Path, reason: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import zipfile
@@ -13,34 +14,45 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vggfeat._io.atomic import replacing, sweep
+from vggfeat._io.checksums import append_checksum_to
 from vggfeat._io.text import size
 from vggfeat.errors import MissingExtra, ParameterError, StoreError
-from vggfeat.features.extraction import Part
-from vggfeat.features.files import append_seal, replacing, sweep
-from vggfeat.features.packed import SEALED, create_packed
-from vggfeat.features.shards import LIBVER, FolderShards, Matrix, encode, write_names
-from vggfeat.features.store import FeatureStore
-from vggfeat.hdf5 import write_text
+from vggfeat.store.column import Descriptor
+from vggfeat.store.read import read_columns
+from vggfeat.store.shard import (
+    FOLDER,
+    LIBVER,
+    VERSION,
+    Matrix,
+    encode,
+    write_column,
+    write_rows,
+    write_text,
+)
+from vggfeat.store.storage import LocalStorage
+from vggfeat.store.store import FeatureStore
 
 BLOCK = 1024  # rows in memory at a time
+CHUNK = 1 << 18  # numbers of a packed file that share a checksum
 # Backslashes that would be taken for those of a byte's escape; Python decodes a byte that is no
 # UTF-8 to one of these surrogates.
 _AS_A_BYTE = re.compile(r"\\+(?=x[0-9a-fA-F]{2}|[\udc80-\udcff])")
 
-Combine = Callable[[Mapping[Part, Matrix]], Matrix]
+Combine = Callable[[Mapping[Descriptor, Matrix]], Matrix]
 Blocks = Iterator[tuple[list[str], dict[str, Matrix]]]
 
 
 def pack(source: Path | str, target: Path | str) -> None:
-    """Write all of a store's view into one HDF5 file that needs no other.
+    """Write all of a store into one HDF5 file that needs no other.
 
     The file has the layout of ``features.h5``, with a checksum for every block of about 1 MB, and
-    :meth:`FeatureStore.open` reads it.
+    :class:`FeatureStore` reads it.
 
     Parameters
     ----------
     source : path
-        Folder of a store.
+        Folder or address of a store.
     target : path
         File to write, or to replace once the new one is whole.
 
@@ -50,25 +62,40 @@ def pack(source: Path | str, target: Path | str) -> None:
         If there is no store, it is empty, or the disk is too small.
     StoreDamaged
         If something in it is not what was written.
+
+    Examples
+    --------
+    >>> pack("features", "features-packed.h5")  # doctest: +SKIP
     """
-    stores = _stores(source, target)
-    store = next(iter(stores.values()))
-    with replacing(Path(target)) as temporary:
-        _check_space(store, Path(target))
+    store, target = _open(source, target), Path(target)
+    index, columns, rows = store.index, store.columns, store.index.counted
+    _check_space(store, target)
+    with replacing(target) as temporary:
         with h5py.File(temporary, "w", libver=LIBVER, locking=False) as file:
-            storage = {"chunks": True, "fletcher32": True} if store.names else {}
-            write_names(file, encode(store.names), store.index.stats, **storage)
-            write_text(file, "manifest", store.manifest.to_json())
-            file.attrs[SEALED] = True
-            for path, dimension in sorted(store.index.dimensions.items()):
-                shape = (len(store.names), dimension)
-                absent = np.flatnonzero(~store.index.has([path]))
-                if len(absent) == len(store.names):
-                    continue
-                dataset = create_packed(file, path, shape, store.manifest.dtype, absent)
-                for rows in _ranges(len(store.names)):
-                    dataset[rows[0] : rows[-1] + 1] = store.gather([path], rows)[path]
-        append_seal(temporary)
+            checked = {"chunks": True, "fletcher32": True}
+            write_rows(file, encode(store.names), index.ids[rows], index.stamps[rows], **checked)
+            file.attrs["sealed"] = True
+            file.attrs["version"] = VERSION
+            file.attrs["generation"] = index.generation
+            by_net = {name.net: store.provenance(name.net) for name in columns}
+            write_text(file, "provenance", json.dumps(by_net))
+            for name, column in columns.items():
+                places = index.where[name][rows]
+                dataset = file.create_dataset(
+                    name.path,
+                    (len(rows), column.width),
+                    store.dtype,
+                    chunks=(min(len(rows), max(1, CHUNK // column.width)), column.width),
+                    fletcher32=True,
+                    fillvalue=np.nan,
+                )
+                write_column(dataset, column)
+                dataset.attrs["absent"] = np.flatnonzero(places[:, 0] < 0)
+                for start in range(0, len(rows), BLOCK):
+                    some = {name: places[start : start + BLOCK]}
+                    values = read_columns(store.storage, index.headers, columns, some)[name]
+                    dataset[start : start + BLOCK] = values.astype(store.dtype)
+        append_checksum_to(temporary)
 
 
 def export(
@@ -77,17 +104,20 @@ def export(
     format: str | None = None,  # noqa: A002 (the word that everyone uses)
     *,
     scales: Sequence[int] | None = None,
+    columns: Sequence[Descriptor] | None = None,
     matrix: Combine | None = None,
 ) -> int:
-    r"""Write the pictures that have all scales asked for as npz, csv or parquet, block by block.
+    r"""Write the images that have all columns asked for as npz, csv or parquet, block by block.
 
     ============  ==================================  ==========================================
     format        without ``matrix``                  with ``matrix``
     ============  ==================================  ==========================================
-    ``npz``       ``names`` and ``D/Q384`` (N, D), …  ``names`` and ``X``
-    ``csv``       ``name``, ``D/Q384/0``, …           ``name``, ``x0``, …
+    ``npz``       ``names`` and an array (N, D) for   ``names`` and ``X``
+                  each, ``D/pool5/average/Q256``, …
+    ``csv``       ``name``,                           ``name``, ``x0``, …
+                  ``D/pool5/average/Q256/0``, …
     ``parquet``   ``name`` and a column of lists for  ``name`` and a column of lists ``X``
-                  each array, ``D/Q384``, …
+                  each, ``D/pool5/average/Q256``, …
     ============  ==================================  ==========================================
 
     Numbers in csv are the shortest that read back as the same float32. Names are written as they
@@ -99,87 +129,89 @@ def export(
     Parameters
     ----------
     source : path
-        Folder of a store, or a packed file.
+        Folder or address of a store, or a packed file.
     target : path
         File to write, or to replace once the new one is whole.
     format : {"npz", "csv", "parquet"}, optional
         By default what the name of ``target`` ends in.
     scales : sequence of int, optional
         Test scales Q; all that the store has, by default.
+    columns : sequence of Descriptor, optional
+        What to write, in this order; all that the store has, by default.
     matrix : callable, optional
-        Makes one matrix (n, D) of the descriptors of n pictures, of all nets of the store, row
-        by row: :func:`vggfeat.features.aggregate.aggregate`, for example.
+        Makes one matrix (n, D) of the descriptors of n images, by :class:`Descriptor`, row by
+        row: :func:`vggfeat.features.aggregate.aggregate`, for example.
 
     Returns
     -------
     int
-        Number of pictures written.
+        Number of images written.
 
     Raises
     ------
     StoreError
-        If there is no store, or no picture has all that was asked for.
+        If there is no store, or no image has all that was asked for.
     StoreDamaged
         If something in it is not what was written.
     MissingExtra
         If pyarrow is needed and not installed.
+
+    Examples
+    --------
+    >>> export("features", "features.npz", scales=[256])  # doctest: +SKIP
+    4192
     """
     target = Path(target)
     chosen = target.suffix.removeprefix(".") if format is None else format
     if chosen not in WRITERS:
         raise ParameterError.not_one_of("format", "export", WRITERS, chosen)
-    stores = _stores(source, target)
-    names = _common_names(stores, scales)
+    store = _open(source, target)
+    wanted = _choose(store, scales, columns)
+    names = store.complete(wanted)
+    if not names:
+        held = ", ".join(name.path for name in wanted)
+        raise StoreError(f"No image has all of {held}. Ask for fewer nets or scales.")
 
     def blocks() -> Blocks:
-        return _blocks(stores, names, scales, matrix)
+        for some, arrays in store.blocks(wanted, names, BLOCK):
+            if matrix is None:
+                yield some, {name.path[1:]: values for name, values in arrays.items()}
+            else:
+                yield some, {"X": np.asarray(matrix(arrays), np.float32)}
 
     WRITERS[chosen](target, names, blocks)
     return len(names)
 
 
-def _stores(source: Path | str, target: Path | str) -> dict[str, FeatureStore]:
-    """Open all nets of a store, and keep the target out of its files."""
-    stores = FeatureStore.open_all(source)
-    store = next(iter(stores.values()), None)
-    if store is None or not store.index.dimensions:
+def _open(source: Path | str, target: Path | str) -> FeatureStore:
+    """Open a store that holds something, and keep the target out of its files."""
+    store = FeatureStore(source)
+    if not store.columns:
         raise StoreError(f"{source} holds no features yet. Run `vggfeat extract` first.")
-    if isinstance(store.files, FolderShards):
-        folder = Path(str(store.files.place)).resolve()
-        if Path(target).resolve().parent in (folder, folder / "shards"):
+    if isinstance(store.storage, LocalStorage) and not store.packed:
+        folder = store.storage.path.resolve()
+        if Path(target).resolve().parent in (folder, folder / FOLDER, folder / "columns"):
             raise StoreError(f"{target} would lie among the files of the store. Choose another.")
     store.check_digests()  # or what is damaged would get a digest that is right
     sweep(Path(target).parent)
-    return {net: store for net, store in stores.items() if store.scales}
+    return store
 
 
-def _common_names(stores: Mapping[str, FeatureStore], scales: Sequence[int] | None) -> list[str]:
-    first, *others = [store.view_names(scales) for store in stores.values()]
-    common = set(first).intersection(*others)
-    if not common:
-        held = sorted({Q for store in stores.values() for Q in store.scales})
-        raise StoreError(
-            "No picture has all nets and scales asked for. The store has Q = "
-            f"{', '.join(map(str, held))}. Ask for fewer scales."
-        )
-    return [name for name in first if name in common]
-
-
-def _blocks(
-    stores: Mapping[str, FeatureStore],
-    names: Sequence[str],
-    scales: Sequence[int] | None,
-    matrix: Combine | None,
-) -> Blocks:
-    for start in range(0, len(names), BLOCK):
-        some = list(names[start : start + BLOCK])
-        parts: dict[Part, Matrix] = {}
-        arrays: dict[str, Matrix] = {}
-        for store in stores.values():
-            for part, values in store.read(scales, some).items():
-                parts[part] = values
-                arrays[store.extraction.path(part).removeprefix("/")] = values
-        yield some, arrays if matrix is None else {"X": np.asarray(matrix(parts), np.float32)}
+def _choose(
+    store: FeatureStore, scales: Sequence[int] | None, columns: Sequence[Descriptor] | None
+) -> list[Descriptor]:
+    """Return the columns at some scales; each net must have all of them."""
+    chosen = list(store.columns if columns is None else columns)
+    if scales is None:
+        return chosen
+    for net in {name.net for name in chosen}:
+        held = {name.Q for name in chosen if name.net == net}
+        if lacking := set(scales) - held:
+            raise StoreError(
+                f"Net {net} has no Q = {min(lacking)} in the store, only "
+                f"{', '.join(map(str, sorted(held)))}. Ask for other scales."
+            )
+    return [name for name in chosen if name.Q in scales]
 
 
 def _write_npz(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:
@@ -254,13 +286,8 @@ WRITERS: dict[str, Callable[[Path, Sequence[str], Callable[[], Blocks]], None]] 
 
 def _check_space(store: FeatureStore, target: Path) -> None:
     """Refuse early, for HDF5 takes a full disk badly."""
-    width = np.dtype(store.manifest.dtype).itemsize
-    needed = len(store.names) * width * sum(store.index.dimensions.values())
+    width = sum(column.width for column in store.columns.values())
+    needed = len(store.names) * width * np.dtype(store.dtype).itemsize
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise StoreError(f"{target} needs {size(needed)}, but only {size(free)} are free there.")
-
-
-def _ranges(rows: int) -> Iterator[Any]:
-    for start in range(0, rows, BLOCK):
-        yield np.arange(start, min(start + BLOCK, rows))

@@ -74,15 +74,17 @@ def parse_manifest(content: bytes, where: str) -> str:
         ) from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise StoreError(f"{where} belongs to something else. Choose another --out.")
-    if held.get("version") != VERSION:
-        version = held.get("version")
-        age = "a newer" if isinstance(version, int) and version > VERSION else "an early"
+    if (version := held.get("version")) != VERSION and isinstance(version, int):
+        age = "a newer" if version > VERSION else "an early"
         raise StoreError(
             f"{where} was written by {age} vggfeat (format {version}; this one reads {VERSION}). "
             "Extract into another folder."
         )
-    if held.get("dtype") not in DTYPES:
-        raise StoreDamaged(f"{where} is damaged: its dtype is {held.get('dtype')!r}.")
+    if content not in map(build_manifest, DTYPES):
+        raise StoreDamaged(
+            f"{where} is damaged: its format, version and dtype are not what was written. Make it "
+            f"anew of the shards with: vggfeat store repair {where.rpartition('/')[0]}."
+        )
     return str(held["dtype"])
 
 

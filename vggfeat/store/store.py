@@ -467,6 +467,8 @@ class FeatureStore:
     def add_columns(self, columns: Sequence[Column]) -> None:
         """Admit columns, before anything is computed for them.
 
+        What outputs are called is no setting: the names that were given last are kept.
+
         Raises
         ------
         FingerprintMismatch
@@ -480,8 +482,10 @@ class FeatureStore:
         }
         for column in columns:
             held = self._agree(column)
-            if held.digest != column.digest and (held.descriptor, held.digest) not in kept:
-                # A run that ended before it kept anything binds nobody to its settings.
+            # A run that ended before it kept anything binds nobody to its settings.
+            free = (held.descriptor, held.digest) not in kept
+            renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
+            if renamed or (free and held.digest != column.digest):
                 self.storage.write(column.descriptor.file, column.to_json().encode())
                 held = column
             self._refuse_other(held, column)

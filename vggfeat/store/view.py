@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -80,12 +80,25 @@ def read_view_names(storage: Storage) -> list[bytes] | None:
     return names
 
 
-def check_view(storage: Storage) -> list[str]:
-    """Say if ``features.h5``, where it is there, is not what was written."""
+def check_view(storage: Storage, keys: Collection[str]) -> list[str]:
+    """Say if ``features.h5``, where it is there, is not what was written, or lacks shards."""
     content = storage.read(VIEW)
-    if content is None or strip_checksum(content) is not None:
+    if content is None:
         return []
-    return [f"{VIEW} is not what was written; repairing makes it anew"]
+    if (image := strip_checksum(content)) is None:
+        return [f"{VIEW} is not what was written; repairing makes it anew"]
+    shown: set[str] = set()
+
+    def add(_: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset) and item.is_virtual:
+            shown.update(source.file_name for source in item.virtual_sources())
+
+    with open_hdf5(f"{storage}/{VIEW}", io.BytesIO(image)) as file:
+        file.visititems(add)
+    return [
+        f"{VIEW} needs {key}, which is missing; repairing makes it anew without"
+        for key in sorted(shown.difference(keys))
+    ]
 
 
 def write_run(

@@ -1,0 +1,414 @@
+"""Looking after a store: what it holds, whether it is sound, and how it becomes sound again."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vggfeat._io import atomic
+from vggfeat._io.checksums import has_valid_checksum, strip_checksum
+from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.index import INDEX, STAMPS, read_headers, write_headers
+from vggfeat.store.manifest import (
+    DAMAGED,
+    MANIFEST,
+    build_manifest,
+    folder_of,
+    packed_file,
+    parse_manifest,
+)
+from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
+from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes, open_storage
+from vggfeat.store.store import FeatureStore, is_shard
+from vggfeat.store.view import RUN, VIEW, check_view, list_shares, read_failed
+
+BLOCK = 1024  # rows that are checked at a time
+ALTERED = "its bytes are not those that were written"
+MISSING = "it is missing; repairing makes it anew"
+
+
+def info(path: Path | str) -> dict[str, Any]:
+    """Say what a store holds.
+
+    Parameters
+    ----------
+    path : path
+        Folder or address of a store, or a packed file.
+
+    Returns
+    -------
+    dict
+        ``path``, ``dtype``, ``columns`` (by path: ``rows``, ``D``, ``settings`` and their
+        ``digest``), ``nets`` (of each the ``provenance``), ``pictures``, ``asked``, ``failed``,
+        ``finished``, ``shards``, ``leftovers`` and ``bytes``, all of plain JSON types.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+
+    Examples
+    --------
+    >>> info("features")["pictures"]  # doctest: +SKIP
+    9963
+    """
+    store = FeatureStore(path)
+    index, columns = store.index, store.columns
+    return {
+        "path": str(path),
+        "dtype": store.dtype,
+        "columns": {
+            name.path: {
+                "rows": int((index.where[name][:, 0] >= 0).sum()),
+                "D": column.width,
+                "settings": dict(column.settings),
+                "digest": column.digest,
+            }
+            for name, column in columns.items()
+        },
+        "nets": {
+            net: {"provenance": store.provenance(net)}
+            for net in sorted({name.net for name in columns})
+        },
+        "pictures": len(store.names),
+        "asked": _count_asked(store),
+        "failed": len(store.failed),
+        "finished": bool(store.packed) or _is_finished(store),
+        "shards": len(index.headers),
+        "leftovers": 0 if store.packed else len(_leftovers(store.storage)),
+        "bytes": store.nbytes,
+    }
+
+
+def verify(path: Path | str) -> list[str]:
+    """Read all of a store and list what is wrong with it.
+
+    Each shard's bytes are compared with the SHA-256 that is its name; names, rows, types and
+    settings must agree, no number may be NaN or infinite, and the caches and ``features.h5`` must
+    be what was written.
+
+    Parameters
+    ----------
+    path : path
+        Folder or address of a store, or a packed file.
+
+    Returns
+    -------
+    list of str
+        One sentence for each problem; empty if the store is sound.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it is that of another vggfeat.
+
+    Examples
+    --------
+    >>> verify("features")  # doctest: +SKIP
+    []
+    """
+    if packed := packed_file(path):
+        return _check_packed(packed)
+    storage = open_storage(folder_of(path))
+    survey = _Survey(storage)
+    wrong = dict.fromkeys(survey.lost, MISSING) | survey.damaged | survey.unusable
+    problems = [f"{name}: {why}" for name, why in sorted(wrong.items())]
+    problems += _check_caches(storage, survey.headers)
+    try:
+        read_failed(storage)
+    except StoreDamaged as error:
+        problems.append(str(error))
+    return problems + [
+        f"{name} is left over from a killed run; the next run removes it"
+        for name in _leftovers(storage)
+    ]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was mended.
+
+    Parameters
+    ----------
+    aside : dict
+        What was wrong with each file that was moved aside, by its new name.
+    left : dict
+        What is wrong with each shard that was left where it is, as its bytes are those that were
+        written, by its name.
+    rebuilt : tuple of str
+        Files that were made anew of the sound shards; none while a shard was left.
+    """
+
+    aside: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    rebuilt: tuple[str, ...] = ()
+
+
+def repair(path: Path | str) -> Repaired:
+    """Move what is damaged out of a store, so that all that is left can be trusted.
+
+    Every shard is compared with its digest. One that differs is renamed to ``….h5.damaged``,
+    which no reader looks at; so is a damaged manifest, or the damaged file of a column. These,
+    ``index.npz`` and ``features.h5`` are then made anew of the sound shards, as far as they need
+    it. Nothing that is sound is changed, and nobody may write meanwhile. The command that made the
+    store then computes what is missing, and nothing else.
+
+    Parameters
+    ----------
+    path : path
+        Folder or address of a store.
+
+    Returns
+    -------
+    Repaired
+
+    Raises
+    ------
+    StoreError
+        If there is no store, it may not be written, or it is that of another vggfeat.
+
+    Examples
+    --------
+    >>> repair("features").aside  # doctest: +SKIP
+    {'shards/0c5e….h5.damaged': 'its bytes are not those that were written'}
+    """
+    if packed_file(path):
+        raise StoreError(f"{path} is a single file. Pack it anew, from the store that it is of.")
+    storage = open_storage(folder_of(path))
+    survey = _Survey(storage)
+    aside = {}
+    for name, why in survey.damaged.items():
+        storage.write(name + DAMAGED, storage.read(name) or b"")
+        storage.remove(name)
+        aside[name + DAMAGED] = why
+    if survey.unusable:
+        return Repaired(aside, survey.unusable)
+    for name, content in survey.lost.items():
+        storage.write_new(name, content)
+    return Repaired(aside, {}, (*survey.lost, *_rebuild_caches(path, survey)))
+
+
+class _Survey:
+    """What a look at every file of a store tells.
+
+    Attributes
+    ----------
+    headers : dict of ShardHeader
+        Of the shards that can be read.
+    damaged : dict
+        Why files are not what was written.
+    unusable : dict
+        Why shards cannot be used though they are what was written.
+    lost : dict
+        Content of files that the shards say and that are absent, or among the damaged.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.headers: dict[str, ShardHeader] = {}
+        self.damaged: dict[str, str] = {}
+        self.unusable: dict[str, str] = {}
+        self.lost: dict[str, bytes] = {}
+        for name in sorted(storage.list(FOLDER)):
+            if is_shard(name):
+                self._check_shard(f"{FOLDER}/{name}")
+        self.dtype = self._check_manifest()
+        self._check_columns()
+        for name in list_shares(storage, STAMPS):
+            if strip_checksum(storage.read(name) or b"") is None:
+                self.damaged[name] = ALTERED
+        for name in list_shares(storage, RUN):
+            try:
+                dict(json.loads(storage.read(name) or b""))
+            except (ValueError, TypeError):
+                self.damaged[name] = ALTERED
+
+    def _check_shard(self, key: str) -> None:
+        """Check what a shard says of itself; one that is damaged is not opened: HDF5 may crash."""
+        if not has_sound_bytes(self.storage, key):
+            self.damaged[key] = ALTERED
+            return
+        try:
+            with self.storage.open(key) as file:
+                header = read_header(file, key)
+                problems = _check_file(file, header)
+        except (StoreError, AttributeError) as error:  # a stranger's, or this h5py cannot read it
+            self.unusable[key] = f"it cannot be read: {error.__cause__ or error}"
+            return
+        if problems:
+            self.unusable[key] = "; ".join(problems)
+        else:
+            self.headers[key] = header
+
+    def _check_manifest(self) -> str:
+        """Return the type of the store's numbers."""
+        content = self.storage.read(MANIFEST)
+        known = {build_manifest(dtype): dtype for dtype in DTYPES}
+        here = [header.dtype for header in self.headers.values()]
+        if content is None and not here:
+            if not (self.damaged or self.unusable):
+                raise StoreError(f"{self.storage} is no feature store: it has no {MANIFEST}.")
+            return DTYPES[0]
+        dtype = known.get(content or b"")
+        if content is not None and dtype is None:
+            if not here:  # nothing says that it is a store of this vggfeat, unless it does
+                with suppress(StoreDamaged):
+                    parse_manifest(content, f"{self.storage}/{MANIFEST}")
+            self.damaged[MANIFEST] = ALTERED
+        if dtype is None and here:
+            dtype = here[0]
+            self.lost[MANIFEST] = build_manifest(dtype)
+        for key, header in self.headers.items():
+            if header.dtype != dtype:
+                self.unusable[key] = f"it holds {header.dtype}, and the store {dtype}"
+        return dtype or DTYPES[0]
+
+    def _check_columns(self) -> None:
+        """Compare the files of columns with what the shards say of them."""
+        files = self._read_columns()
+        shards: dict[Descriptor, dict[str, Column]] = defaultdict(dict)
+        for key, header in self.headers.items():
+            for name, column in header.columns.items():
+                shards[name][key] = column
+        for name, by_key in sorted(shards.items()):
+            held, first = files.get(name), next(iter(by_key.values()))
+            alike = all(column == first for column in by_key.values())
+            if alike and (held is None or (held != first and held.digest == first.digest)):
+                if held:
+                    self.damaged[name.file] = ALTERED
+                self.lost[name.file] = first.to_json().encode()
+                continue
+            for key, column in by_key.items():
+                if column != held:
+                    self.unusable[key] = _differing(column, held or _another(by_key, column))
+
+    def _read_columns(self) -> dict[Descriptor, Column]:
+        """Return the columns whose files are what was written."""
+        columns = {}
+        for bare in sorted(self.storage.list("columns")):
+            name = f"columns/{bare}"
+            if not name.endswith(".json") or bare.startswith("."):
+                continue
+            content = self.storage.read(name) or b""
+            try:
+                column = Column.from_json(content, name)
+            except StoreDamaged:
+                self.damaged[name] = ALTERED
+                continue
+            if (column.descriptor.file, column.to_json().encode()) == (name, content):
+                columns[column.descriptor] = column
+            else:
+                self.damaged[name] = ALTERED
+        return columns
+
+
+def _another(by_key: Mapping[str, Column], column: Column) -> Column:
+    return next((other for other in by_key.values() if other != column), column)
+
+
+def _differing(column: Column, other: Column) -> str:
+    lines = differences(other.settings, column.settings, "elsewhere", "here").splitlines()
+    what = "; ".join(line.strip() for line in lines) or "outputs or width"
+    return f"its {column.descriptor.path} was made with other settings than elsewhere ({what})"
+
+
+def _check_file(file: h5py.File, header: ShardHeader) -> list[str]:
+    """List what is wrong inside a shard or a packed file."""
+    problems = [] if len(set(header.names)) == len(header.names) else ["a name comes twice"]
+    for name in header.columns:
+        array = stored(file, name.path)
+        present = np.ones(len(header.names), bool)
+        present[header.absent.get(name, [])] = False
+        if len(array) != len(present):
+            problems.append(f"{len(present)} names, and {len(array)} rows of {name.path}")
+        elif not all(_is_finite(array, present)):
+            problems.append(f"{name.path} has numbers that are not finite")
+    return problems
+
+
+def _is_finite(array: h5py.Dataset, present: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[bool]:
+    """Tell of each block of rows whether the numbers are finite in those that are present alone."""
+    for start in range(0, len(present), BLOCK):
+        finite = np.isfinite(array[start : start + BLOCK]).all(axis=1)
+        yield np.array_equal(finite, present[start : start + BLOCK])
+
+
+def _check_packed(path: Path) -> list[str]:
+    if not has_valid_checksum(path):
+        return [f"{path} is damaged: {ALTERED}"]
+    try:
+        FeatureStore(path)  # refuses what is no packed file
+        with LocalStorage(path.parent).open(path.name) as file:
+            return _check_file(file, read_header(file, path.name))
+    except StoreDamaged as error:
+        return [str(error)]
+
+
+def _check_caches(storage: Storage, headers: Mapping[str, ShardHeader]) -> list[str]:
+    """Say what of the caches and the view is not what was written."""
+    keys = {f"{FOLDER}/{name}" for name in storage.list(FOLDER)}
+    return [*_check_index(storage, headers), *check_view(storage, keys)]
+
+
+def _check_index(storage: Storage, headers: Mapping[str, ShardHeader]) -> list[str]:
+    content = storage.read(INDEX)
+    if content is not None and strip_checksum(content) is None:
+        return [f"{INDEX} is not what was written; repairing makes it anew"]
+    return [
+        f"{INDEX} is wrong about {key}; repairing makes it anew"
+        for key, header in read_headers(storage, headers).items()
+        if not _is_same(header, headers[key])
+    ]
+
+
+def _is_same(header: ShardHeader, other: ShardHeader) -> bool:
+    alike = (header.names, header.columns, header.dtype, header.generation) == (
+        *(other.names, other.columns, other.dtype, other.generation),
+    )
+    pairs = ((header.ids, other.ids), (header.stamps, other.stamps))
+    return alike and all(np.array_equal(*pair) for pair in pairs)
+
+
+def _rebuild_caches(path: Path | str, survey: _Survey) -> Iterator[str]:
+    """Make the index and the view anew where they need it; give their names."""
+    storage, headers = survey.storage, list(survey.headers.values())
+    bad_view = check_view(storage, survey.headers)
+    if _check_index(storage, survey.headers):
+        storage.remove(INDEX)
+        if headers:
+            write_headers(storage, headers)
+            yield INDEX
+    if bad_view and headers:
+        FeatureStore(path, "a", dtype=survey.dtype).write_caches()
+        yield VIEW
+    elif bad_view:
+        storage.remove(VIEW)
+
+
+def _count_asked(store: FeatureStore) -> int:
+    """Count the images that the last run, or all shares of it together, was asked for."""
+    if not store.runs:
+        return len(store.names)
+    asked = [int(run.get("asked", 0)) for run in store.runs]
+    whole = asked[0] if RUN in list_shares(store.storage, RUN) else 0
+    return max(whole, sum(asked) - whole)
+
+
+def _is_finished(store: FeatureStore) -> bool:
+    return VIEW in store.storage.list() and all(run.get("finished") for run in store.runs)
+
+
+def _leftovers(storage: Storage) -> list[str]:
+    if not isinstance(storage, LocalStorage):
+        return []
+    folders = (storage.path / folder for folder in ("", FOLDER, "columns"))
+    return [path.name for folder in folders for path in atomic.leftovers(folder)]
