@@ -116,8 +116,8 @@ class Work:
 
         extraction = extractor.extraction.but(precision=self.precision)
         hardware = extractor.hardware.but(device=self.device)
-        where = {"address": self.address, "weights": extractor.weights}
-        return extract_on_ray(images, extraction, hardware, scales, store, **where, **how)
+        how |= {"address": self.address, "weights": extractor.weights}
+        return extract_on_ray(images, extraction, hardware, scales, store, **how)
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ HELD_PIXELS = 32_000_000
 # Pictures decoded ahead of the network, for each thread: enough to ride out a slow file.
 AHEAD = 4
 
-Wanted = Mapping[int, Hashable]
+Wanted = Mapping[int, Any]
 """What is wanted of an image, by scale Q: images of which the same is wanted share a batch."""
 
 

@@ -42,6 +42,7 @@ Key = tuple[str, str]  # a layer and a pooling
 Lacking = Mapping[int, tuple[Key, ...]]
 """What an image lacks: layers and poolings, by Q."""
 Id = tuple[int, int]
+Bools = NDArray[np.bool_]
 
 
 @dataclass
@@ -256,16 +257,16 @@ class Run:
         names = self.images.names
         done = set(self.failed) | {names[row] for row in self._complete}
         self._ids = self.store.recall(names, self._stamps)
-        self._known = self._ids.any(axis=1)
+        self._known: Bools = (self._ids != 0).any(axis=1)
         self._current = self.store.identify(names)
         ids = np.where(self._known[:, None], self._ids, self._current)
         held = self.store.has(self.columns, names, ids)
-        self._lacking = ~held  # of an unknown image: if it turns out to be the current one
+        self._lacking: Bools = ~held  # of an unknown image: if it turns out to be the current one
         back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
         self._restored |= {
             int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)
         }
-        self._left = ~self._known | self._lacking.any(axis=1)
+        self._left: Bools = ~self._known | self._lacking.any(axis=1)
         if done:
             self._left &= np.array([name not in done for name in names])
         self._earlier = self.store.index  # as it is now: threads ask it for older images
