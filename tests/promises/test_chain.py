@@ -90,7 +90,7 @@ def test_trained_weights_describe_score_and_explain(
 
     how = ["--net", tiny, "--layer", "pool5", "--Q", "224", "--weights", best]
     run("extract", "classes", *how, "--precision", "fp32", "--out", "f", "--quiet")
-    rows = read_store(Path("f"), f"{tiny}/Q224")
+    rows = read_store(Path("f"), f"{tiny}/pool5/average/Q224")
     assert len(rows) == 18
     for name, row in rows.items():
         np.testing.assert_allclose(row, pooled(best, classes / name), rtol=1e-4, atol=1e-4)

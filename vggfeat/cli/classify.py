@@ -145,7 +145,9 @@ def classify_command(
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.run.sources import has_store
     from vggfeat.settings import Features
+    from vggfeat.store.store import FeatureStore
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
@@ -163,7 +165,8 @@ def classify_command(
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:
-        extractor = work.network(features, one)
+        earlier = FeatureStore(out) if out is not None and has_store(out) else None
+        extractor = work.network(features, one, earlier)
         work.opened.clear()  # the next one needs the memory
         if known and found is None:
             found = known.coded(classes_of(extractor.weights))
