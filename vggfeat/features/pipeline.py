@@ -257,7 +257,7 @@ class Run:
         names = self.images.names
         done = set(self.failed) | {names[row] for row in self._complete}
         self._ids = self.store.recall(names, self._stamps)
-        self._known: Bools = self._ids.any(axis=1)
+        self._known: Bools = (self._ids != 0).any(axis=1)
         self._current = self.store.identify(names)
         ids = np.where(self._known[:, None], self._ids, self._current)
         held = self.store.has(self.columns, names, ids)
