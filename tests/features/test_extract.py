@@ -101,7 +101,7 @@ def test_bad_pictures_are_absent_and_named(images: ImageSet, tmp_path: Path) -> 
     store, summary = run(images, tmp_path / "f")
     assert (summary.computed, summary.failed) == (8, 1)
     names = store.view_names([32])
-    assert names == [name for name in images.names if name != "4.png"]
+    assert names == [name for name in images.names if name != "pictures/4.png"]
     [values] = store.read([32]).values()
     np.testing.assert_allclose(values, np.delete(expected, 4, axis=0), rtol=1e-4, atol=1e-4)
     assert "4.png" in (tmp_path / "f" / "failed.csv").read_text()
@@ -201,10 +201,11 @@ def test_a_folder_of_something_else_is_left_alone(images: ImageSet, tmp_path: Pa
 def test_another_picture_of_the_same_name_size_and_time_is_another(tmp_path: Path) -> None:
     """Pictures of two folders that share name, size and time keep their own features."""
     for folder, seed in (("a", 1), ("b", 2)):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(noise(40, 40, seed)).save(tmp_path / folder / "1.bmp")
-        os.utime(tmp_path / folder / "1.bmp", ns=(10**18, 10**18))
-    a, b = (find_pictures([str(tmp_path / folder)]) for folder in "ab")
+        path = tmp_path / folder / "p" / "1.bmp"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(noise(40, 40, seed)).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+    a, b = (find_pictures([str(tmp_path / folder / "p")]) for folder in "ab")
     run(a, tmp_path / "f")
     store, summary = run(b, tmp_path / "f")
     assert summary.computed == 1

@@ -70,7 +70,9 @@ def test_the_stages_keep_what_a_local_run_keeps(images: ImageSet, tmp_path: Path
     extract(images, small(), (32, 48), local)
     store = opened(images, tmp_path / "stages")
     kept = through(images, store)
-    assert [(one.asked.row, one.reason) for one in kept.failed] == [(4, local.failed["4.png"])]
+    assert [(one.asked.row, one.reason) for one in kept.failed] == [
+        (4, local.failed["pictures/4.png"])
+    ]
     assert kept.rows == [0, 1, 2, 3, 5, 6]
     again = opened(images, tmp_path / "stages")
     assert [row for row, _ in again.missing((32, 48))] == [4]

@@ -108,7 +108,8 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
         open_scores(store)
     said = str(refused.value)
     assert (
-        "net D, softmax at Q = 256 is not yet computed of 4 of 7 pictures, such as '3.png'" in said
+        "net D, softmax at Q = 256 is not yet computed of 4 of 7 pictures, such as 'p/3.png'"
+        in said
     )
     assert f"Run the same `vggfeat classify … --out {store}` again" in said
     assert "--Q 224" in said

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(4):
         Image.fromarray(noise(40 + i, 32, i)).save(root / "tree" / "JPEGImages" / f"00{i}.png")
     extract(root, "store", "--weights", "embedded")
-    assert FeatureStore.open(root / "store").names[0] == "JPEGImages/000.png"
+    assert FeatureStore.open(root / "store").names[0] == "tree/JPEGImages/000.png"
     return root
 
 
@@ -83,7 +83,7 @@ def test_pictures_are_known_by_content(images: ImageSet, store: Path) -> None:
         images.take([2, 0, 3, 1]), store, FEATURES.but(normalize="none", aggregate="stack")
     )
     own = FeatureStore.open(store)
-    names = [f"JPEGImages/00{i}.png" for i in (2, 0, 3, 1)]
+    names = [f"tree/JPEGImages/00{i}.png" for i in (2, 0, 3, 1)]
     parts = own.read(names=names)
     assert np.array_equal(found.X, np.concatenate(list(parts.values()), axis=1))
     assert found.images.names == ("002", "000", "003", "001")
@@ -239,7 +239,7 @@ def test_the_order_asked_for_is_the_order_of_the_columns(images: ImageSet, store
     found = read(images, store, turned)
     assert found.extractions[0].layers == ("pool1", "conv1_1")
     assert found.extractions[0].pool == "max"
-    names = [f"JPEGImages/00{i}.png" for i in range(4)]
+    names = [f"tree/JPEGImages/00{i}.png" for i in range(4)]
     parts = FeatureStore.open(store).read([16], names)
     expected = [parts[part] for part in found.extractions[0].parts([16])]
     assert np.array_equal(found.X, np.concatenate(expected, axis=1))

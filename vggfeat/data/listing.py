@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
 from vggfeat.data.addresses import public, split
 from vggfeat.data.filesystems import HTTP, opened
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry
+from vggfeat.data.names import name_on_web, prefix_of
 from vggfeat.data.patience import Unreachable, patiently
 from vggfeat.data.remote import Info, Remote, stat_of
 from vggfeat.errors import DataError
@@ -18,27 +18,26 @@ from vggfeat.errors import DataError
 DEEPEST = 32  # folders below one another; a web server may link them in circles
 
 
-def below(source: str, *, qualify: bool) -> Iterator[Entry]:
+def below(source: str) -> Iterator[Entry]:
     """Go through the pictures below an address, sorted, without hidden ones.
 
     Parameters
     ----------
     source : str
         Address of a folder.
-    qualify : bool
-        Whether names begin with the name of that folder.
 
     Raises
     ------
     DataNotFound, DownloadError
         If it cannot be listed.
     """
+    prefix = prefix_of(source)
+    on_web = split(source).scheme in HTTP
     try:
-        front = posixpath.basename(public(source).rstrip("/")) + "/" if qualify else ""
         for path, found in _walk(source, "", DEEPEST):
             size = found.get("size")
             picture = Remote(_inside(source, path), stat_of(found), -1 if size is None else size)
-            yield Entry(picture, front + _name(source, path))
+            yield Entry(picture, prefix + (name_on_web(path) if on_web else path))
     except Unreachable as error:
         raise error.of(source) from None
 
@@ -131,14 +130,3 @@ def _inside(source: str, path: str) -> str:
         whole = whole.partition("?")[0]
     front = whole if whole.endswith("://") else whole.rstrip("/") + "/"
     return f"{front}{path}{mark}{rest}" if path else source
-
-
-def _name(source: str, path: str) -> str:
-    """Name a picture by its path; on the web, as it is read rather than as it is sent."""
-    if split(source).scheme not in HTTP:
-        return path
-    path, mark, query = path.partition("?")
-    name = posixpath.normpath(unquote(path))
-    if name.startswith(("/", "../")):
-        raise DataError(f"A listing leads out of its folder, by {name!r}.")
-    return name + (public(f"http://host/{mark}{query}").removeprefix("http://host/"))

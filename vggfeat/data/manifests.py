@@ -6,7 +6,6 @@ import codecs
 import csv
 import io
 import os
-import posixpath
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from vggfeat.data import remote
 from vggfeat.data.addresses import is_address, join, parent, public
+from vggfeat.data.names import name_of
 from vggfeat.data.patience import Unreachable
 from vggfeat.data.stored import Stored
 from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError, printable
@@ -37,7 +37,7 @@ class Entry:
 
 
 def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
-    """Find the picture that a list names, and its own name.
+    """Find the image that a list names, and its name: the entry as it is written.
 
     Parameters
     ----------
@@ -58,17 +58,16 @@ def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
     >>> named_in("a.jpg", "s3://bucket/list")
     (Remote('s3://bucket/list/a.jpg'), 'a.jpg')
     >>> named_in("https://host/a.jpg?sig=ab", Path("list"))
-    (Remote('https://host/a.jpg'), 'https://host/a.jpg')
+    (Remote('https://host/a.jpg'), 'host/a.jpg')
     """
     if "\0" in text:
         raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
     if is_address(text):
         if "::" in text or text.startswith("file:"):
             raise DataError(f"A list of pictures may name paths and addresses, not {public(text)}.")
-        return remote.Remote(text), public(text)
-    if isinstance(folder, Path):
-        return folder / text, os.path.normpath(text)
-    return remote.Remote(join(folder, text)), posixpath.normpath(text)
+        return remote.Remote(text), name_of(text)
+    picture = folder / text if isinstance(folder, Path) else remote.Remote(join(folder, text))
+    return picture, name_of(text)
 
 
 def read_list(source: str) -> Iterator[Entry]:
