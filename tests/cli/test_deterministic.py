@@ -131,4 +131,4 @@ def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     assert behind["provenance"]["deterministic"]
     [posteriors] = FeatureStore.open("b").read().values()
     assert posteriors.max() < 0.99
-    assert rows("b") == {"2.png": rows("a")["2.png"]}
+    assert rows("b") == {"q/2.png": rows("a")["p/2.png"]}

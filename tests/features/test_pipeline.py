@@ -235,7 +235,7 @@ def test_shares_leave_lists_of_their_own(images: ImageSet, tmp_path: Path) -> No
     assert {"failed-1-of-2.csv", "run-1-of-2.json", "run-2-of-2.json"} <= files
     assert not {"failed.csv", "features.h5"} & files
     assert list(FeatureStore(tmp_path / "f").failed) == [images.names[0]]
-    store, summary = run(images.take(range(5)), tmp_path / "f")
+    _, summary = run(images.take(range(5)), tmp_path / "f")
     assert (summary.present, summary.computed, summary.failed) == (4, 0, 1)
     files = {path.name for path in (tmp_path / "f").iterdir()}
     assert {"failed.csv", "features.h5", "run.json"} <= files

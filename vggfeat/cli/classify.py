@@ -61,6 +61,7 @@ def classify_command(
         typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ] = None,
     data: Data = None,
+    relative_to: options.RelativeTo = None,
     net: Annotated[
         list[str] | None,
         typer.Option(
@@ -151,6 +152,8 @@ def classify_command(
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+    if data is not None and relative_to is not None:
+        raise ParameterError("--relative-to says nothing to --data. Leave it out.")
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data, made_first=out)
     share = _share(shard, context)
@@ -161,7 +164,7 @@ def classify_command(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )
     known = labelled(data) if data is not None else None
-    images = known.images if known else find_pictures(sources or [])
+    images = known.images if known else find_pictures(sources or [], relative_to)
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:
