@@ -153,7 +153,7 @@ def test_a_run_over_a_web_server_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
             )
             done = extract(images, extractor, [20], store, workers=2)
             told.append((done.present, done.computed, store.failed))
-    assert told == [(0, 3, {"2.png": "HTTP status 503"}), (3, 1, {})]
+    assert told == [(0, 3, {"p/2.png": "HTTP status 503"}), (3, 1, {})]
     images = find_pictures([tmp_path / "p"])
     local = FeatureStore(None, extractor.extraction, images.names)
     extract(images, extractor, [20], local, workers=2)
