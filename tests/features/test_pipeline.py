@@ -68,9 +68,7 @@ def test_every_row_is_its_own_image(images: ImageSet, tmp_path: Path) -> None:
     store, summary = run(images, tmp_path / "f", (32, 48))
     assert (summary.pictures, summary.computed, summary.failed) == (9, 9, 0)
     for Q in (32, 48):
-        np.testing.assert_allclose(
-            values(store, images, Q), alone(images, Q), rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(values(store, images, Q), alone(images, Q), rtol=1e-4, atol=1e-4)
 
 
 def test_a_second_run_computes_nothing(images: ImageSet, tmp_path: Path) -> None:
@@ -235,7 +233,7 @@ def test_shares_leave_lists_of_their_own(images: ImageSet, tmp_path: Path) -> No
     assert {"failed-1-of-2.csv", "run-1-of-2.json", "run-2-of-2.json"} <= files
     assert not {"failed.csv", "features.h5"} & files
     assert list(FeatureStore(tmp_path / "f").failed) == [images.names[0]]
-    store, summary = run(images.take(range(5)), tmp_path / "f")
+    _, summary = run(images.take(range(5)), tmp_path / "f")
     assert (summary.present, summary.computed, summary.failed) == (4, 0, 1)
     files = {path.name for path in (tmp_path / "f").iterdir()}
     assert {"failed.csv", "features.h5", "run.json"} <= files
