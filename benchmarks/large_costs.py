@@ -24,7 +24,7 @@ GPU_RATE, GPU_SHARE = 989e12, 0.5
 NAME_BYTES = 113  # of a name of 19 characters and its file's stat, thrice, and of HDF5
 OPEN_BYTES = 400  # of memory for a picture of an opened store
 
-SHARD_ROWS, SHARD_SECONDS = 256, 30.0  # when an extraction writes a shard
+SHARD_BYTES, SHARD_SECONDS = 64 << 20, 30.0  # when an extraction writes a shard
 MERGED_BYTES = 128 << 20  # of a shard that `vggfeat store merge` writes
 
 
@@ -52,8 +52,9 @@ def picture_bytes(width: int, dtype: str, scales: int) -> int:
 
 
 def shards_of(pictures: int, seconds: float, processes: int = 1) -> int:
-    """Count the shards that an extraction writes: every 256 rows, or 30 s of each process."""
-    rows = min(SHARD_ROWS, max(1.0, SHARD_SECONDS * pictures / (seconds * processes)))
+    """Count the shards that an extraction of pool5 writes: of 64 MB, or 30 s of each process."""
+    most = SHARD_BYTES / (4 * WIDTHS["pool5"])
+    rows = min(most, max(1.0, SHARD_SECONDS * pictures / (seconds * processes)))
     return math.ceil(pictures / rows)
 
 

@@ -163,9 +163,7 @@ def test_a_run_killed_after_a_finished_one(
     np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
 
 
-def test_images_deleted_and_added(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
-) -> None:
+def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_path: Path) -> None:
     """A new picture under the name of a deleted one is computed; so is one under a new name."""
     extracted(folder, tmp_path / "f", extractor)
     (folder / "red" / "red1.bmp").unlink()

@@ -46,7 +46,7 @@ def id_of(image: Picture, encoded: bytes | None) -> Id:
         return _first_bytes(_hash_pixels(image))
     content = hashlib.sha256(encoded).digest()
     if isinstance(image, Crop):
-        content = hashlib.sha256(content + ",".join(map(str, image.box)).encode()).digest()
+        content = hashlib.sha256(content + ",".join(str(float(x)) for x in image.box).encode()).digest()
     return _first_bytes(content)
 
 
@@ -93,7 +93,8 @@ def stamp_of(image: Picture) -> Stamp:
 def _hash_pixels(image: Picture) -> bytes:
     kind = ""
     if isinstance(image, Image.Image):  # as RGB: a palette belongs to its image
-        kind, image = f"orientation {orientation_of(image)}", decode(image, exif=False)
+        turned = orientation_of(image)
+        kind, image = f"turned {turned}" if turned != 1 else "", decode(image, exif=False)
     values = np.ascontiguousarray(image)
     content = hashlib.sha256(f"{kind} {values.shape} {values.dtype}".encode())
     content.update(values.tobytes())
