@@ -125,7 +125,7 @@ class LocalStorage:
         with explain_os_errors(where, "read"):
             if not where.is_dir():
                 return {}
-            return {path.name: path.stat().st_size for path in where.iterdir() if path.exists()}
+            return {path.name: path.stat().st_size for path in where.iterdir() if path.is_file()}
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
