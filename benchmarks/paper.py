@@ -22,6 +22,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
 from vggfeat.features.device import describe_device, resolve_device
-from vggfeat.features.extract import Summary
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import Summary
 from vggfeat.features.provenance import versions
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
@@ -146,7 +147,7 @@ class Settings:
 def cells(settings: Settings, tell: Callable[[str], Tell]) -> Iterator[Cell]:
     """Run every row of every recipe; no failure of one of them stops the others."""
     opened: dict[Any, DenseExtractor] = {}
-    opener = keeping_one(lambda net, source: scoring(net, source, settings.device))
+    opener = keeping_one(partial(scoring, settings.device))
     for name in settings.recipes:
         tested = open_recipe(name)
         if isinstance(tested, Classification):
@@ -219,9 +220,9 @@ def parted(typed: str, names: Collection[str] = TABLE_1) -> tuple[str, str]:
     return (name, source) if equals and name in names else ("", typed)
 
 
-def scoring(net: str, source: str, device: str) -> DenseExtractor:
+def scoring(device: str, net: str, source: str, pool: str) -> DenseExtractor:
     """Open a network whose class scores are wanted."""
-    features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool="softmax")
+    features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
     return network(net, features, device, {})
 
 

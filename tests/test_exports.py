@@ -21,12 +21,15 @@ def test_public_names_are_these() -> None:
     """What a user may import from vggfeat is a list that changes only on purpose."""
     assert vggfeat.__all__ == [
         "VGG",
+        "Column",
         "DenseExtractor",
+        "Descriptor",
         "Extraction",
         "FeatureStore",
+        "Features",
+        "Hardware",
         "ImageSet",
         "LinearSVM",
-        "Part",
         "VGGFeatures",
         "VggfeatError",
         "Weights",

@@ -1,10 +1,10 @@
-"""Turn pictures into VGG features, and features into results.
+"""Turn images into VGG features, and features into results.
 
 The three lines that every surface of vggfeat goes through::
 
-    store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
+    store = FeatureStore(folder, mode="a")
     extract(images, extractor, scales, store)
-    X = aggregate(store.read(scales), "average")
+    X = aggregate(store.read(), "average")
 
 Names are imported when they are first used, so that ``import vggfeat`` is quick.
 """
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet, find_pictures
     from vggfeat.errors import VggfeatError
     from vggfeat.features.aggregate import aggregate
-    from vggfeat.features.extract import extract
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.store import FeatureStore
+    from vggfeat.features.pipeline import extract
     from vggfeat.features.transformer import VGGFeatures
     from vggfeat.learn.svm import LinearSVM
     from vggfeat.nets.vgg import VGG
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
     from vggfeat.nets.weights import load as load_weights
     from vggfeat.settings import Extraction, Features, Hardware
     from vggfeat.store.column import Column, Descriptor
+    from vggfeat.store.store import FeatureStore
 
 _WHERE = {
     "Column": ("vggfeat.store.column", "Column"),
     "DenseExtractor": ("vggfeat.features.extractor", "DenseExtractor"),
     "Descriptor": ("vggfeat.store.column", "Descriptor"),
     "Extraction": ("vggfeat.settings", "Extraction"),
-    "FeatureStore": ("vggfeat.features.store", "FeatureStore"),
+    "FeatureStore": ("vggfeat.store.store", "FeatureStore"),
     "Features": ("vggfeat.settings", "Features"),
     "Hardware": ("vggfeat.settings", "Hardware"),
     "ImageSet": ("vggfeat.data.imagesets", "ImageSet"),
@@ -44,7 +44,7 @@ _WHERE = {
     "VggfeatError": ("vggfeat.errors", "VggfeatError"),
     "Weights": ("vggfeat.nets.weights", "Weights"),
     "aggregate": ("vggfeat.features.aggregate", "aggregate"),
-    "extract": ("vggfeat.features.extract", "extract"),
+    "extract": ("vggfeat.features.pipeline", "extract"),
     "find_pictures": ("vggfeat.data.imagesets", "find_pictures"),
     "load_weights": ("vggfeat.nets.weights", "load"),
 }

@@ -115,7 +115,7 @@ def test_only_what_the_protocol_needs_is_fetched(card: str, server: Server, tmp_
     before = len(server.asked)
     open_dataset(card, root, parts=["trainval", "test"])
     assert len(server.asked) == before
-    assert not list(root.rglob(".unpack-*"))
+    assert not list(root.rglob(".tmp-*"))
 
 
 @pytest.mark.usefixtures("online")
@@ -278,7 +278,7 @@ def test_a_damaged_archive_leaves_nothing(cut: int, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is damaged"):
         unpack(tmp_path / "a.tar", "tree", tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
-    assert not list(tmp_path.glob(".unpack-*"))
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:

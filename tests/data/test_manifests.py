@@ -59,7 +59,7 @@ def test_long_lists_are_read_piece_by_piece(
 ) -> None:
     """Names that lie across two pieces come out whole, however lines end."""
     monkeypatch.setattr(manifests, "LINES_AT_ONCE", 7)
-    monkeypatch.setattr(manifests.remote, "BLOCK", 5)
+    monkeypatch.setattr(manifests, "BLOCK", 5)
     monkeypatch.chdir(tmp_path)
     names = tuple(f"folder/{'x' * n}{n}.jpg" for n in range(20))
     Path("l.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode() + b"\n\n")

@@ -9,7 +9,7 @@ import pytest
 from packing import jpeg, pack
 from PIL import Image
 
-from vggfeat.data import patience
+from vggfeat._io import remote as connections
 from vggfeat.data.batches import decode_ahead
 from vggfeat.data.cards import open_dataset
 from vggfeat.data.images import decode
@@ -19,7 +19,7 @@ from vggfeat.errors import DataNotFound, DownloadError
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "BACKOFF", 0.01)
+    monkeypatch.setattr(connections, "BACKOFF", 0.01)
 
 
 def test_a_bucket_is_searched_without_reading_it(s3: Any) -> None:
@@ -88,7 +88,7 @@ def test_absent_buckets_and_wrong_keys_are_said(s3: Any, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     type(s3).clear_instance_cache()
-    monkeypatch.setattr(patience, "ATTEMPTS", 1)
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
     monkeypatch.setattr(type(s3), "retries", 1)
     with pytest.raises(DownloadError, match="s3://other/x cannot be read") as caught:
         find_pictures(["s3://other/x"])

@@ -134,7 +134,7 @@ def test_links_devices_and_absurd_sizes_are_bad_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is no file of a picture's size is left out with its reason, and the others are read."""
-    monkeypatch.setattr(tars.remote, "LARGEST", 4000)
+    monkeypatch.setattr(tars, "LARGEST", 4000)
     kinds = {"link.jpg": tarfile.SYMTYPE, "hard.jpg": tarfile.LNKTYPE, "dev.jpg": tarfile.CHRTYPE}
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, kind in kinds.items():

@@ -119,8 +119,7 @@ def test_file_that_may_not_grow(tmp_path, limit):
     )
     command = [sys.executable, "-B", "-c", limited, str(tmp_path), "0", "120", "3"]
     process = subprocess.run(command, capture_output=True, check=False)
-    assert b"may not grow beyond the limit" in process.stderr
-    assert b"(ulimit -f unlimited) or choose another place" in process.stderr
+    assert b"(ulimit -f unlimited)" in process.stderr
     assert b"run the same command again" in process.stderr
     assert not list(tmp_path.rglob(".tmp-*"))
     assert assert_sound_so_far(tmp_path) >= 10

@@ -23,6 +23,7 @@ from torch import nn
 from fuzz.campaign import Campaign, Hostile
 from fuzz.hdf5 import NAMES, ONE, arrays_without_end, texts_without_end
 from fuzz.mutation import mutated
+from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import VggfeatError
 from vggfeat.features import shards
 from vggfeat.features.check import verify
@@ -239,14 +240,15 @@ class Models(Campaign):
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         told = json.loads(content[8 : 8 + length])["__metadata__"]["vggfeat"]
-        self.text = json.loads(told)["model"]
+        self.text = strip_checksum(told.encode()).decode()
         net = nn.Linear(3, 2)
         last = self.folder / "last.safetensors"
         optimiser = Momentum(net.parameters(), 0.1)
         checkpoint.save(last, net, optimiser, checkpoint.Position(), {"settings": {}})
         head = last.read_bytes()
         length = int.from_bytes(head[:8], "little")
-        self.position = json.loads(head[8 : 8 + length])["__metadata__"]["vggfeat training"]
+        told = json.loads(head[8 : 8 + length])["__metadata__"]["vggfeat training"]
+        self.position = strip_checksum(told.encode()).decode()
         return [content, head]
 
     def crafted(self) -> Sequence[bytes]:
@@ -260,14 +262,13 @@ class Models(Campaign):
         if how < 0.4:
             return self._signed(altered(dice, self.text))
         if how < 0.6:
-            told = altered(dice, self.position)
+            told = append_checksum(altered(dice, self.position).encode()).decode()
             tensors = {"net.weight": np.ones((2, 3), "f4"), "net.bias": np.ones(2, "f4")}
             return save(tensors, metadata={"vggfeat training": told})
         return super().drawn(dice)
 
     def _signed(self, text: str) -> bytes:
-        digest = models._digest(text, self.arrays)
-        return save(self.arrays, {"vggfeat": json.dumps({"model": text, "sha256": digest})})
+        return save(self.arrays, {"vggfeat": append_checksum(text.encode()).decode()})
 
     def attempt(self, case: bytes) -> None:
         path = self.folder / "case.safetensors"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from helpers.networks import FakeExtractor, pixel_sums
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.features.extract import Summary, extract
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import Summary, extract
+from vggfeat.store.store import FeatureStore
 
 SCALES = (8, 10)
 
@@ -24,24 +24,23 @@ def draw_small(folder: Path, good: int = 40, bad: int = 2) -> Path:
         shape = ((12, 10), (10, 12), (11, 11))[n % 3]
         Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(folder / f"{n:04}.png")
     for n in range(bad):
-        (folder / f"bad{n}.png").write_bytes(b"no picture")
+        (folder / f"bad{n}.png").write_bytes(b"no image")
     return folder
 
 
 def extract_sums(folder: Path, out: Path, **more: Any) -> Summary:
     """Extract as the command does, without a network."""
-    images = find_pictures([str(folder)])
-    fake = FakeExtractor(pixel_sums)
-    store = FeatureStore(out, fake.extraction, images.names, stats=images.stats())
+    images, fake = find_pictures([str(folder)]), FakeExtractor(pixel_sums)
+    store = FeatureStore(out, "a")
     return extract(images, fake, SCALES, store, workers=2, **more)  # type: ignore[arg-type]  # it stands in
 
 
 def content(path: Path) -> dict[str, Any]:
     """Return all that a store promises to hold, its shards' digests compared first."""
-    store = FeatureStore.open(path)
+    store = FeatureStore(path)
     read = store.read(verify=True)
     return {
         "names": store.names,
         "failed": store.failed,
-        **{str(part): values.tobytes() for part, values in read.items()},
+        **{column.path: values.tobytes() for column, values in read.items()},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def forward(state: dict[str, Tensor], net: str, x: Tensor) -> dict[str, Tensor]:
 
 
 def pixel_sums(pixels: Tensor, width: int = 16) -> Tensor:
-    """Describe pictures (B, 3, H, W) by whole numbers, whatever the batch: (B, width)."""
+    """Describe images (B, 3, H, W) by whole numbers, whatever the batch: (B, width)."""
     sums = pixels.numpy().astype(np.int64).sum((1, 2, 3))[:, None]
     return torch.from_numpy((sums % (7 + np.arange(width))).astype(np.float32))
 
@@ -135,26 +135,30 @@ class FakeExtractor:
     device = torch.device("cpu")
     runtime = "torch"
     device_name = "CPU"
-    hardware = Hardware(device="cpu")
+    hardware = Hardware(device="cpu", runtime="torch")
 
     def __init__(self, describe: Callable[[Tensor], Tensor], layer: str = "fc7") -> None:
         self.compute = describe
         self.layer = layer
-        self.extraction = Extraction(layers=(layer,), precision="fp32")
-        self.weights = Weights("D", {f"{layer}.bias": torch.zeros(1)}, PIXELS, "fake", "none")
+        self.extraction = Extraction(layers=layer, precision="fp32")
+        state = {f"conv1_1.{name}": torch.zeros(1) for name in ("weight", "bias")}
+        self.weights = Weights("D", state, PIXELS, "fake", "none")
 
     def check_scales(self, scales: Any) -> None:
         """Take any scale."""
 
-    def columns(self, scales: Sequence[int], outputs: Sequence[str] = ()) -> list[Column]:
-        """List the columns, as wide as the descriptor of an image of zeros."""
-        width = self.compute(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).shape[1]
+    def columns(self, scales: Iterable[int], outputs: Sequence[str] = ()) -> list[Column]:
+        """List the columns, whose weights are the name of what describes."""
+        width = self.compute(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
         settings = {"weights": self.compute.__name__}
-        names = [Descriptor("D", self.layer, "average", Q) for Q in scales]
-        return [Column(name, settings, width, tuple(outputs)) for name in names]
+        return [Column(name, settings, width, tuple(outputs)) for name in self.descriptors(scales)]
+
+    def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
+        """Name the columns."""
+        return [Descriptor(self.extraction.net, self.layer, "average", Q) for Q in scales]
 
     def describe_finite(
-        self, pixels: Tensor, wanted: Any = None
+        self, pixels: Tensor, wanted: object = None
     ) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
         """Describe images of one shape."""
         return torch.arange(len(pixels)), {(self.layer, "average"): self.compute(pixels)}

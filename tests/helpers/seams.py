@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from unittest import mock
 
 from torch import Tensor
 
+from vggfeat._io.download import Checksums
 from vggfeat.data.cards import load_card
-from vggfeat.download import Promise
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.sources import SOURCES, folder
 from vggfeat.train.words import Engine
@@ -55,34 +55,40 @@ def signal_at_update(update: int, number: int) -> Iterator[None]:
 
 
 @contextmanager
-def shard_rows(rows: int, seconds: float | None = None) -> Iterator[None]:
-    """Let a shard of a store have so many rows, or be due after so many seconds."""
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch("vggfeat.features.extract.ROWS_PER_SHARD", rows))
-        if seconds is not None:
-            due = mock.patch("vggfeat.features.extract.SECONDS_PER_SHARD", seconds)
-            stack.enter_context(due)
+def shard_rows(rows: int) -> Iterator[None]:
+    """Let an extraction read so many images at a time, and write a shard of each round of them."""
+    with round_size(rows), shard_due(size=1):
+        yield
+
+
+@contextmanager
+def shard_due(size: int = 64 << 20, seconds: float = 30.0) -> Iterator[None]:
+    """Let a shard of a store be due after so many bytes, or so many seconds."""
+    with (
+        mock.patch("vggfeat.features.pipeline.BYTES_PER_SHARD", size),
+        mock.patch("vggfeat.features.pipeline.SECONDS_PER_SHARD", seconds),
+    ):
         yield
 
 
 @contextmanager
 def round_size(images: int) -> Iterator[None]:
     """Let an extraction read so many images at a time."""
-    with mock.patch("vggfeat.features.extract.round_size", return_value=images):
+    with mock.patch("vggfeat.features.pipeline.round_size", return_value=images):
         yield
 
 
 @contextmanager
 def index_from(shards: int) -> Iterator[None]:
     """Let a store of so many shards have an index of them."""
-    with mock.patch("vggfeat.features.shards.CATALOGUED", shards):
+    with mock.patch("vggfeat.store.store.INDEXED", shards):
         yield
 
 
 @contextmanager
 def merged_shard_bytes(size: int) -> Iterator[None]:
     """Let a merge write shards of about so many bytes."""
-    with mock.patch("vggfeat.features.united.SHARD_BYTES", size):
+    with mock.patch("vggfeat.store.merge.SHARD_BYTES", size):
         yield
 
 
@@ -91,19 +97,26 @@ def before_batches(act: Callable[[DenseExtractor, Tensor], None]) -> Iterator[No
     """Do something each time before a network describes a batch."""
     describe = DenseExtractor.describe_finite
 
-    def act_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
+    def described(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
         act(extractor, pixels)
         return describe(extractor, pixels, wanted)
 
-    with mock.patch.object(DenseExtractor, "describe_finite", act_and_describe):
+    with mock.patch.object(DenseExtractor, "describe_finite", described):
         yield
 
 
 @contextmanager
 def described_images() -> Iterator[list[str]]:
-    """List the pooling of every image that networks describe, at each scale."""
+    """List the poolings that networks compute of every image, at each scale."""
     done: list[str] = []
-    with before_batches(lambda net, pixels: done.extend([net.extraction.pool] * len(pixels))):
+    describe = DenseExtractor.describe_finite
+
+    def list_and_describe(extractor: DenseExtractor, pixels: Tensor, wanted: Any = None) -> Any:
+        pools = dict.fromkeys(pool for _, pool in wanted or ()) or extractor.extraction.pools
+        done.extend(["+".join(pools)] * len(pixels))
+        return describe(extractor, pixels, wanted)
+
+    with mock.patch.object(DenseExtractor, "describe_finite", list_and_describe):
         yield done
 
 
@@ -127,8 +140,8 @@ def published(name: str, net: str, weights: Path) -> Iterator[None]:
     path = folder() / source.files[0].name
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, path)
-    promise = Promise(hashlib.sha256(path.read_bytes()).hexdigest())
-    files = (replace(source.files[0], promise=promise),)
+    checksums = Checksums(hashlib.sha256(path.read_bytes()).hexdigest())
+    files = (replace(source.files[0], checksums=checksums),)
     with mock.patch.dict(SOURCES, {(name, net): replace(source, files=files)}):
         yield
 

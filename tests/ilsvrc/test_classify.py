@@ -13,22 +13,29 @@ from helpers.colours import CLASSES, colour_net, colour_weights, paint
 from helpers.seams import described_images
 
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.errors import DataError, ParameterError, StoreError, WeightsError
-from vggfeat.features.export import export, pack
-from vggfeat.features.sharding import Shard
-from vggfeat.features.store import FeatureStore
-from vggfeat.ilsvrc.classes import Classes, chosen, classes_of, ilsvrc_classes, named
+from vggfeat.data.partition import Partition
+from vggfeat.errors import (
+    DataError,
+    FingerprintMismatch,
+    ParameterError,
+    StoreError,
+    WeightsError,
+)
+from vggfeat.ilsvrc.classes import chosen, classes_of, ilsvrc_classes, named
 from vggfeat.ilsvrc.classify import errors_of, pools_of, ranks, score, top_k, write_errors
 from vggfeat.ilsvrc.fused import write_fused
 from vggfeat.ilsvrc.scores import (
     Scores,
+    by_net,
     open_scores,
     posteriors,
     same_classes,
-    same_pictures,
+    same_images,
 )
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import Extraction
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.export import export, pack
+from vggfeat.store.store import FeatureStore
 
 NAMES = ["a", "b", "c"]
 pytestmark = pytest.mark.usefixtures("tiny_nets")
@@ -37,22 +44,23 @@ pytestmark = pytest.mark.usefixtures("tiny_nets")
 def kept(
     net: str,
     values: Mapping[tuple[str, int], np.ndarray],
-    names: list[str] = NAMES,
-    classes: object = ("x", "y"),
-    stats: object = None,
+    names: Sequence[str] = NAMES,
+    classes: Sequence[str] = ("x", "y"),
+    ids: Mapping[str, int] | None = None,
     folder: Path | None = None,
 ) -> Scores:
     """Keep posteriors (N, C) of some poolings and scales in a store."""
-    pools = list(dict.fromkeys(pool for pool, _ in values))
+    pools = tuple(dict.fromkeys(pool for pool, _ in values))
     scales = tuple(dict.fromkeys(Q for _, Q in values))
-    extraction = Extraction(net, "ab", ("fc8",), pool="+".join(pools))
-    store = FeatureStore(
-        folder, extraction, names, stats=stats, provenance={"classes": classes} if classes else {}
-    )
-    parts = {part: values[part.pool, part.Q] for part in extraction.parts(scales)}
-    store.write(range(len(names)), parts)
-    store.finish()
-    return Scores(store, tuple(pools), scales)
+    store = FeatureStore(folder, "a")
+    arrays = {Descriptor(net, "fc8", *key): numbers for key, numbers in values.items()}
+    store.add_columns([Column(name, {"weights": net}, 2, tuple(classes)) for name in arrays])
+    store.begin(len(names))
+    numbers = [(ids or {}).get(name, 1 + NAMES.index(name)) for name in names]
+    pairs = np.array([(number, 7) for number in numbers])
+    store.write(names, pairs, pairs, arrays)
+    store.finish(names, {})
+    return Scores(store, net, pools, scales)
 
 
 def column(*first: float) -> np.ndarray:
@@ -84,7 +92,7 @@ def test_fusion_is_the_mean_of_the_nets_whatever_their_scales_and_order() -> Non
         {("softmax", 256): column(1.0, 0.0, 0.5), ("softmax", 384): column(0.0, 0.0, 0.5)},
         names=["c", "a", "b"],
     )
-    names = same_pictures([one, two])
+    names = same_images([one, two])
     assert names == NAMES
     [block] = posteriors([one, two], names)
     np.testing.assert_allclose(block, column(0.1, 0.45, 0.55), rtol=1e-6)
@@ -140,10 +148,8 @@ def test_classes_are_in_the_order_of_the_authors_nets() -> None:
         999: ("n15075141", "toilet tissue"),
     }
     assert {at: (classes.keys[at], classes.names[at]) for at in known} == known
-    assert Classes.from_json(json.loads(json.dumps(classes.to_json()))) == classes
-    own = named(["n02123045", "my cat"])
-    assert own.names == ("tabby", "my cat")
-    assert Classes.from_json(own.to_json()) == own
+    assert named(classes.keys) == classes
+    assert named(["n02123045", "my cat"]).names == ("tabby", "my cat")
 
 
 def of_file(path: Path, keys: Sequence[str] = CLASSES) -> Weights:
@@ -226,19 +232,15 @@ def test_what_is_no_mode_is_refused(given: dict) -> None:
         pools_of(**given)
 
 
-def test_stores_of_other_pictures_are_refused() -> None:
+def test_stores_of_other_images_are_refused() -> None:
     """By name, and by content where files have changed; the first differences are told."""
     one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
     fewer = kept("E", {("softmax", 256): column(0.2, 0.4)}, names=["a", "c"])
-    with pytest.raises(StoreError, match=r"net E at Q = 256 lack 'b'; 1 picture in all"):
-        same_pictures([one, fewer])
-    before, after = ([(seed, 1), (2, 1), (0, 0)] for seed in (1, 9))
-    one, changed = (
-        kept(net, {("softmax", 256): column(0.2, 0.4, 0.6)}, stats=stats)
-        for net, stats in (("D", before), ("E", after))
-    )
+    with pytest.raises(StoreError, match=r"net E at Q = 256 lack 'b'; 1 image in all"):
+        same_images([one, fewer])
+    changed = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, ids={"a": 9})
     with pytest.raises(StoreError, match="not the same to both nets: 'a'"):
-        same_pictures([one, changed])
+        same_images([one, changed])
 
 
 def test_stores_of_other_classes_or_of_features_are_refused() -> None:
@@ -248,12 +250,28 @@ def test_stores_of_other_classes_or_of_features_are_refused() -> None:
     with pytest.raises(StoreError, match="Net E was trained on other classes than net D"):
         same_classes([one, other])
     assert same_classes([one, one]) == named(["x", "y"])
-    silent = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=None)
+    silent = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=[])
     with pytest.raises(StoreError, match="does not say what its classes are called"):
         same_classes([silent])
-    features = FeatureStore(None, Extraction("D", "ab", ("fc7",)), NAMES)
-    with pytest.raises(StoreError, match="not posteriors"):
-        Scores(features, ("average",), (256,))
+    features = FeatureStore(None, "a")
+    features.add_columns([Column(Descriptor("D", "fc7", "average", 256), {}, 2)])
+    for pool in ("average", "softmax"):
+        with pytest.raises(StoreError, match="net D holds average of fc7, not posteriors"):
+            Scores(features, "D", (pool,), (256,))
+
+
+def test_a_net_with_other_weights_is_another_net(tmp_path: Path) -> None:
+    """Two scales of one store that were computed with different weights count as two nets."""
+    kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, folder=tmp_path / "s")
+    store = FeatureStore(tmp_path / "s", "a")
+    name = Descriptor("D", "fc8", "softmax", 384)
+    store.add_columns([Column(name, {"weights": "other"}, 2, ("x", "y"))])
+    stamps = np.zeros((3, 2), np.int64)
+    store.write(NAMES, store.identify(NAMES), stamps, {name: column(0.6, 0.4, 0.2)})
+    store.finish(NAMES, {})
+    opened = open_scores(tmp_path / "s")
+    assert [(one.scales, one.weights) for one in opened] == [((256,), "D"), ((384,), "other")]
+    assert [len(net) for net in by_net(opened)] == [1, 1]
 
 
 def test_fused_scores_are_a_store_again(tmp_path: Path) -> None:
@@ -263,16 +281,22 @@ def test_fused_scores_are_a_store_again(tmp_path: Path) -> None:
     pack(tmp_path / "e", tmp_path / "e.h5")
     scores = [*open_scores(tmp_path / "d"), *open_scores(tmp_path / "e.h5")]
     for _ in range(2):
-        store = write_fused(tmp_path / "f", scores, NAMES, {"classes": ["x", "y"]})
+        store = write_fused(tmp_path / "f", scores, NAMES, {"fused": "here"})
         assert len(list((tmp_path / "f" / "shards").iterdir())) == 1
-    assert store.read()[next(iter(store.dimensions))].shape == (3, 2)
+    assert {name.path: rows.shape for name, rows in store.read().items()} == {
+        "/fused/fc8/softmax/Q0": (3, 2)
+    }
     [fused] = open_scores(tmp_path / "f")
     assert fused.classes == named(["x", "y"])
+    assert fused.provenance == {"fused": "here"}
     np.testing.assert_allclose(fused.read(NAMES), column(0.4, 0.4, 0.4), rtol=1e-6)
     [again] = posteriors([fused, one], NAMES)
     np.testing.assert_allclose(again, column(0.3, 0.4, 0.5), rtol=1e-6)
     assert export(tmp_path / "f", tmp_path / "f.csv") == 3
     assert two.names == NAMES
+    other = [kept("E", {("softmax", 256): column(0.1, 0.1, 0.1)})]
+    with pytest.raises(FingerprintMismatch, match="/fused/fc8/softmax/Q0"):
+        write_fused(tmp_path / "f", other, NAMES, {})
 
 
 def painted(folder: Path, count: int = 9) -> Path:
@@ -288,7 +312,7 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     runs = []
     for part in (1, 2, 3):
         with described_images() as described:
-            score(images, net, [224, 256], tmp_path / "s", shard=Shard(part, 3))
+            score(images, net, [224, 256], tmp_path / "s", shard=Partition(part, 3))
         runs.append(len(described))
     assert runs == [6, 6, 6]
     with described_images() as described:
@@ -298,7 +322,7 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
     assert open_scores(tmp_path / "s")[0].names == list(images.names)
     with pytest.raises(ParameterError, match="shard"):
-        Shard(4, 3)
+        Partition(4, 3)
 
 
 def test_results_are_files_for_other_programs(tmp_path: Path) -> None:

@@ -16,18 +16,16 @@ from PIL import Image
 
 from vggfeat._io.assets import asset
 from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
-from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.begin import LEVEL, begun
 from vggfeat.ilsvrc.boxes import edges
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
-from vggfeat.ilsvrc.classes import Classes
 from vggfeat.ilsvrc.judging import judge
 from vggfeat.ilsvrc.labels import StoredLabels
 from vggfeat.ilsvrc.localize import Localiser, Merging, Windows, locate, windows_of
 from vggfeat.ilsvrc.outputs import Alike, NetClassifier, Outputs, Restricted
 from vggfeat.ilsvrc.regression import BoxRegression
-from vggfeat.settings import Extraction
-from vggfeat.store.column import Descriptor
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
 from vggfeat.train.augment import draw, mirrored
 from vggfeat.train.loader import Loader
 
@@ -237,12 +235,15 @@ def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -
 def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path: Path) -> None:
     """Posteriors in a store of scores, found by file name; a picture that lacks some is named."""
     names = ["000005.jpg", "000006.jpg"]
-    extraction = Extraction("D", "0" * 64, ("fc8",), pool="softmax")
-    told = {"classes": Classes(("cow", "dog", "cat"), ("cow", "dog", "cat")).to_json()}
-    store = FeatureStore(tmp_path / "s", extraction, names, provenance=told)
+    column = Column(
+        Descriptor("D", "fc8", "softmax", 256), {"weights": "0"}, 3, ("cow", "dog", "cat")
+    )
+    store = FeatureStore(tmp_path / "s", "a")
+    store.add_columns([column])
     rows = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], np.float32)
-    store.write([0, 1], {Descriptor("D", "fc8", "softmax", 256): rows})
-    store.finish()
+    ids = np.array([[5, 5], [6, 6]])
+    store.write(names, ids, ids, {column.descriptor: rows})
+    store.finish(names, {})
     labels = StoredLabels.open([tmp_path / "s"], CLASSES)
     says = Says([(1.0, 0.0)] * 3)
     result = judge(

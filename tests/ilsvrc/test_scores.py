@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.colours import CLASSES, colour_net, paint
-from helpers.seams import before_batches, described_images
+from helpers.seams import before_batches, described_images, shard_rows
 from torch import Tensor
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.partition import Partition
 from vggfeat.errors import StoreError
-from vggfeat.features.export import pack
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.sharding import Shard
 from vggfeat.ilsvrc.classify import score
 from vggfeat.ilsvrc.fused import check_target, write_fused
 from vggfeat.ilsvrc.scores import FUSED, open_scores, posteriors
+from vggfeat.store.export import pack
+from vggfeat.store.store import FeatureStore
 
 BOTH = "softmax+crops1"
 SCALES = [224, 256]
@@ -97,19 +99,29 @@ def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> 
     assert np.abs(alone - expected).max() > 1e-3
 
 
+def stop_after(images: int, Q: int) -> AbstractContextManager[None]:
+    """Press Ctrl-C when a network has described so many images at a scale."""
+    sizes: list[int] = []
+
+    def stop(net: DenseExtractor, pixels: Tensor) -> None:
+        if min(pixels.shape[2:]) == Q:
+            sizes.append(len(pixels))
+            if sum(sizes) > images:
+                raise KeyboardInterrupt
+
+    return before_batches(stop)
+
+
 def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path) -> None:
     """It is not fused in silence from what has it; without that scale, or in the end, it is."""
     store = tmp_path / "s"
     score(images, colour_net("D"), [224], store)
-    score(images.take(range(3)), colour_net("D"), [256], tmp_path / "other")
-    shard = next((tmp_path / "other" / "shards").iterdir())
-    (store / "shards" / shard.name).write_bytes(shard.read_bytes())
+    with pytest.raises(KeyboardInterrupt), shard_rows(3), stop_after(3, Q=256):
+        score(images, colour_net("D"), SCALES, store)
     with pytest.raises(StoreError) as refused:
         open_scores(store)
     said = str(refused.value)
-    assert (
-        "net D, softmax at Q = 256 is not yet computed of 4 of 7 pictures, such as '3.png'" in said
-    )
+    assert "net D, softmax at Q = 256 is not yet computed of 4 of 7 images, such as" in said
     assert f"Run the same `vggfeat classify … --out {store}` again" in said
     assert "--Q 224" in said
     assert open_scores(store, [224])[0].names == list(images.names)
@@ -121,33 +133,42 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
     assert open_scores(store)[0].scales == (224, 256)
 
 
-@pytest.mark.parametrize(
-    ("pool", "said"),
-    [("softmax", "net D, softmax"), ("crops1", "net D, crops1 is not yet computed of 7 of 7")],
-)
-def test_a_run_that_was_interrupted_is_told(
-    images: ImageSet, tmp_path: Path, pool: str, said: str
-) -> None:
-    """In the first mode, and before the second has begun: the store says what it was to hold."""
-
-    def stop(net: DenseExtractor, pixels: Tensor) -> None:
-        if net.extraction.pool == pool:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), before_batches(stop):
+def test_a_run_that_was_interrupted_is_told(images: ImageSet, tmp_path: Path) -> None:
+    """Before anything was kept, and once another net is complete: the store says what it lacks."""
+    with pytest.raises(KeyboardInterrupt), stop_after(0, Q=224):
         score(images, colour_net("D", BOTH), [224], tmp_path / "s")
+    with pytest.raises(StoreError, match="holds no scores yet"):
+        open_scores(tmp_path / "s")
     score(images, colour_net("E"), [224], tmp_path / "s")
-    with pytest.raises(StoreError, match=said):
+    with pytest.raises(StoreError, match="net D, softmax at Q = 224 is not yet computed of 7 of 7"):
         open_scores(tmp_path / "s")
     score(images, colour_net("D", BOTH), [224], tmp_path / "s")
-    assert sorted(one.net for one in open_scores(tmp_path / "s")) == ["D", "D", "E"]
+    assert [one.net for one in open_scores(tmp_path / "s")] == ["D", "D", "E"]
+
+
+def test_images_that_an_interrupted_run_never_came_to_are_missed(
+    images: ImageSet, tmp_path: Path
+) -> None:
+    """Whether the store had others before or not: what is there is whole, and the list is not."""
+    some, rest = images.take(range(4)), images.take(range(4, 7))
+    for early in (False, True):
+        store = tmp_path / f"s{early}"
+        if early:
+            score(some, colour_net("D"), [224], store)
+        with pytest.raises(KeyboardInterrupt), shard_rows(1), stop_after(2, Q=224):
+            score(rest if early else images, colour_net("D"), [224], store)
+        count = "some images may be" if early else "5 images are"
+        with pytest.raises(StoreError, match=f"of net D, softmax {count} not yet computed"):
+            open_scores(store)
+        score(rest if early else images, colour_net("D"), [224], store)
+        assert sorted(open_scores(store)[0].names) == sorted(images.names)
 
 
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
     """One share's pictures are not the whole; nor all shares before a run without --shard."""
     for part in (1, 2):
-        score(images, colour_net("D"), [224], tmp_path / "s", shard=Shard(part, 2))
-        with pytest.raises(StoreError, match=r"some pictures may be not yet .* without --shard"):
+        score(images, colour_net("D"), [224], tmp_path / "s", shard=Partition(part, 2))
+        with pytest.raises(StoreError, match=r"some images may be not yet .* without --shard"):
             open_scores(tmp_path / "s")
     score(images, colour_net("D"), [224], tmp_path / "s")
     assert len(open_scores(tmp_path / "s")[0].names) == 7
@@ -175,9 +196,9 @@ def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> No
     with pytest.raises(StoreError, match="holds the scores of net D"):
         check_target(tmp_path / "D", [tmp_path / "E"])
     with pytest.raises(StoreError, match="holds the scores of net D"):
-        write_fused(tmp_path / "D", scores, images.names, {"classes": list(CLASSES)})
+        write_fused(tmp_path / "D", scores, images.names, {})
     check_target(tmp_path / "f", inputs)
-    write_fused(tmp_path / "f", scores, images.names, {"classes": list(CLASSES)})
+    write_fused(tmp_path / "f", scores, images.names, {})
     check_target(tmp_path / "f", inputs)
     assert [one.net for one in open_scores(tmp_path / "f")] == [FUSED]
     score(images, colour_net("D"), [224], tmp_path / "f")
@@ -185,14 +206,44 @@ def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("told", "S"), [({"S": "256"}, 256), ({"S": "[256, 512]"}, (256, 512)), ({}, None)]
+    ("about", "S"), [({"S": "256"}, 256), ({"S": "[256, 512]"}, (256, 512)), ({}, None)]
 )
 def test_the_training_scale_goes_with_the_scores(
-    images: ImageSet, told: dict[str, str], S: object
+    images: ImageSet, tmp_path: Path, about: dict[str, str], S: object
 ) -> None:
-    """As the file of the weights says it."""
+    """As the file of the weights says it; with the classes it is in the store, and no setting."""
     net = colour_net("D")
-    net.weights = replace(net.weights, about={**net.weights.about, **told})
-    [found], _ = score(images, net, [224])
-    assert found.S == S
-    assert json.loads(json.dumps(found.provenance)) == found.provenance
+    net.weights = replace(net.weights, about={**net.weights.about, **about})
+    [found], _ = score(images, net, [224], tmp_path / "s")
+    [opened] = open_scores(tmp_path / "s")
+    assert found.S == opened.S == S
+    assert opened.classes.keys == CLASSES
+    assert not {"S", "classes"} & {*found.settings, *found.provenance}
+
+
+def test_names_of_classes_are_those_given_last(images: ImageSet, tmp_path: Path) -> None:
+    """Who corrects the names of a net's outputs computes nothing again."""
+    net = colour_net("D")
+    score(images, net, [224], tmp_path / "s")
+    better = [name.upper() for name in CLASSES]
+    net.weights = replace(net.weights, about={"classes": json.dumps(better)})
+    with described_images() as described:
+        score(images, net, [224], tmp_path / "s")
+    assert described == []
+    assert open_scores(tmp_path / "s")[0].classes.keys == tuple(better)
+
+
+def test_each_pooling_and_scale_is_a_column(images: ImageSet, tmp_path: Path) -> None:
+    """One store has them all, whatever the order in which they were asked for."""
+    score(images, colour_net("D", "crops1"), [224], tmp_path / "s")
+    score(images, colour_net("D", BOTH), SCALES, tmp_path / "s")
+    score(images, colour_net("E", "posteriors"), [224], tmp_path / "s")
+    store = FeatureStore(tmp_path / "s")
+    assert [column.path for column in store.columns] == [
+        "/D/fc8/crops1/Q224",
+        "/D/fc8/crops1/Q256",
+        "/D/fc8/softmax/Q224",
+        "/D/fc8/softmax/Q256",
+        "/E/fc8/posteriors/Q224",
+    ]
+    assert {column.outputs for column in store.columns.values()} == {CLASSES}

@@ -71,16 +71,16 @@ def test_two_nets_with_one_known_scale() -> None:
 
 
 def test_a_network_is_opened_once_while_it_is_asked_for() -> None:
-    """Rows of the same net have the same network; another takes its place."""
-    opened: list[tuple[str, str]] = []
+    """Rows of the same net and mode have the same network; another takes its place."""
+    opened: list[tuple[str, ...]] = []
 
-    def open_net(net: str, source: str) -> object:
-        opened.append((net, source))
+    def open_net(*asked: str) -> object:
+        opened.append(asked)
         return object()
 
     opener = keeping_one(open_net)
-    first = opener("D", "authors")
-    assert opener("D", "authors") is first
-    opener("E", "authors")
-    assert opener("D", "authors") is not first
-    assert opened == [("D", "authors"), ("E", "authors"), ("D", "authors")]
+    first = opener("D", "authors", "softmax")
+    assert opener("D", "authors", "softmax") is first
+    opener("D", "authors", "crops5")
+    assert opener("D", "authors", "softmax") is not first
+    assert [pool for _, _, pool in opened] == ["softmax", "crops5", "softmax"]

@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor
 
 from vggfeat._io import assets
-from vggfeat.download import Promise
+from vggfeat._io.download import Checksums
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets import formats, sources
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
@@ -50,13 +50,15 @@ def state() -> State:
 def fake_source(
     monkeypatch: pytest.MonkeyPatch, state: State, net: str = "A", files: Sequence[str] = ("f",)
 ) -> Source:
-    """Put a source ``authors`` of a small net into the registry, and promise its true checksum."""
+    """Put a source ``authors`` of a small net into the registry, with its true checksum."""
     data = safetensors.torch.save(state)
-    promise = Promise(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    checksums = Checksums(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     source = Source(
         "authors",
         net,
-        tuple(RemoteFile(f"{name}.safetensors", (f"http://h/{name}",), promise) for name in files),
+        tuple(
+            RemoteFile(f"{name}.safetensors", (f"http://h/{name}",), checksums) for name in files
+        ),
         CAFFE,
         "a licence",
     )
@@ -89,16 +91,16 @@ def test_registry_agrees_with_torchvision(net: str, entry: str) -> None:
         tuple(transforms.mean),
         tuple(transforms.std),
     )
-    checksum = file.promise.sha256 or file.promise.sha256_prefix or ""
+    checksum = file.checksums.sha256 or file.checksums.sha256_prefix or ""
     assert f"-{checksum[:8]}." in theirs.url
-    if file.promise.size:
-        assert file.promise.size / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
+    if file.checksums.size:
+        assert file.checksums.size / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
 
 
 def test_embedded_file_is_the_published_one() -> None:
     """The asset has the checksum of the registry."""
     data = assets.asset("vgg_d_conv_fp16.safetensors").read_bytes()
-    assert hashlib.sha256(data).hexdigest() == sources.EMBEDDED.files[0].promise.sha256
+    assert hashlib.sha256(data).hexdigest() == sources.EMBEDDED.files[0].checksums.sha256
 
 
 def test_listing(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +155,10 @@ def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, hom
     with pytest.raises(WeightsNotFound) as caught:
         load("auto", net, layers=(layer,))
     said = str(caught.value)
-    promise = next(f.promise for s in SOURCES.values() for f in s.files if f.name == file)
+    checksums = next(f.checksums for s in SOURCES.values() for f in s.files if f.name == file)
     for needed in (
         file,
-        promise.sha256 or f"begins with {promise.sha256_prefix}",
+        checksums.sha256 or f"begins with {checksums.sha256_prefix}",
         "https://",
         str(home / "weights" / file),
         "VGGFEAT_OFFLINE",
@@ -213,9 +215,9 @@ def test_cached_file_is_hashed_once(
     fake_source(monkeypatch, state)
     path = put(home, "f.safetensors", state)
     hashed: list[Path] = []
-    check = Promise.broken_by
+    check = Checksums.mismatch
     monkeypatch.setattr(
-        Promise, "broken_by", lambda self, path: hashed.append(path) or check(self, path)
+        Checksums, "mismatch", lambda self, path: hashed.append(path) or check(self, path)
     )
     for _ in range(3):
         assert fetch("authors", "A") == path
@@ -243,7 +245,7 @@ def test_damaged_cache_is_refused(
     data[-1] ^= 1
     path.write_bytes(data)
     os.utime(path, (1, 1))
-    with pytest.raises(WeightsError, match=f"{source.files[0].promise.sha256}, got .*Delete it"):
+    with pytest.raises(WeightsError, match=f"{source.files[0].checksums.sha256}, got .*Delete it"):
         load("authors", "A", layers=("conv1_1",))
 
 
@@ -252,8 +254,8 @@ def test_mirror_of_another_file(home: Path, state: State, monkeypatch: pytest.Mo
     fake_source(monkeypatch, state, files=("original", "conversion"))
     asked: list[Any] = []
 
-    def serve(urls: Sequence[str], target: Path, **promise: Any) -> Path:
-        asked.append((urls, promise["size"]))
+    def serve(urls: Sequence[str], target: Path, checksums: Checksums, *_: Any) -> Path:
+        asked.append((urls, checksums.size))
         if target.name.startswith("original"):
             raise DownloadError("no connection")
         return put(home, target.name, state)

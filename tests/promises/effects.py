@@ -16,7 +16,7 @@ from typing import Any
 from helpers.cli import Ran, run
 from PIL import Image
 
-from vggfeat.features.store import FeatureStore
+from vggfeat.store.store import FeatureStore
 
 Check = Callable[[str], None]
 SMALL = {
@@ -118,7 +118,7 @@ def compares_with_the_truth(command: str) -> None:
 def writes_a_store(command: str) -> None:
     """Keep the fused posteriors of all pictures in a store of their own."""
     start(command)
-    assert len(FeatureStore.open("fused").view_names()) == 6
+    assert len(FeatureStore("fused").names) == 6
 
 
 def draws_into_a_folder(command: str) -> None:

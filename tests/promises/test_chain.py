@@ -159,7 +159,7 @@ def test_trained_nets_classify_and_are_fused(
     for net, best in nets.items():
         run("classify", "--data", "classes", "--weights", best, "--Q", "224",
             "--precision", "fp32", "--out", f"scores-{net}", "--quiet")  # fmt: skip
-        rows = read_store(Path(f"scores-{net}"), f"{net}/Q224")
+        rows = read_store(Path(f"scores-{net}"), f"{net}/fc8/softmax/Q224")
         posteriors[net] = rows
         assert len(rows) == 18
         for name, row in rows.items():

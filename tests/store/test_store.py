@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ from vggfeat.store.view import read_view_names
 
 @pytest.fixture(params=[True, False], ids=["disk", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    """A folder, or none for a store in memory."""
+    """Name a folder, or none for a store in memory."""
     return tmp_path / "features" if request.param else None
 
 
@@ -271,7 +272,7 @@ def test_a_changed_image_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_the_newest_row_counts(tmp_path: Path, finished: bool) -> None:
-    """A replaced image's last descriptor is read, whatever the times, also of a store unfinished."""
+    """A replaced image's last descriptor is read, whatever the times, finished or not."""
     for version in (0, 5, 2, 0):
         store = FeatureStore(tmp_path / "s", "a")
         store.add_columns([FC7])
@@ -509,7 +510,8 @@ def test_a_store_for_reading_is_not_written(tmp_path: Path) -> None:
         "finish": ([], {}),
     }
     for name, arguments in calls.items():
-        refuses(lambda: getattr(store, name)(*arguments), StoreError, ['mode="a"'])
+        call = functools.partial(getattr(store, name), *arguments)
+        refuses(call, StoreError, ['mode="a"'])
     assert FeatureStore(tmp_path / "s" / "features.h5").names == NAMES  # its view names it too
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -31,6 +32,17 @@ _HINTS = {
 
 
 @contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path`` that nobody else uses; the file or folder there is removed."""
+    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(TEMPORARY + unique)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there takes its place at the end.
 
@@ -39,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
     StoreError
         If the disk is full or the folder may not be written; the temporary file is removed.
     """
-    with _temporary(path) as temporary, explain_os_errors(path):
+    with temporary_beside(path) as temporary, explain_os_errors(path):
         yield temporary
         move_into_place(temporary, path)
 
@@ -59,7 +71,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def write_exclusive(path: Path, content: bytes) -> bool:
     """Write a file likewise, unless it is there already; return whether it was written."""
-    with _temporary(path) as temporary, explain_os_errors(path):
+    with temporary_beside(path) as temporary, explain_os_errors(path):
         temporary.write_bytes(content)
         _sync(temporary, os.O_RDWR)
         try:
@@ -84,12 +96,11 @@ def make_folder(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove the temporary files of writers that were killed; they may be large."""
     for leftover in leftovers(folder):
-        with suppress(OSError):
-            leftover.unlink()
+        _remove(leftover)
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return the temporary files in a folder whose writers are dead."""
+    """Return the temporary files and folders in a folder whose writers are dead."""
     return sorted(path for path in folder.glob(TEMPORARY + "*") if is_stale(path))
 
 
@@ -126,16 +137,10 @@ def explain_os_errors(path: Path, action: str = "written") -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Give a name beside ``path`` that nobody else uses; what is left there is removed."""
-    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(TEMPORARY + unique)
-    try:
-        yield temporary
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 _TRAILER = "\nsha256 {}\n"
@@ -27,6 +28,11 @@ def sha256_file(path: Path) -> str:
     """Return the digest of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_array(kind: str, shape: Sequence[int], content: bytes | memoryview) -> str:
+    """Return the digest of an array: of its type, its shape and its bytes."""
+    return sha256(f"{kind} {tuple(shape)}".encode(), content)
 
 
 def append_checksum(content: bytes) -> bytes:

@@ -44,7 +44,7 @@ _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")  # container@account, and no pa
 # Parameters of a query that are secret, and those that are only part of a signature beside one.
 _SECRET = re.compile(
     r"x-(amz|goog|oss|cos|obs)-(?!process).*|.*(token|secret|passw|signature|credential|auth).*|"
-    r"sig|key|.*(access|api).?(key|id)(id)?"
+    r"sig|(.*[-_])?key|.*(access|api).?(key|id)(id)?"
 )
 _SIGNATURE = ("sig", "signature")
 _SIGNED = re.compile(
@@ -442,7 +442,8 @@ def retry(action: Callable[[], T]) -> T:
             return action()
         except (VggfeatError, Unreachable):
             raise
-        except Exception as error:  # fsspec's file systems raise whatever their libraries do
+        except Exception as raised:  # fsspec's file systems raise whatever their libraries do
+            error = _cause(raised)
             if attempt == ATTEMPTS or not _may_pass(error):
                 absent = isinstance(error, FileNotFoundError)
                 raise Unreachable(_reason(error), absent=absent) from None
@@ -452,7 +453,7 @@ def retry(action: Callable[[], T]) -> T:
 
 def _may_pass(error: Exception) -> bool:
     # A host that is not found stays so: to wait for each of its objects would only hide it.
-    if _is_unknown_host(error):
+    if isinstance(error, socket.gaierror):
         return False
     if (status := _status(error)) is not None:
         return status in _PASSING or status >= 500
@@ -465,7 +466,7 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "access denied"
-    if _is_unknown_host(error):
+    if isinstance(error, socket.gaierror):
         return "its host is not found"
     if (status := _status(error)) is not None:
         return f"HTTP status {status}"
@@ -474,9 +475,11 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {redact_message(str(error))}".split())
 
 
-def _is_unknown_host(error: Exception) -> bool:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    return isinstance(getattr(cause, "os_error", cause), socket.gaierror)
+def _cause(error: Exception) -> Exception:
+    """Return what the system said, where urllib or aiohttp wrapped it."""
+    inner = error.reason if isinstance(error, urllib.error.URLError) else None
+    inner = getattr(error, "os_error", inner)
+    return inner if isinstance(inner, OSError) else error
 
 
 def _status(error: Exception) -> int | None:

@@ -16,8 +16,8 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.sharding import Shard
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Pictures, Validation
     from vggfeat.settings import Features
@@ -207,7 +207,7 @@ def _score(
     extractor: DenseExtractor,
     features: Features,
     out: Path | None,
-    share: Shard,
+    share: Partition,
 ) -> list[Scores]:
     from vggfeat.ilsvrc.classify import score
 
@@ -234,10 +234,10 @@ def _net_of(weights: list[str] | None) -> list[str]:
     return []
 
 
-def _share(typed: str | None, context: typer.Context) -> Shard:
+def _share(typed: str | None, context: typer.Context) -> Partition:
     """Read which share of how many; what tells of all pictures says nothing to one."""
+    from vggfeat.data.partition import parse_partition
     from vggfeat.errors import ParameterError
-    from vggfeat.features.sharding import shard_of
 
     for name, option in (("table", "--csv"), ("results", "--results"), ("top", "--top")):
         if typed and options.is_typed(context, name):
@@ -245,15 +245,15 @@ def _share(typed: str | None, context: typer.Context) -> Shard:
                 f"{option} says nothing to one share of the pictures. Give it to the "
                 "last run, without --shard, which puts all shares together."
             )
-    return shard_of(typed)
+    return parse_partition(typed)
 
 
-def _tell_share(scores: list[Scores], share: Shard, pictures: int, as_json: bool) -> None:
+def _tell_share(scores: list[Scores], share: Partition, images: int, as_json: bool) -> None:
     done = min(len(one.names) for one in scores)
-    failed = {name: why for one in scores for name, why in one.store.failed.items()}
+    failed = {name: why for one in scores for name, why in one.failed.items()}
     said = f"Share {share} is done: {counted(done, 'picture')}."
-    if not scores[0].store.names:
-        only = counted(pictures, "picture")
+    if not len(share.rows(images)):
+        only = counted(images, "picture")
         said = f"Share {share} is empty: only {only} to do. Nothing was done."
     show({"shard": str(share), "pictures": done, "failed": failed}, said, as_json=as_json)
     warn_of(failed)

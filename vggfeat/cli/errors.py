@@ -12,8 +12,8 @@ from vggfeat.cli.output import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
 
 if TYPE_CHECKING:
-    from vggfeat.features.extract import Progress
     from vggfeat.features.extractor import DenseExtractor
+    from vggfeat.features.pipeline import Progress
     from vggfeat.ilsvrc.recipe import Classification
     from vggfeat.ilsvrc.tables import Open, Outcome
 
@@ -69,9 +69,9 @@ def opener(work: Work) -> Open:
     from vggfeat.ilsvrc.tables import keeping_one
     from vggfeat.settings import Features
 
-    def open_net(net: str, source: str) -> DenseExtractor:
+    def open_net(net: str, source: str, pool: str) -> DenseExtractor:
         work.opened.clear()
-        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool="softmax")
+        features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
         return work.network(features, net)
 
     return keeping_one(open_net)

@@ -98,9 +98,9 @@ def _explained(
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
+    from vggfeat._io.atomic import make_folder, write_atomic
     from vggfeat.data.images import decode
     from vggfeat.errors import PictureError
-    from vggfeat.features.files import ready, write_whole
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain
 
@@ -112,8 +112,8 @@ def _explained(
         return name, None, str(error)
     if classes is None:
         found = found.best(BEST)
-    ready(target.parent)
-    write_whole(target, draw(image, found))
+    make_folder(target.parent)
+    write_atomic(target, draw(image, found))
     return name, found, str(target)
 
 
@@ -154,7 +154,7 @@ def _tell(one: Explained) -> None:
 def _norms(found: Explanation) -> str:
     """Say what the map was divided by; these follow from the whole picture."""
     each = ", ".join(
-        f"{' '.join(one.descriptor[:3])} Q{one.descriptor.Q} {one.norm:.4g}" for one in found.shares
+        f"{net} {layer} {pool} Q{Q} {norm:.4g}" for (net, layer, pool, Q), norm, _ in found.shares
     )
     return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
 
@@ -183,10 +183,10 @@ def _plain(one: Explained) -> Mapping[str, Any]:
 
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
-    from vggfeat.features.files import ready, replacing
+    from vggfeat._io.atomic import make_folder, replacing
 
     columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
-    ready(target.parent)  # where no picture could be drawn, nobody has made it
+    make_folder(target.parent)  # where no picture could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

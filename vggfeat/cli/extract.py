@@ -14,11 +14,11 @@ from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
-    from vggfeat.features.extract import Summary
+    from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.sharding import Shard
-    from vggfeat.features.store import FeatureStore
+    from vggfeat.features.pipeline import Summary
     from vggfeat.settings import Features
+    from vggfeat.store.store import FeatureStore
 
 
 class Done(NamedTuple):
@@ -30,10 +30,10 @@ class Done(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Where the descriptors go, which share of how many pictures they are, and how it is said."""
+    """Where the descriptors go, which share of how many images they are, and how it is said."""
 
     out: str
-    shard: Shard
+    shard: Partition
     pictures: int
     as_json: bool
 
@@ -81,8 +81,9 @@ def extract_command(
 
     Every picture is decoded once, rescaled to smallest side Q for each Q, and described by the
     average over all locations and over the mirror image. The store keeps raw descriptors for
-    each scale: average, stack and L2 come later, without running the network again. The same
-    command again computes only what is missing or has changed.
+    each layer and scale: average, stack and L2 come later, without running the network again. The
+    same command again, or one with more layers, poolings, scales or pictures, computes only what
+    is lacking or has changed.
 
     For example:
 
@@ -97,13 +98,13 @@ def extract_command(
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
     from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.partition import parse_partition
     from vggfeat.errors import ParameterError
-    from vggfeat.features.catalogue import DTYPES
-    from vggfeat.features.sharding import shard_of
     from vggfeat.run.quality import quality as settings_of
     from vggfeat.settings import Features
+    from vggfeat.store.shard import DTYPES
 
-    share = shard_of(shard)
+    share = parse_partition(shard)
     check_folder("--out", out)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
@@ -140,28 +141,21 @@ def extract_command(
 def _extract(
     work: Work, images: ImageSet, features: Features, net: str, told: Told, dtype: str
 ) -> Done:
-    from vggfeat.features.extract import extract
-    from vggfeat.features.provenance import provenance
-    from vggfeat.features.store import FeatureStore
+    from vggfeat.run.sources import has_store
+    from vggfeat.store.store import FeatureStore
 
-    extractor = work.network(features, net)
-    store = FeatureStore(
-        told.out,
-        extractor.extraction,
-        images.names,
-        stats=images.stats(),
-        dtype=dtype,
-        provenance=provenance(extractor),
-        shard=told.shard,
-    )
+    earlier = FeatureStore(told.out) if has_store(told.out) else None
+    extractor = work.network(features, net, earlier)
+    store = FeatureStore(told.out, "a", dtype=dtype)
     with work_progress("extract", quiet=work.quiet) as progress:
-        summary = extract(
+        summary = work.extract(
             images,
             extractor,
             features.Q,
             store,
             on_bad_image=work.on_bad_image,
             workers=work.workers,
+            share=told.shard.share,
             progress=progress.pictures,
         )
     return Done(extractor, store, summary)
@@ -169,63 +163,61 @@ def _extract(
 
 def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) -> None:
     from vggfeat.errors import DataError
-    from vggfeat.features.view import OPEN, failed_of
-    from vggfeat.features.view import note as too_many
+    from vggfeat.store.view import FAILED, OPEN, of_share
 
-    last, out = done[-1].store, told.out
-    total = _total(done)
+    store, out, share = done[-1].store, told.out, told.shard.share
+    total, skipped = _total(done), done[-1].summary.failed
     rate = round(total.images_per_s, 2)
-    dimensions = {
-        one.store.extraction.path(part): width
-        for one in done
-        for part, width in one.store.dimensions.items()
-    }
+    asked = [column for one in done for column in one.extractor.columns(features.Q)]
+    columns = [store.columns.get(column.descriptor, column) for column in asked]
+    others = len(set(store.names) - set(images.names))
     result = {
         "store": out,
         "shard": str(told.shard),
         "pictures": len(images),
         "computed": total.computed,
         "present": total.present,
-        "skipped": len(last.failed),
-        "dimensions": dimensions,
+        "skipped": skipped,
+        "dimensions": {column.descriptor.path: column.width for column in columns},
         "images_per_s": rate,
         "seconds": round(total.seconds, 3),
-        "device": done[-1].extractor.device_name,
-        "precision": last.extraction.precision,
-        "others": last.others,
-        "bytes": last.nbytes,
-        "fingerprints": {
-            one.store.extraction.net: one.store.extraction.fingerprint for one in done
-        },
+        "device": store.runs[0]["provenance"]["device"],
+        "precision": columns[-1].settings["precision"],
+        "others": others,
+        "bytes": store.nbytes,
+        "fingerprints": {column.descriptor.path: column.digest for column in columns},
     }
     each = f" by each of {len(done)} nets" if len(done) > 1 else ""
     rows: dict[str, object] = {
-        "pictures": f"{len(images) - len(last.failed)} of {len(images)}{each}"
+        "pictures": f"{len(images) - skipped} of {len(images)}{each}"
         f"  ({total.computed} computed, {total.present} already there)",
-        "descriptors": "  ".join(f"{path} ({d})" for path, d in dimensions.items()),
+        "descriptors": "  ".join(f"{c.descriptor.path} ({c.width})" for c in columns),
         "rate": f"{rate:g} images/s" if total.computed else "nothing to compute",
         "device": f"{result['device']}, {result['precision']}",
-        "store": f"{out} ({size(last.nbytes)})",
+        "store": f"{out} ({size(store.nbytes)})",
     }
-    reasons = f"{out}/{failed_of(told.shard)}"
-    if last.failed:
-        rows["skipped"] = f"{len(last.failed)}; reasons in {reasons}"
-    if told.shard.parts > 1:
+    reasons = f"{out}/{of_share(FAILED, share)}"
+    if skipped:
+        rows["skipped"] = f"{skipped}; reasons in {reasons}"
+    if share:
         rows["shard"] = (
             f"{told.shard} of {told.pictures:,} pictures. When all are done, the same command "
             "without --shard puts them in order, or `vggfeat store merge` joins several --out"
         )
-    elif len(last.index.keys) > OPEN:
-        rows["view"] = too_many(len(last.index.keys), out)
-    if last.others and told.shard.parts == 1:
-        rows["others"] = f"{last.others} more pictures are kept here; this run did not name them"
+    elif (shards := len(store.index.headers)) > OPEN:
+        rows["view"] = (
+            f"features.h5 has names only, since there are {shards:,} shards. Make few large ones "
+            f"of them with: vggfeat store merge {out} --out OTHER"
+        )
+    if others and not share:
+        rows["others"] = f"{others} more pictures are kept here; this run did not name them"
     show(result, facts(rows), as_json=told.as_json)
-    if last.failed:
-        note(f"Warning: {len(last.failed)} pictures could not be used: {reasons}.")
-    if len(images) and len(last.failed) == len(images):
+    if skipped:
+        note(f"Warning: {skipped} pictures could not be used: {reasons}.")
+    if len(images) and skipped == len(images):
         raise DataError("No picture could be read, so that there are no features.")
-    if not told.as_json and told.shard.parts == 1:
-        typer.echo(_in_python(out, features, done))
+    if not told.as_json and not share:
+        typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
 
 
 def _total(done: list[Done]) -> Summary:
@@ -235,18 +227,18 @@ def _total(done: list[Done]) -> Summary:
     return total
 
 
-def _in_python(out: str, features: Features, done: list[Done]) -> str:
+def _in_python(out: str, features: Features, paths: list[str], store: FeatureStore) -> str:
     """Say how to read the features, as these settings combine them."""
     how = f", {features.aggregate!r}" if features.aggregate != "average" else ""
     how += f", normalize={features.normalize!r}" if features.normalize != "descriptor" else ""
     how += f", power={features.power:g}" if features.power else ""
-    nets = [one.store.extraction.net for one in done]
-    if len(nets) > 1:
-        source = f"[FeatureStore.open({out!r}, net).read() for net in {nets!r}]"
-    else:
-        net = f", {nets[0]!r}" if len(done[0].store.manifest.nets) > 1 else ""
-        source = f"FeatureStore.open({out!r}{net}).read()"
+    if {column.path for column in store.columns} == set(paths):
+        return (
+            "\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
+            f"  X = aggregate(FeatureStore({out!r}).read(){how})"
+        )
     return (
-        "\nIn Python:\n  from vggfeat import FeatureStore, aggregate\n"
-        f"  X = aggregate({source}{how})"
+        "\nIn Python:\n  from vggfeat import Descriptor, FeatureStore, aggregate\n"
+        f"  columns = [Descriptor.parse(path) for path in {paths!r}]\n"
+        f"  X = aggregate(FeatureStore({out!r}).read(columns){how})"
     )

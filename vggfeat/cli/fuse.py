@@ -51,7 +51,7 @@ def fuse_command(
     """
     from vggfeat.features.provenance import versions
     from vggfeat.ilsvrc.fused import check_target, write_fused
-    from vggfeat.ilsvrc.scores import behind, open_scores, same_classes, same_pictures
+    from vggfeat.ilsvrc.scores import describe_origin, open_scores, same_classes, same_images
 
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
@@ -64,7 +64,7 @@ def fuse_command(
     else:
         tell_pictures(scores, asked)
     if out is not None:
-        told = {"classes": classes.to_json(), "fused": behind(scores), "versions": versions()}
-        names = same_pictures(scores)
-        write_fused(out, scores, names, told)
+        names = same_images(scores)
+        made_of = {"fused": describe_origin(scores), "versions": versions()}
+        write_fused(out, scores, names, made_of)
         note(f"Fused scores of {counted(len(names), 'picture')}: {out}", quiet=quiet)

@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
     """Draw the boxes on a copy of the picture, and let the picture go."""
-    from vggfeat.features.files import ready, write_whole
+    from vggfeat._io.atomic import make_folder, write_atomic
     from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
 
     if found.image is None:
@@ -50,8 +50,8 @@ def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
         Drawn(one.box, COLOURS[k % len(COLOURS)], classes.names[one.label])
         for k, one in enumerate(found.labels)
     ]
-    ready(target.parent)
-    write_whole(target, jpeg(draw_boxes(found.image, boxes[::-1]), 92))
+    make_folder(target.parent)
+    write_atomic(target, jpeg(draw_boxes(found.image, boxes[::-1]), 92))
     return found._replace(image=None, drawn=str(target))
 
 
@@ -107,10 +107,10 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
 
 def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
     """Write a row for each label of each picture."""
-    from vggfeat.features.files import ready, replacing
+    from vggfeat._io.atomic import make_folder, replacing
 
     columns = ("picture", "class", "key", "posterior", "score", "windows", *SIDES, "error")
-    ready(target.parent)  # where no picture could be drawn, nobody has made it
+    make_folder(target.parent)  # where no picture could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
     from rich.text import Text
 
-    from vggfeat.features.extract import Summary
+    from vggfeat.features.pipeline import Summary
 
 LOG_SECONDS = 30.0
 

@@ -151,7 +151,7 @@ def _score_table(
     if target is None:
         yield lambda one: None
         return
-    from vggfeat.features.files import replacing
+    from vggfeat._io.atomic import replacing
 
     with (
         replacing(target) as temporary,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from vggfeat.report.words import Headline
     from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import Run
-    from vggfeat.settings import Extraction
 
 
 SHOWN = 5  # unreadable pictures that are named
@@ -66,9 +64,9 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
         evidence=maps,
         provenance={
             **{f"net {net}": behind for net, behind in run.provenance.items()},
-            "fingerprints": {one.net: one.fingerprint for one in run.extractions},
-            "resampling": run.extractions[0].resampling,
-            "decoder": run.extractions[0].decoder,
+            "fingerprints": {column.descriptor.path: column.digest for column in run.columns},
+            "resampling": run.columns[0].settings["resampling"],
+            "decoder": run.columns[0].settings["decoder"],
             "licence of the pictures": run.card.licence or "yours to say",
         },
         stages={"extract": run.seconds["extract"], "read": run.seconds["read"]},
@@ -104,6 +102,7 @@ def _explained(
     from vggfeat.learn.voc_results import APResult
     from vggfeat.report.wanted import evidence_maps, evidence_wanted
     from vggfeat.run.pointing import pointing_game
+    from vggfeat.run.predict import check_columns
     from vggfeat.run.svm import tested_model
 
     model, result, maps = tested_model(run), run.result, {}
@@ -111,9 +110,9 @@ def _explained(
     if not (evidence or game) or "box" in run.features.views:
         return {}, None
     try:
-        extractors = [work.network(run.features, one.net) for one in run.extractions]
-        for extractor, made in zip(extractors, run.extractions, strict=True):
-            _refuse_others(extractor.extraction, made)
+        extractors = [work.network(run.features, net) for net in model.nets]
+        for extractor, net in zip(extractors, model.nets, strict=True):
+            check_columns(extractor, model.columns_of(net))
         if evidence:
             with counting("evidence", quiet=work.quiet) as tell:
                 wanted = evidence_wanted(result)
@@ -133,17 +132,6 @@ def _explained(
         return maps, None
     note(f"{played.line}, in {played.pictures} test pictures")
     return maps, played
-
-
-def _refuse_others(here: Extraction, made: Extraction) -> None:
-    """Refuse to explain features with another network than theirs; precision is no other."""
-    from vggfeat.errors import StoreError
-
-    if replace(here, precision=made.precision) != made:
-        raise StoreError(
-            f"The features of net {made.net} were made with other weights or settings than those "
-            "at hand, so that they cannot explain them."
-        )
 
 
 class Outcome(NamedTuple):
@@ -171,19 +159,20 @@ def comparison(card: DatasetCard, done: Sequence[Outcome], *, same: bool) -> Ren
 
 
 def _settings(run: Run) -> dict[str, object]:
-    made = run.features
-    behind = [run.provenance[one.net] for one in run.extractions]
+    made, behind = run.features, run.provenance
+    digests = {column.descriptor.net: column.settings["weights"] for column in run.columns}
     nets = [
-        f"net {one.net}, weights {told['weights']['source']} ({one.weights_sha256[:12]})"
-        for one, told in zip(run.extractions, behind, strict=True)
+        f"net {net}, weights {behind[net]['weights']['source']} ({digest[:12]})"
+        for net, digest in digests.items()
     ]
     mirrored = ", averaged with the mirror image" if made.flip else ""
     views = {"image": "", "box": " of the given box"}
     both = " of the whole image and of the given box, stacked"
     view = views[made.views[0]] if len(made.views) == 1 else both
     power = f", power {made.power:g}" if made.power else ""
-    layers = " + ".join(run.extractions[0].layers if len(nets) == 1 else made.layers)
-    devices = dict.fromkeys(f"{told['device']}, {told['precision']}" for told in behind)
+    resolved = dict.fromkeys(column.descriptor.layer for column in run.columns)
+    layers = " + ".join(resolved if len(nets) == 1 else made.layers)
+    devices = dict.fromkeys(f"{told['device']}, {told['precision']}" for told in behind.values())
     return {
         "data set": f"{run.card.name}: {len(run.images)} "
         f"{'persons' if run.images.boxes else 'pictures'}, {_classes(run)}",

@@ -61,7 +61,7 @@ def check_folder(option: str, target: Path | str | None) -> None:
     StoreError
         Naming the file.
     """
-    from vggfeat.data.addresses import address_of
+    from vggfeat._io.remote import address_of
     from vggfeat.errors import StoreError
 
     if target is None or address_of(target):

@@ -68,7 +68,7 @@ class Asked:
 
 def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
     """Print the likeliest classes of every picture."""
-    from vggfeat.ilsvrc.scores import behind, posteriors, same_classes
+    from vggfeat.ilsvrc.scores import describe_origin, posteriors, same_classes
 
     classes, failed = same_classes(scores), _failed(scores)
     names = _names(scores, failed)
@@ -87,7 +87,7 @@ def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
             for name, found in shown
         ]
         pictures += [{"picture": name, "error": why} for name, why in failed.items()]
-        show({"pictures": pictures, "scores": behind(scores)}, as_json=True)
+        show({"pictures": pictures, "scores": describe_origin(scores)}, as_json=True)
     else:
         lines: list[list[object]] = [
             [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
@@ -105,7 +105,7 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
     from vggfeat.errors import DataError
     from vggfeat.ilsvrc.classes import ilsvrc_classes
     from vggfeat.ilsvrc.classify import errors_of, write_errors
-    from vggfeat.ilsvrc.scores import behind, posteriors, same_classes
+    from vggfeat.ilsvrc.scores import describe_origin, posteriors, same_classes
 
     classes, failed = same_classes(scores), _failed(scores)
     if classes.keys != data.classes.keys:
@@ -129,7 +129,7 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
         "partial": partial,
         "paper": [one._asdict() for one in paper],
         "failed": failed,
-        "scores": behind(scores),
+        "scores": describe_origin(scores),
     }
     told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
     show(
@@ -191,7 +191,7 @@ def _paper(scores: Sequence[Scores]) -> list[Published]:
     held = [scales_of(net) for net in nets]
     modes = {mode_of(list(pools)) for pools in held}
     alike = all(len(set(pools.values())) == 1 for pools in held)
-    if len(modes) > 1 or not alike or not all(one.store.extraction.flip for one in scores):
+    if len(modes) > 1 or not alike or not all(one.settings.get("flip", True) for one in scores):
         return []
     sources = [net[0].provenance.get("weights", {}).get("source", "") for net in nets]
     known = [
@@ -214,16 +214,16 @@ def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
     """Return the pictures that have scores, if there are any."""
     from vggfeat.errors import DataError
-    from vggfeat.ilsvrc.scores import same_pictures
+    from vggfeat.ilsvrc.scores import same_images
 
     if failed and not any(one.names for one in scores):
         warn_of(failed)
         raise DataError("No picture could be read, so that there is nothing to tell.")
-    return same_pictures(scores)
+    return same_images(scores)
 
 
 def _failed(scores: Sequence[Scores]) -> dict[str, str]:
-    return {name: why for one in scores for name, why in one.store.failed.items()}
+    return {name: why for one in scores for name, why in one.failed.items()}
 
 
 def _best(block: Floats, top: int) -> list[Best]:
@@ -253,11 +253,11 @@ def _table(
     if asked.table is None:
         yield lambda names, best: None
         return
-    from vggfeat.features.files import ready, replacing
+    from vggfeat._io.atomic import make_folder, replacing
 
     shown = min(asked.top, len(classes))
     known = iter(true or ())
-    ready(asked.table.parent)  # that of the results is written to when the table is complete
+    make_folder(asked.table.parent)  # that of the results is written to when the table is complete
     with (
         replacing(asked.table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

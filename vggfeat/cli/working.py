@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from vggfeat.data.imagesets import ImageSet
     from vggfeat.data.schema import DatasetCard
     from vggfeat.features.extractor import DenseExtractor
+    from vggfeat.features.pipeline import Summary
     from vggfeat.recipe import Classifier
     from vggfeat.run.svm import Run
     from vggfeat.settings import Extraction, Features
+    from vggfeat.store.store import FeatureStore
 
 ENGINES = ("local", "ray")
 ON_BAD_IMAGE = ("skip", "error")
@@ -27,7 +29,7 @@ ON_BAD_IMAGE = ("skip", "error")
 
 @dataclass(frozen=True)
 class Work:
-    """Nothing of it changes a result, but for the precision and what is done with bad pictures.
+    """Nothing of it changes a result, but for the precision and what is done with bad images.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ class Work:
     opened: dict[Extraction, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is none of the choices, before any picture is looked for."""
+        """Refuse what is none of the choices, before any image is looked for."""
         from vggfeat.errors import ParameterError
 
         if self.engine not in ENGINES:
@@ -84,13 +86,38 @@ class Work:
             note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
         return card, images
 
-    def network(self, features: Features, net: str) -> DenseExtractor:
-        """Open a network, once for all settings that are alike but for scales and aggregation."""
-        key = features.of(net).but(precision=self.precision)
-        if key not in self.opened:
-            self.opened[key] = self._open(key)
-        self.opened[key].check_scales(features.Q)
-        return self.opened[key]
+    def network(
+        self, features: Features, net: str, store: FeatureStore | None = None
+    ) -> DenseExtractor:
+        """Open a network, once for all settings that are alike but for scales and aggregation.
+
+        In the precision that a store has, unless another is asked for.
+        """
+        extraction = features.of(net).but(precision=self._precision(net, store))
+        if extraction not in self.opened:
+            self.opened[extraction] = self._open(extraction)
+        self.opened[extraction].check_scales(features.Q)
+        return self.opened[extraction]
+
+    def extract(
+        self,
+        images: ImageSet,
+        extractor: DenseExtractor,
+        scales: Sequence[int],
+        store: FeatureStore,
+        **how: Any,
+    ) -> Summary:
+        """Compute what a store lacks, in this process or in a cluster."""
+        if self.engine == "local":
+            from vggfeat.features.pipeline import extract
+
+            return extract(images, extractor, scales, store, **how)
+        from vggfeat.features.ray import extract_on_ray
+
+        extraction = extractor.extraction.but(precision=self.precision)
+        hardware = extractor.hardware.but(device=self.device)
+        how |= {"address": self.address, "weights": extractor.weights}
+        return extract_on_ray(images, extraction, hardware, scales, store, **how)
 
     def run(
         self,
@@ -116,10 +143,10 @@ class Work:
                 folder=folder,
                 on_bad_image=self.on_bad_image,
                 workers=self.workers,
-                deterministic=self.deterministic,
                 n_jobs=self.jobs,
                 progress=work.pictures,
                 split_progress=work.splits,
+                extract=self.extract,
             )
 
     def parallel(self) -> AbstractContextManager[object]:
@@ -130,32 +157,42 @@ class Work:
 
         return jobs_backend(self.jobs_backend, self.address)
 
+    def _precision(self, net: str, store: FeatureStore | None) -> str:
+        from vggfeat.features.device import resolve_device, stored_precision
+
+        if self.engine == "ray":  # this machine only says what is wanted of the cluster
+            return "fp32"
+        held = store.columns if store else {}
+        columns = [column for descriptor, column in held.items() if descriptor.net == net]
+        return stored_precision(self.precision, columns, resolve_device(self.device))
+
     def _open(self, extraction: Extraction) -> DenseExtractor:
         from vggfeat.features.extractor import DenseExtractor
         from vggfeat.features.pooling import check_pools
         from vggfeat.nets.table1 import resolve_layer
         from vggfeat.nets.weights import load
-        from vggfeat.settings import Hardware
 
-        net, layers = extraction.net, extraction.layers
+        layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
         # Before weights of half a gigabyte are read.
-        names = [resolve_layer(net, layer) for layer in layers]
-        check_pools(extraction.pools, names, extraction.locations)
+        check_pools(extraction.pools, layers, extraction.locations)
         with download_progress(quiet=self.quiet) as progress:
-            weights = load(extraction.weights, net, layers, progress=progress)
-        hardware = Hardware(device=self.device, deterministic=self.deterministic)
-        extractor = DenseExtractor(extraction, hardware=hardware, weights=weights)
-        self._tell(extractor, layers)
+            weights = load(extraction.weights, extraction.net, layers, progress=progress)
+        device = "cpu" if self.engine == "ray" else self.device
+        extractor = DenseExtractor(
+            extraction, weights=weights, device=device, deterministic=self.deterministic
+        )
+        self._tell(extractor, extraction.layers)
         return extractor
 
     def _tell(self, extractor: DenseExtractor, layers: Sequence[str]) -> None:
-        made, weights = extractor.extraction, extractor.weights
-        for asked, resolved in zip(layers, made.layers, strict=False):
+        extraction, weights = extractor.extraction, extractor.weights
+        for asked, resolved in zip(layers, extraction.layers, strict=False):
             if asked != resolved:
-                note(f"Layer {asked} is {resolved} of net {made.net}.", quiet=self.quiet)
+                note(f"Layer {asked} is {resolved} of net {extraction.net}.", quiet=self.quiet)
+        where = f"{extraction.precision} on {extractor.device_name}"
         note(
-            f"Net {made.net}, {', '.join(made.layers)}, weights {weights.source} "
-            f"({weights.sha256[:12]}), {made.precision} on {extractor.device_name}",
+            f"Net {extraction.net}, {', '.join(extraction.layers)}, weights {weights.source} "
+            f"({weights.sha256[:12]}), {where if self.engine == 'local' else 'on Ray'}",
             quiet=self.quiet,
         )
 

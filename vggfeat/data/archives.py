@@ -5,17 +5,15 @@ from __future__ import annotations
 import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from vggfeat._io.atomic import make_folder, replacing, temporary_beside
+from vggfeat._io.download import Checksums
 from vggfeat.data import tarring
 from vggfeat.data.schema import Archive
-from vggfeat.download import Promise
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, VggfeatError
 
 MOST_MEMBERS = 2_000_000
 LARGEST_RATIO = 20  # of unpacked to packed bytes; photographs do not compress
@@ -32,8 +30,8 @@ def verify(path: Path, archive: Archive) -> None:
     DataError
         With what was expected and what was found.
     """
-    promise = Promise(archive.sha256, archive.md5, size=archive.bytes)
-    if broken := promise.broken_by(path):
+    checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
+    if broken := checksums.mismatch(path):
         raise DataError(
             f"{path} is not the {archive.file} of the card: {broken}. Remove it, and fetch it anew."
         )
@@ -62,8 +60,8 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
         If the archive is damaged, lacks the folder, or holds what no data set needs: absolute
         paths, ``..``, links, devices, or far more than its size.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(target.parent) as temporary:
+    make_folder(target.parent)
+    with temporary_beside(target) as temporary:
         _extract(path, temporary)
         source = temporary / folder
         if not source.is_dir():
@@ -79,39 +77,26 @@ def unwrap(path: Path, member: str, target: Path, size: int | None) -> None:
     DataError
         If the archive is damaged, has no such member, or one that is not of `size` bytes.
     """
-    with _temporary(target.parent) as temporary:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                found = archive.getinfo(member)
-                most = max(LARGEST_RATIO * found.compress_size, SMALLEST_LIMIT)
-                if found.file_size > most:
-                    raise DataError(
-                        f"{path}: {member} unpacks to more than {most:,} bytes: it was not "
-                        "unpacked."
-                    )
-                if size is not None and found.file_size != size:
-                    raise DataError(
-                        f"{path}: {member} has {found.file_size:,} bytes, expected {size:,}."
-                    )
-                with archive.open(found) as packed, (temporary / "member").open("wb") as out:
-                    shutil.copyfileobj(packed, out)
-        except DataError:
-            raise
-        except KeyError as error:
-            raise DataError(f"{path} holds no {member}.") from error
-        except _DAMAGED as error:
-            raise DataError(f"{path} is damaged: {error}. Fetch it anew.") from error
-        (temporary / "member").replace(target)
-
-
-@contextmanager
-def _temporary(beside: Path) -> Iterator[Path]:
-    """Make a folder on the same disk as the target, so that renaming is moving."""
-    folder = Path(tempfile.mkdtemp(prefix=".unpack-", dir=beside))
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with zipfile.ZipFile(path) as archive, replacing(target) as temporary:
+            found = archive.getinfo(member)
+            most = max(LARGEST_RATIO * found.compress_size, SMALLEST_LIMIT)
+            if found.file_size > most:
+                raise DataError(
+                    f"{path}: {member} unpacks to more than {most:,} bytes: it was not unpacked."
+                )
+            if size is not None and found.file_size != size:
+                raise DataError(
+                    f"{path}: {member} has {found.file_size:,} bytes, expected {size:,}."
+                )
+            with archive.open(found) as packed, temporary.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+    except VggfeatError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{path} holds no {member}.") from error
+    except _DAMAGED as error:
+        raise DataError(f"{path} is damaged: {error}. Fetch it anew.") from error
 
 
 def _extract(path: Path, into: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.data.images import Picture, Pixels, load
+from vggfeat.data.identity import Id, id_of
+from vggfeat.data.images import Picture, Pixels, load, read_encoded
 from vggfeat.errors import PictureError
 
 # Pixels that may wait in unfinished batches; the largest is run early when they become more.
@@ -19,7 +21,24 @@ HELD_PIXELS = 32_000_000
 # Pictures decoded ahead of the network, for each thread: enough to ride out a slow file.
 AHEAD = 4
 
-Job = tuple[int, tuple[int, ...]]
+Wanted = Mapping[int, Any]
+"""What is wanted of an image, by scale Q: images of which the same is wanted share a batch."""
+
+
+class Job(NamedTuple):
+    """An image to be decoded.
+
+    Parameters
+    ----------
+    row : int
+        Its place in the list.
+    wanted : callable
+        Called with the row and the image's id once its bytes are read, by a decoding thread:
+        returns what is wanted of it, by scale. Of nothing it is not decoded.
+    """
+
+    row: int
+    wanted: Callable[[int, Id], Wanted]
 
 
 @dataclass(frozen=True)
@@ -34,20 +53,25 @@ class Batch:
         Which pictures they are, ascending.
     pixels : Tensor (B, 3, H, W) of uint8
         RGB, in channels_last order, never padded.
+    wanted : hashable
+        What is wanted of them.
     """
 
     Q: int
     rows: tuple[int, ...]
     pixels: Tensor
+    wanted: Any = None
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture at all its scales, or the reason why there is none."""
+    """An image that was read: its id, its pixels at each scale wanted, or why there are none."""
 
     row: int
     pixels: dict[int, Pixels]
     error: PictureError | None = None
+    id: Id = (0, 0)
+    wanted: Wanted = field(default_factory=dict)
 
 
 def decode_ahead(
@@ -59,26 +83,30 @@ def decode_ahead(
     ----------
     pictures : sequence of Picture
         All pictures.
-    jobs : iterable of (row, scales)
-        Which of them, at which scales.
+    jobs : iterable of Job
+        Which of them.
     workers : int
         Number of threads.
     exif : bool
         Whether a recorded orientation is applied.
     """
 
-    def one(job: Job) -> Decoded:
-        row, scales = job
+    def read(job: Job) -> Decoded:
+        image = pictures[job.row]
         try:
-            return Decoded(row, load(pictures[row], scales, exif=exif))
+            encoded = read_encoded(image)  # the one time that its file is opened
+            own = id_of(image, encoded)
+            wanted = job.wanted(job.row, own)
+            pixels = load(image, wanted, exif=exif, encoded=encoded) if wanted else {}
         except PictureError as error:
-            return Decoded(row, {}, error)
+            return Decoded(job.row, {}, error)
+        return Decoded(job.row, pixels, None, own, wanted)
 
     waiting: deque[Future[Decoded]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="vggfeat-decode")
     try:
         for job in jobs:
-            waiting.append(pool.submit(one, job))
+            waiting.append(pool.submit(read, job))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -88,7 +116,7 @@ def decode_ahead(
 
 
 def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
-    """Group decoded pictures by exact shape; a batch is run as soon as it fills the budget.
+    """Group decoded images by exact shape and what is wanted; a batch is run when it is full.
 
     Parameters
     ----------
@@ -105,27 +133,28 @@ def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
     >>> [(b.rows, tuple(b.pixels.shape)) for b in batches(pictures, pixel_budget=48)]
     [((0, 2), (2, 3, 4, 6)), ((1,), (1, 3, 6, 4))]
     """
-    groups: dict[tuple[int, int, int], list[tuple[int, Pixels]]] = {}
+    groups: dict[tuple[int, Any, int, int], list[tuple[int, Pixels]]] = {}
     held = 0
     for picture in decoded:
         for Q, pixels in picture.pixels.items():
             height, width = pixels.shape[:2]
-            key = (Q, height, width)
+            key = (Q, picture.wanted.get(Q), height, width)
             group = groups.setdefault(key, [])
             group.append((picture.row, pixels))
             held += height * width
             # One more must still fit: a budget is an upper bound unless one picture exceeds it.
             if (len(group) + 1) * height * width > pixel_budget:
                 held -= len(group) * height * width
-                yield _batch(Q, groups.pop(key))
+                yield _batch(key, groups.pop(key))
         while held > HELD_PIXELS:
-            key = max(groups, key=lambda k: len(groups[k]) * k[1] * k[2])
-            held -= len(groups[key]) * key[1] * key[2]
-            yield _batch(key[0], groups.pop(key))
+            key = max(groups, key=lambda k: len(groups[k]) * k[2] * k[3])
+            held -= len(groups[key]) * key[2] * key[3]
+            yield _batch(key, groups.pop(key))
     for key in list(groups):
-        yield _batch(key[0], groups.pop(key))
+        yield _batch(key, groups.pop(key))
 
 
-def _batch(Q: int, members: list[tuple[int, Pixels]]) -> Batch:
+def _batch(key: tuple[int, Any, int, int], members: list[tuple[int, Pixels]]) -> Batch:
     stacked = torch.from_numpy(np.stack([pixels for _, pixels in members]))
-    return Batch(Q, tuple(row for row, _ in members), stacked.permute(0, 3, 1, 2))
+    rows = tuple(row for row, _ in members)
+    return Batch(key[0], rows, stacked.permute(0, 3, 1, 2), key[1])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vggfeat._io.assets import asset, read_toml, shared
-from vggfeat.data.addresses import is_address, public
+from vggfeat._io.download import Progress
+from vggfeat._io.remote import is_address, redact
 from vggfeat.data.caltech import read_caltech
 from vggfeat.data.check import Check, absent, check
 from vggfeat.data.compose import compose
@@ -19,7 +20,6 @@ from vggfeat.data.imagesets import ImageSet, one_hot, read_folders, read_labelle
 from vggfeat.data.schema import EVERY, DatasetCard, Reader
 from vggfeat.data.sources import leads_beyond
 from vggfeat.data.voc import read_voc
-from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.settings import refused
 
@@ -323,7 +323,7 @@ def _with_targets(
 def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     """Make a card for a folder of classes, a manifest, tars or an address, which have none."""
     path = Path(name)
-    source = public(name) if is_address(name) else str(path.resolve())
+    source = redact(name) if is_address(name) else str(path.resolve())
     stem = Path(source).name if path.is_dir() else Path(source).stem
     reader: Reader = "folders" if path.is_dir() else "manifest"
     card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from vggfeat._io.assets import asset, home
+from vggfeat._io.atomic import make_folder, temporary_beside
 from vggfeat.data.imagesets import ImageSet, read_folders
 from vggfeat.data.voc import VocObject
 from vggfeat.errors import ParameterError
@@ -55,13 +54,10 @@ def compose(version: int = VERSION) -> Path:
         raise ParameterError.not_one_of("version", "compose", [VERSION], version)
     target = home() / "data" / f"sample-voc-{version}"
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".compose-", dir=target.parent))
-        try:
-            write_scenes(temporary / "new" / "VOCdevkit" / "VOC2007")
-            _rename_first(temporary / "new", target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        make_folder(target.parent)
+        with temporary_beside(target) as temporary:
+            write_scenes(temporary / "VOCdevkit" / "VOC2007")
+            _rename_first(temporary, target)
     return target
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vggfeat._io.assets import offline
+from vggfeat._io.download import Checksums, Progress, download
 from vggfeat.data.archives import unpack, unwrap, verify
 from vggfeat.data.schema import EVERY, Archive, DatasetCard
 from vggfeat.data.voc import LISTS
-from vggfeat.download import Progress, download
 from vggfeat.errors import DataNotFound, DownloadError
 
 _YEAR = re.compile(r"VOC\d{4}")
@@ -143,16 +143,11 @@ def _addresses(archive: Archive) -> tuple[str, ...]:
 def _fetched(card: DatasetCard, archive: Archive, base: Path, progress: Progress | None) -> Path:
     try:
         if archive.wrapper is None:
-            return download(
-                archive.urls,
-                base / archive.file,
-                sha256=archive.sha256,
-                md5=archive.md5,
-                size=archive.bytes,
-                progress=progress,
-            )
+            checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
+            return download(archive.urls, base / archive.file, checksums, progress)
         wrapper = archive.wrapper
-        path = download(wrapper.urls, base / wrapper.file, size=wrapper.bytes, progress=progress)
+        checksums = Checksums(size=wrapper.bytes)
+        path = download(wrapper.urls, base / wrapper.file, checksums, progress)
     except DownloadError as error:
         raise DownloadError(*error.lines, *_by_hand(card, [archive], base)) from error
     return _unwrapped(archive, path)

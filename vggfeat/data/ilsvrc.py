@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import tarfile
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -24,11 +23,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io.assets import home
+from vggfeat._io.atomic import file_lock, make_folder, write_atomic
+from vggfeat._io.download import Progress
 from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.stored import is_settled
-from vggfeat.download import Progress, alone
-from vggfeat.errors import DataError, DataNotFound, PictureError
+from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError
 
 Names: TypeAlias = NDArray[np.bytes_]
 Ints: TypeAlias = NDArray[np.int64]
@@ -125,7 +125,7 @@ def read_tar(archive: Path, progress: Progress | None = None) -> TarPictures:
     with ExitStack() as lock:
         with suppress(OSError):  # of a folder that may not be written, _remember tells
             remembered.parent.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(alone(remembered))
+            lock.enter_context(file_lock(remembered))
         index = _remembered(remembered, archive, identity)  # by another process meanwhile
         if index is None:
             settled = is_settled(*times)
@@ -213,15 +213,12 @@ def _remember(path: Path, index: TarPictures, identity: str) -> None:
         content, identity=identity, names=index.names, offsets=index.offsets, sizes=index.sizes
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Several processes may write it at once; each writes it whole.
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(content.getvalue())
-        Path(file.name).replace(path)
-    except OSError as error:
+        make_folder(path.parent)
+        write_atomic(path, content.getvalue())
+    except StoreError as error:
         warnings.warn(
             f"Where the pictures lie in {index.archive} could not be remembered in {path.parent} "
-            f"({error.strerror}), and will be looked for at every start. Set VGGFEAT_HOME to a "
+            f"({error.__cause__}), and will be looked for at every start. Set VGGFEAT_HOME to a "
             "folder that may be written.",
             stacklevel=3,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ Picture = str | Path | Image.Image | npt.NDArray[Any] | Crop | Stored
 
 # What the machine lacks is no fault of a picture: a run that went on would call all of them bad.
 LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+LARGEST = 1 << 29  # bytes of an image's file; more is a mistake
 DECODER = "pillow"
 RESAMPLING = "pillow-bilinear-antialias"
 # What a folder of pictures may hold; Pillow's other readers are left out, since some of them
@@ -66,8 +68,29 @@ _TURNS = {
 }
 
 
+def read_encoded(picture: Picture) -> bytes | None:
+    """Read the file of an image, whole and once; None for what is no file.
+
+    Raises
+    ------
+    PictureError
+        With the reason, if it cannot be read.
+    """
+    if isinstance(picture, Crop):
+        return read_encoded(picture.path)
+    if isinstance(picture, Stored):
+        content = picture.read()
+    elif isinstance(picture, str | Path):
+        content = _read_file(Path(picture))
+    else:
+        return None
+    if not content:
+        raise PictureError("the file is empty")
+    return content
+
+
 @unwarned()
-def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
+def decode(picture: Picture, *, exif: bool = True, encoded: bytes | None = None) -> Image.Image:
     """Open a picture as RGB.
 
     JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, BMP, TIFF, PPM and the first
@@ -79,6 +102,8 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
         Arrays hold uint8, or floats in [0, 1].
     exif : bool
         Whether the orientation that the camera recorded is applied.
+    encoded : bytes, optional
+        Its file, where that was read already by :func:`read_encoded`.
 
     Returns
     -------
@@ -104,17 +129,12 @@ def decode(picture: Picture, *, exif: bool = True) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _as_rgb(picture, exif)
     if isinstance(picture, Crop):
-        return _cut(decode(picture.path, exif=exif), picture.box)
-    if isinstance(picture, Stored):
-        if not (content := picture.read()):
-            raise PictureError("the file is empty")
-        return _read(io.BytesIO(content), exif)
-    if not isinstance(picture, str | Path):
+        return _cut(decode(picture.path, exif=exif, encoded=encoded), picture.box)
+    if not isinstance(picture, str | Path | Stored):
         raise ParameterError.of("picture", "decode", "a path, a PIL image or an array", picture)
-    path = Path(picture)
-    if _is_strange(path):
-        raise PictureError("not a file, but a folder, a pipe or a device")
-    return _read(path, exif)
+    content = read_encoded(picture) if encoded is None else encoded
+    assert content is not None
+    return _decode(content, exif)
 
 
 def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
@@ -164,8 +184,10 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
     return np.asarray(image)
 
 
-def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[int, Pixels]:
-    """Decode a picture once and rescale it to every scale.
+def load(
+    picture: Picture, scales: Iterable[int], *, exif: bool = True, encoded: bytes | None = None
+) -> dict[int, Pixels]:
+    """Decode a picture once, from its file or from what was read of it, and rescale it.
 
     Returns
     -------
@@ -177,21 +199,33 @@ def load(picture: Picture, scales: Iterable[int], *, exif: bool = True) -> dict[
     PictureError
         See :func:`decode` and :func:`rescale`.
     """
-    image = decode(picture, exif=exif)
+    image = decode(picture, exif=exif, encoded=encoded)
     return {Q: rescale(image, Q) for Q in scales}
 
 
-def _is_strange(path: Path) -> bool:
-    """Tell what is there and is no file: opening a pipe would wait for ever."""
+def _read_file(path: Path) -> bytes:
     try:
-        return path.exists() and not path.is_file()
-    except (OSError, ValueError):  # a name that no file can have: opening it will say why
-        return False
+        # Opening a pipe would wait for ever.
+        if path.exists() and not path.is_file():
+            raise PictureError("not a file, but a folder, a pipe or a device")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST:
+                raise PictureError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
+            return file.read()
+    except FileNotFoundError:
+        raise PictureError("no such file") from None
+    except PictureError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have, also
+        if isinstance(error, OSError) and error.errno in LACKING:
+            raise
+        raise PictureError(_reason(error)) from error
 
 
-def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
+def _decode(content: bytes, exif: bool) -> Image.Image:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _as_rgb(image, exif)
     except PictureError:
         raise
@@ -199,7 +233,7 @@ def _read(file: Path | io.BytesIO, exif: bool) -> Image.Image:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in LACKING:
             raise
-        raise PictureError(_reason(file, error)) from error
+        raise PictureError(_reason(error)) from error
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
@@ -219,7 +253,7 @@ def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
     check_scans(image)
     image.load()
     rgb = _to_rgb(image)
-    turn = _TURNS.get(_orientation(image)) if exif else None
+    turn = _TURNS.get(orientation_of(image)) if exif else None
     if turn is None:
         return rgb
     turned = rgb.transpose(turn)
@@ -246,7 +280,8 @@ def _from_deep(values: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(eight).convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation that a camera recorded, from 1 to 8; 1 where there is none."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     # Damaged metadata does not make the pixels unreadable: the picture stays as it was stored.
@@ -271,13 +306,10 @@ def _from_array(values: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
 
 
-def _reason(file: Path | io.BytesIO, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Say in one line, without the path, why a file could not be read."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        empty = isinstance(file, Path) and file.stat().st_size == 0
-        return "the file is empty" if empty else "not a picture of a format that is read"
+        return "not a picture of a format that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {max_pixels():,} pixels allowed: {error}"
     said = (isinstance(error, OSError) and error.strerror) or error

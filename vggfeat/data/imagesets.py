@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.data.addresses import is_address, public
+from vggfeat._io.remote import is_address, redact
+from vggfeat.data.identity import stamps_of
 from vggfeat.data.images import Box, Picture
 from vggfeat.data.manifests import Entry
 from vggfeat.data.sources import pictures_of, shown, walk
-from vggfeat.data.stats import stat_of
-from vggfeat.data.stored import Stat, Stored
+from vggfeat.data.stored import Stored
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 Targets = NDArray[np.int8]
@@ -85,17 +85,9 @@ class ImageSet:
         """The different labels, sorted."""
         return sorted(set(self.labels))
 
-    def stats(self) -> list[Stat]:
-        """Return what tells each file from another that has, or had, its name.
-
-        Returns
-        -------
-        list of (int, int)
-            The first 16 bytes of the SHA-256 of the whole content, whatever the file's time;
-            (0, 0) for what is no file. What is at an address is not read for it: a listing's
-            checksum, and the time there, stand for the content.
-        """
-        return [stat_of(picture) for picture in self.pictures]
+    def stamps(self) -> NDArray[np.int64]:
+        """Return what tells each file from another that has, or had, its name, unopened: (N, 2)."""
+        return stamps_of(self.pictures)
 
     def take(self, rows: ArrayLike) -> ImageSet:
         """Keep these rows, in this order, with all that belongs to them.
@@ -265,7 +257,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     """Take the first folder of each name as its label; what lies beside the folders has none."""
     rows = [row for row, name in enumerate(images.names) if "/" in name]
     if not rows:
-        raise DataNotFound(f"{public(source)} has no class folders with pictures, nor labels.")
+        raise DataNotFound(f"{redact(source)} has no class folders with pictures, nor labels.")
     kept = images.take(rows)
     return replace(kept, labels=tuple(name.partition("/")[0] for name in kept.names))
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import unquote
 
-from vggfeat.data.addresses import public, split
-from vggfeat.data.filesystems import HTTP, opened
+from vggfeat._io.remote import (
+    HTTP,
+    Info,
+    Unreachable,
+    list_folder,
+    open_filesystem,
+    redact,
+    retry,
+    split,
+)
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry
-from vggfeat.data.patience import Unreachable, patiently
-from vggfeat.data.remote import Info, Remote, stat_of
+from vggfeat.data.remote import Remote, stat_of
 from vggfeat.errors import DataError
 
 DEEPEST = 32  # folders below one another; a web server may link them in circles
@@ -33,12 +39,12 @@ def below(source: str, *, qualify: bool) -> Iterator[Entry]:
     DataNotFound, DownloadError
         If it cannot be listed.
     """
+    front = posixpath.basename(redact(source).rstrip("/")) + "/" if qualify else ""
     try:
-        front = posixpath.basename(public(source).rstrip("/")) + "/" if qualify else ""
-        for path, found in _walk(source, "", DEEPEST):
-            size = found.get("size")
-            picture = Remote(_inside(source, path), stat_of(found), -1 if size is None else size)
-            yield Entry(picture, front + _name(source, path))
+        for address, path, info in _walk(source, "", DEEPEST):
+            size = info.get("size")
+            image = Remote(address, stat_of(info), -1 if size is None else size)
+            yield Entry(image, front + _name(source, path))
     except Unreachable as error:
         raise error.of(source) from None
 
@@ -70,58 +76,30 @@ def matches(source: str) -> list[str]:
     base = whole[: whole.rfind("/", 0, first)] + source[len(whole) :]
 
     def ask() -> list[str]:
-        fs, path = opened(source)
-        root = _root(base)
-        found = [_relative(name, root) for name in fs.glob(path)]
-        return sorted(_inside(base, one) for one in found if "/." not in f"/{one}")
+        fs, path = open_filesystem(source)
+        root = open_filesystem(base)[1].strip("/") + "/"
+        below = [name.strip("/").removeprefix(root) for name in fs.glob(path)]
+        return sorted(_inside(base, name) for name in below if "/." not in f"/{name}")
 
     try:
-        return patiently(ask)
+        return retry(ask)
     except Unreachable as error:
         raise error.of(source) from None
 
 
-def _walk(source: str, folder: str, depth: int) -> Iterator[tuple[str, Info]]:
-    """Yield paths below a source, with what the listing says of each, one folder at a time."""
+def _walk(address: str, above: str, depth: int) -> Iterator[tuple[str, str, Info]]:
+    """Yield the address, the path below the source and the listing of each image."""
     folders = []
-    for path, found in sorted(_listed(source, folder).items()):
-        if posixpath.basename(path).startswith("."):
+    for name, info in sorted(list_folder(address).items()):
+        if posixpath.basename(name).startswith("."):
             continue
-        if found["type"] == "directory":
-            folders.append(path)
-        elif posixpath.splitext(path.partition("?")[0])[1].lower() in EXTENSIONS:
-            yield path, found
+        if info["type"] == "directory":
+            folders.append(name)
+        elif posixpath.splitext(name.partition("?")[0])[1].lower() in EXTENSIONS:
+            yield _inside(address, name), above + name, info
     if depth:
-        for path in folders:
-            yield from _walk(source, path, depth - 1)
-
-
-def _listed(source: str, folder: str) -> dict[str, Info]:
-    address = _inside(source, folder) if folder else source
-
-    def ask() -> list[Any]:
-        fs, path = opened(address)
-        return list(fs.ls(path, detail=True))
-
-    root = _root(source)
-    found = {_relative(one["name"], root): one for one in patiently(ask)}
-    inside = folder + "/" if folder else ""
-    return {path: one for path, one in found.items() if path.startswith(inside) and path != folder}
-
-
-def _root(source: str) -> str:
-    """Return the path of a source as the names of its file system begin."""
-    return opened(source)[1].strip("/")
-
-
-def _relative(name: str, root: str) -> str:
-    """Return a path below the source; empty for what is not below it."""
-    name = name.strip("/")
-    front = root + "/" if root else ""
-    path = name[len(front) :].strip("/") if name.startswith(front) else ""
-    if ".." in path.split("/"):
-        raise DataError(f"A listing leads out of its folder, by {public(path)!r}.")
-    return path
+        for name in folders:
+            yield from _walk(_inside(address, name), f"{above}{name}/", depth - 1)
 
 
 def _inside(source: str, path: str) -> str:
@@ -130,7 +108,7 @@ def _inside(source: str, path: str) -> str:
     if split(source).scheme in HTTP:
         whole = whole.partition("?")[0]
     front = whole if whole.endswith("://") else whole.rstrip("/") + "/"
-    return f"{front}{path}{mark}{rest}" if path else source
+    return f"{front}{path}{mark}{rest}"
 
 
 def _name(source: str, path: str) -> str:
@@ -141,4 +119,4 @@ def _name(source: str, path: str) -> str:
     name = posixpath.normpath(unquote(path))
     if name.startswith(("/", "../")):
         raise DataError(f"A listing leads out of its folder, by {name!r}.")
-    return name + (public(f"http://host/{mark}{query}").removeprefix("http://host/"))
+    return name + (redact(f"http://host/{mark}{query}").removeprefix("http://host/"))

@@ -14,10 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vggfeat._io.remote import (
+    BLOCK,
+    Unreachable,
+    is_address,
+    join,
+    open_file,
+    parent,
+    redact,
+)
 from vggfeat._io.text import printable
-from vggfeat.data import remote
-from vggfeat.data.addresses import is_address, join, parent, public
-from vggfeat.data.patience import Unreachable
+from vggfeat.data.remote import Remote
 from vggfeat.data.stored import Stored
 from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 
@@ -65,11 +72,11 @@ def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
         raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
     if is_address(text):
         if "::" in text or text.startswith("file:"):
-            raise DataError(f"A list of pictures may name paths and addresses, not {public(text)}.")
-        return remote.Remote(text), public(text)
+            raise DataError(f"A list of pictures may name paths and addresses, not {redact(text)}.")
+        return Remote(text), redact(text)
     if isinstance(folder, Path):
         return folder / text, os.path.normpath(text)
-    return remote.Remote(join(folder, text)), posixpath.normpath(text)
+    return Remote(join(folder, text)), posixpath.normpath(text)
 
 
 def read_list(source: str) -> Iterator[Entry]:
@@ -105,7 +112,7 @@ def read_csv(source: str) -> Iterator[Entry]:
             _need_path(rows.fieldnames or (), source)
             yield from _entries(rows, source, "line", 2)
         except csv.Error as error:
-            raise DataError(f"{public(source)}, line {rows.line_num}: {error}.") from error
+            raise DataError(f"{redact(source)}, line {rows.line_num}: {error}.") from error
 
 
 def read_parquet(source: str) -> Iterator[Entry]:
@@ -136,11 +143,11 @@ def read_parquet(source: str) -> Iterator[Entry]:
         except VggfeatError:
             raise
         except (pyarrow.lib.ArrowException, ValueError, OSError) as error:
-            raise DataError(f"{public(source)} cannot be read as Parquet: {error}") from error
+            raise DataError(f"{redact(source)} cannot be read as Parquet: {error}") from error
 
 
 def _file(source: str) -> BinaryIO:
-    return remote.opened_file(source, whole=True) if is_address(source) else Path(source).open("rb")
+    return open_file(source, whole=True) if is_address(source) else Path(source).open("rb")
 
 
 @contextmanager
@@ -167,7 +174,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     """Read what stands between the ends of lines; what they are shows in the first of the file."""
     kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
     end = b"\0" if b"\0" in kept else b"\n"
-    while some := file.read(remote.BLOCK):
+    while some := file.read(BLOCK):
         *whole, kept = (kept + some).split(end)
         yield from whole
         if len(kept) > LONGEST:
@@ -178,7 +185,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 def _need_path(columns: Any, source: str) -> None:
     if "path" not in columns:
         raise DataError(
-            f"{public(source)} has the columns {', '.join(columns) or 'nothing'}; "
+            f"{redact(source)} has the columns {', '.join(columns) or 'nothing'}; "
             f"a manifest needs 'path', and may have 'label' and 'split'."
         )
 
@@ -187,7 +194,7 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
     folder = parent(source) if is_address(source) else Path(source).parent
     for number, row in enumerate(rows, first):
         if not row["path"]:
-            raise DataError(f"{public(source)}, {what} {number}, names no path.")
+            raise DataError(f"{redact(source)}, {what} {number}, names no path.")
         picture, name = named_in(str(row["path"]), folder)
         yield Entry(picture, name, _text(row.get("label")), _text(row.get("split")))
 

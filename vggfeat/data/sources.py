@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
 from vggfeat.data import listing
-from vggfeat.data.addresses import is_address, public, suffix
-from vggfeat.data.filesystems import opened
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry, read_csv, read_list, read_parquet, read_typed
 from vggfeat.data.remote import Remote
@@ -49,7 +48,7 @@ def pictures_of(source: str, several: bool) -> Iterator[Entry]:
         if isinstance(entry.picture, Remote):
             scheme = entry.picture.address.partition(":")[0]
             if scheme not in schemes:  # what is not installed is said before anything is computed
-                opened(entry.picture.address)
+                open_filesystem(entry.picture.address)
                 schemes.add(scheme)
         yield entry
     if empty:
@@ -61,7 +60,7 @@ def pictures_of(source: str, several: bool) -> Iterator[Entry]:
 
 def shown(source: str) -> str:
     """Write a source without credentials."""
-    return public(source) if is_address(source) else source
+    return redact(source) if is_address(source) else source
 
 
 def leads_beyond(source: str) -> bool:
@@ -138,7 +137,7 @@ def expand(pattern: str) -> list[str]:
             total *= len(choices[place])
     if not 0 < total <= MOST_NAMED:
         raise DataError(
-            f"{public(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
+            f"{redact(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
             "Write {000..099}, from the lower number to the higher."
         )
     return ["".join(some) for some in product(*choices)]
@@ -190,7 +189,7 @@ def _at_address(source: str, qualify: bool) -> Iterator[Entry]:
     elif read := _reader(suffix(source), source):
         yield from read(source)
     elif suffix(source) in EXTENSIONS:
-        yield Entry(Remote(source), public(source))
+        yield Entry(Remote(source), redact(source))
     else:
         yield from listing.below(source, qualify=qualify)
 
@@ -215,6 +214,6 @@ def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None
 def _read_tar(source: str) -> Iterator[Entry]:
     # The tar's own name is always in front, so that the same pictures keep their names when
     # other tars are named beside it.
-    tar = posixpath.basename(public(source).replace(os.sep, "/"))
+    tar = posixpath.basename(redact(source).replace(os.sep, "/"))
     for name, picture, label in samples(source):
         yield Entry(picture, f"{tar}/{name}", label)

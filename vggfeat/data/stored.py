@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 import time
 from abc import ABC, abstractmethod
 
-Stat = tuple[int, int]
+Stamp = tuple[int, int]
 # What changed less than so many ns ago may change again, and its time, by its clock, stay as it is.
 SETTLED = 2 * 10**9
 
@@ -33,28 +32,8 @@ class Stored(ABC):
         """
 
     @abstractmethod
-    def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name, without reading it over a network.
-
-        Returns
-        -------
-        (int, int)
-            The first 16 bytes of the SHA-256 of its content, where that is on this machine; else a
-            digest of what is known of it, and the time of its last change in ns, 0 if unknown,
-            both of 64 bits.
-        """
-
-
-def identity(sha256: bytes) -> Stat:
-    r"""Make a stat of the digest of a content.
-
-    Examples
-    --------
-    >>> identity(bytes(15) + b"\1" + bytes(16))
-    (0, 1)
-    """
-    first, second = struct.unpack(">qq", sha256[:16])
-    return first, second
+    def stamp(self) -> Stamp:
+        """Tell it from what else has, or had, its name, without reading it: two int64."""
 
 
 def digest(*known: object) -> int:

@@ -6,13 +6,11 @@ headers and labels are read here; a picture is read from the middle of its tar w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import posixpath
 import re
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,12 +19,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from vggfeat._io.assets import home
-from vggfeat.data import remote, tarring
-from vggfeat.data.addresses import is_address, public
+from vggfeat._io.atomic import write_atomic
+from vggfeat._io.remote import (
+    LARGEST,
+    Unreachable,
+    is_address,
+    open_file,
+    read_bytes,
+    redact,
+    stat,
+)
+from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
-from vggfeat.data.patience import Unreachable
-from vggfeat.data.stored import Stat, Stored, digest, identity, is_settled, nanoseconds
-from vggfeat.errors import DataError, DataNotFound, PictureError, VggfeatError
+from vggfeat.data.remote import stat_of
+from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits, is_settled
+from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its picture in several formats, the first of these.
@@ -48,18 +55,15 @@ class Member(Stored):
         Path or address of the tar.
     offset, size : int
         First byte and number of bytes.
-    time : int
-        When the file changed, in ns.
     refusal : str
         Why it is not read, if it is not.
     version : int
-        What tells the tar at an address from others that have been there, where that is known.
+        What tells the tar from others that have been there, where that is known.
     """
 
     archive: str
     offset: int
     size: int
-    time: int = 0
     refusal: str = ""
     version: int = 0
 
@@ -69,7 +73,7 @@ class Member(Stored):
             raise PictureError(self.refusal)
         try:
             if is_address(self.archive):
-                return remote.read(self.archive, self.offset, self.size)
+                return read_bytes(self.archive, self.offset, self.offset + self.size)
             with Path(self.archive).open("rb") as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
@@ -80,15 +84,12 @@ class Member(Stored):
             raise PictureError("its tar ends within it")
         return content
 
-    def stat(self) -> Stat:
-        """Tell it from what else has, or had, its name; a tar of this machine is read for it."""
-        if not is_address(self.archive):
-            with suppress(PictureError):  # the decoder will say what is wrong with it
-                return identity(hashlib.sha256(self.read()).digest())
-        return digest(self.offset, self.size, self.version), self.time
+    def stamp(self) -> Stamp:
+        """Tell it from what else has, or had, its name, without reading it."""
+        return digest(self.version, self.offset), self.size
 
     def __str__(self) -> str:
-        return f"{public(self.archive)} at byte {self.offset:,}"
+        return f"{redact(self.archive)} at byte {self.offset:,}"
 
     def __repr__(self) -> str:
         return f"Member({str(self)!r})"
@@ -136,7 +137,7 @@ def samples(archive: str) -> Iterator[Sample]:
     """
     if archive.lower().endswith(PACKED):
         raise DataError(
-            f"{public(archive)} is compressed, so that no picture can be read from its middle. "
+            f"{redact(archive)} is compressed, so that no picture can be read from its middle. "
             "Unpack it to a plain .tar: pictures are compressed already."
         )
     try:
@@ -144,7 +145,9 @@ def samples(archive: str) -> Iterator[Sample]:
             yield from _remembered(archive)
         else:
             with Path(archive).open("rb") as file:
-                yield from _samples(file, archive)
+                found = os.fstat(file.fileno())
+                version = digest(found.st_size, in_64_bits(found.st_mtime_ns))
+                yield from _samples(file, archive, version)
     except Unreachable as error:
         raise error.of(archive) from None
     except OSError as error:
@@ -155,33 +158,32 @@ def samples(archive: str) -> Iterator[Sample]:
 
 def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
-    stat = remote.stat_of(remote.info(archive))
-    version = 0 if stat is None else digest(*stat)
-    known = home() / "tars" / f"{digest(public(archive), stat) & _MASK:016x}.jsonl"
-    if stat is None or not known.is_file():
-        with closing(remote.opened_file(archive)) as file:
+    known_stat = stat_of(stat(archive))
+    version = 0 if known_stat is None else digest(*known_stat)
+    known = home() / "tars" / f"{digest(redact(archive), known_stat, 2) & _MASK:016x}.jsonl"
+    if known_stat is None or not known.is_file():
+        with closing(open_file(archive)) as file:
             found = list(_samples(file, archive, version))
-        if stat is not None and is_settled(stat[1]):
+        if known_stat is not None and is_settled(known_stat[1]):
             _remember(known, found)
         yield from found
         return
     with known.open(encoding="utf-8") as lines:
-        for name, label, offset, size, time, refusal in map(json.loads, lines):
-            yield Sample(name, Member(archive, offset, size, time, refusal, version), label)
+        for name, label, offset, size, refusal in map(json.loads, lines):
+            yield Sample(name, Member(archive, offset, size, refusal, version), label)
 
 
 def _remember(path: Path, found: list[Sample]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    with suppress(OSError):  # a home that cannot be written costs time, no more
+    lines = [
+        json.dumps((name, label, one.offset, one.size, one.refusal)) + "\n"
+        for name, one, label in found
+    ]
+    with suppress(OSError, StoreError):  # a home that cannot be written costs time, no more
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as out:
-            for name, one, label in found:
-                values = (name, label, one.offset, one.size, one.time, one.refusal)
-                out.write(json.dumps(values) + "\n")
-        temporary.replace(path)
+        write_atomic(path, "".join(lines).encode())
 
 
-def _samples(file: BinaryIO, archive: str, version: int = 0) -> Iterator[Sample]:
+def _samples(file: BinaryIO, archive: str, version: int) -> Iterator[Sample]:
     for _, group in groupby(_files(file, archive, version), lambda one: one.key):
         files = list(group)
         pictures = [one for one in files if _is_picture(one)]
@@ -198,20 +200,13 @@ def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
             raise DataError(
-                f"{public(archive)} has a member {member.name!r}, whose name leads out of it. "
+                f"{redact(archive)} has a member {member.name!r}, whose name leads out of it. "
                 "Pack it anew with relative names."
             )
         hidden = "/." in f"/{name}"
         if member.isdir() or hidden or not (found := _KEY.fullmatch(name)):
             continue
-        place = Member(
-            archive,
-            member.offset_data,
-            member.size,
-            nanoseconds(member.mtime),
-            _refusal(member),
-            version,
-        )
+        place = Member(archive, member.offset_data, member.size, _refusal(member), version)
         yield _File(name, found[1], found[2], place)
 
 
@@ -225,7 +220,7 @@ def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
         raise DataError(
-            f"{public(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
+            f"{redact(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
         ) from error
 
 
@@ -236,8 +231,8 @@ def _refusal(member: tarfile.TarInfo) -> str:
         return "not a file, but a pipe or a device"
     if member.issparse():
         return "a sparse file, as which no picture is packed"
-    if member.size > remote.LARGEST:
-        return f"its {member.size:,} bytes are more than the {remote.LARGEST:,} allowed"
+    if member.size > LARGEST:
+        return f"its {member.size:,} bytes are more than the {LARGEST:,} allowed"
     return ""
 
 

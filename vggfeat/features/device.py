@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import get_args
 
 import torch
 
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.settings import Precision
+from vggfeat.store.column import Column
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,6 +86,30 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
     return precision
+
+
+def stored_precision(precision: str, columns: Iterable[Column], device: torch.device) -> str:
+    """Resolve a precision for a store that has columns already.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        ``"auto"`` takes that of the columns, of which the first that this device computes in, else
+        what :func:`resolve_precision` takes.
+    columns : iterable of Column
+        The store's, those that matter most first.
+    device : torch.device
+        Where the network runs.
+
+    Raises
+    ------
+    DeviceError
+        If the hardware lacks what was asked for by name.
+    """
+    for column in columns if precision == "auto" else ():
+        with suppress(DeviceError):
+            return resolve_precision(column.settings["precision"], device)
+    return resolve_precision(precision, device)
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -114,9 +114,10 @@ class DenseExtractor:
         self.hardware = (hardware or Hardware()).but(**where)
         if isinstance(extraction, str):
             extraction = Extraction(net=extraction)
-        if weights is not None:
-            loaded = isinstance(weights, Weights)
-            fields["weights"] = str(weights.origin or weights.source if loaded else weights)
+        if isinstance(weights, Weights):
+            fields["weights"] = weights.origin or weights.source
+        elif weights is not None:
+            fields["weights"] = str(weights)
         extraction = extraction.but(layers=layers, **fields)
         names = tuple(
             dict.fromkeys(resolve_layer(extraction.net, name) for name in extraction.layers)
@@ -167,6 +168,16 @@ class DenseExtractor:
             )
             for name in self.descriptors(scales)
         ]
+
+    @property
+    def cache_key(self) -> str:
+        """A name for a folder: the same where all that is computed may lie in one store.
+
+        Settings of the last layer decide those of all before it.
+        """
+        net, last = self.extraction.net, self.net.layers[-1].name
+        digest = Column(Descriptor(net, last, "", 0), self._settings(last), 0).digest
+        return f"{net}-{digest[:16]}" + "-deterministic" * self.hardware.deterministic
 
     def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
         """List the names of :meth:`columns`, without reading the weights for their digest."""

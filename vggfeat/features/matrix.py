@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from vggfeat.errors import StoreError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.reading import Reader
+from vggfeat.store.column import Descriptor
+from vggfeat.store.store import FeatureStore
 
 
 class StoreRows:
-    """The combined descriptors of pictures, left in the store until a slice of them is read.
+    """The combined descriptors of images, left in the store until a slice of them is read.
 
     :class:`~vggfeat.learn.svm.LinearSVM` takes them as they are: with ``solver="stream"``, which
     ``"auto"`` resolves to where they are too many for memory, it reads them block by block. What
@@ -21,26 +23,26 @@ class StoreRows:
     Parameters
     ----------
     store : FeatureStore
-        One net of a store, opened.
     aggregation : Aggregation, optional
         How scales are combined and normalised; the paper's by default.
-    scales : sequence of int, optional
-        Test scales Q; all that the store has, by default.
+    columns : sequence of Descriptor, optional
+        All that the store has, by default.
     names : sequence of str, optional
-        Pictures, in the order of the rows; all that have these scales, by default.
+        Images, in the order of the rows; all that have these columns, by default.
 
     Raises
     ------
     StoreError
-        If a picture is not there, or none is.
+        If an image is not there, or none is.
 
     Examples
     --------
-    >>> from vggfeat.settings import Extraction
-    >>> from vggfeat.features.store import FeatureStore
-    >>> store = FeatureStore(None, Extraction("D", "ab12", ("fc7",)), ["a.jpg", "b.jpg"])
-    >>> [part] = store.extraction.parts([384])
-    >>> store.write([0, 1], {part: np.array([[3.0, 4.0], [0.0, 2.0]])})
+    >>> from vggfeat.store.column import Column
+    >>> fc7 = Column(Descriptor("D", "fc7", "average", 384), {"weights": "ab12"}, 2)
+    >>> store = FeatureStore(None, "a")
+    >>> store.add_columns([fc7])
+    >>> values = {fc7.descriptor: np.array([[3.0, 4.0], [0.0, 2.0]])}
+    >>> store.write(["a.jpg", "b.jpg"], [[1, 1], [2, 2]], np.zeros((2, 2), int), values)
     >>> X = StoreRows(store)
     >>> X.shape, X[1:]
     ((2, 2), array([[0., 1.]], dtype=float32))
@@ -52,29 +54,33 @@ class StoreRows:
 
     def __init__(
         self,
-        store: Reader,
+        store: FeatureStore,
         aggregation: Aggregation | None = None,
-        scales: Sequence[int] | None = None,
+        columns: Sequence[Descriptor] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
         self.store = store
         self.aggregation = aggregation or Aggregation()
-        self.aggregation.check(store.extraction)
-        self.scales = store.scales if scales is None else list(scales)
-        self.rows = store.rows(self.scales, names)
-        self.shape: tuple[int, int] = (len(self.rows), self._read(self.rows[:1]).shape[1])
+        self.columns = list(store.columns if columns is None else columns)
+        self.names = np.array(store.complete(self.columns) if names is None else names, object)
+        if not len(self.names):
+            raise StoreError(f"{store!r} has no image with all of these columns.")
+        lacking = self.names[~store.has(self.columns, self.names.tolist()).all(axis=1)]
+        store.read(self.columns, lacking[:1].tolist())  # says what is not there, and why
+        self.aggregation.check(store.columns[name] for name in self.columns)
+        self.shape: tuple[int, int] = (len(self.names), self._read(self.names[:1]).shape[1])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.names)
 
     def __getitem__(self, key: Any) -> Matrix:
         """Read a slice of the rows, or of rows and columns."""
         which, columns = key if isinstance(key, tuple) else (key, slice(None))
-        return self._read(self.rows[which])[:, columns]
+        return self._read(self.names[which])[:, columns]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Matrix:
         """Read all rows, as a solver that keeps them in memory does."""
         return np.asarray(self[:], dtype)
 
-    def _read(self, rows: Any) -> Matrix:
-        return self.aggregation.rows(self.store.read_rows(self.scales, rows))
+    def _read(self, names: Any) -> Matrix:
+        return self.aggregation.rows(self.store.read(self.columns, names.tolist()))

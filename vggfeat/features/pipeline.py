@@ -42,6 +42,7 @@ Key = tuple[str, str]  # a layer and a pooling
 Lacking = Mapping[int, tuple[Key, ...]]
 """What an image lacks: layers and poolings, by Q."""
 Id = tuple[int, int]
+Bools = NDArray[np.bool_]
 
 
 @dataclass
@@ -161,9 +162,9 @@ def extract(
     3
     """
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
-    store.begin(len(images), run.provenance, share)
+    store.begin(len(images), run.provenance, share, new=run.new)
     run.all(workers or cpu_count(), share)
-    run.judge_settings(at_least=1)
+    judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
     return run.summary
 
@@ -189,8 +190,12 @@ class Run:
     summary : Summary
     failed : dict
         By name, why images could not be used.
+    overflowed : dict
+        Those of them that could be read, and whose numbers overflow.
     provenance : dict
         Versions and the device.
+    new : int
+        The images of which the store has nothing.
     """
 
     def __init__(
@@ -203,10 +208,7 @@ class Run:
         on_bad_image: str = "skip",
         progress: Progress | None = None,
     ) -> None:
-        if on_bad_image not in BAD_IMAGE_POLICIES:
-            raise ParameterError.not_one_of(
-                "on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image
-            )
+        check_policy(on_bad_image)
         store.check_writable()
         extractor.check_scales(scales)
         columns = extractor.columns(scales, outputs)
@@ -221,14 +223,14 @@ class Run:
         self.round_size = round_size(extractor.device.type, scales, extractor.extraction.pools)
         self.summary = Summary(len(images))
         self.failed: dict[str, str] = {}
+        self.overflowed: dict[str, str] = {}
         self.start = time.perf_counter()
-        self._overflowed = 0
-        self._advice = ""
         self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
         self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
         self._noted: list[int] = []  # unchanged under a new stamp
         self._stamps = images.stamps()
         self._plan()
+        self.new = int((~self._current.any(axis=1)).sum())
 
     def all(self, workers: int, share: tuple[int, int] | None = None) -> None:
         """Describe and write everything that is lacking."""
@@ -255,16 +257,16 @@ class Run:
         names = self.images.names
         done = set(self.failed) | {names[row] for row in self._complete}
         self._ids = self.store.recall(names, self._stamps)
-        self._known = self._ids.any(axis=1)
+        self._known: Bools = (self._ids != 0).any(axis=1)
         self._current = self.store.identify(names)
         ids = np.where(self._known[:, None], self._ids, self._current)
         held = self.store.has(self.columns, names, ids)
-        self._lacking = ~held  # of an unknown image: if it turns out to be the current one
+        self._lacking: Bools = ~held  # of an unknown image: if it turns out to be the current one
         back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
         self._restored |= {
             int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)
         }
-        self._left = ~self._known | self._lacking.any(axis=1)
+        self._left: Bools = ~self._known | self._lacking.any(axis=1)
         if done:
             self._left &= np.array([name not in done for name in names])
         self._earlier = self.store.index  # as it is now: threads ask it for older images
@@ -354,12 +356,12 @@ class Run:
         """Write what is complete; one shard for each set of columns that images lacked."""
         names = self.images.names
         for columns, rows in _alike(self._restored).items():
-            self.store.restore(list(columns), *self._described_as(rows))
+            self.store.restore(list(columns), *self._described_as(rows), self.provenance)
             for row in rows:
                 del self._restored[row]
         for columns, rows in _alike(self._complete).items():
             arrays = {c: np.stack([self._complete[row][c] for row in rows]) for c in columns}
-            self.store.write(*self._described_as(rows), arrays)
+            self.store.write(*self._described_as(rows), arrays, self.provenance)
             for row in rows:
                 del self._complete[row]
         if self._noted:
@@ -380,37 +382,49 @@ class Run:
         PictureError
             If a bad image ends the run.
         """
-        if self.stop_on_bad:
-            raise PictureError(f"{self.images.names[row]}: {reason}")
-        self.failed[self.images.names[row]] = reason
+        name = self.images.names[row]
+        self.failed[name] = reason
         self.summary.failed += 1
+        if self.stop_on_bad:
+            raise PictureError(f"{name}: {reason}")
 
     def overflow(self, row: int, reason: str) -> None:
         """Leave out an image that could be read and has no finite descriptor, or stop at it."""
+        self.overflowed[self.images.names[row]] = reason
         self.fail(row, reason)
-        self._overflowed += 1
-        self._advice = reason
-        self.judge_settings(at_least=OVERFLOWED)
-
-    def judge_settings(self, at_least: int) -> None:
-        """Stop where so many images overflowed, and they are more than have descriptors.
-
-        Raises
-        ------
-        DeviceError
-        """
-        good = self.summary.present + self.summary.computed
-        if self._overflowed >= at_least and self._overflowed > good:
-            raise DeviceError(
-                f"{self._overflowed} images have no finite descriptor, {good} have one: the "
-                f"settings do not suit these weights. Of the last: {self._advice}"
-            )
+        judge_settings(self.overflowed, self.summary, at_least=OVERFLOWED)
 
     def tell(self) -> None:
         """Tell how far the run is."""
         self.summary.seconds = time.perf_counter() - self.start
         if self.progress:
             self.progress(self.summary)
+
+
+def check_policy(on_bad_image: str) -> None:
+    """Refuse what is no way to treat bad images.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if on_bad_image not in BAD_IMAGE_POLICIES:
+        raise ParameterError.not_one_of("on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image)
+
+
+def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) -> None:
+    """Stop where so many images overflowed, and they are more than have descriptors.
+
+    Raises
+    ------
+    DeviceError
+    """
+    good = done.present + done.computed
+    if len(overflowed) >= at_least and len(overflowed) > good:
+        raise DeviceError(
+            f"{len(overflowed)} images have no finite descriptor, {good} have one: the settings "
+            f"do not suit these weights. Of the last: {list(overflowed.values())[-1]}"
+        )
 
 
 def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Iterator[Described]:
@@ -437,7 +451,7 @@ def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Itera
     >>> image.row, {name.path: array.shape for name, array in image.arrays.items()}, image.reason
     (7, {'/D/pool1/average/Q32': (64,)}, '')
     """
-    kept, described = extractor.describe_finite(batch.pixels, batch.wanted or None)
+    kept, described = extractor.describe_finite(batch.pixels, batch.wanted)
     net = extractor.extraction.net
     arrays = {Descriptor(net, *key, batch.Q): values.numpy() for key, values in described.items()}
     places = {place: n for n, place in enumerate(kept.tolist())}

@@ -136,7 +136,7 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
     Raises
     ------
     ParameterError
-        Of a picture's posteriors too (Section 3.2), which fc8 has alone.
+        Of an image's posteriors too (Section 3.2), which fc8 has alone.
 
     Examples
     --------
@@ -198,7 +198,7 @@ def width_of(pool: str, channels: int) -> int:
 
 
 def upright(descriptors: Tensor, how: str) -> Tensor:
-    """Turn descriptors of mirror images so that their cells are the picture's own.
+    """Turn descriptors of mirror images so that their cells are the image's own.
 
     Examples
     --------

@@ -16,28 +16,27 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from vggfeat.data.addresses import is_address
+from vggfeat._io.atomic import explain_os_errors, file_lock
+from vggfeat._io.remote import is_address
 from vggfeat.data.images import Crop, Picture, decode
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.stored import Stored
 from vggfeat.data.tars import Member
-from vggfeat.download import alone
 from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.extract import extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.files import refusals
+from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import CELL_NAMES
-from vggfeat.features.store import FeatureStore
 from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.store.column import Descriptor
+from vggfeat.store.store import FeatureStore
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
-    """Turn pictures into the paper's descriptors (Appendix B).
+    """Turn images into the paper's descriptors (Appendix B).
 
-    Stateless: nothing is learned from the pictures, so that it may be used before or without
+    Stateless: nothing is learned from the images, so that it may be used before or without
     :meth:`fit`.
 
     Parameters
@@ -47,7 +46,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     layer : str or sequence of str, default="fc7"
         Layer, or layers to be stacked.
     Q : int or sequence of int, default=(256,)
-        Test scales: smallest side of the rescaled picture, in pixels.
+        Test scales: smallest side of the rescaled image, in pixels.
     aggregate : {"average", "max", "stack"}, default="average"
         How scales are combined.
     weights : str or Weights, default="auto"
@@ -63,17 +62,18 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     exif : bool, default=True
         Whether a recorded orientation is applied.
     cache : path or None, default=None
-        Folder of stores, one for each setting of the extraction. Descriptors found there are not
-        computed again, so that a search over Q, aggregation and classifiers extracts every
-        picture once for each scale, in however many processes.
+        Folder of stores, one for all columns that may lie in one
+        (:attr:`DenseExtractor.cache_key`). Descriptors found there are not computed again, so that
+        a search over Q, poolings, aggregation and classifiers extracts every image once for each
+        column, in however many processes.
     device, precision : str, default="auto"
         Where, and in which arithmetic, the network runs.
     n_jobs : int or None, default=None
-        Threads that decode pictures; one for each core by default.
+        Threads that decode images; one for each core by default.
     on_bad_image : {"error"}, default="error"
-        A transformer returns a row for every picture, so that a bad one cannot be left out.
+        A transformer returns a row for every image, so that a bad one cannot be left out.
     deterministic : bool, default=False
-        Whether a picture's descriptor has the same bits on the same machine, whatever is described
+        Whether an image's descriptor has the same bits on the same machine, whatever is described
         with it; slower.
 
     Examples
@@ -141,11 +141,11 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Describe pictures.
+        """Describe images.
 
         Parameters
         ----------
-        X : sequence of pictures
+        X : sequence of images
             Paths, PIL images, arrays (H, W) or (H, W, 3), a mixture of them, or one array
             (N, H, W, 3); uint8, or floats in [0, 1].
 
@@ -156,7 +156,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Raises
         ------
         PictureError
-            For a picture that cannot be read, or whose numbers overflow.
+            For an image that cannot be read, or whose numbers overflow.
         """
         self.fit()
         pictures = _pictures(X)
@@ -191,21 +191,19 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ]
         return np.array(names, object)
 
-    def _describe(self, images: ImageSet, rows: list[str]) -> dict[Descriptor, npt.NDArray[Any]]:
+    def _describe(
+        self, images: ImageSet, rows: list[str]
+    ) -> dict[Descriptor, npt.NDArray[np.float32]]:
         extractor = self._extractor()
         scales = _several(self.Q)
-        folder = None
-        if self.cache is not None:
-            folder = Path(self.cache) / extractor.store_key
-        with nullcontext() if folder is None else _alone_in(folder):
-            store = FeatureStore(
-                folder, extractor.extraction, images.names, stats=images.stats(), cache=True
-            )
+        folder = None if self.cache is None else Path(self.cache) / extractor.cache_key
+        with nullcontext() if folder is None else _lock(folder):
+            store = FeatureStore(folder, "a")
             extract(images, extractor, scales, store, on_bad_image="error", workers=self.n_jobs)
-        return store.read(scales, names=rows)
+        return store.read(extractor.descriptors(scales), rows)
 
     def _extractor(self) -> DenseExtractor:
-        weights = _Found(self.weights)
+        weights = _WeightsKey(self.weights)
         settings = {
             "flip": self.flip,
             "pool": self.pool,
@@ -236,7 +234,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return tags
 
 
-class _Found:
+class _WeightsKey:
     """Weights as they are now: a file that was replaced under its name is another."""
 
     def __init__(self, weights: Any) -> None:
@@ -250,7 +248,7 @@ class _Found:
             self.key = (path.resolve(), stat.st_size, stat.st_ino, *times)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Found) and self.key == other.key
+        return isinstance(other, _WeightsKey) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -260,17 +258,17 @@ class _Found:
 # Held outside of the transformer, it is neither cloned nor pickled with it.
 @lru_cache(maxsize=2)
 def _open(
-    net: str, layers: tuple[str, ...], found: _Found, settings: tuple[tuple[str, Any], ...]
+    net: str, layers: tuple[str, ...], found: _WeightsKey, settings: tuple[tuple[str, Any], ...]
 ) -> DenseExtractor:
     return DenseExtractor(net, layers, weights=found.weights, **dict(settings))
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let one process at a time describe pictures: the next finds what the first has done."""
-    with refusals(folder):
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time describe images: the next finds what the first has done."""
+    with explain_os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = alone(folder)
+    lock = file_lock(folder)
     try:
         lock.acquire()
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more, counted
 from vggfeat.data.annotations import (
     Annotation,
@@ -21,7 +22,6 @@ from vggfeat.data.annotations import (
 )
 from vggfeat.data.compose import compose
 from vggfeat.data.voc_boxes import classes_in, read_voc_boxes
-from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
 from vggfeat.ilsvrc.boxes import Floats, Size, edges

@@ -42,21 +42,6 @@ class Classes:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def to_json(self) -> str | list[str]:
-        """Return what a store keeps: the keys, or of ILSVRC's the name of their card."""
-        return CARD if self.keys == ilsvrc_classes().keys else list(self.keys)
-
-    @classmethod
-    def from_json(cls, told: str | Sequence[str]) -> Classes:
-        """Inverse of :meth:`to_json`.
-
-        Examples
-        --------
-        >>> Classes.from_json(["n02123045", "my own"]).names
-        ('tabby', 'my own')
-        """
-        return ilsvrc_classes() if isinstance(told, str) else named(told)
-
 
 @cache
 def ilsvrc_classes() -> Classes:

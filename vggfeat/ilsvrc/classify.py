@@ -19,20 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat._io.assets import home
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.files import ready, write_whole
+from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.pooling import crops_in
-from vggfeat.features.provenance import provenance
-from vggfeat.features.sharding import WHOLE, Shard
-from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import Classes, classes_of
-from vggfeat.ilsvrc.scores import Floats, Scores, entry
+from vggfeat.ilsvrc.scores import Floats, Scores
+from vggfeat.store.store import FeatureStore
 
 MODES = ("dense", "multicrop", "both")
 LOCATIONS = ("scores", "posteriors")
+SCALE = 256  # any: the settings of a net's columns are those of all scales
 
 Ints = NDArray[np.int64]
 
@@ -85,8 +85,9 @@ def mode_of(pools: Sequence[str]) -> str:
 
 
 def default_store(extractor: DenseExtractor) -> Path:
-    """Folder below the cache in which the scores of a net are kept, of whatever pictures."""
-    return home() / "scores" / f"{extractor.extraction.net}-{extractor.store_key}"
+    """Folder below the cache in which the scores of a net are kept, of whatever images."""
+    column, *_ = extractor.columns([SCALE])
+    return home() / "scores" / f"{column.descriptor.net}-{column.digest[:16]}"
 
 
 def score(
@@ -95,33 +96,30 @@ def score(
     scales: Sequence[int],
     folder: Path | None = None,
     *,
-    pools: Sequence[str] | None = None,
-    shard: Shard = WHOLE,
+    shard: Partition = WHOLE,
     on_bad_image: str = "skip",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Scores], Summary]:
-    """Run a net over pictures, and keep their posteriors; what a store has is not computed again.
+    """Run a net over images, and keep their posteriors; what a store has is not computed again.
 
-    Each pooling has an entry of its own, so that to average two modes computes only what neither
+    Each pooling is a column of its own, so that to average two modes computes only what neither
     has computed before.
 
     Parameters
     ----------
     images : ImageSet
     extractor : DenseExtractor
-        Of fc8.
+        Of fc8, with poolings as from :func:`pools_of`.
     scales : sequence of int
         Test scales Q.
     folder : Path, optional
-        The store; by default one for each pooling, below the cache.
-    pools : sequence of str, optional
-        As from :func:`pools_of`; those of the extractor by default.
-    shard : Shard
-        Which share of the pictures to do. Several processes or machines can do one each, into the
+        The store; by default one below the cache.
+    shard : Partition
+        Which share of the images to do. Several processes or machines can do one each, into the
         same folder; the whole is then put together by a last run, which finds all of it there.
     on_bad_image, workers, progress
-        As for :func:`~vggfeat.features.extract.extract`; a picture counts once for each pooling.
+        As for :func:`~vggfeat.features.pipeline.extract`.
 
     Returns
     -------
@@ -134,37 +132,21 @@ def score(
         If nothing says what the outputs of the net are called.
     """
     images = images if shard == WHOLE else images.take(shard.rows(len(images)))
-    behind = {**provenance(extractor), "classes": classes_of(extractor.weights).to_json()}
-    if "S" in extractor.weights.about:
-        behind["S"] = extractor.weights.about["S"]
-    stats = images.stats()
-    entries = [entry(extractor, pool) for pool in pools or extractor.extraction.pools]
-    # All are opened first, so that a store tells what an interrupted run did not come to.
-    stores = [
-        FeatureStore(
-            folder or default_store(one),
-            one.extraction,
-            images.names,
-            stats=stats,
-            provenance=behind,
-            cache=folder is None,
-            shard=shard,
-        )
-        for one in entries
-    ]
-    total = Summary(len(images) * len(entries))
-    for one, store in zip(entries, stores, strict=True):
-        done = extract(
-            images,
-            one,
-            scales,
-            store,
-            on_bad_image=on_bad_image,
-            workers=workers,
-            progress=total.onto(progress),
-        )
-        total = total.plus(done)
-    return [Scores(one, one.extraction.pools, tuple(scales)) for one in stores], total
+    outputs = classes_of(extractor.weights).keys
+    store = FeatureStore(folder or default_store(extractor), "a")
+    summary = extract(
+        images,
+        extractor,
+        scales,
+        store,
+        outputs=outputs,
+        on_bad_image=on_bad_image,
+        workers=workers,
+        share=shard.share,
+        progress=progress,
+    )
+    made, names = extractor.extraction, tuple(images.names)
+    return [Scores(store, made.net, (pool,), tuple(scales), names) for pool in made.pools], summary
 
 
 def top_k(posteriors: Floats, k: int) -> Ints:
@@ -285,11 +267,11 @@ def write_errors(
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
     told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
-    ready(folder)
+    make_folder(folder)
     contents = {
         "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
         "classes.csv": text.getvalue(),
     }
     for name, content in contents.items():
-        write_whole(folder / name, content.encode("utf-8", "surrogateescape"))
+        write_atomic(folder / name, content.encode("utf-8", "surrogateescape"))
     return [folder / name for name in contents]

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from vggfeat.errors import StoreError
-from vggfeat.features.place import place_of
 from vggfeat.features.pooling import SCORES
-from vggfeat.features.reading import look
-from vggfeat.features.shards import FolderShards
-from vggfeat.features.store import FeatureStore
-from vggfeat.features.view import VIEW
-from vggfeat.ilsvrc.scores import BLOCK, FUSED, PLAIN, Scores, posteriors
-from vggfeat.settings import Extraction
-from vggfeat.store.column import Descriptor
+from vggfeat.ilsvrc.scores import BLOCK, FUSED, Scores, posteriors, same_classes
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.manifest import MANIFEST
+from vggfeat.store.store import FeatureStore
+from vggfeat.store.view import VIEW
+
+NAME = Descriptor(FUSED, SCORES, "softmax", 0)  # of no one scale
 
 
 def check_target(folder: Path | str, inputs: Sequence[Path | str] = ()) -> None:
@@ -42,8 +41,10 @@ def check_target(folder: Path | str, inputs: Sequence[Path | str] = ()) -> None:
         raise StoreError(
             f"{folder} is one of the stores that are fused. Name another folder with --out."
         )
-    _, manifest = look(FolderShards(place_of(target)))
-    if manifest and (others := sorted(set(manifest.nets) - {FUSED})):
+    if not (target / MANIFEST).is_file():
+        return
+    nets = {name.net for name in FeatureStore(target).index.columns}
+    if others := sorted(nets - {FUSED}):
         raise StoreError(
             f"{folder} holds the scores of net {others[0]}, with which fused ones are not mixed. "
             "Name a new folder with --out."
@@ -73,16 +74,27 @@ def write_fused(
         If the folder holds the scores of a net.
     """
     check_target(folder)
-    made = [(one.store.extraction.fingerprint, one.pools, one.scales) for one in scores]
-    digest = hashlib.sha256(repr(sorted(made)).encode()).hexdigest()
-    extraction = Extraction(FUSED, digest, (SCORES,), pool=PLAIN)
-    held = dict(zip(scores[0].store.names, scores[0].store.index.stats.tolist(), strict=True))
-    stats = [(int(a), int(b)) for a, b in (held[name] for name in names)]
-    store = FeatureStore(folder, extraction, names, stats=stats, provenance=provenance)
-    part = Descriptor(FUSED, SCORES, PLAIN, 0)  # of no one scale
-    todo = [row for row, _ in store.missing([part.Q])]
-    for start, block in enumerate(posteriors(scores, [names[row] for row in todo])):
-        rows = todo[start * BLOCK : start * BLOCK + len(block)]
-        store.write(rows, {part: block.astype(np.float32)})
-    store.finish()
+    store = FeatureStore(folder, "a")
+    outputs = same_classes(scores).keys
+    store.add_columns([Column(NAME, {"weights": _digest(scores)}, len(outputs), outputs)])
+    ids = scores[0].store.identify(names)
+    lacking = np.flatnonzero(~store.has([NAME], names, ids, current=True)[:, 0])
+    store.begin(len(names), provenance)
+    for start in range(0, len(lacking), BLOCK):
+        rows = lacking[start : start + BLOCK]
+        some = [names[row] for row in rows]
+        stamps = np.zeros((len(rows), 2), np.int64)  # no file was looked at
+        [block] = posteriors(scores, some)
+        store.write(some, ids[rows], stamps, {NAME: block})
+    store.finish(names, {})
     return store
+
+
+def _digest(scores: Sequence[Scores]) -> str:
+    """Return the digest of what is fused: all columns with their settings."""
+    columns = sorted(
+        (column.path, one.store.index.columns[column].digest)
+        for one in scores
+        for column in one.columns
+    )
+    return hashlib.sha256(repr(columns).encode()).hexdigest()

@@ -39,11 +39,11 @@ class StoredLabels:
     """
 
     def __init__(self, scores: Sequence[Scores], classes: tuple[str, ...]) -> None:
-        from vggfeat.ilsvrc.scores import same_classes, same_pictures
+        from vggfeat.ilsvrc.scores import same_classes, same_images
 
         self._scores = scores
         self._rows = places(classes, same_classes(scores).keys)
-        names = same_pictures(scores)
+        names = same_images(scores)
         self._names = {PurePosixPath(name).name: name for name in names}
         if len(self._names) < len(names):
             raise DataError(

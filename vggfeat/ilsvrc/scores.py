@@ -1,17 +1,14 @@
 """Class scores in stores: the posteriors of several nets, scales and modes become one.
 
-A picture's scores are kept as its descriptors are, in a feature store: for each net, pooling and
-scale its posteriors, the mean of its own and its mirror image's. Each pooling has an entry of its
-own, so that what one mode has computed serves the others. What is left is to average: over scales
-and modes, then over nets, each of which counts the same.
+The scores of an image are kept as its descriptors are, in a feature store: each pooling of fc8 at
+each scale is a column of posteriors, the mean of the image's and its mirror image's. What is left
+is to average: over scales and modes, then over nets, each of which counts the same.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +17,16 @@ from numpy.typing import NDArray
 
 from vggfeat._io.text import and_more, counted
 from vggfeat.errors import StoreError
-from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pooling import SCORES, gives_posteriors
-from vggfeat.features.reading import Reader
-from vggfeat.features.shards import FolderShards
-from vggfeat.features.store import FeatureStore
-from vggfeat.features.view import VIEW
-from vggfeat.ilsvrc.classes import Classes, ilsvrc_classes
-from vggfeat.settings import Extraction
+from vggfeat.features.pooling import SCORES, crops_in, gives_posteriors
+from vggfeat.ilsvrc.classes import Classes, ilsvrc_classes, named
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
 
-BLOCK = 1024  # pictures in memory at a time
+BLOCK = 1024  # images in memory at a time
 FUSED = "fused"  # stands for the net in a store of fused posteriors
-PLAIN = "softmax"  # the pooling whose entry has the bare name of the net
 
 Floats = NDArray[np.floating[Any]]
 Scale = int | tuple[int, int]
-
-
-def entry(extractor: DenseExtractor, pool: str) -> DenseExtractor:
-    """Make of a network one that pools in a single way, for an entry of its own in a store.
-
-    The copy has the network in common with the original, which stays as it is.
-
-    Parameters
-    ----------
-    extractor : DenseExtractor
-        Of fc8.
-    pool : str
-        One that gives posteriors. All but ``"softmax"`` are kept as another net: ``D-crops5``.
-    """
-    made = extractor.extraction
-    net = made.net if pool == PLAIN else f"{made.net}-{pool}"
-    alone = copy.copy(extractor)
-    alone.extraction = replace(made, net=net, pool=pool)
-    return alone
-
-
-def net_of(made: Extraction) -> str:
-    """Name the net of an entry.
-
-    Examples
-    --------
-    >>> net_of(Extraction("A-LRN-crops5", "ab", ("fc8",), pool="crops5"))
-    'A-LRN'
-    """
-    return made.net.removesuffix(f"-{made.pool}")
 
 
 @dataclass(frozen=True)
@@ -73,61 +35,97 @@ class Scores:
 
     Parameters
     ----------
-    store : Reader
+    store : FeatureStore
         What holds them.
+    net : str
+        Configuration of Table 1.
     pools : tuple of str
-        Poolings that are averaged.
+        Poolings of fc8 that are averaged.
     scales : tuple of int
         Test scales Q that are averaged.
+    images : tuple of str, optional
+        The images that are meant; by default all that the store has.
+
+    Raises
+    ------
+    StoreError
+        If the store has no posteriors of the net by these poolings.
     """
 
-    store: Reader = field(repr=False)
+    store: FeatureStore = field(repr=False)
+    net: str
     pools: tuple[str, ...]
     scales: tuple[int, ...]
+    images: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        made = self.store.extraction
-        wrong = made.layers != (SCORES,) or not all(map(gives_posteriors, self.pools))
-        if wrong or not self.pools or set(self.pools) - set(made.pools):
-            raise StoreError(
-                f"The store of net {self.net} holds {made.pool} of {', '.join(made.layers)}, not "
-                "posteriors. Make one that does with: vggfeat classify … --out STORE"
-            )
+        held = [name for name in self.store.index.columns if name.net == self.net]
+        if not self.pools or set(self.pools) - {name.pool for name in held if _is_posterior(name)}:
+            raise _no_posteriors(self.net, held)
 
     @property
-    def net(self) -> str:
-        """Configuration of Table 1."""
-        return net_of(self.store.extraction)
+    def columns(self) -> list[Descriptor]:
+        """The columns that are averaged."""
+        return [Descriptor(self.net, SCORES, pool, Q) for pool in self.pools for Q in self.scales]
+
+    @property
+    def column(self) -> Column:
+        """The first of them, whose settings, outputs and training scale are those of all."""
+        return self.store.index.columns[self.columns[0]]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that change the numbers."""
+        return self.column.settings
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights; of fused scores, of what they are made of."""
+        return str(self.settings["weights"])
 
     @property
     def names(self) -> list[str]:
-        """The pictures that have all these scales."""
-        return self.store.view_names(self.scales)
+        """The images that have all these poolings and scales."""
+        complete = self.store.complete(self.columns)
+        if self.images is None:
+            return complete
+        known = set(complete)
+        return [name for name in self.images if name in known]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """By name, why images could not be used."""
+        failed = self.store.failed
+        if self.images is None:
+            return failed
+        return {name: failed[name] for name in self.images if name in failed}
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the run that wrote them said of itself."""
-        told: dict[str, Any] = self.store.manifest.nets[self.store.extraction.net]["provenance"]
-        return told
+        """What the run that wrote the newest of them said of itself."""
+        first = self.columns[0]
+        headers = reversed(self.store.index.headers)
+        written = next((one.provenance for one in headers if first in one.columns), {})
+        return written.get(self.net, {}) if self.store.packed else written  # packed: of each net
 
     @property
     def S(self) -> Scale | None:
         """The training scale, where the weights' file says it."""
-        told = json.loads(self.provenance.get("S", "null"))
-        return tuple(told) if isinstance(told, list) else told
+        S: Scale | None = self.column.S
+        return S
 
     @property
     def classes(self) -> Classes:
-        """What the columns are called.
+        """What the outputs are called.
 
         Raises
         ------
         StoreError
             If the store does not say it.
         """
-        if "classes" in self.provenance:
-            return Classes.from_json(self.provenance["classes"])
-        if set(self.store.dimensions.values()) == {len(ilsvrc_classes())}:
+        if self.column.outputs:
+            return named(self.column.outputs)
+        if self.column.width == len(ilsvrc_classes()):
             return ilsvrc_classes()
         raise StoreError(
             f"The store of net {self.net} does not say what its classes are called. Make one that "
@@ -135,14 +133,15 @@ class Scores:
         )
 
     def read(self, names: Sequence[str]) -> Floats:
-        """Return posteriors (n, C) of pictures, the mean over poolings and scales."""
+        """Return posteriors (n, C) of images, the mean over poolings and scales."""
         return _mean([self], names)
 
 
 def open_scores(path: Path | str, scales: Sequence[int] | None = None) -> list[Scores]:
-    """Open what ``vggfeat classify --out`` wrote: every net of it, with all of its poolings.
+    """Open what ``vggfeat classify --out`` wrote: each net and pooling of it.
 
-    Fused posteriors that lie beside nets are left out: they are made of them.
+    Fused posteriors that lie beside nets are left out: they are made of them. Scales of a net that
+    were computed with other weights or settings are scores of their own.
 
     Parameters
     ----------
@@ -156,48 +155,77 @@ def open_scores(path: Path | str, scales: Sequence[int] | None = None) -> list[S
     StoreError
         If it is no store, holds something else than posteriors, or not yet all of them.
     """
-    stores = FeatureStore.open_all(path)
-    if not any(store.scales for store in stores.values()):
+    store = FeatureStore(path)
+    if not store.columns:
         raise StoreError(f"{path} holds no scores yet. Run `vggfeat classify … --out {path}`.")
+    columns = store.index.columns  # also those that an interrupted run has not come to
+    held = sorted(filter(_is_posterior, columns), key=_place)
+    if not held:
+        raise _no_posteriors(next(iter(store.columns)).net, list(columns))
+    if {name.net for name in held} != {FUSED}:
+        held = [name for name in held if name.net != FUSED]
     found = []
-    for net, store in stores.items():
-        if net == FUSED and len(stores) > 1:
-            continue
-        pools = tuple(filter(gives_posteriors, store.extraction.pools))
-        found.append(Scores(store, pools, tuple(scales or store.scales)))
-        _check_finished(path, found[-1])
+    for net, pool in dict.fromkeys((name.net, name.pool) for name in held):
+        digests = {n.Q: columns[n].digest for n in held if (n.net, n.pool) == (net, pool)}
+        alike: dict[str, list[int]] = {}
+        for Q in scales or digests:
+            alike.setdefault(digests.get(Q, ""), []).append(Q)
+        found += [Scores(store, net, (pool,), tuple(some)) for some in alike.values()]
+    for one in found:
+        _check_finished(path, one)
     return found
 
 
+def _is_posterior(name: Descriptor) -> bool:
+    return name.layer == SCORES and gives_posteriors(name.pool)
+
+
+def _place(name: Descriptor) -> tuple[str, bool, str, int]:
+    """Sort by net; the dense poolings come before the crops."""
+    return name.net, crops_in(name.pool) > 0, name.pool, name.Q
+
+
+def _no_posteriors(net: str, held: Sequence[Descriptor]) -> StoreError:
+    kinds = ", ".join(sorted({f"{name.pool} of {name.layer}" for name in held})) or "nothing"
+    return StoreError(
+        f"The store of net {net} holds {kinds}, not posteriors. Make one that does with: vggfeat "
+        "classify … --out STORE"
+    )
+
+
 def _check_finished(path: Path | str, scores: Scores) -> None:
-    """Refuse what an interrupted run left, whose pictures or scales would be left out unsaid."""
+    """Refuse what an interrupted run left, whose images or scales would be left out unsaid."""
     store, what = scores.store, f"net {scores.net}, {' and '.join(scores.pools)}"
     command = "fuse" if scores.net == FUSED else "classify"
     again = f"Run the same `vggfeat {command} … --out {path}` again"
-    for scale in [[Q] for Q in scores.scales] or [[]]:
-        held = {*store.view_names(scale), *store.failed}
-        if lacking := [name for name in store.names if name not in held]:
-            others = " ".join(f"--Q {Q}" for Q in store.scales if Q not in scale)
-            less = f", or take the other scales alone: {others}" if others and scale else ""
+    names, failed = store.names, store.failed
+    for column in scores.columns:
+        held = set(store.complete([column]))
+        if lacking := [name for name in names if name not in held and name not in failed]:
+            others = [n.Q for n in store.columns if n[:3] == column[:3] and n.Q != column.Q]
+            typed = " ".join(f"--Q {Q}" for Q in others)
+            less = f", or take the other scales alone: {typed}" if others else ""
             raise StoreError(
-                f"{path} is not finished: {what}{f' at Q = {scale[0]}' if scale else ''} is not "
-                f"yet computed of {len(lacking)} of {len(store.names)} pictures, such as "
-                f"{lacking[0]!r}. {again}{less}."
+                f"{path} is not finished: {what} at Q = {column.Q} is not yet computed of "
+                f"{len(lacking)} of {len(names)} images, such as {lacking[0]!r}. {again}{less}."
             )
-    if isinstance(store.files, FolderShards):
-        unseen = store.manifest.asked - len(store.names) - len(store.failed)
-        if unseen > 0 or VIEW not in store.files.place.names():
-            count = "some pictures may be"
-            if unseen > 0:
-                count = f"{counted(unseen, 'picture')} {'is' if unseen == 1 else 'are'}"
-            raise StoreError(
-                f"{path} is not finished: of {what} {count} not yet computed. {again}, without "
-                "--shard: what is there is not computed twice."
-            )
+    if store.packed:
+        return
+    runs = store.runs
+    unseen = max((run["asked"] - len(names) - len(failed) for run in runs), default=0)
+    shares_alone = all(run["share"] for run in runs)
+    if unseen > 0 or shares_alone or any(run["new"] and not run["finished"] for run in runs):
+        count = "some images may be"
+        if unseen > 0:
+            count = f"{counted(unseen, 'image')} {'is' if unseen == 1 else 'are'}"
+        raise StoreError(
+            f"{path} is not finished: of {what} {count} not yet computed. {again}, without "
+            "--shard: what is there is not computed twice."
+        )
 
 
-def same_pictures(scores: Sequence[Scores]) -> list[str]:
-    """Return the pictures that all nets have scores of, in the order of the first.
+def same_images(scores: Sequence[Scores]) -> list[str]:
+    """Return the images that all nets have scores of, in the order of the first.
 
     Raises
     ------
@@ -206,25 +234,24 @@ def same_pictures(scores: Sequence[Scores]) -> list[str]:
     """
     first, *others = scores
     names = first.names
+    ids = first.store.identify(names)
     for other in others:
         if difference := sorted(set(names) ^ set(other.names)):
             lacking = other if difference[0] in set(names) else first
             raise StoreError(
-                f"The scores are not of the same pictures: those of net "
+                f"The scores are not of the same images: those of net "
                 f"{lacking.net} at Q = {', '.join(map(str, lacking.scales))} lack "
-                f"{difference[0]!r}; {counted(len(difference), 'picture')} in all are in one and "
-                "not in the other. Run the same pictures through both."
+                f"{difference[0]!r}; {counted(len(difference), 'image')} in all are in one and "
+                "not in the other. Run the same images through both."
             )
-        mine, its = _contents(first.store), _contents(other.store)
-        if changed := [
-            name for name in names if any(mine[name]) and any(its[name]) and mine[name] != its[name]
-        ]:
+        unlike = (ids != other.store.identify(names)).any(axis=1)
+        if changed := [name for name, differs in zip(names, unlike, strict=True) if differs]:
             raise StoreError(
-                f"Some pictures are not the same to both nets: {and_more(changed, 'picture')}. "
+                f"Some images are not the same to both nets: {and_more(changed, 'image')}. "
                 "Their files have changed since. Run the same ones through both."
             )
     if not names:
-        raise StoreError("No picture has scores. Run `vggfeat classify` on some that can be read.")
+        raise StoreError("No image has scores. Run `vggfeat classify` on some that can be read.")
     return names
 
 
@@ -250,8 +277,7 @@ def by_net(scores: Sequence[Scores]) -> list[list[Scores]]:
     """Put together what is of the same net with the same weights, in the order of the first."""
     nets: dict[tuple[str, str, str], list[Scores]] = {}
     for one in scores:
-        made = one.store.extraction
-        nets.setdefault((one.net, made.weights_sha256, made.pixels), []).append(one)
+        nets.setdefault((one.net, one.weights, one.settings.get("pixels", "")), []).append(one)
     return list(nets.values())
 
 
@@ -266,14 +292,14 @@ def posteriors(
     ----------
     scores : sequence of Scores
     names : sequence of str
-        Pictures.
+        Images.
     rows : int
-        Pictures in memory at a time.
+        Images in memory at a time.
 
     Yields
     ------
     ndarray (n, C) of float64
-        Of the next pictures of `names`.
+        Of the next images of `names`.
     """
     nets = by_net(scores)
     for start in range(0, len(names), rows):
@@ -297,9 +323,8 @@ def _mean(scores: Sequence[Scores], names: Sequence[str]) -> Floats:
     """
     pools: dict[str, dict[int, list[Floats]]] = {}
     for one in scores:
-        for part, values in one.store.read(one.scales, names).items():
-            if part.pool in one.pools:
-                pools.setdefault(part.pool, {}).setdefault(part.Q, []).append(values)
+        for column, values in one.store.read(one.columns, names).items():
+            pools.setdefault(column.pool, {}).setdefault(column.Q, []).append(values)
     modes = [[_average(same) for same in scales.values()] for scales in pools.values()]
     return _average([_average(scales) for scales in modes])
 
@@ -309,20 +334,15 @@ def _average(values: Sequence[Floats]) -> Floats:
     return mean
 
 
-def behind(scores: Sequence[Scores]) -> dict[str, Any]:
-    """Say what stands behind scores, by net, poolings and scales."""
-    told = {}
+def describe_origin(scores: Sequence[Scores]) -> dict[str, Any]:
+    """Say what stands behind scores, by net, poolings and scales, as plain JSON types."""
+    origin = {}
     for one in scores:
-        made = one.store.extraction
-        name = f"{one.net} {made.weights_sha256[:12]} {'+'.join(one.pools)} {list(one.scales)}"
-        told[name] = {
-            **{key: value for key, value in one.provenance.items() if key != "classes"},
-            "settings": {**made.to_dict(), "net": one.net},
-            "fingerprint": made.fingerprint,
+        name = f"{one.net} {one.weights[:12]} {'+'.join(one.pools)} {list(one.scales)}"
+        origin[name] = {
+            **one.provenance,
+            "S": one.S,
+            "settings": {"net": one.net, "pool": "+".join(one.pools), **one.settings},
+            "digest": one.column.digest,
         }
-    return told
-
-
-def _contents(store: Reader) -> dict[str, list[int]]:
-    """Tell each picture's content from another's, by name; zeros of what is no file."""
-    return dict(zip(store.names, store.index.stats.tolist(), strict=True))
+    return origin

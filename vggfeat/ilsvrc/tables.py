@@ -9,27 +9,27 @@ from typing import Any
 
 from vggfeat._io.text import counted
 from vggfeat.errors import DataError, VggfeatError
-from vggfeat.features.extract import Progress
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import Progress
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
 from vggfeat.ilsvrc.classify import Errors, errors_of, pools_of, score
 from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
-from vggfeat.ilsvrc.scores import Scores, behind, posteriors, same_pictures
+from vggfeat.ilsvrc.scores import Scores, describe_origin, posteriors, same_images
 from vggfeat.ilsvrc.validation import Validation, open_validation
 
-Open = Callable[[str, str], DenseExtractor]
-"""Opens fc8 of a net of Table 1 with some weights."""
+Open = Callable[[str, str, str], DenseExtractor]
+"""Opens fc8 of a net of Table 1 with some weights and a pooling, or several joined by +."""
 
 
 def keeping_one(open_net: Open) -> Open:
     """Keep the network that was opened last, for as long as no other is asked for."""
-    held: dict[tuple[str, str], DenseExtractor] = {}
+    held: dict[tuple[str, str, str], DenseExtractor] = {}
 
-    def opener(net: str, source: str) -> DenseExtractor:
-        if (net, source) not in held:
+    def opener(net: str, source: str, pool: str) -> DenseExtractor:
+        if (net, source, pool) not in held:
             held.clear()  # the next one needs the memory
-            held[net, source] = open_net(net, source)
-        return held[net, source]
+            held[net, source, pool] = open_net(net, source, pool)
+        return held[net, source, pool]
 
     return opener
 
@@ -130,7 +130,7 @@ def run_table(
     folder : Path, optional
         Where scores are kept: a store for each net in it. In ``VGGFEAT_HOME`` by default.
     on_bad_image, workers
-        As for :func:`~vggfeat.features.extract.extract`.
+        As for :func:`~vggfeat.features.pipeline.extract`.
     progress : callable
         Makes what is told how a row goes on.
 
@@ -141,7 +141,7 @@ def run_table(
     """
 
     def scored(use: Use, source: str, mode: str, tell: Progress | None) -> list[Scores]:
-        extractor = opener(table.nets[use.net].net, source)
+        extractor = opener(table.nets[use.net].net, source, "+".join(pools_of(mode)))
         if classes_of(extractor.weights).keys != data.classes.keys:
             raise DataError(f"{source} was not trained on ILSVRC's 1,000 classes.")
         found, _ = score(
@@ -149,7 +149,6 @@ def run_table(
             extractor,
             use.Q,
             folder and folder / use.net,
-            pools=pools_of(mode),
             on_bad_image=on_bad_image,
             workers=workers,
             progress=tell,
@@ -166,7 +165,7 @@ def run_table(
                 for use, source in zip(row.uses, sources, strict=True)
                 for one in scored(use, source, row.mode, tell)
             ]
-            names = same_pictures(scores)
+            names = same_images(scores)
             errors = errors_of(posteriors(scores, names), data.labels_of(names), len(data.classes))
         except VggfeatError as error:
             yield Outcome(row, failed=error)
@@ -174,4 +173,4 @@ def run_table(
         partial = data.partial
         if not partial and (unread := len(data.images) - len(names)):
             partial = f"{counted(unread, 'picture')} could not be read"
-        yield Outcome(row, errors, partial, provenance=behind(scores))
+        yield Outcome(row, errors, partial, provenance=describe_origin(scores))

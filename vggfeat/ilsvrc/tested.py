@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
 from vggfeat.data.cards import load_card
 from vggfeat.data.ilsvrc import read_tar
 from vggfeat.data.imagesets import read_manifest
-from vggfeat.download import Progress
 from vggfeat.errors import DataError
 from vggfeat.train.devkit import ground_truth
 from vggfeat.train.pictures import FilePictures, Part

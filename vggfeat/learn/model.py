@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as write_tensors
 
+from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
+from vggfeat._io.checksums import append_checksum, sha256_array, strip_checksum
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
-from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.features.provenance import versions
 from vggfeat.learn.solvers import Floats
 from vggfeat.store.column import Column
 
 FORMAT = 3
 SUFFIX = ".safetensors"
+TRAIN_AGAIN = "Train the model again with: vggfeat svm --save"
 _KEY = "vggfeat"
 _ARRAYS = ("coef", "intercept")
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _TEXT = (str,)
 _LISTS: dict[str, tuple[type, ...]] = {
     "classes": _TEXT,
@@ -36,7 +38,7 @@ _LISTS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class SavedModel:
-    """All that is needed to score new pictures as the training pictures were.
+    """All that is needed to score new images as the training images were.
 
     Parameters
     ----------
@@ -49,15 +51,15 @@ class SavedModel:
     C : tuple of float
         The chosen C; one, or one per class.
     columns : tuple of Column
-        Of the descriptors, in the order in which they are stacked.
+        What was stacked, in this order, with all settings that made it.
     origins : tuple of str
         Where the weights of each net came from, for example ``"embedded"``.
     aggregation : dict
         How descriptors were combined and normalised.
     views : tuple of str
-        What of a picture is looked at: ``"image"``, or also a given ``"box"``.
+        What of an image is looked at: ``"image"``, or also a given ``"box"``.
     multi_label : bool
-        Whether a picture can have several classes.
+        Whether an image can have several classes.
     versions : dict
         Of Python and the packages that trained it.
     format : int
@@ -80,6 +82,10 @@ class SavedModel:
     def nets(self) -> tuple[str, ...]:
         """The nets whose descriptors it scores."""
         return tuple(dict.fromkeys(column.descriptor.net for column in self.columns))
+
+    def columns_of(self, net: str) -> list[Column]:
+        """Return the columns of a net, in stacking order."""
+        return [column for column in self.columns if column.descriptor.net == net]
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -150,14 +156,14 @@ def save(path: Path, model: SavedModel) -> Path:
     path = target_of(path)
     arrays = {name: np.ascontiguousarray(getattr(model, name), dtype="<f8") for name in _ARRAYS}
     plain = {name: value for name, value in vars(model).items() if name not in _ARRAYS}
-    plain["columns"] = [json.loads(column.to_json()) for column in model.columns]
-    text = json.dumps(plain, sort_keys=True)
+    plain["columns"] = [column.to_dict() for column in model.columns]
+    plain["arrays"] = _digests(arrays)
     # One key only: safetensors writes several in no fixed order, and equal models should be
     # equal files.
-    header = json.dumps({"model": text, "sha256": _digest(text, arrays)}, sort_keys=True)
+    header = append_checksum(json.dumps(plain, sort_keys=True).encode()).decode()
     content = write_tensors(arrays, metadata={_KEY: header})
-    ready(path.parent)
-    write_whole(path, content)
+    make_folder(path.parent)
+    write_atomic(path, content)
     return path
 
 
@@ -200,21 +206,18 @@ def load(path: Path) -> SavedModel:
     StoreDamaged
         If its bytes are not those that were written.
     StoreError
-        If it is another kind of file or a folder, or of a newer format.
+        If it is another kind of file or a folder, or of another format.
     """
     path = _existing(path)
-    with refusals(path, "read"):
+    with explain_os_errors(path, "read"):
         content = path.read_bytes()
     metadata = _metadata(path, content)
     try:
         arrays = parse_tensors(content)
-        header = json.loads(metadata)
-        text, digest = header["model"], header["sha256"]
-        intact = digest == _digest(text, arrays)
-        plain = dict(json.loads(text)) if intact else {}
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
-    except RecursionError as error:
+        header = strip_checksum(metadata.encode())
+        plain = {} if header is None else dict(json.loads(header))
+        intact = header is not None and plain.pop("arrays") == _digests(arrays)
+    except (SafetensorError, *_MALFORMED) as error:
         raise StoreDamaged(_advice(path, str(error) or type(error).__name__)) from error
     if not intact:
         raise StoreDamaged(_advice(path, "its checksum does not match"))
@@ -223,14 +226,16 @@ def load(path: Path) -> SavedModel:
 
 def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> SavedModel:
     if plain.get("format") != FORMAT:
+        version = plain.get("format")
+        newer = isinstance(version, int) and version > FORMAT
         raise StoreError(
-            f"{path} has format {plain.get('format')}; this vggfeat reads format {FORMAT}. "
-            "Update it with: pip install --upgrade vggfeat"
+            f"{path} has format {version}; this vggfeat reads format {FORMAT}. "
+            + ("Update it with: pip install --upgrade vggfeat" if newer else TRAIN_AGAIN)
         )
     try:
         for name, kinds in _LISTS.items():
             plain[name] = tuple(plain[name])
-            if not all(type(one) in kinds for one in plain[name]):
+            if not all(type(value) in kinds for value in plain[name]):
                 raise TypeError(f"{name} {plain[name]!r:.80}")
         for name in ("aggregation", "versions"):
             plain[name] = dict(plain[name])
@@ -238,7 +243,7 @@ def _built(path: Path, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             Column.from_json(json.dumps(column), "its header") for column in plain["columns"]
         )
         model = SavedModel(arrays["coef"], arrays["intercept"], **plain)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, StoreDamaged) as error:
         raise StoreDamaged(_advice(path, f"its header is incomplete ({error})")) from error
     if (
         model.coef.ndim != 2
@@ -276,12 +281,11 @@ def _metadata(path: Path, content: bytes) -> str:
     return text
 
 
-def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in _ARRAYS:
-        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+def _digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
+    return {
+        name: sha256_array(str(array.dtype), array.shape, array.tobytes())
+        for name, array in arrays.items()
+    }
 
 
 def _advice(path: Path, reason: str) -> str:

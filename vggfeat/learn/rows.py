@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError
-from vggfeat.features.half import widen
 from vggfeat.learn.solvers import Floats, Ints
+from vggfeat.store.shard import to_float32
 
 BLOCK_BYTES = 32 << 20  # of one block of rows, and of each array of their scores
 
@@ -129,5 +129,5 @@ def as_floats(block: Any) -> NDArray[Any]:
     if block.dtype != np.float16:
         return np.asarray(block, dtype=np.float64 if block.dtype == np.float64 else np.float32)
     floats = np.empty(block.shape, np.float32)
-    widen(block, floats)
+    to_float32(block, floats)
     return floats

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import DataError
-from vggfeat.features.files import ready, write_whole
 
 
 def write_comp2(
@@ -120,12 +120,12 @@ def _write(
                 f"The server takes a finite confidence for every picture; {name} has none, as a "
                 "class that could not be trained. Train on the whole of trainval."
             )
-    ready(folder)
+    make_folder(folder)
     written = []
     for name, column in zip(class_names, scores.T, strict=True):
         lines = [f"{row} {score:.9f}\n" for row, score in zip(rows, column, strict=True)]
         written.append(folder / f"{stem}_{name}.txt")
-        write_whole(written[-1], "".join(lines).encode())
+        write_atomic(written[-1], "".join(lines).encode())
     return written
 
 

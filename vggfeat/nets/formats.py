@@ -7,9 +7,6 @@ A state dict has ``conv1_1.weight`` (out, in, k, k), ``conv1_1.bias`` (out,), â€
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vggfeat._io.atomic import make_folder, replacing
 from vggfeat._io.text import printable, short_of_memory
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
+from vggfeat.nets.checksums import KEY, OWN, checksums_of, save_tensors
 from vggfeat.nets.kinds import format_of
 from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
 from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.seals import KEY, OWN, save_tensors, seals
 from vggfeat.nets.table1 import torchvision_names
 
 READERS: dict[str, Callable[[Path], Contents]] = {
@@ -190,6 +188,8 @@ def write(
     ------
     WeightsError
         If the state dict is not of this net.
+    StoreError
+        If the file cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix not in WRITTEN:
@@ -208,22 +208,15 @@ def write(
         "licence": licence,
         **(about or {}),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # By this name vggfeat.features.files knows, and removes, what a killed writer left.
-    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    partial = path.with_name(f".tmp-{unique}")
-    try:
+    make_folder(path.parent)
+    with replacing(path) as temporary:
         if path.suffix == ".safetensors":
-            about = {"format": "pt", **statements}
-            save_tensors(tensors, partial, {**about, KEY: seals(tensors, about)})
+            metadata = {"format": "pt", **statements}
+            metadata[KEY] = checksums_of(tensors, metadata)
+            save_tensors(tensors, temporary, metadata)
         else:
-            with partial.open("wb") as out:
+            with temporary.open("wb") as out:  # torch takes no name that begins with a dot
                 torch.save(_for_torchvision(tensors, net, statements), out)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

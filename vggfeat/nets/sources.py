@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggfeat._io import assets
-from vggfeat.download import Progress, Promise, download
+from vggfeat._io.download import Checksums, Progress, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.table1 import TABLE_1
@@ -28,7 +28,7 @@ class RemoteFile:
 
     name: str
     urls: tuple[str, ...]
-    promise: Promise
+    checksums: Checksums
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Row:
     cached: bool
 
 
-def _authors(net: str, depth: int, caffe: Promise, keras: Promise) -> Source:
+def _authors(net: str, depth: int, caffe: Checksums, keras: Checksums) -> Source:
     name = f"VGG_ILSVRC_{depth}_layers.caffemodel"
     copy = f"vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
     files = (
@@ -76,8 +76,8 @@ def _authors(net: str, depth: int, caffe: Promise, keras: Promise) -> Source:
     return Source("authors", net, files, CAFFE, CC_BY)
 
 
-def _torchvision(net: str, name: str, promise: Promise) -> Source:
-    file = RemoteFile(name, (PYTORCH + name,), promise)
+def _torchvision(net: str, name: str, checksums: Checksums) -> Source:
+    file = RemoteFile(name, (PYTORCH + name,), checksums)
     return Source("torchvision", net, (file,), TORCHVISION, BSD)
 
 
@@ -88,7 +88,7 @@ EMBEDDED = Source(
         RemoteFile(
             "vgg_d_conv_fp16.safetensors",
             (),
-            Promise("9cf42f1115db350946270577dbe3f7a580c8029dadf106e58a6453df0a153b04"),
+            Checksums("9cf42f1115db350946270577dbe3f7a580c8029dadf106e58a6453df0a153b04"),
         ),
     ),
     CAFFE,
@@ -100,32 +100,32 @@ SOURCES = {
         _authors(
             "D",
             16,
-            Promise(
+            Checksums(
                 "a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197", size=553432081
             ),
-            Promise(md5="64373286793e3c8b2b4e3219cbf3544b", size=553467096),
+            Checksums(md5="64373286793e3c8b2b4e3219cbf3544b", size=553467096),
         ),
         _authors(
             "E",
             19,
-            Promise(
+            Checksums(
                 "31b4c627c40c6ee151325f079b7ac557fddbd1f79af932888796127a4f4f6954", size=574671192
             ),
-            Promise(md5="cbe5617147190e668d6c5d5026f83318", size=574710816),
+            Checksums(md5="cbe5617147190e668d6c5d5026f83318", size=574710816),
         ),
-        _torchvision("A", "vgg11-8a719046.pth", Promise(sha256_prefix="8a719046")),
-        _torchvision("B", "vgg13-19584684.pth", Promise(sha256_prefix="19584684")),
+        _torchvision("A", "vgg11-8a719046.pth", Checksums(sha256_prefix="8a719046")),
+        _torchvision("B", "vgg13-19584684.pth", Checksums(sha256_prefix="19584684")),
         _torchvision(
             "D",
             "vgg16-397923af.pth",
-            Promise(
+            Checksums(
                 "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", size=553433881
             ),
         ),
         _torchvision(
             "E",
             "vgg19-dcbb9e9d.pth",
-            Promise(
+            Checksums(
                 "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44", size=574673361
             ),
         ),
@@ -222,17 +222,8 @@ def fetch(
         raise WeightsNotFound(*_by_hand(entry, forbidden, layers))
     reasons: list[str] = []
     for file in entry.files:
-        promise = file.promise
         try:
-            path = download(
-                file.urls,
-                folder() / file.name,
-                sha256=promise.sha256,
-                md5=promise.md5,
-                sha256_prefix=promise.sha256_prefix,
-                size=promise.size,
-                progress=progress,
-            )
+            path = download(file.urls, folder() / file.name, file.checksums, progress)
         except DownloadError as error:
             reasons += error.lines
             continue
@@ -255,7 +246,7 @@ def listing() -> list[Row]:
             path = folder() / file.name
             if source is EMBEDDED:
                 path = assets.asset(file.name)
-            size = path.stat().st_size if path.is_file() else file.promise.size
+            size = path.stat().st_size if path.is_file() else file.checksums.size
             rows.append(
                 Row(source.name, source.net, file.name, size, source.licence, path.is_file())
             )
@@ -264,11 +255,11 @@ def listing() -> list[Row]:
 
 def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> list[str]:
     file = source.files[0]
-    promise = file.promise
-    size = f", {promise.size:,} bytes" if promise.size else ""
-    sha256 = promise.sha256 or f"begins with {promise.sha256_prefix}"
+    size, sha256 = file.checksums.size, file.checksums.sha256
+    shown = f", {size:,} bytes" if size else ""
+    sha256 = sha256 or f"begins with {file.checksums.sha256_prefix}"
     lines = [
-        f"{file.name} ({source.name}, net {source.net}{size}, sha256 {sha256}) is not on this "
+        f"{file.name} ({source.name}, net {source.net}{shown}, sha256 {sha256}) is not on this "
         "machine, and was not downloaded:",
         *reasons,
         f"Fetch {file.urls[0]} on a machine with a network and put it at {folder() / file.name}.",
@@ -287,7 +278,7 @@ def _verify(path: Path, file: RemoteFile) -> None:
     note = _beside(path)
     if note.is_file() and note.read_text() == _stamp(path, file):
         return
-    if broken := file.promise.broken_by(path):
+    if broken := file.checksums.mismatch(path):
         raise WeightsError(
             f"{path} is not the published file: {broken}. Delete it, and it will be fetched again."
         )
@@ -306,4 +297,4 @@ def _beside(path: Path) -> Path:
 def _stamp(path: Path, file: RemoteFile) -> str:
     status = path.stat()
     # A program can set the time of change as it likes, but not that of the file's own record.
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {file.promise}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {file.checksums}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggfeat.download import Progress
+from vggfeat._io.download import Progress
 from vggfeat.errors import WeightsError, WeightsNotFound
 from vggfeat.nets import formats, sources
 from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention, convention

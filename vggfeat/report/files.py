@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.features.files import ready, write_whole
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.ilsvrc.judged import LocalisationResult
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
@@ -93,9 +93,9 @@ def _write(folder: Path, plain: Mapping[str, Any], tables: Tables) -> list[Path]
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     contents = {"results.json": text.encode()}
     contents |= {f"{name}.csv": _csv(head, rows) for name, (head, rows) in tables.items()}
-    ready(folder)
+    make_folder(folder)
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_atomic(folder / name, content)
     return [folder / name for name in contents]
 
 

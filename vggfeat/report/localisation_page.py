@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import PictureError
-from vggfeat.features.files import ready, write_whole
 from vggfeat.ilsvrc.judged import Errors, Judged, LocalisationResult
 from vggfeat.ilsvrc.regression import CORRECT
 from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
@@ -127,8 +127,8 @@ def write_localisation_page(
         "provenance": provenance,
     }
     page = environment().get_template("localisation.html.j2").render(context)
-    ready(target.parent)
-    write_whole(target, page.encode())
+    make_folder(target.parent)
+    write_atomic(target, page.encode())
     return target
 
 

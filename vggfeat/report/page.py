@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
 from vggfeat.data.images import Picture
-from vggfeat.features.files import ready, write_whole
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
 from vggfeat.report.figures import thumbnails
@@ -122,8 +122,8 @@ def write_page(
         **view,
     }
     page = environment().get_template("page.html.j2").render(context)
-    ready(target.parent)
-    write_whole(target, page.encode())
+    make_folder(target.parent)
+    write_atomic(target, page.encode())
     return target
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import ParameterError
-from vggfeat.features.files import ready, write_whole
 from vggfeat.report.page import environment
 from vggfeat.report.training_curves import Line, Plot, plot
 from vggfeat.report.words import percent
@@ -90,8 +90,8 @@ def write_training_page(
         "failed": dict(failed or {}),
     }
     page = environment().get_template("training.html.j2").render(context)
-    ready(target.parent)
-    write_whole(target, page.encode())
+    make_folder(target.parent)
+    write_atomic(target, page.encode())
     return target
 
 

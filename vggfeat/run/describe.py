@@ -1,4 +1,4 @@
-"""Rows for a data set: every net and view of its pictures, described once, kept and stacked."""
+"""Rows for a data set: every net and view of its images, described once, kept and stacked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -21,18 +21,17 @@ from vggfeat.data.schema import DatasetCard
 from vggfeat.data.views import VIEWS, View
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.extract import Progress, Summary
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.pooling import gives_posteriors
-from vggfeat.run.sources import Source, extracted, stored
-from vggfeat.settings import Extraction, Features
+from vggfeat.run.sources import Extract, Networks, Source, extract_source, open_source
+from vggfeat.settings import Features
+from vggfeat.store.column import Column
 
-Networks = Callable[[str], DenseExtractor]
-"""Opens the network of a configuration of Table 1; called only where something is to compute."""
 # Numbers that are read and combined at a time: 0.5 GB, and as much again for what becomes of them.
 AT_ONCE = 2**27
 IN_MEMORY = 2 << 30  # bytes of all rows; more are kept in a file, and read from it block by block
-SHOWN = 3  # unreadable pictures that an error names
+SHOWN = 3  # unreadable images that an error names
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,18 @@ class Described:
     Parameters
     ----------
     images : ImageSet
-        The pictures that could be read, in the order of the rows of `X`.
+        The images that could be read, in the order of the rows of `X`.
     X : ndarray (N, D) of float32
         Their rows; a memory map where they take more than ``IN_MEMORY``, of float16 where all
         descriptors were kept as float16.
-    extractions : tuple of Extraction
-        What made the descriptors of each net.
+    columns : tuple of Column
+        What was stacked for one view, in this order, with all settings that made it.
     provenance : dict
         Of each net: weights, device and versions.
     folders : tuple of Path
         Where the descriptors are kept.
     failed : dict
-        Reason by name of the pictures that could not be read.
+        By name, why images could not be read.
     summary : Summary
         What the extraction did, of all nets and views together.
     seconds : dict
@@ -62,7 +61,7 @@ class Described:
 
     images: ImageSet
     X: Matrix = field(repr=False)
-    extractions: tuple[Extraction, ...]
+    columns: tuple[Column, ...]
     provenance: dict[str, Any]
     folders: tuple[Path, ...]
     failed: dict[str, str]
@@ -79,8 +78,8 @@ def describe(
     folder: Path | None = None,
     on_bad_image: str = "skip",
     workers: int | None = None,
-    deterministic: bool = False,
     progress: Progress | None = None,
+    extract: Extract = extract,
 ) -> Described:
     """Describe a data set by its settings; what a store has already is not computed again.
 
@@ -89,16 +88,16 @@ def describe(
     card, images : DatasetCard, ImageSet
         As from :func:`~vggfeat.data.cards.open_dataset`.
     features : Features
-        What describes the pictures.
+        What describes the images.
     networks : callable
-        Opens a net.
+        Opens a net, where something is to be computed for a store.
     folder : Path, optional
         A store; one below :func:`~vggfeat._io.assets.home` for each net by default. Where it holds
-        the very pictures, under whatever names, no network is opened.
+        all that is asked for of these images, under whatever names, no network is opened.
     on_bad_image, workers, progress
-        As for :func:`~vggfeat.features.extract.extract`.
-    deterministic : bool
-        Whether only descriptors of a deterministic network will do, of those that a store has.
+        As for :func:`~vggfeat.features.pipeline.extract`.
+    extract : callable
+        What computes, as that does.
 
     Returns
     -------
@@ -107,7 +106,7 @@ def describe(
     Raises
     ------
     DataError
-        If no picture of a class can be read, or boxes are wanted that are not given.
+        If no image of a class can be read, or boxes are wanted that are not given.
     ParameterError
         If posteriors are asked for, which are no features.
     StoreDamaged
@@ -122,26 +121,17 @@ def describe(
     views = [(name, VIEWS[name](images)) for name in features.views]
     total = Summary(sum(len(view.images) for _, view in views) * len(features.nets))
     sources: list[tuple[View, Source]] = []
+    how: dict[str, Any] = {"on_bad_image": on_bad_image, "workers": workers, "extract": extract}
     for name, view in views:
         for net in features.nets:
-            source = None
+            how["progress"] = total.onto(progress)
             if folder:
                 place = _place(folder, name)
-                source = stored(
-                    place, net, view.images, features, on_bad_image, deterministic=deterministic
-                )
-            if source is None:
-                extractor = networks(net)
-                above = folder or default_store(card, extractor)
-                source = extracted(
-                    view.images,
-                    extractor,
-                    features,
-                    _place(above, name),
-                    on_bad_image=on_bad_image,
-                    workers=workers,
-                    progress=total.onto(progress),
-                )
+                source = open_source(view.images, net, features, place, networks, **how)
+            else:
+                extractor = networks(net, None)
+                place = _place(default_store(card, extractor), name)
+                source = extract_source(view.images, extractor, features, place, **how)
             total = total.plus(source.summary)
             sources.append((view, source))
     return _gathered(images, sources, aggregation, total)
@@ -153,14 +143,13 @@ def default_store(card: DatasetCard, extractor: DenseExtractor) -> Path:
     It follows from the data set's name and place and from the settings, so that a second run
     finds the descriptors of the first, and another setting or data set never meets them.
     """
-    made = extractor.extraction.fingerprint + "\ndeterministic" * extractor.deterministic
-    told = "\n".join((card.name, card.source, card.root, made))
-    digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
+    text = "\n".join((card.name, card.source, card.root, extractor.cache_key))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     return home() / "features" / digest[:16]
 
 
 def _place(folder: Path, view: str) -> Path:
-    """Keep crops beside the whole pictures, in a store of their own: their names are others."""
+    """Keep crops beside the whole images, in a store of their own: their names are others."""
     if view == "image":
         return folder
     folder = folder.resolve()
@@ -186,12 +175,12 @@ def _gathered(
     for store in {source.folder: source.store for _, source in sources}.values():
         store.check_digests()  # of numbers that came from elsewhere, or lay here for long
     X = _rows(sources, rows, aggregation)
-    extractions = {source.extraction.net: source.extraction for _, source in sources}
+    by_net = {source.net: source for _, source in sources}
     return Described(
         readable,
         X,
-        tuple(extractions.values()),
-        {source.extraction.net: source.provenance for _, source in sources},
+        tuple(column for source in by_net.values() for column in source.columns),
+        {net: source.provenance for net, source in by_net.items()},
         folders,
         failed,
         summary,
@@ -204,14 +193,14 @@ def _rows(
 ) -> Matrix:
     """Combine descriptors into rows, in memory or, where they are too many, in a file."""
     for _, source in sources:
-        aggregation.check(source.extraction)
-    widths = [source.store.dimensions[part] for _, source in sources for part in source.parts]
+        aggregation.check(source.columns)
+    widths = [column.width for _, source in sources for column in source.columns]
     step = max(1, AT_ONCE // sum(widths))
     pieces = _combined(sources, rows, aggregation, step)
     first = next(pieces)
     shape = (len(rows), first.shape[1])
     if first.itemsize * shape[0] * shape[1] > IN_MEMORY:
-        half = all(source.store.manifest.dtype == "float16" for _, source in sources)
+        half = all(source.store.dtype == "float16" for _, source in sources)
         return _in_a_file(chain([first], pieces), shape, np.dtype("float16" if half else "float32"))
     X = np.empty(shape, np.float32)
     for number, piece in enumerate(chain([first], pieces)):
@@ -228,8 +217,8 @@ def _combined(
     """Read and combine some rows at a time, so that raw descriptors never are in memory whole."""
     for first in range(0, len(rows), step):
         some = rows[first : first + step]
-        parts = [source.read([view.names[row] for row in some]) for view, source in sources]
-        yield aggregation.rows(parts)
+        arrays = [source.read([view.names[row] for row in some]) for view, source in sources]
+        yield aggregation.rows(arrays)
 
 
 def _in_a_file(
@@ -241,7 +230,7 @@ def _in_a_file(
     needed, free = dtype.itemsize * shape[0] * shape[1], shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"The rows of {shape[0]:,} pictures with {shape[1]:,} numbers take {size(needed)}, "
+            f"The rows of {shape[0]:,} images with {shape[1]:,} numbers take {size(needed)}, "
             f"and {folder} has room for {size(free)}. Make room, set VGGFEAT_HOME to a folder on "
             "another disk, or ask for fewer scales, layers or nets."
         )
@@ -255,8 +244,8 @@ def _in_a_file(
 def _refuse_lost_classes(images: ImageSet, readable: ImageSet, failed: Mapping[str, str]) -> None:
     first = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:SHOWN])
     if not len(readable):
-        raise DataError(f"No picture can be read: {first}.")
+        raise DataError(f"No image can be read: {first}.")
     if lost := sorted(set(images.labels) - set(readable.labels)):
         raise DataError(
-            f"No picture of {', '.join(lost)} can be read. Mend or remove the class. {first}."
+            f"No image of {', '.join(lost)} can be read. Mend or remove the class. {first}."
         )

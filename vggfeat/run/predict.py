@@ -1,23 +1,22 @@
-"""What a saved model says of new pictures."""
+"""What a saved model says of new images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.device import resolve_device, resolve_precision
-from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.manifest import extraction_of
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.nets.weights import Weights, load
-from vggfeat.settings import Extraction
+from vggfeat.store.column import Column, differences
+from vggfeat.store.store import FeatureStore
 
-# Pictures that a prediction describes at a time: bounded memory, however large the folder.
+# Images that a prediction describes at a time: bounded memory, however large the folder.
 AT_ONCE = 1024
 
 
@@ -42,22 +41,14 @@ def model_extractors(
     ParameterError
         If there are not as many weights as nets.
     """
-    places, made = list(weights) or list(model.origins), extractions_of(model)
-    if len(places) != len(made):
-        nets = ", ".join(one.net for one in made)
-        raise ParameterError.of("weights", "model_extractors", f"one for each of {nets}", places)
-    return [_opened(one, place, device) for one, place in zip(made, places, strict=True)]
-
-
-def extractions_of(model: SavedModel) -> list[Extraction]:
-    """Return the extractions that made a model's descriptors.
-
-    Raises
-    ------
-    StoreError
-        If the model does not say them as this vggfeat knows them.
-    """
-    return [extraction_of(settings, "The model") for settings in model.extractions]
+    places = list(weights) or list(model.origins)
+    if len(places) != len(model.nets):
+        expected = f"one for each of {', '.join(model.nets)}"
+        raise ParameterError.of("weights", "model_extractors", expected, places)
+    return [
+        _open_extractor(model.columns_of(net), place, device)
+        for net, place in zip(model.nets, places, strict=True)
+    ]
 
 
 def aggregation_of(model: SavedModel) -> Aggregation:
@@ -77,46 +68,60 @@ def aggregation_of(model: SavedModel) -> Aggregation:
         ) from error
 
 
-def _opened(made: Extraction, place: str | Weights, device: str) -> DenseExtractor:
-    on = resolve_device(device)
+def _open_extractor(columns: list[Column], place: str | Weights, device: str) -> DenseExtractor:
+    """Open the network that computes the columns of one net."""
+    names = zip(*(column.descriptor for column in columns), strict=True)
+    [net], layers, pools, _ = (list(dict.fromkeys(each)) for each in names)
+    settings = columns[-1].settings
     try:
-        found = load(place, made.net, made.layers)
+        found = load(place, net, layers)
     except WeightsNotFound as error:
         raise WeightsNotFound(
             *error.lines,
-            f"The model needs the weights {made.weights_sha256[:12]}: say where they are with "
+            f"The model needs the weights {settings['weights'][:12]}: say where they are with "
             "--weights.",
         ) from error
-    if found.sha256 != made.weights_sha256:
-        raise StoreError(
-            f"The model was trained on descriptors of the weights {made.weights_sha256[:12]}; "
-            f"these are {found.sha256[:12]} ({found.source}). Name the right ones with --weights."
-        )
-    if str(found.pixels) != made.pixels:
-        raise StoreError(
-            f"The model was trained on descriptors of pixels as {made.pixels}; the weights "
-            f"{found.source} take them as {found.pixels}. Name the right ones with --weights."
-        )
+    on = resolve_device(device)
     try:
-        precision = resolve_precision(made.precision, on)
+        precision = resolve_precision(settings["precision"], on)
     except DeviceError:
         precision = "fp32"
-    return DenseExtractor(
-        made.net,
-        made.layers,
+    extractor = DenseExtractor(
+        net,
+        layers,
         weights=found,
-        flip=made.flip,
-        pool=made.pool,
-        locations=made.locations,
-        exif=made.exif,
+        pool="+".join(pools),
         device=str(on),
         precision=precision,
+        **{name: settings[name] for name in ("flip", "locations", "exif")},
     )
+    check_columns(extractor, columns)
+    return extractor
+
+
+def check_columns(extractor: DenseExtractor, columns: Sequence[Column]) -> None:
+    """Refuse an extractor that does not compute these columns; its precision may be another.
+
+    Raises
+    ------
+    StoreError
+        Naming the settings that differ.
+    """
+    scales = dict.fromkeys(column.descriptor.Q for column in columns)
+    here = {column.descriptor: column.settings for column in extractor.columns(scales)}
+    for column in columns:
+        own = dict(here.get(column.descriptor, {}))
+        own["precision"] = column.settings.get("precision")
+        if wrong := differences(column.settings, own, "trained with", "here"):
+            raise StoreError(
+                f"The model was trained on descriptors {column.descriptor.path} of other weights "
+                f"or settings:\n{wrong}\nName the right weights with --weights."
+            )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A picture's name and its score for every class, or why it has none."""
+    """An image's name and its score for every class, or why it has none."""
 
     name: str
     scores: Matrix | None
@@ -132,61 +137,60 @@ def predict(
     on_bad_image: str = "skip",
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
-    """Score new pictures, in their order and in bounded memory.
+    """Score new images, in their order and in bounded memory.
 
     Parameters
     ----------
     model : SavedModel
         As loaded.
     images : ImageSet
-        The pictures.
     extractors : sequence of DenseExtractor
         As from :func:`model_extractors`.
     workers, on_bad_image, progress
-        As for :func:`~vggfeat.features.extract.extract`.
+        As for :func:`~vggfeat.features.pipeline.extract`.
 
     Yields
     ------
     Prediction
-        One for every picture, bad ones with their reason.
+        One for every image, bad ones with their reason.
 
     Raises
     ------
     DataError
-        If the model also looks at given boxes, which new pictures do not have.
+        If the model also looks at given boxes, which new images do not have.
     """
     refuse_boxes(model)
     total = Summary(len(images) * len(extractors))
     for first in range(0, len(images), AT_ONCE):
         some = _part(images, slice(first, first + AT_ONCE))
-        stores = []
+        store, failed = FeatureStore(None, "a"), dict[str, str]()
         for extractor in extractors:
-            stores.append(FeatureStore(None, extractor.extraction, some.names))
             done = extract(
                 some,
                 extractor,
                 model.scales,
-                stores[-1],
+                store,
                 workers=workers,
                 on_bad_image=on_bad_image,
                 progress=total.onto(progress),
             )
             total = total.plus(done)
-        yield from _scored(model, some, stores)
+            failed |= store.failed
+        yield from _scores(model, some, store, failed)
 
 
-def _scored(
-    model: SavedModel, images: ImageSet, stores: Sequence[FeatureStore]
+def _scores(
+    model: SavedModel, images: ImageSet, store: FeatureStore, failed: Mapping[str, str]
 ) -> Iterator[Prediction]:
-    found = [set(store.view_names(model.scales)) for store in stores]
-    names = [name for name in images.names if all(name in each for each in found)]
+    columns = [column.descriptor for column in model.columns]
+    complete = set(store.complete(columns))
+    names = [name for name in images.names if name in complete]
     scores: dict[str, Matrix] = {}
     if names:
-        parts = [store.read(model.scales, names) for store in stores]
-        rows = aggregation_of(model).rows(parts)
+        rows = aggregation_of(model).rows(store.read(columns, names))
         scores = dict(zip(names, model.scores(rows), strict=True))
     for name in images.names:
-        yield Prediction(name, scores.get(name), stores[0].failed.get(name, ""))
+        yield Prediction(name, scores.get(name), failed.get(name, ""))
 
 
 def _part(images: ImageSet, rows: slice) -> ImageSet:

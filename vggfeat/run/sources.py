@@ -1,278 +1,310 @@
-"""Where the descriptors of one net and view come from: a store that has them, or a network."""
+"""Where the columns of one net and view come from: a store that has them, or a network."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from vggfeat.data.images import load as load_picture
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.data.identity import id_of
+from vggfeat.data.images import load as load_image
+from vggfeat.data.images import read_encoded
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.stored import Stat
 from vggfeat.errors import DataError, PictureError, StoreError
+from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.extract import Progress, Summary, extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.provenance import provenance
-from vggfeat.features.reading import Reader
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import Summary
 from vggfeat.nets.sources import NAMES, SOURCES
-from vggfeat.nets.table1 import resolve_layer
+from vggfeat.nets.table1 import layers_of, resolve_layer
 from vggfeat.nets.weights import load as load_weights
-from vggfeat.settings import Extraction, Features
-from vggfeat.store.column import Descriptor
+from vggfeat.settings import Features
+from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.manifest import MANIFEST
+from vggfeat.store.storage import open_storage
+from vggfeat.store.store import FeatureStore
+
+Ids = NDArray[np.int64]
+Extract = Callable[..., Summary]
+Networks = Callable[[str, FeatureStore | None], DenseExtractor]
+"""Opens the network of a configuration of Table 1, in the precision that a store has."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Descriptors of one net and view.
+    """Columns of one net and view, in a store that has them.
 
     Parameters
     ----------
-    store : Reader
-        What holds them.
+    store : FeatureStore
     folder : Path
-        Where that is.
+        Where it lies.
+    columns : tuple of Column
+        What was asked for, in stacking order.
     held : mapping of str to str
-        For every picture that is there its name in the store.
+        For every image that is there its name in the store.
     failed : mapping of str to str
-        Reason by name of the pictures that could not be read.
-    scales : tuple of int
-        Test scales Q.
-    extraction : Extraction
-        What is asked for, of all that the store has.
+        By name, why images could not be used.
     provenance : dict
         What stands behind the descriptors.
     summary : Summary
         What was computed.
     """
 
-    store: Reader = field(repr=False)
+    store: FeatureStore = field(repr=False)
     folder: Path
+    columns: tuple[Column, ...]
     held: Mapping[str, str] = field(repr=False)
     failed: Mapping[str, str]
-    scales: tuple[int, ...]
-    extraction: Extraction
     provenance: dict[str, Any]
     summary: Summary
 
     @property
-    def parts(self) -> list[Descriptor]:
-        """What is asked for, in stacking order."""
-        return self.extraction.parts(self.scales)
+    def net(self) -> str:
+        """The configuration of Table 1."""
+        return self.columns[0].descriptor.net
 
     def read(self, names: Sequence[str]) -> dict[Descriptor, Matrix]:
-        """Read raw descriptors of pictures, named as in the view."""
-        found = self.store.read(self.scales, [self.held[name] for name in names])
-        return {part: found[part] for part in self.parts}
+        """Read raw descriptors of images, named as in the view."""
+        columns = [column.descriptor for column in self.columns]
+        return self.store.read(columns, [self.held[name] for name in names])
 
 
-def extracted(
+def open_source(
+    images: ImageSet,
+    net: str,
+    features: Features,
+    folder: Path,
+    networks: Networks,
+    *,
+    on_bad_image: str = "skip",
+    **how: Any,
+) -> Source:
+    """Read columns from a store; open a network only where something is to be computed.
+
+    An image is recognised by its bytes and its name; or, under another name, by its bytes and the
+    name of its file without folder and suffix, where only one image of the store and one of these
+    have both. So what ``vggfeat extract`` made of a folder serves a data set in it.
+
+    Parameters
+    ----------
+    images : ImageSet
+    net : str
+    features : Features
+    folder : Path
+        A store, also a packed one; made if absent.
+    networks : callable
+        Opens a net for a store.
+    on_bad_image
+        As for :func:`~vggfeat.features.pipeline.extract`.
+    **how
+        As :func:`extract_source` takes it.
+
+    Raises
+    ------
+    DataError
+        If the store is packed, and lacks something.
+    PictureError
+        If an image cannot be read, with ``on_bad_image="error"``.
+    StoreError
+        If columns were made with other settings or weights than those asked for.
+    """
+    if not has_store(folder):
+        how |= {"on_bad_image": on_bad_image}
+        return extract_source(images, networks(net, None), features, folder, **how)
+    store = FeatureStore(folder)
+    asked = _asked(net, features)
+    columns = tuple(store.columns[name] for name in asked if name in store.columns)
+    for column in columns:
+        _refuse_other_settings(store, column, features)
+    ids = _ids_of(images, store)
+    names = _names_in(store, images, ids)
+    is_held = store.has(asked, names, ids, current=True).all(axis=1)
+    held = {images.names[row]: names[row] for row in np.flatnonzero(is_held)}
+    failed = _unreadable(images, held, features)
+    if len(columns) < len(asked) or len(held) + len(failed) < len(images):
+        if store.packed:
+            raise DataError(_incomplete(folder, net, features, len(held), len(images)))
+        how |= {"on_bad_image": on_bad_image, "names": names, "dtype": store.dtype}
+        return extract_source(images, networks(net, store), features, folder, **how)
+    if failed and on_bad_image == "error":
+        name, reason = next(iter(failed.items()))
+        raise PictureError(f"{name}: {reason}")
+    summary = Summary(len(images), present=len(held), failed=len(failed))
+    behind = _provenance(store, columns[-1])
+    return Source(store, folder, columns, held, failed, behind, summary)
+
+
+def extract_source(
     images: ImageSet,
     extractor: DenseExtractor,
     features: Features,
     folder: Path,
     *,
-    on_bad_image: str = "skip",
-    workers: int | None = None,
-    progress: Progress | None = None,
+    names: Sequence[str] | None = None,
+    dtype: str = "float32",
+    extract: Extract = pipeline.extract,
+    **how: Any,
 ) -> Source:
-    """Describe what a store lacks, and read from it."""
-    behind = provenance(extractor)
-    store = FeatureStore(
-        folder, extractor.extraction, images.names, stats=images.stats(), provenance=behind
-    )
-    summary = extract(
-        images,
-        extractor,
-        features.Q,
-        store,
-        on_bad_image=on_bad_image,
-        workers=workers,
-        progress=progress,
-    )
-    found = store.view_names(features.Q)
-    return Source(
-        store,
-        folder,
-        dict(zip(found, found, strict=True)),
-        store.failed,
-        features.Q,
-        extractor.extraction,
-        behind,
-        summary,
-    )
+    """Compute what a store lacks, and read from it.
 
-
-def stored(
-    path: Path,
-    net: str,
-    images: ImageSet,
-    features: Features,
-    on_bad_image: str = "skip",
-    *,
-    deterministic: bool = False,
-) -> Source | None:
-    """Find the descriptors of all these pictures in a store, under whatever names it has.
-
-    A picture is recognised by its content and its name; or, under another name, by its content
-    and the name of its file without folder and suffix, where only one picture of the store and
-    one of these have both. So what ``vggfeat extract`` made of a folder serves a data set in it.
-
-    Returns
-    -------
-    Source or None
-        None where there is no store, it lacks the net, or it has some of these names but not all
-        of the pictures, so that the rest can be computed.
-
-    Raises
-    ------
-    DataError
-        If it holds other pictures, or only some of these; or if it is packed and lacks the net.
-    PictureError
-        If a picture cannot be read, with ``on_bad_image="error"``.
-    StoreError
-        If it was made with other settings or weights than those asked for, or without
-        `deterministic` where that is wanted.
+    Parameters
+    ----------
+    images : ImageSet
+    extractor : DenseExtractor
+    features : Features
+    folder : Path
+        The store.
+    names : sequence of str, optional
+        What the images are called in the store, where that is something else.
+    dtype : str
+        The store's.
+    extract : callable
+        Computes, as :func:`~vggfeat.features.pipeline.extract` does.
+    **how
+        As it takes it: on_bad_image, workers, progress.
     """
-    if not (path.is_file() or (path / "manifest.json").is_file()):
-        return None
-    nets = FeatureStore.open_all(path)
-    if net not in nets:
-        if path.is_dir():
-            return None
-        raise DataError(
-            f"{path} holds the nets {', '.join(nets)}, not {net}, and a packed store takes no "
-            "more. Name the folder that it was packed from, or another --features."
-        )
-    store = nets[net]
-    if deterministic:
-        store.check_deterministic()
-    behind = store.manifest.nets[net]["provenance"]
-    asked = _asked(store, features, path, behind)
-    lacking = sorted(set(features.Q) - set(store.scales))
-    held = {} if lacking else _same_pictures(store, images, features.Q)
-    failed = _unreadable(images, held, features)
-    if len(held) + len(failed) < len(images):
-        if not set(images.names).isdisjoint(store.names) and path.is_dir():
-            return None  # the store of these very names: what is missing can be computed
-        raise DataError(_incomplete(path, net, features, len(held), images, lacking))
-    if failed and on_bad_image == "error":
-        name, reason = next(iter(failed.items()))
-        raise PictureError(f"{name}: {reason}")
-    summary = Summary(len(images), present=len(held), failed=len(failed))
-    return Source(store, path, held, failed, features.Q, asked, behind, summary)
+    names = images.names if names is None else tuple(names)
+    store = FeatureStore(folder, "a", dtype=dtype)
+    summary = extract(replace(images, names=names), extractor, features.Q, store, **how)
+    asked = extractor.columns(features.Q)  # settings in the store may be those of a cluster
+    columns = tuple(store.columns.get(column.descriptor, column) for column in asked)
+    complete = set(store.complete([column.descriptor for column in columns]))
+    pairs = list(zip(images.names, names, strict=True))
+    held = {own: name for own, name in pairs if name in complete}
+    failed = {own: store.failed[name] for own, name in pairs if name in store.failed}
+    behind = store.runs[0]["provenance"]
+    return Source(store, folder, columns, held, failed, behind, summary)
 
 
-def stored_settings(path: Path, base: Features) -> dict[str, Any]:
+def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
     """Return the settings with which a store was made, as far as :class:`Features` has them.
 
     Nets that it lacks have the weights of `base`. Empty where there is no store.
     """
-    if not (path.is_file() or (path / "manifest.json").is_file()):
+    if not has_store(folder):
         return {}
-    nets = FeatureStore.open_all(path)
+    store = FeatureStore(folder)
+    nets: dict[str, list[Column]] = {}
+    for descriptor, column in store.columns.items():
+        nets.setdefault(descriptor.net, []).append(column)
     if not nets:
         return {}
-    first = next(iter(nets.values()))
-    made = first.extraction
+    net, first = next(iter(nets.items()))
+    depth = {layer.name: place for place, layer in enumerate(layers_of(net))}
+    layers = {column.descriptor.layer for column in first}
+    made = first[0].settings
+    origins = {net: _provenance(store, own[-1]).get("weights", {}) for net, own in nets.items()}
     return {
         "nets": tuple(nets),
-        "weights": tuple(
-            f"{net}={behind['origin']}"
-            for net, store in nets.items()
-            if (behind := store.manifest.nets[net]["provenance"].get("weights", {})).get("origin")
-        )
-        + tuple(one for one in base.weights if "=" not in one),
-        "layers": made.layers,
-        "Q": tuple(first.scales),
-        "flip": made.flip,
-        "pool": made.pool,
-        "exif": made.exif,
-        "normalize": "locations" if made.locations == "l2" else "descriptor",
+        "weights": (
+            *(f"{net}={held['origin']}" for net, held in origins.items() if "origin" in held),
+            *(source for source in base.weights if "=" not in source),
+        ),
+        "layers": tuple(sorted(layers, key=lambda name: depth[name.removesuffix("_pre")])),
+        "Q": tuple(dict.fromkeys(column.descriptor.Q for column in first)),
+        "flip": made["flip"],
+        "pool": "+".join(dict.fromkeys(column.descriptor.pool for column in first)),
+        "exif": made["exif"],
+        "normalize": "locations" if made["locations"] == "l2" else "descriptor",
     }
 
 
-def _asked(store: Reader, features: Features, path: Path, behind: Mapping[str, Any]) -> Extraction:
-    """Return what is asked for of a store, and refuse settings that are not its own."""
-    made = store.extraction
-    layers = tuple(resolve_layer(made.net, layer) for layer in features.layers)
-    asked = replace(
-        made,
-        layers=layers,
-        pool=features.pool,
-        flip=features.flip,
-        exif=features.exif,
-        locations=Aggregation(normalize=features.normalize).locations,
-    )
-    same = ("flip", "exif", "locations")
-    wrong = [name for name in same if getattr(made, name) != getattr(asked, name)]
-    wrong += ["layers"] if set(layers) - set(made.layers) else []
-    wrong += ["pool"] if set(asked.pools) - set(made.pools) else []
-    wrong += _other_weights(features.weights_of(made.net), made, behind)
-    if wrong:
-        source = behind.get("weights", {}).get("source", "unknown")
+def has_store(path: Path | str) -> bool:
+    """Tell whether there is a store in a folder or at an address, or a packed one."""
+    return Path(path).is_file() or open_storage(path).read(MANIFEST) is not None
+
+
+def _asked(net: str, features: Features) -> list[Descriptor]:
+    """Name the columns of a net that are asked for, in stacking order."""
+    layers = dict.fromkeys(resolve_layer(net, layer) for layer in features.layers)
+    keys = [(layer, pool) for layer in layers for pool in features.pool.split("+")]
+    return [Descriptor(net, *key, Q) for key in keys for Q in features.Q]
+
+
+def _refuse_other_settings(store: FeatureStore, column: Column, features: Features) -> None:
+    asked = {
+        **column.settings,
+        "flip": features.flip,
+        "exif": features.exif,
+        "locations": Aggregation(normalize=features.normalize).locations,
+        **_other_weights(store, column, features.weights_of(column.descriptor.net)),
+    }
+    if wrong := differences(column.settings, asked):
         raise StoreError(
-            f"{path} was made with another setting of {', '.join(wrong)}: layers "
-            f"{', '.join(made.layers)}, pool {made.pool}, flip {made.flip}, locations "
-            f"{made.locations}, exif {made.exif}, weights {source} ({made.weights_sha256[:12]}), "
-            f"pixels {made.pixels}. Ask for these, or name another --features."
+            f"{store.packed or store.storage} holds {column.descriptor.path} that was made with "
+            f"other settings:\n{wrong}\nAsk for the stored ones, or name another --features."
         )
-    return asked
 
 
-def _same_pictures(store: Reader, images: ImageSet, scales: Sequence[int]) -> dict[str, str]:
-    """Find each picture's name in the store, never the same one for two pictures."""
-    complete = set(store.view_names(scales))
-    contents: dict[str, Stat] = {
-        name: (first, second)
-        for name, (first, second) in zip(store.names, store.index.stats.tolist(), strict=True)
-        if name in complete and (first, second) != (0, 0)
-    }
-    known: dict[tuple[str, Stat], list[str]] = {}
-    for name, content in contents.items():
-        known.setdefault((_stem(name), content), []).append(name)
-    found: dict[str, str] = {}
-    for name, picture, content in zip(images.names, images.pictures, images.stats(), strict=True):
-        if contents.get(name) == content:
-            found[name] = name
-            continue
-        alike = [known.get((stem, content), []) for stem in {_stem(name), _stem(str(picture))}]
-        if len(names := [one for names in alike for one in names]) == 1:
-            found[name] = names[0]
-    claims = Counter(found.values())
-    return {name: its for name, its in found.items() if claims[its] == 1 or its == name}
-
-
-def _other_weights(asked: str, made: Extraction, behind: Mapping[str, Any]) -> list[str]:
-    """Name what differs from the weights asked for; a source's name will do: it may not be here."""
-    source = behind.get("weights", {})
-    if asked == "auto":  # whatever the store has; every result names it
-        return []
+def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str, str]:
+    """Say what the weights asked for are, if they are others; they need not be on this machine."""
+    behind = _provenance(store, column).get("weights", {})
+    net, layer = column.descriptor.net, column.descriptor.layer
+    if asked == "auto" or (asked == behind.get("origin") and not Path(asked).is_file()):
+        return {}  # whatever the store has, which every result names; or a file that is gone
     if asked in NAMES:
-        same = source.get("source", asked) == asked
-        known = SOURCES.get((asked, made.net))
-        pixels = known.pixels if known else None
-    elif asked == source.get("origin") and not Path(asked).is_file():
-        return []  # the file that the store was made with, and that is gone
-    else:
-        loaded = load_weights(asked, made.net, made.layers)
-        same, pixels = loaded.sha256 == made.weights_sha256, loaded.pixels
-    if not same:
-        return ["weights"]
-    return [] if pixels is None or str(pixels) == made.pixels else ["pixels"]
+        weights = {} if behind.get("source", asked) == asked else {"weights": asked}
+        known = SOURCES.get((asked, net))
+        return weights | ({"pixels": str(known.pixels)} if known else {})
+    loaded = load_weights(asked, net, [layer])
+    return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
+
+
+def _provenance(store: FeatureStore, column: Column) -> dict[str, Any]:
+    """Return what the writer of a column's newest shard said of itself."""
+    for header in reversed(store.index.headers):
+        own = header.columns.get(column.descriptor)
+        if own is not None and own.digest == column.digest:
+            return header.provenance
+    return {}
+
+
+def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
+    """Return which images they are (n, 2), 0 of those that cannot be read.
+
+    What the store has seen under the same name and stamp is not opened.
+    """
+    ids = store.recall(images.names, images.stamps())
+    for row in np.flatnonzero(~ids.any(axis=1)):
+        try:
+            ids[row] = id_of(images.pictures[row], read_encoded(images.pictures[row]))
+        except PictureError:
+            continue
+    return ids
+
+
+def _names_in(store: FeatureStore, images: ImageSet, ids: Ids) -> tuple[str, ...]:
+    """Return each image's name in the store, never the same one for two; its own by default."""
+    known: dict[tuple[str, int, int], list[str]] = {}
+    for name, image in zip(store.names, store.identify(store.names).tolist(), strict=True):
+        known.setdefault((PurePath(name).stem, *image), []).append(name)
+    is_current = (store.identify(images.names) == ids).all(axis=1)
+    names = []
+    for row, own in enumerate(images.names):
+        stems = {PurePath(own).stem, PurePath(str(images.pictures[row])).stem}
+        alike = [name for stem in stems for name in known.get((stem, *ids[row].tolist()), [])]
+        is_other = ids[row].any() and not is_current[row] and len(alike) == 1
+        names.append(alike[0] if is_other else own)
+    claims = Counter(names)
+    return tuple(
+        name if claims[name] == 1 else own for name, own in zip(names, images.names, strict=True)
+    )
 
 
 def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -> dict[str, str]:
-    """Say why pictures are not in the store, up to the first that could be."""
+    """Say why images are not in the store, up to the first that could be."""
     failed = {}
-    for name, picture in zip(images.names, images.pictures, strict=True):
+    for name, image in zip(images.names, images.pictures, strict=True):
         if name in held:
             continue
         try:
-            load_picture(picture, features.Q, exif=features.exif)
+            load_image(image, features.Q, exif=features.exif)
         except PictureError as error:
             failed[name] = str(error)
         else:
@@ -280,17 +312,12 @@ def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -
     return failed
 
 
-def _stem(name: str) -> str:
-    return PurePath(name).stem
-
-
-def _incomplete(
-    path: Path, net: str, features: Features, held: int, images: ImageSet, lacking: Sequence[int]
-) -> str:
-    what = f"nothing at Q = {lacking[0]}" if lacking else f"{held} of the {len(images)} pictures"
+def _incomplete(folder: Path, net: str, features: Features, held: int, n: int) -> str:
     scales = " ".join(f"--Q {Q}" for Q in features.Q)
     layers = " ".join(f"--layer {layer}" for layer in features.layers)
     return (
-        f"{path} holds {what}. Extract the rest with `vggfeat extract PICTURES --net {net} "
-        f"{layers} {scales} --out {path}`, or name another --features."
+        f"{folder} holds all that is asked for of {held} of the {n} images, and a packed store "
+        f"takes no more. Extract the rest with `vggfeat extract IMAGES --net {net} {layers} "
+        f"{scales} --out FOLDER` into the folder that it was packed from, or name another "
+        "--features."
     )

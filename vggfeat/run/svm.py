@@ -14,7 +14,7 @@ from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
 from vggfeat.data.views import VIEWS
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.extract import Progress, Summary
+from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
@@ -24,8 +24,10 @@ from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
 from vggfeat.recipe import Classifier
-from vggfeat.run.describe import Networks, describe
-from vggfeat.settings import Extraction, Features
+from vggfeat.run.describe import describe
+from vggfeat.run.sources import Extract, Networks
+from vggfeat.settings import Features
+from vggfeat.store.column import Column
 
 SplitProgress = Callable[[int, int], None]
 """Called with the parts of a test that are done, and all of them."""
@@ -40,21 +42,21 @@ class Run:
     card : DatasetCard
         The data set.
     images : ImageSet
-        Its pictures that could be read, in the order of the rows of `X`.
+        Its images that could be read, in the order of the rows of `X`.
     X : ndarray (N, D)
         Their rows.
     result : SVMResult or APResult
         What the protocol measured.
     features : Features
-        What describes the pictures.
+        What describes the images.
     classifier : Classifier
         How the SVM was trained.
-    extractions : tuple of Extraction
-        What made the descriptors of each net.
+    columns : tuple of Column
+        What was stacked, in this order, with all settings that made it.
     summary : Summary
         What the extraction did.
     failed : dict
-        Reason by name of the pictures that could not be read.
+        By name, why images could not be read.
     stores : tuple of Path
         Where the descriptors are kept.
     provenance : dict
@@ -69,7 +71,7 @@ class Run:
     result: SVMResult | APResult
     features: Features
     classifier: Classifier
-    extractions: tuple[Extraction, ...]
+    columns: tuple[Column, ...]
     summary: Summary
     failed: dict[str, str]
     stores: tuple[Path, ...]
@@ -85,7 +87,7 @@ class Run:
             "dimensions": self.X.shape[1],
             "features": self.features.model_dump(mode="json"),
             "classifier": self.classifier.model_dump(mode="json"),
-            "extractions": [one.to_dict() for one in self.extractions],
+            "columns": [column.to_dict() for column in self.columns],
             "result": self.result.to_dict(),
             "stores": [str(store) for store in self.stores],
             "provenance": self.provenance,
@@ -103,10 +105,10 @@ def run_svm(
     folder: Path | None = None,
     on_bad_image: str = "skip",
     workers: int | None = None,
-    deterministic: bool = False,
     n_jobs: int | None = -1,
     progress: Progress | None = None,
     split_progress: SplitProgress | None = None,
+    extract: Extract = extract,
 ) -> Run:
     """Test a linear SVM on descriptors of a data set, by the protocol of its card.
 
@@ -115,21 +117,21 @@ def run_svm(
     card, images : DatasetCard, ImageSet
         As from :func:`~vggfeat.data.cards.open_dataset`.
     features : Features
-        What describes the pictures.
+        What describes the images.
     networks : callable
-        Opens the network of a configuration, where something is to compute.
+        Opens a net, where something is to be computed for a store.
     classifier : Classifier, optional
         How the SVM is trained; the hinge and the card's protocol by default.
     folder : Path, optional
         Where descriptors are kept; below :func:`~vggfeat._io.assets.home` by default.
     on_bad_image, workers, progress
-        As for :func:`~vggfeat.features.extract.extract`.
-    deterministic : bool
-        As for :func:`~vggfeat.run.describe.describe`.
+        As for :func:`~vggfeat.features.pipeline.extract`.
     n_jobs : int or None
         Processes that train.
     split_progress : callable, optional
         Called with splits done and all splits.
+    extract : callable
+        What computes, as :func:`~vggfeat.features.pipeline.extract` does.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def run_svm(
     Raises
     ------
     DataError
-        If a class has too few pictures that can be read, or a setting does not belong to the
+        If a class has too few images that can be read, or a setting does not belong to the
         protocol.
     """
     classifier = classifier or Classifier()
@@ -151,8 +153,8 @@ def run_svm(
         folder=folder,
         on_bad_image=on_bad_image,
         workers=workers,
-        deterministic=deterministic,
         progress=progress,
+        extract=extract,
     )
     result = _test(card, described.images, described.X, classifier, n_jobs, split_progress)
     return Run(
@@ -162,7 +164,7 @@ def run_svm(
         result=result,
         features=features,
         classifier=classifier,
-        extractions=described.extractions,
+        columns=described.columns,
         summary=described.summary,
         failed=described.failed,
         stores=described.folders,
@@ -180,9 +182,9 @@ def tested_model(run: Run) -> SavedModel:
 
 
 def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
-    """Return the classifier to use on new pictures.
+    """Return the classifier to use on new images.
 
-    Where splits were drawn at random, it is trained on every picture of the data set, C chosen by
+    Where splits were drawn at random, it is trained on every image of the data set, C chosen by
     cross-validation among them: the splits tell how good such a classifier is. Where the data set
     has a test part of its own, that part is left out, and the classifier is the tested one.
     """
@@ -208,9 +210,8 @@ def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
         intercept=svm.intercept_,
         classes=tuple(classes),
         C=tuple(float(one) for one in np.atleast_1d(C)),
-        extractions=tuple(one.to_dict() for one in run.extractions),
-        origins=tuple(_origin(run, one.net) for one in run.extractions),
-        scales=made.Q,
+        columns=run.columns,
+        origins=tuple(_origin(run, net) for net in run.provenance),
         aggregation=aggregation.to_dict(),
         views=made.views,
         multi_label=several,
@@ -278,13 +279,13 @@ def _test(
 
 
 def _given_split(images: ImageSet) -> list[Split]:
-    """Return the split that a manifest gives, so that its test pictures are never trained on."""
+    """Return the split that a manifest gives, so that its test images are never trained on."""
     if not images.splits:
         return []
     if unknown := sorted(set(images.splits) - {"train", "test"}):
         raise DataError(
             f"The column 'split' says {unknown[0]!r}; it should say train or test for every "
-            "picture. Remove the column to have splits drawn at random."
+            "image. Remove the column to have splits drawn at random."
         )
     rows = np.array([split == "train" for split in images.splits])
     return [Split(np.flatnonzero(rows), np.flatnonzero(~rows))]

@@ -1,4 +1,4 @@
-"""Columns: the descriptors of one net, layer, pooling and scale, and the settings that made them."""
+"""A column: the descriptors of one net, layer, pooling and scale, and the settings behind them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Descriptor(NamedTuple):
         parts = path.split("/")
         if len(parts) != 5 or parts[0] or not all(parts[1:]) or not parts[4][1:].isdecimal():
             raise ValueError(f"{path} is not the path of a column, such as /D/pool5/average/Q256")
-        return cls(*parts[1:4], int(parts[4][1:]))
+        return cls(parts[1], parts[2], parts[3], int(parts[4][1:]))
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,20 @@ class Column:
         text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """Return the content of the column's file."""
-        content = {
+    def to_dict(self) -> dict[str, JSON]:
+        """Return all of it as plain JSON types."""
+        return {
             "path": self.descriptor.path,
             "digest": self.digest,
-            "settings": self.settings,
+            "settings": dict(self.settings),
             "width": self.width,
             "outputs": list(self.outputs),
             "S": self.S,
         }
-        return json.dumps(content, indent=2) + "\n"
+
+    def to_json(self) -> str:
+        """Return the content of the column's file."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Column:

@@ -129,9 +129,12 @@ class Index:
         return np.fromiter(map(self.number.get, names, repeat(-1)), np.intp, len(names))
 
     def recall(self, numbers: Rows, stamps: Pairs) -> Pairs:
-        """Return the ids of images whose files look as they did once; 0 where unknown."""
+        """Return the ids of images whose files look as they did once; 0 where unknown.
+
+        What is no file has a stamp of 0, and is unknown.
+        """
         ids = np.zeros((len(numbers), 2), np.int64)
-        known = np.flatnonzero(numbers >= 0)
+        known = np.flatnonzero((numbers >= 0) & stamps.any(axis=1))
         same = (self.stamps[numbers[known]] == stamps[known]).all(axis=1)
         ids[known[same]] = self.ids[numbers[known[same]]]
         others = known[~same]
@@ -291,7 +294,7 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
     kinds: dict[str, int] = {}
     kind = [kinds.setdefault(_kind(header), len(kinds)) for header in headers]
     none = np.zeros((0, 2), np.int64)
-    arrays = {
+    arrays: dict[str, Any] = {
         "keys": _join([header.key.encode() for header in headers]),
         "kinds": np.frombuffer(("[" + ",".join(kinds) + "]").encode(), np.uint8),
         "kind": np.array(kind, np.int64),
@@ -320,11 +323,12 @@ def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
     if not seen.names:
         storage.remove(name)
         return
-    arrays = {"names": _join(seen.names), **dict(zip(seen._fields[1:], seen[1:], strict=True))}
+    arrays: dict[str, Any] = {"names": _join(seen.names)}
+    arrays |= dict(zip(seen._fields[1:], seen[1:], strict=True))
     storage.write(name, _npz(arrays))
 
 
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)
     return append_checksum(content.getvalue())

@@ -18,18 +18,17 @@ from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import INDEX, STAMPS, read_headers, write_headers
-from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
-from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes, open_storage
-from vggfeat.store.store import (
+from vggfeat.store.manifest import (
     DAMAGED,
     MANIFEST,
-    FeatureStore,
     build_manifest,
     folder_of,
-    is_shard,
     packed_file,
     parse_manifest,
 )
+from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
+from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes, open_storage
+from vggfeat.store.store import FeatureStore, is_shard
 from vggfeat.store.view import RUN, VIEW, check_view, list_shares, read_failed
 
 BLOCK = 1024  # rows that are checked at a time

@@ -1,8 +1,8 @@
 """Shards: immutable HDF5 files, each named by the SHA-256 of its bytes.
 
 A shard is made in memory, hashed, written whole or not at all, and never changed: a file with a
-shard's name is whole whenever it is seen, and its name says what its bytes must be. Views and packed
-files have the same layout::
+shard's name is whole whenever it is seen, and its name says what its bytes must be. Views and
+packed files have the same layout::
 
     /names (n,) UTF-8, /id (n, 2) int64, /stamp (n, 2) int64, /D/pool5/average/Q256 (n, D), …
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -125,7 +126,8 @@ class LocalStorage:
         with explain_os_errors(where, "read"):
             if not where.is_dir():
                 return {}
-            return {path.name: path.stat().st_size for path in where.iterdir() if path.is_file()}
+            with os.scandir(where) as entries:
+                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -27,10 +27,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io import atomic
 from vggfeat._io.text import printable
-from vggfeat.errors import FingerprintMismatch, ParameterError, StoreDamaged, StoreError
+from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import (
-    INDEX,
     STAMPS,
     Index,
     Stamps,
@@ -39,13 +38,21 @@ from vggfeat.store.index import (
     write_headers,
     write_stamps,
 )
+from vggfeat.store.manifest import (
+    MANIFEST,
+    build_manifest,
+    folder_of,
+    no_store,
+    packed_file,
+    parse_manifest,
+    refuse_strange,
+)
 from vggfeat.store.read import check_digest, read_columns
 from vggfeat.store.shard import (
     DTYPES,
     FOLDER,
     Matrix,
     Pairs,
-    Rows,
     ShardHeader,
     build_shard,
     decode,
@@ -60,9 +67,7 @@ from vggfeat.store.storage import (
     shard_key,
 )
 from vggfeat.store.view import (
-    FAILED,
     RUN,
-    VIEW,
     Share,
     list_shares,
     of_share,
@@ -73,9 +78,6 @@ from vggfeat.store.view import (
     write_view,
 )
 
-MANIFEST = "manifest.json"
-FORMAT, VERSION = "vggfeat features", 2
-DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -148,6 +150,7 @@ class FeatureStore:
         self._seen = Stamps.join([])
         self._noted = Stamps.join([])  # by this object, not yet in a file
         self._provenance: dict[str, Any] = {}
+        self._new = 0
         self._index: Index | None = None
         self._names: list[str] | None = None
         self._failed: dict[str, str] | None = None
@@ -168,10 +171,10 @@ class FeatureStore:
             held = next(iter(self._headers.values())).dtype
         if self.mode == "r":
             if held is None and not isinstance(self.storage, MemoryStorage):
-                raise StoreError(_no_store(self.storage))
+                raise StoreError(no_store(self.storage))
             return held or dtype
         if held is None:
-            self._refuse_strange()
+            refuse_strange(self.storage)
         new = build_manifest(dtype)
         lost = content is None and held in (None, dtype)
         if lost and not self.storage.write_new(MANIFEST, new):
@@ -229,19 +232,6 @@ class FeatureStore:
                 columns[column.descriptor] = column
         return columns
 
-    def _refuse_strange(self) -> None:
-        """Keep out of folders that hold something else: files of the store would replace it."""
-        ours = {MANIFEST, VIEW, INDEX}
-        ours |= {name for own in (FAILED, RUN, STAMPS) for name in list_shares(self.storage, own)}
-        others = {name for name in self.storage.list() if not name.endswith(DAMAGED)} - ours
-        if any(not name.startswith(atomic.TEMPORARY) for name in others) or _has_folders(
-            self.storage
-        ):
-            raise StoreError(
-                f"{self.storage} is no feature store, and not empty. Name a new or an empty folder "
-                "with --out, or one that `vggfeat extract` made."
-            )
-
     # What is there
 
     @property
@@ -285,7 +275,7 @@ class FeatureStore:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """What the last run, or each share of it, said of itself: asked, failed, finished."""
+        """What the last run, or each share of it, said: asked, new, failed, finished, share."""
         return [] if self.packed else read_runs(self.storage)
 
     @property
@@ -357,8 +347,7 @@ class FeatureStore:
         held = np.ones(len(index.names), bool)
         for name in wanted:
             held &= index.where[name][:, 0] >= 0 if name in index.where else False
-        rows = np.flatnonzero(held) if wanted else []
-        return decode([index.names[row] for row in rows])
+        return decode([index.names[row] for row in np.flatnonzero(held & bool(wanted))])
 
     # Reading
 
@@ -478,6 +467,8 @@ class FeatureStore:
     def add_columns(self, columns: Sequence[Column]) -> None:
         """Admit columns, before anything is computed for them.
 
+        What outputs are called is no setting: the names that were given last are kept.
+
         Raises
         ------
         FingerprintMismatch
@@ -491,8 +482,10 @@ class FeatureStore:
         }
         for column in columns:
             held = self._agree(column)
-            if held.digest != column.digest and (held.descriptor, held.digest) not in kept:
-                # A run that ended before it kept anything binds nobody to its settings.
+            # A run that ended before it kept anything binds nobody to its settings.
+            free = (held.descriptor, held.digest) not in kept
+            renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
+            if renamed or (free and held.digest != column.digest):
                 self.storage.write(column.descriptor.file, column.to_json().encode())
                 held = column
             self._refuse_other(held, column)
@@ -519,14 +512,43 @@ class FeatureStore:
             )
 
     def begin(
-        self, asked: int, provenance: Mapping[str, Any] | None = None, share: Share | None = None
+        self,
+        asked: int,
+        provenance: Mapping[str, Any] | None = None,
+        share: Share | None = None,
+        *,
+        new: int = 0,
     ) -> None:
-        """Note that a run over so many images has begun, and is not finished."""
+        """Note that a run over so many images has begun, of which the store knew some not at all.
+
+        Parameters
+        ----------
+        asked : int
+            The images.
+        provenance : mapping, optional
+            Versions, device and the like, which all shards of the run get.
+        share : (int, int), optional
+            Part and number of parts.
+        new : int
+            Those that the store has nothing of: when the run does not finish, nobody knows them.
+        """
         self.check_writable()
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
-        run = {"asked": asked, "failed": 0, "finished": False, "provenance": self._provenance}
-        content = json.dumps(run, indent=2).encode()
-        self.storage.write(of_share(RUN, share), content)
+        self._new = new
+        run = self._describe_run(asked, 0, share, finished=False)
+        self.storage.write(of_share(RUN, share), json.dumps(run, indent=2).encode())
+
+    def _describe_run(
+        self, asked: int, failed: int, share: Share | None, *, finished: bool
+    ) -> dict[str, Any]:
+        return {
+            "asked": asked,
+            "new": self._new,
+            "failed": failed,
+            "finished": finished,
+            "share": share,
+            "provenance": self._provenance,
+        }
 
     def write(
         self,
@@ -612,7 +634,12 @@ class FeatureStore:
         return kept
 
     def restore(
-        self, columns: Sequence[Descriptor], names: Sequence[str], ids: ArrayLike, stamps: ArrayLike
+        self,
+        columns: Sequence[Descriptor],
+        names: Sequence[str],
+        ids: ArrayLike,
+        stamps: ArrayLike,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Make rows of images that came back current again: copy them into a new shard."""
         index, wanted, seen = (
@@ -628,7 +655,8 @@ class FeatureStore:
             rows = np.flatnonzero((held == pattern).all(axis=1))
             some = [name for name, has in zip(columns, pattern, strict=True) if has]
             arrays = {name: values[name][rows] for name in some}
-            self.write([names[row] for row in rows], wanted[rows], seen[rows], arrays)
+            whose = [names[row] for row in rows.tolist()]
+            self.write(whose, wanted[rows], seen[rows], arrays, provenance)
 
     def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
         """Remember what images look like now: :meth:`save_notes` keeps it.
@@ -697,12 +725,7 @@ class FeatureStore:
         self.check_writable()
         self.refresh()
         self.save_notes(share)
-        run = {
-            "asked": len(names),
-            "failed": len(failed),
-            "finished": True,
-            "provenance": self._provenance,
-        }
+        run = self._describe_run(len(names), len(failed), share, finished=True)
         if share is None:
             self._first = encode(names)
             self._index = self._names = None
@@ -723,69 +746,9 @@ class FeatureStore:
             write_headers(self.storage, index.headers)
 
 
-def packed_file(path: Path | str | None) -> Path | None:
-    """Return the path of a packed file; None for a folder, an address, or the view of a store."""
-    if path is None or not Path(path).is_file():
-        return None
-    return None if _is_view(Path(path)) else Path(path)
-
-
-def folder_of(path: Path | str | None) -> Path | str | None:
-    """Return the folder of a store, also where its view is named."""
-    return Path(path).parent if path is not None and _is_view(Path(path)) else path
-
-
-def _is_view(path: Path) -> bool:
-    return path.name == VIEW and (path.parent / FOLDER).is_dir()
-
-
-def build_manifest(dtype: str) -> bytes:
-    """Return the content of ``manifest.json``."""
-    return json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
-
-
-def parse_manifest(content: bytes, where: str) -> str:
-    """Return the dtype that a manifest says."""
-    try:
-        held = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreDamaged(
-            f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store repair "
-            f"{where.rpartition('/')[0]}."
-        ) from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise StoreError(f"{where} belongs to something else. Choose another --out.")
-    if (version := held.get("version")) != VERSION and isinstance(version, int):
-        age = "a newer" if version > VERSION else "an early"
-        raise StoreError(
-            f"{where} was written by {age} vggfeat (format {version}; this one reads {VERSION}). "
-            "Extract into another folder."
-        )
-    if content not in map(build_manifest, DTYPES):
-        raise StoreDamaged(
-            f"{where} is damaged: its format, version and dtype are not what was written. Make it "
-            f"anew of the shards with: vggfeat store repair {where.rpartition('/')[0]}."
-        )
-    return str(held["dtype"])
-
-
-def _no_store(where: object) -> str:
-    return (
-        f"{where} is no feature store: it has no {MANIFEST}. Give the folder that `vggfeat extract` "
-        "or `vggfeat classify --out` wrote, or a packed file."
-    )
-
-
 def is_shard(name: str) -> bool:
-    """Tell a shard's file by its bare name."""
+    """Tell a shard's file by its name."""
     return name.endswith(".h5") and not name.startswith(".")
-
-
-def _has_folders(storage: Storage) -> bool:
-    if not isinstance(storage, LocalStorage) or not storage.path.is_dir():
-        return False
-    ours = (FOLDER, "columns")
-    return any(path.is_dir() and path.name not in ours for path in storage.path.iterdir())
 
 
 def _pairs(values: ArrayLike, n: int, what: str) -> Pairs:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vggfeat._io.atomic import explain_os_errors, replacing
+from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
-from vggfeat.features.files import refusals, replacing
-from vggfeat.nets.seals import save_tensors
+from vggfeat.nets.checksums import save_tensors, sha256_tensor
 from vggfeat.train.optimiser import Momentum
 
 LAST = "last.safetensors"
@@ -85,16 +85,15 @@ def save(
         if "velocity" in optimiser.state.get(parameter, {}):
             velocity: Tensor = optimiser.state[parameter]["velocity"]
             tensors[f"velocity.{name}"] = velocity.cpu().contiguous()
-    header = _sealed(
-        {
-            "format": FORMAT,
-            "position": asdict(position),
-            "told": dict(told),
-            "tensors": _digest((name, tensors[name]) for name in sorted(tensors)),
-        }
-    )
+    header = {
+        "format": FORMAT,
+        "position": asdict(position),
+        "told": dict(told),
+        "tensors": {name: sha256_tensor(tensor) for name, tensor in tensors.items()},
+    }
+    text = append_checksum(json.dumps(header).encode()).decode()
     with replacing(path) as temporary:
-        save_tensors(tensors, temporary, {_KEY: header})
+        save_tensors(tensors, temporary, {_KEY: text})
 
 
 def read(path: Path) -> tuple[Position, dict[str, Any]]:
@@ -107,11 +106,11 @@ def read(path: Path) -> tuple[Position, dict[str, Any]]:
     StoreDamaged
         If it cannot be read.
     """
-    with refusals(path, "read"), _opened(path) as file:
+    with explain_os_errors(path, "read"), _opened(path) as file:
         text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise StoreError(f"{path} is no checkpoint of vggfeat. Name another --out.")
-    header = _unsealed(path, text)
+    header = _header(path, text)
     try:
         found = Position(**header["position"])
         _check(found, header["told"])
@@ -130,11 +129,11 @@ def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
     StoreDamaged
         If its numbers are not those that were written; nothing has changed then.
     """
-    with refusals(path, "read"), _opened(path) as file:
+    with explain_os_errors(path, "read"), _opened(path) as file:
         held = set(file.keys())
         text = (file.metadata() or {}).get(_KEY, "")
-        tensors = _digest((name, file.get_tensor(name)) for name in sorted(held))
-        if tensors != _unsealed(path, text)["tensors"]:
+        digests = {name: sha256_tensor(file.get_tensor(name)) for name in held}
+        if digests != _header(path, text).get("tensors"):
             raise _damaged(path, "its checksum does not match")
         for name, parameter in net.named_parameters():
             key = f"net.{name}"
@@ -171,37 +170,19 @@ def _check(found: Position, told: object) -> None:
         raise ValueError("it stands before its beginning")
 
 
-def _sealed(header: dict[str, Any]) -> str:
-    text = json.dumps(header)
-    return json.dumps({"header": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
-
-
-def _unsealed(path: Path, text: str) -> dict[str, Any]:
+def _header(path: Path, text: str) -> dict[str, Any]:
     """Return the header if it is what was written."""
-    try:
-        outer = json.loads(text)
-        if "format" in outer:
-            raise StoreError(f"{path} was written by an older vggfeat. Go on with that one.")
-        header: dict[str, Any] = json.loads(outer["header"])
-        intact = hashlib.sha256(outer["header"].encode()).hexdigest() == outer["sha256"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise _damaged(path, str(error)) from error
-    if not intact:
+    content = strip_checksum(text.encode("utf-8", "surrogatepass"))
+    if content is None:
         raise _damaged(path, "its checksum does not match")
-    if header["format"] != FORMAT:
+    try:
+        header: dict[str, Any] = json.loads(content)
+        found = header["format"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if found != FORMAT:
         raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
     return header
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Digest tensors with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _opened(path: Path) -> Any:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
 from vggfeat.errors import DataError, StoreError, VggfeatError
 from vggfeat.features.device import DTYPES
-from vggfeat.features.files import ready, refusals, write_whole
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
@@ -169,10 +169,10 @@ class _Run:
             for part, augment in parts
         )
         if team.first:
-            ready(out)
+            make_folder(out)
             # A folder's name may hold bytes that are no UTF-8: they are written as they are.
             listed = "".join(f"{c}\n" for c in data.classes)
-            write_whole(out / CLASSES, listed.encode("utf-8", "surrogateescape"))
+            write_atomic(out / CLASSES, listed.encode("utf-8", "surrogateescape"))
 
     def epoch(self) -> None:
         """Train for an epoch, or what is left of it, validate, and keep both."""
@@ -352,11 +352,11 @@ class _Run:
                     "or put its files back and go on with --resume."
                 )
             save(self.out / LAST, self.net, self.optimiser, here, self.told)
-            write_whole(self.out / METRICS, _csv(here.history))
+            write_atomic(self.out / METRICS, _csv(here.history))
 
     def _write_best(self) -> None:
         state = {name: value.detach() for name, value in self.net.state_dict().items()}
-        with refusals(self.out):
+        with explain_os_errors(self.out):
             formats.write(
                 self.out / BEST,
                 state,

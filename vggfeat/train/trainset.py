@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vggfeat._io.download import Progress
 from vggfeat.data.ilsvrc import Ints, read_tar
 from vggfeat.data.imagesets import ImageSet, read_manifest
 from vggfeat.data.sources import walk
-from vggfeat.download import Progress
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.learn.splits import held_out_part
 from vggfeat.train.devkit import ground_truth

@@ -72,37 +72,32 @@ def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
     """Read what ``classify --out`` keeps: posteriors by pooling with scale, then by image."""
     import h5py
 
-    found: dict[str, dict[str, Array]] = {}
     with h5py.File(store / "features.h5") as file:
         names = [Path(name.decode()).name for name in file["names"][:]]
-        for net, group in file.items():
-            if isinstance(group, h5py.Group):
-                pool = net.partition("-")[2] or "softmax"
-                for scale, values in group.items():
-                    found[f"{pool} {scale}"] = dict(zip(names, values[:], strict=True))
-    return found
+        [net] = [group for group in file.values() if isinstance(group, h5py.Group)]
+        return {
+            f"{pool} {scale}": dict(zip(names, values[:], strict=True))
+            for pool, scales in net["fc8"].items()
+            for scale, values in scales.items()
+        }
 
 
 def write_posteriors(
     store: Path, net: str, classes: Sequence[str], values: Mapping[tuple[str, int], Array]
 ) -> None:
     """Write posteriors (images, classes) by pooling and scale, as ``classify --out`` keeps them."""
-    from vggfeat.features.store import FeatureStore
-    from vggfeat.settings import Extraction
-    from vggfeat.store.column import Descriptor
+    from vggfeat.store.column import Column, Descriptor
+    from vggfeat.store.store import FeatureStore
 
     names = [f"{number}.png" for number in range(len(next(iter(values.values()))))]
-    for pool in dict.fromkeys(pool for pool, _ in values):
-        entry = net if pool == "softmax" else f"{net}-{pool}"
-        made = Extraction(entry, f"formula {net}", ("fc8",), pool=pool)
-        kept = FeatureStore(store, made, names, provenance={"classes": list(classes)})
-        arrays = {
-            Descriptor(entry, "fc8", pool, Q): posteriors.astype(np.float32)
-            for (of, Q), posteriors in values.items()
-            if of == pool
-        }
-        kept.write(range(len(names)), arrays)
-        kept.finish()
+    arrays = {Descriptor(net, "fc8", *key): numbers for key, numbers in values.items()}
+    settings, outputs = {"weights": f"formula {net}"}, tuple(classes)
+    kept = FeatureStore(store, "a")
+    kept.add_columns([Column(name, settings, len(outputs), outputs) for name in arrays])
+    kept.begin(len(names))
+    ids = np.stack([np.arange(1, len(names) + 1)] * 2, axis=1)
+    kept.write(names, ids, np.zeros_like(ids), arrays)
+    kept.finish(names, {})
 
 
 def fused_shares(stores: Sequence[Path], table: Path, top: int) -> dict[str, dict[str, float]]:

@@ -1,9 +1,8 @@
-"""Digests of our own ``.safetensors``, so that a bit that flipped on a disk is not trained on."""
+"""Checksums in our own ``.safetensors``, so that a bit that flipped on a disk is not trained on."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vggfeat._io.checksums import append_checksum, sha256, sha256_array, strip_checksum
 from vggfeat.errors import WeightsError
 
 KEY = "sha256"
 OWN = "vggfeat"  # key of our statements: the version of what is said
-UNSEALED = "1"  # the version that had no checksums
-_ABOUT = ""  # stands for the statements, where other keys are names of parameters
+WITHOUT = "1"  # the version that had no checksums
+_STATEMENTS = ""  # stands for the statements, where other keys are names of parameters
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -37,16 +37,23 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
-def seals(state: Mapping[str, Tensor], statements: Mapping[str, str]) -> str:
-    """Return as JSON the digest of each parameter, and that of what is said of all.
+def sha256_tensor(tensor: Tensor) -> str:
+    """Return the digest of a tensor: of its type, its shape and its numbers."""
+    numbers = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    return sha256_array(str(tensor.dtype), tensor.shape, numbers.data)
+
+
+def checksums_of(state: Mapping[str, Tensor], statements: Mapping[str, str]) -> str:
+    """Return the digest of each parameter and of the statements, as JSON with its own checksum.
 
     Examples
     --------
-    >>> sorted(json.loads(seals({"fc8.bias": torch.zeros(2)}, {"net": "D"})))
-    ['', 'fc8.bias']
+    >>> checksums_of({"fc8.bias": torch.zeros(2)}, {"net": "D"})[:8]
+    '{"": "fa'
     """
-    found = {name: _digest(tensor) for name, tensor in state.items()}
-    return json.dumps({_ABOUT: _said(statements, found), **found}, sort_keys=True)
+    digests = {name: sha256_tensor(tensor) for name, tensor in state.items()}
+    digests[_STATEMENTS] = _digest(statements)
+    return append_checksum(json.dumps(digests, sort_keys=True).encode()).decode()
 
 
 def checked(
@@ -59,23 +66,22 @@ def checked(
     WeightsError
         If what the file says of itself is not what was written.
     """
-    if KEY not in metadata and metadata.get(OWN, UNSEALED) != UNSEALED:
+    if KEY not in metadata and metadata.get(OWN, WITHOUT) != WITHOUT:
         raise WeightsError("its checksums are gone")
     if KEY not in metadata:
         return lambda name, tensor: tensor
-    statements = {name: said for name, said in metadata.items() if name != KEY}
-    try:
-        found = dict(json.loads(metadata[KEY]))
-        about = found.pop(_ABOUT)
-    except (ValueError, TypeError, KeyError) as error:
-        raise WeightsError("its checksums cannot be read") from error
-    if about != _said(statements, found):
+    statements = {name: text for name, text in metadata.items() if name != KEY}
+    content = strip_checksum(metadata[KEY].encode("utf-8", "surrogatepass"))
+    if content is None:
+        raise WeightsError("its checksums are not what was written")
+    digests = json.loads(content)
+    if digests[_STATEMENTS] != _digest(statements):
         raise WeightsError("what it says of itself is not what was written")
 
     def reader(name: str, tensor: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def read() -> Tensor:
             value = tensor()
-            if _digest(value) != found.get(name):
+            if sha256_tensor(value) != digests.get(name):
                 raise WeightsError(f"{name} is not what was written: its checksum does not match")
             return value
 
@@ -84,11 +90,5 @@ def checked(
     return reader
 
 
-def _said(statements: Mapping[str, str], found: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([statements, found], sort_keys=True).encode()).hexdigest()
-
-
-def _digest(tensor: Tensor) -> str:
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _digest(statements: Mapping[str, str]) -> str:
+    return sha256(json.dumps(statements, sort_keys=True).encode())

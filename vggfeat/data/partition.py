@@ -1,4 +1,4 @@
-"""Dealing pictures to processes and machines that work side by side: ``--shard 3/16``."""
+"""Shares of a list of images for processes that work side by side: ``--shard 3/16``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from vggfeat.errors import ParameterError
 
 Rows = NDArray[np.int64]
 EXPECTED = "one of 1/N … N/N, or auto"
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One of several shares of a list of pictures.
+class Partition:
+    """One of several shares of a list of images.
 
     Parameters
     ----------
@@ -34,18 +33,16 @@ class Shard:
 
     Notes
     -----
-    The list is dealt like cards: of every `parts` neighbours each share gets one, in an order that
-    a fixed hash of their rows draws. Neighbours come from one folder, camera or class, and often
-    have one size and shape, so that every share has as many of each kind, whether a list is sorted
-    or has a period. It follows from the length of the list alone: every process must be given the
-    same list.
+    The list is shuffled by a fixed seed and dealt: neighbours come from one folder, camera or
+    class, and often have one size, so that every share gets about as many of each kind. It follows
+    from the length of the list alone: every process must be given the same list.
 
     Examples
     --------
-    >>> str(Shard(3, 16)), Shard(1, 1).rows(4).tolist()
+    >>> str(Partition(3, 16)), Partition(1, 1).rows(4).tolist()
     ('3/16', [0, 1, 2, 3])
-    >>> [Shard(part, 3).rows(7).tolist() for part in (1, 2, 3)]
-    [[2, 4, 6], [1, 5], [0, 3]]
+    >>> [Partition(part, 3).rows(7).tolist() for part in (1, 2, 3)]
+    [[3, 4, 6], [0, 2], [1, 5]]
     """
 
     part: int = 1
@@ -53,25 +50,26 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.part <= self.parts:
-            raise ParameterError.of("shard", "Shard", EXPECTED, f"{self.part}/{self.parts}")
+            raise ParameterError.of("shard", "Partition", EXPECTED, f"{self.part}/{self.parts}")
 
     def __str__(self) -> str:
         return f"{self.part}/{self.parts}"
 
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """Part and number of parts, as a store takes them; None of the whole."""
+        return (self.part, self.parts) if self.parts > 1 else None
+
     def rows(self, n: int) -> Rows:
-        """Return the rows, ascending, that this share has of a list of `n`: shape (m,)."""
-        groups = -(-n // self.parts)
-        rows = np.arange(groups * self.parts).reshape(groups, self.parts)
-        drawn = _hash(rows)
-        drawn[rows >= n] = np.iinfo(np.uint64).max  # of the last group the first shares have some
-        mine: Rows = rows[:, 0] + drawn.argsort(axis=1, kind="stable")[:, self.part - 1]
-        return mine[mine < n]
+        """Return the rows (m,), ascending, that this share has of a list of `n`."""
+        shuffled = np.random.RandomState(0).permutation(n)
+        return np.sort(shuffled[self.part - 1 :: self.parts])
 
 
-WHOLE = Shard()
+WHOLE = Partition()
 
 
-def shard_of(typed: str | None, environment: Mapping[str, str] | None = None) -> Shard:
+def parse_partition(typed: str | None, environment: Mapping[str, str] | None = None) -> Partition:
     """Read ``--shard``.
 
     Parameters
@@ -90,22 +88,22 @@ def shard_of(typed: str | None, environment: Mapping[str, str] | None = None) ->
 
     Examples
     --------
-    >>> shard_of("3/16")
-    Shard(part=3, parts=16)
-    >>> shard_of("auto", {"RANK": "0", "WORLD_SIZE": "4"})
-    Shard(part=1, parts=4)
+    >>> parse_partition("3/16")
+    Partition(part=3, parts=16)
+    >>> parse_partition("auto", {"RANK": "0", "WORLD_SIZE": "4"})
+    Partition(part=1, parts=4)
     """
     if typed is None:
         return WHOLE
     if typed == "auto":
-        return _surrounding(os.environ if environment is None else environment)
+        return _from_environment(os.environ if environment is None else environment)
     part, slash, parts = typed.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal()):
-        raise ParameterError.of("shard", "Shard", EXPECTED, typed)
-    return Shard(int(part), int(parts))
+        raise ParameterError.of("shard", "Partition", EXPECTED, typed)
+    return Partition(int(part), int(parts))
 
 
-def _surrounding(environment: Mapping[str, str]) -> Shard:
+def _from_environment(environment: Mapping[str, str]) -> Partition:
     array, ranks = _slurm_array(environment), _torchrun(environment)
     if array is None and ranks is None:
         raise ParameterError(
@@ -113,16 +111,16 @@ def _surrounding(environment: Mapping[str, str]) -> Shard:
             "WORLD_SIZE). Say which share to do: --shard 1/4"
         )
     array, ranks = array or WHOLE, ranks or WHOLE
-    return Shard((array.part - 1) * ranks.parts + ranks.part, array.parts * ranks.parts)
+    return Partition((array.part - 1) * ranks.parts + ranks.part, array.parts * ranks.parts)
 
 
-def _torchrun(environment: Mapping[str, str]) -> Shard | None:
+def _torchrun(environment: Mapping[str, str]) -> Partition | None:
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return None
-    return Shard(_number(environment, "RANK") + 1, _number(environment, "WORLD_SIZE"))
+    return Partition(_number(environment, "RANK") + 1, _number(environment, "WORLD_SIZE"))
 
 
-def _slurm_array(environment: Mapping[str, str]) -> Shard | None:
+def _slurm_array(environment: Mapping[str, str]) -> Partition | None:
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return None
     task, count = (_number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT"))
@@ -138,7 +136,7 @@ def _slurm_array(environment: Mapping[str, str]) -> Shard | None:
             f"{count} tasks between {first} and {last}, so that its task {task} may be any of "
             f"them. To do one share again, name it: --shard 3/{max(count, 3)}"
         )
-    return Shard(place + 1, count)
+    return Partition(place + 1, count)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
@@ -149,11 +147,3 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
             "--shard 1/4"
         )
     return int(typed)
-
-
-def _hash(rows: Rows) -> NDArray[np.uint64]:
-    """Mix the bits of row numbers (SplitMix64), the same on every machine."""
-    mixed = rows.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(_GOLDEN)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_FIRST)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_SECOND)
-    return mixed ^ (mixed >> np.uint64(31))
