@@ -46,7 +46,9 @@ def id_of(image: Picture, encoded: bytes | None) -> Id:
         return _first_bytes(_hash_pixels(image))
     content = hashlib.sha256(encoded).digest()
     if isinstance(image, Crop):
-        content = hashlib.sha256(content + ",".join(str(float(x)) for x in image.box).encode()).digest()
+        content = hashlib.sha256(
+            content + ",".join(str(float(x)) for x in image.box).encode()
+        ).digest()
     return _first_bytes(content)
 
 
