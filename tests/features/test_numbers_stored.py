@@ -8,12 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
-<<<<<<< HEAD
-from helpers.seams import round_size
-from support import noise, random_weights
-=======
 from support import noise
->>>>>>> scores
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.partition import Partition
@@ -21,13 +16,6 @@ from vggfeat.errors import DeviceError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
-<<<<<<< HEAD
-from vggfeat.ilsvrc.classify import score
-from vggfeat.store.column import Descriptor
-from vggfeat.store.merge import merge
-from vggfeat.store.store import FeatureStore
-=======
->>>>>>> scores
 
 COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
 
@@ -151,26 +139,3 @@ def test_a_transformer_names_the_picture_that_overflows() -> None:
     features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
     with pytest.raises(PictureError, match="diverged"):
         features.transform([noise(40, 40)])
-<<<<<<< HEAD
-
-
-def test_one_run_stores_all_and_the_next_computes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
-    with configured({"tiny": TINY}):
-        weights = formula_weights("tiny", num_classes=3)
-        extractor = DenseExtractor(
-            "tiny", "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
-        )
-    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
-    store = FeatureStore(tmp_path / "s", "a")
-    assert extract(images, extractor, [224, 240], store).computed == 2
-    assert {name: column.width for name, column in store.columns.items()} == {
-        Descriptor("tiny", "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
-    }
-    monkeypatch.setattr(extractor, "describe_finite", None)
-    summary = extract(images, extractor, [224, 240], FeatureStore(tmp_path / "s", "a"))
-    assert (summary.computed, summary.present) == (0, 2)
-=======
->>>>>>> scores
