@@ -308,11 +308,18 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
 
 
 def read_stamps(storage: Storage, name: str) -> Stamps:
-    """Read ``stamps.npz`` or a share's; nothing where it cannot be used."""
+    """Read ``stamps.npz`` or a share's; nothing where it is absent.
+
+    It may say that an image has changed, so that what is damaged cannot be passed over.
+    """
     content = storage.read(name)
-    image = None if content is None else strip_checksum(content)
-    if image is None:
+    if content is None:
         return Stamps.join([])
+    if (image := strip_checksum(content)) is None:
+        raise StoreDamaged(
+            f"{storage}/{name} is damaged: it is not what was written. Move it aside with: vggfeat "
+            f"store repair {storage}. Then run the same command again."
+        )
     with np.load(io.BytesIO(image), allow_pickle=False) as file:
         names = _split(file["names"])
         return Stamps(names, file["stamps"], file["ids"], file["generations"])
