@@ -16,6 +16,7 @@ from vggfeat.errors import DeviceError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
+from vggfeat.store.store import FeatureStore
 
 COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
 

@@ -307,7 +307,16 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
 
 
 def read_stamps(storage: Storage, name: str) -> Stamps:
-    """Read ``stamps.npz`` or a share's; nothing where it cannot be used."""
+    """Read ``stamps.npz`` or a share's; nothing where it is absent.
+
+    It may say that an image has changed, so that what is damaged is not passed over.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    if storage.read(name) is None:
+        return Stamps.join([])
     arrays = _read_npz(storage, name)
     try:
         names = _split(arrays["names"])
@@ -315,8 +324,13 @@ def read_stamps(storage: Storage, name: str) -> Stamps:
         shapes = [array.shape for array in held[1:]] == [(len(names), 2)] * 2 + [(len(names),)]
         whole = shapes and all(array.dtype == np.int64 for array in held[1:])
     except _MALFORMED:
-        return Stamps.join([])
-    return held if whole else Stamps.join([])
+        whole = False
+    if not whole:
+        raise StoreDamaged(
+            f"{storage}/{name} is damaged: it is not what was written. Move it aside with: vggfeat "
+            f"store repair {storage}. Then run the same command again."
+        )
+    return held
 
 
 def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
