@@ -95,12 +95,14 @@ def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
     assert "Warning: 4 pictures could not be used" in done.stderr
     with (tmp_path / "features" / "failed.csv").open(newline="") as file:
         reasons = dict(list(csv.reader(file))[1:])
-    assert sorted(reasons) == ["empty.jpg", "huge.png", "text.jpg", "truncated.jpg"]
-    assert "empty" in reasons["empty.jpg"]
-    assert "pixels" in reasons["huge.png"]
+    bad = ("empty.jpg", "huge.png", "text.jpg", "truncated.jpg")
+    assert sorted(reasons) == [f"pictures/{name}" for name in bad]
+    assert "empty" in reasons["pictures/empty.jpg"]
+    assert "pixels" in reasons["pictures/huge.png"]
     with h5py.File(tmp_path / "features" / "features.h5") as file:
         names = file["names"].asstr()[:].tolist()
-        assert names == ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
+        whole = ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
+        assert names == [f"pictures/{name}" for name in whole]
         assert np.isfinite(file["D/pool2/average/Q32"][:]).all()
 
 

@@ -130,4 +130,4 @@ def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     assert FeatureStore("a").provenance("A")["deterministic"]
     [posteriors] = FeatureStore("b").read().values()
     assert posteriors.max() < 0.99
-    assert rows("b") == {"2.png": rows("a")["2.png"]}
+    assert rows("b") == {"q/2.png": rows("a")["p/2.png"]}

@@ -64,7 +64,7 @@ def test_four_at_once_equal_one_run(
     assert verify("all") == []
     all_, one = FeatureStore("all"), FeatureStore("one")
     assert all_.names == one.names
-    assert all_.failed.keys() == one.failed.keys() == {"0/torn.png"}
+    assert all_.failed.keys() == one.failed.keys() == {"p/0/torn.png"}
     [found], [expected] = all_.read().values(), one.read().values()
     # A picture's batch is another one in a share: the same to the last bits of float32.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

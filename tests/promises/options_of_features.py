@@ -23,6 +23,7 @@ EXTRACT = rows(
     "extract",
     "photos",
     ("PICTURES", "others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
     ("--out", "--out kept", "FeatureStore.folder", "kept", FREE),
     *LAYERS,
     (
@@ -138,6 +139,7 @@ PREDICT = rows(
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
     ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
     ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],
      "--weights a.pth --weights b.pth"),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
@@ -151,6 +153,7 @@ EXPLAIN = rows(
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
     ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
     ("--class", "--class cat", "explain.classes", ["cat"], "--class cow"),
     ("--out", "--out maps", EFFECT, None, FREE),
     ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],

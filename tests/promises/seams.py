@@ -104,7 +104,8 @@ def _extractor(given: Arguments) -> Any:
 
 
 def _weights(given: Arguments) -> Weights:
-    return Weights(given["net"], {}, PIXELS, str(given["weights"]), "none")
+    state = {f"conv1_1.{name}": torch.zeros(1) for name in ("weight", "bias")}
+    return Weights(given["net"], state, PIXELS, str(given["weights"]), "none")
 
 
 def _dataset(given: Arguments) -> Any:
@@ -176,7 +177,10 @@ LOCALISING = {
     "Localiser": ("vggfeat.ilsvrc.localize:Localiser.open", _localiser),
     "Merging": ("vggfeat.ilsvrc.localize:Merging", None),
 }
-MACHINE = {"check_machine": ("vggfeat.cli.working:check_machine", _nothing)}
+MACHINE = {
+    "check_machine": ("vggfeat.cli.working:check_machine", _nothing),
+    "precision": ("vggfeat.cli.working:Work._precision", lambda given: given["self"].precision),
+}
 """Any device may be named here: it need not be in this machine."""
 SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {

@@ -52,14 +52,16 @@ class Stamps(NamedTuple):
 
     @classmethod
     def join(cls, several: Sequence[Stamps]) -> Stamps:
-        """Join what several files say, keeping the last of each name."""
+        """Join what several files say, keeping the newest entry of each name."""
         names = list(chain.from_iterable(one.names for one in several))
-        last = sorted(dict(zip(names, range(len(names)), strict=True)).values())
-        arrays = (
-            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])[last]
+        stamps, ids, generations = (
+            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])
             for place, shape in ((1, (0, 2)), (2, (0, 2)), (3, (0,)))
         )
-        return cls([names[row] for row in last], *arrays)
+        order = np.argsort(generations, kind="stable").tolist()
+        newest = dict(zip([names[row] for row in order], order, strict=True))
+        rows = sorted(newest.values())
+        return cls([names[row] for row in rows], stamps[rows], ids[rows], generations[rows])
 
 
 @dataclass
