@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.networks import TINY, configured, formula_weights
+from helpers.networks import formula_weights
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
 from helpers.seams import round_size
 from support import noise, random_weights
@@ -123,9 +123,9 @@ def test_one_picture_that_overflows_is_left_out() -> None:
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
     """The run ends with advice: of few pictures at the end, of many after the first ones."""
-    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
+    with pytest.raises(DeviceError, match=r"2 images have no finite descriptor, 0 .*bf16"):
         run(dark_and_bright(2, {0, 1}), Half())
-    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
+    with pytest.raises(DeviceError, match=r"16 images .* 0 have one"):
         run(dark_and_bright(200, set(range(200))), Half())
     store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
     assert len(store.failed) == 20
@@ -160,19 +160,18 @@ def test_a_transformer_names_the_picture_that_overflows() -> None:
 
 
 def test_one_run_stores_all_and_the_next_computes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
-    with configured({"tiny": TINY}):
-        weights = formula_weights("tiny", num_classes=3)
-        extractor = DenseExtractor(
-            "tiny", "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
-        )
+    """Dense and multi-crop posteriors are columns of one store; done once, nothing is run again."""
+    weights = formula_weights(tiny, num_classes=3)
+    extractor = DenseExtractor(
+        tiny, "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
+    )
     images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
     store = FeatureStore(tmp_path / "s", "a")
     assert extract(images, extractor, [224, 240], store).computed == 2
     assert {name: column.width for name, column in store.columns.items()} == {
-        Descriptor("tiny", "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
+        Descriptor(tiny, "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
     }
     monkeypatch.setattr(extractor, "describe_finite", None)
     summary = extract(images, extractor, [224, 240], FeatureStore(tmp_path / "s", "a"))

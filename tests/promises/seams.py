@@ -30,6 +30,7 @@ from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Hardware
 from vggfeat.settings import Extraction
 
 Arguments = Mapping[str, Any]
@@ -96,6 +97,7 @@ def _extractor(given: Arguments) -> Any:
     layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
     return SimpleNamespace(
         extraction=extraction.but(layers=layers),
+        hardware=Hardware(**given["fields"]),
         weights=given["weights"],
         device=torch.device("cpu"),
         device_name="CPU",
@@ -132,11 +134,11 @@ def _localiser(_: Arguments) -> Localiser:
 def _described(given: Arguments) -> Any:
     """Open the networks, as whatever describes pictures does, and describe nothing."""
     for net in given["features"].nets:
-        given["networks"](net)
+        given["networks"](net, None)
     return SimpleNamespace(
         images=given["images"],
         X=np.zeros((len(given["images"]), 1)),
-        extractions=(),
+        columns=(),
         summary=None,
         failed={},
         folders=(),
@@ -186,9 +188,9 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
         **PICTURES,
         **NETWORK,
-        "provenance": ("vggfeat.features.provenance:provenance", lambda _: {}),
-        "FeatureStore": ("vggfeat.features.store:FeatureStore", _nothing),
-        "extract": ("vggfeat.features.extract:extract", _stop),
+        "FeatureStore": ("vggfeat.store.store:FeatureStore", _nothing),
+        "extract": ("vggfeat.features.pipeline:extract", _stop),
+        "extract_on_ray": ("vggfeat.features.ray:extract_on_ray", _stop),
     },
     "svm": {
         **SVM,
@@ -278,14 +280,14 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "weights show": {"describe": ("vggfeat.nets.weights:describe", None)},
     "weights convert": {"convert": ("vggfeat.nets.weights:convert", _stop)},
-    "store info": {"info": ("vggfeat.features.check:info", None)},
-    "store verify": {"verify": ("vggfeat.features.check:verify", None)},
-    "store repair": {"repair": ("vggfeat.features.repair:repair", None)},
-    "store merge": {"merge": ("vggfeat.features.merge:merge", None)},
-    "store pack": {"pack": ("vggfeat.features.export:pack", None)},
+    "store info": {"info": ("vggfeat.store.maintenance:info", None)},
+    "store verify": {"verify": ("vggfeat.store.maintenance:verify", None)},
+    "store repair": {"repair": ("vggfeat.store.maintenance:repair", None)},
+    "store merge": {"merge": ("vggfeat.store.merge:merge", None)},
+    "store pack": {"pack": ("vggfeat.store.export:pack", None)},
     "store export": {
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
-        "export": ("vggfeat.features.export:export", None),
+        "export": ("vggfeat.store.export:export", None),
     },
 }
 
