@@ -30,8 +30,7 @@ from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import Hardware
-from vggfeat.settings import Extraction
+from vggfeat.settings import Extraction, Hardware
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
