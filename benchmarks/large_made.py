@@ -14,23 +14,23 @@ FC7 = Descriptor("D", "fc7", "average", 384)
 
 
 def column(width: int) -> Column:
-    """Make the one column of such a store."""
+    """Return the one column of such a store."""
     return Column(FC7, {"weights": "made by benchmarks/large_made.py", "flip": False}, width)
 
 
 def name_of(row: int) -> str:
-    """Name a picture as data sets do: a folder of a thousand, a number."""
+    """Name an image as data sets do: a folder of a thousand, a number."""
     return f"{row // 1000:06}/{row:012}.jpg"
 
 
-def names(rows: int) -> list[str]:
-    """Name all pictures."""
-    return [name_of(row) for row in range(rows)]
+def ids(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Make up which images they are, (n, 2)."""
+    return np.stack([rows * 2654435761 % 2**62 + 1, rows + 1], axis=1)
 
 
-def pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Make up ids and stamps of images: (n, 2)."""
-    return np.stack([rows * 2654435761 % 2**62 + 1, 10**18 + rows], axis=1)
+def stamps(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Make up what their files look like, (n, 2)."""
+    return np.stack([rows * 7919 % 2**20 + 1000, rows + 10**18], axis=1)
 
 
 def descriptors(rows: NDArray[np.int64], width: int) -> NDArray[np.float16]:
@@ -43,9 +43,11 @@ def write(folder: Path, rows: int, width: int, dtype: str, per_shard: int) -> Fe
     """Write a store as an extraction does, shard by shard."""
     store = FeatureStore(folder, "a", dtype=dtype)
     store.add_columns([column(width)])
+    store.begin(rows)
+    names = [name_of(row) for row in range(rows)]
     for first in range(0, rows, per_shard):
         some = np.arange(first, min(first + per_shard, rows))
-        images = [name_of(row) for row in some.tolist()]
-        store.write(images, pairs(some), pairs(some), {FC7: descriptors(some, width)})
-    store.finish(names(rows), {})
+        arrays = {FC7: descriptors(some, width)}
+        store.write(names[first : first + per_shard], ids(some), stamps(some), arrays)
+    store.finish(names, {})
     return store

@@ -81,7 +81,7 @@ def _sample(store: str) -> Callable[[Path, argparse.Namespace], str]:
     def stage(folder: Path, asked: argparse.Namespace) -> str:
         rows = np.random.default_rng(0).integers(asked.rows, size=SAMPLE)
         opened = FeatureStore(folder / store)
-        [values] = opened.read(names=[name_of(row) for row in rows]).values()
+        [values] = opened.read([FC7], [name_of(row) for row in rows]).values()
         np.testing.assert_array_equal(values, descriptors(rows, asked.width))
         return f"{SAMPLE:,} random rows, opening included"
 
@@ -91,7 +91,7 @@ def _sample(store: str) -> Callable[[Path, argparse.Namespace], str]:
 def _blocks(store: str) -> Callable[[Path, argparse.Namespace], str]:
     def stage(folder: Path, asked: argparse.Namespace) -> str:
         first = 0
-        for names, arrays in FeatureStore(folder / store).blocks():
+        for names, arrays in FeatureStore(folder / store).blocks([FC7]):
             [values] = arrays.values()
             if first % (64 * 1024) == 0:
                 expected = descriptors(np.arange(first, first + len(names)), asked.width)
@@ -156,7 +156,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=512, help="512 of pool5, 4096 of fc7")
     parser.add_argument("--dtype", default="float16", choices=["float16", "float32"])
-    parser.add_argument("--per-shard", type=int, default=256, help="rows, as an extraction writes")
+    parser.add_argument("--per-shard", type=int, default=256, help="rows of a shard")
     parser.add_argument("--folder", type=Path, help="on a disk with room for three copies")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from large_made import FC7, column, name_of, names, pairs
+from large_made import FC7, column, ids, name_of, stamps
 
 from vggfeat.features.matrix import StoreRows
 from vggfeat.learn.ap import average_precisions
@@ -68,14 +68,15 @@ def _write(folder: Path, asked: argparse.Namespace) -> FeatureStore:
     directions = rng.standard_normal((asked.classes, asked.width), np.float32)
     store = FeatureStore(folder, "a", dtype="float16")
     store.add_columns([column(asked.width)])
+    every = [name_of(row) for row in range(total)]
     for first in range(0, total, PER_SHARD):
         mine = labels[first : first + PER_SHARD]
         values = rng.standard_normal((len(mine), asked.width), np.float32)
         values[mine >= 0] += asked.signal * directions[mine[mine >= 0]]
         rows = np.arange(first, first + len(mine))
-        images = [name_of(row) for row in rows.tolist()]
-        store.write(images, pairs(rows), pairs(rows), {FC7: np.maximum(values, 0)})
-    store.finish(names(total), {})
+        arrays = {FC7: np.maximum(values, 0)}
+        store.write(every[first : first + PER_SHARD], ids(rows), stamps(rows), arrays)
+    store.finish(every, {})
     return store
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.networks import formula_weights
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
 from helpers.seams import round_size
-from support import noise, random_weights
+from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.data.partition import Partition
@@ -19,8 +17,6 @@ from vggfeat.errors import DeviceError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
-from vggfeat.ilsvrc.classify import score
-from vggfeat.store.column import Descriptor
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 
@@ -140,39 +136,9 @@ def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
     assert "--dtype float32" in store.failed["003"]
 
 
-def test_posteriors_of_a_net_that_overflows_are_refused(tmp_path: Path) -> None:
-    """Classification leaves nothing behind where class scores are not finite."""
-    whole = replace(random_weights("A", ["fc8"]), about={"classes": str(list(range(1000)))})
-    weights = scaled(whole, "fc8", 1e36)
-    images = ImageSet(("a",), (noise(224, 224),))
-    for pool in ("softmax", "posteriors", "crops1"):
-        extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
-        with pytest.raises(DeviceError, match="no finite descriptor"):
-            score(images, extractor, [224], tmp_path / pool)
-
-
 def test_a_transformer_names_the_picture_that_overflows() -> None:
     """A row for every picture, or an error: never NaN."""
     weights = scaled(WEIGHTS, "conv3_1", 1e36)
     features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
     with pytest.raises(PictureError, match="diverged"):
         features.transform([noise(40, 40)])
-
-
-def test_one_run_stores_all_and_the_next_computes_nothing(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dense and multi-crop posteriors are columns of one store; done once, nothing is run again."""
-    weights = formula_weights(tiny, num_classes=3)
-    extractor = DenseExtractor(
-        tiny, "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
-    )
-    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
-    store = FeatureStore(tmp_path / "s", "a")
-    assert extract(images, extractor, [224, 240], store).computed == 2
-    assert {name: column.width for name, column in store.columns.items()} == {
-        Descriptor(tiny, "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
-    }
-    monkeypatch.setattr(extractor, "describe_finite", None)
-    summary = extract(images, extractor, [224, 240], FeatureStore(tmp_path / "s", "a"))
-    assert (summary.computed, summary.present) == (0, 2)
