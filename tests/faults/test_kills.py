@@ -193,7 +193,7 @@ def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
 
 @pytest.mark.parametrize("writers", [1, 2])
 def test_kills_of_merging(images: Path, tmp_path: Path, writers: int) -> None:
-    """A merge that is killed goes on, and its parts, of other images and columns, stay as they are."""
+    """A killed merge goes on; its parts, of other images and columns, stay as they are."""
     parts = [tmp_path / "one", tmp_path / "two"]
     other = draw_small(
         tmp_path / "other" / "images", good=64

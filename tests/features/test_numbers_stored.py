@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
+from helpers.seams import round_size
 from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
@@ -16,6 +17,7 @@ from vggfeat.errors import DeviceError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
+from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 
 COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
@@ -117,9 +119,9 @@ def test_one_picture_that_overflows_is_left_out() -> None:
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
     """The run ends with advice: of few pictures at the end, of many after the first ones."""
-    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
+    with pytest.raises(DeviceError, match=r"2 images have no finite descriptor, 0 .*bf16"):
         run(dark_and_bright(2, {0, 1}), Half())
-    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
+    with pytest.raises(DeviceError, match=r"16 images .* 0 have one"):
         run(dark_and_bright(200, set(range(200))), Half())
     store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
     assert len(store.failed) == 20

@@ -267,7 +267,7 @@ class Index:
 def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
     """Return the headers that ``index.npz`` holds of some shards; none where it cannot be used."""
     wanted = set(keys)
-    if not (arrays := _read_npz(storage, INDEX)):
+    if not (arrays := _parse_npz(storage.read(INDEX))):
         return {}
     try:
         kinds = [_parse_kind(kind) for kind in json.loads(arrays["kinds"].tobytes())]
@@ -315,9 +315,9 @@ def read_stamps(storage: Storage, name: str) -> Stamps:
     ------
     StoreDamaged
     """
-    if storage.read(name) is None:
+    if (content := storage.read(name)) is None:
         return Stamps.join([])
-    arrays = _read_npz(storage, name)
+    arrays = _parse_npz(content)
     try:
         names = _split(arrays["names"])
         held = Stamps(names, arrays["stamps"], arrays["ids"], arrays["generations"])
@@ -343,9 +343,8 @@ def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
     storage.write(name, _npz(arrays))
 
 
-def _read_npz(storage: Storage, name: str) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a cache; none where it is absent, or not what was written."""
-    content = storage.read(name)
+def _parse_npz(content: bytes | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a cache; none where it is absent, or not what was written."""
     image = None if content is None else strip_checksum(content)
     try:
         with np.load(io.BytesIO(image or b""), allow_pickle=False) as file:
