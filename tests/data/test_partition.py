@@ -47,7 +47,10 @@ def test_the_deal_never_changes() -> None:
     ("environment", "expected"),
     [
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, Partition(4, 4)),
-        ({"ID": "3", "COUNT": "16", "MIN": "1", "MAX": "16", "STEP": "1"}, Partition(3, 16)),
+        (
+            slurm := {"ID": "3", "COUNT": "16", "MIN": "1", "MAX": "16", "STEP": "1"},
+            Partition(3, 16),
+        ),
         ({"ID": "9", "COUNT": "4", "MIN": "5", "MAX": "11", "STEP": "2"}, Partition(3, 4)),
         ({"RANK": "5", "WORLD_SIZE": "8"}, Partition(6, 8)),
         ({**slurm, "RANK": "1", "WORLD_SIZE": "2"}, Partition(6, 32)),

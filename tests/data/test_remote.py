@@ -20,7 +20,7 @@ from vggfeat.data import remote
 from vggfeat.data.batches import decode_ahead
 from vggfeat.data.images import decode
 from vggfeat.data.imagesets import find_pictures, read_labelled, read_manifest
-from vggfeat.data.remote import Remote, stat_of
+from vggfeat.data.remote import Remote
 from vggfeat.errors import DataError, DataNotFound, DownloadError, PictureError
 
 pytest.importorskip("aiohttp")
@@ -193,21 +193,6 @@ def test_offline_means_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         with pytest.raises(DownloadError, match="VGGFEAT_OFFLINE") as caught:
             find_pictures([source])
         assert "SECRET" not in str(caught.value)
-
-
-def test_listings_tell_pictures_apart_without_reading_them() -> None:
-    """A tag, a size or a time that changes makes another picture of it; nothing known, none."""
-    base = {"ETag": '"a"', "size": 3, "LastModified": "2026-01-02T03:04:05Z"}
-    stats = {
-        stat_of(base),
-        stat_of(base | {"ETag": '"b"'}),
-        stat_of(base | {"size": 4}),
-        stat_of(base | {"LastModified": "2026-01-02T03:04:06Z"}),
-    }
-    assert len(stats) == 4
-    assert stat_of(base) == stat_of(dict(base))
-    assert stat_of({"Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"})[1] == stat_of(base)[1]
-    assert stat_of({"size": 3, "name": "x"}) is None
 
 
 def test_other_file_systems_are_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ from safetensors import SafetensorError
 from test_kills import OFTEN, SETTINGS, a_model
 
 from vggfeat.errors import StoreError, VggfeatError
-from vggfeat.features.check import verify
-from vggfeat.features.export import pack
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn import model as models
 from vggfeat.nets import pytorch
+from vggfeat.store.export import pack
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import BEST, LAST, read, restore
 from vggfeat.train.loop import train
 from vggfeat.train.optimiser import sgd
@@ -135,7 +135,7 @@ def _lost(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
-    """Make a store of eleven shards, with a catalogue."""
+    """Make a store of eleven shards, with an index of them."""
     with shard_rows(4), round_size(4), index_from(3):
         extract_sums(draw_small(tmp_path / "pictures"), tmp_path / "store")
         yield tmp_path / "store"
@@ -161,7 +161,9 @@ def refused(reading: Callable[[], object]) -> None:
     raise AssertionError("read as if it were whole")
 
 
-@pytest.mark.parametrize("kind", ["shards/*.h5", "manifest.json", "index.npz", "features.h5"])
+@pytest.mark.parametrize(
+    "kind", ["shards/*.h5", "columns/*.json", "manifest.json", "index.npz", "features.h5"]
+)
 def test_store(store: Path, kind: str) -> None:
     """A flipped bit or a cut of any file of a store is found by `verify`, and never read."""
     files = sorted(store.glob(kind))
@@ -186,11 +188,11 @@ def test_packed_file_read_without_verification(store: Path, tmp_path: Path) -> N
     """HDF5's own checksums of a packed file let no wrong number through either."""
     packed = tmp_path / "packed.h5"
     pack(store, packed)
-    expected = {part: one.tobytes() for part, one in FeatureStore.open(packed).read().items()}
+    expected = {part: one.tobytes() for part, one in FeatureStore(packed).read().items()}
 
     def found(path: Path) -> None:
         try:
-            now = {part: one.tobytes() for part, one in FeatureStore.open(path).read().items()}
+            now = {part: one.tobytes() for part, one in FeatureStore(path).read().items()}
         except VggfeatError:
             return
         assert now == expected, "wrong features without an error"

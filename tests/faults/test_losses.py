@@ -13,9 +13,9 @@ from helpers.seams import round_size, shard_rows
 from killing import ended, forked
 
 from vggfeat.features import extract as extracting
-from vggfeat.features.check import verify
 from vggfeat.features.extract import Summary
-from vggfeat.features.store import FeatureStore
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 ROUND = 4
@@ -43,6 +43,6 @@ def test_what_a_kill_can_lose(tmp_path: Path, seconds: float, rows: int, kept: i
         killed = forked(partial(extract_sums, images, out, progress=die))
         assert ended(killed) == -signal.SIGKILL
     assert verify(out) == []
-    store = FeatureStore.open(out)
+    store = FeatureStore(out)
     assert sum(len(header.names) for header in store.files.headers()) == kept
     assert extract_sums(images, out).present == kept

@@ -8,17 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
+<<<<<<< HEAD
+from helpers.seams import round_size
+from support import noise, random_weights
+=======
 from support import noise
+>>>>>>> scores
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.partition import Partition
 from vggfeat.errors import DeviceError, PictureError
-from vggfeat.features.extract import extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.merge import merge
-from vggfeat.features.rounds import ROUND
-from vggfeat.features.sharding import Shard
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
+<<<<<<< HEAD
+from vggfeat.ilsvrc.classify import score
+from vggfeat.store.column import Descriptor
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
+=======
+>>>>>>> scores
 
 COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
 
@@ -44,20 +53,16 @@ def stored(
     scales: tuple[int, ...] = (32,),
     **more: object,
 ) -> FeatureStore:
-    shard = more.pop("shard", Shard(1, 1))
-    some = images.take(shard.rows(len(images)))
-    store = FeatureStore(folder, extractor.extraction, some.names, stats=some.stats(), shard=shard)
-    extract(some, extractor, scales, store, **more)
+    part = more.pop("part", Partition())
+    some = images.take(part.rows(len(images)))
+    store = FeatureStore(folder, "a")
+    extract(some, extractor, scales, store, share=part.share, **more)
     return store
 
 
 @pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
 def test_workers_interruptions_shares_and_order_leave_the_bits(
-    images: ImageSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
-    precision: str,
+    images: ImageSet, tmp_path: Path, runtime: str, precision: str
 ) -> None:
     """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
     extractor = repeatable(runtime, precision)
@@ -66,8 +71,8 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
     names = list(images.names)
 
     def same(store: FeatureStore) -> bool:
-        expected, found = whole.read(scales, names), store.read(scales, names)
-        return all(found[part].tobytes() == expected[part].tobytes() for part in expected)
+        expected, found = whole.read(names=names), store.read(names=names)
+        return all(found[name].tobytes() == expected[name].tobytes() for name in expected)
 
     assert same(stored(images, extractor, tmp_path / "threads", scales, workers=5))
 
@@ -75,8 +80,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
         if done.computed >= 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(ROUND, "cpu", 5)
-    with pytest.raises(KeyboardInterrupt):
+    with round_size(5), pytest.raises(KeyboardInterrupt):
         stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
     resumed = stored(images, extractor, tmp_path / "resumed", scales)
     assert same(resumed)
@@ -86,9 +90,9 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
 
     parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
     for number, part in enumerate(parts, 1):
-        stored(images, extractor, part, scales, shard=Shard(number, 3))
+        stored(images, extractor, part, scales, part=Partition(number, 3))
     merge(parts, tmp_path / "merged")
-    assert same(FeatureStore.open(tmp_path / "merged"))
+    assert same(FeatureStore(tmp_path / "merged"))
 
 
 def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureStore:
-    store = FeatureStore(None, extractor.extraction, images.names, **more)
+    store = FeatureStore(None, "a", **more)
     extract(images, extractor, [32, 40], store)
     return store
 
@@ -116,13 +120,10 @@ def test_one_picture_that_overflows_is_left_out() -> None:
     assert list(store.failed) == ["002"]
     assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
     held = [name for name in images.names if name != "002"]
-    for part, values in store.read([32, 40], held).items():
-        assert np.isfinite(values).all(), part
+    for name, values in store.read(names=held).items():
+        assert np.isfinite(values).all(), name
     with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
-        extract(
-            images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
-            on_bad_image="error",
-        )  # fmt: skip
+        extract(images, Half(), [32], FeatureStore(None, "a"), on_bad_image="error")
 
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
@@ -150,3 +151,26 @@ def test_a_transformer_names_the_picture_that_overflows() -> None:
     features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
     with pytest.raises(PictureError, match="diverged"):
         features.transform([noise(40, 40)])
+<<<<<<< HEAD
+
+
+def test_one_run_stores_all_and_the_next_computes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
+    with configured({"tiny": TINY}):
+        weights = formula_weights("tiny", num_classes=3)
+        extractor = DenseExtractor(
+            "tiny", "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
+        )
+    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
+    store = FeatureStore(tmp_path / "s", "a")
+    assert extract(images, extractor, [224, 240], store).computed == 2
+    assert {name: column.width for name, column in store.columns.items()} == {
+        Descriptor("tiny", "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
+    }
+    monkeypatch.setattr(extractor, "describe_finite", None)
+    summary = extract(images, extractor, [224, 240], FeatureStore(tmp_path / "s", "a"))
+    assert (summary.computed, summary.present) == (0, 2)
+=======
+>>>>>>> scores

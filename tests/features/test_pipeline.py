@@ -68,9 +68,7 @@ def test_every_row_is_its_own_image(images: ImageSet, tmp_path: Path) -> None:
     store, summary = run(images, tmp_path / "f", (32, 48))
     assert (summary.pictures, summary.computed, summary.failed) == (9, 9, 0)
     for Q in (32, 48):
-        np.testing.assert_allclose(
-            values(store, images, Q), alone(images, Q), rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(values(store, images, Q), alone(images, Q), rtol=1e-4, atol=1e-4)
 
 
 def test_a_second_run_computes_nothing(images: ImageSet, tmp_path: Path) -> None:

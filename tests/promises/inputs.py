@@ -98,9 +98,9 @@ def _write_networks(root: Path) -> None:
 
 
 def _write_stores(root: Path) -> None:
-    make_store(root / "features", (FC7, LARGE))
-    for number, rows in enumerate((slice(0, 6), slice(6, 12)), 1):
-        make_store(root / f"part-{number}", names=NAMES[rows])
+    make_store(root / "features", [FC7, LARGE])
+    make_store(root / "part-1", names=NAMES[:6])
+    make_store(root / "part-2", names=NAMES[6:])
 
 
 def _write_whole_nets(root: Path) -> None:

@@ -278,14 +278,14 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "weights show": {"describe": ("vggfeat.nets.weights:describe", None)},
     "weights convert": {"convert": ("vggfeat.nets.weights:convert", _stop)},
-    "store info": {"info": ("vggfeat.features.check:info", None)},
-    "store verify": {"verify": ("vggfeat.features.check:verify", None)},
-    "store repair": {"repair": ("vggfeat.features.repair:repair", None)},
-    "store merge": {"merge": ("vggfeat.features.merge:merge", None)},
-    "store pack": {"pack": ("vggfeat.features.export:pack", None)},
+    "store info": {"info": ("vggfeat.store.maintenance:info", None)},
+    "store verify": {"verify": ("vggfeat.store.maintenance:verify", None)},
+    "store repair": {"repair": ("vggfeat.store.maintenance:repair", None)},
+    "store merge": {"merge": ("vggfeat.store.merge:merge", None)},
+    "store pack": {"pack": ("vggfeat.store.export:pack", None)},
     "store export": {
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
-        "export": ("vggfeat.features.export:export", None),
+        "export": ("vggfeat.store.export:export", None),
     },
 }
 

@@ -163,9 +163,7 @@ def test_a_run_killed_after_a_finished_one(
     np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
 
 
-def test_images_deleted_and_added(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
-) -> None:
+def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_path: Path) -> None:
     """A new picture under the name of a deleted one is computed; so is one under a new name."""
     extracted(folder, tmp_path / "f", extractor)
     (folder / "red" / "red1.bmp").unlink()
@@ -218,7 +216,8 @@ def test_the_figure_is_that_of_the_pictures_there_are(tmp_path: Path) -> None:
                 else:
                     bitmap(path, RED if name == "red" else BLUE)
         if not repaint:
-            run("extract", "d", "--layer", "pool3", "--Q", "64", "--out", "st", cwd=tmp_path)
+            words = ["--layer", "pool3", "--Q", "64", "--out", "st", "--relative-to", "d"]
+            run("extract", "d", *words, cwd=tmp_path)
     words = ["svm", "--dataset", "d", "--layer", "pool3", "--Q", "64", "--json"]
     results = [
         run(*words, "--features", "st", cwd=tmp_path).json["result"],

@@ -196,9 +196,7 @@ def test_what_is_there_is_not_computed_again(
 ) -> None:
     """A second run computes nothing, another subset neither; a named store needs no net at all."""
     told = []
-    first = describe(
-        CARD, persons, ALL, opener(nets), folder=tmp_path / "f", progress=told.append
-    )
+    first = describe(CARD, persons, ALL, opener(nets), folder=tmp_path / "f", progress=told.append)
     assert (first.summary.pictures, first.summary.computed) == (10, 10)
     assert told[-1].pictures == told[-1].computed == 10
     assert counted == {"D": 10, "E": 10}  # two pictures and three boxes, at two scales

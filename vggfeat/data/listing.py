@@ -17,7 +17,7 @@ from vggfeat._io.remote import (
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry
 from vggfeat.data.names import name_on_web, prefix_of
-from vggfeat.data.remote import Remote, stat_of
+from vggfeat.data.remote import Remote, stamp_of
 
 DEEPEST = 32  # folders below one another; a web server may link them in circles
 
@@ -40,7 +40,7 @@ def below(source: str) -> Iterator[Entry]:
     try:
         for address, path, info in _walk(source, "", DEEPEST):
             size = info.get("size")
-            image = Remote(address, stat_of(info), -1 if size is None else size)
+            image = Remote(address, stamp_of(info), -1 if size is None else size)
             yield Entry(image, prefix + (name_on_web(path) if on_web else path))
     except Unreachable as error:
         raise error.of(source) from None
