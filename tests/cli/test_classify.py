@@ -237,11 +237,11 @@ def test_fused_scores_stay_out_of_their_inputs(tmp_path: Path) -> None:
     err = run("fuse", "D", "E", "--out", "D", status=5).err
     assert "D is one of the stores that are fused. Name another folder" in err
     assert len(run("fuse", "D", "E", "--json").json["scores"]) == 2
-    paint(tmp_path / "set" / "red" / "9.png", "red", 3)
     run("classify", *own, *D, "--Q", "256", "--out", "D", "--shard", "1/2")
     err = run("fuse", "D", "E", status=5).err
     assert "D is not finished: net D, softmax at Q = 256" in " ".join(err.split())
     run("fuse", "D", "E", "--Q", "224")
+    paint(tmp_path / "set" / "red" / "9.png", "red", 3)
     run("classify", *own, *D, "--Q", "224", "--Q", "256", "--out", "D")
     out = run("fuse", "D", "--data", "set").out
     assert "8 in set" in out
