@@ -246,12 +246,14 @@ def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str,
     """Say what the weights asked for are, if they are others; they need not be on this machine."""
     behind = _provenance(store, column).get("weights", {})
     net, layer = column.descriptor.net, column.descriptor.layer
-    if asked == "auto" or (asked == behind.get("origin") and not Path(asked).is_file()):
-        return {}  # whatever the store has, which every result names; or a file that is gone
+    if asked == "auto":  # whatever the store has; every result names it
+        return {}
     if asked in NAMES:
         weights = {} if behind.get("source", asked) == asked else {"weights": asked}
         known = SOURCES.get((asked, net))
         return weights | ({"pixels": str(known.pixels)} if known else {})
+    if asked == behind.get("origin") and not Path(asked).is_file():
+        return {}  # the file that the store was made with, and that is gone
     loaded = load_weights(asked, net, [layer])
     return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
 
