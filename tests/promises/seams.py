@@ -96,7 +96,7 @@ def _extractor(given: Arguments) -> Any:
     layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
     return SimpleNamespace(
         extraction=extraction.but(layers=layers),
-        hardware=Hardware(**given["fields"]),
+        hardware=Hardware(**given.get("fields", {})),
         weights=given["weights"],
         device=torch.device("cpu"),
         device_name="CPU",
