@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import batches as module
-from vggfeat.data.batches import Decoded, batches, decode_ahead
+from vggfeat.data.batches import Decoded, Job, Wanted, batches, decode_ahead
+from vggfeat.data.identity import Id
 from vggfeat.errors import PictureError
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -36,6 +37,18 @@ def test_every_picture_comes_out_once_with_its_own_pixels(
     assert seen == Counter(range(len(shapes)))
 
 
+def test_images_that_lack_different_columns_share_no_batch() -> None:
+    """Also where the same is wanted of them at a scale: they end in different shards."""
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    lacking = [{4: "a"}, {4: "a", 8: "b"}, {4: "a"}, {4: "a", 8: "b"}]
+    given = [
+        Decoded(row, dict.fromkeys(wanted, pixels), wanted=wanted)
+        for row, wanted in enumerate(lacking)
+    ]
+    found = [(batch.Q, batch.rows, batch.wanted) for batch in batches(given, 10**9)]
+    assert sorted(found) == [(4, (0, 2), "a"), (4, (1, 3), "a"), (8, (1, 3), "b")]
+
+
 def test_what_waits_is_bounded(monkeypatch) -> None:
     """Of pictures that are all of different shapes, no more wait than the bound allows."""
     monkeypatch.setattr(module, "HELD_PIXELS", 1000)
@@ -53,11 +66,16 @@ def test_what_waits_is_bounded(monkeypatch) -> None:
         assert given_out - taken_in <= 1000 + 10 * 100
 
 
+def all_at_4(row: int, image: Id) -> Wanted:
+    """Want every image at Q = 4."""
+    return {4: ("all",)}
+
+
 def test_decoding_ahead_keeps_order_and_reasons() -> None:
     """Threads give pictures back in order; a bad one is an error in its own place."""
     pictures = [np.full((4, 4), row % 200, np.uint8) for row in range(50)]
     pictures[17] = np.zeros((1, 1, 1, 1))
-    jobs = [(row, (4,)) for row in range(50)]
+    jobs = [Job(row, all_at_4) for row in range(50)]
     decoded = list(decode_ahead(pictures, jobs, workers=3))
     assert [one.row for one in decoded] == list(range(50))
     assert [one.row for one in decoded if isinstance(one.error, PictureError)] == [17]
@@ -71,7 +89,7 @@ def test_an_abandoned_stream_stops_its_threads() -> None:
     def jobs():
         for row in range(1000):
             asked.append(row)
-            yield row, (4,)
+            yield Job(row, all_at_4)
 
     stream = decode_ahead([np.zeros((4, 4), np.uint8)] * 1000, jobs(), workers=2)
     next(stream)

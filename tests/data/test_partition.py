@@ -22,7 +22,7 @@ def test_every_image_is_dealt_once(n: int, parts: int) -> None:
 
 @pytest.mark.parametrize("kind", ["sorted", "periodic", "folders"])
 def test_sizes_are_balanced(kind: str) -> None:
-    """Pixels of a share are within 3 % of the mean, however large and small images are listed."""
+    """Pixels of a share are within 5 % of the mean, however large and small images are listed."""
     n, parts = 8_000, 8
     rows = np.arange(n)
     pixels = {
@@ -31,7 +31,7 @@ def test_sizes_are_balanced(kind: str) -> None:
         "folders": np.random.default_rng(0).uniform(1e5, 1e7, n // 500)[rows // 500],
     }[kind]
     sums = [pixels[Partition(part, parts).rows(n)].sum() for part in range(1, parts + 1)]
-    limit = 0.25 if kind == "periodic" else 0.03
+    limit = 0.25 if kind == "periodic" else 0.05
     assert max(abs(one / np.mean(sums) - 1) for one in sums) < limit
 
 

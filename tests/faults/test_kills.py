@@ -19,18 +19,24 @@ import pytest
 import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes
-from helpers.extraction import content, draw_small, extract_sums
-from helpers.seams import checkpoint_every, merged_shard_bytes, round_size, shard_rows
+from helpers.extraction import SCALES, SeveralSums, content, draw_small, extract_sums, rows
+from helpers.networks import formula_weights
+from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 from killing import course, kill
 
-from vggfeat.features.check import verify
-from vggfeat.features.export import pack
-from vggfeat.features.merge import merge
+from vggfeat.data.imagesets import find_pictures
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import extract
 from vggfeat.learn import model as models
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
+from vggfeat.settings import Hardware
+from vggfeat.store.export import pack
+from vggfeat.store.maintenance import verify
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.loop import BEST, METRICS, train
 from vggfeat.train.settings import Training
@@ -63,6 +69,8 @@ def campaign(
     result: Callable[[Path], Any],
     kills: int,
     prepare: Check = lambda out: None,
+    *,
+    again: float = 0.3,
 ) -> None:
     """Kill works over and over; check what is there after each, and what a last run ends with.
 
@@ -74,6 +82,8 @@ def campaign(
         Raises if anything under a final name in the folder is not whole.
     result : callable
         What must be the same as without a kill.
+    again : float
+        How probable it is that a run that was killed is killed again.
     """
     rng = random.Random(name)
     prepare(folder / "uninterrupted")
@@ -84,7 +94,7 @@ def campaign(
         while counted.tried < kills:
             with counted.trial(f"{name}, after {counted.tried} kills", faults=0) as trial:
                 prepare(out)
-                while not trial.faults or rng.random() < 0.3:  # some runs are killed again
+                while not trial.faults or (trial.faults < kills and rng.random() < again):
                     trial.faults += kill([partial(work, out) for work in works], pace, rng)
                     whole(out)
                 works[0](out)
@@ -103,44 +113,114 @@ def sound(store: Path) -> None:
     assert not problems, problems
 
 
+def sound_and_right(work: Begin, folder: Path) -> Check:
+    """Return what also compares every row with that of an uninterrupted run."""
+    work(folder)
+    expected = rows(folder)
+
+    def check(store: Path) -> None:
+        sound(store)
+        if (store / "manifest.json").exists():
+            wrong = rows(store).items() - expected.items()
+            assert not wrong, f"{len(wrong)} rows are not those of an uninterrupted run"
+
+    return check
+
+
 @pytest.fixture
-def pictures(tmp_path: Path) -> Iterator[Path]:
-    """Small pictures, of which a shard holds four."""
-    with shard_rows(4), round_size(4):
-        yield draw_small(tmp_path / "pictures")
+def images(tmp_path: Path) -> Iterator[Path]:
+    """Small images, of which a shard holds four."""
+    with shard_rows(4):
+        yield draw_small(tmp_path / "images")
+
+
+def grow(images: Path, out: Path, **more: Any) -> None:
+    """Extract pool5 at one scale, then two layers and two poolings at two scales."""
+    extract_sums(images, out, SeveralSums(["pool5"]), SCALES[:1], **more)
+    extract_sums(images, out, SeveralSums(["pool4", "pool5"], "average+max"), **more)
 
 
 @pytest.mark.parametrize("writers", [1, 3])
-def test_kills_of_extraction(pictures: Path, tmp_path: Path, writers: int) -> None:
+def test_kills_of_extraction(images: Path, tmp_path: Path, writers: int) -> None:
     """A run that is killed, alone or with two others of one list, goes on as if it never was."""
     name = f"kills of extraction, {writers} at once"
-    works: list[Begin] = [partial(extract_sums, pictures)] * writers
-    campaign(name, tmp_path, works, sound, content, times(SHORT, 1 if writers == 1 else SHARE))
+    works: list[Begin] = [partial(extract_sums, images)] * writers
+    right = sound_and_right(works[0], tmp_path / "right")
+    campaign(name, tmp_path, works, right, content, times(SHORT, 1 if writers == 1 else SHARE))
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+def test_kills_of_a_store_that_grows(images: Path, tmp_path: Path, writers: int) -> None:
+    """Killed again and again while columns are added to it, a store loses and mixes up nothing."""
+    name = f"kills of a store that grows, {writers} at once"
+    for path in sorted(images.glob("0*"))[16:]:
+        path.unlink()
+    works: list[Begin] = [partial(grow, images)] * writers
+    right = sound_and_right(works[0], tmp_path / "right")
+    kills = times(20 if writers == 1 else SHORT, SHARE)
+    campaign(name, tmp_path, works, right, content, kills, again=0.95)
+
+
+def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
+    """With a real network too: the same bits, as the same batches are made, and no row twice."""
+    images, weights = draw_small(tmp_path / "images", good=16), formula_weights(tiny)
+    hardware = Hardware(device="cpu", runtime="torch")
+    few, all_ = (
+        DenseExtractor(
+            tiny, layers, weights=weights, pool=pool, precision="fp32", hardware=hardware
+        )
+        for layers, pool in (("pool5", "average"), (("pool4", "pool5"), "average+max"))
+    )
+
+    def work(out: Path) -> None:
+        found, store = find_pictures([str(images)]), FeatureStore(out, "a")
+        half = found.take(range(0, len(found), 2))  # so that not all lack the same
+        extract(half, few, [32], store, workers=2)
+        extract(found, all_, [32, 40], store, workers=2)
+
+    def whole(out: Path) -> None:
+        right(out)
+        if (out / "manifest.json").exists():
+            store = FeatureStore(out)
+            kept = sum(len(header.names) * len(header.columns) for header in store.index.headers)
+            assert kept == len(rows(out)), "a row was computed twice"
+
+    with shard_rows(8):
+        right = sound_and_right(work, tmp_path / "right")
+        kills = times(SHORT, SHARE / 2)
+        campaign("kills of a network", tmp_path, [work], whole, content, kills, again=0.9)
 
 
 @pytest.mark.parametrize("writers", [1, 2])
-def test_kills_of_merging(pictures: Path, tmp_path: Path, writers: int) -> None:
-    """A merge that is killed goes on, and its parts stay as they are."""
+def test_kills_of_merging(images: Path, tmp_path: Path, writers: int) -> None:
+    """A killed merge goes on; its parts, of other images and columns, stay as they are."""
     parts = [tmp_path / "one", tmp_path / "two"]
-    other = draw_small(tmp_path / "other", good=64)  # the first forty are those of the other
-    extract_sums(pictures, parts[0])
-    extract_sums(other, parts[1])
+    other = draw_small(
+        tmp_path / "other" / "images", good=64
+    )  # the first forty are those of images
+    extract_sums(images, parts[0], SeveralSums(["pool5"]), SCALES[:1])
+    extract_sums(other, parts[1], SeveralSums(["pool4", "pool5"], "average+max"))
     before = [content(part) for part in parts]
 
     def join(out: Path) -> None:
         merge(parts, out)
 
     name = f"kills of merging, {writers} at once"
-    with merged_shard_bytes(2500):
-        campaign(name, tmp_path, [join] * writers, sound, content, times(SHORT, SHARE))
+    with merged_shard_bytes(6000):
+        right = sound_and_right(join, tmp_path / "right")
+        campaign(name, tmp_path, [join] * writers, right, content, times(SHORT, SHARE))
     assert [content(part) for part in parts] == before
 
 
 @pytest.mark.parametrize("writers", [1, 2])
-def test_kills_of_packing(pictures: Path, tmp_path: Path, writers: int) -> None:
+def test_kills_of_packing(images: Path, tmp_path: Path, writers: int) -> None:
     """A packed file is there whole, or not at all; packed again it is the same."""
     store = tmp_path / "store"
-    extract_sums(pictures, store)
+    extract_sums(images, store, SeveralSums(["pool5"]), SCALES[:1])
+    half = find_pictures([str(images)]).take(range(20))
+    all_ = SeveralSums(["pool4", "pool5"], "average+max")
+    extract(half, all_, SCALES, FeatureStore(store, "a"))  # type: ignore[arg-type]  # it stands in
+    expected = rows(store)
 
     def to_file(out: Path) -> None:
         out.mkdir(exist_ok=True)
@@ -149,6 +229,7 @@ def test_kills_of_packing(pictures: Path, tmp_path: Path, writers: int) -> None:
     def whole(out: Path) -> None:
         if (out / "packed.h5").exists():
             assert verify(out / "packed.h5") == []
+            assert rows(out / "packed.h5") == expected
 
     name = f"kills of packing, {writers} at once"
     campaign(

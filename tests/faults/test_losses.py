@@ -13,8 +13,8 @@ from helpers.seams import round_size, shard_rows
 from killing import ended, forked
 
 from vggfeat.features import extract as extracting
-from vggfeat.store.maintenance import verify
 from vggfeat.features.extract import Summary
+from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.data.identity import Id, id_of
+from vggfeat.data.identity import NOWHERE, Id, id_of
 from vggfeat.data.images import Picture, Pixels, load, read_encoded
 from vggfeat.errors import PictureError
 
@@ -23,6 +23,8 @@ AHEAD = 4
 
 Wanted = Mapping[int, Any]
 """What is wanted of an image, by scale Q: images of which the same is wanted share a batch."""
+Key = tuple[int, tuple[tuple[int, Any], ...], int, int]
+"""What the images of a batch have in common: scale, all that is wanted of each, height, width."""
 
 
 class Job(NamedTuple):
@@ -70,7 +72,7 @@ class Decoded:
     row: int
     pixels: dict[int, Pixels]
     error: PictureError | None = None
-    id: Id = (0, 0)
+    id: Id = NOWHERE
     wanted: Wanted = field(default_factory=dict)
 
 
@@ -92,14 +94,14 @@ def decode_ahead(
     """
 
     def read(job: Job) -> Decoded:
-        image = pictures[job.row]
+        image, own = pictures[job.row], NOWHERE
         try:
             encoded = read_encoded(image)  # the one time that its file is opened
             own = id_of(image, encoded)
             wanted = job.wanted(job.row, own)
             pixels = load(image, wanted, exif=exif, encoded=encoded) if wanted else {}
         except PictureError as error:
-            return Decoded(job.row, {}, error)
+            return Decoded(job.row, {}, error, own)
         return Decoded(job.row, pixels, None, own, wanted)
 
     waiting: deque[Future[Decoded]] = deque()
@@ -133,12 +135,15 @@ def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
     >>> [(b.rows, tuple(b.pixels.shape)) for b in batches(pictures, pixel_budget=48)]
     [((0, 2), (2, 3, 4, 6)), ((1,), (1, 3, 6, 4))]
     """
-    groups: dict[tuple[int, Any, int, int], list[tuple[int, Pixels]]] = {}
+    groups: dict[Key, list[tuple[int, Pixels]]] = {}
     held = 0
     for picture in decoded:
+        # All of it, also at other scales: what is written together is run together, or a run that
+        # was killed between two shards would make other batches.
+        wanted = tuple(sorted(picture.wanted.items()))
         for Q, pixels in picture.pixels.items():
             height, width = pixels.shape[:2]
-            key = (Q, picture.wanted.get(Q), height, width)
+            key = (Q, wanted, height, width)
             group = groups.setdefault(key, [])
             group.append((picture.row, pixels))
             held += height * width
@@ -154,7 +159,7 @@ def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
         yield _batch(key, groups.pop(key))
 
 
-def _batch(key: tuple[int, Any, int, int], members: list[tuple[int, Pixels]]) -> Batch:
+def _batch(key: Key, members: list[tuple[int, Pixels]]) -> Batch:
     stacked = torch.from_numpy(np.stack([pixels for _, pixels in members]))
     rows = tuple(row for row, _ in members)
-    return Batch(key[0], rows, stacked.permute(0, 3, 1, 2), key[1])
+    return Batch(key[0], rows, stacked.permute(0, 3, 1, 2), dict(key[1]).get(key[0]))

@@ -53,14 +53,16 @@ class Stamps(NamedTuple):
 
     @classmethod
     def join(cls, several: Sequence[Stamps]) -> Stamps:
-        """Join what several files say, keeping the last of each name."""
+        """Join what several files say, keeping the newest entry of each name."""
         names = list(chain.from_iterable(one.names for one in several))
-        last = sorted(dict(zip(names, range(len(names)), strict=True)).values())
-        arrays = (
-            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])[last]
+        stamps, ids, generations = (
+            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])
             for place, shape in ((1, (0, 2)), (2, (0, 2)), (3, (0,)))
         )
-        return cls([names[row] for row in last], *arrays)
+        order = np.argsort(generations, kind="stable").tolist()
+        newest = dict(zip([names[row] for row in order], order, strict=True))
+        rows = sorted(newest.values())
+        return cls([names[row] for row in rows], stamps[rows], ids[rows], generations[rows])
 
 
 @dataclass
@@ -265,7 +267,7 @@ class Index:
 def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
     """Return the headers that ``index.npz`` holds of some shards; none where it cannot be used."""
     wanted = set(keys)
-    if not (arrays := _read_npz(storage, INDEX)):
+    if not (arrays := _parse_npz(storage.read(INDEX))):
         return {}
     try:
         kinds = [_parse_kind(kind) for kind in json.loads(arrays["kinds"].tobytes())]
@@ -305,16 +307,30 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
 
 
 def read_stamps(storage: Storage, name: str) -> Stamps:
-    """Read ``stamps.npz`` or a share's; nothing where it cannot be used."""
-    arrays = _read_npz(storage, name)
+    """Read ``stamps.npz`` or a share's; nothing where it is absent.
+
+    It may say that an image has changed, so that what is damaged is not passed over.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    if (content := storage.read(name)) is None:
+        return Stamps.join([])
+    arrays = _parse_npz(content)
     try:
         names = _split(arrays["names"])
         held = Stamps(names, arrays["stamps"], arrays["ids"], arrays["generations"])
         shapes = [array.shape for array in held[1:]] == [(len(names), 2)] * 2 + [(len(names),)]
         whole = shapes and all(array.dtype == np.int64 for array in held[1:])
     except _MALFORMED:
-        return Stamps.join([])
-    return held if whole else Stamps.join([])
+        whole = False
+    if not whole:
+        raise StoreDamaged(
+            f"{storage}/{name} is damaged: it is not what was written. Move it aside with: vggfeat "
+            f"store repair {storage}. Then run the same command again."
+        )
+    return held
 
 
 def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
@@ -327,9 +343,8 @@ def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
     storage.write(name, _npz(arrays))
 
 
-def _read_npz(storage: Storage, name: str) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a cache; none where it is absent, or not what was written."""
-    content = storage.read(name)
+def _parse_npz(content: bytes | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a cache; none where it is absent, or not what was written."""
     image = None if content is None else strip_checksum(content)
     try:
         with np.load(io.BytesIO(image or b""), allow_pickle=False) as file:
