@@ -21,7 +21,7 @@ DECODE_SECONDS = 0.0031  # of one core: decoding and rescaling
 # extraction reaches. No GPU was at hand; the hours are inversely proportional to both.
 GPU_RATE, GPU_SHARE = 989e12, 0.5
 # Measured: benchmarks/large_store.py, a million rows.
-NAME_BYTES = 113  # of a name of 19 characters, its id and its stamp, and of HDF5
+NAME_BYTES = 134  # of a name of 19 characters, its id and its stamp, and of HDF5
 OPEN_BYTES = 400  # of memory for a picture of an opened store
 
 SHARD_BYTES, SHARD_SECONDS = 64 << 20, 30.0  # when an extraction writes a shard

@@ -69,7 +69,7 @@ def test_scikit_learn(here: Path, draw: Any) -> None:
     assert list(search.predict(paths)) == labels
     assert set(search.best_params_) == {"vggfeatures__aggregate", "linearsvc__C"}
     written: Counter[str] = Counter()
-    for shard in (here / "cache").rglob("*.h5"):
+    for shard in (here / "cache").rglob("shards/*.h5"):
         with h5py.File(shard) as file:
             [column] = file["D"].values()
             written.update({scale: len(rows) for scale, rows in column["average"].items()})

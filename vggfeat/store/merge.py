@@ -108,7 +108,8 @@ def merge(
         copied, shards = copied + rows, shards + 1
         if progress:
             progress(copied, copy.total)
-    target.finish(sorted([*images.names, *failed], key=_as_searched), failed)
+    order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
+    target.finish(order, failed)
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
     return Merged(len(held), twice, copied, shards)
