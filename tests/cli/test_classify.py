@@ -168,7 +168,8 @@ def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:
     assert "Fused scores of 7 pictures: f" in ran.err
     assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()
     assert "red" in run("fuse", "f", "--top", "1").out
-    assert "/fused/fc8/softmax/Q0 (7, 6)" in run("store", "info", "f").out
+    [line] = [one for one in run("store", "info", "f").out.splitlines() if "/fused" in one]
+    assert re.fullmatch(r"/fused/fc8/softmax/Q0 +\(7, 6\), settings \w{12} *", line)
     before = (tmp_path / "de.csv").read_bytes()
     run("classify", *how, *D, "--out", "scores-d", "--csv", "d.csv")
     assert (tmp_path / "d.csv").read_bytes() != before

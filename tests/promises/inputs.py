@@ -11,7 +11,7 @@ from helpers.cli import run
 from helpers.colours import CLASSES, paint, write_colours
 from helpers.networks import write_weights
 from PIL import Image
-from storing import FC7, LARGE, NAMES, make_store
+from storing import NAMES, column, make_store
 from support import noise, random_state
 
 from promises.seams import small_networks
@@ -98,7 +98,7 @@ def _write_networks(root: Path) -> None:
 
 
 def _write_stores(root: Path) -> None:
-    make_store(root / "features", [FC7, LARGE])
+    make_store(root / "features", [column(Q=Q, precision="fp32") for Q in (256, 384)])
     make_store(root / "part-1", names=NAMES[:6])
     make_store(root / "part-2", names=NAMES[6:])
 

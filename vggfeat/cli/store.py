@@ -47,11 +47,9 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
         if "device" in (made := about["provenance"]):
             rows[f"net {net}"] = f"{made['precision']} on {made['device']}"
     for path, column in found["columns"].items():
-        mirrored = "with" if column["settings"].get("flip") else "without"
-        rows[path] = (
-            f"({column['rows']}, {column['D']}), {mirrored} mirror image, settings "
-            f"{column['digest'][:12]}"
-        )
+        mirrored = {True: "with mirror image, ", False: "without mirror image, "}
+        flip = mirrored.get(column["settings"].get("flip"), "")  # fused scores do not say
+        rows[path] = f"({column['rows']}, {column['D']}), {flip}settings {column['digest'][:12]}"
     show(found, facts(rows), as_json=as_json)
 
 
