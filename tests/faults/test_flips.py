@@ -19,8 +19,8 @@ import pytest
 import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes
-from helpers.extraction import content, draw_small, extract_sums
-from helpers.seams import index_from, round_size, shard_rows
+from helpers.extraction import SCALES, SeveralSums, draw_small, extract_sums, rows
+from helpers.seams import index_from, shard_rows
 from killing import ended, forked
 from safetensors import SafetensorError
 from test_kills import OFTEN, SETTINGS, a_model
@@ -135,21 +135,36 @@ def _lost(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
-    """Make a store of eleven shards, with an index of them."""
-    with shard_rows(4), round_size(4), index_from(3):
-        extract_sums(draw_small(tmp_path / "pictures"), tmp_path / "store")
-        yield tmp_path / "store"
+    """Make a store of three columns with an index, which knows that an image has changed."""
+    images, out = draw_small(tmp_path / "images"), tmp_path / "store"
+    with shard_rows(8), index_from(3):
+        extract_sums(images, out, SeveralSums(["pool5"]))
+        extract_sums(images, out, SeveralSums(["pool4", "pool5"]), SCALES[:1])
+        (images / "0000.png").write_bytes((images / "0001.png").read_bytes())
+        (images / "0002.png").touch()
+        with pytest.raises(KeyboardInterrupt):
+            extract_sums(images, out, SeveralSums(["pool5"]), progress=interrupt)
+        yield out
 
 
-def noticed(store: Path, expected: dict[str, Any], path: Path) -> None:
+def interrupt(done: object) -> None:
+    raise KeyboardInterrupt
+
+
+def noticed(store: Path, expected: dict[Any, bytes], path: Path) -> None:
     """Check that `verify` names a damage, and that reading with verification is right or fails."""
     try:
         problems = verify(store)
     except StoreError as error:
         problems = [str(error)]
     assert problems, "verify found nothing"
+    right(store, expected, path)
+
+
+def right(store: Path, expected: dict[Any, bytes], path: Path) -> None:
+    """Check that reading with verification is right or fails."""
     with contextlib.suppress(VggfeatError):
-        assert content(store) == expected, "wrong features without an error"
+        assert rows(store) == expected, "wrong features without an error"
 
 
 def refused(reading: Callable[[], object]) -> None:
@@ -162,25 +177,33 @@ def refused(reading: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["shards/*.h5", "columns/*.json", "manifest.json", "index.npz", "features.h5"]
+    "kind",
+    ["shards/*.h5", "columns/*.json", "manifest.json", "index.npz", "stamps.npz", "features.h5"],
 )
 def test_store(store: Path, kind: str) -> None:
     """A flipped bit or a cut of any file of a store is found by `verify`, and never read."""
     files = sorted(store.glob(kind))
-    found = partial(noticed, store, content(store))
+    found = partial(noticed, store, rows(store))
     campaign(
         f"flips and cuts of {kind.split('/')[-1]}",
         files,
         found,
-        times(SHORT, 4 if kind[0] == "s" else 2),
+        times(SHORT, 4 if kind.startswith("shards") else 2),
     )
+
+
+@pytest.mark.parametrize("name", ["run.json", "failed.csv"])
+def test_lists_of_a_run(store: Path, name: str) -> None:
+    """What says how the last run went has no digest; damaged, it changes no descriptor."""
+    found = partial(right, store, rows(store))
+    campaign(f"flips and cuts of {name}", [store / name], found, times(SHORT), whole=True)
 
 
 def test_packed_file(store: Path, tmp_path: Path) -> None:
     """A flipped bit or a cut of a packed store is found by `verify`, and never read."""
     packed = tmp_path / "packed.h5"
     pack(store, packed)
-    found = partial(noticed, packed, content(packed))
+    found = partial(noticed, packed, rows(packed))
     campaign("flips and cuts of a packed file", [packed], found, times(SHORT, 2))
 
 
@@ -188,11 +211,11 @@ def test_packed_file_read_without_verification(store: Path, tmp_path: Path) -> N
     """HDF5's own checksums of a packed file let no wrong number through either."""
     packed = tmp_path / "packed.h5"
     pack(store, packed)
-    expected = {part: one.tobytes() for part, one in FeatureStore(packed).read().items()}
+    expected = read_unverified(packed)
 
     def found(path: Path) -> None:
         try:
-            now = {part: one.tobytes() for part, one in FeatureStore(path).read().items()}
+            now = read_unverified(path)
         except VggfeatError:
             return
         assert now == expected, "wrong features without an error"
@@ -200,6 +223,13 @@ def test_packed_file_read_without_verification(store: Path, tmp_path: Path) -> N
     campaign(
         "flips and cuts of a packed file, unverified", [packed], found, times(SHORT, 2), whole=True
     )
+
+
+def read_unverified(path: Path) -> dict[str, Any]:
+    """Read all names and descriptors without comparing a digest."""
+    store = FeatureStore(path)
+    found = store.read(names=store.names, missing="nan")
+    return {"names": store.names} | {one.path: values.tobytes() for one, values in found.items()}
 
 
 def test_model(tmp_path: Path) -> None:

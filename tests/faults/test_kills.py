@@ -32,7 +32,6 @@ from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
-from vggfeat.settings import Hardware
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.merge import merge
@@ -164,13 +163,9 @@ def test_kills_of_a_store_that_grows(images: Path, tmp_path: Path, writers: int)
 def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
     """With a real network too: the same bits, as the same batches are made, and no row twice."""
     images, weights = draw_small(tmp_path / "images", good=16), formula_weights(tiny)
-    hardware = Hardware(device="cpu", runtime="torch")
-    few, all_ = (
-        DenseExtractor(
-            tiny, layers, weights=weights, pool=pool, precision="fp32", hardware=hardware
-        )
-        for layers, pool in (("pool5", "average"), (("pool4", "pool5"), "average+max"))
-    )
+    how: Any = {"weights": weights, "precision": "fp32", "device": "cpu", "runtime": "torch"}
+    few = DenseExtractor(tiny, "pool5", **how)
+    all_ = DenseExtractor(tiny, ("pool4", "pool5"), pool="average+max", **how)
 
     def work(out: Path) -> None:
         found, store = find_pictures([str(images)]), FeatureStore(out, "a")
@@ -193,7 +188,7 @@ def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
 
 @pytest.mark.parametrize("writers", [1, 2])
 def test_kills_of_merging(images: Path, tmp_path: Path, writers: int) -> None:
-    """A killed merge goes on; its parts, of other images and columns, stay as they are."""
+    """A merge that is killed goes on; its parts, of other images and columns, stay as they are."""
     parts = [tmp_path / "one", tmp_path / "two"]
     other = draw_small(
         tmp_path / "other" / "images", good=64

@@ -30,7 +30,7 @@ from helpers.extraction import content, draw_small
 from helpers.networks import SMALL, configured
 from helpers.seams import (
     checkpoint_every,
-    round_size,
+    shard_due,
     shard_rows,
     signal_at_batch,
     signal_at_update,
@@ -41,10 +41,10 @@ from test_kills import a_model, ended_with, recalls, sound, trained
 
 from vggfeat.cli import main
 from vggfeat.errors import VggfeatError
-from vggfeat.features.check import verify
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn import model as models
 from vggfeat.report.files import write_results
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.words import Engine
 
@@ -191,7 +191,7 @@ def extraction(folder: Path, tiny: str) -> Iterator[Job]:
         words = ("--Q", "8", "--Q", "10", "--workers", "2", "--precision", "fp32", "--quiet")
         command("extract", str(images), "--out", str(out), *net, *words)
 
-    with shard_rows(4), round_size(4):
+    with shard_rows(4):
         yield Job("extraction", work, sound, content, images).measured(folder)
 
 
@@ -407,10 +407,10 @@ def test_stopped_extraction_keeps_what_is_complete(
     extraction: Job, folder: Path, number: int, status: int
 ) -> None:
     """Every picture that was described when the signal came is kept, though no shard was due."""
-    with shard_rows(1000), signal_at_batch(16, number):
+    with shard_due(), signal_at_batch(16, number):
         found, said = told(extraction, folder / "out", None, random.Random(0))
     assert (found, "run the same command again" in said) == (status, True), said
-    store = FeatureStore.open(folder / "out")
+    store = FeatureStore(folder / "out")
     assert len(store.names) >= 8  # rounds of four pictures at two scales: four batches or more each
     assert verify(folder / "out") == []
 

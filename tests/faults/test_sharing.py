@@ -7,59 +7,64 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 import pytest
 from campaigns import Campaign, times
+from helpers.extraction import SCALES, draw_small, extract_sums, rows
+from helpers.networks import FakeExtractor, pixel_sums
+from helpers.seams import shard_rows
+from killing import ended, forked
+from storing import column, ids_of, stamps_of
 
+from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.partition import Partition
 from vggfeat.errors import StoreError
-from vggfeat.features.check import verify
-from vggfeat.features.store import FeatureStore
-from vggfeat.settings import Extraction
+from vggfeat.features.pipeline import extract
+from vggfeat.store.column import Column
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 
 METHODS = [name for name in ("fork", "spawn") if name in mp.get_all_start_methods()]
-EXTRACTION = Extraction("D", "ab12", ("fc7",))
-SCALES = (8, 10)
-PICTURES = 60
 D = 12
+COLUMNS = [Column(column(Q=Q).descriptor, {"weights": "ab12"}, D) for Q in (8, 10)]
+WANTED = [one.descriptor for one in COLUMNS]
+IMAGES = 60
 
 
-def names(rows: Sequence[int]) -> list[str]:
-    return [f"{row:03}.jpg" for row in rows]
+def names(numbers: Sequence[int]) -> list[str]:
+    return [f"{number:03}.jpg" for number in numbers]
 
 
-def numbers(rows: Sequence[int], Q: int) -> np.ndarray:
-    """Return what stands for the descriptors of pictures: it tells picture, scale and place."""
-    return np.add.outer(np.array(rows) * 1000.0 + Q, np.arange(D) / 16).astype(np.float32)
-
-
-def opened(folder: str, first: int, last: int) -> FeatureStore:
-    rows = range(first, last)
-    return FeatureStore(
-        folder, EXTRACTION, names(rows), stats=[(row, row) for row in rows], cache=True
-    )
+def vectors(numbers: Sequence[int], Q: int) -> np.ndarray:
+    """Return what stands for the descriptors of images: it tells image, scale and place."""
+    return np.add.outer(np.array(numbers) * 1000.0 + Q, np.arange(D) / 16).astype(np.float32)
 
 
 def write(folder: str, first: int, last: int, size: int, pause: float) -> None:
-    """Compute what a part of the pictures lacks, a few at a time."""
-    store = opened(folder, first, last)
-    missing = [row for row, _ in store.missing(SCALES)]
-    for start in range(0, len(missing), size):
-        rows = missing[start : start + size]
-        store.write(
-            rows,
-            {p: numbers([first + row for row in rows], p.Q) for p in EXTRACTION.parts(SCALES)},
-        )
+    """Compute what a part of the images lacks, a few at a time."""
+    store, part = FeatureStore(folder, "a"), names(range(first, last))
+    store.add_columns(COLUMNS)
+    store.begin(len(part), share=(1 + first, IMAGES))
+    lacking = np.flatnonzero(~store.has(WANTED, part, ids_of(part)).all(axis=1)) + first
+    for start in range(0, len(lacking), size):
+        some = lacking[start : start + size].tolist()
+        mine = names(some)
+        arrays = {one: vectors(some, one.Q) for one in WANTED}
+        store.write(mine, ids_of(mine), stamps_of(mine), arrays)
+        store.refresh()
         time.sleep(pause)
-    store.finish()
+    store.finish(part, {}, (1 + first, IMAGES))
 
 
 def finish(folder: str) -> None:
-    """Write the view, as a run over all pictures does; there may be much, or nothing, to do."""
-    rows = range(PICTURES)
-    FeatureStore(folder, EXTRACTION, names(rows), stats=[(r, r) for r in rows]).finish()
+    """Write the view, as a run over all images does; there may be much, or nothing, to do."""
+    store = FeatureStore(folder, "a")
+    store.begin(IMAGES)
+    store.finish(names(range(IMAGES)), {})
 
 
 def look(folder: str, stop: Event, told: mp.SimpleQueue) -> None:  # type: ignore[type-arg]  # of its contents
@@ -68,18 +73,18 @@ def look(folder: str, stop: Event, told: mp.SimpleQueue) -> None:  # type: ignor
     try:
         while not stop.is_set() or not looks:
             try:
-                store = FeatureStore.open(folder)
-                found = store.names and store.scales and store.read(verify=True)
+                store = FeatureStore(folder)
+                found = store.read(verify=True)
             except StoreError as error:
-                if "no feature store" in str(error) or "No picture" in str(error):
+                if "no feature store" in str(error):
                     continue
                 raise
             if not found:
                 continue
-            shown = [int(name[:3]) for name in store.view_names()]
-            for part, values in found.items():
-                np.testing.assert_array_equal(values, numbers(shown, part.Q))
-            assert len(shown) >= before or before == PICTURES, "fewer pictures than before"
+            shown = [int(name[:3]) for name in store.complete()]
+            for descriptor, values in found.items():
+                np.testing.assert_array_equal(values, vectors(shown, descriptor.Q))
+            assert len(shown) >= before, "fewer images than before"
             before = len(shown)
             looks += 1
     except Exception as error:
@@ -89,11 +94,11 @@ def look(folder: str, stop: Event, told: mp.SimpleQueue) -> None:  # type: ignor
 
 
 def works(rng: random.Random, writers: int) -> list[tuple[int, int, int, float]]:
-    """Draw parts of the pictures, which overlap and are all together, and how they are written."""
-    drawn = [(0, PICTURES, rng.randint(2, 9), rng.uniform(0, 0.003))]
+    """Draw parts of the images, which overlap and are all together, and how they are written."""
+    drawn = [(0, IMAGES, rng.randint(2, 9), rng.uniform(0, 0.003))]
     for _ in range(writers - 1):
-        first = rng.randrange(PICTURES - 1)
-        last = rng.randint(first + 1, PICTURES)
+        first = rng.randrange(IMAGES - 1)
+        last = rng.randint(first + 1, IMAGES)
         drawn.append((first, last, rng.randint(2, 9), rng.uniform(0, 0.003)))
     return drawn
 
@@ -128,19 +133,50 @@ def test_processes_share_a_store(tmp_path: Path, method: str, writers: int, read
                 assert all(isinstance(one, int) and one > 0 for one in looks), looks
                 finish(folder)
                 assert verify(folder) == []
-                store = FeatureStore.open(folder)
-                assert store.names == names(range(PICTURES))
-                for part, values in store.read(verify=True).items():
-                    np.testing.assert_array_equal(values, numbers(range(PICTURES), part.Q))
+                store = FeatureStore(folder)
+                assert store.complete() == store.names == names(range(IMAGES))
+                for one, values in store.read(verify=True).items():
+                    np.testing.assert_array_equal(values, vectors(range(IMAGES), one.Q))
+
+
+def run(images: str, folder: str, part: int, parts: int) -> None:
+    """Extract one share of a list of images, or all of it."""
+    share = Partition(part, parts)
+    some = find_pictures([images])
+    some, fake = some.take(share.rows(len(some))), FakeExtractor(pixel_sums)
+    with shard_rows(4):
+        store = FeatureStore(folder, "a")
+        extract(some, fake, SCALES, store, share=share.share, workers=2)  # type: ignore[arg-type]  # it stands in
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
+@pytest.mark.parametrize("shares", [(), (3,)])
+def test_runs_of_one_list(tmp_path: Path, shares: tuple[int, ...]) -> None:
+    """Two runs of one list, and shares of it beside them, in one folder: nothing is lost."""
+    images = draw_small(tmp_path / "images")
+    extract_sums(images, tmp_path / "alone")
+    expected = rows(tmp_path / "alone")
+    tasks = [(1, 1), (1, 1), *((part, parts) for parts in shares for part in range(1, parts + 1))]
+    with Campaign(f"{len(tasks)} runs of one list") as counted:
+        for number in range(times(1, 0.05)):
+            folder = tmp_path / str(number)
+            with counted.trial(number):
+                running = [forked(partial(run, str(images), str(folder), *task)) for task in tasks]
+                assert [ended(pid) for pid in running] == [0] * len(tasks)
+                assert rows(folder) == expected
+                again = extract_sums(images, folder)
+                assert (again.computed, again.present, again.failed) == (0, 40, 2)
+                assert verify(folder) == []
+                assert list(FeatureStore(folder).failed) == ["bad0.png", "bad1.png"]
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
 def test_store_that_was_opened_before_a_fork(tmp_path: Path) -> None:
     """An open store goes along into processes that are forked, and each reads the same."""
     folder = str(tmp_path / "s")
-    write(folder, 0, PICTURES, 7, 0)
+    write(folder, 0, IMAGES, 7, 0)
     finish(folder)
-    store = FeatureStore.open(folder)
+    store = FeatureStore(folder)
     expected = {part: values.tobytes() for part, values in store.read().items()}
     with Campaign("a store opened before a fork") as counted:
         for number in range(times(4, 0.1)):
