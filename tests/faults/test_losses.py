@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers.extraction import draw_small, extract_sums
+from helpers.killing import ended, forked
 from helpers.seams import round_size, shard_rows
-from killing import ended, forked
 
 from vggfeat.features import extract as extracting
 from vggfeat.features.check import verify
