@@ -30,11 +30,11 @@ from vggfeat.data.batches import Decoded, batches
 from vggfeat.data.images import load, rescaled_size
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.features.device import DTYPES
-from vggfeat.features.extract import extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import extract
 from vggfeat.nets.pixels import TORCHVISION
 from vggfeat.nets.table1 import torchvision_names
+from vggfeat.store.store import FeatureStore
 
 Run = Callable[[], np.ndarray]
 TORCHVISION_NETS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
@@ -114,11 +114,9 @@ def vggfeat(work: Work) -> Run:
 
     def run() -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
-            extraction = extractor.extraction
-            store = FeatureStore(folder, extraction, images.names, stats=images.stats())
+            store = FeatureStore(folder, "a")
             extract(images, extractor, work.scales, store)
-            found = store.read(work.scales)
-            return np.stack([found[part] for part in extraction.parts(work.scales)])
+            return np.stack(list(store.read(extractor.descriptors(work.scales)).values()))
 
     return run
 

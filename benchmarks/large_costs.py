@@ -21,10 +21,10 @@ DECODE_SECONDS = 0.0031  # of one core: decoding and rescaling
 # extraction reaches. No GPU was at hand; the hours are inversely proportional to both.
 GPU_RATE, GPU_SHARE = 989e12, 0.5
 # Measured: benchmarks/large_store.py, a million rows.
-NAME_BYTES = 113  # of a name of 19 characters and its file's stat, thrice, and of HDF5
+NAME_BYTES = 134  # of a name of 19 characters, its id and its stamp, and of HDF5
 OPEN_BYTES = 400  # of memory for a picture of an opened store
 
-SHARD_ROWS, SHARD_SECONDS = 256, 30.0  # when an extraction writes a shard
+SHARD_BYTES, SHARD_SECONDS = 64 << 20, 30.0  # when an extraction writes a shard
 MERGED_BYTES = 128 << 20  # of a shard that `vggfeat store merge` writes
 
 
@@ -47,13 +47,13 @@ def time_of(pictures: int, net: str = "E", Q: int = 384, long: int = 512) -> Cos
 
 
 def picture_bytes(width: int, dtype: str, scales: int) -> int:
-    """Compute bytes on disk for a picture: numbers × 2 or 4, its name and stat."""
+    """Compute bytes on disk for a picture: numbers × 2 or 4, its name, id and stamp."""
     return width * scales * {"float16": 2, "float32": 4}[dtype] + NAME_BYTES
 
 
-def shards_of(pictures: int, seconds: float, processes: int = 1) -> int:
-    """Count the shards that an extraction writes: every 256 rows, or 30 s of each process."""
-    rows = min(SHARD_ROWS, max(1.0, SHARD_SECONDS * pictures / (seconds * processes)))
+def shards_of(pictures: int, seconds: float, row: int = 4 * WIDTHS["pool5"]) -> int:
+    """Count the shards that an extraction writes: every 64 MB, or 30 s."""
+    rows = min(SHARD_BYTES // row, max(1.0, SHARD_SECONDS * pictures / seconds))
     return math.ceil(pictures / rows)
 
 

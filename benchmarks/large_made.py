@@ -7,26 +7,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.features.store import FeatureStore
-from vggfeat.settings import Extraction
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
 
-Q = 384
-EXTRACTION = Extraction("D", "made by benchmarks/large_made.py", ("fc7",), flip=False)
+FC7 = Descriptor("D", "fc7", "average", 384)
+
+
+def column(width: int) -> Column:
+    """Return the one column of such a store."""
+    return Column(FC7, {"weights": "made by benchmarks/large_made.py", "flip": False}, width)
 
 
 def name_of(row: int) -> str:
-    """Name a picture as data sets do: a folder of a thousand, a number."""
+    """Name an image as data sets do: a folder of a thousand, a number."""
     return f"{row // 1000:06}/{row:012}.jpg"
 
 
-def names(rows: int) -> list[str]:
-    """Name all pictures."""
-    return [name_of(row) for row in range(rows)]
+def ids(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Make up which images they are, (n, 2)."""
+    return np.stack([rows * 2654435761 % 2**62 + 1, rows + 1], axis=1)
 
 
-def stats(rows: int) -> list[tuple[int, int]]:
-    """Make up what tells the files."""
-    return [(row * 2654435761 % 2**62 + 1, 10**18 + row) for row in range(rows)]
+def stamps(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Make up what their files look like, (n, 2)."""
+    return np.stack([rows * 7919 % 2**20 + 1000, rows + 10**18], axis=1)
 
 
 def descriptors(rows: NDArray[np.int64], width: int) -> NDArray[np.float16]:
@@ -37,10 +41,13 @@ def descriptors(rows: NDArray[np.int64], width: int) -> NDArray[np.float16]:
 
 def write(folder: Path, rows: int, width: int, dtype: str, per_shard: int) -> FeatureStore:
     """Write a store as an extraction does, shard by shard."""
-    store = FeatureStore(folder, EXTRACTION, names(rows), stats=stats(rows), dtype=dtype)
-    [part] = EXTRACTION.parts([Q])
+    store = FeatureStore(folder, "a", dtype=dtype)
+    store.add_columns([column(width)])
+    store.begin(rows)
+    names = [name_of(row) for row in range(rows)]
     for first in range(0, rows, per_shard):
         some = np.arange(first, min(first + per_shard, rows))
-        store.write(some.tolist(), {part: descriptors(some, width)})
-    store.finish()
+        arrays = {FC7: descriptors(some, width)}
+        store.write(names[first : first + per_shard], ids(some), stamps(some), arrays)
+    store.finish(names, {})
     return store

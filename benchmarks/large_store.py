@@ -20,12 +20,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from large_made import Q, descriptors, name_of, write
+from large_made import FC7, descriptors, name_of, write
 
-from vggfeat.features.check import verify
-from vggfeat.features.export import pack
-from vggfeat.features.merge import merge
-from vggfeat.features.store import FeatureStore
+from vggfeat.store.export import pack
+from vggfeat.store.maintenance import verify
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
 
 SAMPLE = 1000
 
@@ -65,14 +65,14 @@ def _stage(asked: argparse.Namespace) -> dict[str, object]:
 
 def _write(folder: Path, asked: argparse.Namespace) -> str:
     store = write(folder / "many", asked.rows, asked.width, asked.dtype, asked.per_shard)
-    return f"{store.nbytes / 1e9:.2f} GB, {len(store.index.keys):,} shards"
+    return f"{store.nbytes / 1e9:.2f} GB, {len(store.index.headers):,} shards"
 
 
 def _open(store: str) -> Callable[[Path, argparse.Namespace], str]:
     def stage(folder: Path, asked: argparse.Namespace) -> str:
-        opened = FeatureStore.open(folder / store)
+        opened = FeatureStore(folder / store)
         assert len(opened.names) == asked.rows
-        return f"{len(opened.index.keys):,} shards"
+        return f"{len(opened.index.headers):,} shards"
 
     return stage
 
@@ -80,8 +80,8 @@ def _open(store: str) -> Callable[[Path, argparse.Namespace], str]:
 def _sample(store: str) -> Callable[[Path, argparse.Namespace], str]:
     def stage(folder: Path, asked: argparse.Namespace) -> str:
         rows = np.random.default_rng(0).integers(asked.rows, size=SAMPLE)
-        opened = FeatureStore.open(folder / store)
-        [values] = opened.read([Q], [name_of(row) for row in rows]).values()
+        opened = FeatureStore(folder / store)
+        [values] = opened.read([FC7], [name_of(row) for row in rows]).values()
         np.testing.assert_array_equal(values, descriptors(rows, asked.width))
         return f"{SAMPLE:,} random rows, opening included"
 
@@ -91,8 +91,8 @@ def _sample(store: str) -> Callable[[Path, argparse.Namespace], str]:
 def _blocks(store: str) -> Callable[[Path, argparse.Namespace], str]:
     def stage(folder: Path, asked: argparse.Namespace) -> str:
         first = 0
-        for names, parts in FeatureStore.open(folder / store).blocks([Q]):
-            [values] = parts.values()
+        for names, arrays in FeatureStore(folder / store).blocks([FC7]):
+            [values] = arrays.values()
             if first % (64 * 1024) == 0:
                 expected = descriptors(np.arange(first, first + len(names)), asked.width)
                 np.testing.assert_array_equal(values, expected)
@@ -120,7 +120,7 @@ def _merge(folder: Path, asked: argparse.Namespace) -> str:
 def _foreign(folder: Path, asked: argparse.Namespace) -> str:
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     with h5py.File(folder / "few" / "features.h5") as file:
-        array = file[f"D/Q{Q}"]
+        array = file[FC7.path]
         for first in range(0, asked.rows, 4096):
             block = array[first : first + 4096]
             assert not np.isnan(block).any()
@@ -156,7 +156,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=512, help="512 of pool5, 4096 of fc7")
     parser.add_argument("--dtype", default="float16", choices=["float16", "float32"])
-    parser.add_argument("--per-shard", type=int, default=256, help="rows, as an extraction writes")
+    parser.add_argument("--per-shard", type=int, default=256, help="rows of a shard")
     parser.add_argument("--folder", type=Path, help="on a disk with room for three copies")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)

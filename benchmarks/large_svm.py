@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from large_made import EXTRACTION, Q, names, stats
+from large_made import FC7, column, ids, name_of, stamps
 
 from vggfeat.features.matrix import StoreRows
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn.ap import average_precisions
 from vggfeat.learn.rows import Rows, linear_scores
 from vggfeat.learn.svm import LinearSVM
+from vggfeat.store.store import FeatureStore
 
 PER_SHARD = 2048
 
@@ -66,21 +66,24 @@ def _write(folder: Path, asked: argparse.Namespace) -> FeatureStore:
     total, labels = asked.rows + asked.test, _labels(asked)
     rng = np.random.default_rng(2)
     directions = rng.standard_normal((asked.classes, asked.width), np.float32)
-    store = FeatureStore(folder, EXTRACTION, names(total), stats=stats(total), dtype="float16")
-    [part] = EXTRACTION.parts([Q])
+    store = FeatureStore(folder, "a", dtype="float16")
+    store.add_columns([column(asked.width)])
+    every = [name_of(row) for row in range(total)]
     for first in range(0, total, PER_SHARD):
         mine = labels[first : first + PER_SHARD]
         values = rng.standard_normal((len(mine), asked.width), np.float32)
         values[mine >= 0] += asked.signal * directions[mine[mine >= 0]]
-        store.write(range(first, first + len(mine)), {part: np.maximum(values, 0)})
-    store.finish()
+        rows = np.arange(first, first + len(mine))
+        arrays = {FC7: np.maximum(values, 0)}
+        store.write(every[first : first + PER_SHARD], ids(rows), stamps(rows), arrays)
+    store.finish(every, {})
     return store
 
 
 def _trained(asked: argparse.Namespace) -> dict[str, float]:
     limit = int(asked.memory * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    X = StoreRows(FeatureStore.open(asked.into / "store"))
+    X = StoreRows(FeatureStore(asked.into / "store"))
     targets = np.where(_labels(asked)[:, None] == np.arange(asked.classes), 1, -1).astype(np.int8)
     test = np.arange(asked.rows, asked.rows + asked.test)
     found: dict[str, float] = {}

@@ -260,7 +260,7 @@ def measured(
             card,
             images,
             features,
-            lambda net: network(net, features, settings.device, opened),
+            lambda net, _: network(net, features, settings.device, opened),
             recipe.classifier,
             n_jobs=settings.jobs,
             progress=tell,

@@ -21,9 +21,9 @@ from floor import settle
 from vggfeat.data.batches import batches
 from vggfeat.data.images import decode, rescale
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.features.extract import extract
-from vggfeat.features.store import FeatureStore
-from vggfeat.settings import Extraction
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import extract
+from vggfeat.store.store import FeatureStore
 
 COMMANDS = {
     "import numpy": ["-c", "import numpy"],
@@ -81,11 +81,11 @@ def by_themselves(work: Work) -> dict[str, float]:
             clock.time("rescale", rescale, image, Q)
     extractor = contenders.extractor_of(work)
     waiting = list(batches(contenders.decoded(work), extractor.pixel_budget))
-    [described] = extractor.describe(waiting[0].pixels).values()  # warm
+    extractor.describe(waiting[0].pixels)  # warm
     clock.watch(extractor.net, "maps")
     for batch in waiting:
         clock.time("describe", extractor.describe, batch.pixels)
-    written(work, extractor.extraction, described.shape[1], clock)
+    written(work, extractor, clock)
     forward = clock["maps"]
     return {
         "decode": clock["decode"],
@@ -96,16 +96,16 @@ def by_themselves(work: Work) -> dict[str, float]:
     }
 
 
-def written(work: Work, extraction: Extraction, width: int, clock: Stopwatch) -> None:
+def written(work: Work, extractor: DenseExtractor, clock: Stopwatch) -> None:
     """Keep descriptors, and time it; their numbers do not matter."""
-    images = find_pictures([str(path) for path in work.pictures])
-    arrays = {
-        part: torch.rand(len(images), width).numpy() for part in extraction.parts(work.scales)
-    }
+    images, columns = find_pictures(work.pictures), extractor.columns(work.scales)
+    arrays = {c.descriptor: torch.rand(len(images), c.width).numpy() for c in columns}
+    ids = torch.arange(1, 2 * len(images) + 1).reshape(-1, 2).numpy()
     with tempfile.TemporaryDirectory() as folder:
-        store = FeatureStore(folder, extraction, images.names, stats=images.stats())
-        clock.time("write", store.write, range(len(images)), arrays)
-        clock.time("write", store.finish)
+        store = FeatureStore(folder, "a")
+        store.add_columns(columns)
+        clock.time("write", store.write, images.names, ids, images.stamps(), arrays)
+        clock.time("write", store.finish, images.names, {})
 
 
 def in_a_run(work: Work) -> dict[str, float]:
@@ -117,7 +117,7 @@ def in_a_run(work: Work) -> dict[str, float]:
     clock.watch(extractor.net, "maps")
     clock.watch(extractor, "describe")
     with tempfile.TemporaryDirectory() as folder:
-        store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
+        store = FeatureStore(folder, "a")
         clock.watch(store, "write")
         clock.watch(store, "finish")
         clock.time("end to end", extract, images, extractor, work.scales, store)

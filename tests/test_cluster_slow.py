@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,7 @@ from PIL import Image
 from support import noise
 
 from vggfeat import DenseExtractor, FeatureStore, extract, find_pictures
-from vggfeat.features.check import verify
+from vggfeat.store.maintenance import verify
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 psutil = pytest.importorskip("psutil")
@@ -50,7 +48,7 @@ def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
     images = find_pictures([str(pictures)])
     extractor = DenseExtractor("D", "pool2", weights="embedded", device="cpu", precision="fp32")
     folder = tmp_path_factory.mktemp("local") / "f"
-    store = FeatureStore(folder, extractor.extraction, images.names, stats=images.stats())
+    store = FeatureStore(folder, "a")
     extract(images, extractor, [32], store)
     return store
 
@@ -72,14 +70,16 @@ def wait_for_shards(out: Path, running: subprocess.Popen[str], count: int) -> No
         time.sleep(0.05)
 
 
-def kill_a_describer(processes: list[psutil.Process]) -> None:
-    """Kill one of the actors that hold the network."""
-    titles = {}
-    for process in processes:
-        with suppress(psutil.Error):
-            titles[process.pid] = " ".join(process.cmdline())
-    [first, *_] = [pid for pid, title in titles.items() if "Describe" in title]
-    os.kill(first, signal.SIGKILL)
+def kill_a_worker(processes: Callable[[], list[psutil.Process]]) -> None:
+    """Kill one of the processes that describe images; between two tasks none has its name."""
+    for _ in range(1000):
+        for process in processes():
+            with suppress(psutil.Error):
+                if "ray::_describe" in " ".join(process.cmdline()):
+                    process.kill()
+                    return
+        time.sleep(0.01)
+    raise AssertionError("nobody describes images")
 
 
 def lose_both(
@@ -90,7 +90,7 @@ def lose_both(
 ) -> dict[str, object]:
     """Kill a worker and remove a node while the pictures are described."""
     wait_for_shards(out, running, 5)
-    kill_a_describer(processes())
+    kill_a_worker(processes)
     wait_for_shards(out, running, 20)
     remove()
     assert len(list(out.glob("shards/[!.]*.h5"))) < 50  # there was something left to do
@@ -101,24 +101,25 @@ def lose_both(
 
 def check(out: Path, result: dict[str, object], local: FeatureStore) -> None:
     """Compare with the local run, bit for bit."""
-    assert (result["computed"], result["skipped"]) == (PICTURES - 1, 1)
+    # What a lost task had written counts as there when the block is done again.
+    assert (result["computed"] + result["present"], result["skipped"]) == (PICTURES - 1, 1)
     assert verify(out) == []
-    store = FeatureStore.open(out)
-    assert store.view_names() == local.view_names()
+    store = FeatureStore(out)
+    assert store.names == local.names
     assert store.failed == local.failed
     for part, values in local.read().items():
         np.testing.assert_array_equal(store.read()[part], values)
-    rows = sum(len(header.names) for header in store.files.headers())
+    rows = sum(len(header.names) for header in store.index.headers)
     assert rows < 1.1 * PICTURES  # what was under way on the lost node may be there twice
 
 
 def test_a_worker_and_a_node_are_lost(pictures: Path, local: FeatureStore, tmp_path: Path) -> None:
-    """Two nodes on this machine: one actor is killed, one node removed, nothing is lost."""
+    """Two nodes on this machine: one worker is killed, one node removed, nothing is lost."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
-        second = nodes.add_node(num_cpus=2)
+        second = nodes.add_node(num_cpus=1)
         out = tmp_path / "f"
         running = begin(pictures, out, nodes.address)
         result = lose_both(
@@ -158,7 +159,7 @@ def test_one_of_two_hosts_is_lost(
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     first, second = (["ip", "netns", "exec", space] for space in hosts)
     short = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets lie in it: paths are short
-    quiet = ["--disable-usage-stats", "--num-cpus=2", "--object-store-memory=400000000"]
+    quiet = ["--disable-usage-stats", "--num-cpus=1", "--object-store-memory=400000000"]
     head = [*RAY, "start", "--head", f"--node-ip-address={ADDRESSES[0]}", "--port=6379"]
     other = [*RAY, "start", f"--address={ADDRESSES[0]}:6379", f"--node-ip-address={ADDRESSES[1]}"]
     try:

@@ -25,14 +25,14 @@ def test_four_surfaces_one_result(
     images = find_pictures(["pictures"])
     extractor = DenseExtractor("D", "pool4", weights="embedded")
 
-    store = FeatureStore(None, extractor.extraction, images.names)
+    store = FeatureStore(None, "a")
     extract(images, extractor, (40, 64), store)
-    library = aggregate(store.read(), how)
+    library = aggregate(store.read(names=images.names), how)
 
     arguments = ["pictures", "--layer", "pool4", "--Q", "40", "--Q", "64", "--weights", "embedded"]
     run("extract", *arguments, "--out", "f", "--quiet")
-    opened = FeatureStore.open("f")
-    assert tuple(opened.view_names()) == images.names
+    opened = FeatureStore("f")
+    assert tuple(opened.names) == images.names
     assert np.array_equal(aggregate(opened.read(), how), library)
 
     features = VGGFeatures(layer="pool4", Q=(40, 64), aggregate=how, weights="embedded")

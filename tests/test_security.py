@@ -27,13 +27,13 @@ from vggfeat.data.ilsvrc import read_tar
 from vggfeat.data.images import decode
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
-from vggfeat.features import shards
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.store import FeatureStore
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.learn import model as models
 from vggfeat.nets import formats, weights
-from vggfeat.settings import Extraction
+from vggfeat.store import store
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
 from vggfeat.train import checkpoint
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -43,7 +43,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     },
     "model.safetensors": models.load,
     "last.safetensors": checkpoint.read,
-    "packed.h5": FeatureStore.open,
+    "packed.h5": FeatureStore,
     "picture.jpg": decode,
     "pictures.tar": read_tar,
     "list.csv": lambda path: find_pictures([path]),
@@ -89,11 +89,11 @@ def test_no_file_of_a_store_is_a_pickle(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pickle in the place of any file of a store is refused or passed over, and never loaded."""
-    monkeypatch.setattr(shards, "CATALOGUED", 2)  # as the campaign sets it for its own process
+    monkeypatch.setattr(store, "INDEXED", 2)  # as the campaign sets it for its own process
     folder = tmp_path / "stores"
     folder.mkdir()
     campaign = Stores(folder)
-    for name in ("index.npz", "manifest.json", "features.h5", "failed.csv", "shards/x.h5"):
+    for name in (*campaign.files, "shards/x.h5"):
         with suppress(VggfeatError):
             campaign.attempt((name, hostile(kind, folder)))
         assert not (tmp_path / OWNED).exists(), name
@@ -189,10 +189,10 @@ COMMANDS = [
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Save an SVM whose descriptors are of weights that would have to be downloaded."""
-    made = Extraction("D", "ab12", ("fc7",)).to_dict()
+    fc7 = Column(Descriptor("D", "fc7", "average", 256), {"weights": "ab12"}, 4096)
     how = Aggregation("average").to_dict()
     numbers = np.ones((2, 4096)), np.ones(2)
-    saved = models.SavedModel(*numbers, ("cat", "dog"), (1.0,), (made,), ("authors",), (256,), how)
+    saved = models.SavedModel(*numbers, ("cat", "dog"), (1.0,), (fc7,), ("authors",), how)
     return models.save(tmp_path / "model", saved)
 
 
@@ -236,7 +236,7 @@ def test_every_command_is_tried_offline() -> None:
 def test_offline_no_address_is_reached(scheme: str) -> None:
     """Pictures, stores and weights at addresses are refused by name before anything is opened."""
     address = f"{scheme}://host/folder"
-    for use in (lambda: find_pictures([address]), lambda: FeatureStore.open(address)):
+    for use in (lambda: find_pictures([address]), lambda: FeatureStore(address)):
         with pytest.raises(DownloadError, match="VGGFEAT_OFFLINE"):
             use()
     with pytest.raises(WeightsNotFound):

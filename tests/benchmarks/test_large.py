@@ -14,9 +14,9 @@ import pytest
 
 from vggfeat.features.aggregate import Aggregation, aggregate
 from vggfeat.features.matrix import StoreRows
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn.rows import Rows
 from vggfeat.learn.svm import LinearSVM
+from vggfeat.store.store import FeatureStore
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -43,7 +43,7 @@ def test_costs_by_hand(costs: ModuleType) -> None:
     assert cost.cpu_hours == pytest.approx(1e6 * 0.69 / 3600)
     assert costs.picture_bytes(4096, "float16", 3) - costs.NAME_BYTES == 24_576
     assert costs.merged_shards(1_000_000, 4096, "float16", 1) == 62  # 16,384 rows of 8 kB
-    assert costs.shards_of(1_000_000, 600) == 3907
+    assert costs.shards_of(1_000_000, 600) == 31  # 32,768 rows of 2 kB
     assert costs.shards_of(1_000_000, 690_000) == 23_000  # one every 30 s
 
 
@@ -76,7 +76,7 @@ def test_rows_of_a_store_are_those_in_memory(tmp_path: Path, costs: ModuleType) 
     made = import_module("large_made")
     store = made.write(tmp_path / "s", 300, 24, "float16", 32)
     expected = aggregate(store.read(), power=0.5)
-    X = StoreRows(FeatureStore.open(tmp_path / "s"), Aggregation(power=0.5))
+    X = StoreRows(FeatureStore(tmp_path / "s"), Aggregation(power=0.5))
     np.testing.assert_array_equal(X[:], expected)
     np.testing.assert_array_equal(X[31:70:3, 2:5], expected[31:70:3, 2:5])
     chosen = [7, 3, 299, 3]

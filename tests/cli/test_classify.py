@@ -83,18 +83,18 @@ def test_own_pictures_have_their_likeliest_classes(tmp_path: Path) -> None:
     (tmp_path / "p" / "torn.png").write_bytes(b"\x89PNG")
     ran = run("classify", "p", *D, "--Q", "224", "--top", "2", "--csv", "top.csv")
     lines = [line.split() for line in ran.out.splitlines() if "." in line]
-    assert [line[0] for line in lines if len(line) == 3] == ["lawn.png", "sea.png"]
+    assert [line[0] for line in lines if len(line) == 3] == ["p/lawn.png", "p/sea.png"]
     assert [line[1] for line in lines if len(line) == 3] == ["green", "blue"]
-    assert "Warning: torn.png" in ran.err
+    assert "Warning: p/torn.png" in ran.err
     told = run("classify", "p", *D, "--Q", "224", "--Q", "256", "--top", "6", "--json").json
     lawn, sea, torn = told["pictures"]
     assert lawn["classes"][0]["class"] == "green"
     assert sea["classes"][0]["index"] == CLASSES.index("blue")
     for row in (lawn, sea):
-        expected = reckoned(tmp_path / "p" / row["picture"], "D", 224, 256)
+        expected = reckoned(tmp_path / row["picture"], "D", 224, 256)
         shares = [one["probability"] for one in row["classes"]]
         np.testing.assert_allclose(shares, sorted(expected, reverse=True), atol=1e-4)
-    assert torn["picture"] == "torn.png"
+    assert torn["picture"] == "p/torn.png"
     [behind] = told["scores"].values()
     assert behind["settings"]["pool"] == "softmax"
     assert behind["settings"]["net"] == "D"
@@ -168,7 +168,8 @@ def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:
     assert "Fused scores of 7 pictures: f" in ran.err
     assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()
     assert "red" in run("fuse", "f", "--top", "1").out
-    assert "/fused/fc8/softmax/Q0 (7, 6)" in run("store", "info", "f").out
+    [line] = [one for one in run("store", "info", "f").out.splitlines() if "/fused" in one]
+    assert re.fullmatch(r"/fused/fc8/softmax/Q0 +\(7, 6\), settings \w{12} *", line)
     before = (tmp_path / "de.csv").read_bytes()
     run("classify", *how, *D, "--out", "scores-d", "--csv", "d.csv")
     assert (tmp_path / "d.csv").read_bytes() != before
@@ -231,21 +232,22 @@ def test_scores_of_own_pictures_are_kept(tmp_path: Path) -> None:
 def test_fused_scores_stay_out_of_their_inputs(tmp_path: Path) -> None:
     """The next fusion has the same two nets; and what is half there is not fused."""
     colours(tmp_path / "set")
+    own = ("set", "--relative-to", "set")
     for net, how in (("D", D), ("E", E)):
-        run("classify", "set", *how, "--Q", "224", "--out", net)
+        run("classify", *own, *how, "--Q", "224", "--out", net)
     err = run("fuse", "D", "E", "--out", "D", status=5).err
     assert "D is one of the stores that are fused. Name another folder" in err
     assert len(run("fuse", "D", "E", "--json").json["scores"]) == 2
-    run("classify", "set", *D, "--Q", "256", "--out", "D", "--shard", "1/2")
+    run("classify", *own, *D, "--Q", "256", "--out", "D", "--shard", "1/2")
     err = run("fuse", "D", "E", status=5).err
     assert "D is not finished: net D, softmax at Q = 256" in " ".join(err.split())
     run("fuse", "D", "E", "--Q", "224")
     paint(tmp_path / "set" / "red" / "9.png", "red", 3)
-    run("classify", "set", *D, "--Q", "224", "--Q", "256", "--out", "D")
+    run("classify", *own, *D, "--Q", "224", "--Q", "256", "--out", "D")
     out = run("fuse", "D", "--data", "set").out
     assert "8 in set" in out
     assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
-    run("classify", "set", *D, "--Q", "224", "--out", "short")
+    run("classify", *own, *D, "--Q", "224", "--out", "short")
     out = run("fuse", "short", "D", "--data", "set").out
     assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
     out = run("fuse", "E", "--data", "set").out
@@ -363,11 +365,14 @@ def test_the_name_of_a_picture_forges_no_line(tmp_path: Path) -> None:
     (tmp_path / "p" / "y\nModel: b.png").write_text("no picture")
     command = ["classify", "p", *D, "--Q", "224", "--quiet"]
     ran = run(*command, "--top", "1")
-    assert "sea\\nModel: a.png" in ran.out
-    assert "Warning: y\\nModel: b.png: not a picture" in ran.err
+    assert "p/sea\\nModel: a.png" in ran.out
+    assert "Warning: p/y\\nModel: b.png: not a picture" in ran.err
     assert not [line for line in (ran.out + ran.err).splitlines() if line.startswith("Model")]
     told = run(*command, "--json").json
-    assert [one["picture"] for one in told["pictures"]] == ["sea\nModel: a.png", "y\nModel: b.png"]
+    assert [one["picture"] for one in told["pictures"]] == [
+        "p/sea\nModel: a.png",
+        "p/y\nModel: b.png",
+    ]
 
 
 def test_a_table_with_all_of_its_nets_has_differences(ilsvrc: Path) -> None:

@@ -36,12 +36,18 @@ def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
     In a process of its own, from its start to what it prints.
     """
     done = run_process("extract", *FAST, cwd=folder / "pictures")
-    for said in ("5 of 5", "/D/Q32 (128)", "images/s", "CPU", "FeatureStore.open('features')"):
+    for said in (
+        "5 of 5",
+        "/D/pool2/average/Q32 (128)",
+        "images/s",
+        "CPU",
+        "FeatureStore('features').read()",
+    ):
         assert said in done.out
     assert "Net D, pool2, weights embedded" in done.err
     with h5py.File(folder / "pictures" / "features" / "features.h5") as file:
         assert file["names"].asstr()[:].tolist() == [f"{i}.png" for i in range(5)]
-        assert file["D/Q32"].shape == (5, 128)
+        assert file["D/pool2/average/Q32"].shape == (5, 128)
 
 
 def test_a_second_run_says_that_nothing_was_computed(folder: Path) -> None:
@@ -89,13 +95,15 @@ def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
     assert "Warning: 4 pictures could not be used" in done.stderr
     with (tmp_path / "features" / "failed.csv").open(newline="") as file:
         reasons = dict(list(csv.reader(file))[1:])
-    assert sorted(reasons) == ["empty.jpg", "huge.png", "text.jpg", "truncated.jpg"]
-    assert "empty" in reasons["empty.jpg"]
-    assert "pixels" in reasons["huge.png"]
+    bad = ("empty.jpg", "huge.png", "text.jpg", "truncated.jpg")
+    assert sorted(reasons) == [f"pictures/{name}" for name in bad]
+    assert "empty" in reasons["pictures/empty.jpg"]
+    assert "pixels" in reasons["pictures/huge.png"]
     with h5py.File(tmp_path / "features" / "features.h5") as file:
         names = file["names"].asstr()[:].tolist()
-        assert names == ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
-        assert np.isfinite(file["D/Q32"][:]).all()
+        whole = ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
+        assert names == [f"pictures/{name}" for name in whole]
+        assert np.isfinite(file["D/pool2/average/Q32"][:]).all()
 
 
 def test_train_save_and_predict(folder: Path) -> None:
@@ -215,7 +223,7 @@ def test_ctrl_c_stops_cleanly_and_resumes(tmp_path: Path) -> None:
         Image.fromarray(noise(80, 64, i)).save(tmp_path / "pictures" / f"{i:03}.png")
     command = ["extract", "pictures", "--layer", "pool3", "--Q", "64", "--out", "f"]
     # A shard after every round, so that the test knows when some pictures are complete.
-    often = "import vggfeat.features.extract as e; e.SECONDS_PER_SHARD = 0; "
+    often = "import vggfeat.features.pipeline as e; e.SECONDS_PER_SHARD = 0; "
     start = often + "import vggfeat.cli; vggfeat.cli.main()"
     running = subprocess.Popen(
         [sys.executable, "-c", start, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True

@@ -13,8 +13,8 @@ from helpers.networks import PIXELS
 from PIL import Image
 from support import random_state
 
-from vggfeat.features.store import FeatureStore
 from vggfeat.nets.formats import write
+from vggfeat.store.store import FeatureStore
 
 # In fp32, where the bits of a picture differ with those beside it, if nothing is done about it.
 HOW = ("--deterministic", "--precision", "fp32", "-q")
@@ -46,9 +46,9 @@ def _one_thread() -> Iterator[None]:
 
 def rows(folder: str) -> dict[str, bytes]:
     """Read the one part of a store: each picture's bits by its name."""
-    store = FeatureStore.open(folder)
+    store = FeatureStore(folder)
     [values] = store.read().values()
-    return {name: row.tobytes() for name, row in zip(store.view_names(), values, strict=True)}
+    return {name: row.tobytes() for name, row in zip(store.names, values, strict=True)}
 
 
 def test_other_threads_and_shares_extract_the_same_bits(
@@ -62,8 +62,8 @@ def test_other_threads_and_shares_extract_the_same_bits(
     run_process("extract", "p", *FAST, "-o", "a", "--workers", "1", env=two_threads)
     for shard in ("1/2", "2/2"):
         run("extract", "p", *FAST, "-o", "b", "--shard", shard, "--workers", "3")
-    stores = [FeatureStore.open(name) for name in "ab"]
-    assert all(store.manifest.nets["D"]["provenance"]["deterministic"] for store in stores)
+    stores = [FeatureStore(name) for name in "ab"]
+    assert all(store.provenance("D")["deterministic"] for store in stores)
     assert stores[0].names == stores[1].names
     [first], [second] = (store.read().values() for store in stores)
     assert first.tobytes() == second.tobytes()
@@ -105,7 +105,7 @@ def test_a_recipe_describes_with_the_bits_of_an_extraction(
     Path("own.toml").write_text(RECIPE)
     run("run", "own.toml", "--dataset", "set", "--features", "a", "--jobs", "1", *HOW)
     run("extract", "set/grey/3.png", *FAST, "-o", "b")
-    assert FeatureStore.open("a").manifest.nets["D"]["provenance"]["deterministic"]
+    assert FeatureStore("a").provenance("D")["deterministic"]
     table, alone = rows("a"), rows("b")
     assert len(table) == 24
     assert [*alone.values()] == [table["grey/3.png"]]
@@ -127,8 +127,7 @@ def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     how = ("--weights", "net.safetensors", "--Q", "224", *HOW)
     run_process("classify", "p", *how, "-o", "a", env={"OMP_NUM_THREADS": "2"})
     run("classify", "q", *how, "-o", "b")
-    [behind] = FeatureStore.open("a").manifest.nets.values()
-    assert behind["provenance"]["deterministic"]
-    [posteriors] = FeatureStore.open("b").read().values()
+    assert FeatureStore("a").provenance("A")["deterministic"]
+    [posteriors] = FeatureStore("b").read().values()
     assert posteriors.max() < 0.99
-    assert rows("b") == {"2.png": rows("a")["2.png"]}
+    assert rows("b") == {"q/2.png": rows("a")["p/2.png"]}

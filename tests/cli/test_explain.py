@@ -69,7 +69,7 @@ def test_a_bad_picture_is_named_and_the_rest_go_on(model, draw, tmp_path):
     named = ("--class", "yak", "--class", "cat")
     done = explain(model(power=0.5), "photos", *named, "--json", "-q", "--out", "x/y")
     bad, good = done.json
-    assert bad == {"picture": "bad.png", "error": "not a picture of a format that is read"}
+    assert bad == {"picture": "photos/bad.png", "error": "not a picture of a format that is read"}
     assert "bad.png" in done.err
     assert list(good["classes"]) == ["yak", "cat"]
     assert (good["exact"], good["why"][:9]) == (False, "power 0.5")

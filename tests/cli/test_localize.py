@@ -104,8 +104,8 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
     ran = run("localize", "predict", "pictures", *PCR, *words)
     found = {row["picture"]: row for row in ran.json}
     assert "bad.jpg: not a picture" in ran.err
-    assert "error" in found["bad.jpg"]
-    [label] = found["000006.jpg"]["labels"]
+    assert "error" in found["pictures/bad.jpg"]
+    [label] = found["pictures/000006.jpg"]["labels"]
     assert label["class"] == "cat"
     sides = [label[side] for side in ("xmin", "ymin", "xmax", "ymax")]
     assert sides == pytest.approx(GRID_BOXES["cat"], abs=0.1)
@@ -113,7 +113,8 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["cat", "cat", ""]
     assert float(rows[0]["xmin"]) == label["xmin"]
-    drawn, plain = (Image.open(p) for p in (found["000006.jpg"]["drawing"], "pictures/000006.jpg"))
+    one = "pictures/000006.jpg"
+    drawn, plain = (Image.open(path) for path in (found[one]["drawing"], one))
     assert drawn.size == plain.size == GRID_SIZE
     left, _, right, bottom = GRID_BOXES["cat"]
     y = bottom - 20
@@ -169,7 +170,8 @@ def test_ctrl_c_says_what_is_kept(tree: Path) -> None:
         said = "2 pictures done; the drawings are kept, and b.csv has what was found. The same"
         assert said in err
         with Path("b.csv").open(newline="") as file:
-            assert [row["picture"] for row in csv.DictReader(file)] == ["000000.jpg", "000001.jpg"]
+            pictures = [row["picture"] for row in csv.DictReader(file)]
+        assert pictures == ["JPEGImages/000000.jpg", "JPEGImages/000001.jpg"]
         assert len(list(Path("boxes").iterdir())) == 2
         err = run(*command, "--csv", "none.csv", status=130).err
         assert "0 pictures done; the drawings are kept. The same" in err

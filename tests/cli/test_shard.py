@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from helpers.cli import run
 
-from vggfeat.features.check import verify
-from vggfeat.features.store import FeatureStore
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 
 EXTRACT = ("extract", "p", "--layer", "pool2", "--Q", "32")
 
@@ -62,9 +62,9 @@ def test_four_at_once_equal_one_run(
     assert "all holds 21 pictures" in run("store", "merge", "a", "b", "--out", "all").out
     finish(extract("--out", "one"))
     assert verify("all") == []
-    all_, one = FeatureStore.open("all"), FeatureStore.open("one")
+    all_, one = FeatureStore("all"), FeatureStore("one")
     assert all_.names == one.names
-    assert all_.failed.keys() == one.failed.keys() == {"0/torn.png"}
+    assert all_.failed.keys() == one.failed.keys() == {"p/0/torn.png"}
     [found], [expected] = all_.read().values(), one.read().values()
     # A picture's batch is another one in a share: the same to the last bits of float32.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -84,7 +84,7 @@ def test_shares_in_folders_of_their_own(
     assert "0 of 0" in run(*EXTRACT, "--shard", "9/9", "--out", "2").out
     assert "all holds 5 pictures" in run("store", "merge", "1", "2", "--out", "all").out
     run(*EXTRACT, "--out", "one")
-    joined, one = FeatureStore.open("all"), FeatureStore.open("one")
+    joined, one = FeatureStore("all"), FeatureStore("one")
     assert joined.names == one.names
     [found], [expected] = joined.read().values(), one.read().values()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -22,7 +22,7 @@ def test_every_image_is_dealt_once(n: int, parts: int) -> None:
 
 @pytest.mark.parametrize("kind", ["sorted", "periodic", "folders"])
 def test_sizes_are_balanced(kind: str) -> None:
-    """Pixels of a share are within 3 % of the mean, however large and small images are listed."""
+    """Pixels of a share are within 5 % of the mean, however large and small images are listed."""
     n, parts = 8_000, 8
     rows = np.arange(n)
     pixels = {
@@ -31,7 +31,7 @@ def test_sizes_are_balanced(kind: str) -> None:
         "folders": np.random.default_rng(0).uniform(1e5, 1e7, n // 500)[rows // 500],
     }[kind]
     sums = [pixels[Partition(part, parts).rows(n)].sum() for part in range(1, parts + 1)]
-    limit = 0.25 if kind == "periodic" else 0.03
+    limit = 0.25 if kind == "periodic" else 0.05
     assert max(abs(one / np.mean(sums) - 1) for one in sums) < limit
 
 
@@ -47,7 +47,10 @@ def test_the_deal_never_changes() -> None:
     ("environment", "expected"),
     [
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, Partition(4, 4)),
-        (slurm := {"ID": "3", "COUNT": "16", "MIN": "1", "MAX": "16", "STEP": "1"}, Partition(3, 16)),
+        (
+            slurm := {"ID": "3", "COUNT": "16", "MIN": "1", "MAX": "16", "STEP": "1"},
+            Partition(3, 16),
+        ),
         ({"ID": "9", "COUNT": "4", "MIN": "5", "MAX": "11", "STEP": "2"}, Partition(3, 4)),
         ({"RANK": "5", "WORLD_SIZE": "8"}, Partition(6, 8)),
         ({**slurm, "RANK": "1", "WORLD_SIZE": "2"}, Partition(6, 32)),

@@ -26,7 +26,7 @@ from vggfeat.errors import DataError, DataNotFound, PictureError
 def test_pictures_are_read_from_the_middle(tmp_path: Path) -> None:
     """Each picture's pixels are its own, by an address of a few bytes that can be sent away."""
     files = {f"n/{n:03}.png": jpeg(n, "PNG") for n in range(5)}
-    found = find_pictures([pack(tmp_path / "a.tar", files)])
+    found = find_pictures([pack(tmp_path / "a.tar", files)], tmp_path)
     assert found.names == tuple(f"a.tar/{name}" for name in files)
     for picture, content in zip(
         pickle.loads(pickle.dumps(found.pictures)), files.values(), strict=True
@@ -145,7 +145,7 @@ def test_links_devices_and_absurd_sizes_are_bad_pictures(
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    found = find_pictures([str(tmp_path / "a.tar")])
+    found = find_pictures([str(tmp_path / "a.tar")], tmp_path)
     reasons = {}
     for name, picture in zip(found.names, found.pictures, strict=True):
         try:

@@ -12,11 +12,10 @@ from campaigns import Campaign, times
 from helpers.cli import run
 from helpers.colours import write_colours
 from helpers.extraction import content, draw_small
-from helpers.seams import index_from, round_size, shard_rows
+from helpers.seams import index_from, shard_rows
 from test_flips import damages
 
-from vggfeat.features.check import verify
-from vggfeat.features.repair import repair
+from vggfeat.store.maintenance import repair, verify
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -32,15 +31,15 @@ def damage(store: Path, rng: random.Random) -> set[str]:
     return {path.name for path in chosen if path.parent.name == "shards"}
 
 
-@pytest.mark.parametrize("catalogued", [3, 64])
-def test_repairs(tmp_path: Path, tiny: str, catalogued: int) -> None:
+@pytest.mark.parametrize("indexed", [3, 64])
+def test_repairs(tmp_path: Path, tiny: str, indexed: int) -> None:
     """What fails its digest is set aside, the rest verifies, and the same command completes it."""
     images, whole, store = draw_small(tmp_path / "images"), tmp_path / "whole", tmp_path / "store"
     weights = write_colours(tmp_path / "colours.safetensors", tiny)  # exact in any precision
     words = ["--net", tiny, "--layer", "pool3", "--Q", "8", "--Q", "10", "--weights", weights]
     rng = random.Random(0)
-    name = f"repairs of a store {'with' if catalogued == 3 else 'without'} index.npz"
-    with shard_rows(4), round_size(4), index_from(catalogued), Campaign(name) as counted:
+    name = f"repairs of a store {'with' if indexed == 3 else 'without'} index.npz"
+    with shard_rows(4), index_from(indexed), Campaign(name) as counted:
         run("extract", images, "--out", whole, *words, "--quiet")
         expected = content(whole)
         for number in range(times(5, 0.2)):

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.networks import TINY, configured, formula_weights
 from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
-from support import noise, random_weights
+from helpers.seams import round_size
+from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.partition import Partition
 from vggfeat.errors import DeviceError, PictureError
-from vggfeat.features.extract import extract
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.merge import merge
-from vggfeat.features.rounds import ROUND
-from vggfeat.features.sharding import Shard
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
-from vggfeat.ilsvrc.classify import score
-from vggfeat.store.column import Descriptor
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
 
 COMBINATIONS = [("torch", "fp32"), ("winograd", "fp32")]
 
@@ -48,20 +44,16 @@ def stored(
     scales: tuple[int, ...] = (32,),
     **more: object,
 ) -> FeatureStore:
-    shard = more.pop("shard", Shard(1, 1))
-    some = images.take(shard.rows(len(images)))
-    store = FeatureStore(folder, extractor.extraction, some.names, stats=some.stats(), shard=shard)
-    extract(some, extractor, scales, store, **more)
+    part = more.pop("part", Partition())
+    some = images.take(part.rows(len(images)))
+    store = FeatureStore(folder, "a")
+    extract(some, extractor, scales, store, share=part.share, **more)
     return store
 
 
 @pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
 def test_workers_interruptions_shares_and_order_leave_the_bits(
-    images: ImageSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
-    precision: str,
+    images: ImageSet, tmp_path: Path, runtime: str, precision: str
 ) -> None:
     """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
     extractor = repeatable(runtime, precision)
@@ -70,8 +62,8 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
     names = list(images.names)
 
     def same(store: FeatureStore) -> bool:
-        expected, found = whole.read(scales, names), store.read(scales, names)
-        return all(found[part].tobytes() == expected[part].tobytes() for part in expected)
+        expected, found = whole.read(names=names), store.read(names=names)
+        return all(found[name].tobytes() == expected[name].tobytes() for name in expected)
 
     assert same(stored(images, extractor, tmp_path / "threads", scales, workers=5))
 
@@ -79,8 +71,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
         if done.computed >= 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(ROUND, "cpu", 5)
-    with pytest.raises(KeyboardInterrupt):
+    with round_size(5), pytest.raises(KeyboardInterrupt):
         stored(images, extractor, tmp_path / "resumed", scales, progress=stop)
     resumed = stored(images, extractor, tmp_path / "resumed", scales)
     assert same(resumed)
@@ -90,9 +81,9 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
 
     parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]
     for number, part in enumerate(parts, 1):
-        stored(images, extractor, part, scales, shard=Shard(number, 3))
+        stored(images, extractor, part, scales, part=Partition(number, 3))
     merge(parts, tmp_path / "merged")
-    assert same(FeatureStore.open(tmp_path / "merged"))
+    assert same(FeatureStore(tmp_path / "merged"))
 
 
 def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
@@ -108,7 +99,7 @@ def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureStore:
-    store = FeatureStore(None, extractor.extraction, images.names, **more)
+    store = FeatureStore(None, "a", **more)
     extract(images, extractor, [32, 40], store)
     return store
 
@@ -120,20 +111,17 @@ def test_one_picture_that_overflows_is_left_out() -> None:
     assert list(store.failed) == ["002"]
     assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
     held = [name for name in images.names if name != "002"]
-    for part, values in store.read([32, 40], held).items():
-        assert np.isfinite(values).all(), part
+    for name, values in store.read(names=held).items():
+        assert np.isfinite(values).all(), name
     with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
-        extract(
-            images, Half(), [32], FeatureStore(None, Half().extraction, images.names),
-            on_bad_image="error",
-        )  # fmt: skip
+        extract(images, Half(), [32], FeatureStore(None, "a"), on_bad_image="error")
 
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
     """The run ends with advice: of few pictures at the end, of many after the first ones."""
-    with pytest.raises(DeviceError, match=r"2 pictures have no finite descriptor, 0 .*bf16"):
+    with pytest.raises(DeviceError, match=r"2 images have no finite descriptor, 0 .*bf16"):
         run(dark_and_bright(2, {0, 1}), Half())
-    with pytest.raises(DeviceError, match=r"16 pictures .* 0 have one"):
+    with pytest.raises(DeviceError, match=r"16 images .* 0 have one"):
         run(dark_and_bright(200, set(range(200))), Half())
     store = run(dark_and_bright(60, set(range(0, 60, 3))), Half())
     assert len(store.failed) == 20
@@ -148,41 +136,9 @@ def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
     assert "--dtype float32" in store.failed["003"]
 
 
-def test_posteriors_of_a_net_that_overflows_are_refused(tmp_path: Path) -> None:
-    """Classification leaves nothing behind where class scores are not finite."""
-    whole = replace(random_weights("A", ["fc8"]), about={"classes": str(list(range(1000)))})
-    weights = scaled(whole, "fc8", 1e36)
-    images = ImageSet(("a",), (noise(224, 224),))
-    for pool in ("softmax", "posteriors", "crops1"):
-        extractor = DenseExtractor("A", "fc8", weights=weights, pool=pool, device="cpu")
-        with pytest.raises(DeviceError, match="no finite descriptor"):
-            score(images, extractor, [224], tmp_path / pool)
-
-
 def test_a_transformer_names_the_picture_that_overflows() -> None:
     """A row for every picture, or an error: never NaN."""
     weights = scaled(WEIGHTS, "conv3_1", 1e36)
     features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
     with pytest.raises(PictureError, match="diverged"):
         features.transform([noise(40, 40)])
-
-
-def test_one_run_stores_all_and_the_next_computes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dense and multi-crop posteriors are arrays of one store; done once, nothing is run again."""
-    with configured({"tiny": TINY}):
-        weights = formula_weights("tiny", num_classes=3)
-        extractor = DenseExtractor(
-            "tiny", "fc8", weights=weights, pool="softmax+crops1", precision="fp32", device="cpu"
-        )
-    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
-    store = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
-    assert extract(images, extractor, [224, 240], store).computed == 2
-    assert store.dimensions == {
-        Descriptor("tiny", "fc8", pool, Q): 3 for pool in ("softmax", "crops1") for Q in (224, 240)
-    }
-    monkeypatch.setattr(extractor, "describe_finite", None)
-    again = FeatureStore(tmp_path / "s", extractor.extraction, images.names)
-    summary = extract(images, extractor, [224, 240], again)
-    assert (summary.computed, summary.present) == (0, 2)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,18 +16,19 @@ from support import noise
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import FingerprintMismatch, StoreError
-from vggfeat.features.extract import extract
+from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.merge import merge
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.formats import write
 from vggfeat.nets.pixels import CAFFE, CONVENTIONS, PixelConvention
 from vggfeat.nets.weights import convert, load
 from vggfeat.run.predict import model_extractors
-from vggfeat.run.sources import stored
+from vggfeat.run.sources import open_source
 from vggfeat.settings import Features
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
 
 OTHERS = {
     "channels": "RGB",
@@ -52,20 +53,23 @@ def extractor(pixels: PixelConvention | str) -> DenseExtractor:
 
 
 def extracted(folder: Path, images: ImageSet, pixels: PixelConvention | str) -> FeatureStore:
-    chosen = extractor(pixels)
-    store = FeatureStore(folder, chosen.extraction, images.names, stats=images.stats())
-    extract(images, chosen, [33], store)
+    store = FeatureStore(folder, "a")
+    extract(images, extractor(pixels), [33], store)
     return store
 
 
+def never(net: str, store: object) -> NoReturn:
+    raise AssertionError(f"net {net} was opened")
+
+
 @pytest.mark.parametrize("field", OTHERS)
-def test_every_field_of_the_convention_is_in_the_fingerprint(field: str) -> None:
-    """However small the difference, the text of the convention and the fingerprint differ."""
+def test_every_field_of_the_convention_is_a_setting(field: str) -> None:
+    """However small the difference, the text of the convention and the digest differ."""
     assert OTHERS.keys() == {one.name for one in dataclasses.fields(PixelConvention)}
     other = dataclasses.replace(CAFFE, **{field: OTHERS[field]})
     assert str(other) != str(CAFFE)
-    assert extractor(other).extraction.fingerprint != extractor(CAFFE).extraction.fingerprint
-    assert extractor("caffe").extraction == extractor(CAFFE).extraction
+    digests = [extractor(pixels).columns([33])[0].digest for pixels in (other, CAFFE, "caffe")]
+    assert digests[0] != digests[1] == digests[2]
 
 
 @pytest.mark.parametrize(
@@ -103,41 +107,34 @@ def test_the_command_line_refuses_it(tmp_path: Path, images: ImageSet, conventio
     refused = run(*words, "--weights", other, status=5)
     assert "pixels: stored BGR" in refused.err
     features = Features(layers=("pool1",), Q=(33,), weights=str(one))
-    assert stored(tmp_path / "f", "D", images, features) is not None
+    assert open_source(images, "D", features, tmp_path / "f", never).summary.present == 1
+    others = features.but(weights=str(other))
     refuses(
-        lambda: stored(tmp_path / "f", "D", images, features.but(weights=str(other))),
+        lambda: open_source(images, "D", others, tmp_path / "f", never),
         StoreError,
-        ["another setting of pixels", "BGR"],
+        ["pixels: stored BGR"],
     )
 
 
 def test_a_sources_name_does_not_hide_other_pixels(tmp_path: Path, images: ImageSet) -> None:
     """A store of the embedded weights with torchvision's pixels is none of the embedded ones."""
-    chosen = extractor("torchvision")
-    behind = {"weights": {"source": "embedded", "origin": "embedded"}}
-    store = FeatureStore(
-        tmp_path / "f",
-        chosen.extraction,
-        images.names,
-        stats=images.stats(),
-        provenance=behind,
-    )
-    extract(images, chosen, [33], store)
+    store = extracted(tmp_path / "f", images, "torchvision")
+    assert store.provenance("D")["weights"]["source"] == "embedded"
     features = Features(layers=("pool1",), Q=(33,), weights="embedded")
     refuses(
-        lambda: stored(tmp_path / "f", "D", images, features),
+        lambda: open_source(images, "D", features, tmp_path / "f", never),
         StoreError,
-        ["another setting of pixels"],
+        ["pixels: stored RGB"],
     )
 
 
 def test_a_models_pixels_are_those_of_its_weights(tmp_path: Path) -> None:
     """A model is not fed with descriptors of pixels that it was not trained on."""
-    made = extractor(CAFFE).extraction.to_dict()
-    model = SavedModel(np.ones((2, 64)), np.ones(2), ("a", "b"), (1.0,), (made,), (), (33,), {})
+    columns, how = tuple(extractor(CAFFE).columns([33])), Aggregation().to_dict()
+    model = SavedModel(np.ones((2, 64)), np.ones(2), ("a", "b"), (1.0,), columns, (), how)
     right, wrong = (load("embedded", "D", ("pool1",), pixels=name) for name in CONVENTIONS)
     [opened] = model_extractors(model, weights=[right])
-    assert opened.extraction.pixels == str(CAFFE)
+    assert opened.weights.pixels == CAFFE
     refuses(lambda: model_extractors(model, weights=[wrong]), StoreError, ["pixels", "RGB", "BGR"])
 
 
@@ -151,21 +148,6 @@ def test_a_cache_keeps_conventions_apart(tmp_path: Path, images: ImageSet) -> No
             rows.append(one.transform(list(images.pictures)))
     assert not np.allclose(rows[0], rows[1])
     np.testing.assert_array_equal(rows[:2], rows[2:])
-
-
-def test_a_store_that_does_not_say_it_is_refused(tmp_path: Path, images: ImageSet) -> None:
-    """What was made before the convention was kept may be of any: it is to be made anew."""
-    extracted(tmp_path / "f", images, CAFFE)
-    path = tmp_path / "f" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["sha256"], manifest["nets"]["D"]["settings"]["pixels"]
-    path.write_text(json.dumps(manifest))
-    for action in (
-        lambda: FeatureStore.open(tmp_path / "f"),
-        lambda: extracted(tmp_path / "f", images, CAFFE),
-    ):
-        error = refuses(action, StoreError, [str(path), "pixels"])
-        assert not isinstance(error, FingerprintMismatch)
 
 
 def test_conversion_changes_no_number(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +15,16 @@ from helpers.networks import TINY, configured, formula_state
 from support import noise
 from torch import Tensor
 
-from vggfeat.errors import ParameterError
+from vggfeat.data.imagesets import ImageSet
+from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import extract
+from vggfeat.ilsvrc.classify import score
 from vggfeat.nets.pixels import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
+from vggfeat.store.store import FeatureStore
 
 CLASSES = 3
 SEED = 1
@@ -216,3 +223,34 @@ def test_crops_need_224_pixels(weights: Weights) -> None:
     crops = DenseExtractor("tiny", "fc8", weights=caffe, pool="crops5", device="cpu")
     with pytest.raises(ParameterError, match="at least 224"):
         crops.check_scales([223])
+
+
+def test_one_run_stores_all_and_the_next_computes_nothing(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense and multi-crop posteriors are columns of one store; once done, nothing is run again."""
+    extractor = opened(weights, "softmax+crops1")
+    images = ImageSet(("a", "b"), tuple(noise(40, 40, seed) for seed in (1, 2)))
+    store = FeatureStore(tmp_path / "s", "a")
+    outputs = ("x", "y", "z")
+    assert extract(images, extractor, [224, 240], store, outputs=outputs).computed == 2
+    assert {name.path: (one.width, one.outputs) for name, one in store.columns.items()} == {
+        f"/tiny/fc8/{pool}/Q{Q}": (CLASSES, outputs)
+        for pool in ("softmax", "crops1")
+        for Q in (224, 240)
+    }
+    monkeypatch.setattr(extractor, "describe_finite", None)
+    summary = extract(images, extractor, [224, 240], FeatureStore(tmp_path / "s", "a"))
+    assert (summary.computed, summary.present) == (0, 2)
+
+
+def test_posteriors_of_a_net_that_overflows_are_refused(weights: Weights, tmp_path: Path) -> None:
+    """Classification leaves nothing behind where class scores are not finite."""
+    vastly = {f"{name}.weight": weights.state[f"{name}.weight"] * 1e30 for name in ("fc7", "fc8")}
+    about = {"classes": json.dumps(["x", "y", "z"])}
+    vast = replace(weights, state=weights.state | vastly, about=about)
+    images = ImageSet(("a",), (noise(224, 224),))
+    for pool in ("softmax", "posteriors", "crops1"):
+        with pytest.raises(DeviceError, match="no finite descriptor"):
+            score(images, opened(vast, pool), [224], tmp_path / pool)
+        assert FeatureStore(tmp_path / pool).names == []

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from helpers.seams import described_images
 from helpers.windows import keep_open_files
 from packing import jpeg, pack
 from PIL import Image
@@ -27,7 +28,6 @@ from vggfeat import FeatureStore, VGGFeatures
 from vggfeat.data.images import Crop
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.errors import ParameterError, PictureError, StoreError
-from vggfeat.features import transformer as module
 from vggfeat.nets import formats
 
 SMALL = {"layer": "pool2", "Q": 32, "weights": "embedded", "precision": "fp32"}
@@ -92,18 +92,8 @@ def test_names_match_columns(how: str, pool: str, paths: list[Path]) -> None:
     assert len(set(frame.columns)) == frame.shape[1]
 
 
-def test_a_search_extracts_each_scale_once(
-    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """GridSearchCV over Q and aggregation runs the network once for each picture and scale."""
-    described: list[tuple[int, int]] = []
-    original = module.extract
-
-    def counting(images, extractor, scales, store, **settings):
-        described.extend((row, Q) for row, Qs in store.missing(scales) for Q in Qs)
-        return original(images, extractor, scales, store, **settings)
-
-    monkeypatch.setattr(module, "extract", counting)
+def test_a_search_extracts_each_scale_once(paths: list[Path], tmp_path: Path) -> None:
+    """GridSearchCV over Q and aggregation runs the network once for each image and scale."""
     features = VGGFeatures(**SMALL, cache=tmp_path / "cache")
     search = GridSearchCV(
         make_pipeline(features, LinearSVC()),
@@ -113,7 +103,8 @@ def test_a_search_extracts_each_scale_once(
         },
         cv=2,
     )
-    search.fit(paths, [0, 1] * 4)
+    with described_images() as described:
+        search.fit(paths, [0, 1] * 4)
     assert len(described) == 2 * len(paths)
 
 
@@ -131,10 +122,10 @@ def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path)
         scores.append(search.cv_results_["mean_test_score"])
     assert np.array_equal(*scores)
     [folder] = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
-    store = FeatureStore.open(folder)
-    assert store.scales == [32, 40]
-    shards = [set(header.names) for header in store.files.headers()]
-    assert sum(map(len, shards)) == 2 * len(paths), "a picture was described twice"
+    store = FeatureStore(folder)
+    assert [column.Q for column in store.columns] == [32, 40]
+    rows = sum(len(header.names) * len(header.columns) for header in store.index.headers)
+    assert rows == 2 * len(paths), "an image was described twice"
 
 
 def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +135,7 @@ def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / folder)
         pack(Path("x.tar"), {f"{n}.bmp": jpeg(8 * seed + n, "BMP") for n in range(2)})
-        os.utime("x.tar", (1, 1))
+        os.utime("x.tar", (1 + seed, 1 + seed))
         members = find_pictures(["x.tar"]).pictures
         np.testing.assert_array_equal(cached.transform(members), plain.transform(members))
     shards = sorted((tmp_path / "cache").rglob("*.h5"))
@@ -200,6 +191,17 @@ def test_settings_that_change_descriptors_share_a_cache(paths: list[Path], tmp_p
         cached = VGGFeatures(**SMALL, **settings, cache=tmp_path / "cache").transform(paths)
         assert np.array_equal(cached, VGGFeatures(**SMALL, **settings).transform(paths))
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 3
+
+
+def test_poolings_of_one_layer_share_a_folder_of_a_cache(paths: list[Path], tmp_path: Path) -> None:
+    """A pooling or an earlier layer that is asked for later is a column more of one store."""
+    for settings in ({}, {"pool": "max"}, {"layer": ("pool1", "pool2")}):
+        how = {**SMALL, **settings}
+        cached = VGGFeatures(**how, cache=tmp_path / "cache").transform(paths)
+        np.testing.assert_allclose(cached, VGGFeatures(**how).transform(paths), rtol=1e-5)
+    [folder] = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    keys = [(column.layer, column.pool) for column in FeatureStore(folder).columns]
+    assert keys == [("pool1", "average"), ("pool2", "average"), ("pool2", "max")]
 
 
 def test_weights_replaced_under_their_name_are_others(paths: list[Path], tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from storing import make_store
 
 from fuzz.campaign import Campaign
 from vggfeat.cli.output import facts, grid, note
-from vggfeat.features.export import export
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
-from vggfeat.settings import Extraction
+from vggfeat.store.export import export
+from vggfeat.store.store import FeatureStore
 
 PIECES = (
     "<script>alert(1)</script>",
@@ -141,16 +141,12 @@ class Names(Campaign):
         return out.getvalue().removesuffix("\n").split("\n")
 
     def _store(self, names: list[str]) -> None:
-        one = Extraction("D", "ab12", ("fc7",))
-        store = FeatureStore(self.folder / f"store{len(list(self.folder.iterdir()))}", one, names)
-        [part] = one.parts([256])
-        store.write([*range(7)], {part: np.ones((7, 2), np.float32)})
-        store.fail(7, f"it is {names[0]}")
-        store.finish()
-        where = str(store.files.place)
-        back = FeatureStore.open(where)
-        assert back.view_names() == names[:7], back.view_names()
-        assert back.failed == {names[7]: f"it is {names[0]}"}, back.failed
+        where = self.folder / f"store{len(list(self.folder.iterdir()))}"
+        failed = {names[7]: f"it is {names[0]}"}
+        make_store(where, names=names, failed=failed)
+        back = FeatureStore(where)
+        assert back.names == names[:7], back.names
+        assert back.failed == failed, back.failed
         table = self.folder / "table.csv"
         export(where, table)
         assert [row[0] for row in self._rows(table)[1:]] == names[:7]

@@ -17,8 +17,8 @@ from support import noise
 
 from fuzz.campaign import Campaign
 from vggfeat.data.imagesets import ImageSet
-from vggfeat.features.extract import extract
-from vggfeat.features.store import FeatureStore
+from vggfeat.features.pipeline import extract
+from vggfeat.store.store import FeatureStore
 
 SUFFIXES = ("jpg", "png", "webp", "gif", "bmp", "tif", "ppm")
 # How each format is written: every kind of compression, depth and palette that Pillow knows.
@@ -145,15 +145,15 @@ class Pictures(Campaign):
         good = self.folder / "good.png"
         images = ImageSet(names, (good, path, good))
         network = FakeExtractor(pixel_sums)
-        store = FeatureStore(None, network.extraction, names, stats=images.stats())
+        store = FeatureStore(None, "a")
         extract(images, network, [self.Q], store, workers=1)  # type: ignore[arg-type]  # it stands in
-        there = store.view_names([self.Q])
+        there = store.complete()
         assert {"first", "last"} <= set(there), f"good pictures are absent: {there}"
         reason = store.failed.get("bad", "")
         assert ("bad" in there) != bool(reason), "neither described nor named"
         assert reason.isprintable(), f"a strange reason: {reason!r}"
         assert len(reason) < 500, f"a long reason: {reason!r}"
-        for values in store.read([self.Q]).values():
+        for values in store.read().values():
             assert np.isfinite(values).all(), "not finite"
 
 

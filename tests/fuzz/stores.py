@@ -18,22 +18,24 @@ import h5py
 import numpy as np
 import torch
 from safetensors.numpy import save
+from storing import FC7 as ONE
+from storing import NAMES, fill, ids_of, make_store
 from torch import nn
 
 from fuzz.campaign import Campaign, Hostile
-from fuzz.hdf5 import NAMES, ONE, arrays_without_end, texts_without_end
 from fuzz.mutation import mutated
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import VggfeatError
-from vggfeat.features import shards
-from vggfeat.features.check import verify
-from vggfeat.features.export import pack
-from vggfeat.features.store import FeatureStore
 from vggfeat.learn import model as models
-from vggfeat.run.predict import aggregation_of, extractions_of
+from vggfeat.run.predict import aggregation_of
+from vggfeat.store import store as store_module
+from vggfeat.store.export import pack
+from vggfeat.store.maintenance import info, repair, verify
+from vggfeat.store.store import FeatureStore
 from vggfeat.train import checkpoint
 from vggfeat.train.optimiser import Momentum
 
+FILE = ONE.descriptor.file
 DEEP = b"[" * 100_000
 VALUES = (None, -1, 0, 2**70, 1e308, "", "x", [], {}, [[]], {"a": 1}, True, "é\u202e\0\n", [None])
 
@@ -56,122 +58,120 @@ def altered(dice: random.Random, text: str) -> str:
 
 def hostile_hdf5(folder: Path) -> Iterator[bytes]:
     """Make files whose arrays promise terabytes, lie elsewhere, or are of another kind."""
-    secret = folder / "secret.bin"
+    secret, other, path = (folder / name for name in ("secret.bin", "other.h5", "made.h5"))
     secret.write_bytes(bytes(4 * 12 * 5))
-    other = folder / "other.h5"
     with h5py.File(other, "w") as file:
         file["x"] = np.zeros((12, 5), "f4")
         file["names"] = np.array([name.encode() for name in NAMES])
-    settings = json.dumps(ONE.to_dict())
     layout = h5py.VirtualLayout((12, 5), "f4")
     layout[:] = h5py.VirtualSource(str(other), "x", (12, 5))
-    ways: dict[str, Any] = {
-        "wide": lambda file: file.create_dataset("D/Q256", (12, 1 << 40), "f4", chunks=(1, 1024)),
-        "long": lambda file: file.create_dataset("D/Q256", (1 << 40, 5), "f4", chunks=(1024, 5)),
-        "outside": lambda file: file.create_dataset(
-            "D/Q256", (12, 5), "f4", external=[(str(secret), 0, 240)]
-        ),
-        "virtual": lambda file: file.create_virtual_dataset("D/Q256", layout),
-        "text": lambda file: file.create_dataset("D/Q256", data=[[b"a"] * 5] * 12),
-        "scalar": lambda file: file.create_dataset("D/Q256", data=1.0),
-        "linked": lambda file: file.update({"D/Q256": h5py.ExternalLink(str(other), "x")}),
-        "nothing": lambda file: None,
-        "objects": lambda file: file.create_dataset("D/Q256", (12, 5), h5py.string_dtype()),
+    at = ONE.descriptor.path
+    ways: dict[str, dict[str, Any]] = {
+        at: {
+            "wide": lambda file: file.create_dataset(at, (12, 1 << 40), "f4", chunks=(1, 1024)),
+            "long": lambda file: file.create_dataset(at, (1 << 40, 5), "f4", chunks=(1024, 5)),
+            "outside": lambda file: file.create_dataset(
+                at, (12, 5), "f4", external=[(str(secret), 0, 240)]
+            ),
+            "virtual": lambda file: file.create_virtual_dataset(at, layout),
+            "text": lambda file: file.create_dataset(at, data=[[b"a"] * 5] * 12),
+            "scalar": lambda file: file.create_dataset(at, data=1.0),
+            "linked": lambda file: file.update({at: h5py.ExternalLink(str(other), "x")}),
+            "objects": lambda file: file.create_dataset(at, (12, 5), h5py.string_dtype()),
+            "flat": lambda file: file.create_dataset("D/Q256", data=np.zeros((12, 5), "f4")),
+            "nan": lambda file: file.create_dataset(at, data=np.full((12, 5), np.nan, "f4")),
+        },
+        "names": {
+            "numbers": lambda file: file.create_dataset("names", data=np.arange(12)),
+            "many": lambda file: file.create_dataset("names", (1 << 40,), "S9", chunks=(1024,)),
+            "linked": lambda file: file.update({"names": h5py.ExternalLink(str(other), "names")}),
+            "square": lambda file: file.create_dataset("names", data=[[b"a", b"b"]] * 6),
+            "objects": lambda file: file.create_dataset("names", data=NAMES),
+            "twice": lambda file: file.create_dataset("names", data=[b"a"] * 12),
+        },
+        "id": {
+            "flat": lambda file: file.create_dataset("id", data=np.zeros(12)),
+            "floats": lambda file: file.create_dataset("id", data=np.full((12, 2), np.nan)),
+            "many": lambda file: file.create_dataset("id", (1 << 40, 2), "i8", chunks=(1024, 2)),
+        },
+        "settings": {
+            text[:9]: text for text in ("[]", "5", DEEP.decode()[:60_000], json.dumps({"x": [{}]}))
+        },
     }
-    names: dict[str, Any] = {
-        "plain": lambda file: file.create_dataset("names", data=[n.encode() for n in NAMES]),
-        "numbers": lambda file: file.create_dataset("names", data=np.arange(12)),
-        "many": lambda file: file.create_dataset("names", (1 << 40,), "S9", chunks=(1024,)),
-        "linked": lambda file: file.update({"names": h5py.ExternalLink(str(other), "names")}),
-        "square": lambda file: file.create_dataset("names", data=[[b"a", b"b"]] * 6),
-        "objects": lambda file: file.create_dataset("names", data=NAMES),
-    }
-    stats: dict[str, Any] = {
-        "plain": lambda file: file.create_dataset("stat", data=np.zeros((12, 2), np.int64)),
-        "flat": lambda file: file.create_dataset("stat", data=np.zeros(12)),
-        "floats": lambda file: file.create_dataset("stat", data=np.full((12, 2), np.nan)),
-        "many": lambda file: file.create_dataset("stat", (1 << 40, 2), "i8", chunks=(1024, 2)),
-    }
-    told = [settings, "[]", "5", DEEP.decode(), json.dumps({**ONE.to_dict(), "layers": 5})]
-    told += [json.dumps({**ONE.to_dict(), "net": "../../x", "pool": ["a"]})]
-    mixes = [(way, "plain", "plain", settings) for way in ways]
-    mixes += [("nothing", name, "plain", settings) for name in names]
-    mixes += [("nothing", "plain", stat, settings) for stat in stats]
-    mixes += [("nothing", "plain", "plain", text) for text in told]
-    for way, name, stat, text in mixes:
-        path = folder / "made.h5"
-        with h5py.File(path, "w", libver=("v108", "v110")) as file:
-            ways[way](file)
-            if way == "nothing":
-                file["D/Q256"] = np.zeros((12, 5), "f4")
-            names[name](file)
-            stats[stat](file)
-            file.attrs["net"] = "D"
-            file.attrs["settings"] = text if len(text) < 60_000 else text[:60_000]
-            file.attrs["provenance"] = "{}"
-            manifest = {"settings": ONE.to_dict(), "fingerprint": ONE.fingerprint}
-            whole = {"format": "vggfeat features", "version": 1, "dtype": "float32", "asked": 1}
-            nets = {"D": {**manifest, "provenance": {}}}
-            file.attrs["manifest"] = json.dumps({**whole, "nets": nets})
-        yield path.read_bytes()
-    yield from arrays_without_end(folder)
-    yield from texts_without_end(folder)
+    for place, several in ways.items():
+        for way in several.values():
+            with h5py.File(path, "w", libver=("v108", "v110")) as file:
+                if place != "settings":
+                    way(file)
+                for name, values in (
+                    ("names", [one.encode() for one in NAMES]),
+                    ("id", np.ones((12, 2), np.int64)),
+                    ("stamp", np.ones((12, 2), np.int64)),
+                    (at, np.zeros((12, 5), "f4")),
+                ):
+                    if name != place:
+                        file[name] = values
+                text = way if place == "settings" else json.dumps(dict(ONE.settings))
+                if isinstance(file.get(at), h5py.Dataset):
+                    file[at].attrs["settings"] = text
+                file.attrs.update({"version": 2, "generation": 1, "provenance": "{}"})
+                file.attrs["sealed"] = True
+            yield path.read_bytes()
 
 
 def hostile_npz(folder: Path) -> Iterator[bytes]:
-    """Make catalogues with pickles in them, that promise terabytes, or unpack to gigabytes."""
+    """Make caches with pickles in them, or that promise terabytes."""
 
-    def npz(how: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+    def npz(**members: bytes) -> bytes:
         out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", how) as archive:
+        with zipfile.ZipFile(out, "w") as archive:
             for name, content in members.items():
                 archive.writestr(f"{name}.npy", content)
         return out.getvalue()
 
-    def npy(shape: str, kind: str = "<i8", data: bytes = b"") -> bytes:
-        head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + data
+    def npy(shape: str) -> bytes:
+        head = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".encode()
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head
 
     out = io.BytesIO()
     np.savez(out, kinds=np.array([Hostile(folder)], object), allow_pickle=True)
     yield out.getvalue()
-    names = ("keys", "kinds", "kind", "rows", "names", "stats")
+    names = ("keys", "kinds", "kind", "rows", "names", "ids", "stamps", "generations")
     for one in (npy("(1099511627776, 1024)"), npy("(" * 4000), npy("(-1,)"), npy("()")):
         yield npz(**dict.fromkeys(names, one))
-    big = npy("(33554432,)", data=bytes(1 << 28))
-    yield npz(zipfile.ZIP_DEFLATED, kinds=big)
 
 
 class Stores(Campaign):
-    """A store of which one file is a stranger's, opened, read and verified."""
+    """A store of which one file is a stranger's, opened, read, verified and repaired.
+
+    Files that have a checksum are tried with the right one: whoever made them knows how.
+    """
 
     name = "stores"
     cases = 8000
     allowed = ("os.link",)  # with which a store's manifest gets its name
 
     def prepare(self) -> Sequence[bytes]:
-        shards.CATALOGUED = 2  # so that this small store has an index.npz as large ones have
+        store_module.INDEXED = 2  # so that this small store has an index.npz as large ones have
         self.good, self.store = self.folder / "good", self.folder / "store"
-        store = FeatureStore(self.good, ONE, NAMES, stats=[(n, n) for n in range(12)])
-        [part] = ONE.parts([256])
-        for some in (range(4), range(4, 8), range(8, 11)):
-            store.write(list(some), {part: np.ones((len(some), 5), "f4")})
-        store.fail(11, "truncated")
-        store.finish()
+        store = make_store(self.good, [ONE], NAMES, failed={NAMES[11]: "truncated"}, size=4)
+        store.note(NAMES[:2], ids_of(NAMES[:2]), np.ones((2, 2), np.int64))
+        store.save_notes()
         pack(self.good, self.folder / "packed.h5")
         paths = [path for path in sorted(self.good.rglob("*")) if path.is_file()]
         self.files = {str(path.relative_to(self.good)): path.read_bytes() for path in paths}
         self.files["packed.h5"] = (self.folder / "packed.h5").read_bytes()
-        assert "index.npz" in self.files, "there is no catalogue"
+        assert {"index.npz", "stamps.npz", FILE} < set(self.files), sorted(self.files)
         return list(self.files.values())
 
     def crafted(self) -> Sequence[tuple[str, bytes]]:
         made = list(hostile_hdf5(self.folder))
         found = [(name, one) for one in made for name in ("shards/x.h5", "packed.h5")]
-        found += [("index.npz", one) for one in hostile_npz(self.folder)]
+        npz = list(hostile_npz(self.folder))
+        found += [(name, one) for one in npz for name in ("index.npz", "stamps.npz")]
         for one in (DEEP, b"5", b"[]", b"{}", b"\xff", b"null", b'{"nets":' + DEEP):
-            found += [("manifest.json", one), ("failed.csv", one)]
-        head = b'{"format": "vggfeat features", "version": 1, "dtype": '
+            found += [(name, one) for name in ("manifest.json", "failed.csv", "run.json", FILE)]
+        head = b'{"format": "vggfeat features", "version": 2, "dtype": '
         found += [
             ("manifest.json", head + one + b"}") for one in (b"5", b'"<f9"', b'[], "nets": 5')
         ]
@@ -181,7 +181,7 @@ class Stores(Campaign):
     def drawn(self, dice: random.Random) -> tuple[str, bytes]:
         name = dice.choice(sorted(self.files))
         content = self.files[name]
-        if name == "manifest.json" and dice.random() < 0.7:
+        if name.endswith(".json") and dice.random() < 0.7:
             return name, altered(dice, content.decode()).encode()
         if name.startswith("shards") and dice.random() < 0.5:
             return "shards/x.h5", mutated(dice, [content])
@@ -192,19 +192,18 @@ class Stores(Campaign):
         shutil.rmtree(self.store, ignore_errors=True)
         if name == "packed.h5":
             target = self.folder / "stranger.h5"
-            target.write_bytes(content)
+            target.write_bytes(append_checksum(content))
         else:
             target = self.store
             shutil.copytree(self.good, target, copy_function=os.link)
-            if name == "shards/x.h5":  # whose digest is right: whoever made it knows how
+            if name == "shards/x.h5":
                 name = f"shards/{hashlib.sha256(content).hexdigest()}.h5"
+            if name.endswith((".npz", "features.h5")):
+                content = append_checksum(content)
             (target / name).unlink(missing_ok=True)
             (target / name).write_bytes(content)
-        self._used(target)
-
-    def _used(self, target: Path) -> None:
         refused: list[VggfeatError] = []
-        for use in (self._read, verify, self._written):
+        for use in (self._read, verify, info, self._written, self._repaired):
             try:
                 use(target)
             except VggfeatError as error:
@@ -213,15 +212,18 @@ class Stores(Campaign):
             raise refused[0]
 
     def _read(self, target: Path) -> None:
-        for store in FeatureStore.open_all(target).values():
-            for how in (False, True):
-                for values in store.read(verify=how).values():
-                    assert values.shape[1:] == (5,), values.shape
+        for verified in (False, True):
+            for values in FeatureStore(target).read(verify=verified).values():
+                assert values.shape[1:] == (5,), values.shape
 
     def _written(self, target: Path) -> None:
         if target.is_dir():
-            store = FeatureStore(target, ONE, NAMES)
-            store.missing([256])
+            fill(FeatureStore(target, "a"), [ONE], NAMES[:1])
+
+    def _repaired(self, target: Path) -> None:
+        if target.is_dir() and not repair(target).left:
+            problems = verify(target)
+            assert problems == [], problems
 
 
 class Models(Campaign):
@@ -232,8 +234,8 @@ class Models(Campaign):
 
     def prepare(self) -> Sequence[bytes]:
         saved = models.SavedModel(
-            *(np.ones((2, 3)), np.zeros(2), ("cat", "dog"), (1.0,), (ONE.to_dict(),)),
-            *(("embedded",), (256,), {"how": "average", "normalize": "l2", "power": None}),
+            *(np.ones((2, 3)), np.zeros(2), ("cat", "dog"), (1.0,), (ONE,), ("embedded",)),
+            {"how": "average", "normalize": "descriptor", "power": None},
         )
         self.arrays = {name: getattr(saved, name) for name in ("coef", "intercept")}
         path = models.save(self.folder / "model", saved)
@@ -284,7 +286,6 @@ class Models(Campaign):
 
     def _model(self, path: Path) -> None:
         found = models.load(path)
-        extractions_of(found)
         aggregation_of(found)
         assert found.scores(np.zeros((1, found.coef.shape[1]))).shape == (1, len(found.classes))
 

@@ -11,7 +11,7 @@ from helpers.cli import run
 from helpers.colours import CLASSES, paint, write_colours
 from helpers.networks import write_weights
 from PIL import Image
-from storing import NAMES, STATS, filled
+from storing import NAMES, column, make_store
 from support import noise, random_state
 
 from promises.seams import small_networks
@@ -98,9 +98,9 @@ def _write_networks(root: Path) -> None:
 
 
 def _write_stores(root: Path) -> None:
-    filled(root / "features", scales=(256, 384))
-    for number, rows in enumerate((slice(0, 6), slice(6, 12)), 1):
-        filled(root / f"part-{number}", NAMES[rows], stats=STATS[rows])
+    make_store(root / "features", [column(Q=Q, precision="fp32") for Q in (256, 384)])
+    make_store(root / "part-1", names=NAMES[:6])
+    make_store(root / "part-2", names=NAMES[6:])
 
 
 def _write_whole_nets(root: Path) -> None:

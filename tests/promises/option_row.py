@@ -30,7 +30,7 @@ def rows(command: str, base: str, *of: tuple[str, str, str, Any, str]) -> list[R
 def working(place: str) -> list[tuple[str, str, str, Any, str]]:
     """Options of how a command works; those of the network arrive where it is opened."""
     return [
-        ("--device", "--device cuda:1", "DenseExtractor.hardware.device", "cuda:1", "--device tpu"),
+        ("--device", "--device cuda:1", "DenseExtractor.fields.device", "cuda:1", "--device tpu"),
         (
             "--precision",
             "--precision bf16",
@@ -42,7 +42,7 @@ def working(place: str) -> list[tuple[str, str, str, Any, str]]:
         (
             "--deterministic",
             "--deterministic",
-            "DenseExtractor.hardware.deterministic",
+            "DenseExtractor.fields.deterministic",
             True,
             FLAG,
         ),

@@ -29,6 +29,7 @@ TOGETHER = {
     "svm --dataset classes --address H:6379": ("--address", "--engine ray"),
     "classify photos --grid 3": ("--grid", "--mode dense"),
     "classify photos --mode multicrop --locations posteriors": ("--locations", "--mode multicrop"),
+    "classify --data colours --relative-to .": ("--relative-to", "--data"),
     "store export features f.csv --raw --power 0.5": ("--raw", "--power"),
 }
 """Options of which one would say nothing beside the other, and what the refusal names."""

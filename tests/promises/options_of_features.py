@@ -5,8 +5,8 @@ from __future__ import annotations
 from promises.option_row import EFFECT, FLAG, FREE, PRINTED, pictures, rows, working
 
 CLUSTER = [
-    ("--engine", "--engine ray", "Cluster.device", "auto", "--engine spark"),
-    ("--address", "--engine ray --address H:6379", "Cluster.address", "H:6379", FREE),
+    ("--engine", "--engine ray", "network.self.engine", "ray", "--engine spark"),
+    ("--address", "--engine ray --address H:6379", "network.self.address", "H:6379", FREE),
 ]
 LAYERS = [
     ("--net", "--net D --net E", "network.features.nets", ["D", "E"], "--net F"),
@@ -23,7 +23,8 @@ EXTRACT = rows(
     "extract",
     "photos",
     ("PICTURES", "others photos", "find_pictures.sources", ["others", "photos"], FREE),
-    ("--out", "--out kept", "FeatureStore.folder", "kept", FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
+    ("--out", "--out kept", "FeatureStore.path", "kept", FREE),
     *LAYERS,
     (
         "--normalize",
@@ -34,7 +35,7 @@ EXTRACT = rows(
     ),
     ("--dtype", "--dtype float16", "FeatureStore.dtype", "float16", "--dtype int8"),
     *working("extract"),
-    ("--shard", "--shard 2/2", "FeatureStore.shard", "2/2", "--shard 3/2"),
+    ("--shard", "--shard 2/2", "extract.share", [2, 2], "--shard 3/2"),
     *CLUSTER,
     *PRINTED,
 )
@@ -138,6 +139,7 @@ PREDICT = rows(
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
     ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
     ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],
      "--weights a.pth --weights b.pth"),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
@@ -151,6 +153,7 @@ EXPLAIN = rows(
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
     ("PICTURES", "model others photos", "find_pictures.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
     ("--class", "--class cat", "explain.classes", ["cat"], "--class cow"),
     ("--out", "--out maps", EFFECT, None, FREE),
     ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],

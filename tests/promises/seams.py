@@ -30,7 +30,7 @@ from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.table1 import resolve_layer
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import Extraction
+from vggfeat.settings import Extraction, Hardware
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
@@ -96,6 +96,7 @@ def _extractor(given: Arguments) -> Any:
     layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
     return SimpleNamespace(
         extraction=extraction.but(layers=layers),
+        hardware=Hardware(**given.get("fields", {})),
         weights=given["weights"],
         device=torch.device("cpu"),
         device_name="CPU",
@@ -104,7 +105,8 @@ def _extractor(given: Arguments) -> Any:
 
 
 def _weights(given: Arguments) -> Weights:
-    return Weights(given["net"], {}, PIXELS, str(given["weights"]), "none")
+    state = {f"conv1_1.{name}": torch.zeros(1) for name in ("weight", "bias")}
+    return Weights(given["net"], state, PIXELS, str(given["weights"]), "none")
 
 
 def _dataset(given: Arguments) -> Any:
@@ -131,11 +133,11 @@ def _localiser(_: Arguments) -> Localiser:
 def _described(given: Arguments) -> Any:
     """Open the networks, as whatever describes pictures does, and describe nothing."""
     for net in given["features"].nets:
-        given["networks"](net)
+        given["networks"](net, None)
     return SimpleNamespace(
         images=given["images"],
         X=np.zeros((len(given["images"]), 1)),
-        extractions=(),
+        columns=(),
         summary=None,
         failed={},
         folders=(),
@@ -176,15 +178,18 @@ LOCALISING = {
     "Localiser": ("vggfeat.ilsvrc.localize:Localiser.open", _localiser),
     "Merging": ("vggfeat.ilsvrc.localize:Merging", None),
 }
-MACHINE = {"check_machine": ("vggfeat.cli.working:check_machine", _nothing)}
+MACHINE = {
+    "check_machine": ("vggfeat.cli.working:check_machine", _nothing),
+    "precision": ("vggfeat.cli.working:Work._precision", lambda given: given["self"].precision),
+}
 """Any device may be named here: it need not be in this machine."""
 SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
         **PICTURES,
         **NETWORK,
-        "provenance": ("vggfeat.features.provenance:provenance", lambda _: {}),
-        "FeatureStore": ("vggfeat.features.store:FeatureStore", _nothing),
-        "extract": ("vggfeat.features.extract:extract", _stop),
+        "FeatureStore": ("vggfeat.store.store:FeatureStore", _nothing),
+        "extract": ("vggfeat.features.pipeline:extract", _stop),
+        "extract_on_ray": ("vggfeat.features.ray:extract_on_ray", _stop),
     },
     "svm": {
         **SVM,
@@ -274,14 +279,14 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "weights show": {"describe": ("vggfeat.nets.weights:describe", None)},
     "weights convert": {"convert": ("vggfeat.nets.weights:convert", _stop)},
-    "store info": {"info": ("vggfeat.features.check:info", None)},
-    "store verify": {"verify": ("vggfeat.features.check:verify", None)},
-    "store repair": {"repair": ("vggfeat.features.repair:repair", None)},
-    "store merge": {"merge": ("vggfeat.features.merge:merge", None)},
-    "store pack": {"pack": ("vggfeat.features.export:pack", None)},
+    "store info": {"info": ("vggfeat.store.maintenance:info", None)},
+    "store verify": {"verify": ("vggfeat.store.maintenance:verify", None)},
+    "store repair": {"repair": ("vggfeat.store.maintenance:repair", None)},
+    "store merge": {"merge": ("vggfeat.store.merge:merge", None)},
+    "store pack": {"pack": ("vggfeat.store.export:pack", None)},
     "store export": {
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
-        "export": ("vggfeat.features.export:export", None),
+        "export": ("vggfeat.store.export:export", None),
     },
 }
 

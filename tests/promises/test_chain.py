@@ -90,10 +90,10 @@ def test_trained_weights_describe_score_and_explain(
 
     how = ["--net", tiny, "--layer", "pool5", "--Q", "224", "--weights", best]
     run("extract", "classes", *how, "--precision", "fp32", "--out", "f", "--quiet")
-    rows = read_store(Path("f"), f"{tiny}/Q224")
+    rows = read_store(Path("f"), f"{tiny}/pool5/average/Q224")
     assert len(rows) == 18
     for name, row in rows.items():
-        np.testing.assert_allclose(row, pooled(best, classes / name), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(row, pooled(best, tmp_path / name), rtol=1e-4, atol=1e-4)
 
     run("svm", "--dataset", "classes", *how, "--precision", "fp32", "--features", "f",
         "--save", "model", "--jobs", "1", "--quiet")  # fmt: skip
@@ -106,9 +106,9 @@ def test_trained_weights_describe_score_and_explain(
         draw(Path(f"new/{number}.png"), (150, 90 + 20 * number, 80), 9)
     run("predict", "model", "new", "--csv", "scores.csv", "--quiet")
     scores = {row["name"]: row for row in read_table("scores.csv")}
-    assert list(scores) == ["0.png", "1.png", "2.png"]
+    assert list(scores) == ["new/0.png", "new/1.png", "new/2.png"]
     for name, row in scores.items():
-        x = pooled(best, Path("new", name))
+        x = pooled(best, Path(name))
         expected = W @ (x / np.linalg.norm(x)) + b
         np.testing.assert_allclose([float(row[label]) for label in LEVELS], expected, atol=1e-4)
 
@@ -117,7 +117,7 @@ def test_trained_weights_describe_score_and_explain(
     explained = read_table("maps.csv")
     assert [row["class"] for row in explained] == list(LEVELS)
     for row in explained:
-        bias, score = b[list(LEVELS).index(row["class"])], scores["1.png"][row["class"]]
+        bias, score = b[list(LEVELS).index(row["class"])], scores["new/1.png"][row["class"]]
         assert float(row["bias"]) == pytest.approx(bias, abs=1e-5)
         assert float(row["sum"]) + bias == pytest.approx(float(score), abs=1e-4)
     assert len(list(Path("drawn").iterdir())) == 1

@@ -228,7 +228,7 @@ BEFORE_WEIGHTS = rows("""
     store verify pictures → 5: pictures | manifest.json
     store repair pictures → 5: pictures | manifest.json
     store merge features → 2: --out
-    store merge features other --out both → 5: layers | pool1 | same
+    store merge features other --out both → 5: flip | True | same
     store merge features pictures --out both → 5: pictures | manifest.json
     store merge features --out features → 5: features | another --out
     store pack pictures x.h5 → 5: pictures | manifest.json
@@ -246,7 +246,6 @@ OF_WEIGHTS = rows("""
     extract pictures --layer pool2 --weights a.safetensors → 4: a.safetensors | A | not of net D
     extract pictures --net A --layer pool4 --weights a.safetensors → 4: a.safetensors | conv4_2
     extract pictures --layer pool2 --Q 32 --no-flip --out features → 5: features | flip | --out
-    extract classes --layer pool2 --Q 32 --out features → 5: features | other pictures | --out
     predict model pictures --weights a.safetensors → 4: a.safetensors | not of net D
     predict model pictures --weights nothing.pth → 4: nothing.pth | damaged
     classify pictures --weights a.safetensors → 4: a.safetensors | fc8
@@ -291,7 +290,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = random_state("A", ["pool2"])
     formats.write(root / "a.safetensors", state, PIXELS, net="A", source="drawn", licence="none")
     home = {"VGGFEAT_HOME": str(tmp_path_factory.mktemp("home"))}
-    first = ("--layer", "pool1", "--Q", "32", "--out", "other")
+    first = ("--layer", "pool2", "--Q", "32", "--no-flip", "--out", "other")
     run("extract", "pictures", *shlex.split(EMBEDDED), "--out", "features", cwd=root, env=home)
     run("extract", "pictures", "--weights", "embedded", *first, cwd=root, env=home)
     saved = ("--save", "model", "--jobs", "1")

@@ -13,7 +13,7 @@ import pytest
 from helpers.commands import commands, named_options, parse, spellings, words_of
 from helpers.documents import ROOT, Shown, blocks, documents, mentioned_commands, shell_lines
 from sklearn.svm import SVC
-from storing import PART, filled, vectors
+from storing import FC7, make_store, vectors
 
 from vggfeat.recipe import open_recipe
 
@@ -69,9 +69,10 @@ def test_scikit_learn(here: Path, draw: Any) -> None:
     assert list(search.predict(paths)) == labels
     assert set(search.best_params_) == {"vggfeatures__aggregate", "linearsvc__C"}
     written: Counter[str] = Counter()
-    for shard in (here / "cache").rglob("*.h5"):
+    for shard in (here / "cache").rglob("shards/*.h5"):
         with h5py.File(shard) as file:
-            written.update({scale: len(rows) for scale, rows in file["D"].items()})
+            [column] = file["D"].values()
+            written.update({scale: len(rows) for scale, rows in column["average"].items()})
     assert written == {"Q32": 10, "Q48": 10}
 
 
@@ -82,11 +83,12 @@ def test_library(here: Path, draw: Any) -> None:
     names = run_block("find_pictures")
     X, store = names["X"], names["store"]
     assert (X.shape, X.dtype) == ((3, 512), np.float32)
-    assert tuple(store.view_names()) == names["images"].names
+    assert tuple(store.names) == names["images"].names
     with h5py.File(here / "features" / "features.h5") as file:
-        assert [name.decode() for name in file["names"]] == store.view_names()
-        assert file["/D/Q32"].shape == file["/D/Q48"].shape == (3, 512)
-        mean = (_unit(file["/D/Q32"][:]) + _unit(file["/D/Q48"][:])) / 2
+        assert [name.decode() for name in file["names"]] == store.names
+        small, large = (file[f"/D/pool5/average/Q{Q}"] for Q in (32, 48))
+        assert small.shape == large.shape == (3, 512)
+        mean = (_unit(small[:]) + _unit(large[:])) / 2
     assert pytest.approx(_unit(mean), abs=1e-6) == X  # Appendix B, by hand
 
 
@@ -95,9 +97,9 @@ def test_rows_of_a_store(here: Path) -> None:
 
     Its objective is that of libsvm's solution, to the solver's own tolerance.
     """
-    store, labels = filled(here / "few"), [0, 1] * 6
+    store, labels = make_store(here / "few"), [0, 1] * 6
     svm = run_block("StoreRows", labels=labels)["svm"]
-    rows = _unit(vectors(list(store.names), PART))
+    rows = _unit(vectors(store.names, FC7.descriptor))
     exact = SVC(kernel="linear", C=1.0, tol=1e-8).fit(rows, labels)
     reached = _hinge_objective(svm.coef_[1], svm.intercept_[1], rows, labels)
     assert reached == pytest.approx(

@@ -334,7 +334,8 @@ def test_the_figure_is_that_of_the_images_there_are(tmp_path: Path) -> None:
                 else:
                     bitmap(path, RED if name == "red" else BLUE)
         if not repaint:
-            run("extract", "d", "--layer", "pool3", "--Q", "64", "--out", "st", cwd=tmp_path)
+            words = ["--layer", "pool3", "--Q", "64", "--out", "st", "--relative-to", "d"]
+            run("extract", "d", *words, cwd=tmp_path)
     words = ["svm", "--dataset", "d", "--layer", "pool3", "--Q", "64", "--json"]
     results = [
         run(*words, "--features", "st", cwd=tmp_path).json["result"],

@@ -18,10 +18,11 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard
 from vggfeat.errors import DataError, ParameterError, StoreDamaged
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.store import FeatureStore
 from vggfeat.run import describe as module
 from vggfeat.run.describe import Described, default_store, describe
+from vggfeat.run.sources import Networks
 from vggfeat.settings import Features
+from vggfeat.store.store import FeatureStore
 
 CARD = DatasetCard(name="mine", reader="folders")
 ONE = Features(layers=("pool1",), Q=(16,))
@@ -66,20 +67,24 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     original = DenseExtractor.describe_finite
 
-    def counting(self: DenseExtractor, pixels: torch.Tensor):
+    def counting(self: DenseExtractor, pixels: torch.Tensor, wanted: object = None):
         counts[self.extraction.net] += len(pixels)
-        return original(self, pixels)
+        return original(self, pixels, wanted)
 
     monkeypatch.setattr(DenseExtractor, "describe_finite", counting)
     return counts
 
 
-def never(net: str) -> NoReturn:
+def never(net: str, store: object) -> NoReturn:
     raise AssertionError(f"net {net} was opened")
 
 
+def opener(nets: dict[str, DenseExtractor]) -> Networks:
+    return lambda net, store: nets[net]
+
+
 def rows(images: ImageSet, features: Features, extractor: DenseExtractor, **more) -> Described:
-    return describe(CARD, images, features, lambda net: extractor, **more)
+    return describe(CARD, images, features, lambda net, store: extractor, **more)
 
 
 def by_hand(picture: Image.Image, extractor: DenseExtractor, Q: int) -> dict[str, np.ndarray]:
@@ -139,30 +144,30 @@ def test_rows_are_stacked_by_view_net_and_layer(
                     normed = [unit(scale[layer]) for scale in scales]
                     parts += normed if how == "stack" else [np.mean(normed, axis=0)]
         expected.append(unit(np.concatenate(parts)))
-    found = describe(CARD, persons, ALL.but(aggregate=how), nets.__getitem__)
+    found = describe(CARD, persons, ALL.but(aggregate=how), opener(nets))
     assert found.X.shape == (3, 2 * 2 * 2 * 64 * (2 if how == "stack" else 1))
     np.testing.assert_allclose(found.X, expected, rtol=1e-4, atol=1e-6)
-    assert [one.net for one in found.extractions] == ["D", "E"]
+    assert list(dict.fromkeys(one.descriptor.net for one in found.columns)) == ["D", "E"]
 
 
 def test_blocks_change_nothing(
     persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows combined one at a time are those combined all at once."""
-    whole = describe(CARD, persons, ALL, nets.__getitem__).X
+    whole = describe(CARD, persons, ALL, opener(nets)).X
     monkeypatch.setattr(module, "AT_ONCE", 1)
-    assert np.array_equal(describe(CARD, persons, ALL, nets.__getitem__).X, whole)
+    assert np.array_equal(describe(CARD, persons, ALL, opener(nets)).X, whole)
 
 
 def test_rows_that_memory_does_not_hold_are_kept_in_a_file(
     persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are the same numbers, in a file below the cache that leaves nothing behind."""
-    whole = describe(CARD, persons, ALL, nets.__getitem__).X
+    whole = describe(CARD, persons, ALL, opener(nets)).X
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     monkeypatch.setattr(module, "AT_ONCE", 1)
     left = sorted(home().rglob("*"))
-    kept = describe(CARD, persons, ALL, nets.__getitem__).X
+    kept = describe(CARD, persons, ALL, opener(nets)).X
     assert isinstance(kept, np.memmap)
     assert np.array_equal(kept, whole)
     assert sorted(home().rglob("*")) == left
@@ -191,9 +196,7 @@ def test_what_is_there_is_not_computed_again(
 ) -> None:
     """A second run computes nothing, another subset neither; a named store needs no net at all."""
     told = []
-    first = describe(
-        CARD, persons, ALL, nets.__getitem__, folder=tmp_path / "f", progress=told.append
-    )
+    first = describe(CARD, persons, ALL, opener(nets), folder=tmp_path / "f", progress=told.append)
     assert (first.summary.pictures, first.summary.computed) == (10, 10)
     assert told[-1].pictures == told[-1].computed == 10
     assert counted == {"D": 10, "E": 10}  # two pictures and three boxes, at two scales
@@ -211,7 +214,7 @@ def test_damaged_descriptors_are_refused(
     """No rows are made of numbers that are not those that were written."""
     how = {"folder": tmp_path / "store"}
     rows(persons, ONE, one_layer, **how)
-    [values] = FeatureStore.open(how["folder"]).read().values()
+    [values] = FeatureStore(how["folder"]).read().values()
     [shard] = (tmp_path / "store" / "shards").iterdir()
     content = bytearray(shard.read_bytes())
     content[content.index(values[0].tobytes())] ^= 1
@@ -223,7 +226,10 @@ def test_damaged_descriptors_are_refused(
 def test_default_stores_are_found_again_and_kept_apart(
     persons: ImageSet, one_layer: DenseExtractor, nets: dict[str, DenseExtractor], counted: Counter
 ) -> None:
-    """A box can come before its picture; other settings and places have other folders."""
+    """A box can come before its picture; other weights and places have other folders.
+
+    More layers of the same weights have the same: their columns may lie in one store.
+    """
     rows(persons, ONE.but(views=["box"]), one_layer)
     assert counted == {"D": 3}
     both = rows(persons, ONE.but(views=["image", "box"]), one_layer)
@@ -235,7 +241,7 @@ def test_default_stores_are_found_again_and_kept_apart(
         for card in (CARD, elsewhere)
         for extractor in (one_layer, *nets.values())
     }
-    assert len(places) == 6
+    assert len(places) == 4
 
 
 def test_an_unreadable_picture_has_no_row(
@@ -262,10 +268,10 @@ def test_a_class_that_is_lost_is_named(
     """A class of which no picture can be read, and a data set of none, end in an error."""
     labelled = ImageSet(("a", "b"), (persons.pictures[0], persons.pictures[2]), ("cat", "dog"))
     Path(persons.pictures[2]).write_bytes(b"")
-    with pytest.raises(DataError, match="No picture of dog can be read"):
+    with pytest.raises(DataError, match="No image of dog can be read"):
         rows(labelled, ONE, one_layer)
     Path(persons.pictures[0]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"No picture can be read: .*empty"):
+    with pytest.raises(DataError, match=r"No image can be read: .*empty"):
         rows(labelled, ONE, one_layer)
 
 

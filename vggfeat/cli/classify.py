@@ -61,6 +61,7 @@ def classify_command(
         typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ] = None,
     data: Data = None,
+    relative_to: options.RelativeTo = None,
     net: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,10 +146,14 @@ def classify_command(
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.run.sources import has_store
     from vggfeat.settings import Features
+    from vggfeat.store.store import FeatureStore
 
     if (data is None) == (not sources):
         raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+    if data is not None and relative_to is not None:
+        raise ParameterError("--relative-to says nothing to --data. Leave it out.")
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data, made_first=out)
     share = _share(shard, context)
@@ -159,11 +164,12 @@ def classify_command(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )
     known = labelled(data) if data is not None else None
-    images = known.images if known else find_pictures(sources or [])
+    images = known.images if known else find_pictures(sources or [], relative_to)
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:
-        extractor = work.network(features, one)
+        earlier = FeatureStore(out) if out is not None and has_store(out) else None
+        extractor = work.network(features, one, earlier)
         work.opened.clear()  # the next one needs the memory
         if known and found is None:
             found = known.coded(classes_of(extractor.weights))

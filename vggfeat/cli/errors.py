@@ -53,6 +53,7 @@ def run_errors(
             on_bad_image=work.on_bad_image,
             workers=work.workers,
             progress=progress,
+            extract=work.extract,
         ):
             done.append(one)
             if one.failed:

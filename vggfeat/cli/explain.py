@@ -34,6 +34,7 @@ def explain_command(
         list[str],
         typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
+    relative_to: options.RelativeTo = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", help="Class; repeat for several. The best 3 by default."),
@@ -67,7 +68,7 @@ def explain_command(
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
-    images = find_pictures(sources)
+    images = find_pictures(sources, relative_to)
     loaded = load(model)
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
@@ -122,7 +123,7 @@ def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
 
     Examples
     --------
-    >>> [place.as_posix() for place in places(["../photos/a.jpg", "../photos/new/a.jpg"])]
+    >>> [place.as_posix() for place in places(["photos/a.jpg", "photos/new/a.jpg"])]
     ['a.jpg.png', 'new/a.jpg.png']
     """
     full = [os.path.abspath(name) for name in names]  # noqa: PTH100  # links are not followed

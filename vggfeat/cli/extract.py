@@ -48,6 +48,7 @@ def extract_command(
             "addresses: s3://, gs://, https://. The current folder by default.",
         ),
     ] = None,
+    relative_to: options.RelativeTo = None,
     out: options.Out = "features",
     quality: options.Quality = None,
     net: options.Nets = None,
@@ -129,7 +130,7 @@ def extract_command(
         normalize=normalize,
         exif=exif,
     )
-    images = find_pictures(sources or ["."])
+    images = find_pictures(sources or ["."], relative_to)
     if images.duplicates:
         note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
     told = Told(out, share, len(images), as_json)

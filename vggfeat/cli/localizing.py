@@ -106,6 +106,7 @@ def predict_command(
         typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
     models: Models,
+    relative_to: options.RelativeTo = None,
     classifier: ClassifierOption = None,
     classes: Classes = None,
     out: Annotated[
@@ -152,7 +153,7 @@ def predict_command(
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     merging = Merging(match, threshold, average)
-    images = find_pictures(sources)
+    images = find_pictures(sources, relative_to)
     nets, scales = nets_of(models, Q, device, precision)
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
     told = named(system.classes)

@@ -18,6 +18,16 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+RelativeTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--relative-to",
+        metavar="DIR",
+        help="Name images by their paths from this folder, where two would have one name. By "
+        "default a name is the path as typed, or of a folder photos/ and the path below it.",
+        rich_help_panel=DATA,
+    ),
+]
 Nets = Annotated[
     list[str] | None,
     typer.Option(

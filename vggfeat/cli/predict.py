@@ -35,6 +35,7 @@ def predict_command(
         list[str],
         typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
     ],
+    relative_to: options.RelativeTo = None,
     weights: ModelWeights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to show.")] = 1,
     table: Annotated[
@@ -63,7 +64,7 @@ def predict_command(
 
     check_file("--csv", table)
     check_on_bad_image(on_bad_image)
-    images = find_pictures(sources)
+    images = find_pictures(sources, relative_to)
     loaded = load(model)
     refuse_boxes(loaded)
     extractors = open_networks(loaded, device, weights, quiet=quiet)

@@ -13,7 +13,7 @@ from vggfeat.cli.output import Json, Quiet, facts, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
-    from vggfeat.features.repair import Repaired
+    from vggfeat.store.maintenance import Repaired
 
 store_app = typer.Typer(
     no_args_is_help=True,
@@ -33,17 +33,23 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
 
         vggfeat store info features
     """
-    from vggfeat.features.check import info
+    from vggfeat.store.maintenance import info
 
     found = info(store)
     rows: dict[str, object] = {
         "store": f"{store} ({size(found['bytes'])}, {found['shards']} shards, {found['dtype']})",
-        "pictures": f"{found['pictures']} of {found['asked']} asked for, {found['failed']} failed",
+        "images": f"{found['pictures']}; the last run was asked for {found['asked']}, "
+        f"{found['failed']} failed",
     }
     if not found["finished"]:
         rows["state"] = "the run was not finished; run the same command again to go on"
-    for net, record in found["nets"].items():
-        rows[f"net {net}"] = _described(record)
+    for net, about in found["nets"].items():
+        if "device" in (made := about["provenance"]):
+            rows[f"net {net}"] = f"{made['precision']} on {made['device']}"
+    for path, column in found["columns"].items():
+        mirrored = {True: "with mirror image, ", False: "without mirror image, "}
+        flip = mirrored.get(column["settings"].get("flip"), "")  # fused scores do not say
+        rows[path] = f"({column['rows']}, {column['D']}), {flip}settings {column['digest'][:12]}"
     show(found, facts(rows), as_json=as_json)
 
 
@@ -56,7 +62,7 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
         vggfeat store verify features
     """
     from vggfeat.errors import StoreDamaged
-    from vggfeat.features.check import verify
+    from vggfeat.store.maintenance import verify
 
     with waiting(f"Verifying {store}", quiet=quiet):
         problems = verify(store)
@@ -73,9 +79,9 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
     """Move damaged shards aside; the command that made the store then computes them again.
 
     Every shard is compared with its checksum; a damaged one is renamed to *.h5.damaged, and the
-    view and the catalogue are made anew of the others. What is sound is not touched: if a shard
-    with a right checksum cannot be used, it is named, and the exit status is 5. Nobody may write
-    to the store meanwhile.
+    view and the index are made anew of the others. What is sound is not touched: if a shard with a
+    right checksum cannot be used, it is named, and the exit status is 5. Nobody may write to the
+    store meanwhile.
 
     For example:
 
@@ -84,7 +90,7 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
     from dataclasses import asdict
 
     from vggfeat.errors import StoreDamaged
-    from vggfeat.features.repair import repair
+    from vggfeat.store.maintenance import repair
 
     with waiting(f"Repairing {store}", quiet=quiet):
         done = repair(store)
@@ -97,7 +103,7 @@ def _mended(store: str, done: Repaired) -> list[str]:
     """Say what was mended, and what to do next."""
     lines = [f"{name} was set aside: {why}." for name, why in done.aside.items()]
     lines += [
-        f"The shard {name} was left where it is, for its bytes are those that were written: {why}"
+        f"{name} was left where it is, for its bytes are those that were written: {why}."
         for name, why in done.left.items()
     ]
     lines += [f"{name} was made anew." for name in done.rebuilt]
@@ -125,9 +131,9 @@ def merge_command(
 ) -> None:
     """Join the stores of several shards, or the many small files of one store.
 
-    They must have been made with the same settings. A picture that several of them hold is kept
-    once; if its descriptors differ, nothing is joined, and both are named. The same command
-    again goes on where it was stopped.
+    Columns of one name must have been made with the same settings. An image that several stores
+    hold is kept once, with all columns that any of them has; if one name stands for two images,
+    nothing is joined, and both are named. The same command again goes on where it was stopped.
 
     For example:
 
@@ -135,14 +141,14 @@ def merge_command(
     """
     from dataclasses import asdict
 
-    from vggfeat.features.merge import merge
+    from vggfeat.store.merge import merge
 
     check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
-    text = f"{out} holds {done.pictures:,} pictures; {done.shards:,} shards were written."
+    text = f"{out} holds {done.pictures:,} images; {done.shards:,} shards were written."
     if done.twice:
-        text += f" {done.twice:,} pictures were in several stores, and are kept once."
+        text += f" {done.twice:,} images were in several stores, and are kept once."
     show({"store": out, **asdict(done)}, text, as_json=as_json)
 
 
@@ -159,7 +165,7 @@ def pack_command(
 
         vggfeat store pack features features-packed.h5
     """
-    from vggfeat.features.export import pack
+    from vggfeat.store.export import pack
 
     check_file("FILE", target)
     with waiting(f"Packing {store}", quiet=quiet):
@@ -186,7 +192,7 @@ def export_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write features for other tools: one row for each picture, combined as for an SVM.
+    """Write features for other tools: one row for each image, combined as for an SVM.
 
     For example:
 
@@ -194,8 +200,8 @@ def export_command(
     """
     from vggfeat.errors import ParameterError
     from vggfeat.features.aggregate import Aggregation
-    from vggfeat.features.export import export
-    from vggfeat.features.store import FeatureStore
+    from vggfeat.store.export import export
+    from vggfeat.store.store import FeatureStore
 
     check_file("FILE", target)
     if raw and (aggregate or normalize or power):
@@ -204,8 +210,8 @@ def export_command(
             "say nothing to it. Leave out one or the other."
         )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
-    for opened in FeatureStore.open_all(store).values():
-        aggregation.check(opened.extraction)
+    held = FeatureStore(store).columns.values()
+    aggregation.check(column for column in held if not Q or column.descriptor.Q in Q)
     with waiting(f"Exporting {store}", quiet=quiet):
         rows = export(store, target, format, scales=Q, matrix=None if raw else aggregation.rows)
     _show_written(target, {"rows": rows}, as_json)
@@ -216,14 +222,3 @@ def _show_written(target: Path, result: dict[str, Any], as_json: bool) -> None:
     rows = f"{result['rows']} rows, " if result else ""
     text = f"Wrote {target} ({rows}{size(written)})."
     show({"path": str(target), **result, "bytes": written}, text, as_json=as_json)
-
-
-def _described(record: dict[str, Any]) -> str:
-    settings = record["settings"]
-    made = record.get("provenance") or {}
-    arrays = ", ".join(
-        f"{path} ({array['rows']}, {array['D']})" for path, array in record["arrays"].items()
-    )
-    where = f"; {settings['precision']} on {made['device']}" if "device" in made else ""
-    mirrored = "with" if settings["flip"] else "without"
-    return f"{arrays}; {mirrored} mirror image{where}; fingerprint {record['fingerprint'][:12]}"

@@ -93,7 +93,7 @@ class Work:
 
         In the precision that a store has, unless another is asked for.
         """
-        extraction = features.of(net).but(precision=self._precision(net, store))
+        extraction = features.of(net).but(precision=self._precision(features, net, store))
         if extraction not in self.opened:
             self.opened[extraction] = self._open(extraction)
         self.opened[extraction].check_scales(features.Q)
@@ -157,13 +157,14 @@ class Work:
 
         return jobs_backend(self.jobs_backend, self.address)
 
-    def _precision(self, net: str, store: FeatureStore | None) -> str:
+    def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
         from vggfeat.features.device import resolve_device, stored_precision
 
         if self.engine == "ray":  # this machine only says what is wanted of the cluster
             return "fp32"
         held = store.columns if store else {}
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
+        columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
         return stored_precision(self.precision, columns, resolve_device(self.device))
 
     def _open(self, extraction: Extraction) -> DenseExtractor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.data.identity import Id, id_of
+from vggfeat.data.identity import NOWHERE, Id, id_of
 from vggfeat.data.images import Picture, Pixels, load, read_encoded
 from vggfeat.errors import PictureError
 
@@ -72,7 +72,7 @@ class Decoded:
     row: int
     pixels: dict[int, Pixels]
     error: PictureError | None = None
-    id: Id = (0, 0)
+    id: Id = NOWHERE
     wanted: Wanted = field(default_factory=dict)
 
 
@@ -94,14 +94,14 @@ def decode_ahead(
     """
 
     def read(job: Job) -> Decoded:
-        image = pictures[job.row]
+        image, own = pictures[job.row], NOWHERE
         try:
             encoded = read_encoded(image)  # the one time that its file is opened
             own = id_of(image, encoded)
             wanted = job.wanted(job.row, own)
             pixels = load(image, wanted, exif=exif, encoded=encoded) if wanted else {}
         except PictureError as error:
-            return Decoded(job.row, {}, error)
+            return Decoded(job.row, {}, error, own)
         return Decoded(job.row, pixels, None, own, wanted)
 
     waiting: deque[Future[Decoded]] = deque()

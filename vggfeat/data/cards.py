@@ -297,7 +297,8 @@ def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
         return card, replace(images, parts={"val": np.arange(len(images))})
     if card.reader == "folders":
         return _with_targets(card, read_folders(tree), tree)
-    images = read_manifest(tree)
+    is_tar = tree.suffix.lower() == ".tar"
+    images = read_manifest(tree, relative_to=tree.parent if is_tar else None)
     splits = np.array(images.splits)
     parts = {part: np.flatnonzero(splits == part) for part in sorted({*images.splits} - {""})}
     return _with_targets(card, replace(images, parts=parts), tree)

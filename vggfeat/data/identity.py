@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggfeat.data.images import Crop, Picture, orientation_of
-from vggfeat.data.stored import Stamp, Stored, in_64_bits
+from vggfeat.data.images import Crop, Picture, decode, orientation_of
+from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits
 
 Id = tuple[int, int]
 NOWHERE = (0, 0)  # the stamp of what is no file, which is read to be known
@@ -44,10 +44,12 @@ def id_of(image: Picture, encoded: bytes | None) -> Id:
     """
     if encoded is None:
         return _first_bytes(_hash_pixels(image))
-    digest = hashlib.sha256(encoded).digest()
+    content = hashlib.sha256(encoded).digest()
     if isinstance(image, Crop):
-        digest = hashlib.sha256(digest + ",".join(map(str, image.box)).encode()).digest()
-    return _first_bytes(digest)
+        content = hashlib.sha256(
+            content + ",".join(str(float(x)) for x in image.box).encode()
+        ).digest()
+    return _first_bytes(content)
 
 
 def stamps_of(images: Sequence[Picture]) -> NDArray[np.int64]:
@@ -68,8 +70,8 @@ def stamp_of(image: Picture) -> Stamp:
     Returns
     -------
     (int, int)
-        Size and time of change in ns of a file; what its listing says of an object or a member of
-        a tar; (0, 0) of what is no file.
+        Size and time of change in ns of a file, the latter with the box of a box; what its listing
+        says of an object or a member of a tar; (0, 0) of what is no file.
 
     Examples
     --------
@@ -77,7 +79,8 @@ def stamp_of(image: Picture) -> Stamp:
     (0, 0)
     """
     if isinstance(image, Crop):
-        image = image.path
+        size, changed = stamp_of(image.path)
+        return (size, digest(changed, image.box)) if size else NOWHERE
     if isinstance(image, Stored):
         return image.stamp()
     if not isinstance(image, str | Path):
@@ -91,14 +94,15 @@ def stamp_of(image: Picture) -> Stamp:
 
 def _hash_pixels(image: Picture) -> bytes:
     kind = ""
-    if isinstance(image, Image.Image):
-        kind = f"{image.mode} {orientation_of(image)}"
+    if isinstance(image, Image.Image):  # as RGB: a palette belongs to its image
+        turned = orientation_of(image)
+        kind, image = f"turned {turned}" if turned != 1 else "", decode(image, exif=False)
     values = np.ascontiguousarray(image)
-    digest = hashlib.sha256(f"{kind} {values.shape} {values.dtype}".encode())
-    digest.update(values.tobytes())
-    return digest.digest()
+    content = hashlib.sha256(f"{kind} {values.shape} {values.dtype}".encode())
+    content.update(values.tobytes())
+    return content.digest()
 
 
-def _first_bytes(digest: bytes) -> Id:
-    first, second = struct.unpack(">qq", digest[:16])
+def _first_bytes(content: bytes) -> Id:
+    first, second = struct.unpack(">qq", content[:16])
     return first, second

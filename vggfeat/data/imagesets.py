@@ -15,8 +15,10 @@ from vggfeat._io.remote import is_address, redact
 from vggfeat.data.identity import stamps_of
 from vggfeat.data.images import Box, Picture
 from vggfeat.data.manifests import Entry
+from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.sources import pictures_of, shown, walk
 from vggfeat.data.stored import Stored
+from vggfeat.data.tars import Member
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 Targets = NDArray[np.int8]
@@ -31,7 +33,7 @@ class ImageSet:
     Parameters
     ----------
     names : tuple of str
-        Unique; a path below the folder that was named, or the path as it was written.
+        Unique; see :func:`find_pictures`.
     pictures : tuple of Picture
         What is decoded: paths, objects at addresses or in tars, PIL images or arrays.
     labels : tuple of str
@@ -138,7 +140,9 @@ def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
     return targets
 
 
-def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
+def find_pictures(
+    sources: Sequence[str | os.PathLike[str]], relative_to: str | os.PathLike[str] | None = None
+) -> ImageSet:
     """Collect pictures from sources as they are typed on a command line.
 
     Parameters
@@ -149,11 +153,13 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
         ``path`` (relative to the manifest) and, optionally, ``label`` and ``split``, or
         WebDataset's tars (``train-{000..099}.tar``). All but ``-`` may be at an address:
         ``s3://bucket/folder``, ``https://host/list.csv``; lists may name addresses.
+    relative_to : path, optional
+        Names are paths from this folder, in which all images lie.
 
     Returns
     -------
     ImageSet
-        In the order of the sources, folders sorted; a file named twice is there once. Pictures at
+        In the order of the sources, folders sorted; an image named twice is there once. Images at
         addresses and in tars are read when they are decoded.
 
     Raises
@@ -161,23 +167,39 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> ImageSet:
     DataNotFound
         If a source does not exist or holds no pictures.
     DataError
-        If a manifest or a tar cannot be used.
+        If a manifest or a tar cannot be used, two images have one name, or an image does not lie
+        in `relative_to`.
     DownloadError
         If an address cannot be read, or ``VGGFEAT_OFFLINE`` forbids it.
     MissingExtra
         If what reads such addresses is not installed.
+
+    Notes
+    -----
+    A name depends on its own source alone:
+
+    - of a folder ``x/photos``: ``photos/`` and the path below it; of ``.``, ``..`` and ``/`` the
+      path below alone;
+    - of a file, a glob or a tar: the path as it is typed, without a leading ``./``, ``../``, ``/``
+      or drive: ``a/1.jpg``, ``a/000.tar/member.jpg``;
+    - of a list or a manifest: the entry as it is written, likewise;
+    - at an address: of a folder as above; of an object or a tar its bucket or host and its path,
+      without what is secret.
 
     Examples
     --------
     >>> from vggfeat._io.assets import asset
     >>> found = find_pictures([str(asset("clipart10") / "boat")])
     >>> len(found), found.names[:2]
-    (30, ('boat_0001.jpg', 'boat_0002.jpg'))
+    (30, ('boat/boat_0001.jpg', 'boat/boat_0002.jpg'))
     """
     if isinstance(sources, str | os.PathLike):
         raise ParameterError.of("sources", "find_pictures", "a list of sources", sources)
-    named = [os.fspath(source) for source in sources]
-    return _image_set(entry for source in named for entry in pictures_of(source, len(named) > 1))
+    found = (entry for source in sources for entry in pictures_of(os.fspath(source)))
+    if relative_to is not None:
+        folder = os.fspath(relative_to)
+        found = (replace(entry, name=_relative_name(entry, folder)) for entry in found)
+    return _image_set(found)
 
 
 def read_labelled(source: str) -> ImageSet:
@@ -233,8 +255,26 @@ def read_folders(root: Path) -> ImageSet:
     return _image_set(found)
 
 
-def read_manifest(path: Path | str) -> ImageSet:
+def _relative_name(entry: Entry, folder: str) -> str:
+    """Name an image by its path from a folder; what is in a tar, by that of the tar."""
+    picture = entry.picture
+    if isinstance(picture, Member) and not is_address(picture.archive):
+        inside = entry.name.removeprefix(name_of(picture.archive))
+        return relative_name(picture.archive, folder) + inside
+    if isinstance(picture, Stored):
+        raise DataError(f"--relative-to names files of this machine, and {picture} is none.")
+    return relative_name(picture, folder)
+
+
+def read_manifest(path: Path | str, relative_to: Path | None = None) -> ImageSet:
     """Read a manifest, or tars, whose pictures all have labels.
+
+    Parameters
+    ----------
+    path : path
+        Or a pattern of tars.
+    relative_to : Path, optional
+        As for :func:`find_pictures`.
 
     Raises
     ------
@@ -243,7 +283,7 @@ def read_manifest(path: Path | str) -> ImageSet:
     DataNotFound
         If not one of its pictures is there.
     """
-    images = find_pictures([path])
+    images = find_pictures([path], relative_to)
     _need_labels(images, str(path))
     if not any(isinstance(one, Stored) or Path(str(one)).exists() for one in images.pictures):
         raise DataNotFound(
@@ -254,7 +294,12 @@ def read_manifest(path: Path | str) -> ImageSet:
 
 
 def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
-    """Take the first folder of each name as its label; what lies beside the folders has none."""
+    """Name images from the folder at an address, and take the first folder as the label.
+
+    What lies beside the class folders has no label and is left out.
+    """
+    prefix = prefix_of(source)
+    images = replace(images, names=tuple(name.removeprefix(prefix) for name in images.names))
     rows = [row for row, name in enumerate(images.names) if "/" in name]
     if not rows:
         raise DataNotFound(f"{redact(source)} has no class folders with pictures, nor labels.")
@@ -284,8 +329,9 @@ def _image_set(found: Iterable[Entry]) -> ImageSet:
         first = unique.setdefault(entry.name, entry)
         if first.picture != entry.picture and not _same_file(first.picture, entry.picture):
             raise DataError(
-                f"Two pictures have the name {entry.name!r}: {first.picture} and "
-                f"{entry.picture}. Name the folder above both instead."
+                f"Two images have the name {entry.name!r}: {first.picture} and {entry.picture}. "
+                "Name them from a folder above both, by --relative-to DIR; images at addresses "
+                "need stores of their own."
             )
         if first.label != entry.label:
             raise DataError(

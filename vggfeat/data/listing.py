@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from urllib.parse import unquote
 
 from vggfeat._io.remote import (
     HTTP,
@@ -12,39 +11,37 @@ from vggfeat._io.remote import (
     Unreachable,
     list_folder,
     open_filesystem,
-    redact,
     retry,
     split,
 )
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry
-from vggfeat.data.remote import Remote, stat_of
-from vggfeat.errors import DataError
+from vggfeat.data.names import name_on_web, prefix_of
+from vggfeat.data.remote import Remote, stamp_of
 
 DEEPEST = 32  # folders below one another; a web server may link them in circles
 
 
-def below(source: str, *, qualify: bool) -> Iterator[Entry]:
+def below(source: str) -> Iterator[Entry]:
     """Go through the pictures below an address, sorted, without hidden ones.
 
     Parameters
     ----------
     source : str
         Address of a folder.
-    qualify : bool
-        Whether names begin with the name of that folder.
 
     Raises
     ------
     DataNotFound, DownloadError
         If it cannot be listed.
     """
-    front = posixpath.basename(redact(source).rstrip("/")) + "/" if qualify else ""
+    prefix = prefix_of(source)
+    on_web = split(source).scheme in HTTP
     try:
         for address, path, info in _walk(source, "", DEEPEST):
             size = info.get("size")
-            image = Remote(address, stat_of(info), -1 if size is None else size)
-            yield Entry(image, front + _name(source, path))
+            image = Remote(address, stamp_of(info), -1 if size is None else size)
+            yield Entry(image, prefix + (name_on_web(path) if on_web else path))
     except Unreachable as error:
         raise error.of(source) from None
 
@@ -108,15 +105,4 @@ def _inside(source: str, path: str) -> str:
     if split(source).scheme in HTTP:
         whole = whole.partition("?")[0]
     front = whole if whole.endswith("://") else whole.rstrip("/") + "/"
-    return f"{front}{path}{mark}{rest}"
-
-
-def _name(source: str, path: str) -> str:
-    """Name a picture by its path; on the web, as it is read rather than as it is sent."""
-    if split(source).scheme not in HTTP:
-        return path
-    path, mark, query = path.partition("?")
-    name = posixpath.normpath(unquote(path))
-    if name.startswith(("/", "../")):
-        raise DataError(f"A listing leads out of its folder, by {name!r}.")
-    return name + (redact(f"http://host/{mark}{query}").removeprefix("http://host/"))
+    return f"{front}{path}{mark}{rest}" if path else source

@@ -6,7 +6,6 @@ import codecs
 import csv
 import io
 import os
-import posixpath
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from vggfeat._io.remote import (
     redact,
 )
 from vggfeat._io.text import printable
+from vggfeat.data.names import name_of
 from vggfeat.data.remote import Remote
 from vggfeat.data.stored import Stored
 from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
@@ -45,7 +45,7 @@ class Entry:
 
 
 def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
-    """Find the picture that a list names, and its own name.
+    """Find the image that a list names, and its name: the entry as it is written.
 
     Parameters
     ----------
@@ -66,17 +66,16 @@ def named_in(text: str, folder: Path | str) -> tuple[Path | Stored, str]:
     >>> named_in("a.jpg", "s3://bucket/list")
     (Remote('s3://bucket/list/a.jpg'), 'a.jpg')
     >>> named_in("https://host/a.jpg?sig=ab", Path("list"))
-    (Remote('https://host/a.jpg'), 'https://host/a.jpg')
+    (Remote('https://host/a.jpg'), 'host/a.jpg')
     """
     if "\0" in text:
         raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
     if is_address(text):
         if "::" in text or text.startswith("file:"):
             raise DataError(f"A list of pictures may name paths and addresses, not {redact(text)}.")
-        return Remote(text), redact(text)
-    if isinstance(folder, Path):
-        return folder / text, os.path.normpath(text)
-    return Remote(join(folder, text)), posixpath.normpath(text)
+        return Remote(text), name_of(text)
+    picture = folder / text if isinstance(folder, Path) else Remote(join(folder, text))
+    return picture, name_of(text)
 
 
 def read_list(source: str) -> Iterator[Entry]:

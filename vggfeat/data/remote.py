@@ -61,20 +61,31 @@ class Remote(Stored):
         return f"Remote({str(self)!r})"
 
 
-def stat_of(found: Info) -> Stamp | None:
-    """Make a stat of what a listing says of an object; None if it says too little.
+def stamp_of(info: Info) -> Stamp | None:
+    """Make a stamp of what a listing says of an object; None if it says too little.
+
+    Returns
+    -------
+    (int, int)
+        A digest of its ETag, or of its time of change where it has none; its size.
 
     Examples
     --------
-    >>> stat_of({"name": "a.jpg", "size": None})
-    >>> stat_of({"ETag": '"ab"', "size": 3, "mtime": 1.5})[1]
-    1500000000
+    >>> stamp_of({"name": "a.jpg", "size": None})
+    >>> stamp_of({"ETag": '"ab"', "size": 3})[1]
+    3
     """
-    tags = [found[tag] for tag in _TAGS if found.get(tag)]
-    changed = next((found[key] for key in _TIMES if found.get(key)), None)
-    if not tags and changed is None:
+    tag = next((info[key] for key in _TAGS if info.get(key)), None)
+    changed = changed_at(info)
+    if tag is None and changed is None:
         return None
-    return digest(tags[0] if tags else "", found.get("size")), _nanoseconds(changed)
+    return digest(changed if tag is None else tag), info.get("size") or 0
+
+
+def changed_at(info: Info) -> int | None:
+    """Return when an object was changed, in ns; None where its listing does not say it."""
+    changed = next((info[key] for key in _TIMES if info.get(key)), None)
+    return None if changed is None else _nanoseconds(changed)
 
 
 def _check_size(size: int) -> None:

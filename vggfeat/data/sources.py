@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
 from vggfeat.data import listing
 from vggfeat.data.images import EXTENSIONS
 from vggfeat.data.manifests import Entry, read_csv, read_list, read_parquet, read_typed
+from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.remote import Remote
 from vggfeat.data.tars import PACKED, samples
 from vggfeat.errors import DataError, DataNotFound
@@ -25,15 +25,13 @@ _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def pictures_of(source: str, several: bool) -> Iterator[Entry]:
+def pictures_of(source: str) -> Iterator[Entry]:
     """List the pictures of a source, which must have some that can be read from here.
 
     Parameters
     ----------
     source : str
         As it is typed.
-    several : bool
-        Whether there are more sources, so that names keep their folders.
 
     Raises
     ------
@@ -43,7 +41,7 @@ def pictures_of(source: str, several: bool) -> Iterator[Entry]:
         If what reads addresses is not installed.
     """
     empty, schemes = True, set[str]()
-    for entry in entries(source, qualify=several):
+    for entry in entries(source):
         empty = False
         if isinstance(entry.picture, Remote):
             scheme = entry.picture.address.partition(":")[0]
@@ -74,8 +72,8 @@ def leads_beyond(source: str) -> bool:
     return is_address(source) or _BRACES.search(source) is not None
 
 
-def entries(source: str, *, qualify: bool) -> Iterator[Entry]:
-    """List what a source names; `qualify` keeps the folder in names, where there are several.
+def entries(source: str) -> Iterator[Entry]:
+    """List what a source names.
 
     Raises
     ------
@@ -90,19 +88,19 @@ def entries(source: str, *, qualify: bool) -> Iterator[Entry]:
     elif source.startswith("@") and not path.exists():
         yield from read_list(source[1:])
     elif is_address(source):
-        yield from _at_address(source, qualify)
+        yield from _at_address(source)
     elif path.is_dir():
-        base = path.parent if qualify and path.name else path
-        yield from (Entry(p, os.path.relpath(p, base)) for p in walk(path))
+        prefix = prefix_of(source)
+        yield from (Entry(image, prefix + relative_name(image, path)) for image in walk(path))
     elif path.is_file():
         read = _reader(path.suffix.lower(), source)
-        yield from read(source) if read else [Entry(path, os.path.normpath(source))]
+        yield from read(source) if read else [Entry(path, name_of(source))]
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
         for match in matches:
-            yield from entries(match, qualify=True)
+            yield from entries(match)
     elif (several := expand(source)) != [source]:
         for one in several:
-            yield from entries(one, qualify=True)
+            yield from entries(one)
     else:
         raise DataNotFound(f"There is no picture, folder or list {source!r}. Check the spelling.")
 
@@ -177,10 +175,10 @@ def _unreadable(error: OSError) -> None:
     ) from error
 
 
-def _at_address(source: str, qualify: bool) -> Iterator[Entry]:
+def _at_address(source: str) -> Iterator[Entry]:
     """List what an address names; only folders and globs are asked for what is in them."""
     if source.startswith("file://"):
-        yield from entries(source.removeprefix("file://"), qualify=qualify)
+        yield from entries(source.removeprefix("file://"))
         return
     if (several := expand(source)) != [source]:
         yield from _at_addresses(several)
@@ -189,16 +187,16 @@ def _at_address(source: str, qualify: bool) -> Iterator[Entry]:
     elif read := _reader(suffix(source), source):
         yield from read(source)
     elif suffix(source) in EXTENSIONS:
-        yield Entry(Remote(source), redact(source))
+        yield Entry(Remote(source), name_of(source))
     else:
-        yield from listing.below(source, qualify=qualify)
+        yield from listing.below(source)
 
 
 def _at_addresses(sources: Sequence[str]) -> Iterator[Entry]:
     """List what addresses name, many at a time: tars and manifests are waited for."""
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-list")
     try:
-        for some in pool.map(lambda one: list(_at_address(one, qualify=True)), sources):
+        for some in pool.map(lambda one: list(_at_address(one)), sources):
             yield from some
     finally:
         pool.shutdown(cancel_futures=True)
@@ -212,8 +210,6 @@ def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None
 
 
 def _read_tar(source: str) -> Iterator[Entry]:
-    # The tar's own name is always in front, so that the same pictures keep their names when
-    # other tars are named beside it.
-    tar = posixpath.basename(redact(source).replace(os.sep, "/"))
+    tar = name_of(source)
     for name, picture, label in samples(source):
         yield Entry(picture, f"{tar}/{name}", label)

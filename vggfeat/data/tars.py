@@ -31,7 +31,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data import tarring
 from vggfeat.data.images import EXTENSIONS
-from vggfeat.data.remote import stat_of
+from vggfeat.data.remote import changed_at, stamp_of
 from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits, is_settled
 from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError, VggfeatError
 
@@ -158,13 +158,14 @@ def samples(archive: str) -> Iterator[Sample]:
 
 def _remembered(archive: str) -> Iterator[Sample]:
     """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
-    known_stat = stat_of(stat(archive))
-    version = 0 if known_stat is None else digest(*known_stat)
-    known = home() / "tars" / f"{digest(redact(archive), known_stat, 2) & _MASK:016x}.jsonl"
-    if known_stat is None or not known.is_file():
+    info = stat(archive)
+    stamp = stamp_of(info)
+    version = 0 if stamp is None else digest(*stamp)
+    known = home() / "tars" / f"{digest(redact(archive), stamp, 2) & _MASK:016x}.jsonl"
+    if stamp is None or not known.is_file():
         with closing(open_file(archive)) as file:
             found = list(_samples(file, archive, version))
-        if known_stat is not None and is_settled(known_stat[1]):
+        if stamp is not None and is_settled(changed_at(info) or 0):
             _remember(known, found)
         yield from found
         return

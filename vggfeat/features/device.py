@@ -108,7 +108,7 @@ def stored_precision(precision: str, columns: Iterable[Column], device: torch.de
     """
     for column in columns if precision == "auto" else ():
         with suppress(DeviceError):
-            return resolve_precision(column.settings["precision"], device)
+            return resolve_precision(column.settings.get("precision", precision), device)
     return resolve_precision(precision, device)
 
 

@@ -328,6 +328,8 @@ class Run:
         """Pass on what has to be described, and take note of the rest."""
         for image in decoded:
             row = image.row
+            if not self._left[row]:
+                continue  # decoded, and meanwhile done by others
             if image.error is not None:
                 self.fail(row, str(image.error))
                 continue

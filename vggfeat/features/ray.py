@@ -35,6 +35,7 @@ from vggfeat.errors import (
     StoreError,
     VggfeatError,
 )
+from vggfeat.features.device import resolve_device, stored_precision
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import (
     Progress,
@@ -84,7 +85,7 @@ def extract_on_ray(
     images : ImageSet
         On a file system that all nodes see, under the same paths, or at addresses.
     extraction : Extraction
-        The precision ``"auto"`` is what a node computes in.
+        The precision ``"auto"`` is the store's, or else what a node computes in.
     hardware : Hardware
         The device is ``"auto"`` (the GPUs, if the cluster has any), ``"cuda"`` or ``"cpu"``.
     scales, store, outputs, on_bad_image, share
@@ -132,7 +133,8 @@ def extract_on_ray(
     hardware = hardware.but(device=slot.device)
     numbers = _put(weights or load_weights(extraction.weights, extraction.net, extraction.layers))
     network = Network(extraction, hardware, numbers, slot.threads, tuple(scales), tuple(outputs))
-    probed = _get(slot.remote(_probe).remote(network))
+    held = [column for name, column in store.columns.items() if name.net == extraction.net]
+    probed = _get(slot.remote(_probe).remote(network, held))
     network = replace(network, extraction=probed.extraction)
     columns = [column.descriptor for column in probed.columns]
     store.add_columns(probed.columns)
@@ -260,10 +262,13 @@ class Network:
     scales: tuple[int, ...]
     outputs: tuple[str, ...]
 
+    def device(self) -> str:
+        """Name the GPU that Ray has given this task, or the CPU."""
+        return _own_gpu() if self.hardware.device == "cuda" else "cpu"
+
     def open(self) -> DenseExtractor:
-        """Open it on the CPU, or on the GPU that Ray has given this task."""
-        device = _own_gpu() if self.hardware.device == "cuda" else "cpu"
-        hardware = self.hardware.but(device=device)
+        """Open it, once for all tasks of this process."""
+        hardware = self.hardware.but(device=self.device())
         return _open_once(self.extraction, hardware, self.weights, self.threads)
 
 
@@ -295,9 +300,11 @@ class Outcome(NamedTuple):
     overflowed: dict[str, str]
 
 
-def _probe(network: Network) -> Probe:
-    """Find out what a node computes, and refuse scales that are too small."""
-    extractor = network.open()
+def _probe(network: Network, held: list[Column]) -> Probe:
+    """Find out what a node computes for a store with such columns; refuse scales too small."""
+    device = resolve_device(network.device())
+    precision = stored_precision(network.extraction.precision, held, device)
+    extractor = replace(network, extraction=network.extraction.but(precision=precision)).open()
     extractor.check_scales(network.scales)
     made = extractor.extraction
     return Probe(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from vggfeat.store.store import FeatureStore
 
 MODES = ("dense", "multicrop", "both")
 LOCATIONS = ("scores", "posteriors")
-SCALE = 256  # any: the settings of a net's columns are those of all scales
 
 Ints = NDArray[np.int64]
 
@@ -86,8 +85,7 @@ def mode_of(pools: Sequence[str]) -> str:
 
 def default_store(extractor: DenseExtractor) -> Path:
     """Folder below the cache in which the scores of a net are kept, of whatever images."""
-    column, *_ = extractor.columns([SCALE])
-    return home() / "scores" / f"{column.descriptor.net}-{column.digest[:16]}"
+    return home() / "scores" / extractor.cache_key
 
 
 def score(
@@ -100,6 +98,7 @@ def score(
     on_bad_image: str = "skip",
     workers: int | None = None,
     progress: Progress | None = None,
+    extract: Callable[..., Summary] = extract,
 ) -> tuple[list[Scores], Summary]:
     """Run a net over images, and keep their posteriors; what a store has is not computed again.
 
@@ -120,6 +119,8 @@ def score(
         same folder; the whole is then put together by a last run, which finds all of it there.
     on_bad_image, workers, progress
         As for :func:`~vggfeat.features.pipeline.extract`.
+    extract : callable
+        What computes, as :func:`~vggfeat.features.pipeline.extract` does.
 
     Returns
     -------

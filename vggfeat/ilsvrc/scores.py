@@ -199,11 +199,15 @@ def _check_finished(path: Path | str, scores: Scores) -> None:
     command = "fuse" if scores.net == FUSED else "classify"
     again = f"Run the same `vggfeat {command} … --out {path}` again"
     names, failed = store.names, store.failed
-    for column in scores.columns:
+
+    def lacks(column: Descriptor) -> list[str]:
         held = set(store.complete([column]))
-        if lacking := [name for name in names if name not in held and name not in failed]:
-            others = [n.Q for n in store.columns if n[:3] == column[:3] and n.Q != column.Q]
-            typed = " ".join(f"--Q {Q}" for Q in others)
+        return [name for name in names if name not in held and name not in failed]
+
+    for column in scores.columns:
+        if lacking := lacks(column):
+            others = [name for name in store.columns if name[:3] == column[:3] and not lacks(name)]
+            typed = " ".join(f"--Q {name.Q}" for name in others)
             less = f", or take the other scales alone: {typed}" if others else ""
             raise StoreError(
                 f"{path} is not finished: {what} at Q = {column.Q} is not yet computed of "

@@ -10,7 +10,7 @@ from typing import Any
 from vggfeat._io.text import counted
 from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress
+from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.ilsvrc.classes import classes_of, ilsvrc_classes
 from vggfeat.ilsvrc.classify import Errors, errors_of, pools_of, score
 from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
@@ -114,6 +114,7 @@ def run_table(
     on_bad_image: str = "skip",
     workers: int | None = None,
     progress: Callable[[str], Progress | None] = lambda row: None,
+    extract: Callable[..., Summary] = extract,
 ) -> Iterator[Outcome]:
     """Test every row; no failure of one stops the others.
 
@@ -133,6 +134,8 @@ def run_table(
         As for :func:`~vggfeat.features.pipeline.extract`.
     progress : callable
         Makes what is told how a row goes on.
+    extract : callable
+        What computes, as :func:`~vggfeat.features.pipeline.extract` does.
 
     Yields
     ------
@@ -152,6 +155,7 @@ def run_table(
             on_bad_image=on_bad_image,
             workers=workers,
             progress=tell,
+            extract=extract,
         )
         return found
 

@@ -57,7 +57,7 @@ class Validation:
         if unknown := [name for name in names if name not in known]:
             raise DataError(
                 f"{self.where} lacks {and_more(unknown, 'picture')} whose scores are there. Name "
-                "the folder that they were computed from."
+                "the folder that they were computed from by `vggfeat classify --data`."
             )
         return np.array([known[name] for name in names], np.int64)
 
@@ -175,7 +175,7 @@ def find_validation(root: Path | str) -> Pictures:
     listed = _listed(where, root)
     if any(map(_has_pictures, listed)):
         return Pictures(read_folders(where), where, loose=sum(map(is_picture, listed)))
-    flat = Pictures(find_pictures([where]), where, lists=(where.parent, where, root))
+    flat = Pictures(find_pictures([where], where), where, lists=(where.parent, where, root))
     find_truth(flat.lists)
     return flat
 

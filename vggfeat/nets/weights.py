@@ -112,7 +112,7 @@ class Weights:
         digest, found = hashlib.sha256(), {}
         for layer in parameter_layers(self.net, ["fc8"]):
             if f"{layer}.weight" not in self.state:
-                break
+                continue
             for name in (f"{layer}.bias", f"{layer}.weight"):
                 tensor = self.state[name].detach().to("cpu", torch.float32).contiguous()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -246,12 +246,14 @@ def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str,
     """Say what the weights asked for are, if they are others; they need not be on this machine."""
     behind = _provenance(store, column).get("weights", {})
     net, layer = column.descriptor.net, column.descriptor.layer
-    if asked == "auto" or (asked == behind.get("origin") and not Path(asked).is_file()):
-        return {}  # whatever the store has, which every result names; or a file that is gone
+    if asked == "auto":  # whatever the store has; every result names it
+        return {}
     if asked in NAMES:
         weights = {} if behind.get("source", asked) == asked else {"weights": asked}
         known = SOURCES.get((asked, net))
         return weights | ({"pixels": str(known.pixels)} if known else {})
+    if asked == behind.get("origin") and not Path(asked).is_file():
+        return {}  # the file that the store was made with, and that is gone
     loaded = load_weights(asked, net, [layer])
     return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
 
@@ -268,10 +270,14 @@ def _provenance(store: FeatureStore, column: Column) -> dict[str, Any]:
 def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
     """Return which images they are (n, 2), 0 of those that cannot be read.
 
-    What the store has seen under the same name and stamp is not opened.
+    What the store has seen under the same name and stamp is not opened, nor what it cannot have
+    under any other.
     """
     ids = store.recall(images.names, images.stamps())
-    for row in np.flatnonzero(~ids.any(axis=1)):
+    stems = {PurePath(name).stem for name in store.names}
+    for row in np.flatnonzero(~ids.any(axis=1)).tolist():
+        if stems.isdisjoint(_stems(images, row)):
+            continue
         try:
             ids[row] = id_of(images.pictures[row], read_encoded(images.pictures[row]))
         except PictureError:
@@ -287,7 +293,7 @@ def _names_in(store: FeatureStore, images: ImageSet, ids: Ids) -> tuple[str, ...
     is_current = (store.identify(images.names) == ids).all(axis=1)
     names = []
     for row, own in enumerate(images.names):
-        stems = {PurePath(own).stem, PurePath(str(images.pictures[row])).stem}
+        stems = _stems(images, row)
         alike = [name for stem in stems for name in known.get((stem, *ids[row].tolist()), [])]
         is_other = ids[row].any() and not is_current[row] and len(alike) == 1
         names.append(alike[0] if is_other else own)
@@ -295,6 +301,11 @@ def _names_in(store: FeatureStore, images: ImageSet, ids: Ids) -> tuple[str, ...
     return tuple(
         name if claims[name] == 1 else own for name, own in zip(names, images.names, strict=True)
     )
+
+
+def _stems(images: ImageSet, row: int) -> set[str]:
+    """Return what an image may be called, without folder and suffix."""
+    return {PurePath(images.names[row]).stem, PurePath(str(images.pictures[row])).stem}
 
 
 def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -> dict[str, str]:

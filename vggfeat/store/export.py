@@ -208,7 +208,7 @@ def _choose(
         held = {name.Q for name in chosen if name.net == net}
         if lacking := set(scales) - held:
             raise StoreError(
-                f"Net {net} has no Q = {min(lacking)} in the store, only "
+                f"Net {net} has no Q = {min(lacking)} in the store, only Q = "
                 f"{', '.join(map(str, sorted(held)))}. Ask for other scales."
             )
     return [name for name in chosen if name.Q in scales]

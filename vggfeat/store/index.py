@@ -27,6 +27,7 @@ from vggfeat.store.storage import Storage
 
 INDEX = "index.npz"
 STAMPS = "stamps.npz"
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError)
 Places = NDArray[np.int32]
 """Shard, as a number in the index, and row in it, of n images: (n, 2); −1 where there is none."""
 
@@ -52,14 +53,16 @@ class Stamps(NamedTuple):
 
     @classmethod
     def join(cls, several: Sequence[Stamps]) -> Stamps:
-        """Join what several files say, keeping the last of each name."""
+        """Join what several files say, keeping the newest entry of each name."""
         names = list(chain.from_iterable(one.names for one in several))
-        last = sorted(dict(zip(names, range(len(names)), strict=True)).values())
-        arrays = (
-            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])[last]
+        stamps, ids, generations = (
+            np.concatenate([np.zeros(shape, np.int64), *(one[place] for one in several)])
             for place, shape in ((1, (0, 2)), (2, (0, 2)), (3, (0,)))
         )
-        return cls([names[row] for row in last], *arrays)
+        order = np.argsort(generations, kind="stable").tolist()
+        newest = dict(zip([names[row] for row in order], order, strict=True))
+        rows = sorted(newest.values())
+        return cls([names[row] for row in rows], stamps[rows], ids[rows], generations[rows])
 
 
 @dataclass
@@ -263,14 +266,10 @@ class Index:
 
 def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
     """Return the headers that ``index.npz`` holds of some shards; none where it cannot be used."""
-    content = storage.read(INDEX)
-    image = None if content is None else strip_checksum(content)
-    if image is None:
-        return {}
     wanted = set(keys)
+    if not (arrays := _parse_npz(storage.read(INDEX))):
+        return {}
     try:
-        with np.load(io.BytesIO(image), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         kinds = [_parse_kind(kind) for kind in json.loads(arrays["kinds"].tobytes())]
         names, ends = _split(arrays["names"]), np.cumsum(arrays["rows"]).tolist()
         starts = [0, *ends[:-1]]
@@ -284,7 +283,7 @@ def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader
                 headers[name] = ShardHeader(
                     name, some, ids, stamps, columns, dtype, int(generation), provenance
                 )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (*_MALFORMED, StoreDamaged):
         return {}  # of an earlier version: it is written anew
     return headers
 
@@ -310,19 +309,28 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
 def read_stamps(storage: Storage, name: str) -> Stamps:
     """Read ``stamps.npz`` or a share's; nothing where it is absent.
 
-    It may say that an image has changed, so that what is damaged cannot be passed over.
+    It may say that an image has changed, so that what is damaged is not passed over.
+
+    Raises
+    ------
+    StoreDamaged
     """
-    content = storage.read(name)
-    if content is None:
+    if (content := storage.read(name)) is None:
         return Stamps.join([])
-    if (image := strip_checksum(content)) is None:
+    arrays = _parse_npz(content)
+    try:
+        names = _split(arrays["names"])
+        held = Stamps(names, arrays["stamps"], arrays["ids"], arrays["generations"])
+        shapes = [array.shape for array in held[1:]] == [(len(names), 2)] * 2 + [(len(names),)]
+        whole = shapes and all(array.dtype == np.int64 for array in held[1:])
+    except _MALFORMED:
+        whole = False
+    if not whole:
         raise StoreDamaged(
             f"{storage}/{name} is damaged: it is not what was written. Move it aside with: vggfeat "
             f"store repair {storage}. Then run the same command again."
         )
-    with np.load(io.BytesIO(image), allow_pickle=False) as file:
-        names = _split(file["names"])
-        return Stamps(names, file["stamps"], file["ids"], file["generations"])
+    return held
 
 
 def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
@@ -333,6 +341,16 @@ def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
     arrays: dict[str, Any] = {"names": _join(seen.names)}
     arrays |= dict(zip(seen._fields[1:], seen[1:], strict=True))
     storage.write(name, _npz(arrays))
+
+
+def _parse_npz(content: bytes | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a cache; none where it is absent, or not what was written."""
+    image = None if content is None else strip_checksum(content)
+    try:
+        with np.load(io.BytesIO(image or b""), allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except Exception:  # numpy has errors of many kinds for what it cannot read
+        return {}
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:
@@ -349,7 +367,7 @@ def _kind(header: ShardHeader) -> str:
 
 def _parse_kind(kind: list[Any]) -> tuple[dict[Descriptor, Column], str, dict[str, Any]]:
     columns = [Column.from_json(text, INDEX) for text in kind[0]]
-    return {column.descriptor: column for column in columns}, kind[1], kind[2]
+    return {column.descriptor: column for column in columns}, kind[1], dict(kind[2])
 
 
 def _join(parts: Sequence[bytes]) -> NDArray[np.uint8]:

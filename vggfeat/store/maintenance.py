@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -29,7 +28,7 @@ from vggfeat.store.manifest import (
 from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
 from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes, open_storage
 from vggfeat.store.store import FeatureStore, is_shard
-from vggfeat.store.view import RUN, VIEW, check_view, list_shares, read_failed
+from vggfeat.store.view import FAILED, RUN, VIEW, check_view, list_shares, read_list, read_run
 
 BLOCK = 1024  # rows that are checked at a time
 ALTERED = "its bytes are not those that were written"
@@ -123,10 +122,6 @@ def verify(path: Path | str) -> list[str]:
     wrong = dict.fromkeys(survey.lost, MISSING) | survey.damaged | survey.unusable
     problems = [f"{name}: {why}" for name, why in sorted(wrong.items())]
     problems += _check_caches(storage, survey.headers)
-    try:
-        read_failed(storage)
-    except StoreDamaged as error:
-        problems.append(str(error))
     return problems + [
         f"{name} is left over from a killed run; the next run removes it"
         for name in _leftovers(storage)
@@ -226,11 +221,12 @@ class _Survey:
         for name in list_shares(storage, STAMPS):
             if strip_checksum(storage.read(name) or b"") is None:
                 self.damaged[name] = ALTERED
-        for name in list_shares(storage, RUN):
-            try:
-                dict(json.loads(storage.read(name) or b""))
-            except (ValueError, TypeError):
-                self.damaged[name] = ALTERED
+        for read, record in ((read_run, RUN), (read_list, FAILED)):
+            for name in list_shares(storage, record):
+                try:
+                    read(storage, name)
+                except StoreDamaged:
+                    self.damaged[name] = ALTERED
 
     def _check_shard(self, key: str) -> None:
         """Check what a shard says of itself; one that is damaged is not opened: HDF5 may crash."""
@@ -398,13 +394,13 @@ def _count_asked(store: FeatureStore) -> int:
     """Count the images that the last run, or all shares of it together, was asked for."""
     if not store.runs:
         return len(store.names)
-    asked = [int(run.get("asked", 0)) for run in store.runs]
+    asked: list[int] = [run["asked"] for run in store.runs]
     whole = asked[0] if RUN in list_shares(store.storage, RUN) else 0
     return max(whole, sum(asked) - whole)
 
 
 def _is_finished(store: FeatureStore) -> bool:
-    return VIEW in store.storage.list() and all(run.get("finished") for run in store.runs)
+    return VIEW in store.storage.list() and all(run["finished"] for run in store.runs)
 
 
 def _leftovers(storage: Storage) -> list[str]:

@@ -13,9 +13,9 @@ import numpy as np
 from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.manifest import MANIFEST, folder_of
 from vggfeat.store.shard import Matrix, Pairs, Rows
 from vggfeat.store.storage import open_storage
-from vggfeat.store.manifest import MANIFEST, folder_of
 from vggfeat.store.store import Bools, FeatureStore
 
 SHARD_BYTES = 128 << 20  # of descriptors in one shard, of which three copies are in memory
@@ -108,7 +108,8 @@ def merge(
         copied, shards = copied + rows, shards + 1
         if progress:
             progress(copied, copy.total)
-    target.finish(sorted([*images.names, *failed], key=_as_searched), failed)
+    order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
+    target.finish(order, failed)
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
     return Merged(len(held), twice, copied, shards)

@@ -182,23 +182,26 @@ def read_header(file: h5py.File, key: str) -> ShardHeader:
     for descriptor, dataset in datasets(file).items():
         outputs = json.loads(read_text(dataset, "outputs")) if "outputs" in dataset.attrs else ()
         S = json.loads(read_text(dataset, "S")) if "S" in dataset.attrs else None
-        settings = json.loads(read_text(dataset, "settings"))
+        settings = dict(json.loads(read_text(dataset, "settings")))
         S = tuple(S) if isinstance(S, list) else S
         columns[descriptor] = Column(descriptor, settings, dataset.shape[1], tuple(outputs), S)
         dtypes.add(dataset.dtype.name)
         if "absent" in dataset.attrs:
             absent[descriptor] = np.asarray(dataset.attrs["absent"], np.intp)
+    names = stored(file, "names")
+    if names.dtype.kind != "S" or names.ndim != 1:
+        raise ValueError("its names are no texts")
     if len(dtypes) > 1:
         raise ValueError(f"it mixes {' and '.join(sorted(dtypes))}")
     return ShardHeader(
         key,
-        stored(file, "names")[:].tolist(),
+        names[:].tolist(),
         stored(file, "id")[:],
         stored(file, "stamp")[:],
         columns,
         dtypes.pop() if dtypes else DTYPES[0],
         int(file.attrs["generation"]),
-        json.loads(read_text(file, "provenance")),
+        dict(json.loads(read_text(file, "provenance"))),
         absent,
     )
 
@@ -282,7 +285,11 @@ def open_hdf5(where: Path | str, content: BinaryIO | None = None) -> Iterator[h5
             raise StoreError(f"{where} could not be read: {error}") from error
         foreign = "signature not found" in str(error)
         raise damaged(where, "it is no HDF5 file" if foreign else str(error)) from error
-    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except MemoryError as error:
+        raise StoreError(
+            f"{where} could not be read: it needs more memory than there is"
+        ) from error
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = error.args[0] if error.args else error
         raise damaged(where, str(reason)) from error
 

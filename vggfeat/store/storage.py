@@ -12,7 +12,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -126,8 +126,13 @@ class LocalStorage:
         with explain_os_errors(where, "read"):
             if not where.is_dir():
                 return {}
+            sizes = {}
             with os.scandir(where) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # another writer has just renamed it
+                        if entry.is_file():
+                            sizes[entry.name] = entry.stat().st_size
+            return sizes
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -125,29 +125,36 @@ def write_run(
 
 def read_runs(storage: Storage) -> list[dict[str, Any]]:
     """Return ``run.json``, where there is one, and those of the shares."""
-    contents = (storage.read(name) for name in list_shares(storage, RUN))
-    runs = []
-    for content in contents:
-        try:
-            runs.append(dict(json.loads(content or b"{}")))
-        except ValueError as error:
-            raise StoreDamaged(f"A {RUN} of {storage} is damaged: {error}. Delete it.") from error
-    return runs
+    return [read_run(storage, name) for name in list_shares(storage, RUN)]
+
+
+def read_run(storage: Storage, name: str) -> dict[str, Any]:
+    """Return what a run, or one share of it, said of itself."""
+    try:
+        run = dict(json.loads(storage.read(name) or b""))
+        return {**run, "asked": int(run["asked"]), "finished": run["finished"] is True}
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise StoreDamaged(f"{storage}/{name} is damaged: {error}. Delete it.") from error
 
 
 def read_failed(storage: Storage) -> dict[str, str]:
     """Return by name the reasons why images could not be used."""
     failed: dict[str, str] = {}
     for name in list_shares(storage, FAILED):
-        text = (storage.read(name) or b"").decode("utf-8", "surrogateescape")
-        try:
-            rows = csv.DictReader(io.StringIO(text, newline=""))
-            failed.update({row["name"]: row["reason"] or "" for row in rows})
-        except (csv.Error, KeyError) as error:
-            raise StoreDamaged(
-                f"{storage}/{name} is no list of failed images: {error}. Delete it."
-            ) from error
+        failed |= read_list(storage, name)
     return failed
+
+
+def read_list(storage: Storage, name: str) -> dict[str, str]:
+    """Return what the ``failed.csv`` of a run, or of one share of it, says."""
+    text = (storage.read(name) or b"").decode("utf-8", "surrogateescape")
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return {row["name"]: row["reason"] or "" for row in rows}
+    except (csv.Error, KeyError) as error:
+        raise StoreDamaged(
+            f"{storage}/{name} is no list of failed images: {error}. Delete it."
+        ) from error
 
 
 def of_share(name: str, share: Share | None) -> str:
@@ -186,6 +193,7 @@ def _write_virtual(
     shape = (len(places), column.width)
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_fill_value(np.full(1, np.nan, dtype))
+    plist.set_obj_track_times(False)  # the same view has the same bytes
     path = column.descriptor.path.encode()
     for shard, targets, sources in _ascending(places):
         height = int(sources[-1]) + 1

@@ -160,7 +160,7 @@ def stored(store: Path, layer: str = "") -> dict[str, dict[str, np.ndarray]]:
         file.visititems(
             lambda path, item: (
                 arrays.update({path: item[:]})
-                if isinstance(item, h5py.Dataset) and path not in ("names", "stat")
+                if isinstance(item, h5py.Dataset) and path not in ("names", "id", "stamp")
                 else None
             )
         )
@@ -181,15 +181,18 @@ def store_info(store: Path) -> dict[str, Any]:
     """Run ``vggfeat store info``: counts, arrays, settings."""
     told = run("store", "info", store, "--json").json
     keys = ("dtype", "asked", "failed", "finished", "shards")
-    [record] = told["nets"].values()
-    settings = ("net", "weights_sha256", "layers", "flip", "locations", "exif", "precision")
+    columns = {column(path): told["columns"][path] for path in told["columns"]}
+    last = list(columns.values())[-1]["settings"]
     return {
         **{name: told[name] for name in keys},
         "images": told["pictures"],
-        "settings": {name: record["settings"][name] for name in settings},
-        "arrays": {
-            column(path): [array["rows"], array["D"]] for path, array in record["arrays"].items()
+        "settings": {
+            "net": next(iter(told["nets"])),
+            "weights_sha256": last["weights"],
+            "layers": list(dict.fromkeys(name.split("/")[1] for name in columns)),
+            **{name: last[name] for name in ("flip", "locations", "exif", "precision")},
         },
+        "arrays": {name: [found["rows"], found["D"]] for name, found in columns.items()},
     }
 
 
