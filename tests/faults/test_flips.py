@@ -20,8 +20,8 @@ import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes
 from helpers.extraction import SCALES, SeveralSums, draw_small, extract_sums, rows
+from helpers.killing import ended, forked
 from helpers.seams import index_from, shard_rows
-from killing import ended, forked
 from safetensors import SafetensorError
 from test_kills import OFTEN, SETTINGS, a_model
 

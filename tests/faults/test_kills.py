@@ -20,9 +20,9 @@ import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes
 from helpers.extraction import SCALES, SeveralSums, content, draw_small, extract_sums, rows
+from helpers.killing import course, ended, forked, kill
 from helpers.networks import formula_weights
 from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
-from killing import course, kill
 
 from vggfeat.data.imagesets import find_pictures
 from vggfeat.features.extractor import DenseExtractor
@@ -184,6 +184,38 @@ def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
         right = sound_and_right(work, tmp_path / "right")
         kills = times(SHORT, SHARE / 2)
         campaign("kills of a network", tmp_path, [work], whole, content, kills, again=0.9)
+
+
+def test_kills_with_images_replaced_by_older_ones(images: Path, tmp_path: Path) -> None:
+    """Replaced while a run was unfinished, an image is never read with its old descriptor again."""
+    rng = random.Random(0)
+    extract_sums(images, tmp_path / "old")
+    old = rows(tmp_path / "old")
+    changed = [f"{number:04}.png" for number in range(0, 39, 3)]
+
+    def prepare(out: Path) -> None:
+        shutil.copytree(images, out / "images")
+        killed = partial(extract_sums, out / "images", out / "store")
+        ended(forked(killed, at=rng.randint(1, 200)))
+        for name in changed:
+            other = images / f"{int(name[:4]) + 1:04}.png"  # of another shape
+            shutil.copyfile(other, out / "images" / name)
+            os.utime(out / "images" / name, (10**9, 10**9))
+
+    def whole(out: Path) -> None:
+        sound(out / "store")
+        if (out / "store" / "manifest.json").exists():
+            found = {key: row for key, row in rows(out / "store").items() if key[1] in changed}
+            is_old = [row == old[key] for key, row in found.items()]
+            known = not all(is_old) or (out / "store" / "stamps.npz").exists()
+            assert not (known and any(is_old)), f"{sum(is_old)} old descriptors"
+
+    def work(out: Path) -> None:
+        extract_sums(out / "images", out / "store")
+
+    name = "kills with images replaced by older ones"
+    result: Callable[[Path], Any] = lambda out: content(out / "store")  # noqa: E731
+    campaign(name, tmp_path, [work], whole, result, times(SHORT, SHARE), prepare)
 
 
 @pytest.mark.parametrize("writers", [1, 2])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.extraction import SCALES, draw_small, extract_sums
+from helpers.killing import ended, forked
 from helpers.networks import FakeExtractor, pixel_sums
 from helpers.seams import round_size, shard_due
-from killing import ended, forked
 
 from vggfeat.features import pipeline
 from vggfeat.features.pipeline import Summary

@@ -27,6 +27,7 @@ import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes, write_colours
 from helpers.extraction import content, draw_small
+from helpers.killing import Work, course, ended, forked
 from helpers.networks import SMALL, configured
 from helpers.seams import (
     checkpoint_every,
@@ -36,7 +37,6 @@ from helpers.seams import (
     signal_at_update,
     training_engine,
 )
-from killing import Work, course, ended, forked
 from test_kills import a_model, ended_with, recalls, sound, trained
 
 from vggfeat.cli import main

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from campaigns import Campaign, times
 from helpers.extraction import SCALES, draw_small, extract_sums, rows
+from helpers.killing import ended, forked
 from helpers.networks import FakeExtractor, pixel_sums
 from helpers.seams import shard_rows
-from killing import ended, forked
 from storing import column, ids_of, stamps_of
 
 from vggfeat.data.imagesets import find_pictures

@@ -19,9 +19,9 @@ from vggfeat.data.images import Pixels
 from vggfeat.errors import DeviceError, WeightsError
 from vggfeat.features import extractor as module
 from vggfeat.features.arithmetic import arithmetic, check_deterministic
-from vggfeat.features.describing import describe_batch
 from vggfeat.features.device import has_bf16
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import describe_batch
 from vggfeat.nets import winograd
 from vggfeat.nets.bounds import largest_number
 from vggfeat.nets.packed import can_pack

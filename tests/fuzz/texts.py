@@ -202,7 +202,7 @@ class Lists(Campaign):
         path = self.folder / f"list.{kind}"
         path.write_bytes(content)
         images = find_pictures([f"@{path}" if kind == "txt" else str(path)])
-        assert len(images.stats()) == len(images)
+        assert len(images.stamps()) == len(images)
 
 
 CAMPAIGNS = (Xml, Cards, Lists)

@@ -9,48 +9,49 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vggfeat.features.check import verify
-from vggfeat.features.store import FeatureStore
-from vggfeat.settings import Extraction
-from vggfeat.store.column import Descriptor
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.maintenance import verify
+from vggfeat.store.store import FeatureStore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
 NAMES = [f"{number:03}.jpg" for number in range(120)]
-STATS = [(number, number) for number in range(120)]
-EXTRACTION = Extraction("D", "ab12", ("fc7",))
-PARTS = EXTRACTION.parts([256, 384])
+COLUMNS = [
+    Column(Descriptor("D", "fc7", "average", Q), {"weights": "ab12"}, 64) for Q in (256, 384)
+]
+WANTED = [column.descriptor for column in COLUMNS]
 
-# A run of its own process: descriptors depend on nothing but the picture's number and Q.
+# A run of its own process: descriptors depend on nothing but the image's number and Q.
 WRITER = """
 import sys
 import numpy as np
-from vggfeat.settings import Extraction
-from vggfeat.features.store import FeatureStore
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
 
 folder, first, last, size = sys.argv[1], *map(int, sys.argv[2:5])
-names = [f"{number:03}.jpg" for number in range(first, last)]
-extraction = Extraction("D", "ab12", ("fc7",))
-store = FeatureStore(
-    folder, extraction, names, stats=[(n, n) for n in range(first, last)], cache=True
-)
+wanted = [Descriptor("D", "fc7", "average", Q) for Q in (256, 384)]
+columns = [Column(descriptor, {"weights": "ab12"}, 64) for descriptor in wanted]
+numbers = np.arange(first, last)
+names = [f"{number:03}.jpg" for number in numbers]
+ids = np.stack([numbers + 1, numbers + 1], axis=1)
+store = FeatureStore(folder, "a")
+store.add_columns(columns)
 print("open", flush=True)
-missing = store.missing([256, 384])
-for start in range(0, len(missing), size):
-    rows = [row for row, scales in missing[start : start + size]]
-    numbers = np.array(rows)[:, None] + first
+lacking = np.flatnonzero(~store.has(wanted, names, ids).all(axis=1))
+for start in range(0, len(lacking), size):
+    rows = lacking[start : start + size]
     descriptors = {
-        part: (numbers * 1000 + part.Q + np.arange(64)).astype(np.float32)
-        for part in extraction.parts([256, 384])
+        column: (numbers[rows, None] * 1000 + column.Q + np.arange(64)).astype(np.float32)
+        for column in wanted
     }
-    store.write(rows, descriptors)
-store.finish()
+    store.write([names[row] for row in rows], ids[rows], ids[rows], descriptors)
+store.finish(names, {}, None if last - first == 120 else (first + 1, 120))
 """
 
 
-def expected(part: Descriptor) -> np.ndarray:
+def expected(column: Descriptor) -> np.ndarray:
     """Return what WRITER computes, in the order of NAMES."""
-    return np.array([[n * 1000 + part.Q + d for d in range(64)] for n in range(120)], np.float32)
+    return np.add.outer(np.arange(120) * 1000 + column.Q, np.arange(64)).astype(np.float32)
 
 
 def writer(folder: Path, first: int = 0, last: int = 120, size: int = 3) -> subprocess.Popen:
@@ -71,22 +72,19 @@ def finish(process: subprocess.Popen) -> None:
 def assert_same_as_uninterrupted(folder: Path) -> None:
     """Compare every number with what was to be computed."""
     assert verify(folder) == []
-    store = FeatureStore.open(folder)
+    store = FeatureStore(folder)
     assert store.names == NAMES
-    for part, values in store.read(verify=True).items():
-        np.testing.assert_array_equal(values, expected(part))
+    for column, values in store.read(verify=True).items():
+        np.testing.assert_array_equal(values, expected(column))
 
 
 def assert_sound_so_far(folder: Path) -> int:
-    """Check a store whose writer was killed; return how many pictures it has."""
+    """Check a store whose writer was stopped; return how many images it has."""
     assert [problem for problem in verify(folder) if "left over" not in problem] == []
-    store = FeatureStore(folder, EXTRACTION, NAMES, stats=STATS)
-    missing = {row for row, _ in store.missing([256, 384])}
-    present = [row for row in range(120) if row not in missing]
-    if present:
-        read = store.read([256, 384], [NAMES[row] for row in present])
-        for part, values in read.items():
-            np.testing.assert_array_equal(values, expected(part)[present])
+    store = FeatureStore(folder)
+    present = [NAMES.index(name) for name in store.complete(WANTED)]
+    for column, values in store.read(WANTED, [NAMES[row] for row in present]).items():
+        np.testing.assert_array_equal(values, expected(column)[present])
     return len(present)
 
 
@@ -95,14 +93,14 @@ def test_two_processes_write_at_once(tmp_path):
     both = [writer(tmp_path, 0, 80), writer(tmp_path, 40, 120)]
     for process in both:
         finish(process)
-    store = FeatureStore(tmp_path, EXTRACTION, NAMES, stats=STATS)
-    assert store.missing([256, 384]) == []
-    store.finish()
+    store = FeatureStore(tmp_path, "a")
+    assert store.has(WANTED, NAMES).all()
+    store.finish(NAMES, {})
     assert_same_as_uninterrupted(tmp_path)
 
 
 def test_same_shard_by_two_processes(tmp_path):
-    """Writers of the same pictures in the same blocks make one and the same file of each."""
+    """Writers of the same images in the same blocks make one and the same file of each."""
     for process in [writer(tmp_path), writer(tmp_path)]:
         finish(process)
     assert len(list((tmp_path / "shards").iterdir())) == 40
@@ -129,12 +127,14 @@ def test_file_that_may_not_grow(tmp_path, limit):
 
 def test_interrupt_leaves_no_temporary_file(tmp_path, monkeypatch):
     """Ctrl-C in the middle of a write removes the half-written file."""
-    store = FeatureStore(tmp_path, EXTRACTION, NAMES, stats=STATS)
+    store = FeatureStore(tmp_path, "a")
+    store.add_columns(COLUMNS)
+    ids = np.ones((120, 2), np.int64)
 
     def interrupt(self: Path, target: Path) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store.write(range(120), {part: expected(part) for part in PARTS})
+        store.write(NAMES, ids, ids, {column: expected(column) for column in WANTED})
     assert list((tmp_path / "shards").iterdir()) == []

@@ -1,16 +1,22 @@
-"""No descriptor of an image that is gone is taken for that of the file in its place."""
+"""No descriptor of a image that is gone is taken for that of the file in its place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import signal
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from helpers.cli import run
+from helpers.killing import KILLED, ended, forked
 from helpers.mistakes import refuses
+from helpers.seams import shard_rows, signal_at_batch
 from packing import pack
 from PIL import Image
 
@@ -21,6 +27,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary, extract
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.run.describe import Described, describe
+from vggfeat.run.sources import Networks
 from vggfeat.settings import Features
 from vggfeat.store.export import export
 from vggfeat.store.export import pack as pack_store
@@ -29,11 +36,11 @@ from vggfeat.store.store import FeatureStore
 FEATURES = Features(layers=("pool1",), Q=(32,), weights="embedded", normalize="none")
 CARD = DatasetCard(name="mine", reader="folders")
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
-TIMES = {"older": -(10**12), "newer": 10**12}
+TIMES = {"older": -(10**12), "newer": 1}  # nanoseconds; with the same size and time it is the same
 
 
 def bitmap(path: Path, colour: tuple[int, int, int]) -> Path:
-    """Draw an uncompressed picture of 480 kB; two of them differ in the middle alone."""
+    """Draw an uncompressed image of 480 kB; two of them differ in the middle alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((400, 400, 3), 255, np.uint8)
     pixels[150:250, 150:250] = colour
@@ -42,7 +49,7 @@ def bitmap(path: Path, colour: tuple[int, int, int]) -> Path:
 
 
 def replaced(path: Path, colour: tuple[int, int, int], by: int) -> None:
-    """Draw another picture in the place of one, `by` nanoseconds newer."""
+    """Draw another image in the place of one, `by` nanoseconds newer."""
     before = path.stat()
     bitmap(path, colour)
     assert path.stat().st_size == before.st_size
@@ -56,7 +63,7 @@ def extractor() -> DenseExtractor:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Draw two classes of two pictures."""
+    """Draw two classes of two images."""
     for name, colour in (("red", RED), ("blue", BLUE)):
         for number in range(2):
             bitmap(tmp_path / "d" / name / f"{name}{number}.bmp", colour)
@@ -67,23 +74,22 @@ def extracted(
     folder: Path, store: Path, extractor: DenseExtractor, *, finish: bool = True
 ) -> Summary:
     """Extract as the command does; or as one that is killed before it ends."""
-    images = find_pictures([str(folder)])
-    opened = FeatureStore(store, "a")
+    images, opened = find_pictures([str(folder)]), FeatureStore(store, "a")
     if not finish:
-        opened.finish = lambda *_: None  # type: ignore[method-assign]
+        opened.finish = lambda *given: None  # type: ignore[method-assign]
     return extract(images, extractor, [32], opened)
 
 
-def never(net: str, store: object) -> NoReturn:
+def never(net: str, store: FeatureStore | None) -> NoReturn:
     raise AssertionError(f"net {net} was opened")
 
 
-def read(images: ImageSet, store: Path, network: Callable[..., DenseExtractor]) -> Described:
+def read(images: ImageSet, store: Path, network: Networks) -> Described:
     return describe(CARD, images, FEATURES, network, folder=store)
 
 
 def fresh(images: ImageSet, extractor: DenseExtractor) -> np.ndarray:
-    """Describe pictures without any store on disk."""
+    """Describe images without any store on disk."""
     store = FeatureStore(None, "a")
     extract(images, extractor, [32], store)
     [values] = store.read(names=images.names).values()
@@ -109,10 +115,10 @@ def test_a_replaced_image_is_computed_again(
 
 @pytest.mark.parametrize("time", TIMES)
 @pytest.mark.parametrize("packed", [False, True])
-def test_under_other_names_a_replaced_image_is_another(
+def test_a_replaced_image_under_another_name(
     folder: Path, extractor: DenseExtractor, tmp_path: Path, time: str, packed: bool
 ) -> None:
-    """It is computed; where that cannot be, it is said how many images the store has."""
+    """It is computed; where it cannot be, as the store is packed, it is said how many are there."""
     extracted(folder, tmp_path / "f", extractor)
     store = tmp_path / "f"
     if packed:
@@ -125,10 +131,10 @@ def test_under_other_names_a_replaced_image_is_another(
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES[time])
     if packed:
         refuses(lambda: read(images, store, never), DataError, ["3 of the 4 images"])
-    else:
-        found = read(images, store, lambda net, store: extractor)
-        assert (found.summary.computed, found.summary.present) == (1, 3)
-        np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
+        return
+    found = read(images, store, lambda net, store: extractor)
+    assert (found.summary.computed, found.summary.present) == (1, 3)
+    np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -163,8 +169,30 @@ def test_a_run_killed_after_a_finished_one(
     np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_replaced_by_an_older_file_and_killed(
+    folder: Path, extractor: DenseExtractor, tmp_path: Path
+) -> None:
+    """Killed before it comes to a changed image, a run leaves nobody its old descriptor."""
+    extracted(folder, tmp_path / "f", extractor)
+    for name in ("blue/blue1", "red/red1"):
+        replaced(folder / f"{name}.bmp", GREEN, TIMES["older"])
+    images = find_pictures([str(folder)])
+    expected = dict(zip(images.names, fresh(images, extractor), strict=True))
+    with shard_rows(1), signal_at_batch(2, signal.SIGKILL):
+        assert ended(forked(lambda: extracted(folder, tmp_path / "f", extractor))) == KILLED
+    for _ in range(2):  # as it was left, and with everything there
+        store = FeatureStore(tmp_path / "f")
+        lacking = set(images.names) - set(store.complete())
+        [values] = store.read(names=store.names).values()
+        for name, row in zip(store.names, values, strict=True):
+            np.testing.assert_allclose(row, expected[name], rtol=1e-5)
+        assert extracted(folder, tmp_path / "f", extractor).computed == len(lacking)
+    assert not lacking
+
+
 def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_path: Path) -> None:
-    """A new picture under the name of a deleted one is computed; so is one under a new name."""
+    """A new image under the name of a deleted one is computed; so is one under a new name."""
     extracted(folder, tmp_path / "f", extractor)
     (folder / "red" / "red1.bmp").unlink()
     (folder / "blue" / "blue1.bmp").rename(folder / "red" / "red1.bmp")
@@ -175,15 +203,105 @@ def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_p
     np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
 
 
-def test_times_alone_change_nothing(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
-) -> None:
-    """Files that were touched, or copied anew, are the same pictures: nothing is computed."""
-    extracted(folder, tmp_path / "f", extractor)
+def touch(folder: Path) -> Path:
     for path in folder.rglob("*.bmp"):
         os.utime(path, (10**9, 10**9))
-    assert extracted(folder, tmp_path / "f", extractor).computed == 0
-    assert read(find_pictures([str(folder)]), tmp_path / "f", never).summary.present == 4
+    return folder
+
+
+def copy(folder: Path) -> Path:
+    """Copy files without their times."""
+    other = folder.parent / "copy" / folder.name
+    shutil.copytree(folder, other, copy_function=shutil.copyfile)
+    return other
+
+
+def unpack(folder: Path) -> Path:
+    """Unpack them anew from an archive that keeps whole seconds."""
+    with tarfile.open(folder.parent / "all.tar", "w") as archive:
+        archive.add(folder, folder.name)
+    with tarfile.open(folder.parent / "all.tar") as archive:
+        archive.extractall(folder.parent / "unpacked", filter="data")
+    return folder.parent / "unpacked" / folder.name
+
+
+@pytest.mark.parametrize("change", [touch, copy, unpack])
+def test_times_alone_change_nothing(
+    folder: Path, extractor: DenseExtractor, tmp_path: Path, change: Callable[[Path], Path]
+) -> None:
+    """Files that were touched, copied or unpacked anew are the same images: nothing is computed."""
+    extracted(folder, tmp_path / "f", extractor)
+    other = change(folder)
+    images = find_pictures([str(other)])
+    assert images.stamps().tolist() != find_pictures([str(folder)]).stamps().tolist() or (
+        other == folder
+    )
+    assert read(images, tmp_path / "f", never).summary.present == 4
+    done = extracted(other, tmp_path / "f", extractor)
+    assert (done.computed, done.present) == (0, 4)
+
+
+def test_a_tar_made_anew_of_the_same_files(
+    folder: Path, extractor: DenseExtractor, tmp_path: Path
+) -> None:
+    """Its members are the same images, though the tar is another file."""
+    for computed in (4, 0, 0):
+        files = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.bmp"))}
+        pack(tmp_path / "t.tar", files)
+        assert extracted(tmp_path / "t.tar", tmp_path / "f", extractor).computed == computed
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """List the files of images that are opened, by name."""
+    names: list[str] = []
+    listening = True
+
+    def hear(event: str, given: tuple[Any, ...]) -> None:
+        if listening and event == "open" and str(given[0]).endswith(".bmp"):
+            names.append(Path(given[0]).name)
+
+    sys.addaudithook(hear)
+    yield names
+    listening = False  # Python forgets no hook
+
+
+def bytes_read() -> int:
+    """Return how many bytes this process has read so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc")
+def test_each_file_is_opened_and_read_once(
+    folder: Path, extractor: DenseExtractor, tmp_path: Path, opened: list[str]
+) -> None:
+    """A run opens each image once, for all columns and scales; one that changed nothing, none."""
+    both = DenseExtractor(
+        "D", ("conv1_1", "pool1"), weights="embedded", pool="average+max", precision="fp32",
+        device="cpu",
+    )  # fmt: skip
+    once = sorted(path.name for path in folder.rglob("*.bmp"))
+    total = sum(path.stat().st_size for path in folder.rglob("*.bmp"))
+
+    def opens(network: DenseExtractor, *scales: int) -> list[str]:
+        opened.clear()
+        store, before = FeatureStore(tmp_path / "f", "a"), bytes_read()
+        extract(find_pictures([str(folder)]), network, scales, store)
+        read = bytes_read() - before
+        assert total * bool(opened) <= read < total * bool(opened) + total / 4
+        return sorted(opened)
+
+    assert opens(extractor, 32) == once
+    assert opens(extractor, 32) == []
+    touch(folder)
+    assert opens(extractor, 32) == once  # as they look like others
+    assert opens(extractor, 32) == []
+    assert opens(both, 32, 48) == once
+    assert opens(both, 32, 48) == []
+    replaced(folder / "blue" / "blue1.bmp", GREEN, TIMES["older"])
+    opened.clear()
+    assert extracted(folder, tmp_path / "f", both).computed == 1
+    assert opened == ["blue1.bmp"]
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -198,21 +316,21 @@ def test_a_transformers_cache(folder: Path, tmp_path: Path, time: str) -> None:
 
 
 def test_a_tar_packed_anew(extractor: DenseExtractor, tmp_path: Path) -> None:
-    """A member of the same name, place, size and time, with another content, is another picture."""
+    """A member of the same name, place, size and time, with another content, is another image."""
     for colour, computed in ((RED, 1), (BLUE, 1), (BLUE, 0)):
         content = bitmap(tmp_path / "one.bmp", colour).read_bytes()
         pack(tmp_path / "t.tar", {"a/1.bmp": content})
         assert extracted(tmp_path / "t.tar", tmp_path / "f", extractor).computed == computed
 
 
-def test_the_figure_is_that_of_the_pictures_there_are(tmp_path: Path) -> None:
-    """`svm --features` after all pictures changed says what `svm` without a store says."""
+def test_the_figure_is_that_of_the_images_there_are(tmp_path: Path) -> None:
+    """`svm --features` after all images changed says what `svm` without a store says."""
     for repaint in (False, True):
         for name in ("red", "blue"):
             for number in range(6):
                 path = tmp_path / "d" / name / f"{name}{number}.bmp"
                 if repaint:
-                    replaced(path, RED, TIMES["older"])
+                    replaced(path, RED, 1)
                 else:
                     bitmap(path, RED if name == "red" else BLUE)
         if not repaint:
@@ -223,5 +341,5 @@ def test_the_figure_is_that_of_the_pictures_there_are(tmp_path: Path) -> None:
         run(*words, "--features", "st", cwd=tmp_path).json["result"],
         run(*words, cwd=tmp_path).json["result"],
     ]
-    for result in results:  # of twelve equal pictures one class has all, the other none
+    for result in results:  # of twelve equal images one class has all, the other none
         assert [split["mean_class_recall"] for split in result["splits"]] == [0.5] * 3
