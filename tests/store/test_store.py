@@ -229,6 +229,25 @@ def test_another_writers_settings_are_met_before_a_shard(tmp_path: Path) -> None
     assert write(two, NAMES) is None
 
 
+def test_settings_with_rows_of_a_run_at_once_bind(tmp_path: Path) -> None:
+    """What another run has written since a store was opened is not replaced by other settings."""
+    one, two = FeatureStore(tmp_path / "s", "a"), FeatureStore(tmp_path / "s", "a")
+    fill(one)
+    refuses(lambda: two.add_columns([column(flip=False)]), FingerprintMismatch, ["flip"])
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
+
+
+def test_columns_of_others_are_their_own_affair(tmp_path: Path) -> None:
+    """Settings that another run gives a column of its own, without rows so far, stop nobody."""
+    FeatureStore(tmp_path / "s", "a").add_columns([POOL5])
+    store = FeatureStore(tmp_path / "s", "a")
+    store.add_columns([FC7])
+    FeatureStore(tmp_path / "s", "a").add_columns([column("pool5", flip=False)])
+    store.refresh()
+    write(store, NAMES)
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
+
+
 def test_rows_of_other_settings_do_not_count(tmp_path: Path) -> None:
     """A shard copied from a store with other settings is not taken for the column."""
     make_store(tmp_path / "s", names=NAMES[:4])

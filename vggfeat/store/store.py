@@ -147,6 +147,7 @@ class FeatureStore:
         )
         self._headers: dict[str, ShardHeader] = {}
         self._admitted: dict[Descriptor, Column] = {}
+        self._own: set[Descriptor] = set()  # the columns of this run
         self._seen = Stamps.join([])
         self._noted = Stamps.join([])  # by this object, not yet in a file
         self._provenance: dict[str, Any] = {}
@@ -475,22 +476,25 @@ class FeatureStore:
             If the store holds one of them with other settings, naming the differences.
         """
         self.check_writable()
-        kept = {
-            (descriptor, column.digest)
-            for header in self._headers.values()
-            for descriptor, column in header.columns.items()
-        }
         for column in columns:
             held = self._agree(column)
-            # A run that ended before it kept anything binds nobody to its settings.
-            free = (held.descriptor, held.digest) not in kept
             renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
-            if renamed or (free and held.digest != column.digest):
+            if renamed or (held.digest != column.digest and not self._has_rows(held)):
                 self.storage.write(column.descriptor.file, column.to_json().encode())
                 held = column
             self._refuse_other(held, column)
             self._admitted[column.descriptor] = held
+            self._own.add(column.descriptor)
         self._index = None
+
+    def _has_rows(self, column: Column) -> bool:
+        """Tell whether a shard has rows of a column: without any it binds nobody to its settings.
+
+        A run that began when this store was opened already may have written some since.
+        """
+        self._load()
+        held = (header.columns.get(column.descriptor) for header in self._headers.values())
+        return any(own is not None and own.digest == column.digest for own in held)
 
     def _agree(self, column: Column) -> Column:
         """Return the column that the store has under this name; make it this one if it has none."""
@@ -699,7 +703,7 @@ class FeatureStore:
         FingerprintMismatch
             If one has admitted a column of this run with other settings.
         """
-        before = dict(self._admitted)
+        before = {descriptor: self._admitted[descriptor] for descriptor in self._own}
         new = self._load()
         for descriptor, column in before.items():
             self._refuse_other(self._admitted[descriptor], column)
