@@ -248,6 +248,17 @@ def test_columns_of_others_are_their_own_affair(tmp_path: Path) -> None:
     check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
 
 
+def test_types_are_not_mixed_by_runs_that_begin_together(tmp_path: Path) -> None:
+    """The run whose type was replaced before it wrote is refused; the store stays sound."""
+    one = FeatureStore(tmp_path / "s", "a")
+    one.add_columns([FC7])
+    two = FeatureStore(tmp_path / "s", "a", dtype="float16")
+    two.add_columns([FC7])
+    refuses(lambda: write(one, NAMES), StoreError, ["float16", "float32", "--out"])
+    write(two, NAMES)
+    assert {header.dtype for header in FeatureStore(tmp_path / "s").index.headers} == {"float16"}
+
+
 def test_rows_of_other_settings_do_not_count(tmp_path: Path) -> None:
     """A shard copied from a store with other settings is not taken for the column."""
     make_store(tmp_path / "s", names=NAMES[:4])

@@ -182,12 +182,15 @@ class FeatureStore:
             held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
         if held not in (None, dtype):
             if self._headers:
-                raise StoreError(
-                    f"{self.storage} holds {held}, which cannot be mixed with {dtype}. Ask for "
-                    f"{held}, or use another --out."
-                )
+                raise self._other_dtype(str(held), dtype)
             self.storage.write(MANIFEST, new)  # a run that kept nothing binds nobody
         return dtype
+
+    def _other_dtype(self, held: str, asked: str) -> StoreError:
+        return StoreError(
+            f"{self.storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or "
+            "use another --out."
+        )
 
     def _open_packed(self, path: Path) -> str:
         if self.mode == "a":
@@ -578,8 +581,9 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If a number is not finite in the store's dtype, or the disk is full: what was written
-            before is safe, and the same run goes on from there.
+            If a number is not finite in the store's dtype, the disk is full, or another run has
+            given the store another dtype: what was written before is safe, and the same run goes
+            on from there.
         FingerprintMismatch
             If another writer has admitted a column with other settings meanwhile.
         ParameterError
@@ -591,6 +595,10 @@ class FeatureStore:
         keys = encode(names)
         if len(set(keys)) < len(keys):
             raise ParameterError.of("names", "FeatureStore.write", "different names", names)
+        if not self._headers:  # until there are rows, another run may have chosen another type
+            content = self.storage.read(MANIFEST) or build_manifest(self.dtype)
+            if (held := parse_manifest(content, f"{self.storage}/{MANIFEST}")) != self.dtype:
+                raise self._other_dtype(held, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
                 held = list(self._admitted)
