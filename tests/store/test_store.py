@@ -259,6 +259,21 @@ def test_types_are_not_mixed_by_runs_that_begin_together(tmp_path: Path) -> None
     assert {header.dtype for header in FeatureStore(tmp_path / "s").index.headers} == {"float16"}
 
 
+def test_of_notes_in_several_files_the_last_counts(tmp_path: Path) -> None:
+    """What a share once saw of an image does not hide that the image has changed since."""
+    make_store(tmp_path / "s")
+    for share, ids, version in (((1, 2), ids_of(NAMES[:1]), 1), (None, np.zeros((1, 2)), 2)):
+        store = FeatureStore(tmp_path / "s", "a")
+        store.note(NAMES[:1], ids, stamps_of(NAMES[:1], version))
+        store.save_notes(share)
+    assert FeatureStore(tmp_path / "s").names == NAMES[1:]
+    fill(FeatureStore(tmp_path / "s", "a"), names=NAMES[:1], version=1)
+    store = FeatureStore(tmp_path / "s", "a")
+    assert store.identify(NAMES[:1]).tolist() == ids_of(NAMES[:1], 1).tolist()
+    store.finish(NAMES, {})
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES[1:])
+
+
 def test_rows_of_other_settings_do_not_count(tmp_path: Path) -> None:
     """A shard copied from a store with other settings is not taken for the column."""
     make_store(tmp_path / "s", names=NAMES[:4])

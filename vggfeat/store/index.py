@@ -43,7 +43,8 @@ class Stamps(NamedTuple):
     ids : ndarray (n, 2) of int64
         Which images they are; 0 for one that has changed and was not yet read.
     generations : ndarray (n,) of int64
-        The highest generation of a shard that was known then: later rows are newer.
+        The highest generation of a shard that was known then, or one more than that of an earlier
+        note of the image: later rows are newer.
     """
 
     names: list[bytes]

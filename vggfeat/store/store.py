@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -619,7 +620,7 @@ class FeatureStore:
             _pairs(stamps, len(keys), "stamps"),
             {name: self._admitted[name] for name in sorted(kept)},
             self.dtype,
-            1 + max((header.generation for header in self._headers.values()), default=0),
+            self._next_generation(),
             self._provenance if provenance is None else dict(provenance),
         )
         content = build_shard(header, kept)
@@ -627,6 +628,12 @@ class FeatureStore:
         self.storage.write(key, content)
         self._headers[key] = ShardHeader(**{**header.__dict__, "key": key})
         self._index = self._names = None
+
+    def _next_generation(self) -> int:
+        """Return a generation above that of all rows and notes that are known."""
+        rows = (header.generation for header in self._headers.values())
+        notes = (seen.generations.max(initial=0) for seen in (self._seen, self._noted))
+        return 1 + max(chain(rows, map(int, notes)), default=0)
 
     def _checked(self, name: Descriptor, array: Matrix, names: Sequence[str]) -> Matrix:
         """Bring an array into the store's type."""
@@ -683,9 +690,14 @@ class FeatureStore:
         stamps : ndarray (n, 2)
         """
         self.check_writable()
-        generations = np.full(len(names), self.index.generation)
+        keys, known = encode(names), Stamps.join([self._seen, self._noted])
+        earlier = dict(zip(known.names, known.generations.tolist(), strict=True))
+        # After every row, and after what any file of stamps says of the same image.
+        least = self.index.generation
+        later = (max(least, 1 + earlier.get(key, -1)) for key in keys)
+        generations = np.fromiter(later, np.int64, len(keys))
         some = Stamps(
-            encode(names),
+            keys,
             _pairs(stamps, len(names), "stamps"),
             _pairs(ids, len(names), "ids"),
             generations,
