@@ -17,7 +17,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Summary, extract
+from vggfeat.features.pipeline import Run, Summary, extract
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -167,6 +167,23 @@ def test_a_replaced_image_is_computed_again(images: ImageSet, tmp_path: Path) ->
     assert summary.computed == 1
     found = values(store, images)
     np.testing.assert_allclose(found[2], found[7], rtol=1e-5)
+
+
+def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
+    images: ImageSet, tmp_path: Path
+) -> None:
+    """What is read is not kept under the stamp of the file that was there before."""
+    own, other = Path(str(images.pictures[8])), Path(str(images.pictures[0]))
+    stat, content = own.stat(), own.read_bytes()
+    store = FeatureStore(tmp_path / "f", "a")
+    run_of_all = Run(images, small(), [32], store)
+    own.write_bytes(other.read_bytes())
+    run_of_all.all(workers=1)
+    own.write_bytes(content)
+    os.utime(own, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    store, summary = run(images, tmp_path / "f")
+    assert (summary.computed, summary.present) == (1, 8)
+    np.testing.assert_allclose(values(store, images), alone(images), rtol=1e-4, atol=1e-4)
 
 
 def test_other_settings_are_refused(images: ImageSet, tmp_path: Path) -> None:

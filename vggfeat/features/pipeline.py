@@ -15,6 +15,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from vggfeat.data.batches import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
@@ -288,6 +289,8 @@ class Run:
 
     def _lacking_of(self, row: int, image: Id) -> Lacking:
         """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
+        if stamp_of(self.images.pictures[row]) != tuple(self._stamps[row].tolist()):
+            self._stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
         mask = self._lacking[row]
         expected = self._ids[row] if self._known[row] else self._current[row]
         if image != tuple(expected.tolist()):
