@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -114,6 +115,44 @@ def test_runs_at_once_take_in_what_others_wrote(images: ImageSet, tmp_path: Path
     assert summary.computed + summary.present == 9
     assert summary.present >= 2  # the others were under way: one described, five decoded
     np.testing.assert_allclose(values(store, images), alone(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> None:
+    """What another run wrote of a replaced image, while plans change, is not taken for all of it."""
+    run(images, tmp_path / "f", extractor=small(("pool1", "pool2")))
+    Path(str(images.pictures[2])).write_bytes(Path(str(images.pictures[7])).read_bytes())
+    store = FeatureStore(tmp_path / "f", "a")
+    ours = Run(images, small(("pool1", "pool2")), [32], store)
+    run(images, tmp_path / "f")  # pool2 alone
+    image = tuple(FeatureStore(tmp_path / "f").identify([images.names[2]])[0].tolist())
+    seen = []
+
+    def has(*given: Any, **more: Any) -> Any:
+        seen.append(ours._lacking_of(2, image))
+        return FeatureStore.has(store, *given, **more)
+
+    store.refresh()
+    with mock.patch.object(store, "has", has):
+        ours._plan()
+    lacking = [layer for layer, _ in ours._lacking_of(2, image)[32]]
+    assert lacking == ["pool1"]
+    assert [layer for keys in seen[0].values() for layer, _ in keys] == ["pool1", "pool2"]
+
+
+def test_what_has_no_stamp_is_counted_once(images: ImageSet, tmp_path: Path) -> None:
+    """Arrays are known only when they are read, whatever another run writes meanwhile."""
+    arrays = ImageSet(images.names, tuple(noise(40, 40, seed) for seed in range(9)))
+    others: list[Summary] = []
+    told: list[int] = []
+
+    def interfere(done: Summary) -> None:
+        told.append(done.present)
+        if done.computed == 4 and not others:
+            others.append(run(arrays, tmp_path / "f")[1])
+
+    with shard_rows(1):
+        _, summary = run(arrays, tmp_path / "f", progress=interfere, workers=1)
+    assert (summary.computed + summary.present, min(told)) == (9, 0)
 
 
 def test_bad_images_are_absent_and_named(images: ImageSet, tmp_path: Path) -> None:
