@@ -225,6 +225,18 @@ def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
     np.testing.assert_allclose(values(store, images), alone(images), rtol=1e-4, atol=1e-4)
 
 
+def test_what_was_read_last_counts(images: ImageSet, tmp_path: Path) -> None:
+    """An image that another run had read before it was replaced is that which is there now."""
+    store = FeatureStore(tmp_path / "f", "a")
+    ours = Run(images, small(), [32], store)
+    with shard_rows(1):
+        run(images, tmp_path / "f")
+    Path(str(images.pictures[8])).write_bytes(Path(str(images.pictures[0])).read_bytes())
+    ours.all(workers=1)
+    found = values(FeatureStore(tmp_path / "f"), images)
+    np.testing.assert_allclose(found, alone(images), rtol=1e-4, atol=1e-4)
+
+
 def test_other_settings_are_refused(images: ImageSet, tmp_path: Path) -> None:
     """Features made otherwise are never mixed, and the error names the setting."""
     run(images, tmp_path / "f")

@@ -260,8 +260,7 @@ class Run:
                 self._describe_round(some)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or self._bytes_waiting() >= BYTES_PER_SHARD:
-                    self._write(share)
-                    if self.store.refresh():
+                    if self._write(share):
                         self._plan()
                     written = time.perf_counter()
 
@@ -371,8 +370,14 @@ class Run:
     def _bytes_waiting(self) -> int:
         return sum(a.nbytes for arrays in self._complete.values() for a in arrays.values())
 
-    def _write(self, share: tuple[int, int] | None) -> None:
-        """Write what is complete; one shard for each set of columns that images lacked."""
+    def _write(self, share: tuple[int, int] | None) -> bool:
+        """Write what is complete; one shard for each set of columns that images lacked.
+
+        What others wrote is taken in first, so that what was read last counts: return whether
+        there was any of it.
+        """
+        waiting = self._restored or self._complete or self._noted
+        others = bool(waiting) and self.store.refresh()
         names = self.images.names
         for columns, rows in _alike(self._restored).items():
             self.store.restore(list(columns), *self._described_as(rows), self.provenance)
@@ -388,6 +393,7 @@ class Run:
             self.store.note([names[row] for row in rows], self._ids[rows], self._stamps[rows])
             self._noted = []
             self.store.save_notes(share)
+        return others
 
     def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:
         """Return names, ids and stamps of some images."""
