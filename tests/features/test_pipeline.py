@@ -118,7 +118,7 @@ def test_runs_at_once_take_in_what_others_wrote(images: ImageSet, tmp_path: Path
 
 
 def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> None:
-    """What another run wrote of a replaced image, while plans change, is not taken for all of it."""
+    """What another run wrote of a replaced image meanwhile is not taken for all of it."""
     run(images, tmp_path / "f", extractor=small(("pool1", "pool2")))
     Path(str(images.pictures[2])).write_bytes(Path(str(images.pictures[7])).read_bytes())
     store = FeatureStore(tmp_path / "f", "a")

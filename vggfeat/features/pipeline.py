@@ -185,7 +185,7 @@ class Planned(NamedTuple):
 
     lacking: Bools
     ids: NDArray[np.int64]
-    index: Index
+    rows: Index
 
 
 class Run:
@@ -306,7 +306,7 @@ class Run:
         planned = self._planned
         mask = planned.lacking[row]
         if image != tuple(planned.ids[row].tolist()):
-            mask = ~self._held_earlier(planned.index, row, image)
+            mask = ~self._held_earlier(planned.rows, row, image)
         lacking: dict[int, list[Key]] = {}
         for column in _chosen(self.columns, mask):
             lacking.setdefault(column.Q, []).append((column.layer, column.pool))

@@ -597,9 +597,9 @@ class FeatureStore:
         if len(set(keys)) < len(keys):
             raise ParameterError.of("names", "FeatureStore.write", "different names", names)
         if not self._headers:  # until there are rows, another run may have chosen another type
-            content = self.storage.read(MANIFEST) or build_manifest(self.dtype)
-            if (held := parse_manifest(content, f"{self.storage}/{MANIFEST}")) != self.dtype:
-                raise self._other_dtype(held, self.dtype)
+            manifest = self.storage.read(MANIFEST) or build_manifest(self.dtype)
+            if (dtype := parse_manifest(manifest, f"{self.storage}/{MANIFEST}")) != self.dtype:
+                raise self._other_dtype(dtype, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
                 held = list(self._admitted)
