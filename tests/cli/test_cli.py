@@ -188,7 +188,7 @@ def test_normalised_locations_need_their_own_extraction(folder: Path) -> None:
 def test_store_commands(folder: Path) -> None:
     """Info, verify, pack and export work on what extract wrote; damage has status 5."""
     run("extract", "pictures", *FAST, cwd=folder)
-    assert "5 of 5" in run("store", "info", cwd=folder).out
+    assert run("store", "info", "--json", cwd=folder).json["asked"] == 5
     assert "is sound" in run("store", "verify", cwd=folder).out
     run("store", "pack", "features", "packed.h5", cwd=folder)
     run("store", "export", "packed.h5", "x.csv", cwd=folder)

@@ -59,7 +59,7 @@ def test_four_at_once_equal_one_run(
     assert all(
         f"{number}/4 of 22 pictures" in " ".join(one.split()) for number, one in enumerate(said, 1)
     )
-    assert "all holds 21 pictures" in run("store", "merge", "a", "b", "--out", "all").out
+    assert "all holds 21 images" in run("store", "merge", "a", "b", "--out", "all").out
     finish(extract("--out", "one"))
     assert verify("all") == []
     all_, one = FeatureStore("all"), FeatureStore("one")
@@ -82,7 +82,7 @@ def test_shares_in_folders_of_their_own(
         done = run(*EXTRACT, "--shard", f"{part}/2", "--out", part)
         assert f"{part}/2 of 5 pictures" in done.out
     assert "0 of 0" in run(*EXTRACT, "--shard", "9/9", "--out", "2").out
-    assert "all holds 5 pictures" in run("store", "merge", "1", "2", "--out", "all").out
+    assert "all holds 5 images" in run("store", "merge", "1", "2", "--out", "all").out
     run(*EXTRACT, "--out", "one")
     joined, one = FeatureStore("all"), FeatureStore("one")
     assert joined.names == one.names

@@ -10,7 +10,7 @@ from packing import jpeg, pack
 from PIL import Image
 
 from vggfeat._io import remote as connections
-from vggfeat.data.batches import decode_ahead
+from vggfeat.data.batches import Job, decode_ahead
 from vggfeat.data.cards import open_dataset
 from vggfeat.data.images import decode
 from vggfeat.data.imagesets import find_pictures
@@ -31,10 +31,10 @@ def test_a_bucket_is_searched_without_reading_it(s3: Any) -> None:
     found = find_pictures(["s3://pics/set"])
     assert found.names == ("set/a/0.jpg", "set/a/1.jpg", "set/b/0.jpg", "set/b/1.jpg")
     assert decode(found.pictures[1]).tobytes() == decode(io_image(jpeg(1))).tobytes()
-    before = found.stats()
-    assert before == find_pictures(["s3://pics/set/"]).stats()
+    before = found.stamps().tolist()
+    assert before == find_pictures(["s3://pics/set/"]).stamps().tolist()
     s3.pipe("pics/set/b/0.jpg", jpeg(9))
-    after = find_pictures(["s3://pics/set"]).stats()
+    after = find_pictures(["s3://pics/set"]).stamps().tolist()
     assert [one != other for one, other in zip(before, after, strict=True)] == [0, 0, 1, 0]
     ones = ("pics/set/a/1.jpg", "pics/set/b/1.jpg")
     assert find_pictures(["s3://pics/set/*/1.jpg"]).names == ones
@@ -53,7 +53,7 @@ def test_bad_objects_are_bad_pictures(s3: Any) -> None:
     listed = find_pictures(["s3://pics/p"]).pictures
     s3.rm_file("pics/p/2.jpg")
     named = find_pictures(["s3://pics/p/all.csv"]).pictures
-    jobs = [(row, (20,)) for row in range(6)]
+    jobs = [Job(row, lambda row, image: {20: None}) for row in range(6)]
     told = [str(one.error or "") for one in decode_ahead((*listed, *named), jobs, workers=3)]
     assert told == ["", "the file is empty", "no such file"] * 2
 

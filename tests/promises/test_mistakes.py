@@ -106,7 +106,6 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset classes --jobs 0 → 2: jobs | -1 | Got 0
     svm --dataset classes --jobs-backend threads → 2: threads | loky, ray or dask
     svm --dataset classes --features notes.txt → 5: notes.txt | vggfeat extract
-    svm --dataset classes --features other → 3: other | 0 of the 16 | --features
     svm --dataset classes --save notes.txt/m → 5: --save notes.txt/m | another place
     svm --dataset classes --save . → 5: . is a folder | Name a file
     svm --dataset classes --save / → 5: / is a folder | Name a file

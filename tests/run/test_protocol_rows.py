@@ -80,9 +80,9 @@ def described(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     counts: Counter[tuple[str, int]] = Counter()
     describe = DenseExtractor.describe_finite
 
-    def counting(self: DenseExtractor, pixels: torch.Tensor):
+    def counting(self: DenseExtractor, pixels: torch.Tensor, wanted: object = None):
         counts[self.extraction.net, min(pixels.shape[2:])] += len(pixels)
-        return describe(self, pixels)
+        return describe(self, pixels, wanted)
 
     monkeypatch.setattr(DenseExtractor, "describe_finite", counting)
     return counts

@@ -72,7 +72,7 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
     """Open the network that computes the columns of one net."""
     names = zip(*(column.descriptor for column in columns), strict=True)
     [net], layers, pools, _ = (list(dict.fromkeys(each)) for each in names)
-    settings = columns[-1].settings
+    settings, on = columns[-1].settings, resolve_device(device)
     try:
         found = load(place, net, layers)
     except WeightsNotFound as error:
@@ -81,7 +81,6 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
             f"The model needs the weights {settings['weights'][:12]}: say where they are with "
             "--weights.",
         ) from error
-    on = resolve_device(device)
     try:
         precision = resolve_precision(settings["precision"], on)
     except DeviceError:
