@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from support import noise, random_weights
 from vggfeat.data.imagesets import ImageSet, find_pictures
 from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Summary, extract
+from vggfeat.features.pipeline import Run, Summary, extract
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -116,6 +117,44 @@ def test_runs_at_once_take_in_what_others_wrote(images: ImageSet, tmp_path: Path
     np.testing.assert_allclose(values(store, images), alone(images), rtol=1e-4, atol=1e-4)
 
 
+def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> None:
+    """What another run wrote of a replaced image, while plans change, is not taken for all of it."""
+    run(images, tmp_path / "f", extractor=small(("pool1", "pool2")))
+    Path(str(images.pictures[2])).write_bytes(Path(str(images.pictures[7])).read_bytes())
+    store = FeatureStore(tmp_path / "f", "a")
+    ours = Run(images, small(("pool1", "pool2")), [32], store)
+    run(images, tmp_path / "f")  # pool2 alone
+    image = tuple(FeatureStore(tmp_path / "f").identify([images.names[2]])[0].tolist())
+    seen = []
+
+    def has(*given: Any, **more: Any) -> Any:
+        seen.append(ours._lacking_of(2, image))
+        return FeatureStore.has(store, *given, **more)
+
+    store.refresh()
+    with mock.patch.object(store, "has", has):
+        ours._plan()
+    lacking = [layer for layer, _ in ours._lacking_of(2, image)[32]]
+    assert lacking == ["pool1"]
+    assert [layer for keys in seen[0].values() for layer, _ in keys] == ["pool1", "pool2"]
+
+
+def test_what_has_no_stamp_is_counted_once(images: ImageSet, tmp_path: Path) -> None:
+    """Arrays are known only when they are read, whatever another run writes meanwhile."""
+    arrays = ImageSet(images.names, tuple(noise(40, 40, seed) for seed in range(9)))
+    others: list[Summary] = []
+    told: list[int] = []
+
+    def interfere(done: Summary) -> None:
+        told.append(done.present)
+        if done.computed == 4 and not others:
+            others.append(run(arrays, tmp_path / "f")[1])
+
+    with shard_rows(1):
+        _, summary = run(arrays, tmp_path / "f", progress=interfere, workers=1)
+    assert (summary.computed + summary.present, min(told)) == (9, 0)
+
+
 def test_bad_images_are_absent_and_named(images: ImageSet, tmp_path: Path) -> None:
     """A bad image has no row, its neighbours keep theirs, and mended it is done next time."""
     expected = alone(images)
@@ -167,6 +206,35 @@ def test_a_replaced_image_is_computed_again(images: ImageSet, tmp_path: Path) ->
     assert summary.computed == 1
     found = values(store, images)
     np.testing.assert_allclose(found[2], found[7], rtol=1e-5)
+
+
+def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
+    images: ImageSet, tmp_path: Path
+) -> None:
+    """What is read is not kept under the stamp of the file that was there before."""
+    own, other = Path(str(images.pictures[8])), Path(str(images.pictures[0]))
+    stat, content = own.stat(), own.read_bytes()
+    store = FeatureStore(tmp_path / "f", "a")
+    run_of_all = Run(images, small(), [32], store)
+    own.write_bytes(other.read_bytes())
+    run_of_all.all(workers=1)
+    own.write_bytes(content)
+    os.utime(own, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    store, summary = run(images, tmp_path / "f")
+    assert (summary.computed, summary.present) == (1, 8)
+    np.testing.assert_allclose(values(store, images), alone(images), rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_read_last_counts(images: ImageSet, tmp_path: Path) -> None:
+    """An image that another run had read before it was replaced is that which is there now."""
+    store = FeatureStore(tmp_path / "f", "a")
+    ours = Run(images, small(), [32], store)
+    with shard_rows(1):
+        run(images, tmp_path / "f")
+    Path(str(images.pictures[8])).write_bytes(Path(str(images.pictures[0])).read_bytes())
+    ours.all(workers=1)
+    found = values(FeatureStore(tmp_path / "f"), images)
+    np.testing.assert_allclose(found, alone(images), rtol=1e-4, atol=1e-4)
 
 
 def test_other_settings_are_refused(images: ImageSet, tmp_path: Path) -> None:

@@ -349,6 +349,21 @@ def test_a_damaged_or_lost_file_is_made_anew(tmp_path: Path, name: str, lost: bo
     assert FeatureStore(tmp_path).columns[FC7.descriptor] == scores
 
 
+def test_outputs_that_were_given_other_names_are_no_damage(tmp_path: Path) -> None:
+    """The file of a column has the names given last, its shards those of their time."""
+    for number, names in enumerate(("", "vwxyz", "VWXYZ")):
+        make_store(tmp_path, [replace(FC7, outputs=tuple(names))], NAMES[: 4 * number + 4])
+        assert verify(tmp_path) == []
+    make_store(tmp_path, [replace(FC7, outputs=tuple("abcde"))])
+    assert (verify(tmp_path), repair(tmp_path)) == ([], Repaired())
+    assert FeatureStore(tmp_path).columns[FC7.descriptor].outputs == tuple("abcde")
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace('"c"', '"k"'))  # one bit
+    assert any(FILE in problem for problem in verify(tmp_path))
+    assert list(repair(tmp_path).aside) == [f"{FILE}.damaged"]
+    assert FeatureStore(tmp_path).columns[FC7.descriptor].outputs == tuple("VWXYZ")
+
+
 def test_two_settings_of_one_column_are_both_named(tmp_path: Path) -> None:
     """Where its file is lost, nobody can say which is right: nothing is touched."""
     make_store(tmp_path / "a", names=NAMES[:5])

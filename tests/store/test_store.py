@@ -229,6 +229,51 @@ def test_another_writers_settings_are_met_before_a_shard(tmp_path: Path) -> None
     assert write(two, NAMES) is None
 
 
+def test_settings_with_rows_of_a_run_at_once_bind(tmp_path: Path) -> None:
+    """What another run has written since a store was opened is not replaced by other settings."""
+    one, two = FeatureStore(tmp_path / "s", "a"), FeatureStore(tmp_path / "s", "a")
+    fill(one)
+    refuses(lambda: two.add_columns([column(flip=False)]), FingerprintMismatch, ["flip"])
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
+
+
+def test_columns_of_others_are_their_own_affair(tmp_path: Path) -> None:
+    """Settings that another run gives a column of its own, without rows so far, stop nobody."""
+    FeatureStore(tmp_path / "s", "a").add_columns([POOL5])
+    store = FeatureStore(tmp_path / "s", "a")
+    store.add_columns([FC7])
+    FeatureStore(tmp_path / "s", "a").add_columns([column("pool5", flip=False)])
+    store.refresh()
+    write(store, NAMES)
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
+
+
+def test_types_are_not_mixed_by_runs_that_begin_together(tmp_path: Path) -> None:
+    """The run whose type was replaced before it wrote is refused; the store stays sound."""
+    one = FeatureStore(tmp_path / "s", "a")
+    one.add_columns([FC7])
+    two = FeatureStore(tmp_path / "s", "a", dtype="float16")
+    two.add_columns([FC7])
+    refuses(lambda: write(one, NAMES), StoreError, ["float16", "float32", "--out"])
+    write(two, NAMES)
+    assert {header.dtype for header in FeatureStore(tmp_path / "s").index.headers} == {"float16"}
+
+
+def test_of_notes_in_several_files_the_last_counts(tmp_path: Path) -> None:
+    """What a share once saw of an image does not hide that the image has changed since."""
+    make_store(tmp_path / "s")
+    for share, ids, version in (((1, 2), ids_of(NAMES[:1]), 1), (None, np.zeros((1, 2)), 2)):
+        store = FeatureStore(tmp_path / "s", "a")
+        store.note(NAMES[:1], ids, stamps_of(NAMES[:1], version))
+        store.save_notes(share)
+    assert FeatureStore(tmp_path / "s").names == NAMES[1:]
+    fill(FeatureStore(tmp_path / "s", "a"), names=NAMES[:1], version=1)
+    store = FeatureStore(tmp_path / "s", "a")
+    assert store.identify(NAMES[:1]).tolist() == ids_of(NAMES[:1], 1).tolist()
+    store.finish(NAMES, {})
+    check(FeatureStore(tmp_path / "s"), [FC7], NAMES[1:])
+
+
 def test_rows_of_other_settings_do_not_count(tmp_path: Path) -> None:
     """A shard copied from a store with other settings is not taken for the column."""
     make_store(tmp_path / "s", names=NAMES[:4])

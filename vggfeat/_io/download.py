@@ -65,7 +65,9 @@ def download(
 
     Examples
     --------
-    >>> download("file:///etc/hostname", Path("copy"))
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     download("file:///etc/hostname", Path(folder, "copy"))
     Traceback (most recent call last):
         ...
     vggfeat.errors.DownloadError: copy could not be downloaded.

@@ -15,6 +15,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from vggfeat.data.batches import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
@@ -24,6 +25,8 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import crops_in
 from vggfeat.features.provenance import provenance
 from vggfeat.store.column import Descriptor
+from vggfeat.store.index import Index
+from vggfeat.store.shard import encode
 from vggfeat.store.store import FeatureStore
 
 BAD_IMAGE_POLICIES = ("skip", "error")
@@ -177,6 +180,14 @@ class Described(NamedTuple):
     reason: str = ""
 
 
+class Planned(NamedTuple):
+    """What images lack if they are those that are expected, (N, columns); a store's other rows."""
+
+    lacking: Bools
+    ids: NDArray[np.int64]
+    index: Index
+
+
 class Run:
     """Images on their way into a store.
 
@@ -229,6 +240,8 @@ class Run:
         self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
         self._noted: list[int] = []  # unchanged under a new stamp
         self._stamps = images.stamps()
+        self._computed: Bools = np.zeros(len(images), bool)  # by this run
+        self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
         self._plan()
         self.new = int((~self._current.any(axis=1)).sum())
 
@@ -247,8 +260,7 @@ class Run:
                 self._describe_round(some)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or self._bytes_waiting() >= BYTES_PER_SHARD:
-                    self._write(share)
-                    if self.store.refresh():
+                    if self._write(share):
                         self._plan()
                     written = time.perf_counter()
 
@@ -269,9 +281,10 @@ class Run:
         self._left: Bools = ~self._known | self._lacking.any(axis=1)
         if done:
             self._left &= np.array([name not in done for name in names])
-        self._earlier = self.store.index  # as it is now: threads ask it for older images
-        complete = int((self._known & ~self._lacking.any(axis=1)).sum())
-        self.summary.present = complete - self.summary.computed
+        # At once: decoding threads must not see a part of one plan and a part of the next.
+        self._planned = Planned(self._lacking, ids, self.store.index)
+        complete = self._known & ~self._lacking.any(axis=1)
+        self.summary.present = int(((complete | self._met) & ~self._computed).sum())
 
     def _note_changed(self, share: tuple[int, int] | None) -> None:
         """Let nobody read old descriptors of images that have changed, while the run goes on."""
@@ -288,20 +301,21 @@ class Run:
 
     def _lacking_of(self, row: int, image: Id) -> Lacking:
         """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
-        mask = self._lacking[row]
-        expected = self._ids[row] if self._known[row] else self._current[row]
-        if image != tuple(expected.tolist()):
-            mask = ~self._held_earlier(row, image)
+        if stamp_of(self.images.pictures[row]) != tuple(self._stamps[row].tolist()):
+            self._stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
+        planned = self._planned
+        mask = planned.lacking[row]
+        if image != tuple(planned.ids[row].tolist()):
+            mask = ~self._held_earlier(planned.index, row, image)
         lacking: dict[int, list[Key]] = {}
         for column in _chosen(self.columns, mask):
             lacking.setdefault(column.Q, []).append((column.layer, column.pool))
         return {Q: tuple(keys) for Q, keys in lacking.items()}
 
-    def _held_earlier(self, row: int, image: Id) -> NDArray[np.bool_]:
+    def _held_earlier(self, index: Index, row: int, image: Id) -> NDArray[np.bool_]:
         """Tell which columns have an image under this name that is not the current one."""
-        name = self.images.names[row].encode("utf-8", "surrogateescape")
-        number, ids = self._earlier.numbers([name]), np.array([image], np.int64)
-        places = [self._earlier.places(column, number, ids)[0, 0] for column in self.columns]
+        number, ids = index.numbers(encode([self.images.names[row]])), np.array([image], np.int64)
+        places = [index.places(column, number, ids)[0, 0] for column in self.columns]
         return np.array(places) >= 0
 
     def _describe_round(self, decoded: Iterable[Decoded]) -> None:
@@ -320,6 +334,7 @@ class Run:
                 found[row] |= arrays
                 if len(found[row]) == wanted[row]:
                     self._complete[row] = found.pop(row)
+                    self._computed[row] = True
                     self.summary.computed += 1
             self.tell()
         self.tell()
@@ -342,6 +357,7 @@ class Run:
             if image.wanted:
                 yield image
             else:
+                self._met[row] = True
                 self.summary.present += 1
 
     def _take_held(self, row: int, held: list[Descriptor]) -> None:
@@ -354,8 +370,14 @@ class Run:
     def _bytes_waiting(self) -> int:
         return sum(a.nbytes for arrays in self._complete.values() for a in arrays.values())
 
-    def _write(self, share: tuple[int, int] | None) -> None:
-        """Write what is complete; one shard for each set of columns that images lacked."""
+    def _write(self, share: tuple[int, int] | None) -> bool:
+        """Write what is complete; one shard for each set of columns that images lacked.
+
+        What others wrote is taken in first, so that what was read last counts: return whether
+        there was any of it.
+        """
+        waiting = self._restored or self._complete or self._noted
+        others = bool(waiting) and self.store.refresh()
         names = self.images.names
         for columns, rows in _alike(self._restored).items():
             self.store.restore(list(columns), *self._described_as(rows), self.provenance)
@@ -371,6 +393,7 @@ class Run:
             self.store.note([names[row] for row in rows], self._ids[rows], self._stamps[rows])
             self._noted = []
             self.store.save_notes(share)
+        return others
 
     def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:
         """Return names, ids and stamps of some images."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from vggfeat._io.checksums import sha256
 from vggfeat._io.text import printable
 from vggfeat.errors import StoreDamaged
 
@@ -103,8 +103,11 @@ class Column:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the settings as sorted, compact JSON."""
-        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _sha256(self.settings)
+
+    def is_like(self, other: Column) -> bool:
+        """Tell whether rows of both may be mixed, whatever their outputs are called."""
+        return (self.digest, self.width) == (other.digest, other.width)
 
     def to_dict(self) -> dict[str, JSON]:
         """Return all of it as plain JSON types."""
@@ -118,12 +121,16 @@ class Column:
         }
 
     def to_json(self) -> str:
-        """Return the content of the column's file."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+        """Return the content of the column's file, whose last field is the SHA-256 of the others.
+
+        What outputs are called may differ from what shards say: who gave other names corrects them.
+        """
+        held = self.to_dict()
+        return json.dumps({**held, "sha256": _sha256(held)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Column:
-        """Inverse of :meth:`to_json`.
+        """Inverse of :meth:`to_json`, and of :meth:`to_dict` as JSON, which has no checksum.
 
         Raises
         ------
@@ -137,12 +144,18 @@ class Column:
             column = cls(descriptor, dict(held["settings"]), int(held["width"]), outputs, S)
             if column.digest != held["digest"]:
                 raise ValueError("its settings are not those of its digest")
+            if held.pop("sha256", None) not in (None, _sha256(column.to_dict())):
+                raise ValueError("its content is not that of its checksum")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StoreDamaged(
                 f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store "
                 "repair, on the store's folder."
             ) from error
         return column
+
+
+def _sha256(held: Mapping[str, JSON]) -> str:
+    return sha256(json.dumps(held, sort_keys=True, separators=(",", ":")).encode())
 
 
 def differences(

@@ -43,7 +43,8 @@ class Stamps(NamedTuple):
     ids : ndarray (n, 2) of int64
         Which images they are; 0 for one that has changed and was not yet read.
     generations : ndarray (n,) of int64
-        The highest generation of a shard that was known then: later rows are newer.
+        The highest generation of a shard that was known then, or one more than that of an earlier
+        note of the image: later rows are newer.
     """
 
     names: list[bytes]
@@ -102,9 +103,9 @@ class Index:
         self.ids[number], self.stamps[number] = ids, stamps
         counts = (shard >= 0) & (ids == self.ids[number]).all(axis=1)
         self.where = {}
-        for descriptor, mine in self._rows_by_column(shard, row).items():
+        for descriptor in self.columns:
             places = np.full((len(self.names), 2), -1, np.int32)
-            some = counts & mine
+            some = counts & self._has_column(descriptor, shard, row)
             places[number[some], 0], places[number[some], 1] = shard[some], row[some]
             self.where[descriptor] = places
         self._table = (number, shard, row, ids, stamps)
@@ -168,7 +169,7 @@ class Index:
         others = known[~same & ids[known].any(axis=1)]
         if len(others):
             number, shard, row, old, _ = self._of(numbers[others])
-            mine = self._rows_by_column(shard, row)[descriptor]
+            mine = self._has_column(descriptor, shard, row)
             keys = zip(number[mine].tolist(), map(tuple, old[mine].tolist()), strict=True)
             rows = np.stack([shard[mine], row[mine]], axis=1).tolist()
             earlier = dict(zip(keys, rows, strict=True))
@@ -188,11 +189,20 @@ class Index:
         return newer
 
     def _of(self, numbers: Rows) -> tuple[Any, ...]:
-        """Return the rows of some images, oldest first: number, shard, row, ids, stamps."""
-        wanted = np.zeros(len(self.names), bool)
-        wanted[numbers] = True
-        mine = np.flatnonzero(wanted[self._table[0]])
+        """Return the rows of some images, of each oldest first: number, shard, row, ids, stamps."""
+        order, starts = self._by_number
+        numbers = np.unique(numbers)
+        counts = starts[numbers + 1] - starts[numbers]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        mine = order[np.repeat(starts[numbers], counts) + within]
         return tuple(array[mine] for array in self._table)
+
+    @cached_property
+    def _by_number(self) -> tuple[Rows, Rows]:
+        """Rows of the table sorted by image, and where each image's begin; made when needed."""
+        number = self._table[0]
+        order = np.argsort(number, kind="stable")
+        return order, np.searchsorted(number[order], np.arange(len(self.names) + 1))
 
     def _check_widths(self) -> None:
         for header in self.headers:
@@ -251,8 +261,17 @@ class Index:
                 numbers.append(self.numbers(header.names))
         return np.concatenate(numbers)
 
-    def _rows_by_column(self, shard: Rows, row: Rows) -> dict[Descriptor, NDArray[np.bool_]]:
-        """Tell for each column which rows it has, of those made with its settings."""
+    def _has_column(self, descriptor: Descriptor, shard: Rows, row: Rows) -> NDArray[np.bool_]:
+        """Tell which rows a column has, of those made with its settings."""
+        has, absent = self._shards_with[descriptor]
+        mine: NDArray[np.bool_] = has[shard]
+        for place, rows in absent:
+            mine &= ~((shard == place) & np.isin(row, rows))
+        return mine
+
+    @cached_property
+    def _shards_with(self) -> dict[Descriptor, tuple[NDArray[np.bool_], list[tuple[int, Rows]]]]:
+        """Tell for each column which shards have it, and which rows those lack all the same."""
         found = {}
         for descriptor, column in self.columns.items():
             has = np.zeros(len(self.headers) + 1, bool)  # the last for those without a shard
@@ -262,10 +281,7 @@ class Index:
                 has[place] = own is not None and own.digest == column.digest
                 if has[place] and descriptor in header.absent:
                     absent.append((place, header.absent[descriptor]))
-            mine = has[shard]
-            for place, rows in absent:
-                mine &= ~((shard == place) & np.isin(row, rows))
-            found[descriptor] = mine
+            found[descriptor] = has, absent
         return found
 
 

@@ -276,15 +276,13 @@ class _Survey:
             for name, column in header.columns.items():
                 shards[name][key] = column
         for name, by_key in sorted(shards.items()):
-            held, first = files.get(name), next(iter(by_key.values()))
-            alike = all(column == first for column in by_key.values())
-            if alike and (held is None or (held != first and held.digest == first.digest)):
-                if held:
-                    self.damaged[name.file] = ALTERED
-                self.lost[name.file] = first.to_json().encode()
+            newest = by_key[max(by_key, key=lambda key: (self.headers[key].generation, key))]
+            held = files.get(name)
+            if held is None and all(map(newest.is_like, by_key.values())):
+                self.lost[name.file] = newest.to_json().encode()
                 continue
             for key, column in by_key.items():
-                if column != held:
+                if held is None or not held.is_like(column):
                     self.unusable[key] = _differing(column, held or _another(by_key, column))
 
     def _read_columns(self) -> dict[Descriptor, Column]:
@@ -308,12 +306,12 @@ class _Survey:
 
 
 def _another(by_key: Mapping[str, Column], column: Column) -> Column:
-    return next((other for other in by_key.values() if other != column), column)
+    return next((other for other in by_key.values() if not other.is_like(column)), column)
 
 
 def _differing(column: Column, other: Column) -> str:
     lines = differences(other.settings, column.settings, "elsewhere", "here").splitlines()
-    what = "; ".join(line.strip() for line in lines) or "outputs or width"
+    what = "; ".join(line.strip() for line in lines) or "width"
     return f"its {column.descriptor.path} was made with other settings than elsewhere ({what})"
 
 

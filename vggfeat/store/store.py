@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,6 +148,7 @@ class FeatureStore:
         )
         self._headers: dict[str, ShardHeader] = {}
         self._admitted: dict[Descriptor, Column] = {}
+        self._own: set[Descriptor] = set()  # the columns of this run
         self._seen = Stamps.join([])
         self._noted = Stamps.join([])  # by this object, not yet in a file
         self._provenance: dict[str, Any] = {}
@@ -181,12 +183,15 @@ class FeatureStore:
             held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
         if held not in (None, dtype):
             if self._headers:
-                raise StoreError(
-                    f"{self.storage} holds {held}, which cannot be mixed with {dtype}. Ask for "
-                    f"{held}, or use another --out."
-                )
+                raise self._other_dtype(str(held), dtype)
             self.storage.write(MANIFEST, new)  # a run that kept nothing binds nobody
         return dtype
+
+    def _other_dtype(self, held: str, asked: str) -> StoreError:
+        return StoreError(
+            f"{self.storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or "
+            "use another --out."
+        )
 
     def _open_packed(self, path: Path) -> str:
         if self.mode == "a":
@@ -471,22 +476,25 @@ class FeatureStore:
             If the store holds one of them with other settings, naming the differences.
         """
         self.check_writable()
-        kept = {
-            (descriptor, column.digest)
-            for header in self._headers.values()
-            for descriptor, column in header.columns.items()
-        }
         for column in columns:
             held = self._agree(column)
-            # A run that ended before it kept anything binds nobody to its settings.
-            free = (held.descriptor, held.digest) not in kept
             renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
-            if renamed or (free and held.digest != column.digest):
+            if renamed or (held.digest != column.digest and not self._has_rows(held)):
                 self.storage.write(column.descriptor.file, column.to_json().encode())
                 held = column
             self._refuse_other(held, column)
             self._admitted[column.descriptor] = held
+            self._own.add(column.descriptor)
         self._index = None
+
+    def _has_rows(self, column: Column) -> bool:
+        """Tell whether a shard has rows of a column: without any it binds nobody to its settings.
+
+        A run that began when this store was opened already may have written some since.
+        """
+        self._load()
+        held = (header.columns.get(column.descriptor) for header in self._headers.values())
+        return any(own is not None and own.digest == column.digest for own in held)
 
     def _agree(self, column: Column) -> Column:
         """Return the column that the store has under this name; make it this one if it has none."""
@@ -570,8 +578,9 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If a number is not finite in the store's dtype, or the disk is full: what was written
-            before is safe, and the same run goes on from there.
+            If a number is not finite in the store's dtype, the disk is full, or another run has
+            given the store another dtype: what was written before is safe, and the same run goes
+            on from there.
         FingerprintMismatch
             If another writer has admitted a column with other settings meanwhile.
         ParameterError
@@ -583,6 +592,10 @@ class FeatureStore:
         keys = encode(names)
         if len(set(keys)) < len(keys):
             raise ParameterError.of("names", "FeatureStore.write", "different names", names)
+        if not self._headers:  # until there are rows, another run may have chosen another type
+            content = self.storage.read(MANIFEST) or build_manifest(self.dtype)
+            if (held := parse_manifest(content, f"{self.storage}/{MANIFEST}")) != self.dtype:
+                raise self._other_dtype(held, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
                 held = list(self._admitted)
@@ -603,7 +616,7 @@ class FeatureStore:
             _pairs(stamps, len(keys), "stamps"),
             {name: self._admitted[name] for name in sorted(kept)},
             self.dtype,
-            1 + max((header.generation for header in self._headers.values()), default=0),
+            self._next_generation(),
             self._provenance if provenance is None else dict(provenance),
         )
         content = build_shard(header, kept)
@@ -611,6 +624,12 @@ class FeatureStore:
         self.storage.write(key, content)
         self._headers[key] = ShardHeader(**{**header.__dict__, "key": key})
         self._index = self._names = None
+
+    def _next_generation(self) -> int:
+        """Return a generation above that of all rows and notes that are known."""
+        rows = (header.generation for header in self._headers.values())
+        notes = (seen.generations.max(initial=0) for seen in (self._seen, self._noted))
+        return 1 + max(chain(rows, map(int, notes)), default=0)
 
     def _checked(self, name: Descriptor, array: Matrix, names: Sequence[str]) -> Matrix:
         """Bring an array into the store's type."""
@@ -667,9 +686,14 @@ class FeatureStore:
         stamps : ndarray (n, 2)
         """
         self.check_writable()
-        generations = np.full(len(names), self.index.generation)
+        keys, known = encode(names), Stamps.join([self._seen, self._noted])
+        earlier = dict(zip(known.names, known.generations.tolist(), strict=True))
+        # After every row, and after what any file of stamps says of the same image.
+        least = self.index.generation
+        later = (max(least, 1 + earlier.get(key, -1)) for key in keys)
+        generations = np.fromiter(later, np.int64, len(keys))
         some = Stamps(
-            encode(names),
+            keys,
             _pairs(stamps, len(names), "stamps"),
             _pairs(ids, len(names), "ids"),
             generations,
@@ -695,7 +719,7 @@ class FeatureStore:
         FingerprintMismatch
             If one has admitted a column of this run with other settings.
         """
-        before = dict(self._admitted)
+        before = {descriptor: self._admitted[descriptor] for descriptor in self._own}
         new = self._load()
         for descriptor, column in before.items():
             self._refuse_other(self._admitted[descriptor], column)
