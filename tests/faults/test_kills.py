@@ -191,16 +191,17 @@ def test_kills_with_images_replaced_by_older_ones(images: Path, tmp_path: Path) 
     rng = random.Random(0)
     extract_sums(images, tmp_path / "old")
     old = rows(tmp_path / "old")
-    changed = [f"{number:04}.png" for number in range(0, 39, 3)]
+    changed = [f"images/{number:04}.png" for number in range(0, 39, 3)]
+    assert {name for _, name in old} > set(changed)
 
     def prepare(out: Path) -> None:
         shutil.copytree(images, out / "images")
         killed = partial(extract_sums, out / "images", out / "store")
         ended(forked(killed, at=rng.randint(1, 200)))
-        for name in changed:
-            other = images / f"{int(name[:4]) + 1:04}.png"  # of another shape
-            shutil.copyfile(other, out / "images" / name)
-            os.utime(out / "images" / name, (10**9, 10**9))
+        for number in range(0, 39, 3):
+            replaced = out / "images" / f"{number:04}.png"
+            shutil.copyfile(images / f"{number + 1:04}.png", replaced)
+            os.utime(replaced, (10**9, 10**9))
 
     def whole(out: Path) -> None:
         sound(out / "store")

@@ -167,7 +167,7 @@ def test_runs_of_one_list(tmp_path: Path, shares: tuple[int, ...]) -> None:
                 again = extract_sums(images, folder)
                 assert (again.computed, again.present, again.failed) == (0, 40, 2)
                 assert verify(folder) == []
-                assert list(FeatureStore(folder).failed) == ["bad0.png", "bad1.png"]
+                assert list(FeatureStore(folder).failed) == ["images/bad0.png", "images/bad1.png"]
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="needs fork")

@@ -121,6 +121,11 @@ class Index:
         return dict(zip(self.names, range(len(self.names)), strict=True))
 
     @cached_property
+    def held(self) -> list[Descriptor]:
+        """The columns that have a row of any image, sorted."""
+        return sorted(name for name, places in self.where.items() if (places[:, 0] >= 0).any())
+
+    @cached_property
     def counted(self) -> Rows:
         """Places in `names` of the images that have a row in any column."""
         held = np.zeros(len(self.names), bool)

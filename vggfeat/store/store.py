@@ -255,11 +255,7 @@ class FeatureStore:
     def columns(self) -> dict[Descriptor, Column]:
         """The columns that hold something, sorted."""
         index = self.index
-        return {
-            name: index.columns[name]
-            for name in sorted(index.columns)
-            if (index.where[name][:, 0] >= 0).any()
-        }
+        return {name: index.columns[name] for name in index.held}
 
     @property
     def names(self) -> list[str]:
