@@ -128,7 +128,7 @@ def test_a_packed_store_says_what_made_it(images: ImageSet, store: Path, tmp_pat
     pack(store, packed := tmp_path / "packed.h5")
     assert read(images, packed).provenance == read(images, store).provenance
     assert stored_settings(packed, Features()) == stored_settings(store, Features())
-    with pytest.raises(StoreError, match="other settings:\n  weights: stored .* → asked authors"):
+    with pytest.raises(StoreError, match=r"other settings:\n  weights: stored .* → asked authors"):
         read(images, packed, FEATURES.but(weights="authors"))
 
 
