@@ -123,6 +123,15 @@ def test_a_packed_store_serves_as_well(images: ImageSet, store: Path, tmp_path: 
             read(images, tmp_path / "packed.h5", FEATURES.but(**lacking))
 
 
+def test_a_packed_store_says_what_made_it(images: ImageSet, store: Path, tmp_path: Path) -> None:
+    """Its weights are named in results, and others by name are refused as those of its folder."""
+    pack(store, packed := tmp_path / "packed.h5")
+    assert read(images, packed).provenance == read(images, store).provenance
+    assert stored_settings(packed, Features()) == stored_settings(store, Features())
+    with pytest.raises(StoreError, match=r"other settings:\n  weights: stored .* → asked authors"):
+        read(images, packed, FEATURES.but(weights="authors"))
+
+
 def test_what_a_store_lacks_is_computed_into_it(
     images: ImageSet, tmp_path: Path, draw: Callable[..., Path]
 ) -> None:

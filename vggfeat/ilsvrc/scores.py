@@ -103,10 +103,7 @@ class Scores:
     @property
     def provenance(self) -> dict[str, Any]:
         """What the run that wrote the newest of them said of itself."""
-        first = self.columns[0]
-        headers = reversed(self.store.index.headers)
-        written = next((one.provenance for one in headers if first in one.columns), {})
-        return written.get(self.net, {}) if self.store.packed else written  # packed: of each net
+        return self.store.provenance(self.columns[0])
 
     @property
     def S(self) -> Scale | None:

@@ -136,7 +136,7 @@ def open_source(
         name, reason = next(iter(failed.items()))
         raise PictureError(f"{name}: {reason}")
     summary = Summary(len(images), present=len(held), failed=len(failed))
-    behind = _provenance(store, columns[-1])
+    behind = store.provenance(columns[-1].descriptor)
     return Source(store, folder, columns, held, failed, behind, summary)
 
 
@@ -199,7 +199,9 @@ def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
     depth = {layer.name: place for place, layer in enumerate(layers_of(net))}
     layers = {column.descriptor.layer for column in first}
     made = first[0].settings
-    origins = {net: _provenance(store, own[-1]).get("weights", {}) for net, own in nets.items()}
+    origins = {
+        net: store.provenance(own[-1].descriptor).get("weights", {}) for net, own in nets.items()
+    }
     return {
         "nets": tuple(nets),
         "weights": (
@@ -244,7 +246,7 @@ def _refuse_other_settings(store: FeatureStore, column: Column, features: Featur
 
 def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str, str]:
     """Say what the weights asked for are, if they are others; they need not be on this machine."""
-    behind = _provenance(store, column).get("weights", {})
+    behind = store.provenance(column.descriptor).get("weights", {})
     net, layer = column.descriptor.net, column.descriptor.layer
     if asked == "auto":  # whatever the store has; every result names it
         return {}
@@ -256,15 +258,6 @@ def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str,
         return {}  # the file that the store was made with, and that is gone
     loaded = load_weights(asked, net, [layer])
     return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
-
-
-def _provenance(store: FeatureStore, column: Column) -> dict[str, Any]:
-    """Return what the writer of a column's newest shard said of itself."""
-    for header in reversed(store.index.headers):
-        own = header.columns.get(column.descriptor)
-        if own is not None and own.digest == column.digest:
-            return header.provenance
-    return {}
 
 
 def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:

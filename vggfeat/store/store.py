@@ -286,11 +286,14 @@ class FeatureStore:
             return self.packed.stat().st_size
         return sum(sum(self.storage.list(folder).values()) for folder in ("", FOLDER, "columns"))
 
-    def provenance(self, net: str) -> dict[str, Any]:
-        """Return what the writer of a net's newest shard said of itself."""
-        for header in reversed(self.index.headers):
-            if any(descriptor.net == net for descriptor in header.columns):
-                return header.provenance.get(net, {}) if self.packed else header.provenance
+    def provenance(self, of: str | Descriptor) -> dict[str, Any]:
+        """Return what the writer of the newest shard of a net, or of a column, said of itself."""
+        index = self.index
+        for header in reversed(index.headers):
+            for name, column in header.columns.items():
+                if of in (name, name.net) and column.digest == index.columns[name].digest:
+                    own = header.provenance  # of a packed file: of each net
+                    return dict(own.get(name.net, {})) if self.packed else own
         return {}
 
     def identify(self, names: Sequence[str]) -> Pairs:
