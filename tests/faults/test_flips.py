@@ -178,7 +178,7 @@ def refused(reading: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["shards/*.h5", "columns/*.json", "manifest.json", "index.npz", "stamps.npz", "features.h5"],
+    ["shards/*.h5", "columns/*.json", "manifest.json", "index.npz", "stamps-*.npz", "features.h5"],
 )
 def test_store(store: Path, kind: str) -> None:
     """A flipped bit or a cut of any file of a store is found by `verify`, and never read."""

@@ -208,6 +208,24 @@ def test_a_replaced_image_is_computed_again(images: ImageSet, tmp_path: Path) ->
     np.testing.assert_allclose(found[2], found[7], rtol=1e-5)
 
 
+def test_touched_and_killed_nothing_is_copied(images: ImageSet, tmp_path: Path) -> None:
+    """What a killed run held for changed is only noted by the next, which finds it unchanged."""
+    run(images, tmp_path / "f")
+    before = alone(images)
+    for image in images.pictures:
+        os.utime(Path(str(image)), (1, 1))
+    Run(images, small(), (32,), FeatureStore(tmp_path / "f", "a"))._note_changed()
+    assert FeatureStore(tmp_path / "f").names == []
+    shards = set((tmp_path / "f" / "shards").iterdir())
+    store, summary = run(images, tmp_path / "f")
+    assert (summary.computed, summary.present) == (0, 9)
+    assert set((tmp_path / "f" / "shards").iterdir()) == shards
+    np.testing.assert_array_equal(values(store, images), before)
+    store, summary = run(images, tmp_path / "f")
+    assert (summary.computed, summary.present) == (0, 9)
+    np.testing.assert_array_equal(values(FeatureStore(tmp_path / "f"), images), before)
+
+
 def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
     images: ImageSet, tmp_path: Path
 ) -> None:

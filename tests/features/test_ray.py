@@ -70,15 +70,6 @@ def test_blocks_are_whole_rounds(seed: int) -> None:
     assert covered[lacking].all()
 
 
-def test_parts_of_shares_are_all_different() -> None:
-    """Tasks of one share, and of others, write stamps into files of their own."""
-    shares = [(part, 4) for part in (1, 2, 3, 4)]
-    found = [module._part(share, number, 5) for share in shares for number in range(5)]
-    assert len(set(found)) == 20
-    assert all(1 <= part <= parts == 20 for part, parts in found)
-    assert module._part(None, 0, 3) == (1, 3)
-
-
 def test_images_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers run in other folders: files, crops and tars are absolute, all else stays as it is."""
     monkeypatch.chdir(tmp_path)
@@ -115,7 +106,7 @@ def test_a_node_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
     network = Network(SETTINGS, Hardware(), None, 1, (32,), ())
     target = Target(tmp_path / "f", "float32", [POOL3], "skip", 1)
     refuses(
-        lambda: module._describe(network, target, ImageSet((), ()), (1, 1)),
+        lambda: module._describe(network, target, ImageSet((), ())),
         StoreError,
         [socket.gethostname(), str(tmp_path / "f")],
     )

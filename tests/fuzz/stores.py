@@ -161,14 +161,15 @@ class Stores(Campaign):
         paths = [path for path in sorted(self.good.rglob("*")) if path.is_file()]
         self.files = {str(path.relative_to(self.good)): path.read_bytes() for path in paths}
         self.files["packed.h5"] = (self.folder / "packed.h5").read_bytes()
-        assert {"index.npz", "stamps.npz", FILE} < set(self.files), sorted(self.files)
+        [self.stamps] = (name for name in self.files if name.startswith("stamps-"))
+        assert {"index.npz", FILE} < set(self.files), sorted(self.files)
         return list(self.files.values())
 
     def crafted(self) -> Sequence[tuple[str, bytes]]:
         made = list(hostile_hdf5(self.folder))
         found = [(name, one) for one in made for name in ("shards/x.h5", "packed.h5")]
         npz = list(hostile_npz(self.folder))
-        found += [(name, one) for one in npz for name in ("index.npz", "stamps.npz")]
+        found += [(name, one) for one in npz for name in ("index.npz", self.stamps)]
         for one in (DEEP, b"5", b"[]", b"{}", b"\xff", b"null", b'{"nets":' + DEEP):
             found += [(name, one) for name in ("manifest.json", "failed.csv", "run.json", FILE)]
         head = b'{"format": "vggfeat features", "version": 2, "dtype": '

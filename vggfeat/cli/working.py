@@ -162,7 +162,7 @@ class Work:
 
         if self.engine == "ray":  # this machine only says what is wanted of the cluster
             return "fp32"
-        held = store.columns if store else {}
+        held = store.index.columns if store else {}  # also those of a run that has just begun
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
         columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
         return stored_precision(self.precision, columns, resolve_device(self.device))

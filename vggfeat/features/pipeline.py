@@ -166,7 +166,7 @@ def extract(
     """
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
     store.begin(len(images), run.provenance, share, new=run.new)
-    run.all(workers or cpu_count(), share)
+    run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
     return run.summary
@@ -238,29 +238,29 @@ class Run:
         self.start = time.perf_counter()
         self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
         self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
-        self._noted: list[int] = []  # unchanged under a new stamp
+        self._noted: set[int] = set()  # whose newest row is theirs, under a new stamp
         self._stamps = images.stamps()
         self._computed: Bools = np.zeros(len(images), bool)  # by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
         self._plan()
-        self.new = int((~self._current.any(axis=1)).sum())
+        self.new = int((~self._written.any(axis=1)).sum())
 
-    def all(self, workers: int, share: tuple[int, int] | None = None) -> None:
+    def all(self, workers: int) -> None:
         """Describe and write everything that is lacking."""
-        self._note_changed(share)
+        self._note_changed()
         self.tell()
         exif = self.extractor.extraction.exif
         decoded = decode_ahead(self.images.pictures, self._jobs(), workers=workers, exif=exif)
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:
-            at_end.callback(self._write, share)
+            at_end.callback(self._write)
             # By place in the list, so that a bad image tried again shifts no other round.
             for _, some in groupby(stream, lambda image: image.row // self.round_size):
                 self._describe_round(some)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or self._bytes_waiting() >= BYTES_PER_SHARD:
-                    if self._write(share):
+                    if self._write():
                         self._plan()
                     written = time.perf_counter()
 
@@ -271,13 +271,13 @@ class Run:
         self._ids = self.store.recall(names, self._stamps)
         self._known: Bools = (self._ids != 0).any(axis=1)
         self._current = self.store.identify(names)
-        ids = np.where(self._known[:, None], self._ids, self._current)
+        self._written = self.store.identify(names, noted=False)
+        ids = np.where(self._known[:, None], self._ids, self._written)
         held = self.store.has(self.columns, names, ids)
-        self._lacking: Bools = ~held  # of an unknown image: if it turns out to be the current one
+        self._lacking: Bools = ~held  # of an unknown image: if it turns out to be the one written
         back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
-        self._restored |= {
-            int(row): _chosen(self.columns, held[row]) for row in np.flatnonzero(back)
-        }
+        for row in np.flatnonzero(back).tolist():
+            self._take_held(row, _chosen(self.columns, held[row]))
         self._left: Bools = ~self._known | self._lacking.any(axis=1)
         if done:
             self._left &= np.array([name not in done for name in names])
@@ -286,13 +286,13 @@ class Run:
         complete = self._known & ~self._lacking.any(axis=1)
         self.summary.present = int(((complete | self._met) & ~self._computed).sum())
 
-    def _note_changed(self, share: tuple[int, int] | None) -> None:
+    def _note_changed(self) -> None:
         """Let nobody read old descriptors of images that have changed, while the run goes on."""
         changed = np.flatnonzero(~self._known & self._current.any(axis=1))
         if len(changed):
             names = [self.images.names[row] for row in changed]
             self.store.note(names, np.zeros((len(changed), 2), np.int64), self._stamps[changed])
-            self.store.save_notes(share)
+            self.store.save_notes()
 
     def _jobs(self) -> Iterator[Job]:
         for row in range(len(self.images)):
@@ -362,15 +362,15 @@ class Run:
 
     def _take_held(self, row: int, held: list[Descriptor]) -> None:
         """Keep what the store has of an image that was read: copy it, or note its new stamp."""
-        if tuple(self._ids[row]) != tuple(self._current[row]):
+        if (self._ids[row] != self._written[row]).any():
             self._restored[row] = held
-        elif not self._known[row]:
-            self._noted.append(row)
+        elif not self._known[row] or (self._ids[row] != self._current[row]).any():
+            self._noted.add(row)
 
     def _bytes_waiting(self) -> int:
         return sum(a.nbytes for arrays in self._complete.values() for a in arrays.values())
 
-    def _write(self, share: tuple[int, int] | None) -> bool:
+    def _write(self) -> bool:
         """Write what is complete; one shard for each set of columns that images lacked.
 
         What others wrote is taken in first, so that what was read last counts: return whether
@@ -389,10 +389,10 @@ class Run:
             for row in rows:
                 del self._complete[row]
         if self._noted:
-            rows = self._noted
+            rows = sorted(self._noted)
             self.store.note([names[row] for row in rows], self._ids[rows], self._stamps[rows])
-            self._noted = []
-            self.store.save_notes(share)
+            self._noted.clear()
+            self.store.save_notes()
         return others
 
     def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:

@@ -133,13 +133,13 @@ def extract_on_ray(
     hardware = hardware.but(device=slot.device)
     numbers = _put(weights or load_weights(extraction.weights, extraction.net, extraction.layers))
     network = Network(extraction, hardware, numbers, slot.threads, tuple(scales), tuple(outputs))
-    held = [column for name, column in store.columns.items() if name.net == extraction.net]
+    held = [column for name, column in store.index.columns.items() if name.net == extraction.net]
     probed = _get(slot.remote(_probe).remote(network, held))
     network = replace(network, extraction=probed.extraction)
     columns = [column.descriptor for column in probed.columns]
     store.add_columns(probed.columns)
     device = f"Ray, {counted(slot.nodes, 'node')}: {probed.provenance['device']}"
-    new = int((~store.identify(images.names).any(axis=1)).sum())
+    new = int((~store.identify(images.names, noted=False).any(axis=1)).sum())
     store.begin(len(images), {**probed.provenance, "device": device}, share, new=new)
 
     lacking = _lacking(store, columns, images)
@@ -150,8 +150,7 @@ def extract_on_ray(
     def begin(number: int) -> Any:
         block = blocks[number]
         pictures = tuple(map(absolute, images.pictures[block]))
-        own = _part(share, number, len(blocks))
-        return task.remote(network, target, ImageSet(images.names[block], pictures), own)
+        return task.remote(network, target, ImageSet(images.names[block], pictures))
 
     start = time.perf_counter()
     summary = Summary(len(images), present=int((~lacking).sum()))
@@ -315,9 +314,7 @@ def _probe(network: Network, held: list[Column]) -> Probe:
     )
 
 
-def _describe(
-    network: Network, target: Target, images: ImageSet, share: tuple[int, int]
-) -> Outcome:
+def _describe(network: Network, target: Target, images: ImageSet) -> Outcome:
     """Describe the images of a block that lack something."""
     node = socket.gethostname()
     storage = open_storage(target.where)
@@ -327,7 +324,7 @@ def _describe(
     extractor = network.open()
     run = Run(images, extractor, network.scales, store, network.outputs, target.on_bad_image)
     with suppress(PictureError):  # it is in `failed`
-        run.all(target.workers, share)
+        run.all(target.workers)
     return Outcome(node, run.summary, run.failed, run.overflowed)
 
 
@@ -411,12 +408,6 @@ def _lacking(
     ids = store.recall(images.names, images.stamps())
     held = store.has(columns, images.names, ids, current=True).all(axis=1)
     return np.asarray(~(held & ids.any(axis=1)))
-
-
-def _part(share: tuple[int, int] | None, number: int, count: int) -> tuple[int, int]:
-    """Give a block a share of its own: no two tasks may write one file of stamps."""
-    part, parts = share or (1, 1)
-    return (part - 1) * count + number + 1, parts * count
 
 
 def _in_turn(

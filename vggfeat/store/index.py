@@ -2,14 +2,16 @@
 
 ``index.npz`` holds the headers of all shards, so that a store of thousands opens at once. A shard
 never changes, so what was noted of it once stays true; what the file lacks is read from the shards.
-``stamps.npz`` holds what was seen of images since their rows were written: unchanged under a new
-stamp, or changed and not yet read.
+``stamps-….npz``, one for each writer, hold what was seen of images since their rows were written:
+unchanged under a new stamp, or changed and not yet read.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +28,7 @@ from vggfeat.store.shard import Pairs, Rows, ShardHeader
 from vggfeat.store.storage import Storage
 
 INDEX = "index.npz"
-STAMPS = "stamps.npz"
+_STAMPS = re.compile(r"stamps-[0-9a-f]+\.npz")
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError)
 Places = NDArray[np.int32]
 """Shard, as a number in the index, and row in it, of n images: (n, 2); −1 where there is none."""
@@ -89,6 +91,7 @@ class Index:
     first: Sequence[bytes] = ()
     names: list[bytes] = field(init=False)
     ids: Pairs = field(init=False)
+    written: Pairs = field(init=False)  # ids of the newest rows, whatever was seen since
     stamps: Pairs = field(init=False)
     where: dict[Descriptor, Places] = field(init=False)
 
@@ -101,6 +104,8 @@ class Index:
         self.ids = np.zeros((len(self.names), 2), np.int64)
         self.stamps = np.zeros((len(self.names), 2), np.int64)
         self.ids[number], self.stamps[number] = ids, stamps
+        self.written = np.zeros((len(self.names), 2), np.int64)
+        self.written[number[shard >= 0]] = ids[shard >= 0]
         counts = (shard >= 0) & (ids == self.ids[number]).all(axis=1)
         self.where = {}
         for descriptor in self.columns:
@@ -177,16 +182,14 @@ class Index:
             found[others] = [earlier.get(key, (-1, -1)) for key in asked]
         return found
 
-    def unneeded(self, seen: Stamps) -> NDArray[np.bool_]:
-        """Tell which entries of `seen` say nothing that newer rows do not say."""
-        numbers = self.numbers(seen.names)
-        newest = np.full(len(self.names) + 1, -1, np.int64)
-        newest[-1] = -1  # of a name that no shard has
+    def needed(self, seen: Stamps) -> Stamps:
+        """Leave out of `seen` what newer rows say better."""
+        newest = np.full(len(self.names) + 1, -1, np.int64)  # the last for what no shard has
         number, shard, *_ = self._table
         generations = np.array([header.generation for header in self.headers], np.int64)
         newest[number[shard >= 0]] = generations[shard[shard >= 0]]
-        newer: NDArray[np.bool_] = newest[numbers] > seen.generations
-        return newer
+        rows = np.flatnonzero(newest[self.numbers(seen.names)] <= seen.generations)
+        return Stamps([seen.names[row] for row in rows], *(array[rows] for array in seen[1:]))
 
     def _of(self, numbers: Rows) -> tuple[Any, ...]:
         """Return the rows of some images, of each oldest first: number, shard, row, ids, stamps."""
@@ -327,8 +330,18 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
     storage.write(INDEX, _npz(arrays))
 
 
+def name_stamps() -> str:
+    """Name a new file of stamps: nobody else writes it, so that nothing in it is lost."""
+    return f"stamps-{secrets.token_hex(8)}.npz"
+
+
+def list_stamps(storage: Storage) -> list[str]:
+    """Name all files of stamps."""
+    return sorted(filter(_STAMPS.fullmatch, storage.list()))
+
+
 def read_stamps(storage: Storage, name: str) -> Stamps:
-    """Read ``stamps.npz`` or a share's; nothing where it is absent.
+    """Read a file of stamps; nothing where it is absent.
 
     It may say that an image has changed, so that what is damaged is not passed over.
 
@@ -336,8 +349,12 @@ def read_stamps(storage: Storage, name: str) -> Stamps:
     ------
     StoreDamaged
     """
-    if (content := storage.read(name)) is None:
-        return Stamps.join([])
+    content = storage.read(name)
+    return Stamps.join([]) if content is None else parse_stamps(content, f"{storage}/{name}")
+
+
+def parse_stamps(content: bytes, where: str) -> Stamps:
+    """Parse the content of a file of stamps; see :func:`read_stamps`."""
     arrays = _parse_npz(content)
     try:
         names = _split(arrays["names"])
@@ -348,14 +365,14 @@ def read_stamps(storage: Storage, name: str) -> Stamps:
         whole = False
     if not whole:
         raise StoreDamaged(
-            f"{storage}/{name} is damaged: it is not what was written. Move it aside with: vggfeat "
-            f"store repair {storage}. Then run the same command again."
+            f"{where} is damaged: it is not what was written. Move it aside with: vggfeat store "
+            f"repair {where.rpartition('/')[0]}. Then run the same command again."
         )
     return held
 
 
 def write_stamps(storage: Storage, name: str, seen: Stamps) -> None:
-    """Write ``stamps.npz`` or a share's; remove it where there is nothing to say."""
+    """Write a file of stamps; remove it where there is nothing to say."""
     if not seen.names:
         storage.remove(name)
         return

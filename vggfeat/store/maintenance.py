@@ -16,7 +16,7 @@ from vggfeat._io import atomic
 from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
-from vggfeat.store.index import INDEX, STAMPS, read_headers, write_headers
+from vggfeat.store.index import INDEX, list_stamps, read_headers, write_headers
 from vggfeat.store.manifest import (
     DAMAGED,
     MANIFEST,
@@ -218,7 +218,7 @@ class _Survey:
                 self._check_shard(f"{FOLDER}/{name}")
         self.dtype = self._check_manifest()
         self._check_columns()
-        for name in list_shares(storage, STAMPS):
+        for name in list_stamps(storage):
             if strip_checksum(storage.read(name) or b"") is None:
                 self.damaged[name] = ALTERED
         for read, record in ((read_run, RUN), (read_list, FAILED)):

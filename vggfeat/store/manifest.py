@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggfeat._io import atomic
 from vggfeat.errors import StoreDamaged, StoreError
-from vggfeat.store.index import INDEX, STAMPS
+from vggfeat.store.index import INDEX, list_stamps
 from vggfeat.store.shard import DTYPES, FOLDER, VERSION
 from vggfeat.store.storage import LocalStorage, Storage
 from vggfeat.store.view import FAILED, RUN, VIEW, list_shares
@@ -29,8 +29,8 @@ def refuse_strange(storage: Storage) -> None:
     ------
     StoreError
     """
-    ours = {MANIFEST, VIEW, INDEX}
-    ours |= {name for own in (FAILED, RUN, STAMPS) for name in list_shares(storage, own)}
+    ours = {MANIFEST, VIEW, INDEX, *list_stamps(storage)}
+    ours |= {name for own in (FAILED, RUN) for name in list_shares(storage, own)}
     others = {n for n in storage.list() if not n.startswith(atomic.TEMPORARY)} - ours
     if any(not name.endswith(DAMAGED) for name in others) or _has_other_folders(storage):
         raise StoreError(

@@ -6,7 +6,7 @@ A store is a folder::
       manifest.json                      format, version, dtype; never changed
       columns/D.pool5.average.Q256.json  the settings of a column
       shards/<sha256>.h5                 immutable, named by their bytes
-      index.npz, stamps.npz              caches
+      index.npz, stamps-….npz            caches
       features.h5                        one view over all shards
       failed.csv, run.json               of the last run
 
@@ -31,9 +31,11 @@ from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import (
-    STAMPS,
     Index,
     Stamps,
+    list_stamps,
+    name_stamps,
+    parse_stamps,
     read_headers,
     read_stamps,
     write_headers,
@@ -70,7 +72,6 @@ from vggfeat.store.storage import (
 from vggfeat.store.view import (
     RUN,
     Share,
-    list_shares,
     of_share,
     read_failed,
     read_runs,
@@ -150,7 +151,8 @@ class FeatureStore:
         self._admitted: dict[Descriptor, Column] = {}
         self._own: set[Descriptor] = set()  # the columns of this run
         self._seen = Stamps.join([])
-        self._noted = Stamps.join([])  # by this object, not yet in a file
+        self._noted = Stamps.join([])  # by this object
+        self._notes = name_stamps()  # the file that this object alone writes
         self._provenance: dict[str, Any] = {}
         self._new = 0
         self._index: Index | None = None
@@ -216,7 +218,7 @@ class FeatureStore:
         for key in new:
             self._headers[key] = known.get(key) or self._read_header(key)
         self._seen = Stamps.join(
-            [read_stamps(self.storage, name) for name in list_shares(self.storage, STAMPS)]
+            [read_stamps(self.storage, name) for name in list_stamps(self.storage)]
         )
         if not hasattr(self, "_first"):
             self._first = read_view_names(self.storage) or []
@@ -296,12 +298,16 @@ class FeatureStore:
                     return dict(own.get(name.net, {})) if self.packed else own
         return {}
 
-    def identify(self, names: Sequence[str]) -> Pairs:
-        """Return the ids (n, 2) of images; 0 of those that the store does not have."""
+    def identify(self, names: Sequence[str], *, noted: bool = True) -> Pairs:
+        """Return the ids (n, 2) of images; 0 of those that the store does not have.
+
+        What was seen of them since their newest rows were written counts, unless `noted` is False.
+        """
         index = self.index
         numbers = index.numbers(encode(names))
         ids = np.zeros((len(numbers), 2), np.int64)
-        ids[numbers >= 0] = index.ids[numbers[numbers >= 0]]
+        held = index.ids if noted else index.written
+        ids[numbers >= 0] = held[numbers[numbers >= 0]]
         return ids
 
     def recall(self, names: Sequence[str], stamps: ArrayLike) -> Pairs:
@@ -704,15 +710,20 @@ class FeatureStore:
         self._noted = Stamps.join([self._noted, some])
         self._index = self._names = None
 
-    def save_notes(self, share: Share | None = None) -> None:
+    def save_notes(self) -> None:
         """Write what :meth:`note` was told."""
-        if not self._noted.names:
-            return
-        name = of_share(STAMPS, share)
-        seen = Stamps.join([read_stamps(self.storage, name), self._noted])
-        needed = np.flatnonzero(~self.index.unneeded(seen))
-        names = [seen.names[row] for row in needed]
-        write_stamps(self.storage, name, Stamps(names, *(array[needed] for array in seen[1:])))
+        if self._noted.names:
+            write_stamps(self.storage, self._notes, self.index.needed(self._noted))
+
+    def _join_notes(self) -> None:
+        """Make one file of what all writers noted, and remove those that have not changed since."""
+        contents = {name: self.storage.read(name) or b"" for name in list_stamps(self.storage)}
+        several = [parse_stamps(c, f"{self.storage}/{name}") for name, c in contents.items() if c]
+        self._noted = Stamps.join([*several, self._noted])
+        write_stamps(self.storage, self._notes, self.index.needed(self._noted))
+        for name, content in contents.items():
+            if name != self._notes and self.storage.read(name) == content:
+                self.storage.remove(name)
 
     def refresh(self) -> bool:
         """Take in what others wrote since; return whether there was any of it.
@@ -747,14 +758,14 @@ class FeatureStore:
         """
         self.check_writable()
         self.refresh()
-        self.save_notes(share)
         run = self._describe_run(len(names), len(failed), share, finished=True)
         if share is None:
             self._first = encode(names)
             self._index = self._names = None
             self.write_caches()
-            whole = [read_stamps(self.storage, own) for own in list_shares(self.storage, STAMPS)]
-            write_stamps(self.storage, STAMPS, Stamps.join(whole))
+            self._join_notes()
+        else:
+            self.save_notes()
         write_run(self.storage, run, failed, share)
         self._failed = None
         if isinstance(self.storage, LocalStorage):

@@ -23,7 +23,7 @@ import numpy as np
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.index import STAMPS, Index, Places
+from vggfeat.store.index import Index, Places
 from vggfeat.store.shard import (
     VERSION,
     Rows,
@@ -117,7 +117,7 @@ def write_run(
         storage.remove(of_share(FAILED, share))
     storage.write(of_share(RUN, share), json.dumps(run, indent=2, default=str).encode())
     if share is None and run["finished"]:
-        for own in (FAILED, RUN, STAMPS):
+        for own in (FAILED, RUN):
             for name in list_shares(storage, own):
                 if name != own:
                     storage.remove(name)
