@@ -14,7 +14,7 @@ from vggfeat import DenseExtractor, FeatureStore, VGGFeatures, aggregate, extrac
 SHAPES = [(60, 44), (44, 60), (60, 44), (71, 44), (60, 44), (300, 31), (44, 60)]
 
 
-@pytest.mark.parametrize("how", ["average", "stack"])
+@pytest.mark.parametrize("how", ["average", pytest.param("stack", marks=pytest.mark.slow)])
 def test_four_surfaces_one_result(
     how: str, draw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def a_set(root: Path) -> None:
             Image.fromarray(rng.integers(low, low + 80, (40, 48, 3), np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_an_svm_has_the_same_figures_whatever_its_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_kills_of_a_store_that_grows(images: Path, tmp_path: Path, writers: int)
         path.unlink()
     works: list[Begin] = [partial(grow, images)] * writers
     right = sound_and_right(works[0], tmp_path / "right")
-    kills = times(20 if writers == 1 else SHORT, SHARE)
+    kills = times(8 if writers == 1 else SHORT, SHARE)
     campaign(name, tmp_path, works, right, content, kills, again=0.95)
 
 

@@ -205,6 +205,7 @@ def test_copies_and_pickles_behave():
     np.testing.assert_array_equal(copy.decision_function(X), svm.decision_function(X))
 
 
+@pytest.mark.slow  # each process loads torch
 def test_within_a_grid_search_in_processes():
     """scikit-learn's own search, in two processes, agrees with itself in one."""
     X, y = descriptors(n=60)
