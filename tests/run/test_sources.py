@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from helpers.cli import run
+from helpers.seams import before_batches
 from PIL import Image
 from support import noise, random_weights
 
@@ -149,6 +151,29 @@ def test_what_a_store_lacks_is_computed_into_it(
     headers = [header for header in FeatureStore(folder).index.headers if len(header.names) == 5]
     assert {column.Q for header in headers for column in header.columns} == {32}
     assert len(read(more, folder, scales.but(Q=[16, 24, 32])).X) == 5
+
+
+def test_what_is_there_is_read_while_a_scale_is_added(images: ImageSet, tmp_path: Path) -> None:
+    """Equal copies under other names hide no row of the store, also if the run is killed."""
+    folder = extract(tmp_path, "f", "--weights", "embedded", "--precision", "fp32")
+    shutil.copytree(tmp_path / "tree", tmp_path / "copy")
+    paths = sorted((tmp_path / "copy" / "JPEGImages").iterdir())
+    for number, path in enumerate(paths):
+        os.utime(path, ns=(0, number))
+    copies = ImageSet(images.names, tuple(paths))
+    before, seen = stacked(folder, FEATURES), []
+
+    def look(*_: object) -> None:
+        assert len(FeatureStore(folder).names) == 4
+        seen.append(stacked(folder, FEATURES))
+
+    with before_batches(look):
+        found = describe(CARD, copies, FEATURES.but(Q=[16, 24, 32]), network, folder=folder)
+    assert (found.summary.computed, found.summary.present) == (4, 0)
+    assert seen
+    for values in (*seen, stacked(folder, FEATURES)):
+        np.testing.assert_array_equal(values, before)
+    assert read(images, folder).summary.present == 4  # the first files are known as well
 
 
 def test_a_changed_image_is_not_taken_for_the_old_one(images: ImageSet, store: Path) -> None:

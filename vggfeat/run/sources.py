@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.data.identity import id_of
+from vggfeat.data.identity import NOWHERE, id_of, stamp_of
 from vggfeat.data.images import load as load_image
 from vggfeat.data.images import read_encoded
 from vggfeat.data.imagesets import ImageSet
@@ -29,7 +29,7 @@ from vggfeat.store.manifest import MANIFEST
 from vggfeat.store.storage import open_storage
 from vggfeat.store.store import FeatureStore
 
-Ids = NDArray[np.int64]
+Pairs = NDArray[np.int64]
 Extract = Callable[..., Summary]
 Networks = Callable[[str, FeatureStore | None], DenseExtractor]
 """Opens the network of a configuration of Table 1, in the precision that a store has."""
@@ -122,7 +122,7 @@ def open_source(
     columns = tuple(store.columns[name] for name in asked if name in store.columns)
     for column in columns:
         _refuse_other_settings(store, column, features)
-    ids = _ids_of(images, store)
+    ids, stamps = _recognise(images, store)
     names = _names_in(store, images, ids)
     is_held = store.has(asked, names, ids, current=True).all(axis=1)
     held = {images.names[row]: names[row] for row in np.flatnonzero(is_held)}
@@ -131,6 +131,7 @@ def open_source(
         if store.packed:
             raise DataError(_incomplete(folder, net, features, len(held), len(images)))
         how |= {"on_bad_image": on_bad_image, "names": names, "dtype": store.dtype}
+        how["seen"] = ids, stamps
         return extract_source(images, networks(net, store), features, folder, **how)
     if failed and on_bad_image == "error":
         name, reason = next(iter(failed.items()))
@@ -147,6 +148,7 @@ def extract_source(
     folder: Path,
     *,
     names: Sequence[str] | None = None,
+    seen: tuple[Pairs, Pairs] | None = None,
     dtype: str = "float32",
     extract: Extract = pipeline.extract,
     **how: Any,
@@ -162,6 +164,8 @@ def extract_source(
         The store.
     names : sequence of str, optional
         What the images are called in the store, where that is something else.
+    seen : pair of ndarray (n, 2), optional
+        Which images they are and the stamps of their files, 0 where unknown, if that was looked up.
     dtype : str
         The store's.
     extract : callable
@@ -171,6 +175,8 @@ def extract_source(
     """
     names = images.names if names is None else tuple(names)
     store = FeatureStore(folder, "a", dtype=dtype)
+    if seen is not None:
+        _note_unchanged(store, names, *seen)
     summary = extract(replace(images, names=names), extractor, features.Q, store, **how)
     asked = extractor.columns(features.Q)  # settings in the store may be those of a cluster
     columns = tuple(store.columns.get(column.descriptor, column) for column in asked)
@@ -260,13 +266,14 @@ def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str,
     return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
 
 
-def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
-    """Return which images they are (n, 2), 0 of those that cannot be read.
+def _recognise(images: ImageSet, store: FeatureStore) -> tuple[Pairs, Pairs]:
+    """Return which images they are (n, 2), 0 of those that cannot be read, and their stamps.
 
     What the store has seen under the same name and stamp is not opened, nor what it cannot have
     under any other.
     """
-    ids = store.recall(images.names, images.stamps())
+    stamps = images.stamps()
+    ids = store.recall(images.names, stamps)
     stems = {PurePath(name).stem for name in store.names}
     for row in np.flatnonzero(~ids.any(axis=1)).tolist():
         if stems.isdisjoint(_stems(images, row)):
@@ -275,10 +282,21 @@ def _ids_of(images: ImageSet, store: FeatureStore) -> Ids:
             ids[row] = id_of(images.pictures[row], read_encoded(images.pictures[row]))
         except PictureError:
             continue
-    return ids
+        if stamp_of(images.pictures[row]) != tuple(stamps[row].tolist()):
+            stamps[row] = NOWHERE  # replaced since: nobody knows of which file the id is
+    return ids, stamps
 
 
-def _names_in(store: FeatureStore, images: ImageSet, ids: Ids) -> tuple[str, ...]:
+def _note_unchanged(store: FeatureStore, names: Sequence[str], ids: Pairs, stamps: Pairs) -> None:
+    """Note the stamps of equal copies, or a run would hide what is there until it has read them."""
+    same = ids.any(axis=1) & (store.identify(names) == ids).all(axis=1)
+    rows = np.flatnonzero(same & ~store.recall(names, stamps).any(axis=1)).tolist()
+    if rows:
+        store.note([names[row] for row in rows], ids[rows], stamps[rows])
+        store.save_notes()
+
+
+def _names_in(store: FeatureStore, images: ImageSet, ids: Pairs) -> tuple[str, ...]:
     """Return each image's name in the store, never the same one for two; its own by default."""
     known: dict[tuple[str, int, int], list[str]] = {}
     for name, image in zip(store.names, store.identify(store.names).tolist(), strict=True):
