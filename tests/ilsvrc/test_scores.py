@@ -21,6 +21,7 @@ from vggfeat.ilsvrc.classify import score
 from vggfeat.ilsvrc.fused import check_target, write_fused
 from vggfeat.ilsvrc.scores import FUSED, open_scores, posteriors
 from vggfeat.store.export import pack
+from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 
 BOTH = "softmax+crops1"
@@ -158,10 +159,12 @@ def test_images_that_an_interrupted_run_never_came_to_are_missed(
         with pytest.raises(KeyboardInterrupt), shard_rows(1), stop_after(2, Q=224):
             score(rest if early else images, colour_net("D"), [224], store)
         count = "some images may be" if early else "5 images are"
-        with pytest.raises(StoreError, match=f"of net D, softmax {count} not yet computed"):
-            open_scores(store)
-        score(rest if early else images, colour_net("D"), [224], store)
-        assert sorted(open_scores(store)[0].names) == sorted(images.names)
+        merge([store], merged := tmp_path / f"m{early}")
+        for folder in (store, merged):
+            with pytest.raises(StoreError, match=f"of net D, softmax {count} not yet computed"):
+                open_scores(folder)
+            score(rest if early else images, colour_net("D"), [224], folder)
+            assert sorted(open_scores(folder)[0].names) == sorted(images.names)
 
 
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:

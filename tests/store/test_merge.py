@@ -168,6 +168,34 @@ def test_failed_images_go_along(tmp_path: Path) -> None:
     assert info(tmp_path / "all")["asked"] == 25
 
 
+def test_a_part_that_is_not_finished_is_remembered(tmp_path: Path) -> None:
+    """The merged store lacks what no part has, however often it is merged, until a run ends."""
+    part(tmp_path / "a", range(12))
+    store = FeatureStore(tmp_path / "b", "a")
+    store.begin(10, new=10)
+    fill(store, [FC7], NAMES[12:14])
+    for _ in range(2):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+        found = info(tmp_path / "all")
+        assert (found["pictures"], found["asked"], found["finished"]) == (14, 22, False)
+        assert FeatureStore(tmp_path / "all").runs[0]["new"] == 10
+    merge([tmp_path / "all", part(tmp_path / "c", [0])], tmp_path / "again")
+    assert (info(tmp_path / "again")["asked"], info(tmp_path / "again")["finished"]) == (22, False)
+    make_store(tmp_path / "all", names=NAMES)
+    assert info(tmp_path / "all")["finished"]
+    assert_whole(tmp_path / "all")
+
+
+def test_a_part_that_kept_nothing_is_remembered(tmp_path: Path) -> None:
+    """A run that was killed before its first shard was asked for images all the same."""
+    part(tmp_path / "a", range(12))
+    FeatureStore(tmp_path / "b", "a").begin(10, new=10)
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert (info(tmp_path / "all")["asked"], info(tmp_path / "all")["finished"]) == (22, False)
+    merge([tmp_path / "a"], tmp_path / "b")
+    assert FeatureStore(tmp_path / "b").runs[0]["new"] == 10
+
+
 def test_shares_in_one_folder(tmp_path: Path) -> None:
     """Writers of one folder have no view; a merge, or the whole's run, makes one of all."""
     for number in (1, 2, 3, 4):

@@ -79,7 +79,7 @@ def info(path: Path | str) -> dict[str, Any]:
             for net in sorted({name.net for name in columns})
         },
         "pictures": len(store.names),
-        "asked": _count_asked(store),
+        "asked": count_asked(store),
         "failed": len(store.failed),
         "finished": bool(store.packed) or _is_finished(store),
         "shards": len(index.headers),
@@ -388,7 +388,7 @@ def _rebuild_caches(path: Path | str, survey: _Survey) -> Iterator[str]:
         storage.remove(VIEW)
 
 
-def _count_asked(store: FeatureStore) -> int:
+def count_asked(store: FeatureStore) -> int:
     """Count the images that the last run, or all shares of it together, was asked for."""
     if not store.runs:
         return len(store.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.maintenance import count_asked
 from vggfeat.store.manifest import MANIFEST, folder_of
 from vggfeat.store.shard import Matrix, Pairs, Rows
 from vggfeat.store.storage import open_storage
@@ -56,6 +57,9 @@ def merge(
     already stays, and is not copied again: a merge that was stopped goes on where it was. The
     parts are only read.
 
+    While a part's run is not finished the store that is made is not either: the same run into it
+    computes what no part has.
+
     Parameters
     ----------
     parts : sequence of path
@@ -89,8 +93,9 @@ def merge(
     """
     if not parts or isinstance(parts, str | Path):
         raise ParameterError.of("parts", "merge", "a list of stores", parts)
-    stores = _open_parts(parts, out)
-    every = _open_out(out) | stores
+    opened, there = _open_parts(parts, out), _open_out(out)
+    stores = _with_features(opened)
+    every = _with_features(there) | stores
     columns = _join_columns(every)
     images = _join_images(every)
     for store in every.values():
@@ -101,7 +106,8 @@ def merge(
 
     target = FeatureStore(out, "a", dtype=next(iter(every.values())).dtype)
     target.add_columns(list(columns.values()))
-    target.begin(len(held) + len(failed))
+    asked, new = _count_lacking(opened.values(), there.values(), len(held) + len(failed))
+    target.begin(asked, new=new)
     copy = _Copy(list(stores.values()), columns, images, target)
     copied = shards = 0
     for rows in copy.run():
@@ -110,6 +116,8 @@ def merge(
             progress(copied, copy.total)
     order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
     target.finish(order, failed)
+    if new or asked > len(order):
+        target.begin(asked, new=new)  # to be gone on with
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
     return Merged(len(held), twice, copied, shards)
@@ -189,7 +197,7 @@ class _Copy:
 
 
 def _open_parts(parts: Sequence[Path | str], out: Path | str) -> dict[str, FeatureStore]:
-    """Open the parts that hold something, by what a user calls them."""
+    """Open the parts, some of which hold something, by what a user calls them."""
     opened = {}
     for part in parts:
         store = FeatureStore(part)
@@ -197,20 +205,36 @@ def _open_parts(parts: Sequence[Path | str], out: Path | str) -> dict[str, Featu
     target = Path(str(open_storage(folder_of(out)))).resolve()
     if target in [Path(where).resolve() for where in opened]:
         raise StoreError(f"{out} is one of the parts. Name another --out.")
-    filled = {where: store for where, store in opened.items() if store.columns}
-    if not filled:
+    if not _with_features(opened):
         raise StoreError(f"{', '.join(map(str, parts))} hold no features. Extract some first.")
     # By their shards, so that the order in which they are named changes nothing.
-    by_shards = sorted(filled.items(), key=lambda item: [h.key for h in item[1].index.headers])
+    by_shards = sorted(opened.items(), key=lambda item: [h.key for h in item[1].index.headers])
     return dict(by_shards)
 
 
 def _open_out(out: Path | str) -> dict[str, FeatureStore]:
-    """Open the store to be made, where it holds something already."""
+    """Open the store to be made, where it is there already."""
     if open_storage(folder_of(out)).read(MANIFEST) is None:
         return {}
     store = FeatureStore(out)
-    return {str(store.storage): store} if store.columns else {}
+    return {str(store.storage): store}
+
+
+def _with_features(stores: Mapping[str, FeatureStore]) -> dict[str, FeatureStore]:
+    return {where: store for where, store in stores.items() if store.columns}
+
+
+def _count_lacking(
+    parts: Collection[FeatureStore], out: Collection[FeatureStore], here: int
+) -> tuple[int, int]:
+    """Count the images asked for, of which so many are here, and those that killed runs hide.
+
+    What `out` was asked for it was perhaps by a merge of the same parts, and is not added again.
+    """
+    unseen = (count_asked(part) - len(part.names) - len(part.failed) for part in parts)
+    asked = [here + sum(max(0, number) for number in unseen), *map(count_asked, out)]
+    runs = (run for store in (*parts, *out) for run in store.runs if not run["finished"])
+    return max(asked), max((run["new"] for run in runs), default=0)
 
 
 def _join_columns(stores: Mapping[str, FeatureStore]) -> dict[Descriptor, Column]:
