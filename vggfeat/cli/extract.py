@@ -182,7 +182,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "dimensions": {column.descriptor.path: column.width for column in columns},
         "images_per_s": rate,
         "seconds": round(total.seconds, 3),
-        "device": store.runs[0]["provenance"]["device"],
+        "device": store.begun["device"],
         "precision": columns[-1].settings["precision"],
         "others": others,
         "bytes": store.nbytes,

@@ -99,8 +99,8 @@ class Index:
         self._check_widths()
         # Oldest first, so that what is assigned last is the newest.
         self.headers = sorted(self.headers, key=lambda header: (header.generation, header.key))
-        self.names = self._all_names()
-        number, shard, row, ids, stamps = self._rows()
+        self.names, placed = self._name_all()
+        number, shard, row, ids, stamps = self._rows(placed)
         self.ids = np.zeros((len(self.names), 2), np.int64)
         self.stamps = np.zeros((len(self.names), 2), np.int64)
         self.ids[number], self.stamps[number] = ids, stamps
@@ -217,19 +217,33 @@ class Index:
                         f"{held.width} in others. Delete the one that is wrong."
                     )
 
-    def _all_names(self) -> list[bytes]:
-        names = dict.fromkeys(self.first)
-        known = len(names)
-        for header in self.headers:
-            names.update(dict.fromkeys(header.names))
-        ordered = list(names)
-        return [*ordered[:known], *sorted(ordered[known:])]
+    def _name_all(self) -> tuple[list[bytes], Rows]:
+        """Return all names, and the place among them of each row of the shards, oldest first.
 
-    def _rows(self) -> tuple[Any, ...]:
+        Most shards have names that follow each other in `first`, and need no lookup each.
+        """
+        leading = {header.names[0] for header in self.headers if header.names}
+        start = {name: place for place, name in enumerate(self.first) if name in leading}
+        runs: list[Rows | None] = []
+        for header in self.headers:
+            count = len(header.names)
+            begin = start.get(header.names[0], len(self.first)) if count else 0
+            follows = self.first[begin : begin + count] == header.names
+            runs.append(np.arange(begin, begin + count) if follows else None)
+        others = [h.names for h, run in zip(self.headers, runs, strict=True) if run is None]
+        names = list(self.first)
+        if others:
+            names += sorted(set(chain.from_iterable(others)).difference(names))
+            self.names = names  # for the lookups
+        placed = [np.zeros(0, np.intp)]
+        for header, run in zip(self.headers, runs, strict=True):
+            placed.append(self.numbers(header.names) if run is None else run)
+        return names, np.concatenate(placed)
+
+    def _rows(self, number: Rows) -> tuple[Any, ...]:
         """List all rows, oldest first, those of `seen` among them with −1 for the shard."""
         none = np.zeros((0, 2), np.int64)
         counts = [len(header.names) for header in self.headers]
-        number = self._numbers_of(self.headers)
         shard = np.repeat(np.arange(len(counts)), counts)
         row = np.arange(len(number)) - np.repeat(
             np.cumsum([0, *counts[:-1]])[: len(counts)], counts
@@ -249,20 +263,6 @@ class Index:
             np.insert(ids, after, self.seen.ids[known], axis=0),
             np.insert(stamps, after, self.seen.stamps[known], axis=0),
         )
-
-    def _numbers_of(self, headers: Sequence[ShardHeader]) -> Rows:
-        """Return the places in `names` of all rows of shards, most of which follow each other."""
-        firsts = {header.names[0] for header in headers if header.names}
-        start = {name: place for place, name in enumerate(self.names) if name in firsts}
-        numbers = [np.zeros(0, np.intp)]
-        for header in headers:
-            count = len(header.names)
-            first = start[header.names[0]] if count else 0
-            if self.names[first : first + count] == header.names:
-                numbers.append(np.arange(first, first + count))
-            else:
-                numbers.append(self.numbers(header.names))
-        return np.concatenate(numbers)
 
     def _has_column(self, descriptor: Descriptor, shard: Rows, row: Rows) -> NDArray[np.bool_]:
         """Tell which rows a column has, of those made with its settings."""

@@ -282,6 +282,11 @@ class FeatureStore:
         return [] if self.packed else read_runs(self.storage)
 
     @property
+    def begun(self) -> dict[str, Any]:
+        """The provenance of the run that this object has begun; empty without one."""
+        return dict(self._provenance)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all files."""
         if self.packed:
