@@ -198,6 +198,30 @@ def test_what_lacks_is_said_or_nan(tmp_path: Path) -> None:
     )
 
 
+def test_reading_everything_leaves_no_image_out_unsaid(tmp_path: Path) -> None:
+    """By default rows are those of `names`; what lacks is an error or NaN, never a shift."""
+    make_store(tmp_path / "s", [POOL5])
+    store = make_store(tmp_path / "s", [FC7], NAMES[3:])
+    refuses(store.read, StoreError, [NAMES[0], "/D/fc7/average/Q256", "complete", "3 of 12"])
+    values = store.read(missing="nan")
+    assert np.isnan(values[FC7.descriptor][store.names.index(NAMES[0])]).all()
+    np.testing.assert_array_equal(values[POOL5.descriptor], vectors(store.names, POOL5.descriptor))
+    by_path = store.read([POOL5.descriptor.path])[POOL5.descriptor]
+    np.testing.assert_array_equal(by_path, values[POOL5.descriptor])
+    assert sum(len(names) for names, _ in store.blocks(missing="nan", rows=5)) == 12
+    refuses(lambda: store.read(POOL5.descriptor.path), ParameterError, ["columns"])
+    refuses(lambda: store.read(["pool5"]), ParameterError, ["pool5", "/D/pool5/average/Q256"])
+
+
+def test_scales_of_a_layer_have_the_same_settings(tmp_path: Path) -> None:
+    """They are averaged: one with other settings is refused, of whatever Q."""
+    make_store(tmp_path / "s")
+    other = column(Q=384, flip=False)
+    store = FeatureStore(tmp_path / "s", "a")
+    refuses(lambda: store.add_columns([other]), FingerprintMismatch, ["Q256", "flip"])
+    make_store(tmp_path / "s", [column("pool4", flip=False)])
+
+
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     """The refusal names each differing setting with both values; the store stays as it was."""
     make_store(tmp_path / "s")
@@ -378,6 +402,19 @@ def test_notes_of_two_runs_at_once_are_both_kept(tmp_path: Path) -> None:
     two.save_notes()
     FeatureStore(tmp_path / "s", "a").finish(NAMES, {})
     assert FeatureStore(tmp_path / "s").names == NAMES[3:]
+
+
+def test_the_view_does_not_show_what_has_changed(tmp_path: Path) -> None:
+    """From the moment a run knows that an image has changed, features.h5 has no old row of it."""
+    make_store(tmp_path / "s")
+    store = FeatureStore(tmp_path / "s", "a")
+    store.note(NAMES[:1], np.zeros((1, 2)), stamps_of(NAMES[:1], 1))
+    store.save_notes()
+    assert not (tmp_path / "s" / "features.h5").exists()
+    refuses(lambda: store.read(names=NAMES[:1]), StoreError, [NAMES[0], "has changed"])
+    store.finish(NAMES, {})
+    with h5py.File(tmp_path / "s" / "features.h5") as file:
+        assert file["names"].asstr()[:].tolist() == NAMES[1:]
 
 
 # Several writers

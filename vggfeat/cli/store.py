@@ -9,7 +9,7 @@ import typer
 
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, show, waiting
+from vggfeat.cli.output import Json, Quiet, facts, note, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
@@ -210,11 +210,13 @@ def export_command(
             "say nothing to it. Leave out one or the other."
         )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
-    held = FeatureStore(store).columns.values()
-    aggregation.check(column for column in held if not Q or column.descriptor.Q in Q)
+    held = FeatureStore(store)
+    aggregation.check(c for c in held.columns.values() if not Q or c.descriptor.Q in Q)
     with waiting(f"Exporting {store}", quiet=quiet):
         rows = export(store, target, format, scales=Q, matrix=None if raw else aggregation.rows)
-    _show_written(target, {"rows": rows}, as_json)
+    if left_out := len(held.names) - rows:
+        note(f"{counted(left_out, 'image')} lack a column and are left out.", quiet=quiet)
+    _show_written(target, {"rows": rows, "left_out": left_out}, as_json)
 
 
 def _show_written(target: Path, result: dict[str, Any], as_json: bool) -> None:

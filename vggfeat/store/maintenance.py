@@ -180,6 +180,9 @@ def repair(path: Path | str) -> Repaired:
         raise StoreError(f"{path} is a single file. Pack it anew, from the store that it is of.")
     storage = open_storage(folder_of(path))
     survey = _Survey(storage)
+    if isinstance(survey.storage, LocalStorage):
+        for folder in ("", FOLDER, "columns"):
+            atomic.sweep(survey.storage.path / folder)
     aside = {}
     for name, why in survey.damaged.items():
         storage.write(name + DAMAGED, storage.read(name) or b"")

@@ -71,6 +71,7 @@ from vggfeat.store.storage import (
 )
 from vggfeat.store.view import (
     RUN,
+    VIEW,
     Share,
     of_share,
     read_failed,
@@ -368,7 +369,7 @@ class FeatureStore:
 
     def read(
         self,
-        columns: Sequence[Descriptor] | None = None,
+        columns: Sequence[Descriptor | str] | None = None,
         names: Sequence[str] | None = None,
         *,
         missing: Literal["error", "nan"] = "error",
@@ -379,10 +380,10 @@ class FeatureStore:
         Parameters
         ----------
         columns : sequence of Descriptor, optional
-            All that the store has, by default.
+            Or their paths; all that the store has, by default.
         names : sequence of str, optional
-            The n images, in any order and repeated at will; by default all that have these
-            columns.
+            The n images, in any order and repeated at will; by default all of :attr:`names`.
+            :meth:`complete` names those that have some columns.
         missing : {"error", "nan"}
             What becomes of an image that a column lacks.
         verify : bool
@@ -401,7 +402,7 @@ class FeatureStore:
             If a shard cannot be read, or is not what was written.
         """
         wanted = self._existing(columns)
-        names = self.complete(wanted) if names is None else names
+        names = self.names if names is None else names
         index = self.index
         numbers = index.numbers(encode(names))
         places = {name: index.places(name, numbers) for name in wanted}
@@ -411,7 +412,7 @@ class FeatureStore:
 
     def blocks(
         self,
-        columns: Sequence[Descriptor] | None = None,
+        columns: Sequence[Descriptor | str] | None = None,
         names: Sequence[str] | None = None,
         rows: int = 1024,
         *,
@@ -424,7 +425,7 @@ class FeatureStore:
         names, descriptors
         """
         wanted = self._existing(columns)
-        every = list(self.complete(wanted) if names is None else names)
+        every = list(self.names if names is None else names)
         for start in range(0, len(every), rows):
             some = every[start : start + rows]
             yield some, self.read(wanted, some, missing=missing)
@@ -440,29 +441,43 @@ class FeatureStore:
         for key in self._headers:
             check_digest(self.storage, key)
 
-    def _existing(self, columns: Sequence[Descriptor] | None) -> list[Descriptor]:
+    def _existing(self, columns: Sequence[Descriptor | str] | None) -> list[Descriptor]:
         held = self.columns
         if columns is None:
             return list(held)
-        if absent := [name for name in columns if name not in held]:
+        if isinstance(columns, str | Descriptor):
+            raise ParameterError.of("columns", "FeatureStore", "a list of columns", columns)
+        try:
+            wanted = [Descriptor.parse(c) if isinstance(c, str) else c for c in columns]
+        except ValueError as error:
+            raise ParameterError(f"{error}.") from error
+        if absent := [name for name in wanted if name not in held]:
             having = ", ".join(name.path for name in held) or "nothing"
             raise StoreError(
                 f"{self.packed or self.storage} has no {absent[0].path}; it has {having}. Extract "
                 f"it first: vggfeat extract --net {absent[0].net} --layer {absent[0].layer} "
                 f"--pool {absent[0].pool} --Q {absent[0].Q}"
             )
-        return list(columns)
+        return wanted
 
     def _refuse_missing(self, places: Mapping[Descriptor, Any], names: Sequence[str]) -> None:
         for descriptor, where in places.items():
             absent = np.flatnonzero(where[:, 0] < 0)
             if len(absent):
                 first = names[absent[0]]
-                reason = self.failed.get(first, "it was not asked for, or not yet computed")
                 raise StoreError(
-                    f"{first!r} is not in the store at {descriptor.path}: {reason}. "
-                    f"({len(absent)} of {len(names)} images are absent.)"
+                    f"{first!r} is not in the store at {descriptor.path}: {self._why(first)}. "
+                    f"({len(absent)} of {len(names)} images are absent.) Read fewer columns, or "
+                    "those images that have them all: names=store.complete(columns); or "
+                    'missing="nan".'
                 )
+
+    def _why(self, name: str) -> str:
+        """Say why an image lacks a column."""
+        [number] = self.index.numbers(encode([name]))
+        if number >= 0 and self.index.written[number].any() and not self.index.ids[number].any():
+            return "its file has changed since; run the same extraction again"
+        return self.failed.get(name, "it was not asked for, or not yet computed")
 
     # Writing
 
@@ -497,9 +512,19 @@ class FeatureStore:
                 self.storage.write(column.descriptor.file, column.to_json().encode())
                 held = column
             self._refuse_other(held, column)
+            self._refuse_other_scales(column)
             self._admitted[column.descriptor] = held
             self._own.add(column.descriptor)
         self._index = None
+
+    def _refuse_other_scales(self, column: Column) -> None:
+        """Scales of one layer and pooling are averaged, so that they have the same settings.
+
+        Class scores may be of several networks: those of each are averaged apart.
+        """
+        for name, other in self.columns.items():
+            if name[:3] == column.descriptor[:3] and not column.outputs:
+                self._refuse_other(other, column)
 
     def _has_rows(self, column: Column) -> bool:
         """Tell whether a shard has rows of a column: without any it binds nobody to its settings.
@@ -551,6 +576,7 @@ class FeatureStore:
             Those that the store has nothing of: when the run does not finish, nobody knows them.
         """
         self.check_writable()
+        self._sweep()
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
         self._new = new
         run = self._describe_run(asked, 0, share, finished=False)
@@ -716,8 +742,14 @@ class FeatureStore:
         self._index = self._names = None
 
     def save_notes(self) -> None:
-        """Write what :meth:`note` was told."""
+        """Write what :meth:`note` was told.
+
+        Where an image has changed, ``features.h5`` would still show its old row: it goes, and is
+        written anew when a run finishes.
+        """
         if self._noted.names:
+            if not self._noted.ids.any(axis=1).all():
+                self.storage.remove(VIEW)
             write_stamps(self.storage, self._notes, self.index.needed(self._noted))
 
     def _join_notes(self) -> None:
@@ -773,6 +805,10 @@ class FeatureStore:
             self.save_notes()
         write_run(self.storage, run, failed, share)
         self._failed = None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left half-written."""
         if isinstance(self.storage, LocalStorage):
             for folder in ("", FOLDER, "columns"):
                 atomic.sweep(self.storage.path / folder)
@@ -780,7 +816,8 @@ class FeatureStore:
     def write_caches(self) -> None:
         """Write ``features.h5`` and, where there are shards enough to need it, ``index.npz``."""
         index = self.index
-        write_view(self.storage, index, index.columns, index.counted, self.dtype)
+        names = index.columns
+        write_view(self.storage, index, names, index.counted, self.dtype, self._provenance)
         if len(self._headers) >= INDEXED:
             write_headers(self.storage, index.headers)
 

@@ -43,11 +43,16 @@ Share = tuple[int, int]
 
 
 def write_view(
-    storage: Storage, index: Index, columns: Mapping[Descriptor, Column], rows: Rows, dtype: str
+    storage: Storage,
+    index: Index,
+    columns: Mapping[Descriptor, Column],
+    rows: Rows,
+    dtype: str,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Write ``features.h5`` over some images of an index, (n,), in this order.
 
-    Where an image lacks a column its row reads as NaN.
+    Where an image lacks a column its row reads as NaN. The provenance is that of the last run.
     """
     shown = {name: index.where[name][rows] for name in sorted(columns) if name in index.where}
     used = np.unique(np.concatenate([np.array([-1]), *(p[:, 0] for p in shown.values())])) >= 0
@@ -57,7 +62,7 @@ def write_view(
         write_rows(file, names, index.ids[rows], index.stamps[rows], **compact)
         file.attrs["version"] = VERSION
         file.attrs["generation"] = index.generation
-        write_text(file, "provenance", "{}")
+        write_text(file, "provenance", json.dumps(dict(provenance), default=str))
         if used.sum() > OPEN:
             write_text(file, "note", _note(int(used.sum()), storage))
             shown = {}
