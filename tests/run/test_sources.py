@@ -206,8 +206,12 @@ def test_other_settings_are_refused(
     setting: dict[str, object], named: str, images: ImageSet, store: Path
 ) -> None:
     """A store that was made otherwise is none of what is asked for; the error names the setting."""
-    with pytest.raises(StoreError, match=f"other settings:\n  {named}: stored .* → asked"):
+    with pytest.raises(StoreError, match=f"other settings:\n  {named}: stored .* → asked") as told:
         read(images, store, FEATURES.but(**setting))
+    first, *differing, last = told.value.lines  # a line each, as a terminal shows them
+    assert first.endswith("other settings:")
+    assert any(line.startswith(f"  {named}: stored ") for line in differing)
+    assert last.startswith("Ask for the stored ones")
 
 
 def test_a_file_of_weights_is_compared_by_its_numbers(
