@@ -206,8 +206,12 @@ def test_other_settings_are_refused(
     setting: dict[str, object], named: str, images: ImageSet, store: Path
 ) -> None:
     """A store that was made otherwise is none of what is asked for; the error names the setting."""
-    with pytest.raises(StoreError, match=f"other settings:\n  {named}: stored .* → asked"):
+    with pytest.raises(StoreError, match=f"other settings:\n  {named}: stored .* → asked") as told:
         read(images, store, FEATURES.but(**setting))
+    first, *differing, last = told.value.lines  # a line each, as a terminal shows them
+    assert first.endswith("other settings:")
+    assert any(line.startswith(f"  {named}: stored ") for line in differing)
+    assert last.startswith("Ask for the stored ones")
 
 
 def test_a_file_of_weights_is_compared_by_its_numbers(
@@ -310,3 +314,24 @@ def test_a_bad_image_stops_a_stored_run_if_asked_to(images: ImageSet, store: Pat
     assert read(more, store).failed.keys() == {"bad"}
     with pytest.raises(PictureError, match="bad"):
         describe(CARD, more, FEATURES, never, folder=store, on_bad_image="error")
+
+
+def test_svm_on_a_packed_store(tmp_path: Path) -> None:
+    """The command names weights, device and figure as of the folder that was packed."""
+    for label, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = noise(32, 32, i) // 4 + np.uint8(level)
+            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{label}{i}.png")
+    how = ["--layer", "pool1", "--Q", "16", "--weights", "embedded", "--out", "st", "-q"]
+    run("extract", "set", *how, cwd=tmp_path)
+    run("store", "pack", "st", "st.h5", cwd=tmp_path)
+    words = ["svm", "--dataset", "set", "--jobs", "1", "--features"]
+    said, packed = (run(*words, where, cwd=tmp_path).out for where in ("st", "st.h5"))
+    assert "net D, weights embedded (" in packed
+    for line in ("network", "descriptor", "device", "scales"):
+        [of_packed] = [one for one in packed.splitlines() if line in one.split()[:2]]
+        assert of_packed in said.splitlines()
+    results = [run(*words, where, "--json", cwd=tmp_path).json for where in ("st", "st.h5")]
+    ranked = [[split["ranked"] for split in one["result"]["splits"]] for one in results]
+    assert ranked[0] == ranked[1]

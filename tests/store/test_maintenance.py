@@ -94,6 +94,7 @@ def test_info(tmp_path: Path) -> None:
         "asked": 6,
         "failed": 0,
         "finished": True,
+        "view": True,
         "shards": 5,
         "leftovers": 0,
         "bytes": sum(path.stat().st_size for path in files),
@@ -110,6 +111,33 @@ def test_info_of_a_run_that_goes_on(tmp_path: Path) -> None:
     told = info(tmp_path)
     assert (told["pictures"], told["asked"], told["finished"]) == (5, 12, False)
     refuses(lambda: info(tmp_path / "nowhere"), StoreError, ["nowhere", "manifest.json"])
+
+
+def test_info_of_shares(tmp_path: Path) -> None:
+    """They are finished once all are; the whole run then writes the view, which they do not."""
+    state = []
+
+    def look() -> None:
+        told, said = info(tmp_path), run("store", "info", tmp_path).out
+        state.append((told["finished"], "not finished" in said, "without --shard" in said))
+
+    half = len(NAMES) // 2
+    for number, names in enumerate((NAMES[:half], NAMES[half:]), 1):
+        store = FeatureStore(tmp_path, "a")
+        store.begin(half, share=(number, 2))
+        fill(store, [FC7], names)
+        look()
+        store.finish(names, {}, (number, 2))
+        look()
+    assert state == [(False, True, False)] * 3 + [(True, False, True)]
+    assert info(tmp_path)["asked"] == len(NAMES)
+    make_store(tmp_path)
+    look()
+    assert state[-1] == (True, False, False)
+    store = FeatureStore(tmp_path, "a")
+    store.finish(NAMES[:half], {}, (1, 2))
+    look()  # the other share of this run is still to come, whatever was finished before
+    assert state[-1] == (False, True, False)
 
 
 # verify

@@ -43,6 +43,10 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
     }
     if not found["finished"]:
         rows["state"] = "the run was not finished; run the same command again to go on"
+    elif not found["view"]:
+        rows["state"] = (
+            "all shares are finished; the same command without --shard writes features.h5"
+        )
     for net, about in found["nets"].items():
         if "device" in (made := about["provenance"]):
             rows[f"net {net}"] = f"{made['precision']} on {made['device']}"

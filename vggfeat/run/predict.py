@@ -114,7 +114,9 @@ def check_columns(extractor: DenseExtractor, columns: Sequence[Column]) -> None:
         if wrong := differences(column.settings, own, "trained with", "here"):
             raise StoreError(
                 f"The model was trained on descriptors {column.descriptor.path} of other weights "
-                f"or settings:\n{wrong}\nName the right weights with --weights."
+                "or settings:",
+                *wrong.splitlines(),
+                "Name the right weights with --weights.",
             )
 
 

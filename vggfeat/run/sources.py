@@ -246,7 +246,9 @@ def _refuse_other_settings(store: FeatureStore, column: Column, features: Featur
     if wrong := differences(column.settings, asked):
         raise StoreError(
             f"{store.packed or store.storage} holds {column.descriptor.path} that was made with "
-            f"other settings:\n{wrong}\nAsk for the stored ones, or name another --features."
+            "other settings:",
+            *wrong.splitlines(),
+            "Ask for the stored ones, or name another --features.",
         )
 
 

@@ -48,7 +48,8 @@ def info(path: Path | str) -> dict[str, Any]:
     dict
         ``path``, ``dtype``, ``columns`` (by path: ``rows``, ``D``, ``settings`` and their
         ``digest``), ``nets`` (of each the ``provenance``), ``pictures``, ``asked``, ``failed``,
-        ``finished``, ``shards``, ``leftovers`` and ``bytes``, all of plain JSON types.
+        ``finished``, ``view`` (whether ``features.h5`` is there and newer than all shares of a
+        run), ``shards``, ``leftovers`` and ``bytes``, all of plain JSON types.
 
     Raises
     ------
@@ -82,6 +83,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "asked": count_asked(store),
         "failed": len(store.failed),
         "finished": bool(store.packed) or _is_finished(store),
+        "view": bool(store.packed) or _has_view(store),
         "shards": len(index.headers),
         "leftovers": 0 if store.packed else len(_leftovers(store.storage)),
         "bytes": store.nbytes,
@@ -401,7 +403,26 @@ def count_asked(store: FeatureStore) -> int:
 
 
 def _is_finished(store: FeatureStore) -> bool:
-    return VIEW in store.storage.list() and all(run["finished"] for run in store.runs)
+    """Tell whether all was computed: by one run, or by all shares of one, which write no view."""
+    done = _has_view(store) or _has_all_shares(store)
+    return done and all(run["finished"] for run in store.runs)
+
+
+def _has_view(store: FeatureStore) -> bool:
+    """Tell whether there is a view that no share came after: a whole run removes theirs."""
+    return VIEW in store.storage.list() and not _shares(store)
+
+
+def _has_all_shares(store: FeatureStore) -> bool:
+    shares = _shares(store)
+    return any(all((k, n) in shares for k in range(1, n + 1)) for _, n in shares)
+
+
+def _shares(store: FeatureStore) -> set[tuple[int, int]]:
+    """Return number and count of the shares that have a record."""
+    names = (name for name in list_shares(store.storage, RUN) if name != RUN)
+    numbers = (name.removesuffix(".json").split("-") for name in names)
+    return {(int(k), int(n)) for _, k, _, n in numbers}
 
 
 def _leftovers(storage: Storage) -> list[str]:
