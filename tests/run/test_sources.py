@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
+from vggfeat.run.predict import check_columns
 from vggfeat.run.sources import open_source, stored_settings
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor
@@ -214,6 +216,19 @@ def test_other_settings_are_refused(
     assert first.endswith("other settings:")
     assert any(line.startswith(f"  {named}: stored ") for line in differing)
     assert last.startswith("Ask for the stored ones")
+
+
+def test_a_model_of_other_settings_is_refused() -> None:
+    """What it was trained with and what is here stand in a line of their own."""
+    extractor = network("D", None)
+    column = extractor.columns([16])[0]
+    trained = replace(column, settings={**column.settings, "weights": "0", "flip": False})
+    first, *differing, last = refuses(
+        lambda: check_columns(extractor, [trained]), StoreError, [column.descriptor.path]
+    ).lines
+    assert [line.split(":")[0].strip() for line in differing] == ["weights", "flip"]
+    assert "\n" not in first + last
+    check_columns(extractor, [column])
 
 
 def test_a_file_of_weights_is_compared_by_its_numbers(
