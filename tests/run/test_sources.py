@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 from helpers.cli import run
+from helpers.mistakes import refuses
 from helpers.seams import before_batches
 from PIL import Image
+from storing import make_store
 from support import noise, random_weights
 
 from vggfeat.data.imagesets import ImageSet, find_pictures
@@ -21,9 +24,10 @@ from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
+from vggfeat.run.predict import check_columns
 from vggfeat.run.sources import open_source, stored_settings
 from vggfeat.settings import Features
-from vggfeat.store.column import Descriptor
+from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import pack
 from vggfeat.store.store import FeatureStore
 
@@ -214,6 +218,19 @@ def test_other_settings_are_refused(
     assert last.startswith("Ask for the stored ones")
 
 
+def test_a_model_of_other_settings_is_refused() -> None:
+    """What it was trained with and what is here stand in a line of their own."""
+    extractor = network("D", None)
+    column = extractor.columns([16])[0]
+    trained = replace(column, settings={**column.settings, "weights": "0", "flip": False})
+    first, *differing, last = refuses(
+        lambda: check_columns(extractor, [trained]), StoreError, [column.descriptor.path]
+    ).lines
+    assert [line.split(":")[0].strip() for line in differing] == ["weights", "flip"]
+    assert "\n" not in first + last
+    check_columns(extractor, [column])
+
+
 def test_a_file_of_weights_is_compared_by_its_numbers(
     images: ImageSet, store: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +271,72 @@ def test_what_is_no_store_has_no_settings(store: Path, tmp_path: Path) -> None:
     assert stored_settings(tmp_path, FEATURES) == {}
     with pytest.raises(AssertionError, match="net D was opened"):
         open_source(ImageSet((), ()), "D", FEATURES, tmp_path, never)
+
+
+def ragged(folder: Path, *paths: str) -> Path:
+    """Make a store of these columns alone, as several runs of `vggfeat extract` do."""
+    settings = {"weights": "0", "flip": True, "exif": True, "locations": "raw"}
+    columns = [Column(Descriptor.parse(path), settings, 5) for path in paths]
+    make_store(folder, columns)
+    return folder
+
+
+def test_what_a_store_has_not_all_of_is_to_be_named(tmp_path: Path) -> None:
+    """Nothing is chosen, and no column made, that is neither there nor asked for."""
+    store = ragged(
+        tmp_path / "f",
+        *("/D/pool5/average/Q64", "/D/pool5/average/Q96", "/D/pool5/max/Q96", "/D/fc7/average/Q96"),
+    )
+    told = refuses(
+        lambda: stored_settings(store, Features()), StoreError, ["--layer and --pool and --Q"]
+    ).lines
+    assert sorted(told[1:-1]) == [
+        "  net D, fc7, average: Q = 96",
+        "  net D, pool5, average: Q = 64, 96",
+        "  net D, pool5, max: Q = 96",
+    ]
+    told = refuses(
+        lambda: stored_settings(store, Features(), layers=["pool5"]), StoreError, ["--Q"]
+    ).lines
+    assert told[-1] == "Say which you want with --pool and --Q."
+    assert "fc7" not in "".join(told)
+    for named, layers, pool, scales in (
+        ({"layers": ["features.30"], "pool": "average"}, ("pool5",), "average", (64, 96)),
+        ({"layers": ["fc7"]}, ("fc7",), "average", (96,)),
+        ({"Q": [64]}, ("pool5",), "average", (64,)),
+        ({"Q": [96], "pool": "max"}, ("pool5",), "max", (96,)),
+    ):
+        found = stored_settings(store, Features(), **named)
+        assert (found["layers"], found["pool"], found["Q"]) == (layers, pool, scales), named
+    named = {"layers": ["conv1_1"], "pool": "max", "Q": [32]}
+    assert stored_settings(store, Features(), **named)["nets"] == ("D",)
+    with pytest.raises(StoreError, match="Say which you want with --pool and --Q"):
+        stored_settings(store, Features(), layers=["fc6"])
+
+
+def test_nets_that_have_not_the_same_are_to_be_named(tmp_path: Path) -> None:
+    """The columns of one net are not made of another."""
+    store = ragged(tmp_path / "f", "/D/pool5/average/Q64", "/E/pool5/average/Q96")
+    with pytest.raises(StoreError, match=r"net E, pool5, average: Q = 96\nSay .* with --Q"):
+        stored_settings(store, Features())
+    found = stored_settings(store, Features(), nets=["E"])
+    assert (found["nets"], found["Q"]) == (("E",), (96,))
+    assert stored_settings(store, Features(), Q=[64])["nets"] == ("D",)
+
+
+def test_svm_of_a_store_that_has_not_all(tmp_path: Path) -> None:
+    """The command ends with what there is, a line each, and leaves the store as it was."""
+    for name in ("a/0.png", "a/1.png", "b/2.png", "b/3.png"):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(32, 32, int(path.stem))).save(path)
+    columns = ("/D/pool1/average/Q16", "/D/pool1/average/Q24", "/D/pool1/max/Q24")
+    store = ragged(tmp_path / "f", *columns)
+    words = ["svm", "--dataset", tmp_path / "set", "--features", store]
+    told = run(*words, status=5).err
+    assert "\n  net D, pool1, average: Q = 16, 24\n" in told
+    assert "--pool and --Q." in told
+    assert {one.path for one in FeatureStore(store).columns} == set(columns)
 
 
 def test_images_with_equal_borders_are_not_confused(tmp_path: Path) -> None:

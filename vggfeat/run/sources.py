@@ -21,7 +21,7 @@ from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
 from vggfeat.nets.sources import NAMES, SOURCES
-from vggfeat.nets.table1 import layers_of, resolve_layer
+from vggfeat.nets.table1 import layers_of, resolve_layer, torchvision_names
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor, differences
@@ -188,39 +188,95 @@ def extract_source(
     return Source(store, folder, columns, held, failed, behind, summary)
 
 
-def stored_settings(folder: Path, base: Features) -> dict[str, Any]:
+def stored_settings(
+    folder: Path,
+    base: Features,
+    *,
+    nets: Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
+    pool: str | None = None,
+    Q: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Return the settings with which a store was made, as far as :class:`Features` has them.
 
     Nets that it lacks have the weights of `base`. Empty where there is no store.
+
+    Parameters
+    ----------
+    folder : Path
+    base : Features
+    nets, layers, pool, Q : optional
+        What is asked for by name; only columns of these count, as far as the store has any.
+
+    Raises
+    ------
+    StoreError
+        If what is not named is ambiguous: columns are not every layer with every pooling at every
+        scale.
     """
     if not has_store(folder):
         return {}
     store = FeatureStore(folder)
-    nets: dict[str, list[Column]] = {}
-    for descriptor, column in store.columns.items():
-        nets.setdefault(descriptor.net, []).append(column)
-    if not nets:
+    if not store.columns:
         return {}
-    net, first = next(iter(nets.items()))
+    named = {"net": nets, "layer": layers, "pool": pool and pool.split("+"), "Q": Q}
+    found = _take_named(list(store.columns), named)
+    _refuse_ambiguous(folder, found, [what for what in ("layer", "pool", "Q") if not named[what]])
+    net = found[0].net
     depth = {layer.name: place for place, layer in enumerate(layers_of(net))}
-    layers = {column.descriptor.layer for column in first}
-    made = first[0].settings
-    origins = {
-        net: store.provenance(own[-1].descriptor).get("weights", {}) for net, own in nets.items()
-    }
+    made = store.columns[found[0]].settings
+    newest = {one.net: one for one in store.columns}
+    origins = {net: store.provenance(one).get("weights", {}) for net, one in newest.items()}
     return {
-        "nets": tuple(nets),
+        "nets": tuple(dict.fromkeys(one.net for one in found)),
         "weights": (
             *(f"{net}={held['origin']}" for net, held in origins.items() if "origin" in held),
             *(source for source in base.weights if "=" not in source),
         ),
-        "layers": tuple(sorted(layers, key=lambda name: depth[name.removesuffix("_pre")])),
-        "Q": tuple(dict.fromkeys(column.descriptor.Q for column in first)),
+        "layers": tuple(
+            sorted({one.layer for one in found}, key=lambda name: depth[name.removesuffix("_pre")])
+        ),
+        "Q": tuple(dict.fromkeys(one.Q for one in found)),
         "flip": made["flip"],
-        "pool": "+".join(dict.fromkeys(column.descriptor.pool for column in first)),
+        "pool": "+".join(dict.fromkeys(one.pool for one in found)),
         "exif": made["exif"],
         "normalize": "locations" if made["locations"] == "l2" else "descriptor",
     }
+
+
+def _take_named(columns: list[Descriptor], named: Mapping[str, Any]) -> list[Descriptor]:
+    """Keep the columns of what is named; a name that none has leaves all, as it is to be made."""
+    for what, values in named.items():
+        columns = [
+            one
+            for one in columns
+            if not values
+            or getattr(one, what) in values
+            or (what == "layer" and one.layer in map(torchvision_names(one.net).get, values))
+        ] or columns
+    return columns
+
+
+def _refuse_ambiguous(folder: Path, columns: list[Descriptor], free: Sequence[str]) -> None:
+    """Refuse to choose a layer, pooling or scale where not all are there with all the rest."""
+    unclear = []
+    for what in free:
+        by_rest: dict[tuple[object, ...], set[object]] = {}
+        for one in columns:
+            rest = tuple(getattr(one, other) for other in one._fields if other != what)
+            by_rest.setdefault(rest, set()).add(getattr(one, what))
+        if len(set(map(frozenset, by_rest.values()))) > 1:
+            unclear.append(f"--{what}")
+    if not unclear:
+        return
+    scales: dict[str, list[str]] = {}
+    for one in columns:
+        scales.setdefault(f"net {one.net}, {one.layer}, {one.pool}", []).append(str(one.Q))
+    raise StoreError(
+        f"{folder} does not hold every layer with every pooling at every scale:",
+        *(f"  {key}: Q = {', '.join(own)}" for key, own in scales.items()),
+        f"Say which you want with {' and '.join(unclear)}.",
+    )
 
 
 def has_store(path: Path | str) -> bool:
