@@ -214,8 +214,10 @@ def test_kills_with_images_replaced_by_older_ones(images: Path, tmp_path: Path) 
     def work(out: Path) -> None:
         extract_sums(out / "images", out / "store")
 
+    def result(out: Path) -> Any:
+        return content(out / "store")
+
     name = "kills with images replaced by older ones"
-    result: Callable[[Path], Any] = lambda out: content(out / "store")  # noqa: E731
     campaign(name, tmp_path, [work], whole, result, times(SHORT, SHARE), prepare)
 
 
