@@ -164,7 +164,8 @@ def _extract(
 
 def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) -> None:
     from vggfeat.errors import DataError
-    from vggfeat.store.view import FAILED, OPEN, of_share
+    from vggfeat.store.runs import FAILED, of_share
+    from vggfeat.store.view import OPEN
 
     store, out, share = done[-1].store, told.out, told.shard.share
     total, skipped = _total(done), done[-1].summary.failed

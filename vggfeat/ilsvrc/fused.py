@@ -13,9 +13,8 @@ from vggfeat.errors import StoreError
 from vggfeat.features.pooling import SCORES
 from vggfeat.ilsvrc.scores import BLOCK, FUSED, Scores, posteriors, same_classes
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.manifest import MANIFEST
+from vggfeat.store.storage import MANIFEST, VIEW
 from vggfeat.store.store import FeatureStore
-from vggfeat.store.view import VIEW
 
 NAME = Descriptor(FUSED, SCORES, "softmax", 0)  # of no one scale
 

@@ -25,8 +25,7 @@ from vggfeat.nets.table1 import layers_of, resolve_layer, torchvision_names
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor, differences
-from vggfeat.store.manifest import MANIFEST
-from vggfeat.store.storage import open_storage
+from vggfeat.store.storage import MANIFEST, open_storage
 from vggfeat.store.store import FeatureStore
 
 Pairs = NDArray[np.int64]

@@ -25,7 +25,7 @@ from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.shard import Pairs, Rows, ShardHeader
-from vggfeat.store.storage import Storage
+from vggfeat.store.storage import VIEW, Storage
 
 INDEX = "index.npz"
 _STAMPS = re.compile(r"stamps-[0-9a-f]+\.npz")
@@ -288,6 +288,65 @@ class Index:
         return found
 
 
+class Notes:
+    """What writers noted of images since their rows were written, and this writer's own file.
+
+    Nobody else writes that file, so that nothing in it is lost.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._file = f"stamps-{secrets.token_hex(8)}.npz"
+        self._read = Stamps.join([])
+        self._own = Stamps.join([])
+
+    def load(self) -> None:
+        """Read what all writers have saved."""
+        files = list_stamps(self._storage)
+        self._read = Stamps.join([read_stamps(self._storage, name) for name in files])
+
+    @property
+    def stamps(self) -> Stamps:
+        """What is known of all images: what was saved, and what this writer noted since."""
+        return Stamps.join([self._read, self._own])
+
+    @property
+    def generation(self) -> int:
+        """The highest generation of a note."""
+        return max(int(part.generations.max(initial=0)) for part in (self._read, self._own))
+
+    def add(self, names: list[bytes], ids: Pairs, stamps: Pairs, generation: int) -> None:
+        """Note what images look like, after all rows of shards up to a generation."""
+        known = self.stamps
+        earlier = dict(zip(known.names, known.generations.tolist(), strict=True))
+        # Also after what any file of stamps says of the same image.
+        later = (max(generation, 1 + earlier.get(name, -1)) for name in names)
+        generations = np.fromiter(later, np.int64, len(names))
+        self._own = Stamps.join([self._own, Stamps(names, stamps, ids, generations)])
+
+    def save(self, index: Index) -> None:
+        """Write what this writer noted, less what newer rows say better.
+
+        Where an image has changed, ``features.h5`` would still show its old row: it goes, and is
+        written anew when a run finishes.
+        """
+        if self._own.names:
+            if not self._own.ids.any(axis=1).all():
+                self._storage.remove(VIEW)
+            write_stamps(self._storage, self._file, index.needed(self._own))
+
+    def merge_files(self, index: Index) -> None:
+        """Make one file of all, and remove those that have not changed since they were read."""
+        storage = self._storage
+        contents = {name: storage.read(name) or b"" for name in list_stamps(storage)}
+        saved = [parse_stamps(c, f"{storage}/{name}") for name, c in contents.items() if c]
+        self._own = Stamps.join([*saved, self._own])
+        write_stamps(storage, self._file, index.needed(self._own))
+        for name, content in contents.items():
+            if name != self._file and storage.read(name) == content:
+                storage.remove(name)
+
+
 def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
     """Return the headers that ``index.npz`` holds of some shards; none where it cannot be used."""
     wanted = set(keys)
@@ -328,11 +387,6 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
         "stamps": np.concatenate([none, *(header.stamps for header in headers)]),
     }
     storage.write(INDEX, _npz(arrays))
-
-
-def name_stamps() -> str:
-    """Name a new file of stamps: nobody else writes it, so that nothing in it is lost."""
-    return f"stamps-{secrets.token_hex(8)}.npz"
 
 
 def list_stamps(storage: Storage) -> list[str]:

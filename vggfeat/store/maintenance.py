@@ -12,23 +12,28 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vggfeat._io import atomic
 from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import INDEX, list_stamps, read_headers, write_headers
-from vggfeat.store.manifest import (
-    DAMAGED,
+from vggfeat.store.runs import FAILED, RUN, list_shares, read_list, read_run
+from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
+from vggfeat.store.storage import (
     MANIFEST,
+    VIEW,
+    LocalStorage,
+    Storage,
     build_manifest,
     folder_of,
+    has_sound_bytes,
+    list_leftovers,
+    open_storage,
     packed_file,
     parse_manifest,
+    sweep,
 )
-from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
-from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes, open_storage
-from vggfeat.store.store import FeatureStore, is_shard
-from vggfeat.store.view import FAILED, RUN, VIEW, check_view, list_shares, read_list, read_run
+from vggfeat.store.store import DAMAGED, FeatureStore, is_shard
+from vggfeat.store.view import check_view
 
 BLOCK = 1024  # rows that are checked at a time
 ALTERED = "its bytes are not those that were written"
@@ -85,7 +90,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "finished": bool(store.packed) or _is_finished(store),
         "view": bool(store.packed) or _has_view(store),
         "shards": len(index.headers),
-        "leftovers": 0 if store.packed else len(_leftovers(store.storage)),
+        "leftovers": 0 if store.packed else len(list_leftovers(store.storage)),
         "bytes": store.nbytes,
     }
 
@@ -125,8 +130,8 @@ def verify(path: Path | str) -> list[str]:
     problems = [f"{name}: {why}" for name, why in sorted(wrong.items())]
     problems += _check_caches(storage, survey.headers)
     return problems + [
-        f"{name} is left over from a killed run; the next run removes it"
-        for name in _leftovers(storage)
+        f"{path.name} is left over from a killed run; the next run removes it"
+        for path in list_leftovers(storage)
     ]
 
 
@@ -182,9 +187,7 @@ def repair(path: Path | str) -> Repaired:
         raise StoreError(f"{path} is a single file. Pack it anew, from the store that it is of.")
     storage = open_storage(folder_of(path))
     survey = _Survey(storage)
-    if isinstance(survey.storage, LocalStorage):
-        for folder in ("", FOLDER, "columns"):
-            atomic.sweep(survey.storage.path / folder)
+    sweep(storage)
     aside = {}
     for name, why in survey.damaged.items():
         storage.write(name + DAMAGED, storage.read(name) or b"")
@@ -423,10 +426,3 @@ def _shares(store: FeatureStore) -> set[tuple[int, int]]:
     names = (name for name in list_shares(store.storage, RUN) if name != RUN)
     numbers = (name.removesuffix(".json").split("-") for name in names)
     return {(int(k), int(n)) for _, k, _, n in numbers}
-
-
-def _leftovers(storage: Storage) -> list[str]:
-    if not isinstance(storage, LocalStorage):
-        return []
-    folders = (storage.path / folder for folder in ("", FOLDER, "columns"))
-    return [path.name for folder in folders for path in atomic.leftovers(folder)]

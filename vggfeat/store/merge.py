@@ -14,9 +14,8 @@ from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.maintenance import count_asked
-from vggfeat.store.manifest import MANIFEST, folder_of
 from vggfeat.store.shard import Matrix, Pairs, Rows
-from vggfeat.store.storage import open_storage
+from vggfeat.store.storage import MANIFEST, folder_of, open_storage
 from vggfeat.store.store import Bools, FeatureStore
 
 SHARD_BYTES = 128 << 20  # of descriptors in one shard, of which three copies are in memory

@@ -131,6 +131,32 @@ def build_shard(header: ShardHeader, arrays: Mapping[Descriptor, Matrix]) -> byt
         return bytes(file.id.get_file_image())
 
 
+def cast_rows(column: Column, array: Matrix, names: Sequence[str], dtype: str) -> Matrix:
+    """Bring the descriptors of some images into the type in which they are kept.
+
+    Raises
+    ------
+    ParameterError
+        If the shape is not that of the names and the column.
+    StoreError
+        If a number is not finite in that type.
+    """
+    values, path = np.asarray(array), column.descriptor.path
+    if values.shape != (len(names), column.width):
+        expected = f"arrays ({len(names)}, {column.width}) of {path}"
+        raise ParameterError.of("arrays", "FeatureStore.write", expected, values.shape)
+    with np.errstate(over="ignore"):
+        kept: Matrix = values.astype(dtype)
+    bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+    if len(bad):
+        half = " Values beyond 65504 need dtype float32." if dtype == "float16" else ""
+        raise StoreError(
+            f"The descriptor of {names[bad[0]]!r} at {path} is not finite in {dtype}, so it was "
+            f"not kept.{half}"
+        )
+    return kept
+
+
 def create_in_memory() -> h5py.File:
     """Open a new HDF5 file that never touches the disk."""
     # HDF5 takes files of one name for one file, also those of other threads.

@@ -1,5 +1,7 @@
 """Where the files of a store lie: a folder, an address, or memory. Six operations on names.
 
+``manifest.json`` makes a place a store; it is written once and never changed.
+
 Names are relative, with ``/`` between folder and file: ``manifest.json``, ``shards/….h5``. A file
 that is written is seen whole or not at all, and is durable when the operation returns.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import time
 from collections import OrderedDict
@@ -20,10 +23,14 @@ import h5py
 
 from vggfeat._io import atomic, remote
 from vggfeat._io.atomic import explain_os_errors
-from vggfeat.errors import StoreError
-from vggfeat.store.shard import FOLDER, damaged, open_hdf5
+from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.store.shard import DTYPES, FOLDER, VERSION, damaged, open_hdf5
 
 T = TypeVar("T")
+
+MANIFEST, VIEW = "manifest.json", "features.h5"
+FORMAT = "vggfeat features"
+FOLDERS = ("", FOLDER, "columns")
 
 # Here an object is seen whole or not at all; elsewhere a file grows while it is written, and gets
 # its name afterwards.
@@ -66,6 +73,74 @@ def open_storage(where: Path | str | None) -> Storage:
         return MemoryStorage()
     address = remote.address_of(where)
     return LocalStorage(Path(where)) if address is None else RemoteStorage(address)
+
+
+def packed_file(path: Path | str | None) -> Path | None:
+    """Return the path of a packed file; None for a folder, an address, or the view of a store."""
+    if path is None or not Path(path).is_file():
+        return None
+    return None if _is_view(Path(path)) else Path(path)
+
+
+def folder_of(path: Path | str | None) -> Path | str | None:
+    """Return the folder of a store, also where its view is named."""
+    return Path(path).parent if path is not None and _is_view(Path(path)) else path
+
+
+def _is_view(path: Path) -> bool:
+    return path.name == VIEW and (path.parent / FOLDER).is_dir()
+
+
+def build_manifest(dtype: str) -> bytes:
+    """Return the content of a store's manifest."""
+    return json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
+
+
+def parse_manifest(content: bytes, where: str) -> str:
+    """Return the dtype that a manifest says.
+
+    Raises
+    ------
+    StoreDamaged
+        If the text cannot be read.
+    StoreError
+        If it is no store's manifest, or that of another version.
+    """
+    try:
+        held = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreDamaged(
+            f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store repair "
+            f"{where.rpartition('/')[0]}."
+        ) from error
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise StoreError(f"{where} belongs to something else. Choose another --out.")
+    if (version := held.get("version")) != VERSION and isinstance(version, int):
+        age = "a newer" if version > VERSION else "an early"
+        raise StoreError(
+            f"{where} was written by {age} vggfeat (format {version}; this one reads {VERSION}). "
+            "Extract into another folder."
+        )
+    if content not in map(build_manifest, DTYPES):
+        raise StoreDamaged(
+            f"{where} is damaged: its format, version and dtype are not what was written. Make it "
+            f"anew of the shards with: vggfeat store repair {where.rpartition('/')[0]}."
+        )
+    return str(held["dtype"])
+
+
+def list_leftovers(storage: Storage) -> list[Path]:
+    """Return the temporary files that killed writers left in a folder."""
+    if not isinstance(storage, LocalStorage):
+        return []
+    return [path for folder in FOLDERS for path in atomic.leftovers(storage.path / folder)]
+
+
+def sweep(storage: Storage) -> None:
+    """Remove what killed writers left half-written."""
+    if isinstance(storage, LocalStorage):
+        for folder in FOLDERS:
+            atomic.sweep(storage.path / folder)
 
 
 def has_sound_bytes(storage: Storage, key: str) -> bool:

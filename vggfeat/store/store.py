@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,30 +26,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io import atomic
-from vggfeat._io.text import printable
-from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
-from vggfeat.store.column import Column, Descriptor, differences
-from vggfeat.store.index import (
-    Index,
-    Stamps,
-    list_stamps,
-    name_stamps,
-    parse_stamps,
-    read_headers,
-    read_stamps,
-    write_headers,
-    write_stamps,
+from vggfeat.errors import ParameterError, StoreError
+from vggfeat.store.admission import (
+    create_column_file,
+    read_column_files,
+    refuse_other_settings,
+    replace_column_file,
 )
-from vggfeat.store.manifest import (
-    MANIFEST,
-    build_manifest,
-    folder_of,
-    no_store,
-    packed_file,
-    parse_manifest,
-    refuse_strange,
-)
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.index import INDEX, Index, Notes, list_stamps, read_headers, write_headers
 from vggfeat.store.read import check_digest, read_columns
+from vggfeat.store.runs import (
+    FAILED,
+    RUN,
+    Share,
+    finish_run,
+    list_shares,
+    read_failed,
+    read_runs,
+    start_run,
+)
 from vggfeat.store.shard import (
     DTYPES,
     FOLDER,
@@ -58,29 +53,29 @@ from vggfeat.store.shard import (
     Pairs,
     ShardHeader,
     build_shard,
+    cast_rows,
     decode,
     encode,
     read_header,
 )
 from vggfeat.store.storage import (
+    FOLDERS,
+    MANIFEST,
+    VIEW,
     LocalStorage,
     MemoryStorage,
     Storage,
+    build_manifest,
+    folder_of,
     open_storage,
+    packed_file,
+    parse_manifest,
     shard_key,
+    sweep,
 )
-from vggfeat.store.view import (
-    RUN,
-    VIEW,
-    Share,
-    of_share,
-    read_failed,
-    read_runs,
-    read_view_names,
-    write_run,
-    write_view,
-)
+from vggfeat.store.view import read_view_names, write_view
 
+DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -151,9 +146,8 @@ class FeatureStore:
         self._headers: dict[str, ShardHeader] = {}
         self._admitted: dict[Descriptor, Column] = {}
         self._own: set[Descriptor] = set()  # the columns of this run
-        self._seen = Stamps.join([])
-        self._noted = Stamps.join([])  # by this object
-        self._notes = name_stamps()  # the file that this object alone writes
+        self._notes = Notes(self.storage)
+        self._first: list[bytes] | None = None  # names that come first; read when they are needed
         self._provenance: dict[str, Any] = {}
         self._new = 0
         self._index: Index | None = None
@@ -176,10 +170,13 @@ class FeatureStore:
             held = next(iter(self._headers.values())).dtype
         if self.mode == "r":
             if held is None and not isinstance(self.storage, MemoryStorage):
-                raise StoreError(no_store(self.storage))
+                raise StoreError(
+                    f"{self.storage} is no feature store: it has no {MANIFEST}. Give the folder "
+                    "that `vggfeat extract` or `vggfeat classify --out` wrote, or a packed file."
+                )
             return held or dtype
         if held is None:
-            refuse_strange(self.storage)
+            _refuse_strange(self.storage)
         new = build_manifest(dtype)
         lost = content is None and held in (None, dtype)
         if lost and not self.storage.write_new(MANIFEST, new):
@@ -218,27 +215,14 @@ class FeatureStore:
         known = read_headers(self.storage, new) if len(new) >= INDEXED else {}
         for key in new:
             self._headers[key] = known.get(key) or self._read_header(key)
-        self._seen = Stamps.join(
-            [read_stamps(self.storage, name) for name in list_stamps(self.storage)]
-        )
-        if not hasattr(self, "_first"):
-            self._first = read_view_names(self.storage) or []
-        self._admitted |= self._read_columns()
+        self._notes.load()
+        self._admitted |= read_column_files(self.storage)
         self._index = self._names = self._failed = None
         return bool(new)
 
     def _read_header(self, key: str) -> ShardHeader:
         with self.storage.open(key) as file:
             return read_header(file, key)
-
-    def _read_columns(self) -> dict[Descriptor, Column]:
-        names = (f"columns/{name}" for name in self.storage.list("columns"))
-        columns = {}
-        for name in names:
-            if name.endswith(".json") and (content := self.storage.read(name)):
-                column = Column.from_json(content, f"{self.storage}/{name}")
-                columns[column.descriptor] = column
-        return columns
 
     # What is there
 
@@ -250,8 +234,10 @@ class FeatureStore:
             for header in self._headers.values():  # a lost column file: the shards say it too
                 for descriptor, column in header.columns.items():
                     columns.setdefault(descriptor, column)
-            seen = Stamps.join([self._seen, self._noted])
-            self._index = Index(list(self._headers.values()), columns, seen, self._first)
+            if self._first is None:
+                self._first = read_view_names(self.storage) or []
+            headers = list(self._headers.values())
+            self._index = Index(headers, columns, self._notes.stamps, self._first)
         return self._index
 
     @property
@@ -506,15 +492,17 @@ class FeatureStore:
         """
         self.check_writable()
         for column in columns:
-            held = self._agree(column)
+            name = column.descriptor
+            lost = self.index.columns.get(name) if self._headers else None  # as the shards say
+            held = create_column_file(self.storage, lost or column)
             renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
             if renamed or (held.digest != column.digest and not self._has_rows(held)):
-                self.storage.write(column.descriptor.file, column.to_json().encode())
+                replace_column_file(self.storage, column)
                 held = column
-            self._refuse_other(held, column)
+            refuse_other_settings(self.storage, held, column)
             self._refuse_other_scales(column)
-            self._admitted[column.descriptor] = held
-            self._own.add(column.descriptor)
+            self._admitted[name] = held
+            self._own.add(name)
         self._index = None
 
     def _refuse_other_scales(self, column: Column) -> None:
@@ -524,7 +512,7 @@ class FeatureStore:
         """
         for name, other in self.columns.items():
             if name[:3] == column.descriptor[:3] and not column.outputs:
-                self._refuse_other(other, column)
+                refuse_other_settings(self.storage, other, column)
 
     def _has_rows(self, column: Column) -> bool:
         """Tell whether a shard has rows of a column: without any it binds nobody to its settings.
@@ -534,25 +522,6 @@ class FeatureStore:
         self._load()
         held = (header.columns.get(column.descriptor) for header in self._headers.values())
         return any(own is not None and own.digest == column.digest for own in held)
-
-    def _agree(self, column: Column) -> Column:
-        """Return the column that the store has under this name; make it this one if it has none."""
-        file = column.descriptor.file
-        if (content := self.storage.read(file)) is None:
-            lost = self.index.columns.get(column.descriptor) if self._headers else None
-            own = lost or column
-            if self.storage.write_new(file, own.to_json().encode()):
-                return own
-            content = self.storage.read(file)
-        return Column.from_json(content or b"", f"{self.storage}/{file}")
-
-    def _refuse_other(self, held: Column, asked: Column) -> None:
-        if held.digest != asked.digest:
-            raise FingerprintMismatch(
-                f"{printable(self.storage)} holds {held.descriptor.path} that was made with other "
-                f"settings:\n{differences(held.settings, asked.settings)}\n"
-                "Use another --out for the new settings, or ask for the stored ones."
-            )
 
     def begin(
         self,
@@ -576,23 +545,13 @@ class FeatureStore:
             Those that the store has nothing of: when the run does not finish, nobody knows them.
         """
         self.check_writable()
-        self._sweep()
+        sweep(self.storage)
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
         self._new = new
-        run = self._describe_run(asked, 0, share, finished=False)
-        self.storage.write(of_share(RUN, share), json.dumps(run, indent=2).encode())
+        start_run(self.storage, self._describe_run(asked, share))
 
-    def _describe_run(
-        self, asked: int, failed: int, share: Share | None, *, finished: bool
-    ) -> dict[str, Any]:
-        return {
-            "asked": asked,
-            "new": self._new,
-            "failed": failed,
-            "finished": finished,
-            "share": share,
-            "provenance": self._provenance,
-        }
+    def _describe_run(self, asked: int, share: Share | None) -> dict[str, Any]:
+        return {"asked": asked, "new": self._new, "share": share, "provenance": self._provenance}
 
     def write(
         self,
@@ -638,8 +597,9 @@ class FeatureStore:
                 raise self._other_dtype(dtype, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
-                held = list(self._admitted)
-                raise ParameterError.not_one_of("arrays", "FeatureStore.write", held, descriptor)
+                raise ParameterError.not_one_of(
+                    "arrays", "FeatureStore.write", list(self._admitted), descriptor
+                )
             column = self._admitted[descriptor]
             content = self.storage.read(descriptor.file)
             if content is None:
@@ -647,8 +607,12 @@ class FeatureStore:
                     f"{self.storage}/{descriptor.file} is gone. Run the same command again: what "
                     "was in the store and is no longer there is computed anew."
                 )
-            self._refuse_other(Column.from_json(content, descriptor.file), column)
-        kept = {name: self._checked(name, array, names) for name, array in arrays.items()}
+            held = Column.from_json(content, f"{self.storage}/{descriptor.file}")
+            refuse_other_settings(self.storage, held, column)
+        kept = {
+            name: cast_rows(self._admitted[name], array, names, self.dtype)
+            for name, array in arrays.items()
+        }
         header = ShardHeader(
             "",
             keys,
@@ -668,25 +632,7 @@ class FeatureStore:
     def _next_generation(self) -> int:
         """Return a generation above that of all rows and notes that are known."""
         rows = (header.generation for header in self._headers.values())
-        notes = (seen.generations.max(initial=0) for seen in (self._seen, self._noted))
-        return 1 + max(chain(rows, map(int, notes)), default=0)
-
-    def _checked(self, name: Descriptor, array: Matrix, names: Sequence[str]) -> Matrix:
-        """Bring an array into the store's type."""
-        values, width = np.asarray(array), self._admitted[name].width
-        if values.shape != (len(names), width):
-            expected = f"arrays ({len(names)}, {width}) of {name.path}"
-            raise ParameterError.of("arrays", "FeatureStore.write", expected, values.shape)
-        with np.errstate(over="ignore"):
-            kept = values.astype(self.dtype)
-        bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
-        if len(bad):
-            half = " Values beyond 65504 need dtype float32." if self.dtype == "float16" else ""
-            raise StoreError(
-                f"The descriptor of {names[bad[0]]!r} at {name.path} is not finite in "
-                f"{self.dtype}, so it was not kept.{half}"
-            )
-        return kept
+        return 1 + max(self._notes.generation, max(rows, default=0))
 
     def restore(
         self,
@@ -726,41 +672,13 @@ class FeatureStore:
         stamps : ndarray (n, 2)
         """
         self.check_writable()
-        keys, known = encode(names), Stamps.join([self._seen, self._noted])
-        earlier = dict(zip(known.names, known.generations.tolist(), strict=True))
-        # After every row, and after what any file of stamps says of the same image.
-        least = self.index.generation
-        later = (max(least, 1 + earlier.get(key, -1)) for key in keys)
-        generations = np.fromiter(later, np.int64, len(keys))
-        some = Stamps(
-            keys,
-            _pairs(stamps, len(names), "stamps"),
-            _pairs(ids, len(names), "ids"),
-            generations,
-        )
-        self._noted = Stamps.join([self._noted, some])
+        seen = _pairs(stamps, len(names), "stamps")
+        self._notes.add(encode(names), _pairs(ids, len(names), "ids"), seen, self.index.generation)
         self._index = self._names = None
 
     def save_notes(self) -> None:
-        """Write what :meth:`note` was told.
-
-        Where an image has changed, ``features.h5`` would still show its old row: it goes, and is
-        written anew when a run finishes.
-        """
-        if self._noted.names:
-            if not self._noted.ids.any(axis=1).all():
-                self.storage.remove(VIEW)
-            write_stamps(self.storage, self._notes, self.index.needed(self._noted))
-
-    def _join_notes(self) -> None:
-        """Make one file of what all writers noted, and remove those that have not changed since."""
-        contents = {name: self.storage.read(name) or b"" for name in list_stamps(self.storage)}
-        several = [parse_stamps(c, f"{self.storage}/{name}") for name, c in contents.items() if c]
-        self._noted = Stamps.join([*several, self._noted])
-        write_stamps(self.storage, self._notes, self.index.needed(self._noted))
-        for name, content in contents.items():
-            if name != self._notes and self.storage.read(name) == content:
-                self.storage.remove(name)
+        """Write what :meth:`note` was told; where an image has changed, ``features.h5`` goes."""
+        self._notes.save(self.index)
 
     def refresh(self) -> bool:
         """Take in what others wrote since; return whether there was any of it.
@@ -773,7 +691,7 @@ class FeatureStore:
         before = {descriptor: self._admitted[descriptor] for descriptor in self._own}
         new = self._load()
         for descriptor, column in before.items():
-            self._refuse_other(self._admitted[descriptor], column)
+            refuse_other_settings(self.storage, self._admitted[descriptor], column)
         return new
 
     def finish(
@@ -795,23 +713,16 @@ class FeatureStore:
         """
         self.check_writable()
         self.refresh()
-        run = self._describe_run(len(names), len(failed), share, finished=True)
         if share is None:
             self._first = encode(names)
             self._index = self._names = None
             self.write_caches()
-            self._join_notes()
+            self._notes.merge_files(self.index)
         else:
             self.save_notes()
-        write_run(self.storage, run, failed, share)
+        finish_run(self.storage, self._describe_run(len(names), share), failed)
         self._failed = None
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what killed writers left half-written."""
-        if isinstance(self.storage, LocalStorage):
-            for folder in ("", FOLDER, "columns"):
-                atomic.sweep(self.storage.path / folder)
+        sweep(self.storage)
 
     def write_caches(self) -> None:
         """Write ``features.h5`` and, where there are shards enough to need it, ``index.npz``."""
@@ -825,6 +736,24 @@ class FeatureStore:
 def is_shard(name: str) -> bool:
     """Tell a shard's file by its name."""
     return name.endswith(".h5") and not name.startswith(".")
+
+
+def _refuse_strange(storage: Storage) -> None:
+    """Keep out of folders that hold something else: files of the store would replace it."""
+    ours = {MANIFEST, VIEW, INDEX, *list_stamps(storage)}
+    ours |= {name for own in (FAILED, RUN) for name in list_shares(storage, own)}
+    others = {n for n in storage.list() if not n.startswith(atomic.TEMPORARY)} - ours
+    if any(not name.endswith(DAMAGED) for name in others) or _has_other_folders(storage):
+        raise StoreError(
+            f"{storage} is no feature store, and not empty. Name a new or an empty folder with "
+            "--out, or one that `vggfeat extract` made."
+        )
+
+
+def _has_other_folders(storage: Storage) -> bool:
+    if not isinstance(storage, LocalStorage) or not storage.path.is_dir():
+        return False
+    return any(p.is_dir() and p.name not in FOLDERS for p in storage.path.iterdir())
 
 
 def _pairs(values: ArrayLike, n: int, what: str) -> Pairs:

@@ -1,7 +1,7 @@
-"""What a run leaves at the top of a store: ``features.h5``, ``failed.csv`` and ``run.json``.
+"""The view ``features.h5``, which shows all shards of a store as one array for each column.
 
-``features.h5`` shows all shards as one array for each column. Its arrays are virtual datasets of
-HDF5, which hold no numbers, only which rows of which shard go where, by paths relative to the file.
+Its arrays are virtual datasets of HDF5, which hold no numbers, only which rows of which shard go
+where, by paths relative to the file.
 
 HDF5 keeps every shard open that it has read through one array, and takes a file that it cannot
 open, because the process has too many open, for one that is not there: its rows read as NaN, with
@@ -10,10 +10,8 @@ no error. A view over more shards than ``OPEN`` therefore has names and no array
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -21,25 +19,21 @@ import h5py
 import numpy as np
 
 from vggfeat._io.checksums import append_checksum, strip_checksum
-from vggfeat.errors import StoreDamaged
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.index import Index, Places
 from vggfeat.store.shard import (
     VERSION,
     Rows,
     create_in_memory,
-    encode,
     open_hdf5,
     stored,
     write_column,
     write_rows,
     write_text,
 )
-from vggfeat.store.storage import Storage
+from vggfeat.store.storage import VIEW, Storage
 
-VIEW, FAILED, RUN = "features.h5", "failed.csv", "run.json"
 OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
-Share = tuple[int, int]
 
 
 def write_view(
@@ -104,82 +98,6 @@ def check_view(storage: Storage, keys: Collection[str]) -> list[str]:
         f"{VIEW} needs {key}, which is missing; repairing makes it anew without"
         for key in sorted(shown.difference(keys))
     ]
-
-
-def write_run(
-    storage: Storage, run: Mapping[str, Any], failed: Mapping[str, str], share: Share | None
-) -> None:
-    """Write ``run.json`` and ``failed.csv`` of a run, or of one share of it.
-
-    A finished run over the whole list removes those of the shares: it has tried again what they
-    name.
-    """
-    if failed:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("name", "reason"), *failed.items()])
-        storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
-    else:
-        storage.remove(of_share(FAILED, share))
-    storage.write(of_share(RUN, share), json.dumps(run, indent=2, default=str).encode())
-    if share is None and run["finished"]:
-        for own in (FAILED, RUN):
-            for name in list_shares(storage, own):
-                if name != own:
-                    storage.remove(name)
-
-
-def read_runs(storage: Storage) -> list[dict[str, Any]]:
-    """Return ``run.json``, where there is one, and those of the shares."""
-    return [read_run(storage, name) for name in list_shares(storage, RUN)]
-
-
-def read_run(storage: Storage, name: str) -> dict[str, Any]:
-    """Return what a run, or one share of it, said of itself."""
-    try:
-        run = dict(json.loads(storage.read(name) or b""))
-        return {**run, "asked": int(run["asked"]), "finished": run["finished"] is True}
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        raise StoreDamaged(f"{storage}/{name} is damaged: {error}. Delete it.") from error
-
-
-def read_failed(storage: Storage) -> dict[str, str]:
-    """Return by name the reasons why images could not be used."""
-    failed: dict[str, str] = {}
-    for name in list_shares(storage, FAILED):
-        failed |= read_list(storage, name)
-    return failed
-
-
-def read_list(storage: Storage, name: str) -> dict[str, str]:
-    """Return what the ``failed.csv`` of a run, or of one share of it, says."""
-    text = (storage.read(name) or b"").decode("utf-8", "surrogateescape")
-    try:
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        return {row["name"]: row["reason"] or "" for row in rows}
-    except (csv.Error, KeyError) as error:
-        raise StoreDamaged(
-            f"{storage}/{name} is no list of failed images: {error}. Delete it."
-        ) from error
-
-
-def of_share(name: str, share: Share | None) -> str:
-    """Name a file of one share of a run.
-
-    Examples
-    --------
-    >>> of_share("failed.csv", None), of_share("failed.csv", (3, 16))
-    ('failed.csv', 'failed-3-of-16.csv')
-    """
-    stem, dot, ending = name.partition(".")
-    return name if share is None else f"{stem}-{share[0]}-of-{share[1]}{dot}{ending}"
-
-
-def list_shares(storage: Storage, name: str) -> list[str]:
-    """Name the file of a whole run, where it is there, then those of all shares."""
-    stem, _, ending = name.partition(".")
-    pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.{ending}")
-    found = (one for one in storage.list() if pattern.fullmatch(one))
-    return sorted(found, key=lambda one: (one != name, one))
 
 
 def _note(shards: int, storage: Storage) -> str:
