@@ -29,11 +29,11 @@ from torchvision import transforms
 from vggfeat.data.batches import Decoded, batches
 from vggfeat.data.images import load, rescaled_size
 from vggfeat.data.imagesets import find_pictures
-from vggfeat.features.device import DTYPES
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
-from vggfeat.nets.pixels import TORCHVISION
-from vggfeat.nets.table1 import torchvision_names
+from vggfeat.nets.config import torchvision_names
+from vggfeat.nets.preprocessing import TORCHVISION
+from vggfeat.nets.runtimes.device import DTYPES
 from vggfeat.store.store import FeatureStore
 
 Run = Callable[[], np.ndarray]

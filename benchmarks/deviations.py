@@ -20,9 +20,9 @@ from torch import Tensor
 
 from vggfeat._io.assets import asset
 from vggfeat.data.images import decode
-from vggfeat.features.device import has_bf16, resolve_device
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.nets.packed import can_pack
+from vggfeat.nets.runtimes.device import has_bf16, resolve_device
+from vggfeat.nets.runtimes.packed import can_pack
 
 Rows = NDArray[np.floating]
 

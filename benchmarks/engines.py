@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from contenders import Run, Skip, Work, decoded, torchvision_features, wanted
 
-from vggfeat.nets.pixels import TORCHVISION
+from vggfeat.nets.preprocessing import TORCHVISION
 
 Engine = Callable[[np.ndarray], np.ndarray]
 

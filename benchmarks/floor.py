@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 import vggfeat
-from vggfeat.features.device import DTYPES, describe_device, has_bf16
-from vggfeat.features.runtime import resolve_runtime
-from vggfeat.nets.packed import can_pack
-from vggfeat.nets.table1 import layers_until, map_side
+from vggfeat.nets.config import layers_until, map_side
+from vggfeat.nets.runtimes import resolve_runtime
+from vggfeat.nets.runtimes.device import DTYPES, describe_device, has_bf16
+from vggfeat.nets.runtimes.packed import can_pack
 
 SIDES = {"cpu": (2048, 4096), "cuda": (8192,), "mps": (4096,)}
 TRIES = 3

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vggfeat._io.assets import asset
 from vggfeat.nets.formats import write
-from vggfeat.nets.pixels import TORCHVISION
+from vggfeat.nets.preprocessing import TORCHVISION
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import load
 

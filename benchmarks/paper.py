@@ -36,7 +36,6 @@ from vggfeat.data.cards import open_dataset
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.data.schema import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
-from vggfeat.features.device import describe_device, resolve_device
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
 from vggfeat.features.provenance import versions
@@ -44,7 +43,8 @@ from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
-from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets.config import TABLE_1
+from vggfeat.nets.runtimes.device import describe_device, resolve_device
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat.nets.table1 import layers_until
+from vggfeat.nets.config import layers_until
 from vggfeat.nets.weights import Weights, load
 
 

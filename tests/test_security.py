@@ -103,7 +103,7 @@ WATCHED = """
 import sys, time
 events = ("os.fork", "socket.getaddrinfo", "socket.connect")
 sys.addaudithook(lambda event, arguments: print(event, flush=True) if event in events else None)
-from vggfeat.nets.ov import _openvino
+from vggfeat.nets.runtimes.openvino import _openvino
 _openvino()
 time.sleep(0.5)
 """

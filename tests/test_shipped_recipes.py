@@ -12,7 +12,7 @@ from check_wheel import WHEEL_HOLDS
 
 from vggfeat.data.cards import load_card
 from vggfeat.ilsvrc.recipe import Classification
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
 from vggfeat.recipe import load_recipe, open_recipe, recipe_names
 from vggfeat.train.chain import Chain
 from vggfeat.train.settings import Training

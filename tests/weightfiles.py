@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
 
 State = dict[str, Tensor]
 FC_SHAPES = {"fc6": (6, 512 * 7 * 7), "fc7": (5, 6), "fc8": (4, 5)}

@@ -20,7 +20,7 @@ from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 from vggfeat.data.cards import load_card
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
-from vggfeat.nets.pixels import CAFFE
+from vggfeat.nets.preprocessing import CAFFE
 from vggfeat.recipe import recipe_names
 from vggfeat.settings import Features
 

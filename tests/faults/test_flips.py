@@ -27,7 +27,7 @@ from test_kills import OFTEN, SETTINGS, a_model
 
 from vggfeat.errors import StoreError, VggfeatError
 from vggfeat.learn import model as models
-from vggfeat.nets import pytorch
+from vggfeat.nets.formats import pytorch
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore

@@ -12,10 +12,10 @@ from helpers.networks import formula_weights
 from support import noise, random_weights
 
 from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
-from vggfeat.features.device import has_bf16
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.nets.packed import can_pack
-from vggfeat.nets.pixels import CAFFE, PixelConvention
+from vggfeat.nets.preprocessing import CAFFE, PixelConvention
+from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware
 from vggfeat.store.column import Column

@@ -16,11 +16,11 @@ from vggfeat.data.images import load
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.aggregate import l2
-from vggfeat.features.device import has_bf16, resolve_device, resolve_precision
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import in_pieces, margins
-from vggfeat.nets.pixels import CAFFE
-from vggfeat.nets.table1 import layers_until, torchvision_names
+from vggfeat.nets.config import layers_until, torchvision_names
+from vggfeat.nets.preprocessing import CAFFE
+from vggfeat.nets.runtimes.device import has_bf16, resolve_device, resolve_precision
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights

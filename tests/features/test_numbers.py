@@ -18,13 +18,13 @@ from vggfeat.data.batches import Batch
 from vggfeat.data.images import Pixels
 from vggfeat.errors import DeviceError, WeightsError
 from vggfeat.features import extractor as module
-from vggfeat.features.arithmetic import arithmetic, check_deterministic
-from vggfeat.features.device import has_bf16
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import describe_batch
-from vggfeat.nets import winograd
 from vggfeat.nets.bounds import largest_number
-from vggfeat.nets.packed import can_pack
+from vggfeat.nets.runtimes import winograd
+from vggfeat.nets.runtimes.arithmetic import arithmetic, check_deterministic
+from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 

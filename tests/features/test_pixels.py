@@ -22,7 +22,7 @@ from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.formats import write
-from vggfeat.nets.pixels import CAFFE, CONVENTIONS, PixelConvention
+from vggfeat.nets.preprocessing import CAFFE, CONVENTIONS, PixelConvention
 from vggfeat.nets.weights import convert, load
 from vggfeat.run.predict import model_extractors
 from vggfeat.run.sources import open_source

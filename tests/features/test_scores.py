@@ -21,7 +21,7 @@ from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.ilsvrc.classify import score
-from vggfeat.nets.pixels import PixelConvention
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 from vggfeat.store.store import FeatureStore

@@ -18,8 +18,9 @@ from weightfiles import WRITERS, random_state, write_caffe, write_matconvnet, wr
 
 from fuzz.campaign import Campaign, Hostile
 from fuzz.mutation import Guide, mutated
-from vggfeat.nets import caffe, formats, matconvnet, matlab, onnx, wire
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets import formats
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.formats import caffe, matconvnet, matlab, onnx, wire
 
 TOKENS = (b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x80" * 10, b"conv1_1", b"\x0a\0", b"\x08\x01")
 TOKENS += (b"\x0e\0\0\0", b"\x0f\0\0\0\xff\xff\xff\x7f", b"IM", b"PK\3\4", b"\x89HDF\r\n\x1a\n")

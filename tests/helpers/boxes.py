@@ -14,8 +14,8 @@ from trees import OBJECT, write_voc, write_xml
 
 from helpers.networks import FakeExtractor
 from vggfeat.ilsvrc.localize import Localiser
-from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.table1 import FC_SIDE, layers_of
+from vggfeat.nets.config import FC_SIDE, layers_of
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.weights import Weights
 
 CLASSES = ("cat", "dog")

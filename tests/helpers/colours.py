@@ -14,8 +14,8 @@ from PIL import Image
 
 from helpers.networks import write_weights
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.weights import Weights
 
 COLOURS = {

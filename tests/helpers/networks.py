@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vggfeat.nets.config import TABLE_1, layers_until
 from vggfeat.nets.formats import write
-from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.table1 import TABLE_1, layers_until
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware
 from vggfeat.store.column import Column, Descriptor

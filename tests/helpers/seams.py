@@ -18,7 +18,7 @@ from torch import Tensor
 from vggfeat._io.download import Checksums
 from vggfeat.data.cards import load_card
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.nets.sources import SOURCES, folder
+from vggfeat.nets.registry import SOURCES, folder
 from vggfeat.train.words import Engine
 
 

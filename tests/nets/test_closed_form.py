@@ -13,10 +13,10 @@ from helpers.networks import configured
 from PIL import Image
 from support import noise
 
-from vggfeat.features.device import has_bf16
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.localize import Localiser
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.nets.runtimes.device import has_bf16
 
 
 @pytest.mark.parametrize("pixels", [CAFFE, TORCHVISION])

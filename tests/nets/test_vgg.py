@@ -10,7 +10,7 @@ from support import random_state
 from torch import Tensor, nn
 
 from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
-from vggfeat.nets.table1 import (
+from vggfeat.nets.config import (
     TABLE_1,
     layers_of,
     layers_until,

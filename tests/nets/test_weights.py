@@ -19,9 +19,9 @@ from torch import Tensor
 from vggfeat._io import assets
 from vggfeat._io.download import Checksums
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
-from vggfeat.nets import formats, sources
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.sources import SOURCES, RemoteFile, Source
+from vggfeat.nets import formats, registry
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.nets.registry import SOURCES, RemoteFile, Source
 from vggfeat.nets.weights import Weights, convert, describe, fetch, listing, load
 
 State = dict[str, Tensor]
@@ -100,7 +100,7 @@ def test_registry_agrees_with_torchvision(net: str, entry: str) -> None:
 def test_embedded_file_is_the_published_one() -> None:
     """The asset has the checksum of the registry."""
     data = assets.asset("vgg_d_conv_fp16.safetensors").read_bytes()
-    assert hashlib.sha256(data).hexdigest() == sources.EMBEDDED.files[0].checksums.sha256
+    assert hashlib.sha256(data).hexdigest() == registry.EMBEDDED.files[0].checksums.sha256
 
 
 def test_listing(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_mirror_of_another_file(home: Path, state: State, monkeypatch: pytest.Mo
         return put(home, target.name, state)
 
     monkeypatch.delenv("VGGFEAT_OFFLINE")
-    monkeypatch.setattr(sources, "download", serve)
+    monkeypatch.setattr(registry, "download", serve)
     path = fetch("authors", "A")
     assert path.name == "conversion.safetensors"
     size = path.stat().st_size

@@ -28,7 +28,7 @@ from helpers.networks import PIXELS, TINY, configured
 from vggfeat.data.cards import card_names, load_card, open_dataset
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
-from vggfeat.nets.table1 import resolve_layer
+from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware
 
@@ -275,7 +275,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "datasets check": {"check_dataset": ("vggfeat.data.cards:check_dataset", _stop)},
     "weights fetch": {
         "download_progress": ("vggfeat.cli.weights:download_progress", None),
-        "fetch": ("vggfeat.nets.sources:fetch", lambda _: Path("fetched")),
+        "fetch": ("vggfeat.nets.registry:fetch", lambda _: Path("fetched")),
     },
     "weights show": {"describe": ("vggfeat.nets.weights:describe", None)},
     "weights convert": {"convert": ("vggfeat.nets.weights:convert", _stop)},

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
 from vggfeat.report.page import write_page
 from vggfeat.report.training_page import write_training_page
 from vggfeat.train.settings import Training

@@ -13,7 +13,7 @@ from vggfeat.errors import DataError, ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
 from vggfeat.run.explain import explain, grid_shape, not_linear
 from vggfeat.run.locations import gifts, raised
 from vggfeat.run.predict import predict

@@ -8,8 +8,8 @@ import pytest
 
 from vggfeat.data.cards import load_card
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.sources import Source, source_of
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.registry import Source, source_of
 from vggfeat.recipe import load_recipe
 from vggfeat.run import quality as module
 from vggfeat.run.quality import quality

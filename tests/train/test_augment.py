@@ -9,7 +9,7 @@ import torchvision.transforms.functional as tv
 from scipy import stats
 
 from vggfeat.errors import ParameterError
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.train.augment import Draw, crop_of, draw, mirrored, to_input, training_scale
 from vggfeat.train.colours import ILSVRC
 

@@ -17,7 +17,7 @@ from helpers.seams import checkpoint_every
 from safetensors.torch import load_file
 
 from vggfeat.errors import StoreError, VggfeatError
-from vggfeat.nets.pixels import PixelConvention
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.train.augment import draw, to_input
 from vggfeat.train.checkpoint import LAST, read

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from vggfeat._io.assets import asset
-from vggfeat.nets.pixels import CAFFE
+from vggfeat.nets.preprocessing import CAFFE
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.pictures import Part
 from vggfeat.train.prepare import colours_of, level

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.pixels import TORCHVISION
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.preprocessing import TORCHVISION
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.start import DEEPER, Start, start, taken_from_a
 

@@ -248,7 +248,7 @@ def _net(init: str, net: str | None) -> str:
     """Tell which net the weights to begin from are of; a file may not be of another."""
     from vggfeat.errors import ParameterError
     from vggfeat.nets.formats import read
-    from vggfeat.nets.sources import NAMES
+    from vggfeat.nets.registry import NAMES
 
     if init in NAMES:
         return net or NET

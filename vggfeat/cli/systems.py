@@ -74,7 +74,7 @@ def _opened(
 ) -> Classifier:
     """Open a saved SVM, or a net with fc8."""
     from vggfeat.ilsvrc.outputs import FC8, NetClassifier
-    from vggfeat.nets.sources import NAMES
+    from vggfeat.nets.registry import NAMES
     from vggfeat.nets.weights import load
     from vggfeat.train.checkpoint import BEST
 

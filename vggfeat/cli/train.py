@@ -194,7 +194,7 @@ def _batch_of(pictures: int) -> int:
 def _check_source(init: str) -> None:
     """Refuse what is neither an initialisation nor weights, before any picture is read."""
     from vggfeat.errors import ParameterError
-    from vggfeat.nets.sources import NAMES
+    from vggfeat.nets.registry import NAMES
 
     if init not in NAMES and not Path(init).expanduser().is_file():
         known = ", ".join(map(repr, (*DRAWN, *NAMES)))

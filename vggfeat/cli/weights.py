@@ -36,7 +36,7 @@ def list_weights(as_json: Json = False) -> None:
 
         vggfeat weights list
     """
-    from vggfeat.nets.sources import listing
+    from vggfeat.nets.registry import listing
 
     rows = listing()
     cells: list[list[object]] = [
@@ -68,7 +68,7 @@ def fetch_weights(
         vggfeat weights fetch authors --net E
     """
     from vggfeat.errors import ParameterError
-    from vggfeat.nets.sources import NAMES, fetch
+    from vggfeat.nets.registry import NAMES, fetch
 
     if source not in (known := NAMES[1:]):  # auto is of a layer, which nobody names here
         raise ParameterError.not_one_of("source", "weights fetch", known, source)

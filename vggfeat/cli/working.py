@@ -158,19 +158,20 @@ class Work:
         return jobs_backend(self.jobs_backend, self.address)
 
     def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
-        from vggfeat.features.device import resolve_device, stored_precision
+        from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 
         if self.engine == "ray":  # this machine only says what is wanted of the cluster
             return "fp32"
         held = store.index.columns if store else {}  # also those of a run that has just begun
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
         columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
-        return stored_precision(self.precision, columns, resolve_device(self.device))
+        stored = [column.settings.get("precision", "auto") for column in columns]
+        return resolve_precision(self.precision, resolve_device(self.device), stored)
 
     def _open(self, extraction: Extraction) -> DenseExtractor:
         from vggfeat.features.extractor import DenseExtractor
         from vggfeat.features.pooling import check_pools
-        from vggfeat.nets.table1 import resolve_layer
+        from vggfeat.nets.config import resolve_layer
         from vggfeat.nets.weights import load
 
         layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
@@ -206,7 +207,7 @@ def check_machine(device: str, precision: str) -> None:
     ParameterError, DeviceError
         Naming it.
     """
-    from vggfeat.features.device import resolve_device, resolve_precision
+    from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 
     resolve_precision(precision, resolve_device(device))
 

@@ -16,16 +16,7 @@ from vggfeat.data.bounds import max_pixels
 from vggfeat.data.images import DECODER, RESAMPLING, Picture
 from vggfeat.data.images import load as load_image
 from vggfeat.errors import DeviceError, ParameterError
-from vggfeat.features.arithmetic import (
-    arithmetic,
-    check_deterministic,
-    finite_rows,
-    overflow,
-    poisoned,
-    trusted,
-)
 from vggfeat.features.crops import SIDE, crop_posteriors
-from vggfeat.features.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.features.pieces import in_pieces, longer_axis
 from vggfeat.features.pooling import (
     POOLINGS,
@@ -36,8 +27,17 @@ from vggfeat.features.pooling import (
     upright,
     width_of,
 )
-from vggfeat.features.runtime import placed, resolve_runtime
-from vggfeat.nets.table1 import resolve_layer
+from vggfeat.nets.config import resolve_layer
+from vggfeat.nets.runtimes import placed, resolve_runtime
+from vggfeat.nets.runtimes.arithmetic import (
+    arithmetic,
+    check_deterministic,
+    finite_rows,
+    overflow,
+    poisoned,
+    trusted,
+)
+from vggfeat.nets.runtimes.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction, Hardware
@@ -78,7 +78,7 @@ class DenseExtractor:
         As loaded.
     device : torch.device
     runtime : str
-        What computes; see :func:`~vggfeat.features.runtime.resolve_runtime`.
+        What computes; see :func:`~vggfeat.nets.runtimes.resolve_runtime`.
     net : VGG
         The network, as far as the last layer.
     pixel_budget : int

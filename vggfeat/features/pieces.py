@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vggfeat.errors import ParameterError
-from vggfeat.nets.table1 import Layer
+from vggfeat.nets.config import Layer
 
 # All strides of Table 1 divide it, so that pieces cut at its multiples pool as the whole does.
 STRIDE = 32
@@ -93,7 +93,7 @@ def stride_of(name: str, layers: Sequence[Layer]) -> int:
 
     Examples
     --------
-    >>> from vggfeat.nets.table1 import layers_of
+    >>> from vggfeat.nets.config import layers_of
     >>> stride_of("conv3_1", layers_of("D")), stride_of("fc7", layers_of("D"))
     (4, 32)
     """
@@ -113,7 +113,7 @@ def margins(layers: Sequence[Layer]) -> tuple[int, int]:
 
     Examples
     --------
-    >>> from vggfeat.nets.table1 import layers_of, layers_until
+    >>> from vggfeat.nets.config import layers_of, layers_until
     >>> margins(layers_until("E", ["pool5"])), margins(layers_of("E"))
     ((128, 128), (128, 320))
     """

@@ -19,11 +19,11 @@ from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
-from vggfeat.features.arithmetic import overflow
 from vggfeat.features.crops import SIDE
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import crops_in
 from vggfeat.features.provenance import provenance
+from vggfeat.nets.runtimes.arithmetic import overflow
 from vggfeat.store.column import Descriptor
 from vggfeat.store.index import Index
 from vggfeat.store.shard import encode

@@ -35,7 +35,6 @@ from vggfeat.errors import (
     StoreError,
     VggfeatError,
 )
-from vggfeat.features.device import resolve_device, stored_precision
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import (
     Progress,
@@ -46,6 +45,7 @@ from vggfeat.features.pipeline import (
     round_size,
 )
 from vggfeat.features.provenance import provenance
+from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Extraction, Hardware
@@ -302,7 +302,8 @@ class Outcome(NamedTuple):
 def _probe(network: Network, held: list[Column]) -> Probe:
     """Find out what a node computes for a store with such columns; refuse scales too small."""
     device = resolve_device(network.device())
-    precision = stored_precision(network.extraction.precision, held, device)
+    stored = [column.settings.get("precision", "auto") for column in held]
+    precision = resolve_precision(network.extraction.precision, device, stored)
     extractor = replace(network, extraction=network.extraction.but(precision=precision)).open()
     extractor.check_scales(network.scales)
     made = extractor.extraction

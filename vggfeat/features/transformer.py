@@ -27,7 +27,7 @@ from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import CELL_NAMES
-from vggfeat.nets.table1 import Layer, layers_of, resolve_layer
+from vggfeat.nets.config import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore

@@ -16,7 +16,7 @@ from vggfeat.errors import DataError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.regression import BoxRegression
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
 from vggfeat.nets.vgg import initialise
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Scale

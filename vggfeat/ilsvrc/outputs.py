@@ -22,7 +22,7 @@ from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
 from vggfeat.ilsvrc.labels import places, split
 from vggfeat.nets import formats
-from vggfeat.nets.sources import NAMES
+from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.augment import SIDE
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vggfeat.errors import WeightsNotFound
-from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets.config import TABLE_1
 from vggfeat.train.checkpoint import BEST
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vggfeat.features.device import resolve_device
 from vggfeat.learn.solvers import Floats
+from vggfeat.nets.runtimes.device import resolve_device
 
 DEVICE: ContextVar[str] = ContextVar("DEVICE", default="auto")
 """Where products are taken: ``"auto"`` for the GPU where there is one, or a device of torch."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
-from vggfeat.nets.table1 import ROUNDINGS, Layer, layers_until, resolve_layer, smallest_side
+from vggfeat.nets.config import ROUNDINGS, Layer, layers_until, resolve_layer, smallest_side
 
 INITIALISATIONS = ("glorot", "paper", "kaiming")
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from vggfeat._io.download import Progress
 from vggfeat.errors import WeightsError, WeightsNotFound
-from vggfeat.nets import formats, sources
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention, convention
-from vggfeat.nets.sources import Row, fetch, listing
-from vggfeat.nets.table1 import layers_of, parameter_layers
+from vggfeat.nets import formats, registry
+from vggfeat.nets.config import layers_of, parameter_layers
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention, convention
+from vggfeat.nets.registry import Row, fetch, listing
 
 __all__ = [
     "CAFFE",
@@ -187,7 +187,7 @@ def load(
     net : str
         Configuration of Table 1.
     layers : sequence of str
-        Layers that will be computed, as :func:`vggfeat.nets.table1.resolve_layer` takes them.
+        Layers that will be computed, as :func:`vggfeat.nets.config.resolve_layer` takes them.
     pixels : PixelConvention or {"caffe", "torchvision"}, optional
         Overrides the convention of a file that does not state its own, or states a wrong one.
     progress : callable, optional
@@ -209,7 +209,7 @@ def load(
     needed = parameter_layers(net, layers)
     if isinstance(weights, Weights):
         found = _same_net(weights, net).restricted(layers)
-    elif isinstance(weights, str) and weights in sources.NAMES:
+    elif isinstance(weights, str) and weights in registry.NAMES:
         found = _from_registry(
             _chosen(net, needed) if weights == "auto" else weights, net, needed, progress
         )
@@ -286,11 +286,11 @@ def convert(
 
 def _chosen(net: str, needed: list[str]) -> str:
     """Name the source that ``auto`` means."""
-    if ("authors", net) in sources.SOURCES:
-        here = sources.cached(sources.source_of("authors", net))
-        covered = net == sources.EMBEDDED.net and set(needed) <= set(_convolutions(net))
+    if ("authors", net) in registry.SOURCES:
+        here = registry.cached(registry.source_of("authors", net))
+        covered = net == registry.EMBEDDED.net and set(needed) <= set(_convolutions(net))
         return "embedded" if covered and here is None else "authors"
-    if ("torchvision", net) in sources.SOURCES:
+    if ("torchvision", net) in registry.SOURCES:
         return "torchvision"
     raise WeightsNotFound(
         f"No weights of net {net} are public. Train it: vggfeat train --net {net}; "
@@ -299,11 +299,11 @@ def _chosen(net: str, needed: list[str]) -> str:
 
 
 def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
-    source = sources.source_of(name, net)
-    if source is sources.EMBEDDED and not set(needed) <= set(_convolutions(net)):
+    source = registry.source_of(name, net)
+    if source is registry.EMBEDDED and not set(needed) <= set(_convolutions(net)):
         others = "Use --layer pool5, or --weights authors for the whole net"
-        if sources.LAST in needed:
-            others = f"Name authors, torchvision, or {sources.WHOLE}"
+        if registry.LAST in needed:
+            others = f"Name authors, torchvision, or {registry.WHOLE}"
         raise WeightsError(
             f"The embedded weights of net D end at pool5 and lack {needed[-1]}. {others}."
         )
@@ -315,7 +315,7 @@ def _from_registry(name: str, net: str, needed: list[str], progress: Progress | 
 def _from_file(path: Path, net: str, needed: list[str]) -> Weights:
     if not path.is_file():
         raise WeightsNotFound(
-            f"{path} is no file, and none of the named weights {', '.join(sources.NAMES)}."
+            f"{path} is no file, and none of the named weights {', '.join(registry.NAMES)}."
         )
     raw = formats.read(path, net)
     return _finite(_weights(raw, raw.take(needed)), path)

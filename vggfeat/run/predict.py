@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.device import resolve_device, resolve_precision
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.learn.model import SavedModel, refuse_boxes
+from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
 from vggfeat.store.column import Column, differences
 from vggfeat.store.store import FeatureStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.sources import cached, source_of
+from vggfeat.nets.registry import cached, source_of
 from vggfeat.settings import Features
 
 QUALITIES = ("best", "fast")

@@ -20,8 +20,8 @@ from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
-from vggfeat.nets.sources import NAMES, SOURCES
-from vggfeat.nets.table1 import layers_of, resolve_layer, torchvision_names
+from vggfeat.nets.config import layers_of, resolve_layer, torchvision_names
+from vggfeat.nets.registry import NAMES, SOURCES
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor, differences

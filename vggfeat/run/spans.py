@@ -9,7 +9,7 @@ import numpy as np
 
 from vggfeat.features.pieces import stride_of
 from vggfeat.learn.solvers import Floats
-from vggfeat.nets.table1 import Layer
+from vggfeat.nets.config import Layer
 
 
 class Spans(NamedTuple):
@@ -37,7 +37,7 @@ def spans_of(name: str, layers: Sequence[Layer], count: int) -> Spans:
 
     Examples
     --------
-    >>> from vggfeat.nets.table1 import layers_of
+    >>> from vggfeat.nets.config import layers_of
     >>> spans_of("pool5", layers_of("D"), 2)
     Spans(starts=array([ 0., 32.]), ends=array([32., 64.]))
     >>> spans_of("fc7", layers_of("D"), 2)

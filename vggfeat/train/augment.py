@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vggfeat.data.images import rescaled_size
 from vggfeat.errors import ParameterError
-from vggfeat.nets.pixels import PixelConvention
+from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.train.colours import ILSVRC, Colours, Triple, colour_shifts
 
 SIDE = 224

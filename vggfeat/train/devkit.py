@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from vggfeat.data import tarring
 from vggfeat.errors import DataError, DataNotFound, WeightsError
-from vggfeat.nets.matlab import Numbers, Value, variables
+from vggfeat.nets.formats.matlab import Numbers, Value, variables
 
 KIT = "ILSVRC2012_devkit_t12"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"

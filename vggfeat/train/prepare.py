@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vggfeat.errors import StoreError
-from vggfeat.features.device import resolve_precision
-from vggfeat.nets.pixels import PixelConvention
+from vggfeat.nets.preprocessing import PixelConvention
+from vggfeat.nets.runtimes.device import resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import to_input
 from vggfeat.train.checkpoint import LAST, Position, read

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets.config import TABLE_1
 from vggfeat.train.schedule import EPOCHS, Plateau, Schedule, Step
 
 CROP = 224  # side of what is cut out of a rescaled picture

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.parameters import FC
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.formats.parameters import FC
 from vggfeat.nets.vgg import INITIALISATIONS, VGG, initialise
 from vggfeat.nets.weights import Weights
 

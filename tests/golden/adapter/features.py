@@ -97,8 +97,8 @@ def runtimes() -> list[tuple[str, str]]:
 
     import torch
 
-    from vggfeat.features.device import has_bf16
-    from vggfeat.nets.packed import can_pack
+    from vggfeat.nets.runtimes.device import has_bf16
+    from vggfeat.nets.runtimes.packed import can_pack
 
     absent = set() if find_spec("openvino") else {"openvino"}
     absent |= set() if can_pack() else {"packed"}

@@ -235,7 +235,7 @@ def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[st
     import torch
 
     from vggfeat.ilsvrc.localize import Localiser
-    from vggfeat.nets.pixels import PixelConvention
+    from vggfeat.nets.preprocessing import PixelConvention
     from vggfeat.nets.weights import Weights
 
     class Extractor:

@@ -96,7 +96,7 @@ class Training:
 
     def inputs(self, epoch: int, out: Path) -> Iterator[tuple[Any, Any]]:
         """Go through what the network sees in an epoch of a run: x (B, 3, 224, 224), labels."""
-        from vggfeat.nets.pixels import PixelConvention
+        from vggfeat.nets.preprocessing import PixelConvention
         from vggfeat.train.augment import draw, to_input
         from vggfeat.train.checkpoint import read
         from vggfeat.train.colours import Colours

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets import pickles
 from vggfeat.nets.checksums import OWN, checked
-from vggfeat.nets.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
-from vggfeat.nets.pixels import TORCHVISION, PixelConvention
+from vggfeat.nets.formats import pickles
+from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
+from vggfeat.nets.preprocessing import TORCHVISION, PixelConvention
 
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(weight|bias)")
 TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(\w+)")

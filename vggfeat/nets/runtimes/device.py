@@ -10,7 +10,6 @@ import torch
 
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.settings import Precision
-from vggfeat.store.column import Column
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,15 +53,18 @@ def resolve_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device, stored: Iterable[str] = ()) -> str:
     """Turn a name into a precision that the device's hardware computes in.
 
     Parameters
     ----------
     precision : {"auto", "fp32", "bf16", "fp16"}
-        ``"auto"`` takes bf16 where the hardware has it, else fp32.
+        ``"auto"`` takes what is stored, else bf16 where the hardware has it, else fp32.
     device : torch.device
         Where the network runs.
+    stored : iterable of str
+        Precisions of the columns that a store has, of which ``"auto"`` takes the first that this
+        device computes in.
 
     Raises
     ------
@@ -77,6 +79,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision not in get_args(Precision):
         raise ParameterError.not_one_of("precision", "vggfeat", get_args(Precision), precision)
     if precision == "auto":
+        for one in stored:
+            with suppress(DeviceError):
+                return resolve_precision(one, device)
         return "bf16" if has_bf16(device) else "fp32"
     if precision == "bf16" and not has_bf16(device):
         raise DeviceError(
@@ -86,30 +91,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
     return precision
-
-
-def stored_precision(precision: str, columns: Iterable[Column], device: torch.device) -> str:
-    """Resolve a precision for a store that has columns already.
-
-    Parameters
-    ----------
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        ``"auto"`` takes that of the columns, of which the first that this device computes in, else
-        what :func:`resolve_precision` takes.
-    columns : iterable of Column
-        The store's, those that matter most first.
-    device : torch.device
-        Where the network runs.
-
-    Raises
-    ------
-    DeviceError
-        If the hardware lacks what was asked for by name.
-    """
-    for column in columns if precision == "auto" else ():
-        with suppress(DeviceError):
-            return resolve_precision(column.settings.get("precision", precision), device)
-    return resolve_precision(precision, device)
 
 
 def has_bf16(device: torch.device) -> bool:

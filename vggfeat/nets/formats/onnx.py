@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order
-from vggfeat.nets.pixels import TORCHVISION
-from vggfeat.nets.table1 import FC_SIDE
-from vggfeat.nets.wire import BYTES, FIXED32, Field, fields, integers, mapped, text
+from vggfeat.nets.config import FC_SIDE
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, named_by_order
+from vggfeat.nets.formats.wire import BYTES, FIXED32, Field, fields, integers, mapped, text
+from vggfeat.nets.preprocessing import TORCHVISION
 
 GRAPH = 7  # of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto

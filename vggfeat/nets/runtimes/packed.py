@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vggfeat.nets.inference import Inference
-from vggfeat.nets.table1 import Layer
+from vggfeat.nets.config import Layer
+from vggfeat.nets.runtimes.inference import Inference
 from vggfeat.nets.vgg import VGG
 
 ONE = [1, 1]

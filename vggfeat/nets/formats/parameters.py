@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.pixels import CAFFE, PixelConvention
-from vggfeat.nets.table1 import FC_SIDE, TABLE_1, Layer, layers_of
+from vggfeat.nets.config import FC_SIDE, TABLE_1, Layer, layers_of
+from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 FC = ("fc6", "fc7", "fc8")

@@ -10,7 +10,7 @@ import h5py
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
 
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
 CONNECTIONS = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat.nets.inference import Inference
-from vggfeat.nets.packed import PackedVGG, can_pack
-from vggfeat.nets.table1 import Layer
+from vggfeat.nets.config import Layer
+from vggfeat.nets.runtimes.inference import Inference
+from vggfeat.nets.runtimes.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
 
 Block = tuple[slice, slice]  # which pictures, and which rows of their tiles

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vggfeat.errors import DeviceError
 from vggfeat.nets.bounds import largest_number
+from vggfeat.nets.runtimes.winograd import AMPLIFICATION
 from vggfeat.nets.vgg import VGG
-from vggfeat.nets.winograd import AMPLIFICATION
 
 # Below the end of fp32 and bf16 (3.4e38) with room for what a fast convolution adds up meanwhile.
 SAFE = 1e36
@@ -105,7 +105,7 @@ def trusted(runtime: str, net: VGG, mean: Tensor, std: Tensor, largest: float) -
     Parameters
     ----------
     runtime : str
-        As :func:`~vggfeat.features.runtime.resolve_runtime` returns it.
+        As :func:`~vggfeat.nets.runtimes.resolve_runtime` returns it.
     net : VGG
         Dense, with its weights, on the CPU.
     mean, std : Tensor (3,)

@@ -27,8 +27,8 @@ from vggfeat._io import assets
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
 from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.table1 import TABLE_1, layers_of
+from vggfeat.nets.config import TABLE_1, layers_of
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 
 
 @pytest.mark.parametrize("kind", WRITERS)

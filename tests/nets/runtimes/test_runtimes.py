@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from support import random_weights
 
 from vggfeat.errors import MissingExtra, ParameterError
-from vggfeat.features import runtime as module
-from vggfeat.features.device import has_bf16
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
-from vggfeat.features.runtime import placed, resolve_runtime
-from vggfeat.nets import ov
-from vggfeat.nets.packed import can_pack
-from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets import runtimes as module
+from vggfeat.nets.config import TABLE_1
+from vggfeat.nets.runtimes import openvino as ov
+from vggfeat.nets.runtimes import placed, resolve_runtime
+from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 
@@ -44,7 +44,7 @@ def fast(request: pytest.FixtureRequest) -> str:
 
 LET_GO = """
 import gc, signal, subprocess, threading, torch
-from vggfeat.features.runtime import placed
+from vggfeat.nets.runtimes import placed
 from vggfeat.nets.vgg import VGG
 net, cpu = VGG("A", layers="pool1", dense=True), torch.device("cpu")
 made = [placed(net, "openvino", cpu, torch.float32)]

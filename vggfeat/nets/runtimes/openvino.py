@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vggfeat._io.text import short_of_memory
 from vggfeat.errors import MissingExtra
-from vggfeat.nets.inference import Inference
-from vggfeat.nets.table1 import Layer
+from vggfeat.nets.config import Layer
+from vggfeat.nets.runtimes.inference import Inference
 from vggfeat.nets.vgg import VGG
 
 

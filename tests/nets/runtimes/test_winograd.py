@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vggfeat.nets import winograd
+from vggfeat.nets.runtimes import winograd
+from vggfeat.nets.runtimes.winograd import WinogradVGG, _blocks, _Tiled
 from vggfeat.nets.vgg import VGG
-from vggfeat.nets.winograd import WinogradVGG, _blocks, _Tiled
 
 
 def convolution(inputs: int, outputs: int, seed: int = 0) -> nn.Conv2d:

@@ -14,8 +14,8 @@ from support import noise
 
 from vggfeat.errors import ParameterError
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.nets.config import TABLE_1, layers_of, resolve_layer, smallest_side
 from vggfeat.nets.formats import read
-from vggfeat.nets.table1 import TABLE_1, layers_of, resolve_layer, smallest_side
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 

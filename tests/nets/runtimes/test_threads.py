@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from vggfeat import DenseExtractor
-from vggfeat.features.arithmetic import arithmetic
-from vggfeat.nets import winograd
-from vggfeat.nets.packed import can_pack
-from vggfeat.nets.winograd import _Tiled
+from vggfeat.nets.runtimes import winograd
+from vggfeat.nets.runtimes.arithmetic import arithmetic
+from vggfeat.nets.runtimes.packed import can_pack
+from vggfeat.nets.runtimes.winograd import _Tiled
 
 # A process of its own, which a hang does not outlive. Two threads start two more, one each.
 REFUSED = """
 import sys, threading, torch
-from vggfeat.nets import winograd
+from vggfeat.nets.runtimes import winograd
 start, begun = threading.Thread.start, []
 def refuse(thread):
     begun.append(thread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets import caffe, onnx, wire
+from vggfeat.nets.formats import caffe, onnx, wire
 
 SUFFIXES = {
     ".safetensors": "safetensors",

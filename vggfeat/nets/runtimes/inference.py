@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Self
 
-from vggfeat.nets.table1 import layers_until, resolve_layer
+from vggfeat.nets.config import layers_until, resolve_layer
 from vggfeat.nets.vgg import VGG
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from vggfeat._io import assets
 from vggfeat._io.download import Checksums, Progress, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.table1 import TABLE_1
+from vggfeat.nets.config import TABLE_1
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"

@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 
 from vggfeat.errors import ParameterError
-from vggfeat.nets.packed import PackedVGG, can_pack
+from vggfeat.nets.runtimes.packed import PackedVGG, can_pack
+from vggfeat.nets.runtimes.winograd import WinogradVGG
 from vggfeat.nets.vgg import VGG
-from vggfeat.nets.winograd import WinogradVGG
 from vggfeat.settings import Runtime
 
 
@@ -79,7 +79,7 @@ def placed(net: VGG, runtime: str, device: torch.device, dtype: torch.dtype) -> 
     """
     net = net.requires_grad_(False).eval()
     if runtime == "openvino":
-        from vggfeat.nets.ov import OpenVINOVGG
+        from vggfeat.nets.runtimes.openvino import OpenVINOVGG
 
         return OpenVINOVGG(net, dtype)
     net = net.to(device, dtype).to(memory_format=torch.channels_last)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.parameters import Contents, Parameter, pairs_of
-from vggfeat.nets.wire import BYTES, Field, fields, integers, mapped, text
+from vggfeat.nets.formats.parameters import Contents, Parameter, pairs_of
+from vggfeat.nets.formats.wire import BYTES, Field, fields, integers, mapped, text
 
 OURS = re.compile(r"conv[1-5]_[1-4]|fc[678]")
 # NetParameter: number of the field that holds a layer → within it, its name and its blobs

@@ -18,12 +18,12 @@ from torch import Tensor
 from vggfeat._io.atomic import make_folder, replacing
 from vggfeat._io.text import printable, short_of_memory
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
-from vggfeat.nets import caffe, keras, matconvnet, onnx, pytorch
 from vggfeat.nets.checksums import KEY, OWN, checksums_of, save_tensors
-from vggfeat.nets.kinds import format_of
-from vggfeat.nets.parameters import Contents, Pair, Parameter, canonical, identified
-from vggfeat.nets.pixels import PixelConvention
-from vggfeat.nets.table1 import torchvision_names
+from vggfeat.nets.config import torchvision_names
+from vggfeat.nets.formats import caffe, keras, matconvnet, onnx, pytorch
+from vggfeat.nets.formats.kinds import format_of
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, canonical, identified
+from vggfeat.nets.preprocessing import PixelConvention
 
 READERS: dict[str, Callable[[Path], Contents]] = {
     "safetensors": pytorch.safetensors_contents,

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.caffe import OURS
-from vggfeat.nets.matlab import Numbers, Value, variables
-from vggfeat.nets.parameters import Contents, Pair, Parameter
-from vggfeat.nets.pixels import CAFFE, PixelConvention
+from vggfeat.nets.formats.caffe import OURS
+from vggfeat.nets.formats.matlab import Numbers, Value, variables
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter
+from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 
 # Its models were made from Caffe's with the channels reversed: RGB, and pools that round up.
 USUAL = replace(CAFFE, channels="RGB", mean=CAFFE.mean[::-1])

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.wire import mapped
+from vggfeat.nets.formats.wire import mapped
 
 HEADER = 128  # bytes before the first element
 NESTING = 8  # a model has 4: structs in a cell in a struct, and their arrays

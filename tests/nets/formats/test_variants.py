@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import h5py
@@ -24,8 +25,8 @@ from weightfiles import (
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets import formats
-from vggfeat.nets.pixels import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.table1 import layers_of
+from vggfeat.nets.config import layers_of
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.vgg import VGG
 
 
@@ -135,7 +136,6 @@ def test_keras_flattens_channels_last(tmp_path: Path) -> None:
     torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize(("file", "names"), [("k.weights.h5", True), ("k.h5", False)])
 def test_keras_itself(
     file: str, names: bool, tmp_path: Path, whole: State, monkeypatch: pytest.MonkeyPatch
@@ -144,26 +144,27 @@ def test_keras_itself(
     if "keras" not in sys.modules:
         monkeypatch.setenv("KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras", reason="keras is not installed; h5py wrote its layouts")
-    stack = [keras.Input((224, 224, 3))]
-    for layer in layers_of("A"):
-        if layer.kind == "conv":
-            name = {"name": keras_name(layer.name)} if names else {}
-            stack.append(
-                keras.layers.Conv2D(layer.outputs, 3, padding="same", activation="relu", **name)
-            )
-        elif layer.kind == "pool":
-            stack.append(keras.layers.MaxPooling2D())
-    stack += [
-        keras.layers.Flatten(),
-        keras.layers.Dense(6, **({"name": "fc1"} if names else {})),
-    ]
-    model = keras.Sequential(stack)
-    (model.save_weights if "weights" in file else model.save)(tmp_path / file)
-    state = formats.read(tmp_path / file).state
     pixels = torch.rand(1, 3, 224, 224) * 255 - 120
-    expected = torch.from_numpy(
-        np.asarray(model.predict(pixels.permute(0, 2, 3, 1).numpy(), verbose=0))
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # Keras's
+        stack = [keras.Input((224, 224, 3))]
+        for layer in layers_of("A"):
+            if layer.kind == "conv":
+                name = {"name": keras_name(layer.name)} if names else {}
+                stack.append(
+                    keras.layers.Conv2D(layer.outputs, 3, padding="same", activation="relu", **name)
+                )
+            elif layer.kind == "pool":
+                stack.append(keras.layers.MaxPooling2D())
+        stack += [
+            keras.layers.Flatten(),
+            keras.layers.Dense(6, **({"name": "fc1"} if names else {})),
+        ]
+        model = keras.Sequential(stack)
+        (model.save_weights if "weights" in file else model.save)(tmp_path / file)
+        predicted = model.predict(pixels.permute(0, 2, 3, 1).numpy(), verbose=0)
+    state = formats.read(tmp_path / file).state
+    expected = torch.from_numpy(np.asarray(predicted))
     pool5 = VGG("A", layers="pool5").load(state).eval()(pixels).detach()
     got = torch.nn.functional.linear(pool5.flatten(1), state["fc6.weight"], state["fc6.bias"])
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
