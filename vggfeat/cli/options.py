@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vggfeat.features.pooling import list_features
+
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
 OUTPUT, WORK = "Output", "Where and how it runs"
@@ -83,8 +85,7 @@ Pool = Annotated[
     str | None,
     typer.Option(
         "--pool",
-        help="Over locations: average (the paper's), max, cells (four quarters), or several: "
-        "average+max.",
+        help=f"Over locations: {list_features()}, or several: average+max.",
         rich_help_panel=FEATURES,
     ),
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import isqrt
 from numbers import Integral
 from typing import Any
@@ -16,17 +17,8 @@ from vggfeat.data.bounds import max_pixels
 from vggfeat.data.images import DECODER, RESAMPLING, Picture
 from vggfeat.data.images import load as load_image
 from vggfeat.errors import DeviceError, ParameterError
-from vggfeat.features.crops import SIDE, crop_posteriors
 from vggfeat.features.pieces import in_pieces, longer_axis
-from vggfeat.features.pooling import (
-    POOLINGS,
-    SCORES,
-    Pool,
-    check_pools,
-    crops_in,
-    upright,
-    width_of,
-)
+from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import placed, resolve_runtime
 from vggfeat.nets.runtimes.arithmetic import (
@@ -158,16 +150,19 @@ class DenseExtractor:
         """
         channels = {layer.name: layer.outputs for layer in self.net.layers}
         S = json.loads(self.weights.about.get("S", "null"))
-        return [
-            Column(
-                name,
-                self._settings(name.layer),
-                width_of(name.pool, channels[name.layer.removesuffix("_pre")]),
-                tuple(outputs) if name.layer in (SCORES, "prob") else (),
-                tuple(S) if isinstance(S, list) else S,
+        columns = []
+        for name in self.descriptors(scales):
+            pooling = resolve_pooling(name.pool)
+            columns.append(
+                Column(
+                    name,
+                    {**self._settings(name.layer), **pooling.settings()},
+                    pooling.width(channels[name.layer.removesuffix("_pre")]),
+                    tuple(outputs) if name.layer in (SCORES, "prob") else (),
+                    tuple(S) if isinstance(S, list) else S,
+                )
             )
-            for name in self.descriptors(scales)
-        ]
+        return columns
 
     @property
     def cache_key(self) -> str:
@@ -320,8 +315,8 @@ class DenseExtractor:
             With the smallest Q that would do; and with the largest, at which a square image has
             as many pixels as are allowed.
         """
-        crops = any(map(crops_in, self.extraction.pools))
-        smallest = max(self.net.smallest_side, SIDE if crops else 1)
+        poolings = map(resolve_pooling, self.extraction.pools)
+        smallest = max(self.net.smallest_side, *(pooling.smallest_side for pooling in poolings))
         for Q in scales:
             if isinstance(Q, bool) or not isinstance(Q, Integral) or not smallest <= Q:
                 layer = self.net.layers[-1].name
@@ -394,27 +389,26 @@ class DenseExtractor:
         return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def _describe(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
-        described = self._pool(pixels, keys)
-        if self.extraction.flip:
-            mirrored = self._pool(pixels.flip(3), keys)
-            described = {
-                key: (d + upright(mirrored[key], key[1])) / 2 for key, d in described.items()
-            }
-        for key in keys:
-            if grid := crops_in(key[1]):
-                described[key] = crop_posteriors(
-                    self._crop_scores,
-                    pixels,
-                    grid,
-                    flip=self.extraction.flip,
-                    budget=self.pixel_budget,
-                )
+        poolings = {key: resolve_pooling(key[1]) for key in keys}
+        described: dict[Key, Tensor] = {}
+        for (layer, pool), pooling in poolings.items():
+            own = pooling.describe(
+                partial(self._map, layer),
+                pixels,
+                flip=self.extraction.flip,
+                budget=self.pixel_budget,
+            )
+            if own is not None:
+                described[layer, pool] = own
+        of_maps = {key: pooling for key, pooling in poolings.items() if key not in described}
+        if of_maps:
+            described |= self._pool_both(pixels, of_maps)
         return {key: described[key].cpu() for key in keys}
 
-    def _crop_scores(self, crops: Tensor) -> Tensor:
-        """Class scores (b, C) of crops, whose dense maps have one location."""
-        [maps] = self._pieces(crops, [SCORES])
-        return maps[SCORES][:, :, 0, 0]
+    def _map(self, layer: str, pixels: Tensor) -> Tensor:
+        """Run the network as far as one layer over images that are not large."""
+        [maps] = self._pieces(pixels, [layer])
+        return maps[layer]
 
     def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
         axis = longer_axis(pixels)
@@ -438,15 +432,24 @@ class DenseExtractor:
         halves = [self._describe_or_halve(half, keys) for half in pixels.chunk(2)]
         return {key: torch.cat([half[key] for half in halves]) for key in keys}
 
-    def _pool(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
-        """Run the network and pool its maps; crops are not of a map."""
+    def _pool_both(self, pixels: Tensor, poolings: Mapping[Key, Pooling]) -> dict[Key, Tensor]:
+        """Pool the maps of images, and average with their mirror images if these count."""
+        described = self._pool(pixels, poolings)
+        if not self.extraction.flip:
+            return described
+        mirrored = self._pool(pixels.flip(3), poolings)
+        return {
+            key: (described[key] + pooling.unflip(mirrored[key])) / 2
+            for key, pooling in poolings.items()
+        }
+
+    def _pool(self, pixels: Tensor, poolings: Mapping[Key, Pooling]) -> dict[Key, Tensor]:
         axis = longer_axis(pixels)
-        pools: dict[Key, Pool] = {key: POOLINGS[key[1]](axis) for key in keys if key[1] in POOLINGS}
-        if pools:
-            for maps in self._pieces(pixels, [layer for layer, _ in pools]):
-                for key, pool in pools.items():
-                    pool.add(maps[key[0]])
-        return {key: pool.result() for key, pool in pools.items()}
+        states: dict[Key, Any] = dict.fromkeys(poolings)
+        for maps in self._pieces(pixels, [layer for layer, _ in poolings]):
+            for key, pooling in poolings.items():
+                states[key] = pooling.add(states[key], maps[key[0]], axis)
+        return {key: pooling.result(states[key], axis) for key, pooling in poolings.items()}
 
     @torch.inference_mode()
     def _pieces(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:

@@ -19,9 +19,8 @@ from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
-from vggfeat.features.crops import SIDE
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pooling import crops_in
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
 from vggfeat.nets.runtimes.arithmetic import overflow
 from vggfeat.store.column import Descriptor
@@ -511,9 +510,9 @@ def round_size(device: str, scales: Sequence[int], pools: Sequence[str] = ("aver
     >>> round_size("cpu", [384], ["crops5"])
     1
     """
-    grids = [crops_in(pool) for pool in pools]
-    dense = sum(Q * Q for Q in scales) if not all(grids) else 0
-    crops = sum(grid * grid for grid in grids) * SIDE * SIDE * len(scales)
+    crop_pixels = [resolve_pooling(pool).crop_pixels for pool in pools]
+    dense = sum(Q * Q for Q in scales) if not all(crop_pixels) else 0
+    crops = sum(crop_pixels) * len(scales)
     most = ROUND[device]
     return max(1, min(most, most * 384 * 384 // max(1, dense + crops)))
 

@@ -1,96 +1,164 @@
-"""A dense map becomes one descriptor, also where it comes piece by piece."""
+"""Poolings: how a dense map becomes a descriptor. Nothing else knows any of them by name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from vggfeat.errors import ParameterError
+from vggfeat.nets.config import INPUT_SIDE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Network = Callable[[Tensor], Tensor]
 
 SCORES = "fc8"  # the layer whose map is of class scores
-_CROPS = re.compile(r"crops([1-9][0-9]?)")
-CELLS = 2  # quarters: two rows of two cells
-CELL_NAMES = ("_top_left", "_top_right", "_bottom_left", "_bottom_right")
+MOST_CROPS = 99  # along a side
+
+_KINDS: dict[str, type[Pooling]] = {}  # by regular expressions of their names
+_EXAMPLES: dict[str, type[Pooling]] = {}  # by a name each
+Kind = TypeVar("Kind", bound="type[Pooling]")
 
 
-class Pool(Protocol):
-    """Pools maps (B, D, h, w), pieces of one along an axis, into descriptors (B, D')."""
+class Pooling(ABC):
+    """Pools dense maps into descriptors.
 
-    def add(self, dense_map: Tensor) -> None:
-        """Take the next piece."""
+    A pooling is a subclass with a name, given by :func:`register`; its parameters are in the name.
+    Of an image that goes through the network in pieces the maps are put together, and pooled whole.
+    Where that takes too much memory, a pooling overrides :meth:`add` and :meth:`result`.
 
-    def result(self) -> Tensor:
-        """Return the descriptors of all pieces."""
-
-
-class Average:
-    """The mean over all locations (Appendix B)."""
-
-    def __init__(self, axis: int) -> None:
-        self.total: Tensor | None = None
-        self.locations = 0
-
-    def add(self, dense_map: Tensor) -> None:
-        """Take the next piece."""
-        flat = dense_map.flatten(2)
-        self.locations += flat.shape[2]
-        self.total = flat.sum(2) if self.total is None else self.total + flat.sum(2)
-
-    def result(self) -> Tensor:
-        """Return descriptors (B, D)."""
-        assert self.total is not None
-        return self.total / self.locations
-
-
-class Softmax(Average):
-    """The posteriors of the mean class scores, in the paper's order (Section 3.2)."""
-
-    def result(self) -> Tensor:
-        """Return posteriors (B, C)."""
-        return super().result().softmax(1)
-
-
-class Posteriors(Average):
-    """The mean of the posteriors of all locations.
-
-    Examples
-    --------
-    >>> scores = torch.tensor([[[[0.0, 20.0]], [[0.0, 0.0]]]])  # two classes, two locations
-    >>> softmax, posteriors = Softmax(axis=3), Posteriors(axis=3)
-    >>> softmax.add(scores), posteriors.add(scores)
-    (None, None)
-    >>> softmax.result()[0, 0].item() > 0.999, round(posteriors.result()[0, 0].item(), 3)
-    (True, 0.75)
+    Attributes
+    ----------
+    about : str
+        A few words for ``--help``.
+    posteriors : bool
+        Whether descriptors are an image's posteriors, which are made of class scores alone.
+    inexact : str
+        Why evidence maps follow a convention; empty where locations just add up.
+    parts : tuple of str
+        Names of the parts of a descriptor, each as wide as the map.
+    smallest_side : int
+        Pixels that an image has along each side, at least.
+    crop_pixels : int
+        Pixels of an image that go through the network by :meth:`describe`.
     """
 
-    def add(self, dense_map: Tensor) -> None:
-        """Take the next piece."""
-        super().add(dense_map.softmax(1))
+    about: ClassVar[str] = ""
+    posteriors: ClassVar[bool] = False
+    inexact: ClassVar[str] = ""
+    parts: ClassVar[tuple[str, ...]] = ("",)
+    smallest_side: ClassVar[int] = 1
+    crop_pixels: int = 0
+
+    @abstractmethod
+    def pool(self, dense_map: Tensor) -> Tensor:
+        """Pool maps (B, C, h, w) into descriptors (B, D); differentiable."""
+
+    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+        """Take in the next piece of maps cut along an axis, 2 or 3; the first state is None."""
+        return [*(state or []), piece]
+
+    def result(self, state: Any, axis: int) -> Tensor:
+        """Return the descriptors (B, D) of all pieces."""
+        import torch
+
+        return self.pool(torch.cat(state, axis))
+
+    def width(self, channels: int) -> int:
+        """Count the numbers of a descriptor of a map of so many channels."""
+        return channels * len(self.parts)
+
+    def unflip(self, descriptors: Tensor) -> Tensor:
+        """Turn descriptors (B, D) of mirror images into those of the images themselves."""
+        return descriptors
+
+    def settings(self) -> dict[str, Any]:
+        """Return what of it is not in its name, such as the digest of a file, for its columns."""
+        return {}
+
+    def describe(
+        self, network: Network, pixels: Tensor, *, flip: bool, budget: int
+    ) -> Tensor | None:
+        """Describe images by running the network as the pooling wants it; None to pool a map.
+
+        Parameters
+        ----------
+        network : callable
+            Dense maps (b, C, h, w) of pixels (b, 3, H, W).
+        pixels : Tensor (B, 3, H, W) of uint8
+            Images of one shape.
+        flip : bool
+            Whether mirror images count as well.
+        budget : int
+            Pixels that may go through the network at a time.
+        """
+        return None
 
 
-class Maximum:
+def register(pattern: str, **example: object) -> Callable[[Kind], Kind]:
+    """Give a pooling its name: ``"crops{grid}"``, with an example of what stands in braces.
+
+    The pooling is made with the texts that a name has there; a ValueError refuses the name.
+    """
+
+    def enter(kind: Kind) -> Kind:
+        _KINDS[re.sub(r"\{(\w+)\}", r"(?P<\1>.+)", pattern)] = kind
+        _EXAMPLES[pattern.format(**example)] = kind
+        return kind
+
+    return enter
+
+
+@register("average")
+class Average(Pooling):
+    """The mean over all locations (Appendix B)."""
+
+    about = "the paper's"
+
+    def pool(self, dense_map: Tensor) -> Tensor:
+        """Return means (B, C)."""
+        return self.result(self.add(None, dense_map, 3), 3)
+
+    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+        """Add up locations."""
+        total, locations = state or (0, 0)
+        flat = piece.flatten(2)
+        return total + flat.sum(2), locations + flat.shape[2]
+
+    def result(self, state: Any, axis: int) -> Tensor:
+        """Divide the sum by the number of locations."""
+        total, locations = state
+        mean: Tensor = total / locations
+        return mean
+
+
+@register("max")
+class Maximum(Pooling):
     """The largest value of each channel."""
 
-    def __init__(self, axis: int) -> None:
-        self.value: Tensor | None = None
+    inexact = "a maximum over locations is not linear: it is given to where it is"
 
-    def add(self, dense_map: Tensor) -> None:
-        """Take the next piece."""
-        new = dense_map.flatten(2).amax(2)
-        self.value = new if self.value is None else self.value.maximum(new)
+    def pool(self, dense_map: Tensor) -> Tensor:
+        """Return maxima (B, C); of equal locations the first counts."""
+        return dense_map.flatten(2).max(2).values
 
-    def result(self) -> Tensor:
-        """Return descriptors (B, D)."""
-        assert self.value is not None
-        return self.value
+    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+        """Keep the larger of two maxima."""
+        largest = self.pool(piece)
+        return largest if state is None else state.maximum(largest)
+
+    def result(self, state: Any, axis: int) -> Tensor:
+        """Return the maxima of all pieces."""
+        maxima: Tensor = state
+        return maxima
 
 
-class Cells:
+@register("cells")
+class Cells(Pooling):
     """The mean over each quarter of the map.
 
     Where a side has an odd number of locations, the middle one counts in both halves, as
@@ -98,36 +166,118 @@ class Cells:
 
     Examples
     --------
-    >>> pool = Cells(axis=3)
-    >>> pool.add(torch.tensor([[[[1.0, 2.0]], [[5.0, 7.0]]]]))
-    >>> pool.result()
+    >>> import torch
+    >>> pooling = Cells()
+    >>> pooling.pool(torch.tensor([[[[1.0, 2.0]], [[5.0, 7.0]]]]))
     tensor([[1., 5., 2., 7., 1., 5., 2., 7.]])
+    >>> pooling.unflip(torch.tensor([[1, 2, 3, 4]]))
+    tensor([[2, 1, 4, 3]])
     """
 
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
-        self.pieces: list[Tensor] = []
+    about = "four quarters"
+    parts = ("_top_left", "_top_right", "_bottom_left", "_bottom_right")
 
-    def add(self, dense_map: Tensor) -> None:
-        """Take the next piece; only two numbers are kept for each place along the cut."""
-        across = (CELLS, None) if self.axis == 3 else (None, CELLS)
-        self.pieces.append(F.adaptive_avg_pool2d(dense_map, across))
+    def pool(self, dense_map: Tensor) -> Tensor:
+        """Return means (B, 4 C): cell by cell, row by row."""
+        return _means(dense_map, (2, 2)).permute(0, 2, 3, 1).flatten(1)
 
-    def result(self) -> Tensor:
-        """Return descriptors (B, 4 D): cell by cell, row by row."""
-        quarters = F.adaptive_avg_pool2d(torch.cat(self.pieces, self.axis), CELLS)
-        return quarters.permute(0, 2, 3, 1).flatten(1)
+    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+        """Keep only two numbers for each place along the cut."""
+        halves = _means(piece, (2, piece.shape[3]) if axis == 3 else (piece.shape[2], 2))
+        return super().add(state, halves, axis)
+
+    def unflip(self, descriptors: Tensor) -> Tensor:
+        """Exchange left and right."""
+        return descriptors.reshape(len(descriptors), 2, 2, -1).flip(2).flatten(1)
 
 
-POOLINGS: Mapping[str, Callable[[int], Pool]] = {
-    "average": Average,
-    "max": Maximum,
-    "cells": Cells,
-    "softmax": Softmax,
-    "posteriors": Posteriors,
-}
-"""Each takes the axis (2 or 3) along which a map is cut into pieces."""
-POOLS = tuple(POOLINGS)
+@register("softmax")
+class Softmax(Average):
+    """The posteriors of the mean class scores, in the paper's order (Section 3.2)."""
+
+    posteriors = True
+
+    def result(self, state: Any, axis: int) -> Tensor:
+        """Return posteriors (B, C)."""
+        return super().result(state, axis).softmax(1)
+
+
+@register("posteriors")
+class Posteriors(Average):
+    """The mean of the posteriors of all locations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> scores = torch.tensor([[[[0.0, 20.0]], [[0.0, 0.0]]]])  # two classes, two locations
+    >>> [round(pooling.pool(scores)[0, 0].item(), 3) for pooling in (Softmax(), Posteriors())]
+    [1.0, 0.75]
+    """
+
+    posteriors = True
+
+    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+        """Add up posteriors."""
+        return super().add(state, piece.softmax(1), axis)
+
+
+@register("crops{grid}", grid=5)
+class MultiCrop(Softmax):
+    """The mean of the posteriors of a grid of crops, each run on its own (Section 3.2).
+
+    Parameters
+    ----------
+    grid : str
+        Crops along each side.
+    """
+
+    smallest_side = INPUT_SIDE
+
+    def __init__(self, grid: str) -> None:
+        self.grid = int(grid)
+        if not 1 <= self.grid <= MOST_CROPS or str(self.grid) != grid:
+            raise ValueError(grid)
+        self.crop_pixels = (self.grid * INPUT_SIDE) ** 2
+
+    def describe(self, network: Network, pixels: Tensor, *, flip: bool, budget: int) -> Tensor:
+        """Average the posteriors of all crops, and of their mirror images."""
+        from vggfeat.features.multicrop import average_crops
+
+        def posteriors(crops: Tensor) -> Tensor:
+            return self.pool(network(crops))
+
+        return average_crops(posteriors, pixels, self.grid, flip=flip, budget=budget)
+
+
+@cache
+def resolve_pooling(name: str) -> Pooling:
+    """Return the pooling of a name.
+
+    Raises
+    ------
+    ParameterError
+        Listing the names that there are.
+
+    Examples
+    --------
+    >>> resolve_pooling("crops3").grid, resolve_pooling("cells").width(512)
+    (3, 2048)
+    """
+    pooling = _find(name)
+    if pooling is None:
+        expected = f"one of {', '.join(map(repr, _EXAMPLES))}, or several joined by +"
+        raise ParameterError.of("pool", "Extraction", expected, name)
+    return pooling
+
+
+def _find(name: str) -> Pooling | None:
+    for pattern, kind in _KINDS.items():
+        if found := re.fullmatch(pattern, name):
+            try:
+                return kind(*found.groups())
+            except ValueError:
+                continue
+    return None
 
 
 def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> None:
@@ -146,10 +296,10 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
     vggfeat.errors.ParameterError: The pool 'softmax' makes posteriors of class scores, ...
     """
     pool = "+".join(pools)
-    if len(set(pools)) < len(pools) or not all(how in POOLS or crops_in(how) for how in pools):
-        expected = f"one of {', '.join(map(repr, POOLS))}, 'crops5', or several joined by +"
-        raise ParameterError.of("pool", "Extraction", expected, pool)
-    if not any(map(gives_posteriors, pools)):
+    if len(set(pools)) < len(pools):
+        raise ParameterError.of("pool", "Extraction", "different poolings joined by +", pool)
+    poolings = [resolve_pooling(name) for name in pools]
+    if not any(pooling.posteriors for pooling in poolings):
         return
     if tuple(layers) != (SCORES,):
         raise ParameterError(
@@ -163,48 +313,31 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
         )
 
 
-def crops_in(pool: str) -> int:
-    """Side of the grid of crops that a pooling looks at; 0 where it pools a dense map.
-
-    Examples
-    --------
-    >>> crops_in("crops5"), crops_in("average")
-    (5, 0)
-    """
-    found = _CROPS.fullmatch(pool)
-    return int(found[1]) if found else 0
-
-
-def gives_posteriors(pool: str) -> bool:
+def gives_posteriors(name: str) -> bool:
     """Tell whether a pooling makes an image's posteriors, which add up to 1.
 
     Examples
     --------
-    >>> gives_posteriors("softmax"), gives_posteriors("average")
-    (True, False)
+    >>> gives_posteriors("softmax"), gives_posteriors("average"), gives_posteriors("unknown")
+    (True, False, False)
     """
-    return pool in ("softmax", "posteriors") or crops_in(pool) > 0
+    pooling = _find(name)
+    return pooling is not None and pooling.posteriors
 
 
-def width_of(pool: str, channels: int) -> int:
-    """Count the numbers of a descriptor.
+def list_features() -> str:
+    """List the poolings that make features, with a few words on each, for a line of help.
 
     Examples
     --------
-    >>> width_of("average", 512), width_of("cells", 512), width_of("crops5", 1000)
-    (512, 2048, 1000)
+    >>> list_features()[:33]
+    "average (the paper's), max, cells"
     """
-    return channels * CELLS**2 if pool == "cells" else channels
+    kinds = [(name, kind) for name, kind in _EXAMPLES.items() if not kind.posteriors]
+    return ", ".join(f"{name} ({kind.about})" if kind.about else name for name, kind in kinds)
 
 
-def upright(descriptors: Tensor, how: str) -> Tensor:
-    """Turn descriptors of mirror images so that their cells are the image's own.
+def _means(dense_map: Tensor, cells: tuple[int, int]) -> Tensor:
+    from torch.nn.functional import adaptive_avg_pool2d
 
-    Examples
-    --------
-    >>> upright(torch.tensor([[1, 2, 3, 4]]), "cells")
-    tensor([[2, 1, 4, 3]])
-    """
-    if how != "cells":
-        return descriptors
-    return descriptors.reshape(len(descriptors), CELLS, CELLS, -1).flip(2).flatten(1)
+    return adaptive_avg_pool2d(dense_map, cells)

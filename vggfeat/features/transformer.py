@@ -26,7 +26,7 @@ from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
-from vggfeat.features.pooling import CELL_NAMES
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.store.column import Descriptor
@@ -56,7 +56,8 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     normalize : {"descriptor", "locations", "none"}, default="descriptor"
         What is L2-normalised; see :func:`~vggfeat.features.aggregate.aggregate`.
     pool : str, default="average"
-        How a dense map becomes a descriptor: "average", "max", "cells", or several joined by +.
+        How a dense map becomes a descriptor, or several joined by +: "average", the paper's, or
+        another of :mod:`vggfeat.features.pooling` that makes no posteriors.
     power : float or None, default=None
         Signed power before normalisation.
     exif : bool, default=True
@@ -182,11 +183,11 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         pools = _columns_of(self.pool.split("+"))
         scales = [f"_q{Q}" for Q in _several(self.Q)] if self.aggregate == "stack" else [""]
         names = [
-            f"vgg_{self.net.lower()}_{layer}{pool}{scale}{cell}_{channel}"
+            f"vgg_{self.net.lower()}_{layer}{pool}{scale}{part}_{channel}"
             for layer in self._layers()
-            for pool, cells in pools
+            for pool, parts in pools
             for scale in scales
-            for cell in cells
+            for part in parts
             for channel in range(outputs[layer.removesuffix("_pre")])
         ]
         return np.array(names, object)
@@ -289,11 +290,8 @@ def _several(Q: Any) -> tuple[Any, ...]:
 
 
 def _columns_of(pools: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Name the poolings, where there are several, and the cells of each."""
-    return [
-        (f"_{pool}" if len(pools) > 1 else "", CELL_NAMES if pool == "cells" else ("",))
-        for pool in pools
-    ]
+    """Name the poolings, where there are several, and the parts of each."""
+    return [(f"_{pool}" if len(pools) > 1 else "", resolve_pooling(pool).parts) for pool in pools]
 
 
 def _pictures(X: Any) -> list[Picture]:

@@ -25,7 +25,7 @@ from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.features.pooling import crops_in
+from vggfeat.features.pooling import MOST_CROPS
 from vggfeat.ilsvrc.classes import Classes, classes_of
 from vggfeat.ilsvrc.scores import Floats, Scores
 from vggfeat.store.store import FeatureStore
@@ -63,8 +63,8 @@ def pools_of(mode: str = "dense", locations: str = "scores", grid: int = 5) -> t
         raise ParameterError.not_one_of("mode", "classify", MODES, mode)
     if locations not in LOCATIONS:
         raise ParameterError.not_one_of("locations", "classify", LOCATIONS, locations)
-    if not crops_in(f"crops{grid}"):
-        raise ParameterError.of("grid", "classify", "an int from 1 to 99", grid)
+    if not 1 <= grid <= MOST_CROPS:
+        raise ParameterError.of("grid", "classify", f"an int from 1 to {MOST_CROPS}", grid)
     dense = "softmax" if locations == "scores" else "posteriors"
     return {"dense": (dense,), "multicrop": (f"crops{grid}",), "both": (dense, f"crops{grid}")}[
         mode

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vggfeat._io.text import and_more, counted
 from vggfeat.errors import StoreError
-from vggfeat.features.pooling import SCORES, crops_in, gives_posteriors
+from vggfeat.features.pooling import SCORES, gives_posteriors, resolve_pooling
 from vggfeat.ilsvrc.classes import Classes, ilsvrc_classes, named
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.store import FeatureStore
@@ -179,7 +179,7 @@ def _is_posterior(name: Descriptor) -> bool:
 
 def _place(name: Descriptor) -> tuple[str, bool, str, int]:
     """Sort by net; the dense poolings come before the crops."""
-    return name.net, crops_in(name.pool) > 0, name.pool, name.Q
+    return name.net, resolve_pooling(name.pool).crop_pixels > 0, name.pool, name.Q
 
 
 def _no_posteriors(net: str, held: Sequence[Descriptor]) -> StoreError:

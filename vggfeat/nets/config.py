@@ -22,6 +22,7 @@ TABLE_1 = {
 }
 ROUNDINGS = ("floor", "ceil")
 FC_SIDE = 7  # fc6 looks at 7×7 locations of pool5
+INPUT_SIDE = 224  # pixels of the crops that the networks were trained on (Section 2.1)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.features.pooling import gives_posteriors
+from vggfeat.features.pooling import gives_posteriors, list_features
 from vggfeat.run.sources import Extract, Networks, Source, extract_source, open_source
 from vggfeat.settings import Features
 from vggfeat.store.column import Column
@@ -115,7 +115,7 @@ def describe(
     if scores := [how for how in features.pool.split("+") if gives_posteriors(how)]:
         raise ParameterError(
             f"The pool {scores[0]!r} gives posteriors, which are a decision already, and no "
-            "features: `vggfeat classify` is for them. Take average, max or cells."
+            f"features: `vggfeat classify` is for them. Take {list_features()}."
         )
     aggregation = Aggregation(features.aggregate, features.normalize, features.power)
     views = [(name, VIEWS[name](images)) for name in features.views]

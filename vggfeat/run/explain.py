@@ -17,6 +17,7 @@ from vggfeat.data.images import Picture, decode, rescaled_size
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, aggregate
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation, Share, rows_of
@@ -119,9 +120,8 @@ def not_linear(model: SavedModel) -> str:
     'power 0.5 is not linear: the shares are a convention'
     """
     power = model.aggregation["power"]
-    reasons = []
-    if any(column.descriptor.pool == "max" for column in model.columns):
-        reasons.append("a maximum over locations is not linear: it is given to where it is")
+    pools = dict.fromkeys(column.descriptor.pool for column in model.columns)
+    reasons = [why for pool in pools if (why := resolve_pooling(pool).inexact)]
     if model.aggregation["how"] == "max":
         reasons.append(
             "a maximum across scales is not linear: it is given to the scale that has it"

@@ -13,7 +13,7 @@ from vggfeat.data.images import rescale
 from vggfeat.errors import DeviceError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pooling import CELLS
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.learn.solvers import Floats
 from vggfeat.run.spans import Spans, spans_of, spread
 from vggfeat.store.column import Descriptor
@@ -146,13 +146,14 @@ def gifts(maps: Sequence[Floats], pool: str) -> list[Floats]:
     ----------
     maps : sequence of array, shape (K, h, w)
         A dense map, and that of the mirror image where descriptors are averaged with it.
-    pool : "average", "max" or "cells"
-        How a map becomes a descriptor. Of a maximum everything is given by the location that
-        holds it, the first of equals.
+    pool : str
+        How a map becomes a descriptor, each of whose numbers is of one channel. A location gives
+        its activation times the gradient there: of a maximum everything is given by the location
+        that holds it, the first of equals.
 
     Returns
     -------
-    list of array, shape (K, h, w), or (4 K, h, w) of cells
+    list of array, shape (P K, h, w), P being the parts of the pooling
         Their sum over locations and maps is the descriptor.
 
     Examples
@@ -161,11 +162,19 @@ def gifts(maps: Sequence[Floats], pool: str) -> list[Floats]:
     >>> gifts([dense_map], "average")[0].tolist(), gifts([dense_map], "max")[0].tolist()
     ([[[0.5, 1.5]]], [[[0.0, 3.0]]])
     """
-    if pool == "cells":
-        return [_quarters(one, bool(mirror)) / len(maps) for mirror, one in enumerate(maps)]
-    if pool == "max":
-        return [_highest(one) / len(maps) for one in maps]
-    return [one / (len(maps) * one[0].size) for one in maps]
+    pooling = resolve_pooling(pool)
+    given = []
+    for dense_map, is_mirrored in zip(maps, (False, True), strict=False):
+        activations = torch.tensor(dense_map[None].copy(), requires_grad=True)
+        descriptor = pooling.pool(activations) / len(maps)
+        if is_mirrored:
+            descriptor = pooling.unflip(descriptor)
+        gradients = [
+            torch.autograd.grad(part.sum(), activations, retain_graph=True)[0]
+            for part in descriptor.chunk(len(pooling.parts), dim=1)
+        ]
+        given.append((torch.cat(gradients) * activations).flatten(0, 1).detach().numpy())
+    return given
 
 
 def raised(given: Sequence[Floats], power: float | None) -> list[Floats]:
@@ -197,30 +206,6 @@ def raised(given: Sequence[Floats], power: float | None) -> list[Floats]:
     wanted = np.sign(whole) * np.abs(whole) ** power
     factor = np.divide(wanted, total, out=np.zeros_like(total), where=total != 0)
     return [one * factor for one in kept]
-
-
-def _highest(dense_map: Floats) -> Floats:
-    flat = dense_map.reshape(len(dense_map), -1)
-    highest = flat.argmax(axis=1)[:, None]
-    kept = np.where(np.arange(flat.shape[1]) == highest, flat, 0)
-    return kept.reshape(dense_map.shape)
-
-
-def _quarters(dense_map: Floats, mirrored: bool) -> Floats:
-    """Weigh each location by its part in the mean of each cell; those of a mirror image turn."""
-    rows, columns = (_halves(side) for side in dense_map.shape[1:])
-    if mirrored:
-        columns = columns[::-1]
-    parts = rows[:, None, None, :, None] * columns[None, :, None, None, :] * dense_map
-    return parts.reshape(-1, *dense_map.shape[1:])
-
-
-def _halves(n: int) -> Floats:
-    """Weigh n locations by their part in the mean of each half (2, n); a middle one is in both."""
-    at, cell = np.arange(n), np.arange(CELLS)[:, None]
-    inside = (at >= cell * n // CELLS) & (at < -(-(cell + 1) * n // CELLS))
-    parts: Floats = inside / inside.sum(axis=1, keepdims=True)
-    return parts
 
 
 def _sum(given: Sequence[Floats]) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,13 +14,12 @@ from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pieces import STRIDE, stride_of
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs, pixels_of
 from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.run.predict import predict
 from vggfeat.train.augment import SIDE
-
-POOLINGS = ("average", "max")
 
 
 class SVMClassifier:
@@ -31,14 +30,14 @@ class SVMClassifier:
     Parameters
     ----------
     model : SavedModel
-        As loaded; on whole pictures, with average or maximum pooling.
+        As loaded; on whole images, pooled over all of their locations alike.
     extractors : sequence of DenseExtractor
         As from :func:`~vggfeat.run.predict.model_extractors`.
 
     Raises
     ------
     DataError
-        If the model looks at given boxes, or pools over parts of a picture.
+        If the model looks at given boxes, or pools over parts of an image.
 
     Notes
     -----
@@ -61,12 +60,12 @@ class SVMClassifier:
 
     def __init__(self, model: SavedModel, extractors: Sequence[DenseExtractor]) -> None:
         refuse_boxes(model)
-        pools = {column.descriptor.pool for column in model.columns}
-        if others := sorted(pools - set(POOLINGS)):
-            raise DataError(
-                f"This model's descriptors are pooled by {others[0]!r}, which a window does not "
-                "have. Train one with --pool average or max."
-            )
+        for pool in sorted({column.descriptor.pool for column in model.columns}):
+            if len(resolve_pooling(pool).parts) > 1:
+                raise DataError(
+                    f"This model's descriptors are pooled by {pool!r}, over parts which a window "
+                    "does not have. Train one with --pool average or max."
+                )
         self.model, self.extractors = model, list(extractors)
 
     @property
@@ -111,9 +110,13 @@ def _pooled(extractor: DenseExtractor, pixels: Tensor) -> dict[tuple[str, str], 
         # A location of a full connection stands for a whole window already.
         full = next(one for one in layers if one.name == layer.removesuffix("_pre")).kind == "fc"
         kernel, step = (1, 1) if full else (SIDE // stride, STRIDE // stride)
+        rows = dense_map.unfold(1, kernel, step).unbind(1)  # of windows: (D, W, kernel)
         for pool in extractor.extraction.pools:
-            over = F.avg_pool2d if pool == "average" else F.max_pool2d
-            pooled[layer, pool] = over(dense_map, kernel, step)
+            pooling = resolve_pooling(pool)
+            across = [
+                pooling.pool(row.unfold(1, kernel, step).permute(1, 0, 3, 2)).T for row in rows
+            ]
+            pooled[layer, pool] = torch.stack(across, 1)
     return pooled
 
 

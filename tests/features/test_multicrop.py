@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from vggfeat.features import crops
-from vggfeat.features.crops import SIDE, crop_posteriors, offsets
+from vggfeat.features import multicrop
+from vggfeat.features.multicrop import average_crops, offsets
+from vggfeat.nets.config import INPUT_SIDE as SIDE
 
 CROP = SIDE**2  # pixels
 
 
-def scores(pixels: Tensor) -> Tensor:
-    """Score two classes by the first pixel, so that every crop and mirror image differs."""
+def posteriors(pixels: Tensor) -> Tensor:
+    """Describe two classes by the first pixel, so that every crop and mirror image differs."""
     first = pixels[:, 0, 0, 0].float() / 50
-    return torch.stack([first, -first], 1)
+    return torch.stack([first, -first], 1).softmax(1)
 
 
 def pictures(count: int, height: int = 230, width: int = 250) -> Tensor:
@@ -31,7 +32,7 @@ def alone(pixels: Tensor, grid: int, flip: bool) -> Tensor:
         for y in offsets(pixels.shape[2], grid):
             for x in offsets(pixels.shape[3], grid):
                 crop = picture[None, :, y : y + SIDE, x : x + SIDE]
-                some += [scores(one).softmax(1) for one in ([crop, crop.flip(3)][: 1 + flip])]
+                some += [posteriors(one) for one in ([crop, crop.flip(3)][: 1 + flip])]
         found.append(torch.cat(some).mean(0))
     return torch.stack(found)
 
@@ -41,9 +42,9 @@ def alone(pixels: Tensor, grid: int, flip: bool) -> Tensor:
 def test_crops_of_a_batch_in_chunks_of_any_size(budget: int, flip: bool) -> None:
     """Chunks end within a picture, or reach over several: each has the mean of its own crops."""
     pixels = pictures(3)
-    found = crop_posteriors(scores, pixels, 3, flip=flip, budget=budget)
+    found = average_crops(posteriors, pixels, 3, flip=flip, budget=budget)
     torch.testing.assert_close(found, alone(pixels, 3, flip))
-    again = crop_posteriors(scores, pixels, 3, flip=flip, budget=budget)
+    again = average_crops(posteriors, pixels, 3, flip=flip, budget=budget)
     assert torch.equal(found, again)
 
 
@@ -56,8 +57,8 @@ def test_no_more_crops_are_held_than_the_budget_allows(monkeypatch: pytest.Monke
         sizes.append(made.numel())
         return made
 
-    monkeypatch.setattr(crops.torch, "stack", watched)
-    crop_posteriors(scores, pictures(4), 10, flip=False, budget=3 * CROP)
+    monkeypatch.setattr(multicrop.torch, "stack", watched)
+    average_crops(posteriors, pictures(4), 10, flip=False, budget=3 * CROP)
     assert max(sizes) == 3 * CROP * 3
 
 
@@ -69,11 +70,11 @@ def test_where_memory_is_short_fewer_crops_are_run_at_a_time() -> None:
         if len(pixels) > most:
             raise torch.OutOfMemoryError
         seen.append(len(pixels))
-        return scores(pixels)
+        return posteriors(pixels)
 
     pixels = pictures(2)
-    found = crop_posteriors(narrow, pixels, 3, flip=False, budget=9 * CROP)
+    found = average_crops(narrow, pixels, 3, flip=False, budget=9 * CROP)
     torch.testing.assert_close(found, alone(pixels, 3, False))
     assert (max(seen), sum(seen)) == (2, 18)
     with pytest.raises(torch.OutOfMemoryError):
-        crop_posteriors(lambda some: narrow(some, 0), pixels, 3, flip=False, budget=9 * CROP)
+        average_crops(lambda some: narrow(some, 0), pixels, 3, flip=False, budget=9 * CROP)

@@ -1,4 +1,4 @@
-"""Multi-crop evaluation (Section 3.2): a regular grid of crops, each run on its own."""
+"""Multi-crop evaluation (Section 3.2): a regular grid of crops, each described on its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-SIDE = 224  # of a crop, in pixels: what the networks were trained on (Section 3.1)
+from vggfeat.nets.config import INPUT_SIDE
 
 
 def offsets(side: int, grid: int) -> list[int]:
@@ -18,7 +18,7 @@ def offsets(side: int, grid: int) -> list[int]:
     Parameters
     ----------
     side : int
-        Of the rescaled picture, in pixels, at least 224.
+        Of the rescaled image, in pixels, at least 224.
     grid : int
         Number of crops along it; one lies in the middle.
 
@@ -27,26 +27,26 @@ def offsets(side: int, grid: int) -> list[int]:
     >>> offsets(256, 5), offsets(341, 3), offsets(256, 1)
     ([0, 8, 16, 24, 32], [0, 59, 117], [16])
     """
-    room = side - SIDE
+    room = side - INPUT_SIDE
     if grid == 1:
         return [room // 2]
     gaps = grid - 1
     return [(2 * place * room + gaps) // (2 * gaps) for place in range(grid)]
 
 
-def crop_posteriors(
-    scores: Callable[[Tensor], Tensor], pixels: Tensor, grid: int, *, flip: bool, budget: int
+def average_crops(
+    describe: Callable[[Tensor], Tensor], pixels: Tensor, grid: int, *, flip: bool, budget: int
 ) -> Tensor:
-    """Average the posteriors of all crops, and of their mirror images.
+    """Average the descriptors of all crops, and of their mirror images.
 
     Crops are cut out as they are needed, so that memory is bounded by `budget` whatever the grid.
 
     Parameters
     ----------
-    scores : callable
-        Class scores (b, C) of crops (b, 3, 224, 224).
+    describe : callable
+        Descriptors (b, D) of crops (b, 3, 224, 224).
     pixels : Tensor (B, 3, H, W)
-        Pictures of one shape.
+        Images of one shape.
     grid : int
         Crops along each side.
     flip : bool
@@ -57,39 +57,39 @@ def crop_posteriors(
 
     Returns
     -------
-    Tensor (B, C)
+    Tensor (B, D)
     """
     corners = list(product(offsets(pixels.shape[2], grid), offsets(pixels.shape[3], grid)))
-    everything = range(len(pixels) * len(corners))  # picture by picture, row by row
+    everything = range(len(pixels) * len(corners))  # image by image, row by row
     sums: dict[int, Tensor] = {}
-    start, size = 0, max(1, budget // SIDE**2)
+    start, size = 0, max(1, budget // INPUT_SIDE**2)
     while len(some := everything[start : start + size]):
         places = [(n // len(corners), *corners[n % len(corners)]) for n in some]
-        found = _posteriors(scores, _cut(pixels, places), flip=flip)
-        if found is None:  # outside of the handler, whose error still holds the memory
+        described = _describe(describe, _cut(pixels, places), flip=flip)
+        if described is None:  # outside of the handler, whose error still holds the memory
             size = len(some) // 2
             continue
-        counts = Counter(picture for picture, _, _ in places)  # whose crops lie together
-        for picture, own in zip(counts, torch.split(found, list(counts.values())), strict=True):
+        counts = Counter(image for image, _, _ in places)  # whose crops lie together
+        for image, own in zip(counts, torch.split(described, list(counts.values())), strict=True):
             total = own.sum(0)
-            sums[picture] = sums[picture] + total if picture in sums else total
+            sums[image] = sums[image] + total if image in sums else total
         start += len(some)
-    return torch.stack([sums[picture] for picture in range(len(pixels))]) / len(corners)
+    return torch.stack([sums[image] for image in range(len(pixels))]) / len(corners)
 
 
 def _cut(pixels: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
-    """Cut crops (b, 3, 224, 224) out of pictures, by picture, top and left."""
-    return torch.stack([pixels[n, :, y : y + SIDE, x : x + SIDE] for n, y, x in places])
+    """Cut crops (b, 3, 224, 224) out of images, by image, top and left."""
+    return torch.stack([pixels[n, :, y : y + INPUT_SIDE, x : x + INPUT_SIDE] for n, y, x in places])
 
 
-def _posteriors(scores: Callable[[Tensor], Tensor], crops: Tensor, *, flip: bool) -> Tensor | None:
-    """Return posteriors (b, C), or None where fewer crops might yet fit into memory."""
+def _describe(describe: Callable[[Tensor], Tensor], crops: Tensor, *, flip: bool) -> Tensor | None:
+    """Return descriptors (b, D), or None where fewer crops might yet fit into memory."""
     try:
-        posteriors = scores(crops).softmax(1)
+        descriptors = describe(crops)
         if flip:
-            posteriors = (posteriors + scores(crops.flip(3)).softmax(1)) / 2
+            descriptors = (descriptors + describe(crops.flip(3))) / 2
     except torch.OutOfMemoryError:
         if len(crops) == 1:
             raise
         return None
-    return posteriors
+    return descriptors
