@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from vggfeat._io.text import size
+from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
 from vggfeat.cli.targets import check_folder
@@ -179,6 +179,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "pictures": len(images),
         "computed": total.computed,
         "present": total.present,
+        "replaced": total.replaced,
         "skipped": skipped,
         "dimensions": {column.descriptor.path: column.width for column in columns},
         "images_per_s": rate,
@@ -198,6 +199,8 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "device": f"{result['device']}, {result['precision']}",
         "store": f"{out} ({size(store.nbytes)})",
     }
+    if total.replaced:
+        rows["replaced"] = f"{counted(total.replaced, 'image')} replaced others of the same name"
     reasons = f"{out}/{of_share(FAILED, share)}"
     if skipped:
         rows["skipped"] = f"{skipped}; reasons in {reasons}"

@@ -22,6 +22,7 @@ from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
+from vggfeat.features.replacing import refuse_other_images
 from vggfeat.nets.runtimes.arithmetic import overflow
 from vggfeat.store.column import Descriptor
 from vggfeat.store.index import Index
@@ -61,6 +62,8 @@ class Summary:
         Those done by this run, and those that could not be read.
     seconds : float
         Time since the start.
+    replaced : int
+        Those that took the place of others of their names.
     """
 
     pictures: int
@@ -68,6 +71,7 @@ class Summary:
     computed: int = 0
     failed: int = 0
     seconds: float = 0.0
+    replaced: int = 0
 
     @property
     def images_per_s(self) -> float:
@@ -88,6 +92,7 @@ class Summary:
             self.computed + done.computed,
             self.failed + done.failed,
             self.seconds + done.seconds,
+            self.replaced + done.replaced,
         )
 
     def onto(self, progress: Progress | None) -> Progress | None:
@@ -142,7 +147,8 @@ def extract(
     FingerprintMismatch
         If the store has one of the columns with other settings.
     StoreError
-        If the store was opened for reading, or cannot be written.
+        If the store was opened for reading, cannot be written, or has other images under most of
+        these names.
     ParameterError
         For a scale too small for the layer, before anything is decoded.
 
@@ -164,6 +170,7 @@ def extract(
     3
     """
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
+    refuse_other_images(images, run.stamps, store)
     store.begin(len(images), run.provenance, share, new=run.new)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
@@ -206,6 +213,8 @@ class Run:
         Versions and the device.
     new : int
         The images of which the store has nothing.
+    stamps : ndarray (N, 2)
+        What the files look like.
     """
 
     def __init__(
@@ -238,8 +247,9 @@ class Run:
         self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
         self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
         self._noted: set[int] = set()  # whose newest row is theirs, under a new stamp
-        self._stamps = images.stamps()
+        self.stamps = images.stamps()
         self._computed: Bools = np.zeros(len(images), bool)  # by this run
+        self._replaced: Bools = np.zeros(len(images), bool)  # others of their names, by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
         self._plan()
         self.new = int((~self._written.any(axis=1)).sum())
@@ -267,7 +277,7 @@ class Run:
         """Find out what every image lacks, as far as that is known before it is read."""
         names = self.images.names
         done = set(self.failed) | {names[row] for row in self._complete}
-        self._ids = self.store.recall(names, self._stamps)
+        self._ids = self.store.recall(names, self.stamps)
         self._known: Bools = (self._ids != 0).any(axis=1)
         self._current = self.store.identify(names)
         self._written = self.store.identify(names, noted=False)
@@ -290,7 +300,7 @@ class Run:
         changed = np.flatnonzero(~self._known & self._current.any(axis=1))
         if len(changed):
             names = [self.images.names[row] for row in changed]
-            self.store.note(names, np.zeros((len(changed), 2), np.int64), self._stamps[changed])
+            self.store.note(names, np.zeros((len(changed), 2), np.int64), self.stamps[changed])
             self.store.save_notes()
 
     def _jobs(self) -> Iterator[Job]:
@@ -300,8 +310,8 @@ class Run:
 
     def _lacking_of(self, row: int, image: Id) -> Lacking:
         """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
-        if stamp_of(self.images.pictures[row]) != tuple(self._stamps[row].tolist()):
-            self._stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
+        if stamp_of(self.images.pictures[row]) != tuple(self.stamps[row].tolist()):
+            self.stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
         planned = self._planned
         mask = planned.lacking[row]
         if image != tuple(planned.ids[row].tolist()):
@@ -389,14 +399,17 @@ class Run:
                 del self._complete[row]
         if self._noted:
             rows = sorted(self._noted)
-            self.store.note([names[row] for row in rows], self._ids[rows], self._stamps[rows])
+            self.store.note([names[row] for row in rows], self._ids[rows], self.stamps[rows])
             self._noted.clear()
             self.store.save_notes()
         return others
 
     def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:
-        """Return names, ids and stamps of some images."""
-        return [self.images.names[row] for row in rows], self._ids[rows], self._stamps[rows]
+        """Return names, ids and stamps of some images that are to be written."""
+        there = self._written[rows]
+        self._replaced[rows] |= there.any(axis=1) & (there != self._ids[rows]).any(axis=1)
+        self.summary.replaced = int(self._replaced.sum())
+        return [self.images.names[row] for row in rows], self._ids[rows], self.stamps[rows]
 
     def fail(self, row: int, reason: str) -> None:
         """Leave an image out, or stop at it.

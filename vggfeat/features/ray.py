@@ -45,11 +45,13 @@ from vggfeat.features.pipeline import (
     round_size,
 )
 from vggfeat.features.provenance import provenance
+from vggfeat.features.replacing import refuse_other_images
 from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Extraction, Hardware
 from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.shard import Pairs
 from vggfeat.store.storage import LocalStorage, RemoteStorage, open_storage
 from vggfeat.store.store import FeatureStore
 
@@ -139,10 +141,12 @@ def extract_on_ray(
     columns = [column.descriptor for column in probed.columns]
     store.add_columns(probed.columns)
     device = f"Ray, {counted(slot.nodes, 'node')}: {probed.provenance['device']}"
+    stamps = images.stamps()
+    refuse_other_images(images, stamps, store)
     new = int((~store.identify(images.names, noted=False).any(axis=1)).sum())
     store.begin(len(images), {**probed.provenance, "device": device}, share, new=new)
 
-    lacking = _lacking(store, columns, images)
+    lacking = _lacking(store, columns, images.names, stamps)
     blocks = cut(lacking, probed.round_size, min(BLOCK, int(lacking.sum()) // BLOCKS))
     target = Target(where, store.dtype, columns, on_bad_image, workers or slot.threads)
     task = slot.remote(_describe)
@@ -170,6 +174,7 @@ def extract_on_ray(
             summary.present += done.summary.present - int((~lacking[block]).sum())
             summary.computed += done.summary.computed
             summary.failed += done.summary.failed
+            summary.replaced += done.summary.replaced
             summary.seconds = time.perf_counter() - start
             if progress:
                 progress(summary)
@@ -403,11 +408,11 @@ def _put(weights: Weights) -> Any:
 
 
 def _lacking(
-    store: FeatureStore, columns: Sequence[Descriptor], images: ImageSet
+    store: FeatureStore, columns: Sequence[Descriptor], names: Sequence[str], stamps: Pairs
 ) -> NDArray[np.bool_]:
     """Tell which images lack a column, or must be read before that is known."""
-    ids = store.recall(images.names, images.stamps())
-    held = store.has(columns, images.names, ids, current=True).all(axis=1)
+    ids = store.recall(names, stamps)
+    held = store.has(columns, names, ids, current=True).all(axis=1)
     return np.asarray(~(held & ids.any(axis=1)))
 
 
