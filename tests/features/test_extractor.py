@@ -138,7 +138,7 @@ def test_pieces_of_a_panorama_equal_the_whole(
     """A picture cut to bound memory has the maps and descriptors of one that was not."""
     weights = "embedded" if net == "D" else formula_weights(net)
     extractor = DenseExtractor(
-        net, layers, weights=weights, precision="fp32", pool="average+max+cells", device="cpu"
+        net, layers, weights=weights, precision="fp32", pool="average+max+gem3+cells", device="cpu"
     )
     [picture] = pictures(shape)
     whole = extractor.maps(batch(picture))

@@ -122,6 +122,8 @@ def test_a_quarter_is_where_it_is(nets):
         (Aggregation("average", power=0.5), "average", ["pool4"], "power 0.5"),
         (Aggregation("average", power=0.5), "average", ["conv4_2_pre"], "power 0.5"),
         (Aggregation("stack", power=0.3), "average+max", ["conv4_2_pre", "pool4"], "maximum over"),
+        (Aggregation("stack"), "gem3+gem1", ["conv4_2_pre", "pool4"], "generalised mean"),
+        (Aggregation("average", power=0.5), "gem2.5", ["pool3"], "generalised mean"),
         (Aggregation("max"), "average", ["pool3", "pool4"], "maximum across scales"),
         (Aggregation("max", "none", 0.5), "max", ["conv4_2_pre"], "maximum across scales"),
         (Aggregation("average", "locations"), "average+max", ["pool4"], "maximum over locations"),

@@ -33,7 +33,7 @@ def model_of(extractor: DenseExtractor, widths: list[int], Q: int = 64) -> Saved
 
 
 @pytest.mark.parametrize(("layer", "width", "stride"), [("pool4", 512, 16), ("pool5", 512, 32)])
-@pytest.mark.parametrize("pool", ["average", "max"])
+@pytest.mark.parametrize("pool", ["average", "max", "gem3"])
 def test_a_window_is_scored_by_the_locations_in_it(
     layer: str, width: int, stride: int, pool: str
 ) -> None:
@@ -48,7 +48,11 @@ def test_a_window_is_scored_by_the_locations_in_it(
     assert found.shape == (2, 2, 4)
     for i, j in np.ndindex(2, 4):
         window = dense_map[:, i * step : i * step + side, j * step : j * step + side].flatten(1)
-        pooled = window.mean(1) if pool == "average" else window.max(1).values
+        pooled = {
+            "average": window.mean(1),
+            "max": window.max(1).values,
+            "gem3": (window**3).mean(1) ** (1 / 3),
+        }[pool]
         row = pooled / pooled.norm()
         margin = torch.from_numpy(model.coef).float() @ row + torch.tensor([0.1, -0.2])
         np.testing.assert_allclose(found[:, i, j], margin.sigmoid(), atol=1e-4)

@@ -157,6 +157,43 @@ class Maximum(Pooling):
         return maxima
 
 
+@register("gem{p}", p=3)
+class GeM(Pooling):
+    """The generalised mean over all locations (Radenović et al., 2018; beyond the paper).
+
+    It is (mean of x^p)^(1/p) of activations x of at least 1e-6: with p = 1 the average of a map
+    without negative numbers, and nearer to the maximum the larger p is.
+
+    Parameters
+    ----------
+    p : str
+        A power above 0, as short as it can be written.
+
+    Examples
+    --------
+    >>> import torch
+    >>> [round(GeM(p).pool(torch.tensor([[[[3.0, 4.0]]]])).item(), 3) for p in ("1", "2", "99")]
+    [3.5, 3.536, 3.972]
+    """
+
+    about = "generalised mean, of any power"
+    inexact = "a generalised mean is not linear: a location has its activation times the gradient"
+    smallest = 1e-6
+
+    def __init__(self, p: str) -> None:
+        self.p = float(p)
+        if not 0 < self.p < float("inf") or f"{self.p:g}" != p:
+            raise ValueError(p)
+
+    def pool(self, dense_map: Tensor) -> Tensor:
+        """Return means (B, C)."""
+        activations = dense_map.flatten(2).clamp(min=self.smallest)
+        # Of shares of the maximum no power overflows; the mean and its gradient stay what they are.
+        maxima = activations.detach().amax(2)
+        shares = activations / maxima[:, :, None]
+        return maxima * shares.pow(self.p).mean(2).pow(1 / self.p)
+
+
 @register("cells")
 class Cells(Pooling):
     """The mean over each quarter of the map.
