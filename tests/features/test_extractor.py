@@ -17,7 +17,7 @@ from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.aggregate import l2
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pieces import in_pieces, margins
+from vggfeat.features.tiling import iter_tiles, margins
 from vggfeat.nets.config import layers_until, torchvision_names
 from vggfeat.nets.preprocessing import CAFFE
 from vggfeat.nets.runtimes.device import has_bf16, resolve_device, resolve_precision
@@ -143,10 +143,10 @@ def test_pieces_of_a_panorama_equal_the_whole(
     [picture] = pictures(shape)
     whole = extractor.maps(batch(picture))
     described = extractor.describe(batch(picture))
-    monkeypatch.setattr(module, "PIECE_PIXELS", 1)
+    monkeypatch.setattr(module, "TILE_PIXELS", 1)
     monkeypatch.setattr(extractor, "pixel_budget", 1)
     smallest = extractor.net.smallest_side
-    assert len(list(in_pieces(batch(picture), extractor.net.layers, smallest, 1))) >= 3
+    assert len(list(iter_tiles(batch(picture), extractor.net.layers, smallest, 1))) >= 3
     for name, expected in whole.items():
         found = extractor.maps(batch(picture))[name]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
@@ -159,10 +159,10 @@ def test_a_full_batch_is_no_panorama() -> None:
     """A batch that fills its budget runs whole; one enormous picture is cut to the limit."""
     layers, limit = layers_until("D", ["pool5"]), 4_000_000
     full = torch.zeros(20, 3, 384, 512, dtype=torch.uint8)
-    [(piece, kept)] = in_pieces(full, layers, 32, limit)
-    assert (piece.shape[0], kept) == (20, None)
+    [tile] = iter_tiles(full, layers, 32, limit)
+    assert (tile.pixels.shape[0], tile.length) == (20, None)
     wide = torch.zeros(1, 3, 384, 40_000, dtype=torch.uint8)
-    assert max(piece.numel() for piece, _ in in_pieces(wide, layers, 32, limit)) <= 3 * limit
+    assert max(tile.pixels.numel() for tile in iter_tiles(wide, layers, 32, limit)) <= 3 * limit
 
 
 def test_dense_fc7_descriptors_equal_timms(whole_net: Weights) -> None:

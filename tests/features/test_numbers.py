@@ -163,7 +163,7 @@ def test_panoramas_in_pieces_have_the_bits_they_have_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is cut to bound memory is cut for each picture as if it were the only one."""
-    monkeypatch.setattr(module, "PIECE_PIXELS", 32 * 128)
+    monkeypatch.setattr(module, "TILE_PIXELS", 32 * 128)
     some = [noise(300, 32, seed) for seed in (1, 2, 3)]
     assert bits(repeatable(), some) == [bits(repeatable(), [one])[0] for one in some]
 

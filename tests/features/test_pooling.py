@@ -1,4 +1,4 @@
-"""Poolings by name: whole maps, maps in pieces, and names that there are not."""
+"""Poolings by name: whole maps, maps in tiles, and names that there are not."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def dense_maps(h: int = 7, w: int = 9) -> Tensor:
     return torch.randn(2, 5, h, w, generator=torch.Generator().manual_seed(0)).relu()
 
 
-def in_pieces(pooling: Pooling, dense_map: Tensor, axis: int) -> Tensor:
+def in_tiles(pooling: Pooling, dense_map: Tensor, axis: int) -> Tensor:
     state = None
-    for piece in dense_map.split([3, 1, dense_map.shape[axis] - 4], axis):
-        state = pooling.add(state, piece, axis)
+    for tile in dense_map.split([3, 1, dense_map.shape[axis] - 4], axis):
+        state = pooling.add(state, tile, axis)
     return pooling.result(state, axis)
 
 
 @pytest.mark.parametrize("axis", [2, 3])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_pieces_pool_as_the_whole_does(name: str, axis: int) -> None:
-    """Each pooling equals torch's own functions, at once and in pieces of unequal length."""
+def test_tiles_pool_as_the_whole_does(name: str, axis: int) -> None:
+    """Each pooling equals torch's own functions, at once and in tiles of unequal length."""
     pooling, dense_map = resolve_pooling(name), dense_maps()
     torch.testing.assert_close(pooling.pool(dense_map), EXPECTED[name](dense_map))
-    torch.testing.assert_close(in_pieces(pooling, dense_map, axis), EXPECTED[name](dense_map))
+    torch.testing.assert_close(in_tiles(pooling, dense_map, axis), EXPECTED[name](dense_map))
     assert pooling.width(5) == EXPECTED[name](dense_map).shape[1]
 
 
 def test_a_pooling_says_no_more_than_how_it_pools() -> None:
-    """Pieces are put together for one that needs the whole map; its width is the map's."""
+    """Tiles are put together for one that needs the whole map; its width is the map's."""
     for axis in (2, 3):
-        found = in_pieces(Median(), dense_maps(), axis)
+        found = in_tiles(Median(), dense_maps(), axis)
         torch.testing.assert_close(found, dense_maps().flatten(2).median(2).values)
     assert Median().width(5) == 5
     assert Median().describe(dense_maps, torch.zeros(1), flip=True, budget=1) is None

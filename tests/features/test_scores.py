@@ -186,7 +186,7 @@ def test_a_panorama_in_pieces_has_the_same_posteriors(
     """The soft-max comes after all pieces, not within each."""
     pixels = picture(1000, 224)
     whole = dense.describe(pixels)
-    monkeypatch.setattr(module, "PIECE_PIXELS", 1)
+    monkeypatch.setattr(module, "TILE_PIXELS", 1)
     monkeypatch.setattr(dense, "pixel_budget", 1)
     for key, found in dense.describe(pixels).items():
         torch.testing.assert_close(found, whole[key], rtol=1e-3, atol=1e-5)

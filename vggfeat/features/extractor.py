@@ -17,8 +17,8 @@ from vggfeat.data.bounds import max_pixels
 from vggfeat.data.images import DECODER, RESAMPLING, Picture
 from vggfeat.data.images import load as load_image
 from vggfeat.errors import DeviceError, ParameterError
-from vggfeat.features.pieces import in_pieces, longer_axis
 from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
+from vggfeat.features.tiling import iter_tiles, longer_axis
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import placed, resolve_runtime
 from vggfeat.nets.runtimes.arithmetic import (
@@ -37,8 +37,8 @@ from vggfeat.store.column import JSON, Column, Descriptor
 
 Key = tuple[str, str]  # a layer and a pooling
 
-# An image of more pixels is described in pieces, and its memory stays that of one piece.
-PIECE_PIXELS = 2_000_000
+# An image of more pixels is described in tiles, and its memory stays that of one tile.
+TILE_PIXELS = 2_000_000
 
 
 class DenseExtractor:
@@ -379,7 +379,7 @@ class DenseExtractor:
 
     def _default_budget(self) -> int:
         if self.hardware.deterministic:
-            return 1  # one image at a time, one crop at a time, pieces that threads do not change
+            return 1  # one image at a time, one crop at a time, tiles that threads do not change
         # On the CPU one image of 384×512 keeps two cores busy; a GPU wants some twenty.
         return 150_000 * torch.get_num_threads() if self.device.type == "cpu" else 4_000_000
 
@@ -407,13 +407,13 @@ class DenseExtractor:
 
     def _map(self, layer: str, pixels: Tensor) -> Tensor:
         """Run the network as far as one layer over images that are not large."""
-        [maps] = self._pieces(pixels, [layer])
+        [maps] = self._tiles(pixels, [layer])
         return maps[layer]
 
     def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
         axis = longer_axis(pixels)
-        pieces = list(self._pieces(pixels, self.extraction.layers))
-        return {name: torch.cat([maps[name] for maps in pieces], axis).cpu() for name in pieces[0]}
+        tiles = list(self._tiles(pixels, self.extraction.layers))
+        return {name: torch.cat([maps[name] for maps in tiles], axis).cpu() for name in tiles[0]}
 
     def _describe_or_halve(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
         """Describe images, half of them at a time where the memory is too small for all."""
@@ -446,22 +446,21 @@ class DenseExtractor:
     def _pool(self, pixels: Tensor, poolings: Mapping[Key, Pooling]) -> dict[Key, Tensor]:
         axis = longer_axis(pixels)
         states: dict[Key, Any] = dict.fromkeys(poolings)
-        for maps in self._pieces(pixels, [layer for layer, _ in poolings]):
+        for maps in self._tiles(pixels, [layer for layer, _ in poolings]):
             for key, pooling in poolings.items():
                 states[key] = pooling.add(states[key], maps[key[0]], axis)
         return {key: pooling.result(states[key], axis) for key, pooling in poolings.items()}
 
     @torch.inference_mode()
-    def _pieces(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-        """Run the network, over one piece after another where an image exceeds the budget."""
+    def _tiles(self, pixels: Tensor, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Run the network, over one tile after another where an image exceeds the budget."""
         net = self._net_until(layers)
         with arithmetic(self.device, self.dtype, self.hardware.deterministic):
-            limit = max(self.pixel_budget, PIECE_PIXELS)
-            for piece, kept in in_pieces(pixels, net.layers, net.smallest_side, limit):
-                computed = net.maps(self._normalise(piece))
+            limit = max(self.pixel_budget, TILE_PIXELS)
+            for tile in iter_tiles(pixels, net.layers, net.smallest_side, limit):
+                computed = net.maps(self._normalise(tile.pixels))
                 maps = {name: poisoned(computed[name].float()) for name in dict.fromkeys(layers)}
-                if kept is not None:
-                    maps = {name: kept.of(name, m, net.layers) for name, m in maps.items()}
+                maps = {name: tile.crop_map(name, m, net.layers) for name, m in maps.items()}
                 if self.extraction.locations == "l2":
                     maps = {name: F.normalize(m, dim=1) for name, m in maps.items()}
                 yield maps

@@ -28,7 +28,7 @@ class Pooling(ABC):
     """Pools dense maps into descriptors.
 
     A pooling is a subclass with a name, given by :func:`register`; its parameters are in the name.
-    Of an image that goes through the network in pieces the maps are put together, and pooled whole.
+    Of an image that goes through the network in tiles the maps are put together, and pooled whole.
     Where that takes too much memory, a pooling overrides :meth:`add` and :meth:`result`.
 
     Attributes
@@ -58,12 +58,12 @@ class Pooling(ABC):
     def pool(self, dense_map: Tensor) -> Tensor:
         """Pool maps (B, C, h, w) into descriptors (B, D); differentiable."""
 
-    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
-        """Take in the next piece of maps cut along an axis, 2 or 3; the first state is None."""
-        return [*(state or []), piece]
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
+        """Take in the next tile of maps cut along an axis, 2 or 3; the first state is None."""
+        return [*(state or []), tile]
 
     def result(self, state: Any, axis: int) -> Tensor:
-        """Return the descriptors (B, D) of all pieces."""
+        """Return the descriptors (B, D) of all tiles."""
         import torch
 
         return self.pool(torch.cat(state, axis))
@@ -123,10 +123,10 @@ class Average(Pooling):
         """Return means (B, C)."""
         return self.result(self.add(None, dense_map, 3), 3)
 
-    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Add up locations."""
         total, locations = state or (0, 0)
-        flat = piece.flatten(2)
+        flat = tile.flatten(2)
         return total + flat.sum(2), locations + flat.shape[2]
 
     def result(self, state: Any, axis: int) -> Tensor:
@@ -146,13 +146,13 @@ class Maximum(Pooling):
         """Return maxima (B, C); of equal locations the first counts."""
         return dense_map.flatten(2).max(2).values
 
-    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Keep the larger of two maxima."""
-        largest = self.pool(piece)
+        largest = self.pool(tile)
         return largest if state is None else state.maximum(largest)
 
     def result(self, state: Any, axis: int) -> Tensor:
-        """Return the maxima of all pieces."""
+        """Return the maxima of all tiles."""
         maxima: Tensor = state
         return maxima
 
@@ -218,9 +218,9 @@ class Cells(Pooling):
         """Return means (B, 4 C): cell by cell, row by row."""
         return _means(dense_map, (2, 2)).permute(0, 2, 3, 1).flatten(1)
 
-    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Keep only two numbers for each place along the cut."""
-        halves = _means(piece, (2, piece.shape[3]) if axis == 3 else (piece.shape[2], 2))
+        halves = _means(tile, (2, tile.shape[3]) if axis == 3 else (tile.shape[2], 2))
         return super().add(state, halves, axis)
 
     def unflip(self, descriptors: Tensor) -> Tensor:
@@ -253,9 +253,9 @@ class Posteriors(Average):
 
     posteriors = True
 
-    def add(self, state: Any, piece: Tensor, axis: int) -> Any:
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Add up posteriors."""
-        return super().add(state, piece.softmax(1), axis)
+        return super().add(state, tile.softmax(1), axis)
 
 
 @register("crops{grid}", grid=5)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vggfeat.data.images import rescale, rescaled_size
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pieces import STRIDE
+from vggfeat.features.tiling import STRIDE
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
 from vggfeat.ilsvrc.labels import places, split

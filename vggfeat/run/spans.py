@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vggfeat.features.pieces import stride_of
+from vggfeat.features.tiling import stride_of
 from vggfeat.learn.solvers import Floats
 from vggfeat.nets.config import Layer
 

@@ -13,8 +13,8 @@ from vggfeat.data.imagesets import ImageSet
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pieces import STRIDE, stride_of
 from vggfeat.features.pooling import resolve_pooling
+from vggfeat.features.tiling import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs, pixels_of
 from vggfeat.learn.model import SavedModel, refuse_boxes

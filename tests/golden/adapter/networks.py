@@ -283,7 +283,7 @@ def describe_in_tiles(
     )  # fmt: skip
     extractor.pixel_budget = 1
     batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    with mock.patch("vggfeat.features.extractor.PIECE_PIXELS", tile_pixels):
+    with mock.patch("vggfeat.features.extractor.TILE_PIXELS", tile_pixels):
         described, maps = extractor.describe(batch), extractor.maps(batch)
     return (
         {f"{layer}/{pool}": rows[0].numpy() for (layer, pool), rows in described.items()},

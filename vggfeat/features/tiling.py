@@ -1,4 +1,4 @@
-"""Pieces of a large picture whose maps, put together, equal the map of the whole."""
+"""Tiles of a large image whose maps, put together, equal the map of the whole."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from torch import Tensor
 from vggfeat.errors import ParameterError
 from vggfeat.nets.config import Layer
 
-# All strides of Table 1 divide it, so that pieces cut at its multiples pool as the whole does.
+# All strides of Table 1 divide it, so that tiles cut at its multiples pool as the whole does.
 STRIDE = 32
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Which part of a crop's map belongs to its piece; the rest is margin.
+class Tile:
+    """A part of images that goes through the network alone, with margins around it.
 
     Parameters
     ----------
+    pixels : Tensor (B, 3, H, W)
+        The tile with its margins.
     axis : int
-        Axis along which the picture was cut.
+        Axis along which the images are cut.
     start : int
-        Where the piece begins in the crop, in pixels.
+        Where the tile begins in `pixels`.
     length : int or None
-        Length of the piece in pixels; None to the end of the picture.
+        Of the tile without its margins, in pixels; None to the end of the images.
     """
 
+    pixels: Tensor
     axis: int
-    start: int
-    length: int | None
+    start: int = 0
+    length: int | None = None
 
-    def of(self, name: str, dense_map: Tensor, layers: Sequence[Layer]) -> Tensor:
-        """Cut a layer's map to the piece."""
+    def crop_map(self, name: str, dense_map: Tensor, layers: Sequence[Layer]) -> Tensor:
+        """Cut a layer's map to the tile's own locations."""
         stride = stride_of(name, layers)
         first = self.start // stride
         count = dense_map.shape[self.axis] - first
@@ -43,48 +46,49 @@ class Kept:
         return dense_map.narrow(self.axis, first, count)
 
 
-def in_pieces(
-    x: Tensor, layers: Sequence[Layer], smallest: int, limit: int
-) -> Iterator[tuple[Tensor, Kept | None]]:
-    """Cut pictures of more pixels than a limit along their longer side.
+def iter_tiles(
+    pixels: Tensor, layers: Sequence[Layer], smallest: int, limit: int
+) -> Iterator[Tile]:
+    """Cut images of more pixels than a limit along their longer side.
 
     Parameters
     ----------
-    x : Tensor (B, 3, H, W)
-        Pictures of one shape.
+    pixels : Tensor (B, 3, H, W)
+        Images of one shape.
     layers : sequence of Layer
-        What runs over the pieces.
+        What runs over the tiles.
     smallest : int
         Pixels along a side that make a location.
     limit : int
-        Pixels of a piece, margins included, where its margins leave room.
+        Pixels of a tile, margins included, where its margins leave room.
 
     Yields
     ------
-    pixels, kept
-        A piece with its margins, and which part of its map is its own; None for the whole.
+    Tile
+        In order; their cropped maps, put together, equal the map of the whole.
     """
-    if x.numel() <= 3 * limit:
-        yield x, None
+    axis = longer_axis(pixels)
+    if pixels.numel() <= 3 * limit:
+        yield Tile(pixels, axis)
         return
-    axis = longer_axis(x)
-    length = x.shape[axis]
+    side = pixels.shape[axis]
     before, after = margins(layers)
-    room = limit // (len(x) * x.shape[5 - axis]) - before - after
-    # A piece shorter than its margins would mostly compute what is thrown away.
-    piece = max(room // STRIDE * STRIDE, before + after)
-    for start in range(0, length, piece):
+    room = limit // (len(pixels) * pixels.shape[5 - axis]) - before - after
+    # A tile shorter than its margins would mostly compute what is thrown away.
+    length = max(room // STRIDE * STRIDE, before + after)
+    for start in range(0, side, length):
         first = max(0, start - before)
-        # What the last piece would have is too little for a location of its own.
-        last = length - start - piece < smallest
-        end = length if last else min(length, start + piece + after)
-        yield x.narrow(axis, first, end - first), Kept(axis, start - first, None if last else piece)
+        # What the last tile would have is too little for a location of its own.
+        last = side - start - length < smallest
+        end = side if last else min(side, start + length + after)
+        own = None if last else length
+        yield Tile(pixels.narrow(axis, first, end - first), axis, start - first, own)
         if last:
             return
 
 
 def longer_axis(pixels: Tensor) -> int:
-    """Axis (2 or 3) along which pictures (B, 3, H, W) are longer."""
+    """Axis (2 or 3) along which images (B, 3, H, W) are longer."""
     return 2 if pixels.shape[2] > pixels.shape[3] else 3
 
 
@@ -106,7 +110,7 @@ def stride_of(name: str, layers: Sequence[Layer]) -> int:
 
 
 def margins(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Pixels that a piece needs before and after it so that its map equals the whole picture's.
+    """Pixels that a tile needs before and after it so that its map equals the whole image's.
 
     Zero padding at a cut reaches as far inwards as the convolutions see; fc6 looks ahead by six
     locations. Both are rounded up to the stride.
