@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from vggfeat.data.batches import Decoded, batches
-from vggfeat.data.images import load, rescaled_size
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.batching import Decoded, batches
+from vggfeat.data.image import load, rescaled_size
+from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.nets.config import torchvision_names
@@ -110,7 +110,7 @@ def extractor_of(work: Work) -> DenseExtractor:
 def vggfeat(work: Work) -> Run:
     """Ours, from files to a store on disk."""
     extractor = extractor_of(work)
-    images = find_pictures([str(path) for path in work.pictures])
+    images = find_images([str(path) for path in work.pictures])
 
     def run() -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggfeat._io.assets import asset
-from vggfeat.data.images import decode
+from vggfeat.data.image import decode
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.runtimes.device import has_bf16, resolve_device
 from vggfeat.nets.runtimes.packed import can_pack

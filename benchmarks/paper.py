@@ -32,9 +32,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from vggfeat.data.cards import open_dataset
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.schema import DatasetCard, VocProtocol
+from vggfeat.data.datasets import open_dataset
+from vggfeat.data.datasets.card import DatasetCard, VocProtocol
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary

@@ -18,9 +18,9 @@ import torch
 from contenders import Work
 from floor import settle
 
-from vggfeat.data.batches import batches
-from vggfeat.data.images import decode, rescale
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.batching import batches
+from vggfeat.data.image import decode, rescale
+from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.store.store import FeatureStore
@@ -98,7 +98,7 @@ def by_themselves(work: Work) -> dict[str, float]:
 
 def written(work: Work, extractor: DenseExtractor, clock: Stopwatch) -> None:
     """Keep descriptors, and time it; their numbers do not matter."""
-    images, columns = find_pictures(work.pictures), extractor.columns(work.scales)
+    images, columns = find_images(work.pictures), extractor.columns(work.scales)
     arrays = {c.descriptor: torch.rand(len(images), c.width).numpy() for c in columns}
     ids = torch.arange(1, 2 * len(images) + 1).reshape(-1, 2).numpy()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def in_a_run(work: Work) -> dict[str, float]:
     """Seconds of a whole run, of the network in it, and of what it waited for."""
     clock = Stopwatch(work.device)
     extractor = contenders.extractor_of(work)
-    images = find_pictures([str(path) for path in work.pictures])
+    images = find_images([str(path) for path in work.pictures])
     extractor.describe(next(batches(contenders.decoded(work), 1)).pixels)  # warm
     clock.watch(extractor.net, "maps")
     clock.watch(extractor, "describe")

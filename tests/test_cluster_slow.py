@@ -19,7 +19,7 @@ from hosts import ADDRESSES, kill_all, pids, two_hosts
 from PIL import Image
 from support import noise
 
-from vggfeat import DenseExtractor, FeatureStore, extract, find_pictures
+from vggfeat import DenseExtractor, FeatureStore, extract, find_images
 from vggfeat.store.maintenance import verify
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -45,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """Describe the pictures in one process."""
-    images = find_pictures([str(pictures)])
+    images = find_images([str(pictures)])
     extractor = DenseExtractor("D", "pool2", weights="embedded", device="cpu", precision="fp32")
     folder = tmp_path_factory.mktemp("local") / "f"
     store = FeatureStore(folder, "a")

@@ -11,7 +11,7 @@ import pytest
 
 import vggfeat
 from vggfeat._io.assets import asset
-from vggfeat.data.cards import DatasetCard, card_names, load_card, open_dataset
+from vggfeat.data.datasets import DatasetCard, card_names, load_card, open_dataset
 from vggfeat.errors import VggfeatError
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def test_public_names_are_these() -> None:
         "Weights",
         "aggregate",
         "extract",
-        "find_pictures",
+        "find_images",
         "load_weights",
     ]
     for name in vggfeat.__all__:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.cli import run
 
-from vggfeat import DenseExtractor, FeatureStore, VGGFeatures, aggregate, extract, find_pictures
+from vggfeat import DenseExtractor, FeatureStore, VGGFeatures, aggregate, extract, find_images
 
 SHAPES = [(60, 44), (44, 60), (60, 44), (71, 44), (60, 44), (300, 31), (44, 60)]
 
@@ -22,7 +22,7 @@ def test_four_surfaces_one_result(
     monkeypatch.chdir(tmp_path)
     for i, (width, height) in enumerate(SHAPES):
         draw(f"pictures/{i}.png", width, height, seed=i)
-    images = find_pictures(["pictures"])
+    images = find_images(["pictures"])
     extractor = DenseExtractor("D", "pool4", weights="embedded")
 
     store = FeatureStore(None, "a")
@@ -36,9 +36,9 @@ def test_four_surfaces_one_result(
     assert np.array_equal(aggregate(opened.read(), how), library)
 
     features = VGGFeatures(layer="pool4", Q=(40, 64), aggregate=how, weights="embedded")
-    assert np.array_equal(features.transform(list(images.pictures)), library)
+    assert np.array_equal(features.transform(list(images.images)), library)
     cached = features.set_params(cache="cache")
-    assert np.array_equal(cached.transform(list(images.pictures)), library)
+    assert np.array_equal(cached.transform(list(images.images)), library)
 
     run("store", "export", "f", "x.npz", "--aggregate", how)
     assert np.array_equal(np.load("x.npz")["X"], library)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.learn.search import GRID

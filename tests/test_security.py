@@ -22,10 +22,10 @@ from helpers.cli import run
 from typer.main import get_command
 
 from vggfeat.cli import app
-from vggfeat.data.cards import open_dataset
-from vggfeat.data.ilsvrc import read_tar
-from vggfeat.data.images import decode
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.datasets import open_dataset
+from vggfeat.data.datasets.ilsvrc import read_tar
+from vggfeat.data.image import decode
+from vggfeat.data.imageset import find_images
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.ilsvrc.classes import ilsvrc_classes
@@ -46,8 +46,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "packed.h5": FeatureStore,
     "picture.jpg": decode,
     "pictures.tar": read_tar,
-    "list.csv": lambda path: find_pictures([path]),
-    "list.parquet": lambda path: find_pictures([path]),
+    "list.csv": lambda path: find_images([path]),
+    "list.parquet": lambda path: find_images([path]),
     "card.toml": lambda path: open_dataset(str(path)),
 }
 
@@ -236,7 +236,7 @@ def test_every_command_is_tried_offline() -> None:
 def test_offline_no_address_is_reached(scheme: str) -> None:
     """Pictures, stores and weights at addresses are refused by name before anything is opened."""
     address = f"{scheme}://host/folder"
-    for use in (lambda: find_pictures([address]), lambda: FeatureStore(address)):
+    for use in (lambda: find_images([address]), lambda: FeatureStore(address)):
         with pytest.raises(DownloadError, match="VGGFEAT_OFFLINE"):
             use()
     with pytest.raises(WeightsNotFound):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from check_wheel import WHEEL_HOLDS
 
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.nets.config import layers_of
 from vggfeat.recipe import load_recipe, open_recipe, recipe_names

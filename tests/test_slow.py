@@ -16,7 +16,7 @@ from helpers.extraction import rows
 from PIL import Image
 from support import noise, random_weights
 
-from vggfeat import DenseExtractor, FeatureStore, extract, find_pictures
+from vggfeat import DenseExtractor, FeatureStore, extract, find_images
 from vggfeat.features.pipeline import Summary
 from vggfeat.store.maintenance import verify
 
@@ -82,7 +82,7 @@ def test_ten_thousand_images_in_flat_memory(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for i in range(10_000):
         (tmp_path / "many" / f"{i:05}.jpg").hardlink_to(tmp_path / f"{i % 100}.jpg")
-    images = find_pictures([str(tmp_path / "many")])
+    images = find_images([str(tmp_path / "many")])
     extractor = DenseExtractor("A", "pool3", weights=random_weights("A", ["pool3"]))
     store = FeatureStore(tmp_path / "f", "a")
     process = psutil.Process()

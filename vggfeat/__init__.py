@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vggfeat.data.imagesets import ImageSet, find_pictures
+    from vggfeat.data.imageset import ImageSet, find_images
     from vggfeat.errors import VggfeatError
     from vggfeat.features.aggregate import aggregate
     from vggfeat.features.extractor import DenseExtractor
@@ -37,7 +37,7 @@ _WHERE = {
     "FeatureStore": ("vggfeat.store.store", "FeatureStore"),
     "Features": ("vggfeat.settings", "Features"),
     "Hardware": ("vggfeat.settings", "Hardware"),
-    "ImageSet": ("vggfeat.data.imagesets", "ImageSet"),
+    "ImageSet": ("vggfeat.data.imageset", "ImageSet"),
     "LinearSVM": ("vggfeat.learn.svm", "LinearSVM"),
     "VGG": ("vggfeat.nets.vgg", "VGG"),
     "VGGFeatures": ("vggfeat.features.transformer", "VGGFeatures"),
@@ -45,7 +45,7 @@ _WHERE = {
     "Weights": ("vggfeat.nets.weights", "Weights"),
     "aggregate": ("vggfeat.features.aggregate", "aggregate"),
     "extract": ("vggfeat.features.pipeline", "extract"),
-    "find_pictures": ("vggfeat.data.imagesets", "find_pictures"),
+    "find_images": ("vggfeat.data.imageset", "find_images"),
     "load_weights": ("vggfeat.nets.weights", "load"),
 }
 
@@ -65,7 +65,7 @@ __all__ = [
     "Weights",
     "aggregate",
     "extract",
-    "find_pictures",
+    "find_images",
     "load_weights",
 ]
 __version__ = "0.1.0"

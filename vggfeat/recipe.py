@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat._io.assets import read_toml, shared
-from vggfeat.data.schema import DatasetCard, VocProtocol
+from vggfeat.data.datasets.card import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID

@@ -17,7 +17,7 @@ from helpers.seams import published, validation_images
 from support import random_weights
 from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
 from vggfeat.nets.preprocessing import CAFFE

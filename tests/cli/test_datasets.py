@@ -10,7 +10,7 @@ from helpers.cli import Ran, run
 from trees import write_classes
 
 from vggfeat._io.assets import shared
-from vggfeat.data.cards import card_names
+from vggfeat.data.datasets import card_names
 
 
 def datasets(*words: str | Path, status: int = 0) -> Ran:

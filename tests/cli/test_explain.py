@@ -9,7 +9,7 @@ import pytest
 from helpers.cli import Ran, run
 from PIL import Image
 
-from vggfeat.data.images import decode
+from vggfeat.data.image import decode
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel, save
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return decode(picture, **how)
 
-    monkeypatch.setattr("vggfeat.data.images.decode", stopping)
+    monkeypatch.setattr("vggfeat.data.image.decode", stopping)
     done = explain(model(), "photos", "--csv", "f.csv", status=130)
     assert "1 picture done; the drawings are kept, and f.csv has" in done.err
     assert (tmp_path / "f.csv").read_text().count("a.png") == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.cli import run
 
-from vggfeat.data.cards import open_dataset
+from vggfeat.data.datasets import open_dataset
 
 FAST = ["--net", "D", "--layer", "pool2", "--Q", "32", "--weights", "embedded", "--jobs", "1"]
 
@@ -28,7 +28,7 @@ def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> No
     written = ["--features", "f", "--report", "r.html", "--json", "-q"]
     told = run("svm", "--dataset", "sample-voc", *FAST, *written, cwd=tmp_path).json
     card, images = open_dataset("sample-voc")
-    test = images.parts["test"]
+    test = images.splits["test"]
     assert "<h1" in (tmp_path / "r.html").read_text()
     with (tmp_path / "r" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -16,14 +16,12 @@ from packing import jpeg, pack
 from PIL import Image
 from support import noise
 
-from vggfeat.data.batches import Job, decode_ahead
-from vggfeat.data.identity import id_of, stamp_of
-from vggfeat.data.images import Crop, Picture, decode, load, read_encoded
-from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.data.remote import Remote
-from vggfeat.data.remote import stamp_of as stamp_of_listing
-from vggfeat.data.stored import digest
-from vggfeat.data.views import boxed
+from vggfeat.data.batching import Job, decode_ahead
+from vggfeat.data.identity import digest, id_of, stamp_of
+from vggfeat.data.image import Crop, ImageLike, decode, load, read_encoded
+from vggfeat.data.imageset import ImageSet, boxed_images, find_images
+from vggfeat.data.sources.remote import RemoteImage
+from vggfeat.data.sources.remote import stamp_of as stamp_of_listing
 from vggfeat.errors import PictureError
 
 BILLION = 10**9
@@ -43,7 +41,7 @@ def at(*scales: int) -> Callable[[int, tuple[int, int]], dict[int, str]]:
     return lambda row, image_id: dict.fromkeys(scales, "all")
 
 
-def identify(image: Picture) -> tuple[int, int]:
+def identify(image: ImageLike) -> tuple[int, int]:
     """Read an image and name it."""
     return id_of(image, read_encoded(image))
 
@@ -52,7 +50,7 @@ def test_an_id_is_of_the_encoded_bytes(tmp_path: Path) -> None:
     """Files, members of tars and copies have the id that hashlib gives; other bytes another."""
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     shutil.copy(tmp_path / "a.jpg", tmp_path / "copy.jpg")
-    [member] = find_pictures([pack(tmp_path / "a.tar", {"m.jpg": jpeg(1)})]).pictures
+    [member] = find_images([pack(tmp_path / "a.tar", {"m.jpg": jpeg(1)})]).images
     for image in (tmp_path / "a.jpg", str(tmp_path / "copy.jpg"), member):
         assert identify(image) == first_bytes(jpeg(1))
     (tmp_path / "a.jpg").write_bytes(jpeg(2))
@@ -122,22 +120,22 @@ def test_stamps_of_boxes_members_and_pixels(tmp_path: Path) -> None:
     """Each box and each member has its own; pixels and what is absent have none."""
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     people = ImageSet(("a#1", "a#2"), (tmp_path / "a.jpg",) * 2, boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
-    one, other = boxed(people).images.stamps().tolist()
+    one, other = boxed_images(people).images.stamps().tolist()
     assert one != other
-    assert boxed(people).images.stamps().tolist() == [one, other]
+    assert boxed_images(people).images.stamps().tolist() == [one, other]
 
     tar = Path(pack(tmp_path / "a.tar", {"0.jpg": jpeg(1), "1.jpg": jpeg(1)}))
     os.utime(tar, (9, 9))
-    members = find_pictures([tar])
+    members = find_images([tar])
     found = tar.stat()
     expected = [
         [digest(digest(found.st_size, 9 * BILLION), member.offset), member.size]
-        for member in members.pictures
+        for member in members.images
     ]
     assert members.stamps().tolist() == expected
     assert expected[0] != expected[1]
     os.utime(tar, (8, 8))
-    again = find_pictures([tar]).stamps()
+    again = find_images([tar]).stamps()
     assert not (again[:, 0] == np.array(expected)[:, 0]).any()
 
     nothing = [np.zeros((2, 2)), Image.new("RGB", (2, 2)), tmp_path / "none.jpg", "a\0b",
@@ -160,15 +158,17 @@ def test_an_object_has_the_stamp_of_its_listing() -> None:
     untagged = base | {"ETag": None}
     assert stamp_of_listing(untagged) != stamp_of_listing(untagged | later)
     assert stamp_of_listing({"size": 3}) is None
-    assert stamp_of(Remote("s3://b/a.jpg", stamp, 3)) == stamp
-    assert stamp_of(Remote("s3://b/a.jpg?token=1")) == stamp_of(Remote("s3://b/a.jpg?token=2"))
+    assert stamp_of(RemoteImage("s3://b/a.jpg", stamp, 3)) == stamp
+    assert stamp_of(RemoteImage("s3://b/a.jpg?token=1")) == stamp_of(
+        RemoteImage("s3://b/a.jpg?token=2")
+    )
 
 
 def test_many_stamps_keep_their_order(tmp_path: Path) -> None:
     """Threads ask for them in blocks, and each row is its own file's."""
     for row in range(300):
         (tmp_path / f"{row:03}.jpg").write_bytes(bytes(row))
-    stamps = find_pictures([tmp_path]).stamps()
+    stamps = find_images([tmp_path]).stamps()
     assert stamps[:, 0].tolist() == list(range(300))
 
 

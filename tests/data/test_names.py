@@ -11,7 +11,7 @@ import pytest
 from helpers.cli import run
 from packing import jpeg, pack
 
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
 
 TYPED = {
@@ -69,15 +69,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_name_follows_from_its_own_source(source: str, here: Path) -> None:
     """Each kind of source gives the names of the table, with another source beside it or alone."""
     pack(here / "other.tar", {"o.jpg": jpeg(8)})
-    found = find_pictures([source, "other.tar"]).names
+    found = find_images([source, "other.tar"]).names
     assert found == (*TYPED[source], "other.tar/o.jpg")
     if source != "-":
-        assert find_pictures([source]).names == found[:-1]
+        assert find_images([source]).names == found[:-1]
 
 
 def test_a_file_by_its_whole_path_is_named_without_the_root(here: Path) -> None:
     """A leading slash is no part of a name; a name climbs out of no folder."""
-    assert find_pictures([here / "a/1.jpg"]).names == (f"{str(here)[1:]}/a/1.jpg",)
+    assert find_images([here / "a/1.jpg"]).names == (f"{str(here)[1:]}/a/1.jpg",)
 
 
 def test_two_images_of_one_name_are_refused(here: Path) -> None:
@@ -86,18 +86,18 @@ def test_two_images_of_one_name_are_refused(here: Path) -> None:
     (here / "x/here/a/1.jpg").write_bytes(jpeg(7))
     sources = ["../here/a/1.jpg", "x/here"]
     with pytest.raises(DataError) as refused:
-        find_pictures(sources)
+        find_images(sources)
     for said in ("../here/a/1.jpg", "x/here/a/1.jpg", "--relative-to DIR"):
         assert said in str(refused.value)
-    assert find_pictures(sources, ".").names == ("a/1.jpg", "x/here/a/1.jpg")
-    twice = find_pictures(["x/here", "x/here/../here/"])
+    assert find_images(sources, ".").names == ("a/1.jpg", "x/here/a/1.jpg")
+    twice = find_images(["x/here", "x/here/../here/"])
     assert (twice.names, twice.duplicates) == (("here/a/1.jpg",), 1)
 
 
 def test_names_may_be_relative_to_a_folder(here: Path) -> None:
     """Folders, files, lists and tars alike; what does not lie in it is refused by name."""
     sources = ["x/photos", "a/1.jpg", "@x/list.txt", "a/000.tar"]
-    found = find_pictures(sources, here.parent)
+    found = find_images(sources, here.parent)
     assert found.names == (
         "here/x/photos/1.jpg",
         "here/x/photos/sub/2.jpg",
@@ -107,7 +107,7 @@ def test_names_may_be_relative_to_a_folder(here: Path) -> None:
     )
     for source in ("a/1.jpg", "a/000.tar", "memory://bucket/set"):
         with pytest.raises(DataError, match=f"{source}.*--relative-to|--relative-to.*{source}"):
-            find_pictures([source], "x")
+            find_images([source], "x")
 
 
 def test_one_store_takes_tars_of_one_base_name(here: Path) -> None:

@@ -24,7 +24,7 @@ from helpers.killing import course, ended, forked, kill
 from helpers.networks import formula_weights
 from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.learn import model as models
@@ -168,7 +168,7 @@ def test_kills_of_a_network_that_runs(tmp_path: Path, tiny: str) -> None:
     all_ = DenseExtractor(tiny, ("pool4", "pool5"), pool="average+max", **how)
 
     def work(out: Path) -> None:
-        found, store = find_pictures([str(images)]), FeatureStore(out, "a")
+        found, store = find_images([str(images)]), FeatureStore(out, "a")
         half = found.take(range(0, len(found), 2))  # so that not all lack the same
         extract(half, few, [32], store, workers=2)
         extract(found, all_, [32, 40], store, workers=2)
@@ -247,7 +247,7 @@ def test_kills_of_packing(images: Path, tmp_path: Path, writers: int) -> None:
     """A packed file is there whole, or not at all; packed again it is the same."""
     store = tmp_path / "store"
     extract_sums(images, store, SeveralSums(["pool5"]), SCALES[:1])
-    half = find_pictures([str(images)]).take(range(20))
+    half = find_images([str(images)]).take(range(20))
     all_ = SeveralSums(["pool4", "pool5"], "average+max")
     extract(half, all_, SCALES, FeatureStore(store, "a"))  # type: ignore[arg-type]  # it stands in
     expected = rows(store)

@@ -20,7 +20,7 @@ from helpers.networks import FakeExtractor, pixel_sums
 from helpers.seams import shard_rows
 from storing import column, ids_of, stamps_of
 
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import StoreError
 from vggfeat.features.pipeline import extract
@@ -142,7 +142,7 @@ def test_processes_share_a_store(tmp_path: Path, method: str, writers: int, read
 def run(images: str, folder: str, part: int, parts: int) -> None:
     """Extract one share of a list of images, or all of it."""
     share = Partition(part, parts)
-    some = find_pictures([images])
+    some = find_images([images])
     some, fake = some.take(share.rows(len(some))), FakeExtractor(pixel_sums)
     with shard_rows(4):
         store = FeatureStore(folder, "a")

@@ -18,7 +18,7 @@ from helpers.extraction import SCALES, content
 from helpers.networks import FakeExtractor, pixel_sums
 from PIL import Image
 
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary, extract
 from vggfeat.store.maintenance import verify
@@ -77,7 +77,7 @@ def test_soak(
 ) -> None:
     """Memory and handles stay flat, each good picture has its row, each bad one its reason."""
     count = int(os.environ.get("VGGFEAT_SOAK", usual))
-    images = find_pictures([str(drawn(tmp_path, count))])
+    images = find_images([str(drawn(tmp_path, count))])
     extractor = describer()
     store = FeatureStore(tmp_path / "store", "a")
     memory: list[int] = []

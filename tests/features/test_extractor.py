@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from helpers.networks import formula_weights
 from support import noise
 
-from vggfeat.data.images import load
+from vggfeat.data.image import load
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.aggregate import l2

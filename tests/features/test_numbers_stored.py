@@ -11,7 +11,7 @@ from helpers.overflow import WEIGHTS, Half, dark_and_bright, scaled
 from helpers.seams import round_size
 from support import noise
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import DeviceError, PictureError
 from vggfeat.features.extractor import DenseExtractor
@@ -34,7 +34,7 @@ def repeatable(runtime: str, precision: str) -> DenseExtractor:
 def images(draw: Callable[..., Path]) -> ImageSet:
     for i in range(12):
         path = draw(f"pictures/{i:02}.png", 44 + 4 * (i % 3), 40, seed=i)
-    return find_pictures([str(path.parent)])
+    return find_images([str(path.parent)])
 
 
 def stored(
@@ -76,7 +76,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
     resumed = stored(images, extractor, tmp_path / "resumed", scales)
     assert same(resumed)
 
-    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
+    backwards = ImageSet(images.names[::-1], images.images[::-1])
     assert same(stored(backwards, extractor, None, scales))
 
     parts = [tmp_path / f"part-{number}" for number in (1, 2, 3)]

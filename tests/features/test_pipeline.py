@@ -15,7 +15,7 @@ from helpers.seams import round_size, shard_rows
 from PIL import Image
 from support import noise, random_weights
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Run, Summary, extract
@@ -37,7 +37,7 @@ def pool2(Q: int = 32) -> Descriptor:
 def images(draw: Callable[..., Path]) -> ImageSet:
     for i in range(9):
         path = draw(f"pictures/{i}.png", 40 + 7 * (i % 3), 40, seed=i)
-    return find_pictures([str(path.parent)])
+    return find_images([str(path.parent)])
 
 
 def run(
@@ -58,7 +58,7 @@ def values(store: FeatureStore, images: ImageSet, Q: int = 32) -> np.ndarray:
 def alone(images: ImageSet, Q: int = 32) -> np.ndarray:
     """Describe every image in a run of its own: whose features are whose cannot go wrong."""
     rows = []
-    for name, picture in zip(images.names, images.pictures, strict=True):
+    for name, picture in zip(images.names, images.images, strict=True):
         store, _ = run(ImageSet((name,), (picture,)), None, (Q,))
         rows += [*store.read().values()]
     return np.concatenate(rows)
@@ -120,7 +120,7 @@ def test_runs_at_once_take_in_what_others_wrote(images: ImageSet, tmp_path: Path
 def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> None:
     """What another run wrote of a replaced image meanwhile is not taken for all of it."""
     run(images, tmp_path / "f", extractor=small(("pool1", "pool2")))
-    Path(str(images.pictures[2])).write_bytes(Path(str(images.pictures[7])).read_bytes())
+    Path(str(images.images[2])).write_bytes(Path(str(images.images[7])).read_bytes())
     store = FeatureStore(tmp_path / "f", "a")
     ours = Run(images, small(("pool1", "pool2")), [32], store)
     run(images, tmp_path / "f")  # pool2 alone
@@ -158,7 +158,7 @@ def test_what_has_no_stamp_is_counted_once(images: ImageSet, tmp_path: Path) -> 
 def test_bad_images_are_absent_and_named(images: ImageSet, tmp_path: Path) -> None:
     """A bad image has no row, its neighbours keep theirs, and mended it is done next time."""
     expected = alone(images)
-    broken = Path(str(images.pictures[4]))
+    broken = Path(str(images.images[4]))
     good = broken.read_bytes()
     broken.write_bytes(good[:100])
     store, summary = run(images, tmp_path / "f")
@@ -178,7 +178,7 @@ def test_bad_images_are_absent_and_named(images: ImageSet, tmp_path: Path) -> No
 
 def test_stopping_at_a_bad_image_keeps_what_was_done(images: ImageSet, tmp_path: Path) -> None:
     """With on_bad_image="error" the run ends at the image, and names it."""
-    Path(str(images.pictures[5])).write_bytes(b"")
+    Path(str(images.images[5])).write_bytes(b"")
     with round_size(2), pytest.raises(PictureError, match=r"5\.png: the file is empty"):
         run(images, tmp_path / "f", on_bad_image="error")
     assert run(images, tmp_path / "f")[1].present == 4
@@ -201,7 +201,7 @@ def test_ctrl_c_keeps_what_is_complete(images: ImageSet, tmp_path: Path) -> None
 def test_a_replaced_image_is_computed_again(images: ImageSet, tmp_path: Path) -> None:
     """An image changed under its name loses its old features."""
     run(images, tmp_path / "f")
-    Path(str(images.pictures[2])).write_bytes(Path(str(images.pictures[7])).read_bytes())
+    Path(str(images.images[2])).write_bytes(Path(str(images.images[7])).read_bytes())
     store, summary = run(images, tmp_path / "f")
     assert summary.computed == 1
     found = values(store, images)
@@ -212,7 +212,7 @@ def test_touched_and_killed_nothing_is_copied(images: ImageSet, tmp_path: Path) 
     """What a killed run held for changed is only noted by the next, which finds it unchanged."""
     run(images, tmp_path / "f")
     before = alone(images)
-    for image in images.pictures:
+    for image in images.images:
         os.utime(Path(str(image)), (1, 1))
     Run(images, small(), (32,), FeatureStore(tmp_path / "f", "a"))._note_changed()
     assert FeatureStore(tmp_path / "f").names == []
@@ -230,7 +230,7 @@ def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
     images: ImageSet, tmp_path: Path
 ) -> None:
     """What is read is not kept under the stamp of the file that was there before."""
-    own, other = Path(str(images.pictures[8])), Path(str(images.pictures[0]))
+    own, other = Path(str(images.images[8])), Path(str(images.images[0]))
     stat, content = own.stat(), own.read_bytes()
     store = FeatureStore(tmp_path / "f", "a")
     run_of_all = Run(images, small(), [32], store)
@@ -249,7 +249,7 @@ def test_what_was_read_last_counts(images: ImageSet, tmp_path: Path) -> None:
     ours = Run(images, small(), [32], store)
     with shard_rows(1):
         run(images, tmp_path / "f")
-    Path(str(images.pictures[8])).write_bytes(Path(str(images.pictures[0])).read_bytes())
+    Path(str(images.images[8])).write_bytes(Path(str(images.images[0])).read_bytes())
     ours.all(workers=1)
     found = values(FeatureStore(tmp_path / "f"), images)
     np.testing.assert_allclose(found, alone(images), rtol=1e-4, atol=1e-4)
@@ -284,7 +284,7 @@ def test_another_image_of_the_same_name_and_size_is_another(tmp_path: Path) -> N
         path.parent.mkdir(parents=True)
         Image.fromarray(noise(40, 40, seed)).save(path)
         os.utime(path, ns=(10**18, 10**18 + seed))
-    a, b = (find_pictures([str(tmp_path / folder / "p")]) for folder in "ab")
+    a, b = (find_images([str(tmp_path / folder / "p")]) for folder in "ab")
     assert a.names == b.names
     run(a, tmp_path / "f")
     store, summary = run(b, tmp_path / "f")
@@ -312,7 +312,7 @@ def test_another_list_is_appended(images: ImageSet, tmp_path: Path) -> None:
 
 def test_shares_leave_lists_of_their_own(images: ImageSet, tmp_path: Path) -> None:
     """What a share could not read is in a file of its own, which the whole run replaces."""
-    Path(str(images.pictures[0])).write_bytes(b"")
+    Path(str(images.images[0])).write_bytes(b"")
     for part, rows in ((1, [0, 2, 4]), (2, [1, 3])):
         run(images.take(rows), tmp_path / "f", share=(part, 2))
     files = {path.name for path in (tmp_path / "f").iterdir()}

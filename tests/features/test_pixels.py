@@ -14,7 +14,7 @@ from helpers.mistakes import refuses
 from PIL import Image
 from support import noise
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import FingerprintMismatch, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
@@ -44,7 +44,7 @@ def images(tmp_path: Path) -> ImageSet:
     """Draw one picture, whose sides are odd: at pool1 the rounding matters."""
     (tmp_path / "p").mkdir()
     Image.fromarray(noise(35, 33, 1)).save(tmp_path / "p" / "1.png")
-    return find_pictures([str(tmp_path / "p")])
+    return find_images([str(tmp_path / "p")])
 
 
 def extractor(pixels: PixelConvention | str) -> DenseExtractor:
@@ -145,7 +145,7 @@ def test_a_cache_keeps_conventions_apart(tmp_path: Path, images: ImageSet) -> No
         for pixels in CONVENTIONS:
             weights = load("embedded", "D", layers=("pool1",), pixels=pixels)
             one = VGGFeatures(layer="pool1", Q=33, weights=weights, cache=cache, precision="fp32")
-            rows.append(one.transform(list(images.pictures)))
+            rows.append(one.transform(list(images.images)))
     assert not np.allclose(rows[0], rows[1])
     np.testing.assert_array_equal(rows[:2], rows[2:])
 

@@ -16,9 +16,9 @@ from helpers.mistakes import refuses
 from PIL import Image
 from support import noise, random_weights
 
-from vggfeat.data.images import Crop
-from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.data.tars import Member
+from vggfeat.data.image import Crop
+from vggfeat.data.imageset import ImageSet, find_images
+from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import (
     DataNotFound,
     DeviceError,
@@ -75,8 +75,8 @@ def test_images_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert absolute("a/b.jpg") == tmp_path / "a" / "b.jpg"
     assert absolute(Crop(Path("c.jpg"), (1, 1, 2, 2))).path == tmp_path / "c.jpg"
-    assert absolute(Member("d.tar", 512, 10)).archive == str(tmp_path / "d.tar")
-    there = Member("s3://bucket/d.tar", 512, 10)
+    assert absolute(TarMember("d.tar", 512, 10)).archive == str(tmp_path / "d.tar")
+    there = TarMember("s3://bucket/d.tar", 512, 10)
     drawn = Image.new("RGB", (2, 2))
     assert absolute(there) is there
     assert absolute(drawn) is drawn
@@ -215,7 +215,7 @@ def images(tmp_path: Path) -> ImageSet:
         picture = Image.fromarray(noise(40 + 7 * (i % 3), 40, i))
         picture.save(tmp_path / "pictures" / f"{i:02}.png")
     (tmp_path / "pictures" / "21.png").write_bytes(b"no picture")
-    return find_pictures([str(tmp_path / "pictures")])
+    return find_images([str(tmp_path / "pictures")])
 
 
 def local(
@@ -273,7 +273,7 @@ def test_a_deterministic_cluster_has_the_bits_of_a_local_run_of_other_batches(
     store, summary = run(images, tmp_path / "ray", hardware=hardware)
     assert summary.computed == 39
     assert store.provenance("A")["deterministic"]
-    backwards = ImageSet(images.names[::-1], images.pictures[::-1])
+    backwards = ImageSet(images.names[::-1], images.images[::-1])
     here, _ = local(backwards, tmp_path / "local", deterministic=True)
     assert here.read([POOL3])[POOL3][::-1].tobytes() == store.read([POOL3])[POOL3].tobytes()
 
@@ -290,7 +290,7 @@ def test_a_second_run_computes_what_is_lacking(
     assert (summary.present, summary.computed, summary.failed) == (0, 39, 1)
     assert [column.Q for column in store.columns] == [32, 48]
     # Nobody holds the old descriptors of an image for those of the new one of its name.
-    first, second = (Path(images.pictures[row]) for row in (0, 1))
+    first, second = (Path(images.images[row]) for row in (0, 1))
     before = store.read([POOL3], store.names[:2])[POOL3]
     first.write_bytes(second.read_bytes())
     store, summary = run(images, tmp_path / "f", (32, 48))

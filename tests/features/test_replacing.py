@@ -16,7 +16,7 @@ from helpers.networks import FakeExtractor, pixel_sums
 from PIL import Image
 from support import noise
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import StoreError
 from vggfeat.features import replacing
 from vggfeat.features.pipeline import extract
@@ -50,7 +50,7 @@ def test_a_folder_of_other_images_is_refused(photos: Path, tmp_path: Path) -> No
     refuses(lambda: extract_sums(other, tmp_path / "f"), StoreError, named)
     assert files(tmp_path / "f") == before
     store = FeatureStore(tmp_path / "f", "a")
-    images = find_pictures([str(other)], relative_to=tmp_path)
+    images = find_images([str(other)], relative_to=tmp_path)
     done = extract(images, FakeExtractor(pixel_sums), (8, 10), store)
     assert (done.computed, done.replaced, len(store.names)) == (12, 0, 24)
 
@@ -102,7 +102,7 @@ def test_many_are_judged_by_some(tmp_path: Path) -> None:
     draw_small(tmp_path / "p", good=200, bad=0)
     extract_sums(tmp_path / "p", tmp_path / "f")
     arrays = tuple(noise(12, 10, seed) for seed in range(200))
-    names = find_pictures([str(tmp_path / "p")]).names
+    names = find_images([str(tmp_path / "p")]).names
     images = ImageSet(names, arrays)
     store = FeatureStore(tmp_path / "f", "a")
     with mock.patch.object(replacing, "id_of", wraps=replacing.id_of) as read:

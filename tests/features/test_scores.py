@@ -15,7 +15,7 @@ from helpers.networks import TINY, configured, formula_state
 from support import noise
 from torch import Tensor
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor

@@ -25,8 +25,8 @@ from sklearn.svm import LinearSVC
 from support import noise, random_weights
 
 from vggfeat import FeatureStore, VGGFeatures
-from vggfeat.data.images import Crop
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.image import Crop
+from vggfeat.data.imageset import find_images
 from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.nets import formats
 
@@ -136,12 +136,12 @@ def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.chdir(tmp_path / folder)
         pack(Path("x.tar"), {f"{n}.bmp": jpeg(8 * seed + n, "BMP") for n in range(2)})
         os.utime("x.tar", (1 + seed, 1 + seed))
-        members = find_pictures(["x.tar"]).pictures
+        members = find_images(["x.tar"]).images
         np.testing.assert_array_equal(cached.transform(members), plain.transform(members))
     shards = sorted((tmp_path / "cache").rglob("*.h5"))
     monkeypatch.chdir(tmp_path)
-    cached.transform(find_pictures([str(Path("a") / "x.tar")]).pictures)
-    cached.transform(find_pictures([tmp_path / "b" / "x.tar"]).pictures)
+    cached.transform(find_images([str(Path("a") / "x.tar")]).images)
+    cached.transform(find_images([tmp_path / "b" / "x.tar"]).images)
     assert sorted((tmp_path / "cache").rglob("*.h5")) == shards
 
 

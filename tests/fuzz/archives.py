@@ -17,10 +17,9 @@ from trees import OBJECT
 from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
 from fuzz.pictures import written
-from vggfeat.data.annotations import read_annotations
-from vggfeat.data.archives import unpack, unwrap
-from vggfeat.data.ilsvrc import read_tar
-from vggfeat.data.tars import samples
+from vggfeat.data.datasets.archives import unpack, unwrap
+from vggfeat.data.datasets.ilsvrc import read_annotations, read_tar
+from vggfeat.data.sources.tar import samples
 from vggfeat.errors import PictureError, VggfeatError
 
 NAMES = ("data/a.jpg", "../escaped", "/tmp/vggfeat-escaped", "data/../../escaped", "data/x/y.jpg")

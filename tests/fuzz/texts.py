@@ -14,10 +14,9 @@ from trees import OBJECT, write_voc
 from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
 from vggfeat._io.assets import shared
-from vggfeat.data.annotations import read_annotation
-from vggfeat.data.cards import load_card, open_dataset
-from vggfeat.data.imagesets import find_pictures
-from vggfeat.data.voc import read_objects, read_voc
+from vggfeat.data.datasets import load_card, open_dataset
+from vggfeat.data.datasets.voc import read_annotation, read_annotation_of, read_voc
+from vggfeat.data.imageset import find_images
 from vggfeat.recipe import open_recipe
 
 LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (n + 1, b"&l%d;" % n * 10) for n in range(9))
@@ -97,7 +96,7 @@ class Xml(Campaign):
         try:
             read_annotation(path)
         finally:
-            read_objects(self.folder, "1")
+            read_annotation_of(self.folder, "1")
 
 
 class Cards(Campaign):
@@ -201,7 +200,7 @@ class Lists(Campaign):
             return
         path = self.folder / f"list.{kind}"
         path.write_bytes(content)
-        images = find_pictures([f"@{path}" if kind == "txt" else str(path)])
+        images = find_images([f"@{path}" if kind == "txt" else str(path)])
         assert len(images.stamps()) == len(images)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from helpers.networks import FakeExtractor, pixel_sums
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.features.pipeline import Summary, extract
 from vggfeat.settings import Extraction
 from vggfeat.store.column import Descriptor
@@ -65,7 +65,7 @@ def extract_sums(
     **more: Any,
 ) -> Summary:
     """Extract as the command does, without a network."""
-    images, store = find_pictures([str(folder)]), FeatureStore(out, "a")
+    images, store = find_images([str(folder)]), FeatureStore(out, "a")
     fake = extractor or FakeExtractor(pixel_sums)
     return extract(images, fake, scales, store, **{"workers": 2, **more})
 

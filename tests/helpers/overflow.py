@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from support import random_weights
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.weights import Weights
 

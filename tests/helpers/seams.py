@@ -16,7 +16,7 @@ from unittest import mock
 from torch import Tensor
 
 from vggfeat._io.download import Checksums
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.registry import SOURCES, folder
 from vggfeat.train.words import Engine

@@ -12,7 +12,7 @@ import pytest
 from helpers.colours import CLASSES, colour_net, colour_weights, paint
 from helpers.seams import described_images
 
-from vggfeat.data.imagesets import find_pictures
+from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import (
     DataError,
@@ -307,7 +307,7 @@ def painted(folder: Path, count: int = 9) -> Path:
 
 def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
     """Three shares into one store; the last run computes nothing and has all, as one run has."""
-    images = find_pictures([painted(tmp_path / "p")])
+    images = find_images([painted(tmp_path / "p")])
     net = colour_net("D", deterministic=True)
     runs = []
     for part in (1, 2, 3):

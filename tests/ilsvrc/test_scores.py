@@ -13,7 +13,7 @@ from helpers.colours import CLASSES, colour_net, paint
 from helpers.seams import before_batches, described_images, shard_rows
 from torch import Tensor
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import StoreError
 from vggfeat.features.extractor import DenseExtractor
@@ -34,7 +34,7 @@ def images(tmp_path: Path) -> ImageSet:
     """Paint seven pictures."""
     for number in range(7):
         paint(tmp_path / "p" / f"{number}.png", CLASSES[number % len(CLASSES)], number)
-    return find_pictures([tmp_path / "p"])
+    return find_images([tmp_path / "p"])
 
 
 @pytest.mark.parametrize("out", [False, True])
@@ -180,7 +180,7 @@ def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Pa
 def test_pictures_that_cannot_be_read_are_not_waited_for(images: ImageSet, tmp_path: Path) -> None:
     """A store without the torn one is finished."""
     (tmp_path / "p" / "torn.png").write_bytes(b"\x89PNG")
-    images = find_pictures([tmp_path / "p"])
+    images = find_images([tmp_path / "p"])
     score(images, colour_net("D", BOTH), SCALES, tmp_path / "s")
     assert [len(one.names) for one in open_scores(tmp_path / "s")] == [7, 7]
 

@@ -7,8 +7,8 @@ from promises.option_row import EFFECT, FLAG, FREE, PRINTED, rows, working
 CLASSIFY = rows(
     "classify",
     "photos",
-    ("PICTURES", "others photos", "find_pictures.sources", ["others", "photos"], FREE),
-    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
+    ("PICTURES", "others photos", "find_images.sources", ["others", "photos"], FREE),
+    ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--net", "--net E --net D", "network.features.nets", ["E", "D"], "--net F"),
     ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
     ("--Q", "--Q 64 --Q 96", "score.scales", [64, 96], "--Q 0"),
@@ -107,9 +107,9 @@ MERGING = [
 LOCALIZE_PREDICT = rows(
     "localize predict",
     "photos --model boxes.safetensors --class cat",
-    ("PICTURES", "others photos --model boxes.safetensors --class cat", "find_pictures.sources",
+    ("PICTURES", "others photos --model boxes.safetensors --class cat", "find_images.sources",
      ["others", "photos"], FREE),
-    ("--relative-to", "--relative-to .", "find_pictures.relative_to", ".", FREE),
+    ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),
     ("--Q", "--Q 288 --Q 320", "windows_of.scales", [[288, 320]], "--Q 0"),
     ("--class", "--class dog", "locate.labels", [0, 1], "--class cow"),

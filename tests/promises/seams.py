@@ -25,7 +25,7 @@ import torch
 from helpers.boxes import GRID_NET, box_weights
 from helpers.networks import PIXELS, TINY, configured
 
-from vggfeat.data.cards import card_names, load_card, open_dataset
+from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.config import resolve_layer
@@ -155,10 +155,10 @@ NETWORK = {
     "load": ("vggfeat.nets.weights:load", _weights),
     "DenseExtractor": ("vggfeat.features.extractor:DenseExtractor", _extractor),
 }
-PICTURES = {"find_pictures": ("vggfeat.data.imagesets:find_pictures", None)}
+PICTURES = {"find_images": ("vggfeat.data.imageset:find_images", None)}
 SVM = {
     **NETWORK,
-    "open_dataset": ("vggfeat.data.cards:open_dataset", _dataset),
+    "open_dataset": ("vggfeat.data.datasets:open_dataset", _dataset),
     "describe": ("vggfeat.run.svm:describe", _described),
     "evaluate": ("vggfeat.run.svm:evaluate", _result),
     "evaluate_voc": ("vggfeat.run.svm:evaluate_voc", _result),
@@ -267,12 +267,12 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "StoredLabels": ("vggfeat.ilsvrc.labels:StoredLabels.open", _nothing),
         "judge": ("vggfeat.ilsvrc.judging:judge", _stop),
     },
-    "datasets show": {"load_card": ("vggfeat.data.cards:load_card", None)},
+    "datasets show": {"load_card": ("vggfeat.data.datasets:load_card", None)},
     "datasets fetch": {
         "download_progress": ("vggfeat.cli.datasets:download_progress", None),
-        "fetch_dataset": ("vggfeat.data.cards:fetch_dataset", _stop),
+        "fetch_dataset": ("vggfeat.data.datasets:fetch_dataset", _stop),
     },
-    "datasets check": {"check_dataset": ("vggfeat.data.cards:check_dataset", _stop)},
+    "datasets check": {"check_dataset": ("vggfeat.data.datasets:check_dataset", _stop)},
     "weights fetch": {
         "download_progress": ("vggfeat.cli.weights:download_progress", None),
         "fetch": ("vggfeat.nets.registry:fetch", lambda _: Path("fetched")),
@@ -295,7 +295,7 @@ READING = (
     "vggfeat.nets.weights:load",
     "vggfeat.train.trainset:open_trainset",
     "vggfeat.ilsvrc.boxset:open_boxset",
-    "vggfeat.data.cards:open_dataset",
+    "vggfeat.data.datasets:open_dataset",
 )
 """What takes minutes or a download: a wrong value is refused before."""
 

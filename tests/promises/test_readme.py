@@ -52,7 +52,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_no_python_is_left_out() -> None:
     """Each block is one of those that are run below."""
-    about = ("GridSearchCV", "find_pictures", "StoreRows")
+    about = ("GridSearchCV", "find_images", "StoreRows")
     assert len(PYTHON) == len(about)
     assert all(sum(word in block.text for block in PYTHON) == 1 for word in about)
 
@@ -80,7 +80,7 @@ def test_library(here: Path, draw: Any) -> None:
     """The store and X are what the sentences around the block say they are."""
     for number in range(3):
         draw(f"pictures/{number}.png", seed=number)
-    names = run_block("find_pictures")
+    names = run_block("find_images")
     X, store = names["X"], names["store"]
     assert (X.shape, X.dtype) == ((3, 512), np.float32)
     assert tuple(store.names) == names["images"].names

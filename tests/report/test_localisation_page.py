@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.errors import PictureError
 from vggfeat.ilsvrc.judged import Judged, LocalisationResult
 from vggfeat.ilsvrc.localize import Located

@@ -20,8 +20,8 @@ from helpers.seams import shard_rows, signal_at_batch
 from packing import pack
 from PIL import Image
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.data.schema import DatasetCard
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import DataError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary, extract
@@ -74,7 +74,7 @@ def extracted(
     folder: Path, store: Path, extractor: DenseExtractor, *, finish: bool = True
 ) -> Summary:
     """Extract as the command does; or as one that is killed before it ends."""
-    images, opened = find_pictures([str(folder)]), FeatureStore(store, "a")
+    images, opened = find_images([str(folder)]), FeatureStore(store, "a")
     if not finish:
         opened.finish = lambda *given: None  # type: ignore[method-assign]
     return extract(images, extractor, [32], opened)
@@ -103,7 +103,7 @@ def test_a_replaced_image_is_computed_again(
     """Whatever the new file's time, `extract` and `svm --features` describe it, and it alone."""
     extracted(folder, tmp_path / "f", extractor)
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES[time])
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     found = read(images, tmp_path / "f", lambda net, store: extractor)
     assert (found.summary.computed, found.summary.present) == (1, 3)
     np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
@@ -124,9 +124,9 @@ def test_a_replaced_image_under_another_name(
     if packed:
         store = tmp_path / "one.h5"
         pack_store(tmp_path / "f", store)
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     names = images.names if packed else tuple(Path(name).stem for name in images.names)
-    images = ImageSet(names, images.pictures)
+    images = ImageSet(names, images.images)
     assert np.array_equal(read(images, store, never).X, fresh(images, extractor))
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES[time])
     if packed:
@@ -146,7 +146,7 @@ def test_an_unfinished_store_is_not_believed_either(
     for name in ("blue0", "blue1"):
         replaced(folder / "blue" / f"{name}.bmp", RED, TIMES[time])
     assert extracted(folder, tmp_path / "f", extractor, finish=False).computed == 2
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     expected = fresh(images, extractor)
     [values] = FeatureStore(tmp_path / "f").read(names=images.names).values()
     np.testing.assert_allclose(values, expected, rtol=1e-5)
@@ -164,7 +164,7 @@ def test_a_run_killed_after_a_finished_one(
     extracted(folder, tmp_path / "f", extractor)
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES["older"])
     assert extracted(folder, tmp_path / "f", extractor, finish=False).computed == 1
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     [values] = FeatureStore(tmp_path / "f").read(names=images.names).values()
     np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
 
@@ -177,7 +177,7 @@ def test_replaced_by_an_older_file_and_killed(
     extracted(folder, tmp_path / "f", extractor)
     for name in ("blue/blue1", "red/red1"):
         replaced(folder / f"{name}.bmp", GREEN, TIMES["older"])
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     expected = dict(zip(images.names, fresh(images, extractor), strict=True))
     with shard_rows(1), signal_at_batch(2, signal.SIGKILL):
         assert ended(forked(lambda: extracted(folder, tmp_path / "f", extractor))) == KILLED
@@ -197,7 +197,7 @@ def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_p
     (folder / "red" / "red1.bmp").unlink()
     (folder / "blue" / "blue1.bmp").rename(folder / "red" / "red1.bmp")
     bitmap(folder / "blue" / "blue9.bmp", GREEN)
-    images = find_pictures([str(folder)])
+    images = find_images([str(folder)])
     found = read(images, tmp_path / "f", lambda net, store: extractor)
     assert (found.summary.computed, found.summary.present) == (2, 2)
     np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
@@ -232,8 +232,8 @@ def test_times_alone_change_nothing(
     """Files that were touched, copied or unpacked anew are the same images: nothing is computed."""
     extracted(folder, tmp_path / "f", extractor)
     other = change(folder)
-    images = find_pictures([str(other)])
-    assert images.stamps().tolist() != find_pictures([str(folder)]).stamps().tolist() or (
+    images = find_images([str(other)])
+    assert images.stamps().tolist() != find_images([str(folder)]).stamps().tolist() or (
         other == folder
     )
     assert read(images, tmp_path / "f", never).summary.present == 4
@@ -286,7 +286,7 @@ def test_each_file_is_opened_and_read_once(
     def opens(network: DenseExtractor, *scales: int) -> list[str]:
         opened.clear()
         store, before = FeatureStore(tmp_path / "f", "a"), bytes_read()
-        extract(find_pictures([str(folder)]), network, scales, store)
+        extract(find_images([str(folder)]), network, scales, store)
         read = bytes_read() - before
         assert total * bool(opened) <= read < total * bool(opened) + total / 4
         return sorted(opened)

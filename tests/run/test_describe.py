@@ -14,8 +14,8 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat._io.assets import home
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.schema import DatasetCard
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ParameterError, StoreDamaged
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.run import describe as module
@@ -105,7 +105,7 @@ def test_a_boxs_row_is_that_of_the_picture_cut_out(
 ) -> None:
     """What is in a box, cut by hand and saved as a PNG of its own, has the very same features."""
     cuts = []
-    for name, path, box in zip(persons.names, persons.pictures, BOXES, strict=True):
+    for name, path, box in zip(persons.names, persons.images, BOXES, strict=True):
         pixels = np.asarray(Image.open(path))[box[1] - 1 : box[3], box[0] - 1 : box[2]]
         cuts.append(tmp_path / f"cut{name}.png")
         Image.fromarray(pixels).save(cuts[-1])
@@ -133,7 +133,7 @@ def test_rows_are_stacked_by_view_net_and_layer(
 ) -> None:
     """L2 of each scale, their mean or stack, then image D, image E, box D, box E, and L2 again."""
     expected = []
-    for path, box in zip(persons.pictures, BOXES, strict=True):
+    for path, box in zip(persons.images, BOXES, strict=True):
         whole = Image.open(path).convert("RGB")
         cut = whole.crop((box[0] - 1, box[1] - 1, box[2], box[3]))
         parts = []
@@ -251,10 +251,10 @@ def test_an_unreadable_picture_has_no_row(
     Image.fromarray(noise(60, 40, 3)).save(tmp_path / "c.png")
     more = ImageSet(
         (*persons.names, "c#1", "c#2"),
-        (*persons.pictures, tmp_path / "c.png", tmp_path / "c.png"),
+        (*persons.images, tmp_path / "c.png", tmp_path / "c.png"),
         boxes=(*BOXES, (90, 1, 99, 9), (1, 1, 9, 9)),
     )
-    Path(persons.pictures[0]).write_bytes(b"")
+    Path(persons.images[0]).write_bytes(b"")
     found = rows(more, ONE.but(views=["image", "box"]), one_layer)
     assert found.images.names == ("b#1", "c#2")
     assert sorted(found.failed) == ["a", "a#1", "a#2", "c#1"]
@@ -266,17 +266,17 @@ def test_a_class_that_is_lost_is_named(
     persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
 ) -> None:
     """A class of which no picture can be read, and a data set of none, end in an error."""
-    labelled = ImageSet(("a", "b"), (persons.pictures[0], persons.pictures[2]), ("cat", "dog"))
-    Path(persons.pictures[2]).write_bytes(b"")
+    labelled = ImageSet(("a", "b"), (persons.images[0], persons.images[2]), ("cat", "dog"))
+    Path(persons.images[2]).write_bytes(b"")
     with pytest.raises(DataError, match="No image of dog can be read"):
         rows(labelled, ONE, one_layer)
-    Path(persons.pictures[0]).write_bytes(b"")
+    Path(persons.images[0]).write_bytes(b"")
     with pytest.raises(DataError, match=r"No image can be read: .*empty"):
         rows(labelled, ONE, one_layer)
 
 
 def test_boxes_must_be_given(persons: ImageSet, one_layer: DenseExtractor) -> None:
     """A data set without boxes cannot be looked at by box."""
-    plain = ImageSet(("a",), persons.pictures[:1])
+    plain = ImageSet(("a",), persons.images[:1])
     with pytest.raises(DataError, match="no given boxes"):
         rows(plain, ONE.but(views=["box"]), one_layer)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from support import noise, random_weights
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ParameterError, PictureError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor

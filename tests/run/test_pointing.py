@@ -8,7 +8,7 @@ from PIL import Image
 from support import random_weights
 from trees import OBJECT, write_xml
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
@@ -34,7 +34,7 @@ def game(tmp_path):
         paths.append(tmp_path / "JPEGImages" / f"{name}.png")
         Image.fromarray(pixels).save(paths[-1])
     paths[2].write_bytes(b"not a picture")
-    images = ImageSet(tuple("abcde"), tuple(paths), parts={"test": np.arange(5)})
+    images = ImageSet(tuple("abcde"), tuple(paths), splits={"test": np.arange(5)})
     bright = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 28:32].mean(dim=(1, 2))
     dark = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 8:12].mean(dim=(1, 2))
     weights = np.asarray(bright - dark)
@@ -53,7 +53,7 @@ def game(tmp_path):
 def test_hits_are_counted_for_each_class(game):
     """Of three pictures with a cat one box holds the square; difficult boxes and others do not."""
     model, images, tree, extractors = game
-    (place,) = explain(model, images.pictures[0], extractors, ["cat"]).strongest
+    (place,) = explain(model, images.images[0], extractors, ["cat"]).strongest
     assert 50 <= place[0] <= 70
     assert 10 <= place[1] <= 30
     write_xml(tree, "a", [box("cat", (49, 9, 71, 31)), box("owl", (1, 1, 9, 9))])

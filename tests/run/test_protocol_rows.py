@@ -23,7 +23,7 @@ from trees import (
 )
 
 from vggfeat._io.assets import shared
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 

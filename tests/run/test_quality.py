@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import Source, source_of

@@ -18,8 +18,8 @@ from PIL import Image
 from storing import make_store
 from support import noise, random_weights
 
-from vggfeat.data.imagesets import ImageSet, find_pictures
-from vggfeat.data.schema import DatasetCard
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
@@ -145,7 +145,7 @@ def test_what_a_store_lacks_is_computed_into_it(
     folder = extract(tmp_path, "f", "--weights", "embedded", "--precision", "fp32")
     before = FeatureStore(folder).names
     new = draw("tree/JPEGImages/009.png", seed=9)
-    more = ImageSet((*images.names, "009"), (*images.pictures, new))
+    more = ImageSet((*images.names, "009"), (*images.images, new))
     found = describe(CARD, more, FEATURES, network, folder=folder)
     assert (found.summary.computed, found.summary.present) == (1, 4)
     assert set(FeatureStore(folder).names) == {*before, "009"}
@@ -182,14 +182,14 @@ def test_what_is_there_is_read_while_a_scale_is_added(images: ImageSet, tmp_path
 
 def test_a_changed_image_is_not_taken_for_the_old_one(images: ImageSet, store: Path) -> None:
     """The same name and shape with other pixels is another image, which is to be computed."""
-    Image.fromarray(noise(41, 32, seed=77)).save(images.pictures[1])
+    Image.fromarray(noise(41, 32, seed=77)).save(images.images[1])
     with pytest.raises(AssertionError, match="net D was opened"):
         read(images, store)
 
 
 def test_two_images_that_changed_places_are_computed(images: ImageSet, store: Path) -> None:
     """An image found under the name of another is an image that the store does not have."""
-    first, second = map(Path, images.pictures[:2])
+    first, second = map(Path, images.images[:2])
     swapped = first.read_bytes(), second.read_bytes()
     second.write_bytes(swapped[0])
     first.write_bytes(swapped[1])
@@ -251,13 +251,13 @@ def test_unreadable_images_stay_out_and_mended_ones_come_in(
     images: ImageSet, tmp_path: Path
 ) -> None:
     """What could not be read is no gap of the store; once it can be read, it is one."""
-    good = Path(images.pictures[2]).read_bytes()
-    Path(images.pictures[2]).write_bytes(b"")
+    good = Path(images.images[2]).read_bytes()
+    Path(images.images[2]).write_bytes(b"")
     folder = extract(tmp_path, "f", "--weights", "embedded", "--precision", "fp32")
     found = read(images, folder)
     assert found.images.names == ("000", "001", "003")
     assert found.failed == {"002": "the file is empty"}
-    Path(images.pictures[2]).write_bytes(good)
+    Path(images.images[2]).write_bytes(good)
     found = describe(CARD, images, FEATURES, network, folder=folder)
     assert (found.summary.computed, found.summary.present) == (1, 3)
 
@@ -347,11 +347,11 @@ def test_images_with_equal_borders_are_not_confused(tmp_path: Path) -> None:
         pixels[140:160] = level
         Image.fromarray(pixels).save(tmp_path / "tree" / colour / "0.bmp")
     store = extract(tmp_path, "store", "--weights", "embedded")
-    found = find_pictures([str(tmp_path / "tree")])
+    found = find_images([str(tmp_path / "tree")])
     rows = read(found, store).X
     assert not np.allclose(*FeatureStore(store).read(names=found.names).popitem()[1])
     assert not np.allclose(rows[0], rows[1])
-    renamed = ImageSet(("a", "b"), found.pictures)
+    renamed = ImageSet(("a", "b"), found.images)
     assert np.array_equal(read(renamed, store).X, rows)
 
 
@@ -391,9 +391,9 @@ def test_normalised_locations_are_no_raw_ones(images: ImageSet, made: Path, tmp_
 
 def test_a_bad_image_stops_a_stored_run_if_asked_to(images: ImageSet, store: Path) -> None:
     """With on_bad_image="error" an image that a store lacks for being damaged is an error."""
-    bad = Path(str(images.pictures[0])).with_name("bad.png")
+    bad = Path(str(images.images[0])).with_name("bad.png")
     bad.write_bytes(b"no image")
-    more = ImageSet((*images.names, "bad"), (*images.pictures, bad))
+    more = ImageSet((*images.names, "bad"), (*images.images, bad))
     assert read(more, store).failed.keys() == {"bad"}
     with pytest.raises(PictureError, match="bad"):
         describe(CARD, more, FEATURES, never, folder=store, on_bad_image="error")

@@ -60,7 +60,7 @@ def test_a_window_is_scored_by_the_locations_in_it(
 
 def test_a_picture_is_scored_as_predict_does() -> None:
     """The label is that of the whole picture, mirror image and all."""
-    from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.imageset import ImageSet
 
     extractor = DenseExtractor("D", "pool3", weights="embedded", precision="fp32")
     model = model_of(extractor, [256])

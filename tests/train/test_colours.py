@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import noise
 
-from vggfeat.data.images import decode
+from vggfeat.data.image import decode
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.train import colours
 from vggfeat.train.colours import ILSVRC, Colours, colour_shifts, principal_components

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from support import noise
 
-from vggfeat.data.images import decode, load, rescale
+from vggfeat.data.image import decode, load, rescale
 from vggfeat.errors import DataError, DeviceError, ParameterError, PictureError
 from vggfeat.train import decode as decoding
 from vggfeat.train.augment import Scale, crop_of, draw
@@ -269,7 +269,7 @@ def test_reduced_decoding_keeps_twice_the_scale(monkeypatch: pytest.MonkeyPatch)
 def test_turned_pictures_are_cropped_upright(orientation: int) -> None:
     """What the camera recorded is applied before the crop is chosen, reduced or not."""
     exif = Image.Exif()
-    exif[decoding.ORIENTATION] = orientation
+    exif[0x0112] = orientation
     content = jpeg(120, 88, 2, exif=exif)
     image = decode(Image.open(io.BytesIO(content)))
     assert image.size == ((120, 88) if orientation < 5 else (88, 120))
@@ -372,7 +372,7 @@ def test_gpu_path_gives_the_same_places(
 def test_gpu_is_given_plain_jpegs_alone() -> None:
     """Turned, CMYK and other pictures are Pillow's; a plain one is cut where Pillow cuts it."""
     exif = Image.Exif()
-    exif[decoding.ORIENTATION] = 6
+    exif[0x0112] = 6
     cmyk, png = io.BytesIO(), io.BytesIO()
     Image.fromarray(noise(20, 16)).convert("CMYK").save(cmyk, "JPEG")
     Image.fromarray(noise(20, 16)).save(png, "PNG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -123,6 +124,8 @@ def _about(
 
 def main() -> None:
     """Run the command line, and turn errors into one line and an exit status."""
+    # Pillow warns of half of what it, and this program, reads.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", append=True)
     try:
         app()
     except VggfeatError as error:

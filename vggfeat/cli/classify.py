@@ -15,7 +15,7 @@ from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
-    from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.ilsvrc.scores import Scores
@@ -142,7 +142,7 @@ def classify_command(
 
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
-    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.imageset import find_images
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
@@ -164,7 +164,7 @@ def classify_command(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )
     known = labelled(data) if data is not None else None
-    images = known.images if known else find_pictures(sources or [], relative_to)
+    images = known.images if known else find_images(sources or [], relative_to)
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:

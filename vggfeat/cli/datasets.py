@@ -11,8 +11,8 @@ from vggfeat._io.text import size
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
 
 if TYPE_CHECKING:
-    from vggfeat.data.cards import DatasetCard
-    from vggfeat.data.check import Check
+    from vggfeat.data.datasets import DatasetCard
+    from vggfeat.data.datasets.check import Check
 
 INCOMPLETE = 3  # the exit status of an unusable data set
 
@@ -42,7 +42,7 @@ def list_datasets(as_json: Json = False) -> None:
 
         vggfeat datasets list
     """
-    from vggfeat.data.cards import card_names, load_card
+    from vggfeat.data.datasets import card_names, load_card
 
     cards = [load_card(name) for name in card_names()]
     rows: list[list[object]] = [
@@ -73,7 +73,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
 
         vggfeat datasets show voc2007
     """
-    from vggfeat.data.cards import load_card
+    from vggfeat.data.datasets import load_card
 
     card = load_card(name)
     rows: dict[str, object] = {
@@ -110,7 +110,7 @@ def fetch(
 
         vggfeat datasets fetch voc2012 --part test --root /data
     """
-    from vggfeat.data.cards import check_dataset, fetch_dataset
+    from vggfeat.data.datasets import check_dataset, fetch_dataset
 
     with download_progress(quiet=quiet) as progress:
         tree = fetch_dataset(name, root, part, progress)
@@ -136,7 +136,7 @@ def check(
 
         vggfeat datasets check caltech101 --root 101_ObjectCategories
     """
-    from vggfeat.data.cards import check_dataset
+    from vggfeat.data.datasets import check_dataset
 
     found = check_dataset(name, root, part)
     _show_check(found, quiet, as_json)

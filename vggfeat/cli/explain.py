@@ -17,7 +17,7 @@ from vggfeat.cli.predict import ModelWeights, open_networks, refuse_none
 from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
-    from vggfeat.data.images import Picture
+    from vggfeat.data.image import ImageLike
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.explanation import Explanation
@@ -62,13 +62,13 @@ def explain_command(
 
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
-    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.imageset import find_images
     from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.explanation import rows_of
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
-    images = find_pictures(sources, relative_to)
+    images = find_images(sources, relative_to)
     loaded = load(model)
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
@@ -81,7 +81,7 @@ def explain_command(
 
     with interruptible(lambda: begun_anew(done, table, write)):
         spots = places(images.names)
-        for name, picture, place in zip(images.names, images.pictures, spots, strict=True):
+        for name, picture, place in zip(images.names, images.images, spots, strict=True):
             done.append(_explained(loaded, name, picture, extractors, classes, out / place))
             if not as_json:
                 _tell(done[-1])
@@ -94,13 +94,13 @@ def explain_command(
 def _explained(
     model: SavedModel,
     name: str,
-    picture: Picture,
+    picture: ImageLike,
     extractors: Sequence[DenseExtractor],
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
     from vggfeat._io.atomic import make_folder, write_atomic
-    from vggfeat.data.images import decode
+    from vggfeat.data.image import decode
     from vggfeat.errors import PictureError
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain

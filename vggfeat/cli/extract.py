@@ -13,7 +13,7 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
-    from vggfeat.data.imagesets import ImageSet
+    from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Summary
@@ -98,7 +98,7 @@ def extract_command(
 
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
-    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.imageset import find_images
     from vggfeat.data.partition import parse_partition
     from vggfeat.errors import ParameterError
     from vggfeat.run.quality import quality as settings_of
@@ -130,7 +130,7 @@ def extract_command(
         normalize=normalize,
         exif=exif,
     )
-    images = find_pictures(sources or ["."], relative_to)
+    images = find_images(sources or ["."], relative_to)
     if images.duplicates:
         note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
     told = Told(out, share, len(images), as_json)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from vggfeat.data.images import Picture
+    from vggfeat.data.image import ImageLike
     from vggfeat.ilsvrc.localize import Localiser, Located, Merging
     from vggfeat.ilsvrc.outputs import Classifier
 
@@ -140,7 +140,7 @@ def predict_command(
 
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
-    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.imageset import find_images
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import named
     from vggfeat.ilsvrc.localize import Merging
@@ -153,7 +153,7 @@ def predict_command(
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     merging = Merging(match, threshold, average)
-    images = find_pictures(sources, relative_to)
+    images = find_images(sources, relative_to)
     nets, scales = nets_of(models, Q, device, precision)
     system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
     told = named(system.classes)
@@ -166,7 +166,7 @@ def predict_command(
 
     with counting("localize", quiet=quiet, kept=lambda: begun_anew(found, table, write)) as tell:
         spots = places(images.names, ".jpg")
-        rows = zip(images.names, images.pictures, spots, strict=True)
+        rows = zip(images.names, images.images, spots, strict=True)
         for done, (name, picture, place) in enumerate(rows, 1):
             one = _found(name, picture, nets, system, scales, merging, wanted)
             found.append(write_drawing(one, told, out / place))
@@ -256,14 +256,14 @@ def evaluate_command(
 
 def _found(
     name: str,
-    picture: Picture,
+    picture: ImageLike,
     nets: Sequence[Localiser],
     system: Classifier,
     scales: Sequence[Sequence[int]],
     merging: Merging,
     top: int,
 ) -> Found:
-    from vggfeat.data.images import decode
+    from vggfeat.data.image import decode
     from vggfeat.errors import PictureError
 
     try:

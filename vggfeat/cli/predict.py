@@ -58,13 +58,13 @@ def predict_command(
 
         vggfeat predict model new_pictures/ --csv scores.csv
     """
-    from vggfeat.data.imagesets import find_pictures
+    from vggfeat.data.imageset import find_images
     from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.predict import predict
 
     check_file("--csv", table)
     check_on_bad_image(on_bad_image)
-    images = find_pictures(sources, relative_to)
+    images = find_images(sources, relative_to)
     loaded = load(model)
     refuse_boxes(loaded)
     extractors = open_networks(loaded, device, weights, quiet=quiet)

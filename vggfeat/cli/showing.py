@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vggfeat.cli.working import Work
-    from vggfeat.data.images import Picture
-    from vggfeat.data.schema import DatasetCard, PaperRow
+    from vggfeat.data.datasets.card import DatasetCard, PaperRow
+    from vggfeat.data.image import ImageLike
     from vggfeat.recipe import Line
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
@@ -52,7 +52,7 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
     from vggfeat.report.files import write_results
     from vggfeat.report.page import write_page
 
-    pictures = dict(zip(run.images.names, run.images.pictures, strict=True))
+    pictures = dict(zip(run.images.names, run.images.images, strict=True))
     maps, game = _explained(run, work, pictures, evidence, pointing)
     pointed = {"pointing game": game.line.partition(": ")[2]} if game else {}
     write_page(
@@ -95,7 +95,7 @@ def submit(run: Run, folder: Path) -> None:
 
 
 def _explained(
-    run: Run, work: Work, pictures: Mapping[str, Picture], evidence: bool, pointing: int
+    run: Run, work: Work, pictures: Mapping[str, ImageLike], evidence: bool, pointing: int
 ) -> tuple[Evidence, PointingResult | None]:
     """Draw evidence maps and play the pointing game, where the network is here to do so."""
     from vggfeat.errors import VggfeatError

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from vggfeat.data.imagesets import ImageSet
-    from vggfeat.data.schema import DatasetCard
+    from vggfeat.data.datasets.card import DatasetCard
+    from vggfeat.data.imageset import ImageSet
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Summary
     from vggfeat.recipe import Classifier
@@ -72,7 +72,7 @@ class Work:
         self, name: str, root: Path | None, allow_partial: bool
     ) -> tuple[DatasetCard, ImageSet]:
         """Open a data set, showing a download if there is one."""
-        from vggfeat.data.cards import card_names, load_card, open_dataset
+        from vggfeat.data.datasets import card_names, load_card, open_dataset
         from vggfeat.errors import DataError
 
         if name in card_names() and load_card(name).protocol.kind == "ilsvrc":

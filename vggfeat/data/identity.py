@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,23 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggfeat.data.images import Crop, Picture, decode, orientation_of
-from vggfeat.data.stored import Stamp, Stored, digest, in_64_bits
+from vggfeat.data.image import Crop, ImageLike, ImageRef, Stamp, decode, orientation_of
 
 Id = tuple[int, int]
 NOWHERE = (0, 0)  # the stamp of what is no file, which is read to be known
 AT_ONCE = 16  # threads that wait for a network drive
 MANY = 1000  # files for which they are started
+# What changed less than so many ns ago may change again, and its time, by its clock, stay as it is.
+SETTLED = 2 * 10**9
 
 
-def id_of(image: Picture, encoded: bytes | None) -> Id:
+def id_of(image: ImageLike, encoded: bytes | None) -> Id:
     """Return the first 16 bytes of the SHA-256 of an image.
 
     Parameters
     ----------
-    image : Picture
+    image : ImageLike
     encoded : bytes or None
-        Its file, as :func:`~vggfeat.data.images.read_encoded` gives it.
+        Its file, as :func:`~vggfeat.data.image.read_encoded` gives it.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def id_of(image: Picture, encoded: bytes | None) -> Id:
     return _first_bytes(content)
 
 
-def stamps_of(images: Sequence[Picture]) -> NDArray[np.int64]:
+def stamps_of(images: Sequence[ImageLike]) -> NDArray[np.int64]:
     """Return the stamps (N, 2) of images, none of which is opened."""
     if len(images) < MANY:
         stamps = list(map(stamp_of, images))
@@ -64,7 +67,7 @@ def stamps_of(images: Sequence[Picture]) -> NDArray[np.int64]:
     return np.array(stamps, np.int64).reshape(-1, 2)
 
 
-def stamp_of(image: Picture) -> Stamp:
+def stamp_of(image: ImageLike) -> Stamp:
     """Return what tells a file from another that has, or had, its name.
 
     Returns
@@ -81,7 +84,7 @@ def stamp_of(image: Picture) -> Stamp:
     if isinstance(image, Crop):
         size, changed = stamp_of(image.path)
         return (size, digest(changed, image.box)) if size else NOWHERE
-    if isinstance(image, Stored):
+    if isinstance(image, ImageRef):
         return image.stamp()
     if not isinstance(image, str | Path):
         return NOWHERE
@@ -92,7 +95,48 @@ def stamp_of(image: Picture) -> Stamp:
     return found.st_size, in_64_bits(found.st_mtime_ns)
 
 
-def _hash_pixels(image: Picture) -> bytes:
+def digest(*known: object) -> int:
+    """Make one number of 64 bits of what is known of a file.
+
+    Examples
+    --------
+    >>> digest("etag", 120) == digest("etag", 120) != digest("etag", 121)
+    True
+    """
+    content = "\0".join(map(str, known)).encode("utf-8", "surrogateescape")
+    whole = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(whole, "big", signed=True)
+
+
+def in_64_bits(nanoseconds: int) -> int:
+    """Bring a time into 64 bits: one before 1678 or after 2262 becomes another, always the same.
+
+    Examples
+    --------
+    >>> in_64_bits(-(2**63)), in_64_bits(2**63 + 5) == 5 - 2**63
+    (-9223372036854775808, True)
+    """
+    return (nanoseconds + 2**63) % 2**64 - 2**63
+
+
+def nanoseconds(seconds: float) -> int:
+    """Turn a time as an archive or a server says it into ns of 64 bits; 0 if it is none.
+
+    Examples
+    --------
+    >>> nanoseconds(1.5), nanoseconds(float("nan"))
+    (1500000000, 0)
+    """
+    return in_64_bits(round(seconds * 1e9)) if math.isfinite(seconds * 1e9) else 0
+
+
+def is_settled(*times: int) -> bool:
+    """Tell whether these times, in ns, will change if what they are of does."""
+    now = time.time_ns()
+    return all(abs(now - one) > SETTLED for one in times)
+
+
+def _hash_pixels(image: ImageLike) -> bytes:
     kind = ""
     if isinstance(image, Image.Image):  # as RGB: a palette belongs to its image
         turned = orientation_of(image)

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.data.bounds import max_pixels
-from vggfeat.data.images import DECODER, RESAMPLING, Picture
-from vggfeat.data.images import load as load_image
+from vggfeat.data.image import DECODER, RESAMPLING, ImageLike, max_pixels
+from vggfeat.data.image import load as load_image
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
 from vggfeat.features.tiling import iter_tiles, longer_axis
@@ -273,13 +272,13 @@ class DenseExtractor:
             raise DeviceError(overflow(self.extraction.precision))
         return found
 
-    def image_maps(self, image: Picture, Q: int) -> dict[str, Tensor]:
+    def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
         """Return the dense maps of one image at one scale.
 
         Parameters
         ----------
         image : path, PIL image or array
-            See :func:`~vggfeat.data.images.decode`.
+            See :func:`~vggfeat.data.image.decode`.
         Q : int
             Smallest side, in pixels.
 

@@ -14,9 +14,9 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from vggfeat.data.batches import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.batching import Batch, Decoded, Job, batches, decode_ahead
 from vggfeat.data.identity import NOWHERE, stamp_of
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
@@ -163,8 +163,8 @@ def extract(
     Examples
     --------
     >>> from vggfeat._io.assets import asset
-    >>> from vggfeat.data.imagesets import find_pictures
-    >>> images = find_pictures([str(asset("clipart10") / "boat" / "boat_000[1-3].jpg")])
+    >>> from vggfeat.data.imageset import find_images
+    >>> images = find_images([str(asset("clipart10") / "boat" / "boat_000[1-3].jpg")])
     >>> extractor = DenseExtractor("D", "pool2", weights="embedded")
     >>> extract(images, extractor, [32], FeatureStore(None, "a")).computed
     3
@@ -259,7 +259,7 @@ class Run:
         self._note_changed()
         self.tell()
         exif = self.extractor.extraction.exif
-        decoded = decode_ahead(self.images.pictures, self._jobs(), workers=workers, exif=exif)
+        decoded = decode_ahead(self.images.images, self._jobs(), workers=workers, exif=exif)
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:
@@ -310,7 +310,7 @@ class Run:
 
     def _lacking_of(self, row: int, image: Id) -> Lacking:
         """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
-        if stamp_of(self.images.pictures[row]) != tuple(self.stamps[row].tolist()):
+        if stamp_of(self.images.images[row]) != tuple(self.stamps[row].tolist()):
             self.stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
         planned = self._planned
         mask = planned.lacking[row]

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from vggfeat._io.remote import address_of
 from vggfeat._io.text import counted
-from vggfeat.data.images import Crop, Picture, load
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.tars import Member
+from vggfeat.data.image import Crop, ImageLike, load
+from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import (
     DataNotFound,
     DeviceError,
@@ -153,7 +153,7 @@ def extract_on_ray(
 
     def begin(number: int) -> Any:
         block = blocks[number]
-        pictures = tuple(map(absolute, images.pictures[block]))
+        pictures = tuple(map(absolute, images.images[block]))
         return task.remote(network, target, ImageSet(images.names[block], pictures))
 
     start = time.perf_counter()
@@ -165,7 +165,7 @@ def extract_on_ray(
     with closing(_in_turn(begin, len(blocks), 2 * slot.slots)) as outcomes:
         for number, done in outcomes:
             block = blocks[number]
-            _refuse_unseen(done, images.names[block], images.pictures[block], scales)
+            _refuse_unseen(done, images.names[block], images.images[block], scales)
             if done.failed and on_bad_image == "error":
                 name, reason = next(iter(done.failed.items()))
                 raise PictureError(f"{name}: {reason}")
@@ -221,7 +221,7 @@ def connect(address: str | None = None) -> None:
         ) from error
 
 
-def absolute(picture: Picture) -> Picture:
+def absolute(picture: ImageLike) -> ImageLike:
     """Name an image's file from the root, as workers run in other folders.
 
     Examples
@@ -231,7 +231,7 @@ def absolute(picture: Picture) -> Picture:
     """
     if isinstance(picture, Crop):
         return replace(picture, path=picture.path.absolute())
-    if isinstance(picture, Member) and address_of(picture.archive) is None:
+    if isinstance(picture, TarMember) and address_of(picture.archive) is None:
         return replace(picture, archive=str(Path(picture.archive).absolute()))
     return Path(picture).absolute() if isinstance(picture, str | Path) else picture
 
@@ -456,14 +456,14 @@ def _get(reference: Any) -> Any:
 
 
 def _refuse_unseen(
-    done: Outcome, names: Sequence[str], pictures: Sequence[Picture], scales: Sequence[int]
+    done: Outcome, names: Sequence[str], pictures: Sequence[ImageLike], scales: Sequence[int]
 ) -> None:
     """Tell a bad image from one that only the other node cannot read."""
     for name, picture in zip(names, pictures, strict=True):
         if name not in done.failed or name in done.overflowed:
             continue
         with suppress(PictureError):
-            if isinstance(picture, str | Path | Crop | Member) and load(picture, scales):
+            if isinstance(picture, str | Path | Crop | TarMember) and load(picture, scales):
                 raise DataNotFound(
                     f"The node {done.node} cannot read {name} ({done.failed[name]}), and this one "
                     "can. Put the images on a file system that all nodes of the cluster have in "

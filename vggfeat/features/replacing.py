@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.data.identity import id_of
-from vggfeat.data.images import read_encoded
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.image import read_encoded
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import PictureError, StoreError
 from vggfeat.store.store import FeatureStore
 
@@ -51,7 +51,7 @@ def refuse_other_images(images: ImageSet, stamps: NDArray[np.int64], store: Feat
     read = {}
     for row in unknown[places].tolist():
         with suppress(PictureError):
-            picture = images.pictures[row]
+            picture = images.images[row]
             read[row] = id_of(picture, read_encoded(picture)) != tuple(there[row].tolist())
     differ = len(others) + len(unknown) * sum(read.values()) / max(1, len(read))
     if differ < FEW or differ <= shared.sum() / 2:

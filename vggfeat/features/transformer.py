@@ -18,10 +18,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from vggfeat._io.atomic import explain_os_errors, file_lock
 from vggfeat._io.remote import is_address
-from vggfeat.data.images import Crop, Picture, decode
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.stored import Stored
-from vggfeat.data.tars import Member
+from vggfeat.data.image import Crop, ImageLike, ImageRef, decode
+from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import ParameterError, PictureError, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
@@ -294,7 +293,7 @@ def _columns_of(pools: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     return [(f"_{pool}" if len(pools) > 1 else "", resolve_pooling(pool).parts) for pool in pools]
 
 
-def _pictures(X: Any) -> list[Picture]:
+def _pictures(X: Any) -> list[ImageLike]:
     if isinstance(X, str | Path | Image.Image):
         raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of pictures", X)
     if (
@@ -319,20 +318,20 @@ def _elements(X: Any) -> Iterable[Any]:
     return list(X.ravel()) if isinstance(X, np.ndarray) and X.ndim == 2 else list(X)
 
 
-def _picture(x: Any) -> Picture:
+def _picture(x: Any) -> ImageLike:
     return str(x) if isinstance(x, np.str_) else x
 
 
-def _name(picture: Picture, exif: bool) -> str:
+def _name(picture: ImageLike, exif: bool) -> str:
     """Name a picture for the store: where it is, or by a digest of its pixels."""
     # A cache may be used from another folder.
     if isinstance(picture, str | Path):
         return str(Path(picture).absolute())
     if isinstance(picture, Crop):
         return f"{picture.path.absolute()} {picture.box}"
-    if isinstance(picture, Member) and not is_address(picture.archive):
+    if isinstance(picture, TarMember) and not is_address(picture.archive):
         picture = replace(picture, archive=str(Path(picture.archive).absolute()))
-    if isinstance(picture, Stored):
+    if isinstance(picture, ImageRef):
         return str(picture)
     values = np.asarray(decode(picture, exif=exif) if isinstance(picture, Image.Image) else picture)
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat.data.images import Pixels
+from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxed import Boxed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,11 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from vggfeat.data.annotations import check_size, upright_size
-from vggfeat.data.bounds import unwarned
-from vggfeat.data.ilsvrc import Ints, Names
-from vggfeat.data.images import FORMATS, decode
-from vggfeat.errors import PictureError
+from vggfeat.data.datasets.ilsvrc import Ints, Names
+from vggfeat.data.datasets.voc import check_stated_size
+from vggfeat.data.image import decode, open_encoded, upright_size
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.train.pictures import Part, Pictures
 
@@ -57,7 +54,7 @@ class SizedPictures:
         """
         content = self.pictures.read(row)
         width, height = self.sizes[row].tolist()
-        check_size(upright_size(io.BytesIO(content)), (width, height))
+        check_stated_size(upright_size(content), (width, height))
         return content
 
     def take(self, rows: ArrayLike) -> SizedPictures:
@@ -97,7 +94,6 @@ class Boxed:
         for name, rows in groupby(range(len(self)), self.part.name):
             yield name, list(rows)
 
-    @unwarned()
     def open(self, row: int) -> Image.Image:
         """Decode the picture of a row.
 
@@ -108,15 +104,10 @@ class Boxed:
             annotation's, or one of a picture before it was turned upright. Its boxes lie
             somewhere else.
         """
-        try:
-            image = decode(Image.open(io.BytesIO(self.part.read(row)), formats=FORMATS))
-        except PictureError:
-            raise
-        # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
-        except Exception as error:
-            raise PictureError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        with open_encoded(self.part.read(row)) as opened:
+            image = decode(opened)
         width, height = self.sizes[row].tolist()
-        check_size(image.size, (width, height))
+        check_stated_size(image.size, (width, height))
         return image
 
     def take(self, rows: Sequence[int]) -> Boxed:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat.data.images import Box, rescaled_size
+from vggfeat.data.image import Box, rescaled_size
 from vggfeat.features.tiling import STRIDE
 from vggfeat.train.augment import SIDE, Place
 

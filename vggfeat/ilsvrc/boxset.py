@@ -13,15 +13,10 @@ import numpy as np
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more, counted
-from vggfeat.data.annotations import (
-    Annotation,
-    Example,
-    examples_of,
-    read_annotations,
-    upright_size,
-)
-from vggfeat.data.compose import compose
-from vggfeat.data.voc_boxes import classes_in, read_voc_boxes
+from vggfeat.data.datasets.ilsvrc import read_annotations
+from vggfeat.data.datasets.sample_voc import compose
+from vggfeat.data.datasets.voc import Annotation, Example, classes_in, examples_of, read_voc_boxes
+from vggfeat.data.image import upright_size
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
@@ -172,14 +167,14 @@ def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: 
     if set(parts) == {"test"}:
         _check_of_net(str(tree), classes, classes_in(tree))
     found = read_voc_boxes(tree, classes, parts)
-    if "test" in parts and not found.parts.get("test"):  # as that of 2012, which has no labels
+    if "test" in parts and not found.splits.get("test"):  # as that of 2012, which has no labels
         more = read_voc_boxes(tree, classes, {*parts, "val"})
-        found = more._replace(parts={**more.parts, "test": more.parts.get("val", [])})
+        found = more._replace(splits={**more.splits, "test": more.splits.get("val", [])})
     for part in parts:
-        if not found.parts.get(part):
+        if not found.splits.get(part):
             raise DataError(_nothing(str(tree), part, found.classes, found.left_out))
     held = {
-        part: _boxed(tree, found.classes, found.parts[part] if part in parts else [])
+        part: _boxed(tree, found.classes, found.splits[part] if part in parts else [])
         for part in PARTS
     }
     return BoxSet(found.classes, **held, source=source, left_out=found.left_out)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from vggfeat._io.text import counted
-from vggfeat.data.cards import load_card
+from vggfeat.data.datasets import load_card
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets.weights import Weights

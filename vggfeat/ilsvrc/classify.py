@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vggfeat._io.assets import home
 from vggfeat._io.atomic import make_folder, write_atomic
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.extractor import DenseExtractor

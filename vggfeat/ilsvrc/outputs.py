@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat.data.images import rescale, rescaled_size
+from vggfeat.data.image import rescale, rescaled_size
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.tiling import STRIDE
 from vggfeat.ilsvrc.boxes import Floats

@@ -11,9 +11,9 @@ import numpy as np
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
-from vggfeat.data.cards import load_card
-from vggfeat.data.ilsvrc import read_tar
-from vggfeat.data.imagesets import read_manifest
+from vggfeat.data.datasets import load_card
+from vggfeat.data.datasets.folders import read_manifest
+from vggfeat.data.datasets.ilsvrc import read_tar
 from vggfeat.errors import DataError
 from vggfeat.train.devkit import ground_truth
 from vggfeat.train.pictures import FilePictures, Part
@@ -83,7 +83,7 @@ def _opened(root: Path, every: Sequence[str]) -> LabelledPart:
     found = open_validation(root, named(every))
     manifest = root.suffix.lower() == ".csv"
     if manifest:
-        names = [os.fsencode(str(picture)) for picture in found.images.pictures]
+        names = [os.fsencode(str(picture)) for picture in found.images.images]
     else:
         names = [os.fsencode(name) for name in found.images.names]
     pictures = FilePictures(Path() if manifest else found.where, np.array(names, np.bytes_))

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat._io.text import and_more, counted
-from vggfeat.data.cards import load_card
-from vggfeat.data.imagesets import ImageSet, find_pictures, read_folders, read_manifest
-from vggfeat.data.sources import is_picture, walk
+from vggfeat.data.datasets import load_card
+from vggfeat.data.datasets.folders import read_folders, read_manifest
+from vggfeat.data.imageset import ImageSet, find_images
+from vggfeat.data.sources.files import is_image, walk
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.classes import CARD, Classes, ilsvrc_classes
 from vggfeat.train.devkit import find_truth, ground_truth
@@ -174,8 +175,8 @@ def find_validation(root: Path | str) -> Pictures:
         return Pictures(_of_manifest(root), root)
     listed = _listed(where, root)
     if any(map(_has_pictures, listed)):
-        return Pictures(read_folders(where), where, loose=sum(map(is_picture, listed)))
-    flat = Pictures(find_pictures([where], where), where, lists=(where.parent, where, root))
+        return Pictures(read_folders(where), where, loose=sum(map(is_image, listed)))
+    flat = Pictures(find_images([where], where), where, lists=(where.parent, where, root))
     find_truth(flat.lists)
     return flat
 
@@ -183,7 +184,7 @@ def find_validation(root: Path | str) -> Pictures:
 def _of_manifest(path: Path) -> ImageSet:
     images = read_manifest(path)
     if images.splits:
-        images = images.take([row for row, part in enumerate(images.splits) if part == "val"])
+        images = images.take(images.splits.get("val", []))
     if not len(images):
         raise DataNotFound(f"{path} has no pictures of the split 'val'. Mark some.")
     return images

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from vggfeat.data.images import Picture, decode
+from vggfeat.data.image import ImageLike, decode
 from vggfeat.errors import PictureError
 from vggfeat.report.wanted import Evidence
 
@@ -52,7 +52,7 @@ def data_address(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def thumbnails(pictures: Mapping[str, Picture]) -> Thumbnail:
+def thumbnails(pictures: Mapping[str, ImageLike]) -> Thumbnail:
     """Make a function from a picture's name to its thumbnail, made once and only if shown.
 
     The thumbnail is a JPEG in a ``data:`` address, or None if there is no such picture or it

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
-from vggfeat.data.images import Picture
+from vggfeat.data.image import ImageLike
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
 from vggfeat.report.figures import thumbnails
@@ -44,7 +44,7 @@ class PaperRow(NamedTuple):
 def write_page(
     result: Result,
     target: Path,
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, ImageLike],
     *,
     title: str,
     run: Mapping[str, object],

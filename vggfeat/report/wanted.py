@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from vggfeat.data.images import Picture, decode
+from vggfeat.data.image import ImageLike, decode
 from vggfeat.errors import PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
@@ -77,7 +77,7 @@ def evidence_maps(
     model: SavedModel,
     wanted: Sequence[Wanted],
     names: Sequence[str],
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, ImageLike],
     extractors: Sequence[DenseExtractor],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, str], EvidenceMap]:
@@ -114,7 +114,7 @@ def evidence_maps(
 
 
 def _map(
-    model: SavedModel, picture: Picture, wanted: Wanted, extractors: Sequence[DenseExtractor]
+    model: SavedModel, picture: ImageLike, wanted: Wanted, extractors: Sequence[DenseExtractor]
 ) -> EvidenceMap:
     image = decode(picture, exif=extractors[0].extraction.exif)
     found = explain(model, image, extractors, [wanted.label])

@@ -16,9 +16,8 @@ import numpy as np
 
 from vggfeat._io.assets import home
 from vggfeat._io.text import size
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.schema import DatasetCard
-from vggfeat.data.views import VIEWS, View
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import VIEWS, ImageSet, View
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
@@ -86,7 +85,7 @@ def describe(
     Parameters
     ----------
     card, images : DatasetCard, ImageSet
-        As from :func:`~vggfeat.data.cards.open_dataset`.
+        As from :func:`~vggfeat.data.datasets.open_dataset`.
     features : Features
         What describes the images.
     networks : callable

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from vggfeat.data.images import Picture, decode, rescaled_size
+from vggfeat.data.image import ImageLike, decode, rescaled_size
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, aggregate
 from vggfeat.features.extractor import DenseExtractor
@@ -29,7 +29,7 @@ CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5'
 
 def explain(
     model: SavedModel,
-    picture: Picture,
+    picture: ImageLike,
     extractors: Sequence[DenseExtractor],
     classes: Sequence[str] | None = None,
 ) -> Explanation:
@@ -40,7 +40,7 @@ def explain(
     model : SavedModel
         A linear SVM on whole pictures.
     picture : path, PIL image or array
-        See :func:`~vggfeat.data.images.decode`.
+        See :func:`~vggfeat.data.image.decode`.
     extractors : sequence of DenseExtractor
         As from :func:`~vggfeat.run.predict.model_extractors`.
     classes : sequence of str, optional

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vggfeat.data.images import rescale
+from vggfeat.data.image import rescale
 from vggfeat.errors import DeviceError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor

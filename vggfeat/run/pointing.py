@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.images import Box
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.voc import read_objects
+from vggfeat.data.datasets.voc import read_annotation_of
+from vggfeat.data.image import Box
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
@@ -146,7 +146,7 @@ def pointing_game(
     for done, (row, boxes) in enumerate(played, 1):
         name = images.names[row]
         try:
-            found = explain(model, images.pictures[row], extractors, list(boxes))
+            found = explain(model, images.images[row], extractors, list(boxes))
         except PictureError as error:
             failed[name] = str(error)
         else:
@@ -166,10 +166,10 @@ def _pictures(
 ) -> list[tuple[int, dict[str, list[Box]]]]:
     """List test rows that have objects of the model's classes, with the boxes of each class."""
     found = []
-    for row in images.parts.get("test", ()):
+    for row in images.splits.get("test", ()):
         boxes: dict[str, list[Box]] = {}
         try:
-            objects = read_objects(tree, images.names[row])
+            objects = read_annotation_of(tree, images.names[row]).objects
         except DataError as error:
             failed[images.names[row]] = str(error)
             continue

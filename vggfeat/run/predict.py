@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
@@ -195,4 +195,4 @@ def _scores(
 
 
 def _part(images: ImageSet, rows: slice) -> ImageSet:
-    return ImageSet(images.names[rows], images.pictures[rows])
+    return ImageSet(images.names[rows], images.images[rows])

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.data.identity import NOWHERE, id_of, stamp_of
-from vggfeat.data.images import load as load_image
-from vggfeat.data.images import read_encoded
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.image import load as load_image
+from vggfeat.data.image import read_encoded
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Aggregation, Matrix
@@ -336,10 +336,10 @@ def _recognise(images: ImageSet, store: FeatureStore) -> tuple[Pairs, Pairs]:
         if stems.isdisjoint(_stems(images, row)):
             continue
         try:
-            ids[row] = id_of(images.pictures[row], read_encoded(images.pictures[row]))
+            ids[row] = id_of(images.images[row], read_encoded(images.images[row]))
         except PictureError:
             continue
-        if stamp_of(images.pictures[row]) != tuple(stamps[row].tolist()):
+        if stamp_of(images.images[row]) != tuple(stamps[row].tolist()):
             stamps[row] = NOWHERE  # replaced since: nobody knows of which file the id is
     return ids, stamps
 
@@ -373,13 +373,13 @@ def _names_in(store: FeatureStore, images: ImageSet, ids: Pairs) -> tuple[str, .
 
 def _stems(images: ImageSet, row: int) -> set[str]:
     """Return what an image may be called, without folder and suffix."""
-    return {PurePath(images.names[row]).stem, PurePath(str(images.pictures[row])).stem}
+    return {PurePath(images.names[row]).stem, PurePath(str(images.images[row])).stem}
 
 
 def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -> dict[str, str]:
     """Say why images are not in the store, up to the first that could be."""
     failed = {}
-    for name, image in zip(images.names, images.pictures, strict=True):
+    for name, image in zip(images.names, images.images, strict=True):
         if name in held:
             continue
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.schema import DatasetCard, VocProtocol
-from vggfeat.data.voc import LISTS
+from vggfeat.data.datasets.card import DatasetCard, VocProtocol
+from vggfeat.data.datasets.voc import LISTS
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.learn.submission import write_comp2, write_comp10
 from vggfeat.learn.voc_results import APResult
@@ -26,7 +26,7 @@ def check_submission(card: DatasetCard, images: ImageSet) -> None:
             f"The test labels of {card.name} are public; there is nothing to submit. Leave out "
             "--submission."
         )
-    if not len(images.parts.get("test", ())):
+    if not len(images.splits.get("test", ())):
         raise DataError(
             f"There are no test pictures of {card.name} in {card.root}. Put its test archive "
             "there, and run the same command again."

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.imagesets import ImageSet
-from vggfeat.data.schema import DatasetCard, IlsvrcProtocol, VocProtocol
-from vggfeat.data.views import VIEWS
+from vggfeat.data.datasets.card import DatasetCard, IlsvrcProtocol, VocProtocol
+from vggfeat.data.imageset import VIEWS, ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.pipeline import Progress, Summary, extract
@@ -115,7 +114,7 @@ def run_svm(
     Parameters
     ----------
     card, images : DatasetCard, ImageSet
-        As from :func:`~vggfeat.data.cards.open_dataset`.
+        As from :func:`~vggfeat.data.datasets.open_dataset`.
     features : Features
         What describes the images.
     networks : callable
@@ -247,7 +246,7 @@ def _test(
             X,
             images.targets,
             card.classes,
-            *(images.parts.get(part, nothing) for part in ("train", "val", "test")),
+            *(images.splits.get(part, nothing) for part in ("train", "val", "test")),
             groups=VIEWS["image"](images).names,
             ap=card.protocol.ap,
             difficult=classifier.difficult or card.protocol.difficult,

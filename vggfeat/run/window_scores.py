@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat.data.imagesets import ImageSet
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.data.images import rescaled_size
+from vggfeat.data.image import rescaled_size
 from vggfeat.errors import ParameterError
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.train.colours import ILSVRC, Colours, Triple, colour_shifts

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vggfeat.data.images import Pixels
+from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, ParameterError
 
 Triple = tuple[float, float, float]

@@ -1,25 +1,22 @@
 """From the bytes of a picture to the crop that is trained on, with as little work as possible.
 
 Three quarters of a rescaled picture may lie outside of its crop, so only the crop is computed:
-the pixels are those of :func:`vggfeat.data.images.rescale` and a cut, to a grey level. And a JPEG
+the pixels are those of :func:`vggfeat.data.image.rescale` and a cut, to a grey level. And a JPEG
 of many more pixels than asked for is decoded at half, a quarter or an eighth of its size, which
 libjpeg does in the frequency domain.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from vggfeat._io.text import printable
-from vggfeat.data.bounds import check_scans, unwarned
-from vggfeat.data.images import FORMATS, Pixels, decode
+from vggfeat.data.image import Pixels, decode, open_encoded, orientation_of
 from vggfeat.errors import PictureError
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
 
@@ -28,8 +25,6 @@ from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_sc
 # square; 46 dB), at a multiple of 1 by 4 (36 dB). 2000 × 1500 pixels at S = 256 take a third of
 # the time; ILSVRC's usual 500 × 375 are decoded in full.
 MARGIN = 2
-ORIENTATION = 0x0112  # of EXIF
-TURNED = range(2, 9)
 
 
 class Packed(NamedTuple):
@@ -46,7 +41,6 @@ class Packed(NamedTuple):
     place: Place
 
 
-@unwarned()
 def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: bool = True) -> Pixels:
     """Decode a picture and compute its crop.
 
@@ -81,22 +75,14 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
     >>> crop(picture.read_bytes(), 256, draw(0, epoch=0, picture=7)).shape
     (224, 224, 3)
     """
-    try:
-        with _opened(content) as image:
-            stored = image.size
-            check_scans(image)  # before it is reduced: each scan goes over all pixels nevertheless
-            if reduced:
-                smallest = MARGIN * training_scale(S, draw, side)
-                image.draft(None, (smallest, smallest))
-            return _cut(decode(image), stored, image.size, S, draw, side)
-    except PictureError:
-        raise
-    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
-    except Exception as error:
-        raise PictureError(_reason(content, error)) from error
+    with open_encoded(content) as image:
+        stored = image.size
+        if reduced:
+            smallest = MARGIN * training_scale(S, draw, side)
+            image.draft(None, (smallest, smallest))
+        return _cut(decode(image), stored, image.size, S, draw, side)
 
 
-@unwarned()
 def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
     """Prepare a picture for the GPU, or None where Pillow must decode it.
 
@@ -104,13 +90,12 @@ def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
     read here.
     """
     try:
-        with _opened(content) as image:
+        with open_encoded(content) as image:
             plain = image.format == "JPEG" and image.mode in ("L", "RGB")
-            if not plain or image.getexif().get(ORIENTATION) in TURNED:
+            if not plain or orientation_of(image) != 1:
                 return None
-            check_scans(image)
             place = crop_of(*image.size, S, draw, side)
-    except Exception:  # Pillow's full reading will say what is wrong with it
+    except PictureError:  # Pillow's full reading will say what is wrong with it
         return None
     return Packed(torch.frombuffer(bytearray(content), dtype=torch.uint8), place)
 
@@ -159,10 +144,6 @@ def _cut_tensor(pixels: Tensor, place: Place, side: int) -> Tensor:
     return cut.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _opened(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content), formats=FORMATS)
-
-
 def _cut(
     image: Image.Image,
     stored: tuple[int, int],
@@ -189,12 +170,3 @@ def _cut(
     left, top, right, bottom = box
     resized = image.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
     return np.asarray(resized)
-
-
-def _reason(content: bytes, error: Exception) -> str:
-    """Say in one line why the bytes are no picture."""
-    if not content:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture of a format that is read"
-    return printable(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from vggfeat.data import tarring
+from vggfeat.data.sources import tarring
 from vggfeat.errors import DataError, DataNotFound, WeightsError
 from vggfeat.nets.formats.matlab import Numbers, Value, variables
 

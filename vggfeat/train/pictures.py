@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vggfeat.data.ilsvrc import Ints, Names
-from vggfeat.data.images import LACKING
+from vggfeat.data.datasets.ilsvrc import Ints, Names
+from vggfeat.data.image import LACKING
 from vggfeat.errors import DataError, PictureError
 
 

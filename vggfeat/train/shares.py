@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggfeat.data.images import Pixels
+from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, PictureError
 from vggfeat.train.augment import Draw, Scale, draw
 from vggfeat.train.decode import Packed, crop, packed

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vggfeat._io.download import Progress
-from vggfeat.data.ilsvrc import Ints, read_tar
-from vggfeat.data.imagesets import ImageSet, read_manifest
-from vggfeat.data.sources import walk
+from vggfeat.data.datasets.folders import read_manifest
+from vggfeat.data.datasets.ilsvrc import Ints, read_tar
+from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.files import walk
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.learn.splits import held_out_part
 from vggfeat.train.devkit import ground_truth
@@ -217,13 +218,14 @@ def _from_manifest(path: Path) -> tuple[_Labelled, _Labelled | None, bool]:
     images = read_manifest(path)
     if not images.splits:
         return _manifest(path, images), None, True
-    if unknown := sorted(set(images.splits) - set(SPLITS)):
+    marked = sum(map(len, images.splits.values()))
+    known = {*images.splits} | ({""} if marked < len(images) else set())
+    if unknown := sorted(known - set(SPLITS)):
         raise DataError(
             f"{path} has the split {unknown[0]!r}; each picture's should be one of "
             f"{', '.join(SPLITS)}. Remove the column to have validation pictures drawn."
         )
-    splits = np.array(images.splits)
-    train, val = (np.flatnonzero(splits == name) for name in SPLITS[:2])
+    train, val = (images.splits.get(name, np.array([], np.int64)) for name in SPLITS[:2])
     if not len(train):
         raise DataNotFound(f"{path} has no picture of the split 'train' to train with. Mark some.")
     validation = _manifest(path, images.take(val)) if len(val) else None
@@ -231,7 +233,7 @@ def _from_manifest(path: Path) -> tuple[_Labelled, _Labelled | None, bool]:
 
 
 def _manifest(path: Path, images: ImageSet) -> _Labelled:
-    names = [os.fsencode(str(picture)) for picture in images.pictures]
+    names = [os.fsencode(str(picture)) for picture in images.images]
     return _coded(FilePictures(Path(), np.array(names)), images.labels, path)
 
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def decode(image: Path) -> Image.Image:
     """Open an image as RGB, upright."""
-    from vggfeat.data.images import decode
+    from vggfeat.data.image import decode
 
     return decode(image)
 
 
 def rescale(image: Image.Image, Q: int) -> np.ndarray:
     """Rescale to smallest side Q."""
-    from vggfeat.data.images import rescale
+    from vggfeat.data.image import rescale
 
     return rescale(image, Q)
 
@@ -287,7 +287,7 @@ def dense_maps(
 
 def sample_labels() -> list[str]:
     """Return the labels of the shipped data set `sample`, in its order."""
-    from vggfeat.data.cards import open_dataset
+    from vggfeat.data.datasets import open_dataset
 
     return list(open_dataset("sample")[1].labels)
 

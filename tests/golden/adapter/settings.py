@@ -12,7 +12,7 @@ from helpers.cli import run
 
 def card_settings() -> dict[str, Any]:
     """Tell of each shipped card how it is tested, and what describes its images by default."""
-    from vggfeat.data.cards import card_names, load_card
+    from vggfeat.data.datasets import card_names, load_card
 
     found = {}
     for name in card_names():
@@ -29,7 +29,7 @@ def card_settings() -> dict[str, Any]:
 
 def quality_settings(quality: str, card: str) -> dict[str, Any]:
     """Resolve ``--quality`` for a card, where no authors' weights are at hand."""
-    from vggfeat.data.cards import load_card
+    from vggfeat.data.datasets import load_card
     from vggfeat.run.quality import quality as resolve
 
     return resolve(quality, load_card(card).defaults).model_dump(mode="json")

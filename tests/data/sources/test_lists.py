@@ -1,0 +1,73 @@
+"""Manifests: CSV and Parquet say the same, block by block, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vggfeat.data.datasets.folders import read_manifest
+from vggfeat.data.imageset import find_images
+from vggfeat.data.sources import lists
+from vggfeat.errors import DataError, DataNotFound
+
+parquet = pytest.importorskip("pyarrow.parquet")
+pyarrow = pytest.importorskip("pyarrow")
+
+
+def write(target: Path, **columns: list[object]) -> str:
+    parquet.write_table(pyarrow.table(columns), target, row_group_size=4)
+    return str(target)
+
+
+def test_parquet_and_csv_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are relative to either, labels and splits stand beside them, in blocks of any size."""
+    monkeypatch.setattr(lists, "LINES_AT_ONCE", 3)
+    rows = [(f"d/{n}.jpg", f"c{n % 3}", "train" if n % 2 else "test") for n in range(11)]
+    path, label, split = map(list, zip(*rows, strict=True))
+    source = write(tmp_path / "m.parquet", extra=[0] * 11, path=path, label=label, split=split)
+    lines = ["path,label,split", *map(",".join, rows)]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    one, other = find_images([source]), find_images([str(tmp_path / "m.csv")])
+    assert one == other
+    assert one.images[7] == tmp_path / "d/7.jpg"
+    assert one.labels == tuple(label)
+    for images in (one, other):
+        for name in ("train", "test"):
+            rows = [row for row, own in enumerate(split) if own == name]
+            assert images.splits[name].tolist() == rows
+
+
+def test_labels_may_be_numbers_or_absent(tmp_path: Path) -> None:
+    """A class may be called 0; a row may have none."""
+    source = write(tmp_path / "m.parquet", path=["a.jpg", "b.jpg", "c.jpg"], label=[0, None, 1])
+    assert find_images([source]).labels == ("0", "", "1")
+    with pytest.raises(DataError, match=r"no label to b\.jpg"):
+        read_manifest(source)
+
+
+def test_bad_parquet_is_refused(tmp_path: Path) -> None:
+    """What is wrong is named, with its row."""
+    with pytest.raises(DataError, match="needs 'path'"):
+        find_images([write(tmp_path / "a.parquet", file=["x.jpg"])])
+    with pytest.raises(DataError, match="row 2, names no path"):
+        find_images([write(tmp_path / "b.parquet", path=["x.jpg", None])])
+    (tmp_path / "c.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        find_images([str(tmp_path / "c.parquet")])
+    with pytest.raises(DataNotFound, match="Check the spelling"):
+        find_images([str(tmp_path / "d.parquet")])
+
+
+def test_long_lists_are_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that lie across two pieces come out whole, however lines end."""
+    monkeypatch.setattr(lists, "LINES_AT_ONCE", 7)
+    monkeypatch.setattr(lists, "BLOCK", 5)
+    monkeypatch.chdir(tmp_path)
+    names = tuple(f"folder/{'x' * n}{n}.jpg" for n in range(20))
+    Path("l.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode() + b"\n\n")
+    assert find_images(["@l.txt"]).names == names
+    Path("0.txt").write_bytes("\0".join(["a.jpg", *names]).encode() + b"\0")
+    assert find_images(["@0.txt"]).names == ("a.jpg", *names)

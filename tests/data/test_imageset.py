@@ -1,0 +1,205 @@
+"""Finding pictures: every kind of source, names, order, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from vggfeat.data.datasets import open_dataset
+from vggfeat.data.datasets.folders import read_folders, read_manifest
+from vggfeat.data.image import Crop
+from vggfeat.data.imageset import VIEWS, ImageSet, boxed_images, find_images, whole_images
+from vggfeat.errors import DataError, DataNotFound, ParameterError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.jpg", "b/10.png", "a/1.JPEG", ".hidden/x.jpg", "a/._1.jpg", "a/notes.txt"):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "root"
+
+
+def test_a_folder_is_searched_in_order_without_hidden_files(folder: Path) -> None:
+    """Images are sorted by their paths; hidden and other files are left out."""
+    names = find_images([str(folder)]).names
+    assert names == ("root/a/1.JPEG", "root/b/10.png", "root/b/2.jpg")
+
+
+def test_globs_files_and_lists_name_the_same_pictures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A glob, files, @list and standard input all lead to the same files."""
+    monkeypatch.chdir(folder)
+    expected = ("b/10.png", "b/2.jpg")
+    assert find_images(["b/*"]).names == expected
+    assert find_images(list(expected)).names == expected
+    Path("list.txt").write_text("b/10.png\nb/2.jpg\n\n")
+    assert find_images(["@list.txt"]).names == expected
+    typed = io.TextIOWrapper(io.BytesIO(b"b/10.png\r\nb/2.jpg"))
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert find_images(["-"]).names == expected
+
+
+def test_a_picture_named_twice_is_there_once(folder: Path) -> None:
+    """Duplicates are counted, not extracted."""
+    path = str(folder / "b" / "2.jpg")
+    found = find_images([path, path])
+    assert len(found) == 1
+    assert found.duplicates == 1
+
+
+def test_a_manifest_has_labels_and_splits(folder: Path) -> None:
+    """Paths are relative to the manifest; label and split stand beside them."""
+    manifest = folder / "all.csv"
+    manifest.write_text("path,label,split\na/1.JPEG,cat,train\nb/2.jpg,dog,test\n")
+    found = find_images([str(manifest)])
+    assert found.images == (folder / "a/1.JPEG", folder / "b/2.jpg")
+    assert found.labels == ("cat", "dog")
+    assert {name: rows.tolist() for name, rows in found.splits.items()} == {
+        "train": [0],
+        "test": [1],
+    }
+
+
+def test_class_folders_give_labels(folder: Path) -> None:
+    """The folder that holds a picture is its class; loose files are not of any."""
+    (folder / "loose.jpg").write_bytes(b"")
+    found = read_folders(folder)
+    assert list(zip(found.names, found.labels, strict=True)) == [
+        ("a/1.JPEG", "a"),
+        ("b/10.png", "b"),
+        ("b/2.jpg", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\nx.jpg,cat\n", "needs 'path'"),
+        ("path,label\n,cat\n", "line 2"),
+        ("path,label\nx.jpg,cat\nx.jpg,dog\n", "as 'cat' and as 'dog'"),
+        ("path\nx.jpg\n", "no column 'label'"),
+        ("path,label\nx.jpg,cat\ny.jpg,\n", r"no label to y\.jpg"),
+    ],
+)
+def test_bad_manifests_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    """What is wrong in a manifest is named, with its line or picture."""
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    """A missing source and an empty folder say what a source may be."""
+    with pytest.raises(DataNotFound, match="Check the spelling"):
+        find_images([str(tmp_path / "none")])
+    with pytest.raises(DataNotFound, match="There are no pictures"):
+        find_images([str(tmp_path)])
+    with pytest.raises(DataNotFound, match="sample"):
+        open_dataset("imagnet")
+
+
+def test_a_data_set_of_one_class_is_refused(folder: Path) -> None:
+    """One class cannot be told from another."""
+    (folder / "a" / "1.JPEG").unlink()
+    with pytest.raises(DataError, match="one class, 'b'"):
+        open_dataset(str(folder))
+
+
+def test_a_replaced_file_has_another_stamp(folder: Path) -> None:
+    """Size and time tell that a file is not the one that was described."""
+    found = find_images([str(folder)])
+    before = found.stamps()
+    (folder / "b" / "2.jpg").write_bytes(b"new")
+    assert (found.stamps() == before).all(axis=1).tolist() == [True, True, False]
+
+
+def test_lists_keep_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte-order mark, odd separators and names with newlines do not lose a picture."""
+    monkeypatch.chdir(tmp_path)
+    odd = ["a\u2028b.jpg", "c.jpg"]
+    Path("list.txt").write_bytes(b"\xef\xbb\xbf" + "\n".join(odd).encode())
+    assert find_images(["@list.txt"]).names == tuple(odd)
+    Path("nul.txt").write_bytes(b"d\ne.jpg\0f.jpg\0")
+    assert find_images(["@nul.txt"]).names == ("d\ne.jpg", "f.jpg")
+
+
+def test_one_file_named_in_two_ways_is_one_picture(tmp_path: Path) -> None:
+    """A manifest cannot give one picture two labels by writing its path differently."""
+    (tmp_path / "m.csv").write_text("path,label\nx.jpg,cat\n./x.jpg,dog\n")
+    with pytest.raises(DataError, match="as 'cat' and as 'dog'"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_linked_folders_are_searched_once(folder: Path) -> None:
+    """A link to a folder is followed; one that leads round in circles ends."""
+    (folder / "a" / "round").symlink_to(folder)
+    (folder / "linked").symlink_to(folder / "b")
+    names = find_images([str(folder)]).names
+    assert names == ("root/a/1.JPEG", "root/b/10.png", "root/b/2.jpg")
+    (folder / "b").rename(folder.parent / "elsewhere")
+    (folder / "linked").unlink()
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    names = find_images([str(folder)]).names
+    assert names == ("root/a/1.JPEG", "root/linked/10.png", "root/linked/2.jpg")
+
+
+def test_sources_may_be_paths_but_not_one_string(folder: Path) -> None:
+    """Paths are taken as strings are; a bare string is not a list of letters."""
+    assert find_images([folder]).names == find_images([str(folder)]).names
+    with pytest.raises(ParameterError, match="a list of sources"):
+        find_images(str(folder))
+
+
+@pytest.fixture
+def persons(tmp_path: Path) -> ImageSet:
+    for name in ("x", "y#z"):
+        (tmp_path / f"{name}.jpg").write_bytes(name.encode())
+    x, y = tmp_path / "x.jpg", tmp_path / "y#z.jpg"
+    return ImageSet(
+        ("x#1", "y#z#1", "x#12"), (x, y, x), boxes=((1, 1, 5, 9), (2, 2, 3, 3), (4, 1, 8, 9))
+    )
+
+
+def test_whole_pictures_are_there_once(persons: ImageSet) -> None:
+    """Persons of one picture share it, under the name that their own begin with."""
+    view = whole_images(persons)
+    assert view.images.names == ("x", "y#z")
+    assert view.images.images == persons.images[:2]
+    assert view.names == ("x", "y#z", "x")
+    assert not view.images.boxes
+    assert set(VIEWS) == {"image", "box"}
+
+
+def test_pictures_without_boxes_are_their_own_view() -> None:
+    """A # in the name of a file is no person there; boxes that are not there are asked for."""
+    plain = ImageSet(("a#1", "a#2"), ("a#1.jpg", "a#2.jpg"))
+    assert whole_images(plain) == (plain, plain.names)
+    with pytest.raises(DataError, match="Describe whole pictures"):
+        boxed_images(plain)
+
+
+def test_each_box_is_a_picture_of_its_own(persons: ImageSet) -> None:
+    """Every row has its crop, and each crop another stamp, which is not the whole picture's."""
+    view = boxed_images(persons)
+    assert view.names == view.images.names == persons.names
+    assert view.images.images[2] == Crop(persons.images[2], (4, 1, 8, 9))
+    before = view.images.stamps()
+    stamps = [*before.tolist(), *whole_images(persons).images.stamps().tolist()]
+    assert len(set(map(tuple, stamps))) == 5
+    persons.images[0].write_bytes(b"another")
+    same = (boxed_images(persons).images.stamps() == before).all(axis=1)
+    assert same.tolist() == [False, True, False]
+
+
+def test_a_manifest_of_absent_pictures_is_refused(tmp_path: Path) -> None:
+    """Where not one path leads to a picture, the paths are at fault, and are shown."""
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,label\nnope.jpg,cat\nnope2.jpg,dog\n")
+    with pytest.raises(DataNotFound, match=r"2 pictures.*nope\.jpg.*relative"):
+        read_manifest(manifest)

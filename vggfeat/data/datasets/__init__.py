@@ -1,0 +1,292 @@
+"""Open a data set by its card: what it is, how it is tested, and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vggfeat._io.assets import asset
+from vggfeat._io.download import Progress
+from vggfeat._io.remote import is_address, redact
+from vggfeat.data.datasets.caltech import read_caltech
+from vggfeat.data.datasets.card import (
+    EVERY,
+    DatasetCard,
+    Reader,
+    card_names,
+    is_card,
+    load_card,
+)
+from vggfeat.data.datasets.check import Check, absent, check
+from vggfeat.data.datasets.fetch import data_folder, find_tree, not_here, provide
+from vggfeat.data.datasets.folders import read_folders, read_labelled, read_manifest
+from vggfeat.data.datasets.sample_voc import compose
+from vggfeat.data.datasets.voc import read_voc
+from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.sources import is_beyond_path
+from vggfeat.errors import DataError, DataNotFound
+
+__all__ = [
+    "DatasetCard",
+    "card_names",
+    "check_dataset",
+    "fetch_dataset",
+    "load_card",
+    "open_dataset",
+]
+
+_SHOWN = 3  # differences that an error names; `vggfeat datasets check` names all
+
+
+def open_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    parts: Sequence[str] | None = None,
+    allow_partial: bool = False,
+    fetch: bool = True,
+    progress: Progress | None = None,
+) -> tuple[DatasetCard, ImageSet]:
+    """Open a data set by the name of its card, a folder of class folders, or a labelled CSV.
+
+    Parameters
+    ----------
+    name : str
+        A shipped card, which wins over a folder of the same name (write ``./sample`` for the
+        folder); a card of your own (``my.toml``); a folder; a CSV or Parquet
+        manifest; tars (``train-{00..09}.tar``); or an address of any of these.
+    root : path, optional
+        Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
+        It may be the tree of the data set, a folder above it, or hold the original archives.
+    parts : sequence of str, optional
+        Parts that must be there; those that the protocol needs by default.
+    allow_partial : bool
+        Whether data that are not all that the card promises will do. They are never fetched then,
+        and the card that is returned is marked.
+    fetch : bool
+        Whether what is not here is downloaded; never with ``VGGFEAT_OFFLINE``.
+    progress : callable, optional
+        Called with the bytes so far and in all of each download.
+
+    Returns
+    -------
+    DatasetCard
+        With ``root``, ``partial``, ``differences`` and ``absent`` as they were found.
+    ImageSet
+        With targets in the order of the card's classes, and parts where the data set has them.
+
+    Raises
+    ------
+    DataNotFound
+        If it is not here, and may not or cannot be downloaded.
+    DataError
+        If it has fewer than two classes, is damaged, or is not what its card promises.
+    DownloadError
+        If a download fails.
+
+    Examples
+    --------
+    >>> card, images = open_dataset("sample")
+    >>> len(images), len(card.classes), images.targets.shape
+    (300, 10, (300, 10))
+    """
+    if not is_card(name) and (Path(name).exists() or is_beyond_path(name)):
+        return _unnamed(name)
+    card = load_card(name)
+    needs = _needs(card, parts)
+    tree = _place(card, root, needs, fetch, allow_partial, progress)
+    card, images = _read(card, tree)
+    _refuse_unknown(card, needs, images.splits)
+    found = check(card, images, tree, needs)
+    if not (found.complete or allow_partial):
+        raise DataError(_incomplete(card, found))
+    return (
+        card.model_copy(
+            update={
+                "root": str(tree.resolve()),
+                "partial": not found.complete,
+                "differences": tuple(map(str, found.differences)),
+                "absent": absent(card, images),
+            }
+        ),
+        images,
+    )
+
+
+def check_dataset(
+    name: str, root: str | Path | None = None, parts: Sequence[str] | None = None
+) -> Check:
+    """Compare the data set that is here with its card, changing and fetching nothing.
+
+    Raises
+    ------
+    DataNotFound
+        If nothing of it is here.
+    DataError
+        If it is damaged.
+
+    Examples
+    --------
+    >>> check_dataset("sample").complete
+    True
+    """
+    card = load_card(name)
+    needs = _needs(card, parts)
+    if card.asset or card.composed:
+        tree = _place(card, root, needs, False, True, None)
+    else:
+        tree = _there(card, _base(card, root), needs)
+    card, images = _read(card, tree)
+    _refuse_unknown(card, needs, images.splits)
+    return check(card, images, tree, needs)
+
+
+def fetch_dataset(
+    name: str,
+    root: str | Path | None = None,
+    parts: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch, verify and unpack the archives that are not here yet; return where the tree is.
+
+    Raises
+    ------
+    DataNotFound, DataError, DownloadError
+        As for :func:`open_dataset`.
+    """
+    card = load_card(name)
+    needs = _needs(card, parts)
+    if root is not None and card.archives:
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"The folder {root} cannot be made: {error.strerror}. Name another --root."
+            ) from error
+    return _place(card, root, needs, True, False, progress)
+
+
+def _needs(card: DatasetCard, parts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the parts that must be there: those asked for, if the card knows them.
+
+    Where the card counts nothing, its CSV says which there are, once it is read.
+    """
+    if parts is None:
+        return tuple(card.protocol.needs)
+    if card.counts or not _plain(card):
+        _refuse_unknown(card, parts)
+    return tuple(parts)
+
+
+def _refuse_unknown(card: DatasetCard, parts: Sequence[str], there: Iterable[str] = ()) -> None:
+    """Refuse parts of which neither the card nor the data say anything."""
+    archived = (part for archive in card.archives for part in archive.needed_for)
+    known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived, *there})
+    if unknown := [part for part in parts if part not in known]:
+        raise DataError(f"{card.name} has no part {unknown[0]!r}; it has {', '.join(known)}.")
+
+
+def _base(card: DatasetCard, root: str | Path | None) -> Path:
+    base = data_folder(root or card.root or None)
+    if root is not None and not base.is_dir():
+        raise DataNotFound(
+            f"There is no folder {base}. Point --root at a folder that holds "
+            f"{card.folder or 'the data'}, or make it: `vggfeat datasets fetch {card.name} "
+            f"--root {base}` does."
+        )
+    return base
+
+
+def _place(
+    card: DatasetCard,
+    root: str | Path | None,
+    needs: Sequence[str],
+    fetch: bool,
+    allow_partial: bool,
+    progress: Progress | None,
+) -> Path:
+    """Find or make the tree of a data set."""
+    if card.asset:
+        return asset(card.asset)
+    if card.composed:
+        return compose(card.composed) / card.folder
+    base = _base(card, root)
+    if _plain(card):
+        return base / card.folder
+    return provide(card, base, needs, fetch=fetch, allow_partial=allow_partial, progress=progress)
+
+
+def _plain(card: DatasetCard) -> bool:
+    """Tell whether a card says where its data are, and of no archive that holds them."""
+    return card.reader in ("folders", "manifest") and not card.archives
+
+
+def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
+    if _plain(card):
+        return base / card.folder
+    tree = find_tree(card, base)
+    if tree is None:
+        raise DataNotFound(*not_here(card, base, None, needs))
+    return tree
+
+
+def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
+    if card.protocol.kind == "voc":
+        return card, read_voc(tree, card.classes, card.protocol.task)
+    if card.reader == "caltech":
+        return card, read_caltech(tree, card.classes)
+    if card.reader == "ilsvrc":  # a folder for each class, as Caltech has, in each part
+        images = read_caltech(tree / "val", card.classes)
+        return card, replace(images, splits={"val": np.arange(len(images))})
+    if card.reader == "folders":
+        return _with_targets(card, read_folders(tree), tree)
+    is_tar = tree.suffix.lower() == ".tar"
+    images = read_manifest(tree, relative_to=tree.parent if is_tar else None)
+    return _with_targets(card, images, tree)
+
+
+def _with_targets(
+    card: DatasetCard, images: ImageSet, tree: Path | str
+) -> tuple[DatasetCard, ImageSet]:
+    if len(images.classes) < 2:
+        raise DataError(f"{tree} has one class, {images.classes[0]!r}; at least two are needed.")
+    classes = card.classes or tuple(images.classes)
+    if unknown := sorted(set(images.classes) - set(classes)):
+        raise DataError(
+            f"{tree} has a class {unknown[0]!r} that its card does not know. Remove it, or test "
+            f"the folder without the card: --dataset {tree}/"
+        )
+    return (
+        card.model_copy(update={"classes": classes}),
+        replace(images, targets=one_hot(images.labels, classes)),
+    )
+
+
+def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
+    """Make a card for a folder of classes, a manifest, tars or an address, which have none."""
+    path = Path(name)
+    source = redact(name) if is_address(name) else str(path.resolve())
+    stem = Path(source).name if path.is_dir() else Path(source).stem
+    reader: Reader = "folders" if path.is_dir() else "manifest"
+    card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)
+    return _with_targets(card, read_labelled(name), source)
+
+
+def _incomplete(card: DatasetCard, found: Check) -> str:
+    first = "; ".join(map(str, found.differences[:_SHOWN]))
+    more = len(found.differences) - _SHOWN
+    rest = f"; and {more} more differences" if more > 0 else ""
+    if card.asset or card.composed:
+        mend = "Remove that folder, and it is made anew" if card.composed else "Restore it"
+        return (
+            f"{found.root} is not what its card promises: {first}{rest}. {mend}, or use it as it "
+            "is with --allow-partial."
+        )
+    return (
+        f"{card.title or card.name} in {found.root} is not whole: {first}{rest}. See all of them "
+        f"with `vggfeat datasets check {card.name} --root {found.root}`; restore it, or use it as "
+        "it is with --allow-partial."
+    )

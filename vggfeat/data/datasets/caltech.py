@@ -1,0 +1,72 @@
+"""Caltech-101 and Caltech-256: a folder for each class, among them the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vggfeat.data.image import EXTENSIONS
+from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.errors import DataError
+
+
+def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
+    """Read the images of the named class folders.
+
+    Parameters
+    ----------
+    tree : Path
+        ``101_ObjectCategories`` or ``256_ObjectCategories``.
+    classes : sequence of str
+        Names of the class folders, background included (Appendix B counts 102 and 257 classes),
+        in the order of the columns of the targets.
+
+    Returns
+    -------
+    ImageSet
+        Class by class. What is neither an image in a class folder nor such a folder is left out
+        and named in ``strays``: a folder inside a class folder repeats images of other classes.
+
+    Raises
+    ------
+    DataError
+        If there is not one image.
+    """
+    labels: list[str] = []
+    images: list[Path] = []
+    strays = _beside(tree, classes)
+    for label in classes:
+        for path in _listed(tree / label):
+            if path.suffix.lower() in EXTENSIONS and path.is_file():
+                labels.append(label)
+                images.append(path)
+            else:
+                strays.append(_named(path, tree))
+    if not images:
+        raise DataError(
+            f"{tree} has no pictures in class folders such as {classes[0]}. Restore it from the "
+            "original archive."
+        )
+    return ImageSet(
+        names=tuple(path.relative_to(tree).as_posix() for path in images),
+        images=tuple(images),
+        labels=tuple(labels),
+        targets=one_hot(labels, classes),
+        strays=tuple(strays),
+    )
+
+
+def _beside(tree: Path, classes: Sequence[str]) -> list[str]:
+    wanted = set(classes)
+    return [_named(path, tree) for path in _listed(tree) if path.name not in wanted]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """List a folder, sorted, without hidden files, which are nobody's images."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _named(path: Path, tree: Path) -> str:
+    return path.relative_to(tree).as_posix() + ("/" if path.is_dir() else "")

@@ -1,0 +1,369 @@
+"""A data set's card: its classes, counts, protocol, archives, and the paper's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from vggfeat._io.assets import read_toml, shared
+from vggfeat.errors import DataNotFound
+from vggfeat.settings import Features, refused
+
+Difficult = Literal["drop", "negative"]
+APKind = Literal["ap11", "area"]
+Reader = Literal["folders", "manifest", "voc", "caltech", "ilsvrc"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+EVERY = "all"
+"""Name of the part that is the whole of a data set without parts of its own."""
+
+
+def _within(path: str) -> str:
+    """Refuse a path that leads out of the folder it is below."""
+    if (
+        PurePosixPath(path).is_absolute()
+        or ".." in path.split("/")
+        or {"\\", ":", "\0"} & set(path)
+    ):
+        raise ValueError(f"{path!r} leads out of its folder")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_within)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _fraction(value: Any) -> Any:
+    return None if value == "all" else value  # TOML has no null
+
+
+class SplitsProtocol(_Frozen):
+    """Random splits of every class, and the metric over them (Appendix B, Caltech).
+
+    Parameters
+    ----------
+    splits : int
+        How many are drawn.
+    train_fraction : float in (0, 1), or None
+        Largest share of a class to train with; None, ``"all"`` in TOML, for all but one image.
+    train_per_class : int
+        Most training images of a class.
+    max_test_per_class : int or None
+        Most test images of a class; None for all the rest.
+    validation_fraction : float in (0, 1), or None
+        Share of the training images that choose C; None for cross-validation among them.
+    seed : int
+        Of the draws.
+
+    Examples
+    --------
+    >>> SplitsProtocol(train_fraction="all").train_fraction is None
+    True
+    """
+
+    kind: Literal["splits"] = "splits"
+    metric: Literal["mean class recall"] = "mean class recall"
+    splits: int = Field(default=3, ge=1, le=1000)
+    train_fraction: Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_fraction)] = 0.5
+    train_per_class: int = Field(default=30, ge=1)
+    max_test_per_class: int | None = Field(default=None, ge=1)
+    validation_fraction: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Parts that a run cannot do without."""
+        return (EVERY,)
+
+
+class VocProtocol(_Frozen):
+    """Fixed parts and an average precision for each class, as the PASCAL VOC devkit has them.
+
+    C is chosen on the parts train → val; the classifier of trainval is tested on test.
+
+    Parameters
+    ----------
+    task : "classification" or "action"
+        Images with ``ImageSets/Main``, or persons in given boxes with ``ImageSets/Action``.
+    ap : "ap11" or "area"
+        The year's own average precision: of 11 points (2007), or the area (2010 and later).
+    difficult : "drop" or "negative"
+        What an image with only difficult objects of a class is to that class in training; in
+        evaluation it is always left out.
+    C : "per class" or "one"
+        Whether each class has its own C.
+    needs : tuple of str
+        Parts that a run cannot do without, and that are therefore fetched.
+    server_file : str
+        Name of the file that the evaluation server takes, with ``{class}`` in it; empty where the
+        test labels are public.
+
+    Examples
+    --------
+    >>> VocProtocol(ap="ap11").difficult
+    'drop'
+    """
+
+    kind: Literal["voc"] = "voc"
+    metric: Literal["mAP"] = "mAP"
+    task: Literal["classification", "action"] = "classification"
+    ap: APKind
+    difficult: Difficult = "drop"
+    C: Literal["per class", "one"] = "per class"
+    needs: tuple[str, ...] = ("train", "val", "trainval", "test")
+    server_file: str = ""
+
+
+class IlsvrcProtocol(_Frozen):
+    """One right class for every image, among the first or the first five (Section 4)."""
+
+    kind: Literal["ilsvrc"] = "ilsvrc"
+    metric: Literal["top-1 and top-5 error"] = "top-1 and top-5 error"
+    needs: tuple[str, ...] = ("val",)
+
+
+def _kind(value: Any) -> str:
+    """Take random splits where a card does not say: they need no parts of the data's own."""
+    found = value.get("kind", "splits") if isinstance(value, dict) else getattr(value, "kind", "")
+    return str(found)
+
+
+Protocol = Annotated[
+    Annotated[SplitsProtocol, Tag("splits")]
+    | Annotated[VocProtocol, Tag("voc")]
+    | Annotated[IlsvrcProtocol, Tag("ilsvrc")],
+    Discriminator(_kind),
+]
+
+
+class Wrapper(_Frozen):
+    """An archive that is published only inside another one."""
+
+    file: Annotated[Below, Field(pattern=r"^[^/]+$")]
+    urls: tuple[str, ...]
+    member: str
+    bytes: int | None = None
+
+
+class Archive(_Frozen):
+    """A file of the data set as its authors publish it.
+
+    Parameters
+    ----------
+    file : str
+        Its original name.
+    urls : tuple of str
+        Addresses, tried in order; none where an account is asked for.
+    bytes : int, optional
+        Its size.
+    sha256, md5 : str, optional
+        Its checksums, as far as they are known; at least one.
+    needed_for : tuple of str
+        Parts of the data set that it holds.
+    proof : str
+        Path below the card's folder that exists once it is unpacked; the folder itself if empty.
+    wrapper : Wrapper, optional
+        The file that it is published in.
+    """
+
+    file: str = Field(pattern=r"^[^/\\]+\.(tar|tar\.gz|tgz)$")
+    urls: tuple[str, ...] = ()
+    bytes: int | None = Field(default=None, gt=0)
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    needed_for: tuple[str, ...]
+    proof: Below = ""
+    wrapper: Wrapper | None = None
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> Self:
+        if not (self.sha256 or self.md5):
+            raise ValueError(f"{self.file} needs a sha256 or an md5")
+        return self
+
+
+class PaperRow(_Frozen):
+    """A figure of the paper for this data set (Tables 11 and 12).
+
+    Examples
+    --------
+    >>> print(PaperRow(table=11, nets=("D", "E"), value=92.7, spread=0.5))
+    D & E: 92.7 ± 0.5 %
+    """
+
+    table: int
+    nets: tuple[str, ...] = ()
+    method: str = ""
+    note: str = ""
+    value: float
+    spread: float | None = None
+    unit: Literal["%"] = "%"
+
+    def __str__(self) -> str:
+        name = " & ".join(self.nets) or self.method
+        note = f" ({self.note})" if self.note else ""
+        spread = "" if self.spread is None else f" ± {self.spread:g}"
+        return f"{name}{note}: {self.value:g}{spread} {self.unit}"
+
+
+class DatasetCard(_Frozen):
+    """A data set: its classes, counts, protocol, files, licence and the paper's figures.
+
+    Parameters
+    ----------
+    name, title : str
+        Its name on the command line, and in a report.
+    reader : {"folders", "manifest", "voc", "caltech", "ilsvrc"}
+        The layout of its files.
+    folder : str
+        Path of its tree inside the archives, and below a root.
+    asset : str, optional
+        Where it lies among the files that travel with vggfeat.
+    composed : int, optional
+        Version of :mod:`vggfeat.data.datasets.sample_voc` that makes it.
+    root : str
+        In a card: where its data lie, from the card's own folder on. In an opened one: where they
+        were found.
+    images : int, optional
+        How many images there are in all.
+    classes : tuple of str
+        In the order of the columns of ``ImageSet.targets``.
+    counts : dict
+        Rows of each part: images, or persons of the action task.
+    positives : dict
+        Positives of each class in each part, in the order of `classes`; the part ``all`` is the
+        whole of a data set without parts.
+    strays : tuple of str
+        Names of files and folders in the original archives that are none of its images.
+    archives, protocol, defaults, paper
+        See their classes.
+    licence, citation, source : str
+        Who made it, and what may be done with it.
+    partial : bool
+        In an opened card: whether the data are not all that the card promises.
+    differences : tuple of str
+        In an opened card: what is missing or extra.
+    absent : tuple of str
+        In an opened card: classes without a single positive to train with.
+
+    Examples
+    --------
+    >>> DatasetCard(name="mine", reader="folders").protocol.splits
+    3
+    """
+
+    name: str
+    title: str = ""
+    reader: Reader
+    folder: Below = ""
+    asset: Below | None = None
+    composed: int | None = None
+    root: str = ""
+    pictures: int | None = None
+    classes: tuple[str, ...] = ()
+    counts: dict[str, int] = {}
+    positives: dict[str, tuple[int, ...]] = {}
+    strays: tuple[str, ...] = ()
+    archives: tuple[Archive, ...] = ()
+    licence: str = ""
+    citation: str = ""
+    source: str = ""
+    protocol: Protocol = SplitsProtocol()
+    defaults: Features = Features()
+    paper: tuple[PaperRow, ...] = ()
+    partial: bool = False
+    differences: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        for part, numbers in self.positives.items():
+            if len(numbers) != len(self.classes):
+                raise ValueError(
+                    f"positives.{part} has {len(numbers)} numbers for {len(self.classes)} classes"
+                )
+        if (self.reader == "voc") != (self.protocol.kind == "voc"):
+            raise ValueError("the reader voc and the protocol of kind voc go together")
+        if self.reader in ("voc", "caltech") and not (self.classes and self.folder):
+            raise ValueError(f"the reader {self.reader} needs classes and folder")
+        if self.archives and not (self.classes and self.folder):
+            raise ValueError("archives need classes, and folder: the tree's path inside them")
+        return self
+
+
+def card_names() -> list[str]:
+    """Names of the shipped cards.
+
+    Examples
+    --------
+    >>> "sample" in card_names()
+    True
+    """
+    return sorted(path.stem for path in shared("datasets").glob("*.toml"))
+
+
+def load_card(name: str) -> DatasetCard:
+    """Read a shipped card, or one of your own.
+
+    Parameters
+    ----------
+    name : str
+        Name of a shipped card, or path of a ``.toml`` file.
+
+    Raises
+    ------
+    DataNotFound
+        If there is none of that name.
+    DataError
+        If it does not hold what a card holds.
+
+    Examples
+    --------
+    >>> card = load_card("caltech101")
+    >>> len(card.classes), card.protocol.train_per_class, card.protocol.max_test_per_class
+    (102, 30, 50)
+    >>> print(card.paper[2])
+    D & E: 92.7 ± 0.5 %
+    """
+    path = Path(name) if _is_own(name) else shared("datasets") / f"{name}.toml"
+    if not _is_own(name) and name not in card_names():
+        raise DataNotFound(
+            f"There is no data set {name!r}, and no folder or CSV file of that name. "
+            f"Shipped: {', '.join(card_names())}. Or name a folder that holds a folder for each "
+            "class, a CSV file with the columns path and label, or a card of your own (.toml)."
+        )
+    told: dict[str, Any] = {}
+    try:
+        told = read_toml(path)
+        card = DatasetCard(**told)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise refused(f"{path} is not a data set card", error, told) from error
+    if card.root:
+        card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})
+    return card
+
+
+def _is_own(name: str) -> bool:
+    return name.endswith(".toml") and Path(name).is_file()
+
+
+def is_card(name: str) -> bool:
+    """Tell the name of a card from that of a folder or file."""
+    return _is_own(name) or name in card_names()

@@ -1,0 +1,178 @@
+"""Compare what is there with what a card promises: part by part and class by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vggfeat.data.datasets.card import EVERY, DatasetCard
+from vggfeat.data.imageset import ImageSet
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number that is not what the card promises.
+
+    Parameters
+    ----------
+    part : str
+        Name of the part; ``all`` for the whole.
+    label : str
+        The class; empty for the rows of the part.
+    expected : int or None
+        What the card promises; None for at least one.
+    found : int
+        What is there.
+
+    Examples
+    --------
+    >>> print(Difference("test", "car", 721, 73))
+    test: 73 of 721 positives of car
+    >>> print(Difference("all", "zebra", 0, 12))
+    zebra: 12 pictures, none promised
+    """
+
+    part: str
+    label: str
+    expected: int | None
+    found: int
+
+    def __str__(self) -> str:
+        where = self.label if self.part == EVERY and self.label else self.part
+        if self.expected is None:
+            return f"{where}: nothing there"
+        if self.expected == 0:
+            return f"{where}: {self.found:,} pictures, none promised"
+        positives = f" positives of {self.label}" if self.label and self.part != EVERY else ""
+        return f"{where}: {self.found:,} of {self.expected:,}{positives or ' pictures'}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at a data set found.
+
+    Parameters
+    ----------
+    name : str
+        The card's.
+    root : str
+        Where the data are.
+    counts : dict
+        Rows found in each part.
+    differences : tuple of Difference
+        What is missing or extra; empty for a whole data set.
+    missing : tuple of str
+        Images that the lists name and that are not there.
+    strays : tuple of str
+        Files and folders that were skipped.
+    """
+
+    name: str
+    root: str
+    counts: dict[str, int]
+    differences: tuple[Difference, ...]
+    missing: tuple[str, ...]
+    strays: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the card promises is there, and nothing else."""
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        return {"complete": self.complete, **asdict(self)}
+
+
+def check(card: DatasetCard, images: ImageSet, tree: Path, needs: Sequence[str]) -> Check:
+    """Compare a data set with its card.
+
+    Parameters
+    ----------
+    card : DatasetCard
+        The promise; what it gives no number for is not compared.
+    images : ImageSet
+        What was read.
+    tree : Path
+        Where from.
+    needs : sequence of str
+        Parts that must be there; others are compared only if they are.
+
+    Returns
+    -------
+    Check
+    """
+    differences = [
+        *_rows(card, images, needs),
+        *_positives(card, images),
+        *_folders(card, images, tree),
+    ]
+    if images.missing and not differences:
+        promised = len(images) + len(images.missing)
+        differences.append(Difference("the lists", "", promised, len(images)))
+    return Check(
+        name=card.name,
+        root=str(tree),
+        counts={part: len(rows) for part, rows in images.splits.items()} or {EVERY: len(images)},
+        differences=tuple(differences),
+        missing=images.missing,
+        strays=images.strays,
+    )
+
+
+def absent(card: DatasetCard, images: ImageSet) -> tuple[str, ...]:
+    """Name the classes that have not one positive to train with.
+
+    Examples
+    --------
+    >>> card = DatasetCard(name="mine", reader="folders", classes=("cat", "dog"))
+    >>> absent(card, ImageSet(("a",), ("a.jpg",), labels=("dog",)))
+    ('cat',)
+    """
+    if card.protocol.kind == "voc":
+        part = "trainval" if "trainval" in images.splits else None
+        counts = images.positives(part).tolist()
+    else:
+        labels = Counter(images.labels)
+        counts = [labels[label] for label in card.classes]
+    return tuple(name for name, count in zip(card.classes, counts, strict=True) if not count)
+
+
+def _rows(card: DatasetCard, images: ImageSet, needs: Sequence[str]) -> list[Difference]:
+    found = {part: len(rows) for part, rows in images.splits.items()} | {EVERY: len(images)}
+    promised = dict(card.counts)
+    if card.pictures is not None:
+        promised[EVERY] = card.pictures
+    return [
+        Difference(part, "", promised.get(part), found.get(part, 0))
+        for part in dict.fromkeys([*promised, *needs])
+        if part in needs or found.get(part)
+        if found.get(part, 0) != promised.get(part, found.get(part) or None)
+    ]
+
+
+def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:
+    differences = []
+    for part, promised in card.positives.items():
+        if part == EVERY or len(images.splits.get(part, ())):
+            found = images.positives(None if part == EVERY else part).tolist()
+            differences += [
+                Difference(part, label, expected, count)
+                for label, expected, count in zip(card.classes, promised, found, strict=True)
+                if expected != count
+            ]
+    if not card.positives and card.reader == "caltech":
+        differences += [Difference(EVERY, label, None, 0) for label in absent(card, images)]
+    return differences
+
+
+def _folders(card: DatasetCard, images: ImageSet, tree: Path) -> list[Difference]:
+    """Find class folders that the card does not know; strays that it knows are none."""
+    return [
+        Difference(EVERY, stray.rstrip("/"), 0, sum(1 for _ in (tree / stray).iterdir()))
+        for stray in images.strays
+        if stray.endswith("/") and stray.count("/") == 1 and stray.rstrip("/") not in card.strays
+    ]

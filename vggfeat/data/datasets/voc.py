@@ -1,0 +1,491 @@
+"""PASCAL VOC's layout: image-level labels, persons with actions, boxes (PAPER Section 6).
+
+Its XML files, one for each image, have the form that ILSVRC's boxes have too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from vggfeat.data.image import Box, upright_size
+from vggfeat.data.imageset import ImageSet
+from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+
+Task = Literal["classification", "action"]
+SPLITS = ("train", "val", "trainval", "test")
+LISTS = {"classification": "Main", "action": "Action"}
+SUFFIX = ".xml"
+Row = tuple[str, int]
+"""An image's id, and the number of its person, from 1 on; 0 for the image itself."""
+_PERSON = re.compile("[0-9]{1,9}")
+_LABELS = {"-1": -1, "0": 0, "1": 1}
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An object that an annotation names, with its box in pixels from 1 on, ends included."""
+
+    name: str
+    box: Box
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an XML file says of an image.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Width and height; (0, 0) where it does not say.
+    objects : tuple of VocObject
+        With boxes in pixels from 1 on, ends included.
+    """
+
+    size: tuple[int, int]
+    objects: tuple[VocObject, ...]
+
+    def named(self, classes: Collection[str]) -> Annotation:
+        """Keep the objects of some classes."""
+        return Annotation(self.size, tuple(o for o in self.objects if o.name in classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image and one of the classes of its objects.
+
+    Parameters
+    ----------
+    name : str
+        The image's.
+    label : str
+        The class.
+    size : (int, int)
+        Width and height of the image.
+    boxes : array, shape (K, 4)
+        The class's objects in it, in pixels from 1 on, ends included: the largest that is not
+        difficult first, which is the one to learn; then all others, any of which counts as found.
+    """
+
+    name: str
+    label: str
+    size: tuple[int, int]
+    boxes: NDArray[np.float64]
+
+
+def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") -> ImageSet:
+    """Read the images, splits and labels of one year.
+
+    Parameters
+    ----------
+    tree : Path
+        Folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2007``.
+    classes : sequence of str
+        Columns of the targets.
+    task : "classification" or "action"
+        A row is an image, named by its id, or a person in a given box, named ``id#number``.
+
+    Returns
+    -------
+    ImageSet
+        Rows sorted by name, with targets, the splits that are there, and boxes for actions. Rows
+        whose image is not there are left out and named in ``missing``.
+
+    Raises
+    ------
+    DataError
+        If a list or an annotation is damaged, or lists contradict each other.
+
+    Notes
+    -----
+    A split with no list of any class, as the test split of 2012, has no labels. A person of the
+    action task who does something else than the ten actions is in all lists, as −1.
+    """
+    lists = tree / "ImageSets" / LISTS[task]
+    if not lists.is_dir():
+        raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
+    found = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
+    labels: dict[Row, dict[str, int]] = {}
+    rows_of: dict[str, list[Row]] = {}
+    for split in found:
+        rows_of[split] = _read_split(lists, split, classes, labels, tree, task)
+    return _image_set(tree, classes, rows_of, labels, task)
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Read one XML file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is none.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return parse_annotation(content, str(path))
+
+
+def read_annotation_of(tree: Path, image: str) -> Annotation:
+    """Read the annotation of an image of a tree.
+
+    Parameters
+    ----------
+    tree : Path
+        Folder with ``Annotations``.
+    image : str
+        The image's id, such as ``000026``.
+
+    Raises
+    ------
+    DataError
+        If there is no annotation, or it is not one.
+    """
+    path = tree / "Annotations" / f"{image}{SUFFIX}"
+    if not path.exists():
+        raise DataError(f"{path} is missing: there is no annotation of {image}.")
+    return read_annotation(path)
+
+
+def parse_annotation(content: bytes, where: str) -> Annotation:
+    """Read what an XML file holds.
+
+    Parameters
+    ----------
+    content : bytes
+    where : str
+        Where it is from, for the error.
+
+    Raises
+    ------
+    DataError
+        If it is none, or an object in it has no name or no box.
+
+    Examples
+    --------
+    >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
+    >>> text = f"<a><object><name>cat</name><bndbox>{box}</bndbox></object></a>"
+    >>> parse_annotation(text.encode(), "cat.xml").objects
+    (VocObject(name='cat', box=(1.0, 2.0, 9.0, 8.0), difficult=False),)
+    """
+    try:
+        root: Element = fromstring(content)
+        size = tuple(_number(root, f"size/{side}") for side in ("width", "height"))
+        objects = tuple(map(_object, root.findall("object")))
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise DataError(f"{where} is not an annotation: {error}") from error
+    return Annotation((size[0], size[1]) if min(size) > 0 else (0, 0), objects)
+
+
+def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
+    """Make an example of each class that has an object which is not difficult.
+
+    Examples
+    --------
+    >>> cats = [VocObject("cat", (1, 1, 4, 4)), VocObject("cat", (5, 1, 9, 9))]
+    >>> found = examples_of("a", Annotation((20, 10), tuple(cats)), ["bus", "cat"])
+    >>> [(one.label, one.boxes[0].tolist()) for one in found]
+    [('cat', [5.0, 1.0, 9.0, 9.0])]
+    """
+    found = []
+    for label in classes:
+        objects = [one for one in annotation.objects if one.name == label]
+        if not all(one.difficult for one in objects):
+            ordered = sorted(objects, key=lambda one: (one.difficult, -_area(one), one.box))
+            boxes = np.array([one.box for one in ordered], dtype=np.float64)
+            found.append(Example(name, label, annotation.size, boxes))
+    return found
+
+
+def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
+    """Refuse an image of another size than its annotation states.
+
+    Raises
+    ------
+    PictureError
+        With both.
+    """
+    if size != stated:
+        pixels, others = ("×".join(map(str, pair)) for pair in (size, stated))
+        raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
+
+
+class VocBoxes(NamedTuple):
+    """What a year of VOC has to localise.
+
+    Parameters
+    ----------
+    classes : tuple of str
+    splits : dict of str to list of Example
+        By split, as far as it is there, sorted by image. An image with objects of two classes is
+        two examples.
+    left_out : dict of str to str
+        Reasons why images with such objects are in no split, by their names.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, list[Example]]
+    left_out: dict[str, str]
+
+
+def read_voc_boxes(
+    tree: Path, classes: Sequence[str] = (), splits: Collection[str] = SPLITS
+) -> VocBoxes:
+    """Read the examples of splits of a year of VOC.
+
+    Parameters
+    ----------
+    tree : Path
+        Folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2007``.
+    classes : sequence of str
+        Those that are wanted, in their order; by default all that have a list.
+    splits : collection of str
+        Of train, val, trainval and test. What only the others show is not looked at.
+
+    Returns
+    -------
+    VocBoxes
+        Without the images whose file is not there, and those of a test split without labels. Left
+        out, with a reason, are images that cannot be read and those that are not of the size
+        that the annotation states, be it wrong or that of the image before it is turned upright:
+        their boxes lie somewhere else. To know it the heads of all files are read, a fifth of a
+        millisecond each.
+
+    Raises
+    ------
+    ParameterError
+        If the tree has no such class.
+    DataNotFound
+        If it has no lists.
+    DataError
+        If a list or an annotation is damaged.
+    """
+    known = classes_in(tree)
+    if unknown := [name for name in classes if name not in known]:
+        raise ParameterError.not_one_of("class", str(tree), known, unknown[0])
+    wanted = tuple(dict.fromkeys(classes)) or tuple(known)
+    images = read_voc(tree, wanted)
+    labelled = np.ones(len(images), bool) if images.labelled is None else images.labelled
+    rows = {
+        split: [row for row in images.splits[split] if labelled[row]]
+        for split in SPLITS
+        if split in splits and split in images.splits
+    }
+    examples: dict[int, list[Example]] = {}
+    left_out: dict[str, str] = {}
+    for row in sorted({row for some in rows.values() for row in some}):
+        name, path = images.names[row], Path(str(images.images[row]))
+        found = examples_of(name, read_annotation_of(tree, name).named(wanted), wanted)
+        try:
+            examples[row] = [_sized(example, path) for example in found]
+        except PictureError as error:
+            examples[row], left_out[name] = [], str(error)
+    held = {split: [one for row in some for one in examples[row]] for split, some in rows.items()}
+    return VocBoxes(wanted, held, left_out)
+
+
+def classes_in(tree: Path) -> list[str]:
+    """List the classes of a tree: those with a list of a split, whichever are there.
+
+    Raises
+    ------
+    DataNotFound
+        If it has no lists.
+    """
+    lists = tree / "ImageSets" / "Main"
+    known = {
+        path.name.removesuffix(f"_{split}.txt")
+        for split in SPLITS
+        for path in lists.glob(f"*_{split}.txt")
+    }
+    if not known:
+        raise DataNotFound(
+            f"{tree} has no lists ImageSets/Main/<class>_<split>.txt. Name a folder of VOC, such "
+            "as VOCdevkit/VOC2007."
+        )
+    return sorted(known)
+
+
+def _sized(example: Example, path: Path) -> Example:
+    """Check the size of an example's image, or find it where it is not stated."""
+    size = upright_size(path)
+    if example.size == (0, 0):
+        return replace(example, size=size)
+    check_stated_size(size, example.size)
+    return example
+
+
+def row_name(row: Row) -> str:
+    """Write a row as a name.
+
+    Examples
+    --------
+    >>> row_name(("000026", 0)), row_name(("2010_006215", 1))
+    ('000026', '2010_006215#1')
+    """
+    image, person = row
+    return f"{image}#{person}" if person else image
+
+
+def _read_split(
+    lists: Path,
+    split: str,
+    classes: Sequence[str],
+    labels: dict[Row, dict[str, int]],
+    tree: Path,
+    task: Task,
+) -> list[Row]:
+    """List the rows of a split, and add their labels to `labels`."""
+    paths = {name: lists / f"{name}_{split}.txt" for name in classes}
+    there = [name for name, path in paths.items() if path.is_file()]
+    if not there:
+        return _unlabelled(lists / f"{split}.txt", tree, task)
+    if absent := [name for name in classes if name not in there]:
+        raise DataError(
+            f"{paths[absent[0]]} is missing, though {paths[there[0]].name} is there. "
+            "Restore it from the original archive."
+        )
+    rows: dict[Row, None] = {}
+    for name, path in paths.items():
+        for row, label in _labelled(path, task):
+            rows[row] = None
+            if labels.setdefault(row, {}).setdefault(name, label) != label:
+                raise DataError(
+                    f"{path} gives {row_name(row)} the label {label}; another list gives it "
+                    f"{labels[row][name]}. Restore them from the original archive."
+                )
+    for row in rows:
+        if without := [name for name in classes if name not in labels[row]]:
+            raise DataError(f"{paths[without[0]]} gives no label to {row_name(row)}.")
+    return sorted(rows)
+
+
+def _labelled(path: Path, task: Task) -> Iterator[tuple[Row, int]]:
+    """Read ``id label``, or ``id person label``."""
+    wanted = 2 if task == "classification" else 3
+    for number, fields in _lines(path):
+        if len(fields) != wanted or fields[-1] not in _LABELS:
+            shape = "id label" if wanted == 2 else "id person label"
+            raise DataError(
+                f"{path}, line {number}, is {' '.join(fields)!r}; it should be '{shape}' with a "
+                "label of -1, 0 or 1."
+            )
+        yield _row(path, number, fields[:-1]), _LABELS[fields[-1]]
+
+
+def _unlabelled(path: Path, tree: Path, task: Task) -> list[Row]:
+    """Read ``id`` or ``id person``; where no person is named, all those in the annotation."""
+    rows: list[Row] = []
+    for number, fields in _lines(path):
+        row = _row(path, number, fields)
+        if task == "action" and not row[1]:
+            objects = read_annotation_of(tree, row[0]).objects
+            rows += [(row[0], k) for k, one in enumerate(objects, 1) if one.name == "person"]
+        else:
+            rows.append(row)
+    return sorted(set(rows))
+
+
+def _row(path: Path, number: int, fields: Sequence[str]) -> Row:
+    person = fields[1] if len(fields) > 1 else "0"
+    # An id becomes a path: nothing in a list may lead out of the folder of images.
+    if len(fields) > 2 or not _PERSON.fullmatch(person) or {"/", "\\"} & set(fields[0]):
+        raise DataError(f"{path}, line {number}, is {' '.join(fields)!r}: not a picture's id.")
+    return fields[0], int(person)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if fields := line.split():
+            yield number, fields
+
+
+def _image_set(
+    tree: Path,
+    classes: Sequence[str],
+    rows_of: dict[str, list[Row]],
+    labels: dict[Row, dict[str, int]],
+    task: Task,
+) -> ImageSet:
+    every = sorted({row for rows in rows_of.values() for row in rows})
+    present = _images_of(tree, (image for image, _ in every))
+    kept = [row for row in every if row[0] in present]
+    number = {row: at for at, row in enumerate(kept)}
+    targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
+    for row, at in number.items():
+        if row in labels:
+            targets[at] = [labels[row][name] for name in classes]
+    splits = {
+        split: np.array([number[row] for row in rows if row in number], dtype=np.int64)
+        for split, rows in rows_of.items()
+    }
+    return ImageSet(
+        names=tuple(map(row_name, kept)),
+        images=tuple(present[image] for image, _ in kept),
+        targets=targets,
+        labelled=np.array([row in labels for row in kept], dtype=bool),
+        splits=splits,
+        boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
+        missing=tuple(row_name(row) for row in every if row not in number),
+    )
+
+
+def _images_of(tree: Path, ids: Iterable[str]) -> dict[str, Path]:
+    folder = tree / "JPEGImages"
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {one: folder / f"{one}.jpg" for one in ids if f"{one}.jpg" in there}
+
+
+def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
+    image = ""
+    objects: tuple[VocObject, ...] = ()
+    for row in rows:
+        if row[0] != image:
+            image, objects = row[0], read_annotation_of(tree, row[0]).objects
+        if not 1 <= row[1] <= len(objects):
+            raise DataError(
+                f"{tree / 'Annotations' / image}.xml has {len(objects)} objects; the lists name "
+                f"number {row[1]}."
+            )
+        yield objects[row[1] - 1].box
+
+
+def _number(root: Element, path: str) -> int:
+    text = (root.findtext(path) or "0").strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _area(one: VocObject) -> float:
+    xmin, ymin, xmax, ymax = one.box
+    return (xmax - xmin + 1) * (ymax - ymin + 1)
+
+
+def _object(element: Element) -> VocObject:
+    corners = [float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+    xmin, ymin, xmax, ymax = corners
+    if not (np.isfinite(corners).all() and xmin <= xmax and ymin <= ymax):
+        raise ValueError(f"its box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} is empty")
+    difficult = element.findtext("difficult", "0").strip() == "1"
+    return VocObject(_text(element, "name"), (xmin, ymin, xmax, ymax), difficult)
+
+
+def _text(element: Element, path: str) -> str:
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise ValueError(f"an object has no {path}")
+    return text

@@ -1,0 +1,389 @@
+"""An image: a reference to its bytes; decoded as RGB; rescaled isotropically to smallest side Q."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from vggfeat._io.text import printable
+from vggfeat.errors import ParameterError, PictureError
+
+Pixels = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+Stamp = tuple[int, int]
+
+
+class ImageRef(ABC):
+    """Where the encoded bytes of an image are, and nothing of them: small, and picklable.
+
+    A million of these wait in a list while a few are decoded, in a thread of this process or in
+    a worker on another machine. Their texts, ``str`` and ``repr``, hold no credentials.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Read the file of the image, whole.
+
+        Raises
+        ------
+        PictureError
+            With the reason, if it cannot be read; whoever tries later may have more luck.
+        """
+
+    @abstractmethod
+    def stamp(self) -> Stamp:
+        """Tell it from what else has, or had, its name, without reading it: two int64."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box of an image, cut out when it is decoded.
+
+    Parameters
+    ----------
+    path : Path
+        The whole image.
+    box : Box
+        xmin, ymin, xmax, ymax in pixels from 1 on, both ends included, as VOC has them.
+    """
+
+    path: Path
+    box: Box
+
+
+ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Crop | ImageRef
+
+# What the machine lacks is no fault of an image: a run that went on would call all of them bad.
+LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+LARGEST = 1 << 29  # bytes of an image's file; more is a mistake
+# Largest image that rescaling makes. Net D takes 12 s of two cores for a million pixels; this
+# still admits images 64 times as long as wide at Q = 512, and squares at Q = 4096.
+MOST_RESCALED = 1 << 24
+DECODER = "pillow"
+RESAMPLING = "pillow-bilinear-antialias"
+# What a folder of images may hold; Pillow's other readers are left out, since some of them
+# start programs (EPS) and all of them widen what a hostile file can reach.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+Image.init()  # or Pillow does not know them by name
+_SUFFIXES = "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pnm"
+EXTENSIONS = frozenset("." + suffix for suffix in _SUFFIXES.split())
+_SIXTEEN_BIT = 65535
+LONGEST_REASON = 300  # characters of a decoder's complaint that are kept
+_ORIENTATION_TAG = 0x0112
+# What makes an image upright, for each orientation that EXIF knows besides 1.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ON_ITS_SIDE = range(5, 9)  # of these, width and height are exchanged
+
+
+def max_pixels() -> int:
+    """Return the pixels of the largest image that is decoded: Pillow's limit for its error."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 2**31)
+
+
+@contextmanager
+def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
+    """Open an encoded image, of which only the head is read at first.
+
+    Raises
+    ------
+    PictureError
+        With the reason in one line, whatever a decoder raises here or in the block.
+
+    Examples
+    --------
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (3, 2)).save(file, "PNG")
+    >>> with open_encoded(file.getvalue()) as image:
+    ...     image.size
+    (3, 2)
+    """
+    if file == b"":
+        raise PictureError("the file is empty")
+    try:
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, formats=FORMATS) as image:
+            yield image
+    except PictureError:
+        raise
+    # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in LACKING:
+            raise
+        raise PictureError(_reason(error)) from error
+
+
+def upright_size(file: bytes | BinaryIO | Path) -> tuple[int, int]:
+    """Read the width and height of an encoded image, turned upright, from its head.
+
+    Raises
+    ------
+    PictureError
+        If that cannot be done.
+    """
+    with open_encoded(file) as image:
+        width, height = image.size
+        return (height, width) if orientation_of(image) in _ON_ITS_SIDE else (width, height)
+
+
+def read_encoded(image: ImageLike) -> bytes | None:
+    """Read the file of an image, whole and once; None for what is no file.
+
+    Raises
+    ------
+    PictureError
+        With the reason, if it cannot be read.
+    """
+    if isinstance(image, Crop):
+        return read_encoded(image.path)
+    if isinstance(image, ImageRef):
+        content = image.read()
+    elif isinstance(image, str | Path):
+        content = _read_file(Path(image))
+    else:
+        return None
+    if not content:
+        raise PictureError("the file is empty")
+    return content
+
+
+def decode(image: ImageLike, *, exif: bool = True, encoded: bytes | None = None) -> Image.Image:
+    """Open an image as RGB.
+
+    JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, BMP, TIFF, PPM and the first
+    frame of a GIF are read; what is transparent becomes white.
+
+    Parameters
+    ----------
+    image : path, PIL image, Crop, ImageRef, or array (H, W) or (H, W, 3)
+        Arrays hold uint8, or floats in [0, 1].
+    exif : bool
+        Whether the orientation that the camera recorded is applied.
+    encoded : bytes, optional
+        Its file, where that was read already by :func:`read_encoded`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB.
+
+    Raises
+    ------
+    PictureError
+        With the reason, if it cannot be read: no such file, not an image, truncated, or larger
+        than :func:`max_pixels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode(np.zeros((2, 3))).getpixel((0, 0))
+    (0, 0, 0)
+    >>> decode(Image.new("LA", (3, 2), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Image.Image):
+        return _as_rgb(image, exif)
+    if isinstance(image, Crop):
+        return _cut(decode(image.path, exif=exif, encoded=encoded), image.box)
+    if not isinstance(image, str | Path | ImageRef):
+        raise ParameterError.of("image", "decode", "a path, a PIL image or an array", image)
+    content = read_encoded(image) if encoded is None else encoded
+    assert content is not None
+    with open_encoded(content) as opened:
+        return _as_rgb(opened, exif)
+
+
+def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
+    """Width and height of an image whose smallest side has become Q (Section 3.2).
+
+    The longer side is rounded down, as torchvision does.
+
+    Examples
+    --------
+    >>> rescaled_size(500, 375, 384)
+    (512, 384)
+    """
+    if width <= height:
+        return Q, Q * height // width
+    return Q * width // height, Q
+
+
+def rescale(image: Image.Image, Q: int) -> Pixels:
+    """Rescale isotropically to smallest side Q: bilinear, antialiased, rounded to uint8.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In mode RGB.
+    Q : int
+        Smallest side, in pixels.
+
+    Returns
+    -------
+    ndarray (H, W, 3) of uint8
+
+    Raises
+    ------
+    PictureError
+        If the result would have more than :data:`MOST_RESCALED` pixels, as
+        that of a line does.
+
+    Examples
+    --------
+    >>> rescale(Image.new("RGB", (500, 375)), 384).shape
+    (384, 512, 3)
+    """
+    size = rescaled_size(*image.size, Q)
+    if size[0] * size[1] > MOST_RESCALED:
+        raise PictureError(
+            f"{image.width}×{image.height} pixels become {size[0]}×{size[1]} at Q = {Q}, "
+            f"more than the {MOST_RESCALED:,} that are allowed"
+        )
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def load(
+    image: ImageLike, scales: Iterable[int], *, exif: bool = True, encoded: bytes | None = None
+) -> dict[int, Pixels]:
+    """Decode an image once, from its file or from what was read of it, and rescale it.
+
+    Returns
+    -------
+    dict
+        Pixels (H, W, 3) of uint8 for each Q.
+
+    Raises
+    ------
+    PictureError
+        See :func:`decode` and :func:`rescale`.
+    """
+    decoded = decode(image, exif=exif, encoded=encoded)
+    return {Q: rescale(decoded, Q) for Q in scales}
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        # Opening a pipe would wait for ever.
+        if path.exists() and not path.is_file():
+            raise PictureError("not a file, but a folder, a pipe or a device")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST:
+                raise PictureError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
+            return file.read()
+    except FileNotFoundError:
+        raise PictureError("no such file") from None
+    except PictureError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have, also
+        if isinstance(error, OSError) and error.errno in LACKING:
+            raise
+        raise PictureError(_reason(error)) from error
+
+
+def _cut(image: Image.Image, box: Box) -> Image.Image:
+    """Cut a box out, as far as it lies within the image; every pixel that it touches is kept."""
+    left, upper = (max(0, math.floor(start) - 1) for start in box[:2])
+    right, lower = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
+    if left >= right or upper >= lower:
+        corners = ", ".join(f"{value:g}" for value in box)
+        raise PictureError(
+            f"its box {corners} lies outside of its {image.width}×{image.height} pixels"
+        )
+    return image.crop((left, upper, right, lower))
+
+
+def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels():
+        raise PictureError(f"{width}×{height} pixels are more than the {max_pixels():,} allowed")
+    if width * height == 0:
+        raise PictureError(f"it has no pixels: {width}×{height}")
+    image.load()
+    rgb = _to_rgb(image)
+    turn = _TURNS.get(orientation_of(image)) if exif else None
+    if turn is None:
+        return rgb
+    turned = rgb.transpose(turn)
+    turned.info = {}  # or whoever decodes it again would turn it again
+    return turned
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return _from_array(np.asarray(image))
+    if image.mode.startswith("I"):
+        return _from_deep(np.asarray(image))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep(values: npt.NDArray[Any]) -> Image.Image:
+    """16-bit grey values to 8 bits; Pillow's own conversion would clip them at 255."""
+    if values.min() < 0 or values.max() > _SIXTEEN_BIT:
+        raise PictureError(f"its values lie outside 0…{_SIXTEEN_BIT}: not a picture of 16 bits")
+    eight = np.rint(values.astype(np.float32) * (255 / _SIXTEEN_BIT)).astype(np.uint8)
+    return Image.fromarray(eight).convert("RGB")
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation that a camera recorded, from 1 to 8; 1 where there is none."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    # Damaged metadata does not make the pixels unreadable: the image stays as it was stored.
+    except Exception:
+        return 1
+
+
+def _from_array(values: npt.NDArray[Any]) -> Image.Image:
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+        raise PictureError(
+            f"an array of shape {values.shape} is not a picture: (H, W) or (H, W, 3) is"
+        )
+    if np.issubdtype(values.dtype, np.floating):
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise PictureError(
+                f"an array of floats holds a picture in [0, 1], not "
+                f"[{values.min():g}, {values.max():g}]; divide it by its range, or pass uint8"
+            )
+        values = np.rint(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise PictureError(f"an array of {values.dtype} is not a picture: uint8 or floats are")
+    return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line, without the path, why a file could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture of a format that is read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than the {max_pixels():,} pixels allowed: {error}"
+    said = (isinstance(error, OSError) and error.strerror) or error
+    return printable(" ".join(f"{type(error).__name__}: {said}".split()))[:LONGEST_REASON]

@@ -1,0 +1,312 @@
+"""A set of images: names, images, targets, splits, boxes; and what of each image is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vggfeat._io.remote import is_address
+from vggfeat.data.identity import stamps_of
+from vggfeat.data.image import Box, Crop, ImageLike, ImageRef
+from vggfeat.data.names import name_of, relative_name
+from vggfeat.data.sources import list_images
+from vggfeat.data.sources.lists import Entry
+from vggfeat.data.sources.tar import TarMember
+from vggfeat.errors import DataError, ParameterError
+
+Targets = NDArray[np.int8]
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with unique names, and their labels where they have any.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Unique; see :func:`find_images`.
+    images : tuple of ImageLike
+        What is decoded: paths, objects at addresses or in tars, PIL images or arrays.
+    labels : tuple of str
+        The class of every image; empty without labels.
+    targets : ndarray (N, C) of int8, optional
+        +1 for each class that a row has, −1 for the others, and 0 where it has only difficult
+        objects of a class; the columns are the classes of the data set's card. 0 throughout for a
+        row without labels.
+    labelled : ndarray (N,) of bool, optional
+        Which rows have targets; all of them if None.
+    splits : mapping
+        Row numbers, ascending, of each split that a data set comes with. A row may be in several,
+        as VOC's train is in trainval, or in none.
+    boxes : tuple of Box
+        xmin, ymin, xmax, ymax of the person of each row, in pixels from 1 on, both ends included,
+        as VOC has them; empty without boxes.
+    duplicates : int
+        How often an image was named again, and left out.
+    missing : tuple of str
+        Names of rows that the lists of a data set promise and whose image is not there.
+    strays : tuple of str
+        Files and, with a ``/`` behind them, folders that were skipped as none of the data set's.
+
+    Examples
+    --------
+    >>> images = ImageSet(("a", "b"), ("a.jpg", "b.jpg"), labels=("dog", "cat"))
+    >>> len(images), images.classes
+    (2, ['cat', 'dog'])
+    """
+
+    names: tuple[str, ...]
+    images: tuple[ImageLike, ...]
+    labels: tuple[str, ...] = ()
+    targets: Targets | None = field(default=None, compare=False, repr=False)
+    labelled: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    splits: Mapping[str, Rows] = field(default_factory=dict, compare=False, repr=False)
+    boxes: tuple[Box, ...] = field(default=(), repr=False)
+    duplicates: int = field(default=0, compare=False)
+    missing: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    strays: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def classes(self) -> list[str]:
+        """The different labels, sorted."""
+        return sorted(set(self.labels))
+
+    def stamps(self) -> NDArray[np.int64]:
+        """Return what tells each file from another that has, or had, its name, unopened: (N, 2)."""
+        return stamps_of(self.images)
+
+    def take(self, rows: ArrayLike) -> ImageSet:
+        """Keep these rows, in this order, with all that belongs to them.
+
+        Examples
+        --------
+        >>> images = ImageSet(("a", "b"), ("a.jpg", "b.jpg"), splits={"test": np.array([1])})
+        >>> images.take([1]).names, images.take([1]).splits
+        (('b',), {'test': array([0])})
+        """
+        kept = np.asarray(rows, dtype=np.int64)
+
+        def some(values: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(values[row] for row in kept) if values else ()
+
+        return replace(
+            self,
+            names=some(self.names),
+            images=some(self.images),
+            labels=some(self.labels),
+            boxes=some(self.boxes),
+            targets=None if self.targets is None else self.targets[kept],
+            labelled=None if self.labelled is None else self.labelled[kept],
+            splits={name: np.flatnonzero(np.isin(kept, of)) for name, of in self.splits.items()},
+        )
+
+    def positives(self, split: str | None = None) -> Rows:
+        """Count the positives of each class, in all rows or in those of a split: (C,)."""
+        if self.targets is None:
+            raise DataError("Pictures without targets have no positives to count.")
+        targets = self.targets if split is None else self.targets[self.splits[split]]
+        counts: Rows = (targets == 1).sum(axis=0)
+        return counts
+
+
+def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
+    """Make targets (N, C) of one label for each image.
+
+    Examples
+    --------
+    >>> one_hot(["dog", "cat"], ["cat", "dog"]).tolist()
+    [[-1, 1], [1, -1]]
+    """
+    column = {label: number for number, label in enumerate(classes)}
+    targets = np.full((len(labels), len(classes)), -1, dtype=np.int8)
+    targets[np.arange(len(labels)), [column[label] for label in labels]] = 1
+    return targets
+
+
+def find_images(
+    sources: Sequence[str | os.PathLike[str]], relative_to: str | os.PathLike[str] | None = None
+) -> ImageSet:
+    """Collect images from sources as they are typed on a command line.
+
+    Parameters
+    ----------
+    sources : sequence of str or path
+        Folders (searched through, without hidden ones), files, globs, ``@list.txt`` or ``-`` (one
+        path a line; relative to the current folder), CSV or Parquet manifests with a column
+        ``path`` (relative to the manifest) and, optionally, ``label`` and ``split``, or
+        WebDataset's tars (``train-{000..099}.tar``). All but ``-`` may be at an address:
+        ``s3://bucket/folder``, ``https://host/list.csv``; lists may name addresses.
+    relative_to : path, optional
+        Names are paths from this folder, in which all images lie.
+
+    Returns
+    -------
+    ImageSet
+        In the order of the sources, folders sorted; an image named twice is there once. Images at
+        addresses and in tars are read when they are decoded.
+
+    Raises
+    ------
+    DataNotFound
+        If a source does not exist or holds no images.
+    DataError
+        If a manifest or a tar cannot be used, two images have one name, or an image does not lie
+        in `relative_to`.
+    DownloadError
+        If an address cannot be read, or ``VGGFEAT_OFFLINE`` forbids it.
+    MissingExtra
+        If what reads such addresses is not installed.
+
+    Notes
+    -----
+    A name depends on its own source alone:
+
+    - of a folder ``x/photos``: ``photos/`` and the path below it; of ``.``, ``..`` and ``/`` the
+      path below alone;
+    - of a file, a glob or a tar: the path as it is typed, without a leading ``./``, ``../``, ``/``
+      or drive: ``a/1.jpg``, ``a/000.tar/member.jpg``;
+    - of a list or a manifest: the entry as it is written, likewise;
+    - at an address: of a folder as above; of an object or a tar its bucket or host and its path,
+      without what is secret.
+
+    Examples
+    --------
+    >>> from vggfeat._io.assets import asset
+    >>> images = find_images([str(asset("clipart10") / "boat")])
+    >>> len(images), images.names[:2]
+    (30, ('boat/boat_0001.jpg', 'boat/boat_0002.jpg'))
+    """
+    if isinstance(sources, str | os.PathLike):
+        raise ParameterError.of("sources", "find_images", "a list of sources", sources)
+    entries = (entry for source in sources for entry in list_images(os.fspath(source)))
+    if relative_to is not None:
+        folder = os.fspath(relative_to)
+        entries = (replace(entry, name=_relative_name(entry, folder)) for entry in entries)
+    return image_set_of(entries)
+
+
+def _relative_name(entry: Entry, folder: str) -> str:
+    """Name an image by its path from a folder; what is in a tar, by that of the tar."""
+    image = entry.image
+    if isinstance(image, TarMember) and not is_address(image.archive):
+        inside = entry.name.removeprefix(name_of(image.archive))
+        return relative_name(image.archive, folder) + inside
+    if isinstance(image, ImageRef):
+        raise DataError(f"--relative-to names files of this machine, and {image} is none.")
+    return relative_name(image, folder)
+
+
+def image_set_of(entries: Iterable[Entry]) -> ImageSet:
+    """Make a set of the images of sources, each of which is there once.
+
+    Raises
+    ------
+    DataError
+        If two images have one name, or an image two labels.
+    """
+    unique: dict[str, Entry] = {}
+    total = 0
+    for entry in entries:
+        total += 1
+        first = unique.setdefault(entry.name, entry)
+        if first.image != entry.image and not _same_file(first.image, entry.image):
+            raise DataError(
+                f"Two images have the name {entry.name!r}: {first.image} and {entry.image}. "
+                "Name them from a folder above both, by --relative-to DIR; images at addresses "
+                "need stores of their own."
+            )
+        if first.label != entry.label:
+            raise DataError(
+                f"{entry.name!r} is there twice, as {first.label!r} and as {entry.label!r}. "
+                "A picture has one label: remove one of the lines."
+            )
+    kept = list(unique.values())
+    return ImageSet(
+        names=tuple(unique),
+        images=tuple(entry.image for entry in kept),
+        labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
+        splits=_rows_by_split(kept),
+        duplicates=total - len(kept),
+    )
+
+
+def _rows_by_split(entries: Sequence[Entry]) -> dict[str, Rows]:
+    splits = np.array([entry.split for entry in entries])
+    return {name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})}
+
+
+def _same_file(first: Path | ImageRef, second: Path | ImageRef) -> bool:
+    if isinstance(first, ImageRef) or isinstance(second, ImageRef):
+        return False
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+class View(NamedTuple):
+    """What rows are described by.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Images to describe, each once.
+    names : tuple of str
+        For every row the name of its image there.
+    """
+
+    images: ImageSet
+    names: tuple[str, ...]
+
+
+def whole_images(images: ImageSet) -> View:
+    """Look at whole images, each once, however many of its persons are rows.
+
+    Examples
+    --------
+    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
+    >>> whole_images(people).images.names, whole_images(people).names
+    (('a',), ('a', 'a'))
+    """
+    if not images.boxes:
+        return View(images, images.names)
+    names = tuple(name.rpartition("#")[0] for name in images.names)
+    unique = dict(zip(names, images.images, strict=True))
+    return View(ImageSet(tuple(unique), tuple(unique.values())), names)
+
+
+def boxed_images(images: ImageSet) -> View:
+    """Look at the given box of every row (Appendix B, VOC action classification).
+
+    Raises
+    ------
+    DataError
+        If there are no boxes.
+
+    Examples
+    --------
+    >>> people = ImageSet(("a#1", "a#2"), ("a.jpg", "a.jpg"), boxes=((1, 1, 5, 9), (4, 1, 8, 9)))
+    >>> boxed_images(people).images.images[1]
+    Crop(path=...Path('a.jpg'), box=(4, 1, 8, 9))
+    """
+    if not images.boxes:
+        raise DataError(
+            "There are no given boxes to look at; only rows of the action task have one. Describe "
+            "whole pictures, as --view image does."
+        )
+    crops: tuple[ImageLike, ...] = tuple(
+        Crop(Path(str(image)), box) for image, box in zip(images.images, images.boxes, strict=True)
+    )
+    return View(ImageSet(images.names, crops), images.names)
+
+
+VIEWS: Mapping[str, Callable[[ImageSet], View]] = {"image": whole_images, "box": boxed_images}
+"""What a row may be described by; several are stacked."""

@@ -1,0 +1,180 @@
+"""A source of images as it is typed: a folder, a file, a glob, a list, a manifest, or tars."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
+from vggfeat.data.image import EXTENSIONS
+from vggfeat.data.names import name_of, prefix_of, relative_name
+from vggfeat.data.sources.files import walk
+from vggfeat.data.sources.lists import Entry, read_csv, read_list, read_parquet, read_typed
+from vggfeat.data.sources.remote import RemoteImage, expand_glob, is_glob, list_below
+from vggfeat.data.sources.tar import PACKED, samples
+from vggfeat.errors import DataError, DataNotFound
+
+MOST_NAMED = 1_000_000  # sources that one pattern may name
+AT_ONCE = 16  # addresses that are listed side by side
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def list_images(source: str) -> Iterator[Entry]:
+    """List the images of a source, which must have some that can be read from here.
+
+    Parameters
+    ----------
+    source : str
+        As it is typed.
+
+    Raises
+    ------
+    DataNotFound, DataError, DownloadError
+        As for :func:`list_entries`, and if there are no images.
+    MissingExtra
+        If what reads addresses is not installed.
+    """
+    empty, schemes = True, set[str]()
+    for entry in list_entries(source):
+        empty = False
+        if isinstance(entry.image, RemoteImage):
+            scheme = entry.image.address.partition(":")[0]
+            if scheme not in schemes:  # what is not installed is said before anything is computed
+                open_filesystem(entry.image.address)
+                schemes.add(scheme)
+        yield entry
+    if empty:
+        raise DataNotFound(
+            f"There are no pictures in {redact_source(source)!r}. Pictures end in "
+            f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, tars, or a list as @paths.txt."
+        )
+
+
+def redact_source(source: str) -> str:
+    """Write a source without credentials."""
+    return redact(source) if is_address(source) else source
+
+
+def is_beyond_path(source: str) -> bool:
+    """Tell an address, or a pattern with braces, from a path.
+
+    Examples
+    --------
+    >>> [is_beyond_path(text) for text in ("s3://bucket/all", "train-{00..09}.tar", "all.csv")]
+    [True, True, False]
+    """
+    return is_address(source) or _BRACES.search(source) is not None
+
+
+def list_entries(source: str) -> Iterator[Entry]:
+    """List what a source names.
+
+    Raises
+    ------
+    DataNotFound
+        If the source does not exist.
+    DataError
+        If a manifest or a tar cannot be used.
+    """
+    path = Path(source)
+    if source == "-":
+        yield from read_typed()
+    elif source.startswith("@") and not path.exists():
+        yield from read_list(source[1:])
+    elif is_address(source):
+        yield from _at_address(source)
+    elif path.is_dir():
+        prefix = prefix_of(source)
+        yield from (Entry(image, prefix + relative_name(image, path)) for image in walk(path))
+    elif path.is_file():
+        read = _reader(path.suffix.lower(), source)
+        yield from read(source) if read else [Entry(path, name_of(source))]
+    elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
+        for match in matches:
+            yield from list_entries(match)
+    elif (several := expand_braces(source)) != [source]:
+        for each in several:
+            yield from list_entries(each)
+    else:
+        raise DataNotFound(f"There is no picture, folder or list {source!r}. Check the spelling.")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out the braces of a pattern: numbers from and to, or several texts.
+
+    Raises
+    ------
+    DataError
+        If they name more than a million.
+
+    Examples
+    --------
+    >>> expand_braces("train-{008..010}.tar")
+    ['train-008.tar', 'train-009.tar', 'train-010.tar']
+    >>> expand_braces("{a,b}-{1..2}.tar")
+    ['a-1.tar', 'a-2.tar', 'b-1.tar', 'b-2.tar']
+    """
+    pieces = _BRACES.split(pattern)  # texts and the insides of braces by turns
+    choices: list[list[str]] = [[piece] for piece in pieces]
+    total = 1
+    for place in range(1, len(pieces), 2):
+        inside = pieces[place]
+        if limits := _RANGE.fullmatch(inside):
+            numbers = range(int(limits[1]), int(limits[2]) + 1)
+            total *= len(numbers)
+            few = numbers if total <= MOST_NAMED else ()
+            choices[place] = [f"{number:0{len(limits[1])}d}" for number in few]
+        else:
+            choices[place] = inside.split(",")
+            total *= len(choices[place])
+    if not 0 < total <= MOST_NAMED:
+        raise DataError(
+            f"{redact(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
+            "Write {000..099}, from the lower number to the higher."
+        )
+    return ["".join(some) for some in product(*choices)]
+
+
+def _at_address(source: str) -> Iterator[Entry]:
+    """List what an address names; only folders and globs are asked for what is in them."""
+    if source.startswith("file://"):
+        yield from list_entries(source.removeprefix("file://"))
+        return
+    if (several := expand_braces(source)) != [source]:
+        yield from _at_addresses(several)
+    elif is_glob(source):
+        yield from _at_addresses(expand_glob(source))
+    elif read := _reader(suffix(source), source):
+        yield from read(source)
+    elif suffix(source) in EXTENSIONS:
+        yield Entry(RemoteImage(source), name_of(source))
+    else:
+        yield from (Entry(image, name) for image, name in list_below(source))
+
+
+def _at_addresses(sources: Sequence[str]) -> Iterator[Entry]:
+    """List what addresses name, many at a time: tars and manifests are waited for."""
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-list")
+    try:
+        for some in pool.map(lambda each: list(_at_address(each)), sources):
+            yield from some
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None:
+    """Find what reads a source that holds many images in one file."""
+    if source.lower().endswith(PACKED) or ending == ".tar":
+        return _read_tar
+    return {".csv": read_csv, ".parquet": read_parquet, ".pq": read_parquet}.get(ending)
+
+
+def _read_tar(source: str) -> Iterator[Entry]:
+    tar = name_of(source)
+    for name, image, label in samples(source):
+        yield Entry(image, f"{tar}/{name}", label)

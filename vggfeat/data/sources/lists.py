@@ -1,0 +1,204 @@
+"""Lists of images: one path a line, or CSV and Parquet manifests with path, label and split."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vggfeat._io.remote import (
+    BLOCK,
+    Unreachable,
+    is_address,
+    join,
+    open_file,
+    parent,
+    redact,
+)
+from vggfeat._io.text import printable
+from vggfeat.data.image import ImageRef
+from vggfeat.data.names import name_of
+from vggfeat.data.sources.remote import RemoteImage
+from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
+
+COLUMNS = ("path", "label", "split")
+LINES_AT_ONCE = 8192
+LONGEST = 1 << 20  # bytes of a line
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image as a source names it."""
+
+    image: Path | ImageRef
+    name: str
+    label: str = ""
+    split: str = ""
+
+
+def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
+    """Find the image that a list names, and its name: the entry as it is written.
+
+    Parameters
+    ----------
+    text : str
+        A path, or an address.
+    folder : Path or address
+        What the path is relative to.
+
+    Raises
+    ------
+    DataError
+        If a list at an address names what is not beside or below it, or an address is a chain.
+
+    Examples
+    --------
+    >>> resolve_entry("./a.jpg", Path("list"))
+    (...Path('list/a.jpg'), 'a.jpg')
+    >>> resolve_entry("a.jpg", "s3://bucket/list")
+    (RemoteImage('s3://bucket/list/a.jpg'), 'a.jpg')
+    >>> resolve_entry("https://host/a.jpg?sig=ab", Path("list"))
+    (RemoteImage('https://host/a.jpg'), 'host/a.jpg')
+    """
+    if "\0" in text:
+        raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
+    if is_address(text):
+        if "::" in text or text.startswith("file:"):
+            raise DataError(f"A list of pictures may name paths and addresses, not {redact(text)}.")
+        return RemoteImage(text), name_of(text)
+    if isinstance(folder, Path):
+        return folder / text, name_of(text)
+    return RemoteImage(join(folder, text)), name_of(text)
+
+
+def read_list(source: str) -> Iterator[Entry]:
+    """Read a list with one path a line; relative to the current folder, or to the list's address.
+
+    Raises
+    ------
+    DataNotFound
+        If the list cannot be read.
+    """
+    folder = parent(source) if is_address(source) else Path()
+    with _open(source, "list") as file:
+        yield from _lines(file, folder)
+
+
+def read_typed() -> Iterator[Entry]:
+    """Read such a list from standard input."""
+    yield from _lines(sys.stdin.buffer if sys.stdin else io.BytesIO(), Path())
+
+
+def read_csv(source: str) -> Iterator[Entry]:
+    """Read a CSV manifest line by line; its paths are relative to it.
+
+    Raises
+    ------
+    DataError
+        If it has no column ``path``, or a line without one.
+    """
+    with _open(source, "manifest") as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+        rows = csv.DictReader(text)
+        try:
+            _need_path(rows.fieldnames or (), source)
+            yield from _entries(rows, source, "line", 2)
+        except csv.Error as error:
+            raise DataError(f"{redact(source)}, line {rows.line_num}: {error}.") from error
+
+
+def read_parquet(source: str) -> Iterator[Entry]:
+    """Read a Parquet manifest, some thousand rows at a time; its paths are relative to it.
+
+    Raises
+    ------
+    DataError
+        If it is damaged, has no column ``path``, or a row without one.
+    MissingExtra
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow.lib
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra.of("A Parquet manifest", "pyarrow", "parquet") from error
+    with _open(source, "manifest") as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            columns = table.schema_arrow.names
+            _need_path(columns, source)
+            some = table.iter_batches(
+                LINES_AT_ONCE, columns=[name for name in COLUMNS if name in columns]
+            )
+            rows = (row for batch in some for row in batch.to_pylist())
+            yield from _entries(rows, source, "row", 1)
+        except VggfeatError:
+            raise
+        except (pyarrow.lib.ArrowException, ValueError, OSError) as error:
+            raise DataError(f"{redact(source)} cannot be read as Parquet: {error}") from error
+
+
+def _file(source: str) -> BinaryIO:
+    return open_file(source, whole=True) if is_address(source) else Path(source).open("rb")
+
+
+@contextmanager
+def _open(source: str, what: str) -> Iterator[BinaryIO]:
+    try:
+        with _file(source) as file:
+            yield file
+    except Unreachable as error:
+        raise error.of(source) from None
+    except VggfeatError:
+        raise
+    except OSError as error:
+        raise DataNotFound(f"The {what} {source} cannot be read: {error.strerror}.") from error
+
+
+def _lines(file: BinaryIO, folder: Path | str) -> Iterator[Entry]:
+    """Read one path a line, or paths with a NUL after each, as `find -print0` writes them."""
+    for line in _pieces(file):
+        if text := os.fsdecode(line.rstrip(b"\r\n")):
+            yield Entry(*resolve_entry(text, folder))
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Read what stands between the ends of lines; what they are shows in the first of the file."""
+    kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
+    end = b"\0" if b"\0" in kept else b"\n"
+    while some := file.read(BLOCK):
+        *whole, kept = (kept + some).split(end)
+        yield from whole
+        if len(kept) > LONGEST:
+            raise DataError(f"It has a line of more than {LONGEST:,} bytes: it is no list.")
+    yield from kept.split(end)
+
+
+def _need_path(columns: Any, source: str) -> None:
+    if "path" not in columns:
+        raise DataError(
+            f"{redact(source)} has the columns {', '.join(columns) or 'nothing'}; "
+            f"a manifest needs 'path', and may have 'label' and 'split'."
+        )
+
+
+def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
+    folder = parent(source) if is_address(source) else Path(source).parent
+    for number, row in enumerate(rows, first):
+        if not row["path"]:
+            raise DataError(f"{redact(source)}, {what} {number}, names no path.")
+        image, name = resolve_entry(str(row["path"]), folder)
+        yield Entry(image, name, _text(row.get("label")), _text(row.get("split")))
+
+
+def _text(value: object) -> str:
+    """Make a label one object for all its rows: there may be a million of them."""
+    return "" if value is None else sys.intern(str(value))
