@@ -43,8 +43,8 @@ def write(folder: Path, rows: int, width: int, dtype: str, per_shard: int) -> Fe
     """Write a store as an extraction does, shard by shard."""
     store = FeatureStore(folder, "a", dtype=dtype)
     store.add_columns([column(width)])
-    store.begin(rows)
     names = [name_of(row) for row in range(rows)]
+    store.begin(names)
     for first in range(0, rows, per_shard):
         some = np.arange(first, min(first + per_shard, rows))
         arrays = {FC7: descriptors(some, width)}

@@ -84,7 +84,7 @@ def make_store(
 ) -> FeatureStore:
     """Make a finished store, or finish one with what it lacks."""
     store = FeatureStore(folder, "a", dtype=dtype)
-    store.begin(len(names), provenance)
+    store.begin(names, provenance)
     fill(store, columns, [name for name in names if name not in (failed or {})], size=size)
     store.finish(names, failed or {})
     return store

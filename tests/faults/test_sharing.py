@@ -48,7 +48,7 @@ def write(folder: str, first: int, last: int, size: int, pause: float) -> None:
     """Compute what a part of the images lacks, a few at a time."""
     store, part = FeatureStore(folder, "a"), names(range(first, last))
     store.add_columns(COLUMNS)
-    store.begin(len(part), share=(1 + first, IMAGES))
+    store.begin(part, share=(1 + first, IMAGES))
     lacking = np.flatnonzero(~store.has(WANTED, part, ids_of(part)).all(axis=1)) + first
     for start in range(0, len(lacking), size):
         some = lacking[start : start + size].tolist()
@@ -63,7 +63,7 @@ def write(folder: str, first: int, last: int, size: int, pause: float) -> None:
 def finish(folder: str) -> None:
     """Write the view, as a run over all images does; there may be much, or nothing, to do."""
     store = FeatureStore(folder, "a")
-    store.begin(IMAGES)
+    store.begin(names(range(IMAGES)))
     store.finish(names(range(IMAGES)), {})
 
 

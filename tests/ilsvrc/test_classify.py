@@ -55,7 +55,7 @@ def kept(
     store = FeatureStore(folder, "a")
     arrays = {Descriptor(net, "fc8", *key): numbers for key, numbers in values.items()}
     store.add_columns([Column(name, {"weights": net}, 2, tuple(classes)) for name in arrays])
-    store.begin(len(names))
+    store.begin(names)
     numbers = [(ids or {}).get(name, 1 + NAMES.index(name)) for name in names]
     pairs = np.array([(number, 7) for number in numbers])
     store.write(names, pairs, pairs, arrays)

@@ -94,6 +94,8 @@ def test_info(tmp_path: Path) -> None:
         "asked": 6,
         "failed": 0,
         "finished": True,
+        "shares": {},
+        "missing": [],
         "view": True,
         "shards": 5,
         "leftovers": 0,
@@ -104,7 +106,7 @@ def test_info(tmp_path: Path) -> None:
 def test_info_of_a_run_that_goes_on(tmp_path: Path) -> None:
     """It is not finished, and what a dead writer left is counted."""
     store = FeatureStore(tmp_path, "a")
-    store.begin(12)
+    store.begin(NAMES)
     fill(store, [FC7], NAMES[:5])
     (tmp_path / "shards" / ".tmp-elsewhere-1-ab").touch()
     (tmp_path / "shards" / ".tmp-elsewhere-1-ab").rename(tmp_path / "shards" / ".tmp-x")
@@ -119,25 +121,33 @@ def test_info_of_shares(tmp_path: Path) -> None:
 
     def look() -> None:
         told, said = info(tmp_path), run("store", "info", tmp_path).out
-        state.append((told["finished"], "not finished" in said, "without --shard" in said))
+        state.append((told["finished"], told["shares"], told["missing"]))
+        assert ("not finished" in said) == (not all(told["shares"].values()))
+        assert ("without --shard" in said) == (told["finished"] and not told["view"])
+        assert "not finished" in said or all(share in said for share in told["missing"])
 
     half = len(NAMES) // 2
     for number, names in enumerate((NAMES[:half], NAMES[half:]), 1):
         store = FeatureStore(tmp_path, "a")
-        store.begin(half, share=(number, 2))
+        store.begin(names, share=(number, 2))
         fill(store, [FC7], names)
         look()
         store.finish(names, {}, (number, 2))
         look()
-    assert state == [(False, True, False)] * 3 + [(True, False, True)]
+    assert state == [
+        (False, {"1/2": False}, ["2/2"]),
+        (False, {"1/2": True}, ["2/2"]),  # finished as a share
+        (False, {"1/2": True, "2/2": False}, []),
+        (True, {"1/2": True, "2/2": True}, []),
+    ]
     assert info(tmp_path)["asked"] == len(NAMES)
     make_store(tmp_path)
     look()
-    assert state[-1] == (True, False, False)
+    assert state[-1] == (True, {}, [])
     store = FeatureStore(tmp_path, "a")
     store.finish(NAMES[:half], {}, (1, 2))
     look()  # the other share of this run is still to come, whatever was finished before
-    assert state[-1] == (False, True, False)
+    assert state[-1] == (False, {"1/2": True}, ["2/2"])
 
 
 # verify
@@ -449,7 +459,7 @@ def test_nothing_left(tmp_path: Path) -> None:
 def test_a_store_of_bad_images_alone(tmp_path: Path) -> None:
     """One that holds nothing but reasons is one, though its manifest is damaged."""
     store = FeatureStore(tmp_path, "a")
-    store.begin(1)
+    store.begin(["0.jpg"])
     store.finish(["0.jpg"], {"0.jpg": "truncated"})
     flip(tmp_path / "manifest.json")
     repair(tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.cli import run
 from helpers.mistakes import refuses
 from storing import (
     FC7,
@@ -172,7 +173,7 @@ def test_a_part_that_is_not_finished_is_remembered(tmp_path: Path) -> None:
     """The merged store lacks what no part has, however often it is merged, until a run ends."""
     part(tmp_path / "a", range(12))
     store = FeatureStore(tmp_path / "b", "a")
-    store.begin(10, new=10)
+    store.begin(NAMES[12:22])
     fill(store, [FC7], NAMES[12:14])
     for _ in range(2):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
@@ -189,7 +190,7 @@ def test_a_part_that_is_not_finished_is_remembered(tmp_path: Path) -> None:
 def test_a_part_that_kept_nothing_is_remembered(tmp_path: Path) -> None:
     """A run that was killed before its first shard was asked for images all the same."""
     part(tmp_path / "a", range(12))
-    FeatureStore(tmp_path / "b", "a").begin(10, new=10)
+    FeatureStore(tmp_path / "b", "a").begin(NAMES[12:22])
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert (info(tmp_path / "all")["asked"], info(tmp_path / "all")["finished"]) == (22, False)
     merge([tmp_path / "a"], tmp_path / "b")
@@ -201,7 +202,7 @@ def test_shares_in_one_folder(tmp_path: Path) -> None:
     for number in (1, 2, 3, 4):
         store = FeatureStore(tmp_path / "s", "a")
         names = NAMES[number - 1 :: 4]
-        store.begin(len(names), share=(number, 4))
+        store.begin(names, share=(number, 4))
         fill(store, [FC7], names)
         store.finish(names, {}, (number, 4))
     assert not (tmp_path / "s" / "features.h5").exists()
@@ -211,6 +212,96 @@ def test_shares_in_one_folder(tmp_path: Path) -> None:
     assert_whole(tmp_path / "few")
     make_store(tmp_path / "s", names=NAMES)
     assert_whole(tmp_path / "s")
+
+
+def killed(folder: Path, rows: Sequence[int], columns: Sequence[Column] = (FC7,)) -> Path:
+    """Make a store whose run over some of the images was killed after two of them."""
+    names = [NAMES[row] for row in rows]
+    store = FeatureStore(folder, "a")
+    store.add_columns(columns)
+    store.begin(names)
+    fill(store, columns, names[:2])
+    return folder
+
+
+def shares(root: Path, numbers: Sequence[int], of: int) -> list[Path]:
+    """Make finished shares of the images, each in a folder of its own."""
+    for number in numbers:
+        names = NAMES[number - 1 :: of]
+        store = FeatureStore(root / f"{number}-of-{of}", "a")
+        store.begin(names, share=(number, of))
+        fill(store, [FC7], names)
+        store.finish(names, {}, (number, of))
+    return [root / f"{number}-of-{of}" for number in numbers]
+
+
+def state(path: Path) -> tuple[bool, list[str]]:
+    """Tell whether a store is finished, and which shares it lacks."""
+    told = info(path)
+    return told["finished"], told["missing"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_another_part_has_done_is_not_left(tmp_path: Path, later: bool) -> None:
+    """A killed run counts for nothing where a part has all that it was asked for."""
+    dead, whole = killed(tmp_path / "dead", range(25)), part(tmp_path / "whole", range(25))
+    if later:
+        assert not merge([dead], tmp_path / "all").finished
+        assert state(tmp_path / "all") == (False, [])
+        assert merge([whole], tmp_path / "all").finished
+    else:
+        assert merge([dead, whole], tmp_path / "all").finished
+    assert state(tmp_path / "all") == (True, [])
+    assert_whole(tmp_path / "all")
+
+
+def test_what_another_part_has_done_in_part_is_left(tmp_path: Path) -> None:
+    """Other columns, or fewer images, are not what a killed run was asked for."""
+    dead = killed(tmp_path / "dead", range(25), [FC7, LARGE])
+    whole, fewer = part(tmp_path / "whole", range(25)), part(tmp_path / "fewer", range(24))
+    assert not merge([dead, whole], tmp_path / "1").finished
+    assert not merge([killed(tmp_path / "two", range(25)), fewer], tmp_path / "2").finished
+    assert not info(tmp_path / "1")["finished"]
+    large = part(tmp_path / "large", range(25), [LARGE])
+    assert merge([tmp_path / "1", large], tmp_path / "3").finished
+    assert merge([tmp_path / "2", whole], tmp_path / "4").finished
+    assert info(tmp_path / "3")["asked"] == info(tmp_path / "4")["asked"] == 25
+
+
+def test_shares_that_are_missing_are_named(tmp_path: Path) -> None:
+    """Until they are merged as well, or one run does all."""
+    parts = shares(tmp_path, [1, 3, 4], 4)
+    done = merge(parts, tmp_path / "all")
+    assert (done.finished, done.missing) == (False, ("2/4",))
+    assert state(tmp_path / "all") == (False, ["2/4"])
+    assert info(tmp_path / "all")["asked"] == 25
+    said = run("store", "info", tmp_path / "all").out
+    assert "2/4" in said
+    assert "--shard" in said
+    said = run("store", "merge", *parts, "--out", tmp_path / "again").out
+    assert "2/4" in said
+    assert "--shard" in said
+    assert merge(shares(tmp_path, [2], 4), tmp_path / "all").finished
+    assert state(tmp_path / "all") == (True, [])
+    assert_whole(tmp_path / "all")
+    make_store(tmp_path / "again", names=NAMES)
+    assert state(tmp_path / "again") == (True, [])
+
+
+def test_shares_do_what_a_killed_run_did_not(tmp_path: Path) -> None:
+    """All of a list's shares together are the whole of it."""
+    dead = killed(tmp_path / "dead", range(25))
+    assert not merge([dead, *shares(tmp_path, [1], 2)], tmp_path / "half").finished
+    done = merge([tmp_path / "half", *shares(tmp_path, [2], 2)], tmp_path / "all")
+    assert (done.finished, done.missing) == (True, ())
+    assert_whole(tmp_path / "all")
+
+
+def test_a_share_of_nothing_has_no_siblings(tmp_path: Path) -> None:
+    """One too many of a short list is no sign of others."""
+    parts = shares(tmp_path, [1, 2], 2)
+    FeatureStore(parts[0], "a").finish([], {}, (30, 30))
+    assert merge(parts, tmp_path / "all").finished
 
 
 def test_images_that_changed_do_not_come_back(tmp_path: Path) -> None:
@@ -420,7 +511,7 @@ print("open", flush=True)
 sys.stdin.readline()
 store = FeatureStore(sys.argv[1], "a")
 share = None if of == 1 else (part, of)
-store.begin(len(names), share=share)
+store.begin(names, share=share)
 fill(store, [FC7], names, size=4)
 store.finish(names, {}, share)
 """
@@ -438,16 +529,16 @@ def test_processes_that_begin_at_once(tmp_path: Path, shares: list[str]) -> None
         )
         for share in shares
     ]
-    for run in runs:
-        assert run.stdout is not None
-        run.stdout.readline()
-    for run in runs:
-        assert run.stdin is not None
-        run.stdin.write(b"\n")
-        run.stdin.flush()
-    for run in runs:
-        run.communicate(timeout=60)
-        assert run.returncode == 0
+    for process in runs:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in runs:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in runs:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     assert merge([tmp_path / "s"], tmp_path / "all").copied == len(NAMES)
     assert_whole(tmp_path / "all")
 

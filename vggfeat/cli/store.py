@@ -13,6 +13,8 @@ from vggfeat.cli.output import Json, Quiet, facts, note, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vggfeat.store.maintenance import Repaired
 
 store_app = typer.Typer(
@@ -20,6 +22,8 @@ store_app = typer.Typer(
     help="Look into, check, repair, merge, pack and export feature stores.",
     rich_markup_mode="markdown",
 )
+SHOWN = 8  # shares that are named
+_MISSING = "merge it too, or run the same command without --shard into this folder"
 Store = Annotated[
     str, typer.Argument(metavar="STORE", help="What `vggfeat extract` wrote, or a packed file.")
 ]
@@ -41,12 +45,8 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
         "images": f"{found['pictures']}; the last run was asked for {found['asked']}, "
         f"{found['failed']} failed",
     }
-    if not found["finished"]:
-        rows["state"] = "the run was not finished; run the same command again to go on"
-    elif not found["view"]:
-        rows["state"] = (
-            "all shares are finished; the same command without --shard writes features.h5"
-        )
+    if state := _state(found):
+        rows["state"] = state
     for net, about in found["nets"].items():
         if "device" in (made := about["provenance"]):
             rows[f"net {net}"] = f"{made['precision']} on {made['device']}"
@@ -55,6 +55,30 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
         flip = mirrored.get(column["settings"].get("flip"), "")  # fused scores do not say
         rows[path] = f"({column['rows']}, {column['D']}), {flip}settings {column['digest'][:12]}"
     show(found, facts(rows), as_json=as_json)
+
+
+def _state(found: Mapping[str, Any]) -> str:
+    """Say what is to be done, if anything."""
+    missing = _shares(found["missing"])
+    begun = [share for share, finished in found["shares"].items() if not finished]
+    if begun:
+        return f"{_shares(begun)} not finished; run the same command again to go on"
+    if found["missing"] and found["shares"]:
+        return f"{_shares([*found['shares']])}, finished; {missing} not here"
+    if found["missing"]:
+        return f"{missing} missing; {_MISSING}"
+    if not found["finished"]:
+        return "the run was not finished; run the same command again to go on"
+    if not found["view"]:
+        return "all shares are finished; the same command without --shard writes features.h5"
+    return ""
+
+
+def _shares(shares: Sequence[str]) -> str:
+    """Name some shares."""
+    others = len(shares) - SHOWN
+    more = f" and {others} others" if others > 0 else ""
+    return f"{'share' if len(shares) == 1 else 'shares'} {', '.join(shares[:SHOWN])}{more}"
 
 
 @store_app.command("verify")
@@ -153,7 +177,12 @@ def merge_command(
     text = f"{out} holds {done.pictures:,} images; {done.shards:,} shards were written."
     if done.twice:
         text += f" {done.twice:,} images were in several stores, and are kept once."
-    show({"store": out, **asdict(done)}, text, as_json=as_json)
+    lines = [text]
+    if done.missing:
+        lines.append(f"Not finished: {_shares(done.missing)} missing. To finish, {_MISSING}.")
+    elif not done.finished:
+        lines.append("Not finished: a part's run was not. Run the same command into this folder.")
+    show({"store": out, **asdict(done)}, *lines, as_json=as_json)
 
 
 @store_app.command("pack")

@@ -171,7 +171,7 @@ def extract(
     """
     run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
     refuse_other_images(images, run.stamps, store)
-    store.begin(len(images), run.provenance, share, new=run.new)
+    store.begin(images.names, run.provenance, share)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
@@ -211,8 +211,6 @@ class Run:
         Those of them that could be read, and whose numbers overflow.
     provenance : dict
         Versions and the device.
-    new : int
-        The images of which the store has nothing.
     stamps : ndarray (N, 2)
         What the files look like.
     """
@@ -252,7 +250,6 @@ class Run:
         self._replaced: Bools = np.zeros(len(images), bool)  # others of their names, by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
         self._plan()
-        self.new = int((~self._written.any(axis=1)).sum())
 
     def all(self, workers: int) -> None:
         """Describe and write everything that is lacking."""

@@ -143,8 +143,7 @@ def extract_on_ray(
     device = f"Ray, {counted(slot.nodes, 'node')}: {probed.provenance['device']}"
     stamps = images.stamps()
     refuse_other_images(images, stamps, store)
-    new = int((~store.identify(images.names, noted=False).any(axis=1)).sum())
-    store.begin(len(images), {**probed.provenance, "device": device}, share, new=new)
+    store.begin(images.names, {**probed.provenance, "device": device}, share)
 
     lacking = _lacking(store, columns, images.names, stamps)
     blocks = cut(lacking, probed.round_size, min(BLOCK, int(lacking.sum()) // BLOCKS))

@@ -78,7 +78,7 @@ def write_fused(
     store.add_columns([Column(NAME, {"weights": _digest(scores)}, len(outputs), outputs)])
     ids = scores[0].store.identify(names)
     lacking = np.flatnonzero(~store.has([NAME], names, ids, current=True)[:, 0])
-    store.begin(len(names), provenance)
+    store.begin(names, provenance)
     for start in range(0, len(lacking), BLOCK):
         rows = lacking[start : start + BLOCK]
         some = [names[row] for row in rows]

@@ -16,7 +16,16 @@ from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import INDEX, list_stamps, read_headers, write_headers
-from vggfeat.store.runs import FAILED, RUN, list_shares, read_list, read_run
+from vggfeat.store.runs import (
+    FAILED,
+    RUN,
+    joined_shares,
+    list_shares,
+    missing_shares,
+    name_share,
+    read_list,
+    read_run,
+)
 from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
 from vggfeat.store.storage import (
     MANIFEST,
@@ -53,8 +62,10 @@ def info(path: Path | str) -> dict[str, Any]:
     dict
         ``path``, ``dtype``, ``columns`` (by path: ``rows``, ``D``, ``settings`` and their
         ``digest``), ``nets`` (of each the ``provenance``), ``pictures``, ``asked``, ``failed``,
-        ``finished``, ``view`` (whether ``features.h5`` is there and newer than all shares of a
-        run), ``shards``, ``leftovers`` and ``bytes``, all of plain JSON types.
+        ``finished`` (whether all is there), ``shares`` (of each that left a record, ``"3/16"``,
+        whether it is finished), ``missing`` (their siblings that did not), ``view`` (whether
+        ``features.h5`` is there and newer than all shares of a run), ``shards``, ``leftovers``
+        and ``bytes``, all of plain JSON types.
 
     Raises
     ------
@@ -88,6 +99,8 @@ def info(path: Path | str) -> dict[str, Any]:
         "asked": count_asked(store),
         "failed": len(store.failed),
         "finished": bool(store.packed) or _is_finished(store),
+        "shares": _shares(store),
+        "missing": list(map(name_share, missing_shares(joined_shares(store.runs)))),
         "view": bool(store.packed) or _has_view(store),
         "shards": len(index.headers),
         "leftovers": 0 if store.packed else len(list_leftovers(store.storage)),
@@ -407,8 +420,10 @@ def count_asked(store: FeatureStore) -> int:
 
 def _is_finished(store: FeatureStore) -> bool:
     """Tell whether all was computed: by one run, or by all shares of one, which write no view."""
-    done = _has_view(store) or _has_all_shares(store)
-    return done and all(run["finished"] for run in store.runs)
+    runs = store.runs
+    shares = joined_shares(runs)
+    done = _has_view(store) or (any(shares.values()) and not missing_shares(shares))
+    return done and all(run["finished"] for run in runs)
 
 
 def _has_view(store: FeatureStore) -> bool:
@@ -416,13 +431,6 @@ def _has_view(store: FeatureStore) -> bool:
     return VIEW in store.storage.list() and not _shares(store)
 
 
-def _has_all_shares(store: FeatureStore) -> bool:
-    shares = _shares(store)
-    return any(all((k, n) in shares for k in range(1, n + 1)) for _, n in shares)
-
-
-def _shares(store: FeatureStore) -> set[tuple[int, int]]:
-    """Return number and count of the shares that have a record."""
-    names = (name for name in list_shares(store.storage, RUN) if name != RUN)
-    numbers = (name.removesuffix(".json").split("-") for name in names)
-    return {(int(k), int(n)) for _, k, _, n in numbers}
+def _shares(store: FeatureStore) -> dict[str, bool]:
+    """Tell of each share that left a record here whether it is finished."""
+    return {name_share(run["share"]): run["finished"] for run in store.runs if run["share"]}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,13 @@ from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.maintenance import count_asked
+from vggfeat.store.runs import (
+    digest_list,
+    joined_shares,
+    missing_shares,
+    name_share,
+    write_run,
+)
 from vggfeat.store.shard import Matrix, Pairs, Rows
 from vggfeat.store.storage import MANIFEST, folder_of, open_storage
 from vggfeat.store.store import Bools, FeatureStore
@@ -38,12 +45,18 @@ class Merged:
         Rows of arrays that were copied; the rest was there.
     shards : int
         Shards that were written.
+    finished : bool
+        Whether all is there that the runs of the parts were asked for.
+    missing : tuple of str
+        Shares of a list, ``"3/16"``, of which others are there.
     """
 
     pictures: int
     twice: int
     copied: int
     shards: int
+    finished: bool
+    missing: tuple[str, ...]
 
 
 def merge(
@@ -56,8 +69,9 @@ def merge(
     already stays, and is not copied again: a merge that was stopped goes on where it was. The
     parts are only read.
 
-    While a part's run is not finished the store that is made is not either: the same run into it
-    computes what no part has.
+    While a part's run is not finished, and no other part has done the same, or shares of a list
+    are missing, the store that is made is not finished either: the same run into it, without
+    --shard, computes what no part has.
 
     Parameters
     ----------
@@ -88,7 +102,7 @@ def merge(
     Examples
     --------
     >>> merge(["features-1", "features-2"], "features")  # doctest: +SKIP
-    Merged(pictures=1000000, twice=0, copied=1000000, shards=62)
+    Merged(pictures=1000000, twice=0, copied=1000000, shards=62, finished=True, missing=())
     """
     if not parts or isinstance(parts, str | Path):
         raise ParameterError.of("parts", "merge", "a list of stores", parts)
@@ -105,21 +119,21 @@ def merge(
 
     target = FeatureStore(out, "a", dtype=next(iter(every.values())).dtype)
     target.add_columns(list(columns.values()))
-    asked, new = _count_lacking(opened.values(), there.values(), len(held) + len(failed))
-    target.begin(asked, new=new)
+    order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
+    joined = _join_runs(opened.values(), there.values(), order, _complete_columns(every, images))
+    _begin(target, there.values(), joined)
     copy = _Copy(list(stores.values()), columns, images, target)
     copied = shards = 0
     for rows in copy.run():
         copied, shards = copied + rows, shards + 1
         if progress:
             progress(copied, copy.total)
-    order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
     target.finish(order, failed)
-    if new or asked > len(order):
-        target.begin(asked, new=new)  # to be gone on with
+    write_run(target.storage, {**joined, "failed": len(failed)})
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
-    return Merged(len(held), twice, copied, shards)
+    missing = tuple(map(name_share, missing_shares(joined_shares([joined]))))
+    return Merged(len(held), twice, copied, shards, joined["finished"], missing)
 
 
 class _Images(NamedTuple):
@@ -223,17 +237,65 @@ def _with_features(stores: Mapping[str, FeatureStore]) -> dict[str, FeatureStore
     return {where: store for where, store in stores.items() if store.columns}
 
 
-def _count_lacking(
-    parts: Collection[FeatureStore], out: Collection[FeatureStore], here: int
-) -> tuple[int, int]:
-    """Count the images asked for, of which so many are here, and those that killed runs hide.
+def _begin(target: FeatureStore, out: Collection[FeatureStore], joined: Mapping[str, Any]) -> None:
+    """Note that a merge has begun: what it adds to the store is not done before its end."""
+    runs = [run for store in out for run in store.runs]
+    done = {key: paths for run in runs for key, paths in run["done"].items()}
+    shares = {name_share(share): asked for share, asked in joined_shares(runs).items()}
+    begun = {"failed": 0, "finished": False, "done": done, "left": {}, "shares": shares}
+    write_run(target.storage, {**joined, **begun})
+
+
+def _join_runs(
+    parts: Collection[FeatureStore],
+    out: Collection[FeatureStore],
+    names: Sequence[str],
+    complete: Collection[str],
+) -> dict[str, Any]:
+    """Join the records of runs: what no part has done of all that they were asked for is left.
 
     What `out` was asked for it was perhaps by a merge of the same parts, and is not added again.
     """
-    unseen = (count_asked(part) - len(part.names) - len(part.failed) for part in parts)
-    asked = [here + sum(max(0, number) for number in unseen), *map(count_asked, out)]
-    runs = (run for store in (*parts, *out) for run in store.runs if not run["finished"])
-    return max(asked), max((run["new"] for run in runs), default=0)
+    runs = [run for store in (*parts, *out) for run in store.runs]
+    done: dict[str, set[str]] = {digest_list(names): set(complete)}
+    left: dict[str, set[str]] = {}
+    for run in runs:
+        for lists, of in ((done, run["done"]), (left, run["left"])):
+            for key, paths in of.items():
+                lists.setdefault(key, set()).update(paths)
+    left = {key: paths for key, paths in left.items() if key not in done or paths - done[key]}
+    shares = joined_shares(runs)
+    missing = missing_shares(shares)
+
+    def is_open(run: Mapping[str, Any]) -> bool:
+        others_did = run["left"] and not left.keys() & run["left"].keys()
+        return not run["finished"] and not others_did
+
+    unseen = (
+        max(0, count_asked(store) - len(store.names) - len(store.failed))
+        for store in parts
+        if any(map(is_open, store.runs))
+    )
+    before = (run["asked"] for store in out for run in store.runs if is_open(run))
+    asked = max(len(names) + max(sum(unseen), sum(missing.values())), *before, 0)
+    return {
+        "asked": asked,
+        "new": max((run["new"] for run in runs if is_open(run)), default=0),
+        "finished": not left and not missing and asked <= len(names),
+        "share": None,
+        "shares": {name_share(one): shares[one] for one in shares} if missing else {},
+        "provenance": {},
+        "done": {key: sorted(paths) for key, paths in done.items()},
+        "left": {key: sorted(paths) for key, paths in left.items()},
+    }
+
+
+def _complete_columns(stores: Mapping[str, FeatureStore], images: _Images) -> list[str]:
+    """Return the paths of the columns that all images have, each in one store or another."""
+    names = sorted({name for store in stores.values() for name in store.columns})
+    held = [store.has(names, images.names) for store in stores.values()]
+    whole = np.logical_or.reduce(held).all(axis=0)
+    return [name.path for name, has in zip(names, whole.tolist(), strict=True) if has]
 
 
 def _join_columns(stores: Mapping[str, FeatureStore]) -> dict[Descriptor, Column]:

@@ -1,12 +1,17 @@
-"""What a run, or each share of it, leaves behind: ``run.json`` and ``failed.csv``."""
+"""What a run, or each share of it, leaves behind: ``run.json`` and ``failed.csv``.
+
+A record names the lists of images that it is of, by a digest, with their columns: what is ``done``
+of them, and what is ``left`` to do. So it can be told whether another run has done the same since.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vggfeat.errors import StoreDamaged
@@ -16,11 +21,13 @@ from vggfeat.store.storage import Storage
 FAILED, RUN = "failed.csv", "run.json"
 Share = tuple[int, int]
 """Part and number of parts."""
+Lists = dict[str, list[str]]
+"""Paths of columns, by the digest of a list of images."""
 
 
 def start_run(storage: Storage, run: Mapping[str, Any]) -> None:
-    """Write ``run.json`` of a run, or of one share of it, that has begun."""
-    _write_run(storage, run, 0, finished=False)
+    """Write ``run.json`` of a run, or of one share of it, that has begun with some ``lists``."""
+    write_run(storage, {**run, "failed": 0, "finished": False, "done": {}, "left": run["lists"]})
 
 
 def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, str]) -> None:
@@ -35,7 +42,8 @@ def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, st
         storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
     else:
         storage.remove(of_share(FAILED, share))
-    _write_run(storage, run, len(failed), finished=True)
+    outcome = {"failed": len(failed), "finished": True, "done": run["lists"], "left": {}}
+    write_run(storage, {**run, **outcome})
     if share is None:
         for own in (FAILED, RUN):
             for name in list_shares(storage, own):
@@ -43,10 +51,66 @@ def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, st
                     storage.remove(name)
 
 
-def _write_run(storage: Storage, run: Mapping[str, Any], failed: int, *, finished: bool) -> None:
-    outcome = {"asked": run["asked"], "new": run["new"], "failed": failed, "finished": finished}
-    content = json.dumps({**outcome, **run}, indent=2, default=str).encode()
-    storage.write(of_share(RUN, run["share"]), content)
+def write_run(storage: Storage, run: Mapping[str, Any]) -> None:
+    """Write the record of a run, or of one share of it."""
+    kept = ("asked", "new", "failed", "finished", "share", "shares", "provenance", "done", "left")
+    content = json.dumps({name: run[name] for name in kept if name in run}, indent=2, default=str)
+    storage.write(of_share(RUN, run["share"]), content.encode())
+
+
+def digest_list(names: Iterable[str]) -> str:
+    """Return what tells a list of images from others, in whatever order.
+
+    Examples
+    --------
+    >>> digest_list(["a.jpg", "b.jpg"]) == digest_list(["b.jpg", "a.jpg"])
+    True
+    """
+    return hashlib.sha256(b"\0".join(sorted(encode(list(names))))).hexdigest()[:32]
+
+
+def joined_shares(runs: Iterable[Mapping[str, Any]]) -> dict[Share, int]:
+    """Count the images of each share that runs, and merges of them, were of."""
+    shares: dict[Share, int] = {}
+    for run in runs:
+        shares |= {parse_share(text): asked for text, asked in run["shares"].items()}
+        if run["share"]:
+            shares[run["share"]] = run["asked"]
+    return shares
+
+
+def missing_shares(shares: Mapping[Share, int]) -> dict[Share, int]:
+    """Count the images, at least, of each share that is not among some; each is dealt as many.
+
+    Examples
+    --------
+    >>> missing_shares({(1, 3): 7, (2, 3): 6}), missing_shares({(1, 1): 5})
+    ({(3, 3): 5}, {})
+    """
+    missing = {}
+    for parts in sorted({parts for (_, parts), asked in shares.items() if asked}):
+        own = {part: asked for (part, of), asked in shares.items() if of == parts}
+        for part in set(range(1, parts + 1)).difference(own):
+            later = (asked for other, asked in own.items() if other > part)
+            missing[part, parts] = max(later, default=max(0, min(own.values()) - 1))
+    return dict(sorted(missing.items()))
+
+
+def parse_share(text: str) -> Share:
+    """Read what :func:`name_share` wrote."""
+    part, parts = map(int, text.split("/"))
+    return part, parts
+
+
+def name_share(share: Share) -> str:
+    """Write a share as it is typed.
+
+    Examples
+    --------
+    >>> name_share((3, 16))
+    '3/16'
+    """
+    return f"{share[0]}/{share[1]}"
 
 
 def read_runs(storage: Storage) -> list[dict[str, Any]]:
@@ -58,8 +122,24 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
     """Return what a run, or one share of it, said of itself."""
     try:
         run = dict(json.loads(storage.read(name) or b""))
-        return {**run, "asked": int(run["asked"]), "finished": run["finished"] is True}
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        share, shares = run["share"], dict(run.get("shares", {}))
+        return {
+            **run,
+            "asked": int(run["asked"]),
+            "finished": run["finished"] is True,
+            "share": share and parse_share(name_share(share)),
+            "shares": {name_share(parse_share(text)): int(shares[text]) for text in shares},
+            "done": {key: list(map(str, paths)) for key, paths in dict(run["done"]).items()},
+            "left": {key: list(map(str, paths)) for key, paths in dict(run["left"]).items()},
+        }
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise StoreDamaged(f"{storage}/{name} is damaged: {error}. Delete it.") from error
 
 

@@ -40,6 +40,7 @@ from vggfeat.store.runs import (
     FAILED,
     RUN,
     Share,
+    digest_list,
     finish_run,
     list_shares,
     read_failed,
@@ -525,33 +526,36 @@ class FeatureStore:
 
     def begin(
         self,
-        asked: int,
+        names: Sequence[str],
         provenance: Mapping[str, Any] | None = None,
         share: Share | None = None,
-        *,
-        new: int = 0,
     ) -> None:
-        """Note that a run over so many images has begun, of which the store knew some not at all.
+        """Note that a run has begun.
 
         Parameters
         ----------
-        asked : int
-            The images.
+        names : sequence of str
+            All images that it is asked for.
         provenance : mapping, optional
             Versions, device and the like, which all shards of the run get.
         share : (int, int), optional
             Part and number of parts.
-        new : int
-            Those that the store has nothing of: when the run does not finish, nobody knows them.
         """
         self.check_writable()
         sweep(self.storage)
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
-        self._new = new
-        start_run(self.storage, self._describe_run(asked, share))
+        # When the run does not finish, nobody knows these.
+        self._new = int((~self.identify(names, noted=False).any(axis=1)).sum())
+        start_run(self.storage, self._describe_run(names, share))
 
-    def _describe_run(self, asked: int, share: Share | None) -> dict[str, Any]:
-        return {"asked": asked, "new": self._new, "share": share, "provenance": self._provenance}
+    def _describe_run(self, names: Sequence[str], share: Share | None) -> dict[str, Any]:
+        return {
+            "asked": len(names),
+            "new": self._new,
+            "share": share,
+            "provenance": self._provenance,
+            "lists": {digest_list(names): sorted(column.path for column in self._own)},
+        }
 
     def write(
         self,
@@ -720,7 +724,7 @@ class FeatureStore:
             self._notes.merge_files(self.index)
         else:
             self.save_notes()
-        finish_run(self.storage, self._describe_run(len(names), share), failed)
+        finish_run(self.storage, self._describe_run(names, share), failed)
         self._failed = None
         sweep(self.storage)
 

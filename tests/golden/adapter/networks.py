@@ -94,7 +94,7 @@ def write_posteriors(
     settings, outputs = {"weights": f"formula {net}"}, tuple(classes)
     kept = FeatureStore(store, "a")
     kept.add_columns([Column(name, settings, len(outputs), outputs) for name in arrays])
-    kept.begin(len(names))
+    kept.begin(names)
     ids = np.stack([np.arange(1, len(names) + 1)] * 2, axis=1)
     kept.write(names, ids, np.zeros_like(ids), arrays)
     kept.finish(names, {})
