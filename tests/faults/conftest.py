@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-MEMORY = Path("/dev/shm")
+from helpers.killing import folder_in_memory
 
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
     """Give a folder in memory, or one on the disk where there is none."""
-    if not os.access(MEMORY, os.W_OK):
-        yield tmp_path
-        return
-    folder = Path(tempfile.mkdtemp(prefix="vggfeat-faults-", dir=MEMORY))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with folder_in_memory(tmp_path) as folder:
+        yield folder

@@ -20,7 +20,7 @@ import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes
 from helpers.extraction import SCALES, SeveralSums, content, draw_small, extract_sums, rows
-from helpers.killing import course, ended, forked, kill
+from helpers.killing import course, ended, forked, import_for_training, kill
 from helpers.networks import formula_weights
 from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 
@@ -366,6 +366,7 @@ OFTEN = Engine(device="cpu", workers=0, minutes=0.0)  # a checkpoint with every 
 
 def test_kills_of_training(classes: Path, tmp_path: Path) -> None:
     """Training that is killed between any two bytes goes on to the very same weights."""
+    import_for_training()
     data = open_trainset(classes, seed=3)
 
     def work(out: Path) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,15 @@ import torch
 from campaigns import Campaign, times
 from helpers.colours import two_classes, write_colours
 from helpers.extraction import content, draw_small
-from helpers.killing import Work, course, ended, forked
-from helpers.networks import SMALL, configured
+from helpers.killing import (
+    Work,
+    course,
+    ended,
+    folder_in_memory,
+    forked,
+    import_for_training,
+)
+from helpers.networks import SMALL, TINY, configured
 from helpers.seams import (
     checkpoint_every,
     shard_due,
@@ -170,7 +176,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Threads of torch would not survive a fork."""
     threads = torch.get_num_threads()
@@ -179,25 +185,37 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def extraction(folder: Path, tiny: str) -> Iterator[Job]:
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a folder for what the commands read; each is measured once, in an own home."""
+    with folder_in_memory(tmp_path_factory.mktemp("inputs")) as folder:
+        folder.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VGGFEAT_HOME", str(folder / "home"))
+            patch.setenv("VGGFEAT_OFFLINE", "1")
+            yield folder
+
+
+@pytest.fixture(scope="module")
+def extraction(inputs: Path) -> Iterator[Job]:
     """``vggfeat extract`` with the tiny net, whose numbers are exact; a shard holds four images."""
-    images = draw_small(folder / "images")
-    weights = write_colours(folder / "colours.safetensors", tiny)
+    images = draw_small(inputs / "extraction" / "images")
 
     def work(out: Path) -> None:
-        net = ("--net", tiny, "--layer", "pool3", "--weights", str(weights))
+        net = ("--net", "tiny", "--layer", "pool3", "--weights", str(weights))
         # Other precisions run by OpenVINO, whose threads would not survive a fork.
         words = ("--Q", "8", "--Q", "10", "--workers", "2", "--precision", "fp32", "--quiet")
         command("extract", str(images), "--out", str(out), *net, *words)
 
-    with shard_rows(4):
-        yield Job("extraction", work, sound, content, images).measured(folder)
+    with configured({"tiny": TINY}), shard_rows(4):
+        weights = write_colours(inputs / "extraction" / "colours.safetensors", "tiny")
+        yield Job("extraction", work, sound, content, images).measured(inputs / "extraction")
 
 
 @contextmanager
 def small_training(folder: Path, workers: int) -> Iterator[Job]:
     """``vggfeat train`` with a net A of few channels, and a checkpoint with every update."""
+    import_for_training()
     engine = Engine(device="cpu", workers=workers, minutes=0.0)
     classes = two_classes(folder / "classes", each=6)
 
@@ -209,15 +227,15 @@ def small_training(folder: Path, workers: int) -> Iterator[Job]:
         yield Job("training", work, trained, ended_with, classes).measured(folder)
 
 
-@pytest.fixture
-def training(folder: Path) -> Iterator[Job]:
+@pytest.fixture(scope="module")
+def training(inputs: Path) -> Iterator[Job]:
     """Training that decodes in its own process."""
-    with small_training(folder, workers=0) as job:
+    with small_training(inputs / "training", workers=0) as job:
         yield job
 
 
-@pytest.fixture
-def saving(folder: Path) -> Job:
+@pytest.fixture(scope="module")
+def saving(inputs: Path) -> Job:
     """Write an SVM model and the tables of a result, as ``vggfeat svm`` does."""
     result = recalls(0)
 
@@ -236,6 +254,7 @@ def saving(folder: Path) -> Job:
     def result_of(out: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in out.iterdir()}
 
+    folder = inputs / "saving"
     return Job("model and report", work, whole, result_of, folder).measured(folder)
 
 
@@ -308,9 +327,6 @@ def test_permission_taken_away(job: Job, folder: Path) -> None:
     """A user whose leave to write is taken in the middle keeps what is there."""
     if os.getuid():
         pytest.skip("needs root, to become another user and back")
-    # The first optimizer of torch imports this, and standard modules with it. Nobody may be unable
-    # to, where Python is installed in root's home; a forked process has what this one imported.
-    import_module("torch._dynamo")
 
     def make(out: Path, rng: random.Random) -> Fault:
         out.chmod(0o777)

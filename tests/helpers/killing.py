@@ -10,17 +10,42 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 REQUESTS = ("open", "fsync", "replace", "link", "unlink", "mkdir")
 KILLED = -signal.SIGKILL
 PATIENCE = 60.0
+MEMORY = Path("/dev/shm")
 
 Work = Callable[[], object]
+
+
+@contextmanager
+def folder_in_memory(otherwise: Path) -> Iterator[Path]:
+    """Give a folder in memory for a while, or the one on the disk where there is none."""
+    if not os.access(MEMORY, os.W_OK):
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="vggfeat-faults-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def import_for_training() -> None:
+    """Import what the first optimizer of torch imports, which takes longer than a short training.
+
+    A forked process has what this one imported. Nor may another user be able to import it, where
+    Python is installed in root's home.
+    """
+    import_module("torch._dynamo")
 
 
 def die() -> None:
