@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.preprocessing import normalize as sklearn_l2
 
 from vggfeat.errors import ParameterError
-from vggfeat.features.aggregate import Aggregation, aggregate
+from vggfeat.features.aggregate import Aggregation, aggregate, combine
 from vggfeat.store.column import Column, Descriptor
 
 
@@ -56,6 +57,33 @@ def test_power_keeps_signs() -> None:
     """The signed square root of −4 is −2."""
     found = aggregate({column(256): np.array([[-4.0, 9.0]])}, normalize="none", power=0.5)
     np.testing.assert_array_equal(found, np.array([[-2.0, 3.0]], np.float32))
+
+
+@pytest.mark.parametrize("how", ["average", "max", "stack"])
+@pytest.mark.parametrize("power", [None, 0.5])
+def test_gradients_times_descriptors_add_up(how: str, power: float | None) -> None:
+    """Norms and powers count as constants, so that what descriptors give to a row is the row."""
+    rng = np.random.default_rng(0)
+    arrays = {column(Q): rng.normal(size=(2, 3)) * (1, 0, 5) for Q in (256, 384)}
+    tensors = {name: torch.tensor(a, requires_grad=True) for name, a in arrays.items()}
+    rows = combine([tensors], how, "descriptor", power)
+    np.testing.assert_allclose(rows.detach(), aggregate(arrays, how, power=power), rtol=1e-6)
+    weights = torch.from_numpy(rng.normal(size=rows.shape[1]))
+    gradients = torch.autograd.grad((rows @ weights).sum(), list(tensors.values()))
+    given = [(g * t).sum(1) for g, t in zip(gradients, tensors.values(), strict=True)]
+    torch.testing.assert_close(sum(given), rows @ weights)
+
+
+def test_arrays_of_any_kind_are_taken_and_left_as_they_are() -> None:
+    """Read-only, turned and half-precision arrays give the same rows, and keep their numbers."""
+    values = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)
+    expected, before = aggregate({column(256): values.copy()}, power=0.5), values.copy()
+    kinds = [values, values[::-1], values.astype(np.float16), np.asfortranarray(values)]
+    for array in kinds:
+        array.flags.writeable = False
+        found = aggregate({column(256): array}, power=0.5)
+        np.testing.assert_allclose(found, expected[::-1] if array is kinds[1] else expected)
+    np.testing.assert_array_equal(values, before)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from vggfeat.errors import ParameterError
 from vggfeat.store.column import Column, Descriptor
@@ -64,11 +66,51 @@ def aggregate(
     views = [arrays] if isinstance(arrays, Mapping) else list(arrays)
     if not views or not all(views):
         raise ParameterError.of("arrays", "aggregate", "at least one array", arrays)
-    stacked = [
-        _combine(scales, how) for view in views for scales in _prepared(view, normalize, power)
-    ]
-    row = np.concatenate(stacked, axis=1) if len(stacked) > 1 else stacked[0]
-    return row if normalize == "none" else l2(row)
+    tensors = [{name: _to_tensor(values) for name, values in view.items()} for view in views]
+    rows: Matrix = combine(tensors, how, normalize, power).numpy()
+    return rows
+
+
+def combine(
+    views: Sequence[Mapping[Descriptor, Tensor]],
+    how: str = "average",
+    normalize: str = "descriptor",
+    power: float | None = None,
+) -> Tensor:
+    """Combine descriptors as :func:`aggregate` does, as torch differentiates it.
+
+    Powers and norms rescale a value by a number that counts as a constant: a gradient times the
+    descriptors then adds up to what it is the gradient of.
+
+    Parameters
+    ----------
+    views : sequence of mappings of Descriptor to Tensor (N, D)
+        One for each view of the images.
+    how, normalize, power
+        As for :func:`aggregate`.
+
+    Returns
+    -------
+    Tensor (N, D)
+
+    Examples
+    --------
+    >>> pool5 = Descriptor("D", "pool5", "average", 256)
+    >>> values = torch.tensor([[4.0, 0.0, -9.0]], requires_grad=True)
+    >>> score = combine([{pool5: values}], power=0.5) @ torch.tensor([1.0, 2.0, 3.0])
+    >>> (gradient,) = torch.autograd.grad(score, values)
+    >>> torch.allclose((gradient * values).sum(), score)
+    True
+    """
+    blocks: list[Tensor] = []
+    for view in views:
+        across_scales: dict[tuple[str, str, str], list[Tensor]] = {}
+        for descriptor, values in view.items():
+            prepared = _prepare(values, normalize, power)
+            across_scales.setdefault(descriptor[:3], []).append(prepared)
+        blocks += [_combine_scales(scales, how) for scales in across_scales.values()]
+    rows = blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+    return rows if normalize == "none" else _l2(rows)
 
 
 @dataclass(frozen=True)
@@ -140,41 +182,28 @@ def check_aggregation(how: str, normalize: str, power: float | None) -> None:
         raise ParameterError.of("power", "aggregate", "a float in (0, 1] or None", power)
 
 
-def l2(rows: Matrix) -> Matrix:
-    """Divide rows by their Euclidean norm; rows of zeros stay zero.
-
-    Examples
-    --------
-    >>> l2(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
+def _to_tensor(values: Matrix) -> Tensor:
+    """Take an array as it is where torch can, and copy one that is read-only."""
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
 
 
-def _prepared(
-    view: Mapping[Descriptor, Matrix], normalize: str, power: float | None
-) -> Iterable[list[Matrix]]:
-    """Gather the scales of each net, layer and pooling, normalised."""
-    across_scales: dict[tuple[str, str, str], list[Matrix]] = {}
-    for descriptor, values in view.items():
-        prepared = _prepare(np.asarray(values, np.float32), normalize, power)
-        across_scales.setdefault(descriptor[:3], []).append(prepared)
-    return across_scales.values()
-
-
-def _prepare(values: Matrix, normalize: str, power: float | None) -> Matrix:
+def _prepare(values: Tensor, normalize: str, power: float | None) -> Tensor:
     if power is not None:
-        values = np.sign(values) * np.abs(values) ** power
-    return values if normalize == "none" else l2(values)
+        factors: Tensor = values.abs() ** (power - 1)  # infinite at 0, which stays 0
+        values = values * factors.masked_fill(values == 0, 0).detach()
+    return values if normalize == "none" else _l2(values)
 
 
-def _combine(scales: list[Matrix], how: str) -> Matrix:
+def _l2(rows: Tensor) -> Tensor:
+    """Divide rows by their Euclidean norms; rows of zeros stay zero."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True).detach()
+    return rows / norms.masked_fill(~(norms > 0), 1)
+
+
+def _combine_scales(scales: list[Tensor], how: str) -> Tensor:
     if len(scales) == 1:
         return scales[0]
     if how == "stack":
-        return np.concatenate(scales, axis=1)
-    stacked = np.stack(scales)
-    combined: Matrix = stacked.max(axis=0) if how == "max" else stacked.mean(axis=0)
-    return combined
+        return torch.cat(scales, 1)
+    stacked = torch.stack(scales)
+    return stacked.max(0).values if how == "max" else stacked.mean(0)
