@@ -58,6 +58,17 @@ def test_a_second_run_says_that_nothing_was_computed(folder: Path) -> None:
         assert done.err == ""
 
 
+def test_a_run_says_which_columns_it_added(folder: Path) -> None:
+    """Five images get three columns beside the one that they have; images are not columns."""
+    run("extract", "pictures", *FAST, "-q", cwd=folder)
+    more = ("--layer", "pool1", "--Q", "40")
+    done = run("extract", "pictures", *FAST, *more, "--json", "-q", cwd=folder).json
+    assert (done["computed"], done["added"]) == (5, [{"columns": 3, "images": 5}])
+    done = run("extract", "pictures", *FAST, *more, "--Q", "48", "-q", cwd=folder)
+    [line] = [line for line in done.out.splitlines() if "added" in line]
+    assert [int(word) for word in line.split() if word.isdigit()] == [2, 5, 4, 6]
+
+
 def bad_folder(folder: Path) -> None:
     """Make the pictures that every real folder has sooner or later."""
     folder.mkdir()

@@ -91,6 +91,7 @@ def test_only_what_an_image_lacks_is_computed(images: ImageSet, tmp_path: Path) 
     more = small(("conv1_1", "pool2"), pool="average+max")
     store, summary = run(images, tmp_path / "f", (32, 48), more)
     assert (summary.computed, summary.present) == (9, 0)
+    assert summary.added == {7: 5}  # of eight columns
     asked = set(more.descriptors((32, 48)))
     written = {len(header.names): set(header.columns) for header in store.index.headers[1:]}
     assert written == {5: asked - {pool2()}, 4: asked}

@@ -179,6 +179,9 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "pictures": len(images),
         "computed": total.computed,
         "present": total.present,
+        "added": [
+            {"columns": number, "images": images} for number, images in sorted(total.added.items())
+        ],
         "replaced": total.replaced,
         "skipped": skipped,
         "dimensions": {column.descriptor.path: column.width for column in columns},
@@ -191,9 +194,9 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "fingerprints": {column.descriptor.path: column.digest for column in columns},
     }
     each = f" by each of {len(done)} nets" if len(done) > 1 else ""
+    first, *more = _work(total, len(asked) // len(done))
     rows: dict[str, object] = {
-        "pictures": f"{len(images) - skipped} of {len(images)}{each}"
-        f"  ({total.computed} computed, {total.present} already there)",
+        "pictures": [f"{len(images) - skipped} of {len(images)}{each}  ({first})", *more],
         "descriptors": "  ".join(f"{c.descriptor.path} ({c.width})" for c in columns),
         "rate": f"{rate:g} images/s" if total.computed else "nothing to compute",
         "device": f"{result['device']}, {result['precision']}",
@@ -223,6 +226,17 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         raise DataError("No picture could be read, so that there are no features.")
     if not told.as_json and not share:
         typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
+
+
+def _work(total: Summary, columns: int) -> list[str]:
+    """Say of how many images a run computed so many columns, and of how many some of them."""
+    whole = total.computed - total.added.total()
+    parts = [
+        f"{counted(number, 'column')} added to {counted(images, 'image')} that had "
+        f"{columns - number} of {columns}"
+        for number, images in sorted(total.added.items())
+    ]
+    return [f"{whole} computed, {total.present} already there", *parts]
 
 
 def _total(done: list[Done]) -> Summary:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -64,6 +64,9 @@ class Summary:
         Time since the start.
     replaced : int
         Those that took the place of others of their names.
+    added : Counter of int
+        Of those done by this run, the images that had some of the columns: how many, by the number
+        of columns that were computed.
     """
 
     pictures: int
@@ -72,6 +75,7 @@ class Summary:
     failed: int = 0
     seconds: float = 0.0
     replaced: int = 0
+    added: Counter[int] = field(default_factory=Counter)
 
     @property
     def images_per_s(self) -> float:
@@ -93,6 +97,7 @@ class Summary:
             self.failed + done.failed,
             self.seconds + done.seconds,
             self.replaced + done.replaced,
+            self.added + done.added,
         )
 
     def onto(self, progress: Progress | None) -> Progress | None:
@@ -342,6 +347,8 @@ class Run:
                     self._complete[row] = found.pop(row)
                     self._computed[row] = True
                     self.summary.computed += 1
+                    if wanted[row] < len(self.columns):
+                        self.summary.added[wanted[row]] += 1
             self.tell()
         self.tell()
 

@@ -174,6 +174,7 @@ def extract_on_ray(
             summary.computed += done.summary.computed
             summary.failed += done.summary.failed
             summary.replaced += done.summary.replaced
+            summary.added += done.summary.added
             summary.seconds = time.perf_counter() - start
             if progress:
                 progress(summary)
