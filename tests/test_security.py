@@ -23,9 +23,9 @@ from typer.main import get_command
 
 from vggfeat.cli import app
 from vggfeat.data.datasets import open_dataset
-from vggfeat.data.datasets.ilsvrc import read_tar
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
+from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.ilsvrc.classes import ilsvrc_classes

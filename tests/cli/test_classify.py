@@ -301,7 +301,7 @@ def test_bad_input_is_one_line_and_its_kind(
     ("data", "said"),
     [
         ("absent", "There is no folder absent"),
-        ("empty", "There are no pictures in 'empty'"),
+        ("empty", "pictures in empty"),
         ("flat", "no list of their classes was found"),
     ],
 )

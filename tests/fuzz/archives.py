@@ -1,4 +1,4 @@
-"""Tar and zip files with members that lead elsewhere, links, devices and bombs."""
+"""Tar and zip files with members that lead elsewhere, links and devices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from support import noise
@@ -17,9 +18,9 @@ from trees import OBJECT
 from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
 from fuzz.pictures import written
-from vggfeat.data.datasets.archives import unpack, unwrap
-from vggfeat.data.datasets.ilsvrc import read_annotations, read_tar
-from vggfeat.data.sources.tar import samples
+from vggfeat.data.datasets.fetch import unpack, unwrap
+from vggfeat.data.datasets.ilsvrc import read_annotations
+from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import PictureError, VggfeatError
 
 NAMES = ("data/a.jpg", "../escaped", "/tmp/vggfeat-escaped", "data/../../escaped", "data/x/y.jpg")
@@ -62,37 +63,11 @@ def drawn_tar(dice: random.Random) -> bytes:
     return out.getvalue()
 
 
-def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """Write a header alone, whatever it promises."""
-    info = tarfile.TarInfo(name)
-    info.size, info.type = size, kind
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def bombs() -> list[bytes]:
-    """Make archives that unpack to gigabytes, or whose headers take for ever."""
-    zeros = bytes(24 << 20)
-    plain = header("data/a.jpg", len(zeros)) + zeros
-    endless = header("data/long", 1 << 19, tarfile.XHDTYPE) + b"9" * (1 << 19)
-    return [
-        gzip.compress(plain, 6),
-        gzip.compress(header("x", 1 << 33, tarfile.XHDTYPE) + zeros, 6),
-        gzip.compress(header("x", 1 << 30, tarfile.GNUTYPE_LONGNAME) + zeros, 6),
-        header("x", 1 << 62, tarfile.XHDTYPE),
-        header("data/a.jpg", 1 << 62),
-        header("data/a.jpg", -(1 << 40)) + bytes(1024),
-        endless + header("data/a.jpg", 0),
-        header("data/inner.tar", 2048) + header("inner/inner.tar", 1024) * 4,
-        header("data/1.xml", 3 << 20) + b"<a>" * (1 << 20),
-    ]
-
-
 class Archives(Campaign):
-    """An archive that is unpacked, and read in place in each of the three ways there are."""
+    """An archive that is unpacked, and read in place in each of the ways there are."""
 
     name = "archives"
     cases = 10_000
-    memory = 512 << 20
     tokens = TOKENS
 
     def prepare(self) -> Sequence[bytes]:
@@ -104,10 +79,7 @@ class Archives(Campaign):
         return [*plain, gzip.compress(plain[0]), packed.getvalue()]
 
     def crafted(self) -> Sequence[bytes]:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("inner.tar", bytes(64 << 20))
-        return [*bombs(), packed.getvalue(), b"", b"PK\5\6" + bytes(18)]
+        return [b"", b"PK\5\6" + bytes(18)]
 
     def drawn(self, dice: random.Random) -> bytes:
         made = drawn_tar(dice)
@@ -123,15 +95,17 @@ class Archives(Campaign):
         path.write_bytes(case)
         refused: list[VggfeatError] = []
         uses: tuple[Callable[[Path], object], ...] = (self._unpacked, self._unwrapped)
-        for use in (*uses, self._samples, self._indexed, read_annotations):
+        for use in (*uses, self._indexed, read_annotations):
             try:
                 use(path)
             except VggfeatError as error:
                 refused.append(error)
             left = {one.name for one in self.folder.iterdir()} - {"inside"}
             assert not left, f"it wrote {left}"
-        links = [one for one in inside.rglob("*") if one.is_symlink() or not one.exists()]
-        assert not links, f"it left links: {links}"
+        reached = [
+            one for one in inside.rglob("*") if not one.resolve().is_relative_to(self.folder)
+        ]
+        assert not reached, f"it left links to elsewhere: {reached}"
 
     def _unpacked(self, path: Path) -> None:
         unpack(path, "data", path.parent / "target")
@@ -139,17 +113,11 @@ class Archives(Campaign):
     def _unwrapped(self, path: Path) -> None:
         unwrap(path, "inner.tar", path.parent / "inner.tar", None)
 
-    def _samples(self, path: Path) -> None:
-        for sample in samples(str(path)):
-            try:
-                sample.picture.read()
-            except PictureError:
-                continue
-
     def _indexed(self, path: Path) -> None:
         found = read_tar(path)
         for row in range(len(found)):
-            found.read(row)
+            with suppress(PictureError):
+                found.read(row)
 
 
 CAMPAIGNS = (Archives,)

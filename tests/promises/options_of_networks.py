@@ -29,7 +29,7 @@ CLASSIFY = rows(
 CLASSIFY_KNOWN = rows(
     "classify",
     "--data colours",
-    ("--data", "--data more", "find_validation.root", "more", FREE),
+    ("--data", "--data more", "read_val.root", "more", FREE),
     ("--results", "--results r", EFFECT, None, FREE),
 )
 FUSE = rows(

@@ -233,7 +233,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "classify": {
         **PICTURES,
         **NETWORK,
-        "find_validation": ("vggfeat.ilsvrc.validation:find_validation", None),
+        "read_val": ("vggfeat.data.datasets.ilsvrc:read_val", None),
         "classes_of": ("vggfeat.ilsvrc.classes:classes_of", _stop),
         "score": ("vggfeat.ilsvrc.classify:score", _stop),
     },

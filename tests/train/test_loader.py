@@ -16,12 +16,13 @@ from PIL import Image
 from support import noise
 
 from vggfeat.data.image import decode, load, rescale
+from vggfeat.data.sources.files import FileImages
 from vggfeat.errors import DataError, DeviceError, ParameterError, PictureError
 from vggfeat.train import decode as decoding
 from vggfeat.train.augment import Scale, crop_of, draw
 from vggfeat.train.decode import crop, packed
 from vggfeat.train.loader import Batch, Loader
-from vggfeat.train.pictures import FilePictures, Part
+from vggfeat.train.part import Part
 from vggfeat.train.shares import CENTRE, MOST_BAD, epoch_order
 from vggfeat.train.trainset import open_trainset
 
@@ -43,7 +44,7 @@ def part(tmp_path: Path) -> Part:
     names = [f"{row:02}.jpg" for row in range(COUNT)]
     for row, name in enumerate(names):
         (tmp_path / name).write_bytes(jpeg(14 + row % 5, 12 + row % 7, row))
-    return Part(FilePictures(tmp_path, np.array(names, "S")), np.arange(COUNT) % 3)
+    return Part(FileImages(tmp_path, np.array(names, "S")), np.arange(COUNT) % 3)
 
 
 def loader(part: Part, batch_size: int = 4, S: Scale = S, **settings: object) -> Loader:
@@ -150,7 +151,7 @@ def test_validation_is_the_central_crop_in_order(part: Part) -> None:
     batches = [list(loader(part, augment=False, rank=r, world=2).batches()) for r in (0, 1)]
     rows = [row for pair in zip(*batches, strict=True) for b in pair for row in b.rows.tolist()]
     assert rows == list(range(COUNT))
-    whole = load(part.pictures.root / "00.jpg", [13])[13]  # 14 × 12 become 15 × 13
+    whole = load(part.images.root / "00.jpg", [13])[13]  # 14 × 12 become 15 × 13
     assert whole.shape == (13, 15, 3)
     cut = batches[0][0].pixels[0].permute(1, 2, 0).numpy().astype(int)
     # The margins 7 and 5 are odd, of which the greater half is left and above.
@@ -159,8 +160,8 @@ def test_validation_is_the_central_crop_in_order(part: Part) -> None:
 
 def test_validation_is_decoded_in_full(part: Part) -> None:
     """A picture of many pixels is not decoded at reduced size to validate."""
-    (part.pictures.root / "00.jpg").write_bytes(jpeg(130, 117, 3))
-    expected = crop((part.pictures.root / "00.jpg").read_bytes(), 13, CENTRE, SIDE, reduced=False)
+    (part.images.root / "00.jpg").write_bytes(jpeg(130, 117, 3))
+    expected = crop((part.images.root / "00.jpg").read_bytes(), 13, CENTRE, SIDE, reduced=False)
     cut = next(loader(part, augment=False).batches()).pixels[0].permute(1, 2, 0)
     assert np.array_equal(cut, expected)
 
@@ -170,8 +171,8 @@ def test_bad_picture_in_training_gives_its_place_to_the_next(part: Part, workers
     """Batches keep their size, both processes decide alike, and the bad one is named once."""
     order = epoch_order(COUNT, 5, 0).tolist()
     bad = order[1]
-    (part.pictures.root / part.name(bad)).write_bytes(b"no picture")
-    (part.pictures.root / part.name(order[2])).unlink()
+    (part.images.root / part.name(bad)).write_bytes(b"no picture")
+    (part.images.root / part.name(order[2])).unlink()
     with loader(part, workers=workers) as own:
         batches = plain(own.batches())
         assert batches[0][1] == [order[0], order[3], order[3], order[3]]
@@ -186,7 +187,7 @@ def test_bad_picture_in_training_gives_its_place_to_the_next(part: Part, workers
 def test_bad_picture_in_validation_is_left_out(part: Part) -> None:
     """In validation no other picture counts for a bad one; a batch may become empty."""
     for row in (1, 4, 5, 6, 7):
-        (part.pictures.root / part.name(row)).write_bytes(b"")
+        (part.images.root / part.name(row)).write_bytes(b"")
     own = loader(part, augment=False)
     batches = plain(own.batches())
     assert [rows for _, rows, _ in batches[:3]] == [[0, 2, 3], [], [8, 9, 10, 11]]
@@ -199,7 +200,7 @@ def test_bad_picture_in_validation_is_left_out(part: Part) -> None:
 def test_many_bad_pictures_end_the_run(part: Part, workers: int) -> None:
     """When picture after picture fails the disk is to blame, and the error says so plainly."""
     for row in range(COUNT):
-        (part.pictures.root / part.name(row)).unlink()
+        (part.images.root / part.name(row)).unlink()
     with (
         loader(part, workers=workers) as own,
         pytest.raises(DataError, match=f"^{MOST_BAD} pictures, one after another.*No such file"),
@@ -349,7 +350,7 @@ def test_gpu_path_gives_the_same_places(
     Image.fromarray(busy).save(big, "JPEG", quality=98)
     assert len(big.getvalue()) > TOO_MUCH
     order = epoch_order(COUNT, 5, 0).tolist()
-    paths = [part.pictures.root / part.name(row) for row in order]
+    paths = [part.images.root / part.name(row) for row in order]
     paths[1].write_bytes(big.getvalue())
     Image.fromarray(noise(20, 16)).save(paths[2], "PNG")
     paths[5].write_bytes(b"no picture")

@@ -14,7 +14,7 @@ from PIL import Image
 from vggfeat._io.assets import asset
 from vggfeat.nets.preprocessing import CAFFE
 from vggfeat.nets.weights import Weights, load
-from vggfeat.train.pictures import Part
+from vggfeat.train.part import Part
 from vggfeat.train.prepare import colours_of, level
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
@@ -44,7 +44,7 @@ def central(part: Part) -> np.ndarray:
     """Central crops of 224 pixels (N, 224, 224, 3), RGB, by Pillow alone."""
     crops = []
     for row in range(len(part)):
-        picture = Image.open(Path(part.pictures.root) / part.name(row)).convert("RGB")
+        picture = Image.open(Path(part.images.root) / part.name(row)).convert("RGB")
         width, height = picture.size
         short = min(width, height)
         picture = picture.resize((width * 224 // short, height * 224 // short), 2)

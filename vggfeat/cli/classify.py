@@ -15,11 +15,12 @@ from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
+    from vggfeat.data.datasets.ilsvrc import LabelledImages
     from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.ilsvrc.scores import Scores
-    from vggfeat.ilsvrc.validation import Pictures, Validation
+    from vggfeat.ilsvrc.validation import Validation
     from vggfeat.settings import Features
 
 SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
@@ -146,6 +147,7 @@ def classify_command(
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.ilsvrc.validation import match_classes
     from vggfeat.run.sources import has_store
     from vggfeat.settings import Features
     from vggfeat.store.store import FeatureStore
@@ -164,7 +166,7 @@ def classify_command(
         base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
     )
     known = labelled(data) if data is not None else None
-    images = known.images if known else find_images(sources or [], relative_to)
+    images = known.image_set() if known else find_images(sources or [], relative_to)
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:
@@ -172,7 +174,7 @@ def classify_command(
         extractor = work.network(features, one, earlier)
         work.opened.clear()  # the next one needs the memory
         if known and found is None:
-            found = known.coded(classes_of(extractor.weights))
+            found = match_classes(known, classes_of(extractor.weights))
         scores += _score(work, images, extractor, features, out, share)
     if shard is not None:
         _tell_share(scores, share, len(images), as_json)
@@ -194,11 +196,11 @@ def _refuse_unused(context: typer.Context, mode: str) -> None:
             )
 
 
-def labelled(data: Path) -> Pictures:
+def labelled(data: Path) -> LabelledImages:
     """Find pictures and their classes, and tell of those that have none."""
-    from vggfeat.ilsvrc.validation import find_validation
+    from vggfeat.data.datasets.ilsvrc import read_val
 
-    found = find_validation(data)
+    found = read_val(data)
     if found.loose:
         note(
             f"Warning: {found.where} has {counted(found.loose, 'picture')} beside the class "

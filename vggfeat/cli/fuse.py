@@ -52,6 +52,7 @@ def fuse_command(
     from vggfeat.features.provenance import versions
     from vggfeat.ilsvrc.fused import check_target, write_fused
     from vggfeat.ilsvrc.scores import describe_origin, open_scores, same_classes, same_images
+    from vggfeat.ilsvrc.validation import match_classes
 
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)
@@ -60,7 +61,7 @@ def fuse_command(
     scores = [one for path in stores for one in open_scores(path, Q)]
     classes = same_classes(scores)
     if data is not None:
-        tell_errors(scores, labelled(data).coded(classes), asked)
+        tell_errors(scores, match_classes(labelled(data), classes), asked)
     else:
         tell_pictures(scores, asked)
     if out is not None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from vggfeat.data.datasets.ilsvrc import Ints, Names
 from vggfeat.data.datasets.voc import check_stated_size
-from vggfeat.data.image import decode, open_encoded, upright_size
+from vggfeat.data.image import ImageRef, decode, open_encoded, upright_size
+from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.ilsvrc.boxes import Floats
-from vggfeat.train.pictures import Part, Pictures
+from vggfeat.train.part import Part
 
 
 @dataclass(frozen=True, eq=False)
-class SizedPictures:
+class SizedImages:
     """Pictures that are refused when they are read, if they are not of the size stated for them.
 
     So whoever reads them leaves out those whose boxes lie elsewhere, as it does with damaged
@@ -27,22 +28,29 @@ class SizedPictures:
 
     Parameters
     ----------
-    pictures : Pictures
+    images : EncodedImages
     sizes : array, shape (N, 2)
         Width and height of each, turned upright.
     """
 
-    pictures: Pictures
+    images: EncodedImages
     sizes: Ints
 
     @property
     def names(self) -> Names:
         """Paths (N,), as bytes."""
-        return self.pictures.names
+        return self.images.names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, row: int) -> Path | ImageRef:
+        """Return where an image is."""
+        return self.images.image(row)
 
     def name(self, row: int) -> str:
-        """Name of a picture."""
-        return self.pictures.name(row)
+        """Return the name of an image."""
+        return self.images.name(row)
 
     def read(self, row: int) -> bytes:
         """Read the bytes of a picture.
@@ -52,15 +60,15 @@ class SizedPictures:
         PictureError
             If that cannot be done, or the picture is of another size.
         """
-        content = self.pictures.read(row)
+        content = self.images.read(row)
         width, height = self.sizes[row].tolist()
         check_stated_size(upright_size(content), (width, height))
         return content
 
-    def take(self, rows: ArrayLike) -> SizedPictures:
+    def take(self, rows: ArrayLike) -> SizedImages:
         """Keep these rows, in this order."""
         kept = np.asarray(rows, dtype=np.int64)
-        return SizedPictures(self.pictures.take(kept), self.sizes[kept])
+        return SizedImages(self.images.take(kept), self.sizes[kept])
 
 
 @dataclass(frozen=True, eq=False)

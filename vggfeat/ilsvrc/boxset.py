@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,29 +12,21 @@ import numpy as np
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more, counted
-from vggfeat.data.datasets.ilsvrc import read_annotations
+from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_annotations, read_images
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import Annotation, Example, classes_in, examples_of, read_voc_boxes
 from vggfeat.data.image import upright_size
+from vggfeat.data.sources.files import FileImages
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
-from vggfeat.ilsvrc.boxed import Boxed, SizedPictures
+from vggfeat.ilsvrc.boxed import Boxed, SizedImages
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
-from vggfeat.ilsvrc.tested import open_tested
-from vggfeat.train.pictures import FilePictures, Part
+from vggfeat.ilsvrc.classes import chosen, ilsvrc_classes, named
+from vggfeat.ilsvrc.validation import match_classes
+from vggfeat.train.part import Part
 from vggfeat.train.trainset import TrainSet, open_trainset
 
 SAMPLE = "sample-voc"
 PARTS = ("train", "val", "test")
-# Where ILSVRC's boxes are looked for, below the folder of its pictures: as they are distributed,
-# and as they are usually unpacked.
-PLACES = (
-    "ILSVRC2012_bbox_train_v2.tar.gz",
-    "ILSVRC2012_bbox_val_v3.tgz",
-    "Annotation",
-    "Annotations",
-    "bbox_train",
-    "bbox_val",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +88,8 @@ def open_boxset(
         they are sorted; to test with they are left in their order, which is that of a net's
         outputs.
     boxes : sequence of Path
-        Folders or tar files of ILSVRC's XML files; by default those of :data:`PLACES`.
+        Folders or tars of ILSVRC's XML files; by default those of
+        :data:`~vggfeat.data.datasets.ilsvrc.BOXES`.
     parts : collection of str
         Of train, val and test, those that are wanted. Where it is test alone, neither pictures
         nor boxes of training are looked at, and need not be there.
@@ -184,7 +176,7 @@ def _boxed(tree: Path, classes: Sequence[str], examples: Sequence[Example]) -> B
     names = [os.fsencode(f"JPEGImages/{one.name}.jpg") for one in examples]
     code = {label: number for number, label in enumerate(classes)}
     labels = np.array([code[one.label] for one in examples], dtype=np.int64)
-    part = Part(FilePictures(tree, np.array(names, dtype=np.bytes_)), labels)
+    part = Part(FileImages(tree, np.array(names, dtype=np.bytes_)), labels)
     sizes = np.array([one.size for one in examples], dtype=np.int64)
     return Boxed(part, sizes, tuple(edges(one.boxes) for one in examples))
 
@@ -196,8 +188,6 @@ def _of_ilsvrc(
     parts: Collection[str],
     progress: Progress | None,
 ) -> BoxSet:
-    from vggfeat.ilsvrc.classes import chosen  # which imports what imports this
-
     pictures = open_trainset(root, progress=progress)
     wanted = tuple(sorted(chosen(classes, pictures.classes, str(root)))) or pictures.classes
     sources = _sources(root, boxes)
@@ -220,7 +210,7 @@ def _test_of_ilsvrc(
     root: Path, classes: Sequence[str], boxes: Sequence[Path], progress: Progress | None
 ) -> BoxSet:
     """Open the validation pictures; those of training need not be there."""
-    every, part, where = open_tested(root, classes, progress)
+    every, part, where = _val_of_ilsvrc(root, classes, progress)
     if not set(classes) & set(every):
         _check_of_net(where, classes, every)
     wanted = tuple(classes) or every
@@ -236,15 +226,37 @@ def _test_of_ilsvrc(
     return BoxSet(wanted, none, none, test, where, left_out)
 
 
-def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
+def _val_of_ilsvrc(
+    root: Path, classes: Sequence[str], progress: Progress | None
+) -> tuple[tuple[str, ...], Part, str]:
+    """Read validation images, which stand for test images; return all classes, too, and where.
+
+    Of a set without splits, they are those that training would draw to validate with.
+    """
     base = root if root.is_dir() else root.parent
-    sources = list(boxes) or [base / name for name in PLACES if (base / name).exists()]
-    if not sources:
-        raise DataNotFound(
-            f"There are no boxes in {base}: neither {', '.join(PLACES)}. Put one there, or say "
-            "where they are with --boxes."
-        )
-    return sources
+    if root.suffix.lower() == ".csv":
+        images = read_images(root)
+        every = images.classes
+        val = images.take(images.splits["val"]) if "val" in images.splits else None
+    else:
+        where = find_val(base)
+        val = read_images(where, [base], progress) if where else None
+        every = (val.classes if val else ()) or _known(classes)
+    if val is None:
+        drawn = open_trainset(root, progress=progress)
+        return drawn.classes, drawn.val, drawn.source
+    labels = match_classes(val, named(every)).labels
+    return every, Part(val.images, labels), str(val.where)
+
+
+def _known(classes: Sequence[str]) -> tuple[str, ...]:
+    """Take ILSVRC's classes, if those of the net are among them, or else the net's."""
+    every = ilsvrc_classes().keys
+    return every if set(classes) <= set(every) else tuple(classes)
+
+
+def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
+    return list(boxes) or find_boxes(root if root.is_dir() else root.parent)
 
 
 def _read(
@@ -284,12 +296,12 @@ def _annotated(
     kept = part.take(rows)
     labels = np.array([code[every[label]] for label in kept.labels], dtype=np.int64)
     both = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    return Boxed(Part(SizedPictures(kept.pictures, both), labels), both, tuple(boxes))
+    return Boxed(Part(SizedImages(kept.images, both), labels), both, tuple(boxes))
 
 
 def _size(part: Part, row: int) -> Size:
     """Read the size of a picture whose annotation does not state it."""
-    return upright_size(io.BytesIO(part.read(row)))
+    return upright_size(part.read(row))
 
 
 def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[str, str]) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from vggfeat._io.text import counted
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets.weights import Weights
 
 CARD = "ilsvrc2012"
+BOXES = "localisation"  # the kind of a net that predicts boxes
 BESIDE = "classes.txt"
 SHOWN = 20  # classes that an error lists
 
@@ -110,7 +110,7 @@ def classes_of(weights: Weights) -> Classes:
         If there are not as many names as outputs, two are the same, or the net tells no classes
         but boxes.
     """
-    if weights.about.get("kind") == KIND:
+    if weights.about.get("kind") == BOXES:
         raise WeightsError(
             f"The net in {weights.origin} predicts boxes, not classes. Use it with "
             "`vggfeat localize`, and name a classification net here."

@@ -15,9 +15,9 @@ from PIL import Image
 from vggfeat.errors import DataError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxes import Floats, Size, clipped, from_frame, window_boxes
+from vggfeat.ilsvrc.classes import BOXES
 from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, check_threshold, merge
 from vggfeat.ilsvrc.outputs import FC8, Outputs, pixels_of
-from vggfeat.ilsvrc.regression import KIND
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.augment import SIDE, crop_of
@@ -84,7 +84,7 @@ class Localiser:
     """
 
     def __init__(self, weights: Weights, *, device: str = "auto", precision: str = "auto") -> None:
-        if weights.about.get("kind") != KIND:
+        if weights.about.get("kind") != BOXES:
             raise WeightsError(
                 f"{weights.origin or weights.source} is of no localisation net. Name what "
                 "`vggfeat localize train` wrote: its folder, or best.safetensors in it."

@@ -13,10 +13,10 @@ from vggfeat.errors import ParameterError
 from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.boxes import Floats, shown, to_frame
 from vggfeat.ilsvrc.boxset import BoxSet
+from vggfeat.ilsvrc.classes import BOXES
 from vggfeat.train.augment import Draw, Scale, crop_of
 from vggfeat.train.shares import CENTRE
 
-KIND = "localisation"
 FRAME = "centre x, centre y, width, height; the 224x224 crop is the unit square"
 REGRESSIONS = ("scr", "pcr")
 VISIBLE = 0.5
@@ -56,8 +56,9 @@ class BoxRegression:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from vggfeat.train.pictures import FilePictures, Part
-    >>> part = Part(FilePictures(Path(), np.array([b"a.jpg"])), np.array([1]))
+    >>> from vggfeat.data.sources.files import FileImages
+    >>> from vggfeat.train.part import Part
+    >>> part = Part(FileImages(Path(), np.array([b"a.jpg"])), np.array([1]))
     >>> held = Boxed(part, np.array([[448, 448]]), (np.array([[56.0, 112, 280, 336]]),))
     >>> task = BoxRegression("pcr", classes=2, S=224, train=held, val=held)
     >>> scores = torch.tensor([[9.0, 9, 9, 9, 0.375, 0.5, 0.5, 0.5]])
@@ -110,7 +111,7 @@ class BoxRegression:
     def about(self) -> Mapping[str, str]:
         """What is kept with the weights."""
         return {
-            "kind": KIND,
+            "kind": BOXES,
             "regression": self.regression,
             "frame": FRAME,
             "visible": str(self.visible),

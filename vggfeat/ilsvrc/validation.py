@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 
 from vggfeat._io.text import and_more, counted
 from vggfeat.data.datasets import load_card
-from vggfeat.data.datasets.folders import read_folders, read_manifest
-from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.data.sources.files import is_image, walk
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.data.datasets.ilsvrc import LabelledImages, read_val
+from vggfeat.data.imageset import ImageSet
+from vggfeat.errors import DataError
 from vggfeat.ilsvrc.classes import CARD, Classes, ilsvrc_classes
-from vggfeat.train.devkit import find_truth, ground_truth
-from vggfeat.train.trainset import VAL_TAR
 
 
 @dataclass(frozen=True)
@@ -63,77 +60,22 @@ class Validation:
         return np.array([known[name] for name in names], np.int64)
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures to test on, whose classes are not yet places of outputs.
-
-    Parameters
-    ----------
-    images : ImageSet
-        With labels, unless they lie in one flat folder.
-    where : Path
-    lists : tuple of Path
-        Of a flat folder: where the lists of ILSVRC's classes are looked for.
-    loose : int
-        Pictures beside the class folders, which are of no class and left out.
-    """
-
-    images: ImageSet
-    where: Path
-    lists: tuple[Path, ...] = ()
-    loose: int = 0
-
-    def coded(self, classes: Classes) -> Validation:
-        """Write their classes as places of a network's outputs.
-
-        Raises
-        ------
-        DataError
-            If a picture is of no class of the network, or a list cannot be read.
-        """
-        labels = self._listed(classes) if self.lists else self.images.labels
-        place = {key: number for number, key in enumerate(classes.keys)}
-        if unknown := sorted(set(labels) - set(place)):
-            raise DataError(
-                f"{self.where} has pictures of {and_more(unknown, 'class')} that the network does "
-                f"not have: it has {', '.join(classes.keys[:3])}, …. Name a folder whose class "
-                "folders are called as those that it was trained on."
-            )
-        codes = np.array([place[one] for one in labels], np.int64)
-        return Validation(self.images, codes, classes, self.where)
-
-    def _listed(self, classes: Classes) -> list[str]:
-        """Look up the classes of a flat folder's pictures."""
-        truth = ground_truth(self.lists, classes.keys)
-        if unknown := [name for name in self.images.names if name not in truth]:
-            raise DataError(
-                f"{self.where}: the lists of ILSVRC's validation pictures do not know "
-                f"{and_more(unknown, 'picture')}. Remove what is not of ILSVRC, or use class "
-                "folders."
-            )
-        return [truth[name] for name in self.images.names]
-
-
 def open_validation(root: Path | str, classes: Classes) -> Validation:
     """Find pictures to test on, and their classes; nothing to train with need be there.
 
     Parameters
     ----------
     root : path
-        ILSVRC's folder, with ``val`` in it, or that folder itself: a folder for each synset, or
-        one flat folder with the development kit or Caffe's ``val.txt`` beside it (see
-        :func:`vggfeat.train.devkit.ground_truth`). Or any folder of class folders, or a CSV
-        manifest with the columns path and label, of which the split ``val`` is taken where it has
-        splits.
+        As for :func:`~vggfeat.data.datasets.ilsvrc.read_val`.
     classes : Classes
-        Those of the network; the pictures may have only some of them.
+        Those of the network; the images may have only some of them.
 
     Raises
     ------
     DataNotFound
-        If there are no pictures, or nothing says their classes.
+        If there are no images, or nothing says their classes.
     DataError
-        If a picture is of no class of the network, or the pictures are still in a tar file.
+        If an image is of no class of the network, or a file cannot be used.
 
     Examples
     --------
@@ -144,71 +86,24 @@ def open_validation(root: Path | str, classes: Classes) -> Validation:
     >>> found.images.names[30], int(found.labels[30]), found.partial
     ('boat/boat_0001.jpg', 1, "10 classes of one's own")
     """
-    return find_validation(root).coded(classes)
+    return match_classes(read_val(Path(root)), classes)
 
 
-def find_validation(root: Path | str) -> Pictures:
-    """Find pictures to test on, before it is known which classes the network has.
-
-    Parameters
-    ----------
-    root : path
-        As of :func:`open_validation`.
+def match_classes(found: LabelledImages, classes: Classes) -> Validation:
+    """Write the classes of images as places of a network's outputs.
 
     Raises
     ------
-    DataNotFound
-        If there are no pictures, or nothing says their classes.
     DataError
-        If a manifest cannot be used, or the pictures are still in a tar file.
-
-    Examples
-    --------
-    >>> from vggfeat._io.assets import asset
-    >>> found = find_validation(asset("clipart10"))
-    >>> len(found.images), found.images.labels[0], found.loose
-    (300, 'bird', 0)
+        If an image is of no class of the network, or a list cannot be read.
     """
-    root = Path(root)
-    where = root / "val" if (root / "val").is_dir() else root
-    if root.suffix.lower() == ".csv":
-        return Pictures(_of_manifest(root), root)
-    listed = _listed(where, root)
-    if any(map(_has_pictures, listed)):
-        return Pictures(read_folders(where), where, loose=sum(map(is_image, listed)))
-    flat = Pictures(find_images([where], where), where, lists=(where.parent, where, root))
-    find_truth(flat.lists)
-    return flat
-
-
-def _of_manifest(path: Path) -> ImageSet:
-    images = read_manifest(path)
-    if images.splits:
-        images = images.take(images.splits.get("val", []))
-    if not len(images):
-        raise DataNotFound(f"{path} has no pictures of the split 'val'. Mark some.")
-    return images
-
-
-def _listed(where: Path, root: Path) -> list[Path]:
-    """List what a folder holds, if it is one that can be tested on."""
-    tar = root if root.suffix == ".tar" else root / VAL_TAR
-    if tar.is_file() and where == root:
+    labels = found.labels_among(classes.keys)
+    place = {key: number for number, key in enumerate(classes.keys)}
+    if unknown := sorted(set(labels) - set(place)):
         raise DataError(
-            f"{tar} is read once it is unpacked: mkdir {tar.parent / 'val'} && tar xf {tar} -C "
-            f"{tar.parent / 'val'}"
+            f"{found.where} has pictures of {and_more(unknown, 'class')} that the network does "
+            f"not have: it has {', '.join(classes.keys[:3])}, …. Name a folder whose class "
+            "folders are called as those that it was trained on."
         )
-    if not where.is_dir():
-        raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
-    if (root / "train").is_dir() and where == root:
-        raise DataNotFound(
-            f"{root} has train, but no val to test on. Put the validation pictures there, or name "
-            "the folder that they are in."
-        )
-    return list(where.iterdir())
-
-
-def _has_pictures(path: Path) -> bool:
-    """Tell class folders from others, such as the development kit's."""
-    folder = path.is_dir() and not path.name.startswith(".")
-    return folder and next(walk(path), None) is not None
+    codes = np.array([place[label] for label in labels], np.int64)
+    return Validation(found.image_set(), codes, classes, found.where)

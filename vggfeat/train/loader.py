@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from vggfeat.errors import DataError, DeviceError, ParameterError
 from vggfeat.train.augment import SIDE, Scale, training_scale
 from vggfeat.train.decode import Packed, decode_packed
-from vggfeat.train.pictures import Part
+from vggfeat.train.part import Part
 from vggfeat.train.shares import CENTRE, Job, Share, Shares
 
 Decoder = Literal["pillow", "nvjpeg"]

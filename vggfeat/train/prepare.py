@@ -18,7 +18,7 @@ from vggfeat.train.augment import to_input
 from vggfeat.train.checkpoint import LAST, Position, read
 from vggfeat.train.colours import Colours, principal_components
 from vggfeat.train.loader import Loader
-from vggfeat.train.pictures import Part
+from vggfeat.train.part import Part
 from vggfeat.train.processes import Processes
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start

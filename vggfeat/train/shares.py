@@ -21,7 +21,7 @@ from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, PictureError
 from vggfeat.train.augment import Draw, Scale, draw
 from vggfeat.train.decode import Packed, crop, packed
-from vggfeat.train.pictures import Part
+from vggfeat.train.part import Part
 
 Job: TypeAlias = tuple[int, int]  # epoch, global batch
 # The middle of everything: the central crop, at the middle 0.5 (S_min + S_max) of a range of S.

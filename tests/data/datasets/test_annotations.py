@@ -71,8 +71,8 @@ def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
     only = read_annotations(source, {"n02099601"})
     assert list(only) == ["ILSVRC2012_val_00000001", "n02099601_7"]
     assert [one.name for one in only["ILSVRC2012_val_00000001"].objects] == ["n02099601"]
-    assert list(read_annotations(source, pictures={"n02099601_7", "else"})) == ["n02099601_7"]
-    assert read_annotations(source, pictures={"else"}) == {}
+    assert list(read_annotations(source, images={"n02099601_7", "else"})) == ["n02099601_7"]
+    assert read_annotations(source, images={"else"}) == {}
 
 
 def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
     (tmp_path / "n1.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"n1\.xml is not an annotation"):
         read_annotations(tmp_path)
-    assert read_annotations(tmp_path, pictures={"n2"}) == {}
+    assert read_annotations(tmp_path, images={"n2"}) == {}
     (tmp_path / "n1.xml").unlink()
     (tmp_path / "n1.xml").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=r"n1\.xml cannot be read: No such file"):

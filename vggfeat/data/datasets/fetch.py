@@ -1,18 +1,22 @@
-"""Find a data set on this machine, or fetch what its protocol needs."""
+"""Find a data set on this machine, or fetch what its protocol needs: verified, unpacked whole."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vggfeat._io.assets import offline
+from vggfeat._io.atomic import explain_os_errors, make_folder, replacing, temporary_beside
 from vggfeat._io.download import Checksums, Progress, download
-from vggfeat.data.datasets.archives import unpack, unwrap, verify
 from vggfeat.data.datasets.card import EVERY, Archive, DatasetCard
 from vggfeat.data.datasets.voc import LISTS
-from vggfeat.errors import DataNotFound, DownloadError
+from vggfeat.data.sources.tar import DAMAGED
+from vggfeat.errors import DataError, DataNotFound, DownloadError, VggfeatError
 
 _YEAR = re.compile(r"VOC\d{4}")
 
@@ -181,3 +185,97 @@ def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> list
         inside = f" ({archive.wrapper.member} in it)" if archive.wrapper else ""
         lines.append(f"  {archive.file} ({size}{digest}) from {' or '.join(places)}{inside}")
     return lines
+
+
+def verify(path: Path, archive: Archive) -> None:
+    """Check a file's size and checksums against the card.
+
+    Raises
+    ------
+    DataError
+        With what was expected and what was found.
+    """
+    checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
+    if broken := checksums.mismatch(path):
+        raise DataError(
+            f"{path} is not the {archive.file} of the card: {broken}. Remove it, and fetch it anew."
+        )
+
+
+def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
+    """Unpack one folder of a tar to a place of its own, or into what is already there.
+
+    The members go to a temporary folder first and are renamed into place; the one that proves
+    that the archive was unpacked comes last, so an interrupted run unpacks again.
+
+    Parameters
+    ----------
+    path : Path
+        The archive, verified: a cut between two members shows in its checksum alone.
+    folder : str
+        Path of the wanted folder inside it.
+    target : Path
+        Where that folder goes.
+    proof : str
+        Path below it that is renamed last.
+
+    Raises
+    ------
+    DataError
+        If the archive is damaged, lacks the folder, or has a member that
+        :func:`tarfile.data_filter` refuses: one that leads out of its folder, or a device.
+    StoreError
+        If the folder cannot be written.
+    """
+    make_folder(target.parent)
+    with temporary_beside(target) as temporary:
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(temporary, filter="data")
+        except (*DAMAGED, LookupError, RecursionError) as error:  # of links to links, too
+            if isinstance(error, OSError) and error.errno:
+                with explain_os_errors(target):
+                    raise
+            raise DataError(f"{path} was not unpacked, it is damaged: {error}") from error
+        source = temporary / folder
+        if not source.is_dir():
+            raise DataError(f"{path} holds no {folder}/. It is not the archive it is named for.")
+        _merge(source, target, source / proof)
+
+
+def unwrap(path: Path, member: str, target: Path, size: int | None) -> None:
+    """Take one file out of a zip archive.
+
+    Raises
+    ------
+    DataError
+        If the archive is damaged, has no such member, or one that is not of `size` bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, replacing(target) as temporary:
+            info = archive.getinfo(member)
+            if size is not None and info.file_size != size:
+                raise DataError(
+                    f"{path}: {member} has {info.file_size:,} bytes, expected {size:,}."
+                )
+            with archive.open(info) as packed, temporary.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+    except VggfeatError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{path} holds no {member}.") from error
+    except (*DAMAGED, zipfile.BadZipFile, RuntimeError) as error:  # of an encrypted one
+        raise DataError(f"{path} is damaged: {error}. Fetch it anew.") from error
+
+
+def _merge(source: Path, target: Path, last: Path) -> None:
+    """Move a file or folder to a place where a part of it may already be."""
+    if source.is_dir() and target.is_dir():
+        for child in sorted(source.iterdir(), key=lambda path: (path in _way(last), path)):
+            _merge(child, target / child.name, last)
+    else:
+        source.replace(target)
+
+
+def _way(path: Path) -> set[Path]:
+    return {path, *path.parents}

@@ -1,243 +1,409 @@
-"""ILSVRC-2012's tar files, whose images are read where they lie, without unpacking.
+"""ILSVRC-2012 as it is distributed, or unpacked: images, their classes, and their boxes.
 
-``ILSVRC2012_img_train.tar`` holds a tar file for each class; ``ILSVRC2012_img_val.tar`` holds
-images. Neither is compressed, so an image is a run of bytes of the archive: where each begins
-is found once, by walking the headers, and remembered in vggfeat's home.
+``ILSVRC2012_img_train.tar`` holds a tar for each class, ``ILSVRC2012_img_val.tar`` holds images;
+both are read where they lie, and unpacked they are ``train`` with class folders and a flat ``val``.
+Class folders and manifests of one's own are read here too, so that whatever trains or tests on
+ILSVRC does so on them.
+
+Two lists tell the classes of flat validation images. The development kit's
+``ILSVRC2012_validation_ground_truth.txt`` has a number for each image, in the order of their names;
+``meta.mat`` beside it says which synset the number means. Those numbers are *not* the order of the
+classes by synset, which the authors' models and this project have: reading them as such is the
+classical mistake. Caffe's ``val.txt`` has lines of a name and the number of its class from 0 on, in
+the order of ``synsets.txt``, or sorted.
+
+Boxes are XML files in VOC's form, one for each image, ``n01440764/n01440764_18.xml`` or
+``ILSVRC2012_val_00000001.xml``, in folders or in tars.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
-import warnings
-import zipfile
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeAlias
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from vggfeat._io.assets import home
-from vggfeat._io.atomic import file_lock, make_folder, write_atomic
 from vggfeat._io.download import Progress
+from vggfeat._io.text import and_more
+from vggfeat.data.datasets.caltech import read_caltech
+from vggfeat.data.datasets.folders import read_manifest
 from vggfeat.data.datasets.voc import SUFFIX, Annotation, parse_annotation
-from vggfeat.data.identity import is_settled
-from vggfeat.data.image import EXTENSIONS
-from vggfeat.data.sources import tarring
-from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError
+from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
+from vggfeat.data.sources.remote import RemoteImage
+from vggfeat.data.sources.tar import DAMAGED, read_tar
+from vggfeat.errors import DataError, DataNotFound
 
-Names: TypeAlias = NDArray[np.bytes_]
-Ints: TypeAlias = NDArray[np.int64]
-Place: TypeAlias = tuple[str, int, int]  # name, offset, size
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VAL_TAR = "ILSVRC2012_img_val.tar"
+KIT = "ILSVRC2012_devkit_t12"
+TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+META = "meta.mat"
+CAFFE = "val.txt"
+VAL_NAME = "ILSVRC2012_val_{:08d}.JPEG"
+# Where boxes are looked for, below the folder of the images: as they are distributed, and as they
+# are usually unpacked.
+BOXES = (
+    "ILSVRC2012_bbox_train_v2.tar.gz",
+    "ILSVRC2012_bbox_val_v3.tgz",
+    "Annotation",
+    "Annotations",
+    "bbox_train",
+    "bbox_val",
+)
 LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
-_FORMAT = 1  # of the remembered index
 
 
 @dataclass(frozen=True, eq=False)
-class TarImages:
-    """Images in a tar file, or in tar files inside it, read by their offset.
-
-    Nothing is kept open, so that it may be sent to, or inherited by, any number of processes; and
-    its arrays are compact, since each process has them (40 bytes and a name for an image).
+class LabelledImages:
+    """Images whose classes are known, or are in a list of ILSVRC's.
 
     Parameters
     ----------
-    archive : Path
-    names : ndarray (N,) of bytes
-        Such as ``n01440764/n01440764_10026.JPEG``: the inner tar file's name is the folder.
-    offsets, sizes : ndarray (N,) of int64
-        Where the bytes of each image begin in the archive, and how many they are.
+    images : EncodedImages
+    where : Path
+    labels : ndarray (N,) of str
+        The class of each, unless `truth` has it.
+    truth : Path, optional
+        The list that has the classes: see :func:`find_truth`.
+    splits : mapping
+        Rows of each split of a manifest.
+    loose : int
+        Images beside the class folders, which are of no class and left out.
     """
 
-    archive: Path
-    names: Names
-    offsets: Ints
-    sizes: Ints
+    images: EncodedImages
+    where: Path
+    labels: np.ndarray[Any, np.dtype[np.str_]] = field(default_factory=lambda: np.array([], str))
+    truth: Path | None = None
+    splits: Mapping[str, Ints] = field(default_factory=dict)
+    loose: int = 0
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.images)
 
-    def name(self, row: int) -> str:
-        """Name of an image inside the archive."""
-        return os.fsdecode(bytes(self.names[row]))
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The different labels, sorted; none where a list has them."""
+        return tuple(np.unique(self.labels).tolist())
 
-    def read(self, row: int) -> bytes:
-        """Read the bytes of an image.
+    def labels_among(self, classes: Sequence[str]) -> list[str]:
+        """Return the class of each image.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            What the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
 
         Raises
         ------
-        PictureError
-            If the archive cannot be read there.
+        DataError
+            If a list cannot be read, or does not know an image.
         """
-        size = int(self.sizes[row])
-        try:
-            with self.archive.open("rb", buffering=0) as file:
-                file.seek(int(self.offsets[row]))
-                content = _exactly(file, size)
-        except OSError as error:
-            raise PictureError(f"{self.archive.name}: {error.strerror or error}") from error
-        if len(content) < size:
-            raise PictureError(f"{self.archive.name} ends within it")
-        return content
+        if self.truth is None:
+            return [str(label) for label in self.labels.tolist()]
+        truth = read_truth(self.truth, classes)
+        names = [self.images.name(row) for row in range(len(self))]
+        if unknown := [name for name in names if name not in truth]:
+            raise DataError(
+                f"{self.where}: the lists of ILSVRC's validation pictures do not know "
+                f"{and_more(unknown, 'picture')}. Remove what is not of ILSVRC, or use class "
+                "folders."
+            )
+        return [truth[name] for name in names]
 
-    def take(self, rows: ArrayLike) -> TarImages:
-        """Keep these rows, in this order."""
+    def take(self, rows: ArrayLike) -> LabelledImages:
+        """Keep these rows, in this order, without the splits."""
         kept = np.asarray(rows, dtype=np.int64)
-        return replace(
-            self, names=self.names[kept], offsets=self.offsets[kept], sizes=self.sizes[kept]
+        labels = self.labels[kept] if self.truth is None else self.labels
+        return replace(self, images=self.images.take(kept), labels=labels, splits={})
+
+    def image_set(self) -> ImageSet:
+        """Return the images as a set, with labels unless a list has them."""
+        rows = range(len(self))
+        return ImageSet(
+            names=tuple(self.images.name(row) for row in rows),
+            images=tuple(self.images.image(row) for row in rows),
+            labels=tuple(self.labels.tolist()),
         )
 
 
-def read_tar(archive: Path, progress: Progress | None = None) -> TarImages:
-    """Find the images of an archive: in the index that is remembered, or by its headers.
-
-    For the 138 GB of ILSVRC's training images the first call takes minutes; later ones, while
-    the file is the same, a second.
+def find_train(root: Path) -> Path | None:
+    """Find the training images of ILSVRC's folder: the tar, or ``train`` with class folders.
 
     Parameters
     ----------
-    archive : Path
-        A tar file of images, or of tar files of images, uncompressed.
+    root : Path
+        The folder, or the tar itself.
+    """
+    tar = root / TRAIN_TAR if root.is_dir() else root
+    if tar.is_file():
+        return tar
+    folder = root / "train"  # a class may have that name, but no folders in it
+    return folder if folder.is_dir() and _folders(folder) else None
+
+
+def find_val(root: Path) -> Path | None:
+    """Find the validation images of ILSVRC's folder: ``val``, or the tar."""
+    return next((path for path in (root / "val", root / VAL_TAR) if path.exists()), None)
+
+
+def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
+    """Read images to test on, where nothing to train with need be there.
+
+    Parameters
+    ----------
+    root : path
+        ILSVRC's folder, with ``val`` or ``ILSVRC2012_img_val.tar`` in it, or either itself: a
+        folder for each synset, or all in one with the development kit or Caffe's ``val.txt`` beside
+        it (see :func:`find_truth`). Or any folder of class folders, or a CSV manifest with the
+        columns path and label, of which the split ``val`` is taken where it has splits.
     progress : callable, optional
-        Called with the bytes walked so far and in all.
+        Called with bytes while a tar is indexed.
 
     Raises
     ------
     DataNotFound
-        If there is no such file, or it holds no images.
+        If there are no images, or nothing says their classes.
     DataError
-        If it is no uncompressed tar file, or is damaged or cut off.
+        If a manifest or a tar cannot be used.
+
+    Examples
+    --------
+    >>> from vggfeat._io.assets import asset
+    >>> found = read_val(asset("clipart10"))
+    >>> len(found), found.labels.tolist()[0], found.loose
+    (300, 'bird', 0)
     """
-    if not archive.is_file():
-        raise DataNotFound(f"There is no file {archive}. Name the original, uncompressed tar file.")
-    found = archive.stat()
-    # A program can set the time of change as it likes, but not that of the file's own record.
-    times = found.st_mtime_ns, found.st_ctime_ns
-    identity = " ".join(map(str, (_FORMAT, found.st_size, found.st_ino, *times)))
-    digest = hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:16]
-    remembered = home() / "indices" / f"{archive.stem}-{digest}.npz"
-    index = _remembered(remembered, archive, identity)
-    if index is not None:
-        return index
-    with ExitStack() as lock:
-        with suppress(OSError):  # of a folder that may not be written, _remember tells
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(file_lock(remembered))
-        index = _remembered(remembered, archive, identity)  # by another process meanwhile
-        if index is None:
-            settled = is_settled(*times)
-            index = _indexed(archive, found.st_size, progress)
-            if settled:
-                _remember(remembered, index, identity)
-    return index
-
-
-def _exactly(file: io.RawIOBase | io.FileIO, size: int) -> bytes:
-    """Read that many bytes, or all until the end: a raw file may give fewer than it was asked."""
-    pieces: list[bytes] = []
-    while size and (piece := file.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
-
-
-def _indexed(archive: Path, total: int, progress: Progress | None) -> TarImages:
-    names: list[bytes] = []
-    places: list[tuple[int, int]] = []
-    try:
-        with archive.open("rb", buffering=2 * tarfile.BLOCKSIZE) as file:  # headers, not images
-            for name, offset, size in _walk(file, 0, total):
-                names.append(os.fsencode(name))
-                places.append((offset, size))
-                if progress and len(names) % 1000 == 0:
-                    progress(offset + size, total)
-    except tarring.DAMAGED as error:
-        raise DataError(
-            f"{archive} cannot be read as an uncompressed tar file: {error}. If it is compressed, "
-            "unpack it once (gunzip, unxz); else fetch it anew and compare its checksum."
-        ) from error
-    if not names:
-        raise DataNotFound(f"{archive} holds no pictures, nor tar files with pictures.")
-    if progress:
-        progress(total, total)
-    offsets, sizes = np.array(places, dtype=np.int64).T
-    return _sorted(TarImages(archive, np.array(names), offsets, sizes))
-
-
-def _walk(file: IO[bytes], start: int, end: int, folder: str = "") -> Iterator[Place]:
-    """Go through a tar file that lies in these bytes, and through those that lie in it."""
-    file.seek(start)
-    with tarring.opened(file) as archive:  # its offsets are those of the file
-        for member in tarring.members(archive):
-            first, last = member.offset_data, member.offset_data + member.size
-            if last > end:
-                raise tarfile.ReadError(f"it ends within {member.name}")
-            path = PurePosixPath(member.name)
-            if not member.isreg() or member.issparse():
-                continue
-            if path.suffix == ".tar" and not folder:
-                yield from _walk(file, first, last, path.stem)
-            elif path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-                yield (f"{folder}/{path.name}" if folder else str(path)), first, member.size
-        _check_end(file, archive.offset)
-
-
-def _check_end(file: IO[bytes], at: int) -> None:
-    """Check that the headers end with zeros: tarfile takes a damaged one for the end as well."""
-    file.seek(at)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"it is cut off or damaged at byte {at:,}")
-
-
-def _sorted(index: TarImages) -> TarImages:
-    """Order images by name, as a listed folder is, so that both are the same training set."""
-    return index.take(np.argsort(index.names, kind="stable"))
-
-
-def _remembered(path: Path, archive: Path, identity: str) -> TarImages | None:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as index:
-            if str(index["identity"]) != identity:
-                return None
-            return TarImages(archive, index["names"], index["offsets"], index["sizes"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # not there, or damaged: it is made anew
-
-
-def _remember(path: Path, index: TarImages, identity: str) -> None:
-    content = io.BytesIO()
-    np.savez(
-        content, identity=identity, names=index.names, offsets=index.offsets, sizes=index.sizes
-    )
-    try:
-        make_folder(path.parent)
-        write_atomic(path, content.getvalue())
-    except StoreError as error:
-        warnings.warn(
-            f"Where the pictures lie in {index.archive} could not be remembered in {path.parent} "
-            f"({error.__cause__}), and will be looked for at every start. Set VGGFEAT_HOME to a "
-            "folder that may be written.",
-            stacklevel=3,
+    if root.suffix.lower() == ".csv":
+        images = read_images(root)
+        images = images.take(images.splits.get("val", [])) if images.splits else images
+        if not len(images):
+            raise DataNotFound(f"{root} has no pictures of the split 'val'. Mark some.")
+        return images
+    where = find_val(root) or root
+    if where == root and not (where.is_dir() or where.suffix == ".tar"):
+        raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
+    if where == root and (root / "train").is_dir():
+        raise DataNotFound(
+            f"{root} has train, but no val to test on. Put the validation pictures there, or name "
+            "the folder that they are in."
         )
+    return read_images(where, [root], progress)
+
+
+def read_images(
+    path: Path, lists: Sequence[Path] = (), progress: Progress | None = None
+) -> LabelledImages:
+    """Read images of any layout: a manifest, a tar, class folders, or one flat folder.
+
+    Parameters
+    ----------
+    path : Path
+    lists : sequence of Path
+        Folders in which ILSVRC's lists are looked for, besides `path` and that above.
+    progress : callable, optional
+        Called with bytes while a tar is indexed.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no images, or nothing says their classes.
+    DataError
+        If a file cannot be used.
+    """
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    if path.is_file():
+        images: EncodedImages = _read_tar(path, progress)
+    elif any(map(_has_images, _folders(path))):
+        return read_class_folders(path)
+    else:
+        images = list_files(path, [path])
+    if not len(images):
+        raise DataNotFound(f"There are no validation pictures in {path}. Name another folder.")
+    if "/" in images.name(0):
+        return _labelled_by_folder(images, path)
+    return LabelledImages(images, path, truth=find_truth([path.parent, path, *lists]))
+
+
+def read_class_folders(root: Path) -> LabelledImages:
+    """Read a folder that holds a folder for each class.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no images.
+    """
+    images = list_files(root, _folders(root))
+    if not len(images):
+        raise DataNotFound(
+            f"{root} has no class folders with pictures, such as {root / 'cat' / '1.jpg'}. Name a "
+            f"folder that has them, or has them in train, or holds {TRAIN_TAR}, or a CSV file with "
+            "the columns path and label."
+        )
+    loose = sum(map(is_image, root.iterdir()))
+    return replace(_labelled_by_folder(images, root), loose=loose)
+
+
+def read_class_tar(path: Path, progress: Progress | None = None) -> LabelledImages:
+    """Read a tar of a tar, or of a folder, for each class.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no images.
+    DataError
+        If images are in no class, or it is no tar.
+    """
+    return _labelled_by_folder(_read_tar(path, progress), path)
+
+
+def read_ilsvrc(tree: Path, classes: Sequence[str]) -> ImageSet:
+    """Read the validation images, with targets in the order of some classes.
+
+    Parameters
+    ----------
+    tree : Path
+        Folder with ``val``, or ``ILSVRC2012_img_val.tar``, in it.
+    classes : sequence of str
+        Synsets (wnids).
+
+    Raises
+    ------
+    DataNotFound
+        If nothing says the classes of flat images.
+    DataError
+        If there is not one image, or it is of another class.
+    """
+    val = find_val(tree) or tree / "val"
+    if val.is_dir() and any(map(_has_images, _folders(val))):
+        images = read_caltech(val, classes)
+    else:
+        found = read_images(val, [tree])
+        labels = found.labels_among(classes)
+        images = replace(found.image_set(), labels=tuple(labels), targets=one_hot(labels, classes))
+    return replace(images, splits={"val": np.arange(len(images))})
+
+
+def find_truth(places: Sequence[Path]) -> Path:
+    """Find the lists of the classes of flat validation images.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        Folders to look in, the likeliest first: for the kit's two files (there, in ``data``, or
+        in ``ILSVRC2012_devkit_t12/data``), for ``ILSVRC2012_devkit_t12.tar.gz``, for ``val.txt``.
+
+    Returns
+    -------
+    Path
+        The folder of the kit's two files, the packed kit, or Caffe's ``val.txt``.
+
+    Raises
+    ------
+    DataNotFound
+        If there is none.
+    """
+    for place in places:
+        for folder in (place, place / "data", place / KIT / "data"):
+            if (folder / TRUTH).is_file() and (folder / META).is_file():
+                return folder
+        for file in (place / f"{KIT}.tar.gz", place / CAFFE):
+            if file.is_file():
+                return file
+    looked = ", ".join(str(place) for place in dict.fromkeys(places))
+    raise DataNotFound(
+        "The validation pictures lie in no class folders, and no list of their classes was found "
+        f"in {looked}. Put {KIT}.tar.gz (or its {TRUTH} and {META}) or Caffe's val.txt there, or "
+        "move the pictures into a folder for each class, val/n01440764/…."
+    )
+
+
+def read_truth(path: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Read the class of each validation image.
+
+    Parameters
+    ----------
+    path : Path
+        As :func:`find_truth` finds it.
+    classes : sequence of str
+        What the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
+
+    Returns
+    -------
+    dict
+        The synset (wnid) for each name of an image.
+
+    Raises
+    ------
+    DataError
+        If a list cannot be read.
+    """
+    return _from_caffe(path, classes) if path.name == CAFFE else _from_kit(path)
+
+
+def read_synsets(content: bytes, path: Path) -> dict[int, str]:
+    """Read which synset each ILSVRC2012_ID of ``meta.mat`` means.
+
+    Parameters
+    ----------
+    content : bytes
+    path : Path
+        Where it is from, for the error.
+
+    Raises
+    ------
+    DataError
+        If it is damaged, or no ``meta.mat`` of ILSVRC-2012.
+    """
+    from scipy.io import loadmat  # which takes as long to load as all the rest
+
+    try:
+        synsets = np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])
+        return {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+    # Of a damaged file scipy raises errors of a dozen classes.
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be used: {type(error).__name__}: {error}. Restore it from {KIT}.tar.gz."
+        ) from error
+
+
+def find_boxes(root: Path) -> list[Path]:
+    """Find the folders and tars of boxes beside ILSVRC's images.
+
+    Raises
+    ------
+    DataNotFound
+        If there are none.
+    """
+    sources = [root / name for name in BOXES if (root / name).exists()]
+    if not sources:
+        raise DataNotFound(
+            f"There are no boxes in {root}: neither {', '.join(BOXES)}. Put one there, or say "
+            "where they are with --boxes."
+        )
+    return sources
 
 
 def read_annotations(
     source: Path,
     classes: Collection[str] | None = None,
-    pictures: Collection[str] | None = None,
+    images: Collection[str] | None = None,
 ) -> dict[str, Annotation]:
-    """Read all XML files of a folder, at any depth, or of a tar file.
+    """Read all XML files of a folder, at any depth, or of a tar.
 
     Parameters
     ----------
     source : Path
-        For ILSVRC, its folder of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the
-        tar file they come in, compressed or not.
+        A folder of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tar that they come
+        in, compressed or not.
     classes : collection of str, optional
         Keep only objects of these; an image without any is left out.
     images : collection of str, optional
@@ -254,72 +420,173 @@ def read_annotations(
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If an annotation, or the tar file, is damaged or cannot be read.
+        If an annotation, or the tar, is damaged or cannot be read.
     """
-    found: dict[str, Annotation] = {}
-    seen = False
-    for name, content in _files(source, pictures):
-        seen = True
+    annotations: dict[str, Annotation] = {}
+    empty = True
+    for name, content in _annotation_files(source, images):
+        empty = False
         if content is None:
             continue
-        one = parse_annotation(content, f"{source}: {name}")
-        one = one if classes is None else one.named(classes)
-        if one.objects:
-            found[_stem(name)] = one
-    if not seen:
+        annotation = parse_annotation(content, f"{source}: {name}")
+        annotation = annotation if classes is None else annotation.named(classes)
+        if annotation.objects:
+            annotations[_stem(name)] = annotation
+    if empty:
         raise DataNotFound(
             f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
             "for each picture."
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(annotations.items()))
 
 
-def _files(source: Path, pictures: Collection[str] | None) -> Iterator[tuple[str, bytes | None]]:
+def _read_csv(path: Path) -> LabelledImages:
+    images = read_manifest(path)
+    places = [
+        image.address if isinstance(image, RemoteImage) else str(image) for image in images.images
+    ]
+    # As a manifest's paths are relative to it, so are these.
+    files = FileImages(Path(), _as_bytes(images.names), _as_bytes(places))
+    return LabelledImages(files, path, np.array(images.labels), splits=images.splits)
+
+
+def _as_bytes(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bytes_]]:
+    return np.array([os.fsencode(text) for text in texts], dtype=np.bytes_)
+
+
+def _read_tar(path: Path, progress: Progress | None) -> EncodedImages:
+    """Find the images of a tar, by name, as in a listed folder: both are the same set."""
+    index = read_tar(path, progress)
+    order = np.argsort(index.names, kind="stable")
+    index = index.take(order[index.refusals[order] == b""])
+    if not len(index):
+        raise DataNotFound(f"{path} holds no pictures, nor tar files with pictures.")
+    return index
+
+
+def _labelled_by_folder(images: EncodedImages, where: Path) -> LabelledImages:
+    """Take the first folder of each name for the class."""
+    labels = [os.fsdecode(bytes(name).rpartition(b"/")[0].split(b"/")[0]) for name in images.names]
+    if "" in labels:
+        raise DataError(
+            f"{where} holds pictures, not a tar file or a folder of them for each class. Name "
+            f"{TRAIN_TAR}, which does."
+        )
+    return LabelledImages(images, where, np.array(labels))
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _has_images(folder: Path) -> bool:
+    """Tell class folders from others, such as the development kit's."""
+    return next(walk(folder), None) is not None
+
+
+def _from_kit(path: Path) -> dict[str, str]:
+    truth, meta = _kit_files(path)
+    wnids = read_synsets(meta, path / META)
+    classes: dict[str, str] = {}
+    for line, words in _lines(truth):
+        number = int(words[0]) if len(words) == 1 and words[0].isdecimal() else -1
+        if number not in wnids:
+            raise DataError(
+                f"{path / TRUTH}, line {line}: {' '.join(words)!r} is no ILSVRC2012_ID of {META}."
+                f" Restore both from {KIT}.tar.gz."
+            )
+        classes[VAL_NAME.format(line)] = wnids[number]
+    return classes
+
+
+def _kit_files(path: Path) -> tuple[bytes, bytes]:
+    """Read the kit's two files, from their folder or from the kit as it is distributed."""
+    if path.is_dir():
+        return (path / TRUTH).read_bytes(), (path / META).read_bytes()
+    try:
+        with tarfile.open(path) as kit:
+            files = [kit.extractfile(f"{KIT}/data/{name}") for name in (TRUTH, META)]
+            truth, meta = (cast("Any", file).read() for file in files)
+    except (*DAMAGED, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be used: {error}. Fetch it anew; it holds {KIT}/data/{TRUTH} and "
+            f"{META}."
+        ) from error
+    return truth, meta
+
+
+def _from_caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
+    listed = path.with_name("synsets.txt")
+    names = list(classes)
+    if listed.is_file():
+        names = [words[0] for _, words in _lines(listed.read_bytes())]
+    truth: dict[str, str] = {}
+    for line, words in _lines(path.read_bytes()):
+        number = int(words[1]) if len(words) == 2 and words[1].isdecimal() else len(names)
+        if number >= len(names):
+            raise DataError(
+                f"{path}, line {line}: {' '.join(words)!r} is not a picture's name and the number "
+                f"of its class, from 0 to {len(names) - 1}. Put Caffe's synsets.txt beside it, if "
+                "the training pictures are only a part of ILSVRC."
+            )
+        truth[PurePosixPath(words[0]).name] = names[number]
+    return truth
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Go through the words of each line that has any, with its number from 1 on."""
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        if words := line.split():
+            yield number, words
+
+
+def _annotation_files(
+    source: Path, images: Collection[str] | None
+) -> Iterator[tuple[str, bytes | None]]:
     """Go through the names of all annotations, with the contents of those of some images."""
     if source.is_dir():
-        for folder, folders, names in os.walk(source):
-            folders.sort()
-            for name in sorted(names):
-                if name.endswith(SUFFIX):
-                    wanted = _wanted(name, pictures)
-                    yield name, _read_file(Path(folder, name)) if wanted else None
+        for path in sorted(source.rglob(f"*{SUFFIX}")):
+            yield path.name, _read_file(path) if _is_wanted(path.name, images) else None
         return
     if not source.is_file():
         raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
     try:
-        with source.open("rb") as file, tarring.opened(file, packed=True) as archive:
-            yield from _members(archive, pictures)
+        with tarfile.open(source) as tar:
+            yield from _annotation_members(tar, images)
     except DataError:
         raise
-    except tarring.DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(
             f"{source} is no tar file, or is damaged: {error}. Fetch it anew."
         ) from error
+
+
+def _annotation_members(
+    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
+) -> Iterator[tuple[str, bytes | None]]:
+    """Go through the annotations of a tar, and of tars in it, one for each synset."""
+    while (member := tar.next()) is not None:
+        cast("Any", tar).members.clear()  # half a million of them would fill the memory
+        file = tar.extractfile(member) if member.isreg() else None
+        if file is None:
+            continue
+        if member.name.endswith(SUFFIX):
+            if member.size > LARGEST:
+                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
+            yield member.name, file.read() if _is_wanted(member.name, images) else None
+        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+            with tarfile.open(fileobj=file) as inner:
+                yield from _annotation_members(inner, images, nested=False)
 
 
 def _stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _wanted(name: str, pictures: Collection[str] | None) -> bool:
-    return pictures is None or _stem(name) in pictures
-
-
-def _members(
-    archive: tarfile.TarFile, pictures: Collection[str] | None, *, nested: bool = True
-) -> Iterator[tuple[str, bytes | None]]:
-    """Go through the annotations of a tar file, and of tar files in it, one for each synset."""
-    for member in tarring.members(archive):
-        file = archive.extractfile(member) if member.isreg() else None
-        if file is None:
-            continue
-        if member.name.endswith(SUFFIX):
-            if member.size > LARGEST:
-                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
-            yield member.name, file.read() if _wanted(member.name, pictures) else None
-        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
-            with tarring.opened(file, packed=True) as inner:
-                yield from _members(inner, pictures, nested=False)
+def _is_wanted(name: str, images: Collection[str] | None) -> bool:
+    return images is None or _stem(name) in images
 
 
 def _read_file(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -15,7 +16,7 @@ from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import Entry, read_csv, read_list, read_parquet, read_typed
 from vggfeat.data.sources.remote import RemoteImage, expand_glob, is_glob, list_below
-from vggfeat.data.sources.tar import PACKED, samples
+from vggfeat.data.sources.tar import PACKED, read_tar
 from vggfeat.errors import DataError, DataNotFound
 
 MOST_NAMED = 1_000_000  # sources that one pattern may name
@@ -175,6 +176,7 @@ def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None
 
 
 def _read_tar(source: str) -> Iterator[Entry]:
-    tar = name_of(source)
-    for name, image, label in samples(source):
-        yield Entry(image, f"{tar}/{name}", label)
+    tar, index = name_of(source), read_tar(source)
+    for row in range(len(index)):
+        label = sys.intern(index.label(row))  # one object for a million rows
+        yield Entry(index.image(row), f"{tar}/{index.name(row)}", label)

@@ -1,13 +1,101 @@
-"""Files and folders of images."""
+"""Files and folders of images, and lists of a million of them that many processes can hold."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
-from vggfeat.data.image import EXTENSIONS
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vggfeat._io.remote import is_address
+from vggfeat.data.image import EXTENSIONS, ImageRef, read_encoded
+from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.errors import DataError
+
+Names: TypeAlias = NDArray[np.bytes_]
+Ints: TypeAlias = NDArray[np.int64]
+
+
+class EncodedImages(Protocol):
+    """A compact list of encoded images, which are read one by one: files, or members of a tar."""
+
+    @property
+    def names(self) -> Names:
+        """Names (N,), as bytes."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, row: int) -> str:
+        """Return the name of an image."""
+
+    def image(self, row: int) -> Path | ImageRef:
+        """Return where an image is."""
+
+    def read(self, row: int) -> bytes:
+        """Read the file of an image, whole; PictureError if that cannot be done."""
+
+    def take(self, rows: ArrayLike) -> EncodedImages:
+        """Keep these rows, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages:
+    """Images that are files, or objects at addresses.
+
+    Parameters
+    ----------
+    root : Path
+    names : ndarray (N,) of bytes
+        Paths below it.
+    places : ndarray (N,) of bytes, optional
+        Paths below the root, or addresses, where they are not the names.
+
+    Examples
+    --------
+    >>> images = FileImages(Path("photos"), np.array([b"a/1.jpg", b"a/2.jpg"]))
+    >>> images.name(1), images.image(1).as_posix(), len(images.take([1]))
+    ('a/2.jpg', 'photos/a/2.jpg', 1)
+    """
+
+    root: Path
+    names: Names
+    places: Names | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, row: int) -> str:
+        """Return the name of an image."""
+        return os.fsdecode(bytes(self.names[row]))
+
+    def image(self, row: int) -> Path | RemoteImage:
+        """Return where an image is."""
+        places = self.names if self.places is None else self.places
+        place = os.fsdecode(bytes(places[row]))
+        return RemoteImage(place) if is_address(place) else self.root / place
+
+    def read(self, row: int) -> bytes:
+        """Read the file of an image, whole; PictureError if that cannot be done."""
+        content = read_encoded(self.image(row))
+        assert content is not None
+        return content
+
+    def take(self, rows: ArrayLike) -> FileImages:
+        """Keep these rows, in this order."""
+        kept = np.asarray(rows, dtype=np.int64)
+        places = None if self.places is None else self.places[kept]
+        return replace(self, names=self.names[kept], places=places)
+
+
+def list_files(root: Path, folders: Iterable[Path]) -> FileImages:
+    """List the images below some folders of a root."""
+    start = len(root.absolute().as_posix().rstrip("/")) + 1
+    names = [os.fsencode(path.as_posix()[start:]) for at in folders for path in walk(at.absolute())]
+    return FileImages(root, np.array(names, dtype=np.bytes_))
 
 
 def walk(folder: Path) -> Iterator[Path]:

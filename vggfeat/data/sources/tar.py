@@ -1,25 +1,35 @@
-"""Images in tars, as WebDataset keeps them: samples are members that share a key.
+"""Images in tars, read from their middle: where each begins is found once, and remembered.
 
-``n01/7.jpg``, ``n01/7.cls`` and ``n01/7.json``, one after the other, are the sample ``n01/7``. Only
-headers and labels are read here; an image is read from the middle of its tar when it is decoded.
+A tar holds images; samples as WebDataset keeps them, which are members that share a key
+(``n01/7.jpg``, ``n01/7.cls`` and ``n01/7.json``, one after the other, are the sample ``n01/7``); or
+a tar for each class, as ILSVRC's does. Only headers and labels are read here.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import os
 import posixpath
 import re
 import tarfile
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from vggfeat._io.assets import home
-from vggfeat._io.atomic import write_atomic
+from vggfeat._io.atomic import file_lock, make_folder, write_atomic
+from vggfeat._io.download import Progress
 from vggfeat._io.remote import (
     LARGEST,
     Unreachable,
@@ -30,8 +40,8 @@ from vggfeat._io.remote import (
     stat,
 )
 from vggfeat.data.identity import digest, in_64_bits, is_settled
-from vggfeat.data.image import EXTENSIONS, ImageRef, Stamp
-from vggfeat.data.sources import tarring
+from vggfeat.data.image import EXTENSIONS, LACKING, ImageRef, Stamp
+from vggfeat.data.sources.files import Ints, Names
 from vggfeat.data.sources.remote import changed_at, stamp_of
 from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError, VggfeatError
 
@@ -41,6 +51,10 @@ PREFERRED = (".jpg", ".jpeg", ".webp", ".png")
 LABELS = ("cls", "json", "txt")
 LARGEST_LABEL = 1 << 16  # bytes
 LONGEST_CLASS = 200  # characters; a longer .txt is a caption
+HEADERS = 2 * tarfile.BLOCKSIZE  # bytes read at once: headers, not images
+DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+"""What reading a damaged tar, compressed or not, raises."""
+_FORMAT = 2  # of the remembered index
 _MASK = (1 << 64) - 1  # which makes a digest positive
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
@@ -78,6 +92,8 @@ class TarMember(ImageRef):
                 file.seek(self.offset)
                 content = file.read(self.size)
         except (Unreachable, OSError) as error:
+            if isinstance(error, OSError) and error.errno in LACKING:
+                raise
             reason = error.strerror if isinstance(error, OSError) else error
             raise PictureError(f"its tar cannot be read: {reason}") from None
         if len(content) < self.size:
@@ -95,23 +111,70 @@ class TarMember(ImageRef):
         return f"TarMember({str(self)!r})"
 
 
-class Sample(NamedTuple):
-    """An image of a tar, its name in it, and its label."""
+@dataclass(frozen=True, eq=False)
+class TarIndex:
+    """The images of a tar.
 
-    name: str
-    image: TarMember
-    label: str
+    Nothing is kept open, so that it may be sent to, or inherited by, any number of processes; and
+    its arrays are compact, since each process has them (40 bytes and a name for an image).
+
+    Parameters
+    ----------
+    archive : str
+        Path or address of the tar.
+    version : int
+        What tells it from others that have been there, where that is known.
+    names : ndarray (N,) of bytes
+        Such as ``n01440764/n01440764_10026.JPEG``: the name of a tar in the tar is the folder.
+    offsets, sizes : ndarray (N,) of int64
+        Where the bytes of each image begin, and how many they are.
+    labels, refusals : ndarray (N,) of bytes
+        The label of each sample, and why a member is not read; empty where there is none.
+    """
+
+    archive: str
+    version: int
+    names: Names
+    offsets: Ints
+    sizes: Ints
+    labels: Names
+    refusals: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, row: int) -> str:
+        """Return the name of an image in the tar."""
+        return os.fsdecode(bytes(self.names[row]))
+
+    def label(self, row: int) -> str:
+        """Return the label of an image; empty where it has none."""
+        return os.fsdecode(bytes(self.labels[row]))
+
+    def image(self, row: int) -> TarMember:
+        """Return where an image lies."""
+        refusal = bytes(self.refusals[row]).decode()
+        offset, size = int(self.offsets[row]), int(self.sizes[row])
+        return TarMember(self.archive, offset, size, refusal, self.version)
+
+    def read(self, row: int) -> bytes:
+        """Read the file of an image, whole; PictureError if that cannot be done."""
+        return self.image(row).read()
+
+    def take(self, rows: ArrayLike) -> TarIndex:
+        """Keep these rows, in this order."""
+        kept = np.asarray(rows, dtype=np.int64)
+        return replace(self, **{name: getattr(self, name)[kept] for name in _ARRAYS})
 
 
-class _File(NamedTuple):
-    name: str
-    key: str
-    suffix: str
-    image: TarMember
+_ARRAYS = ("names", "offsets", "sizes", "labels", "refusals")
 
 
-def samples(archive: str) -> Iterator[Sample]:
-    """List the images of a tar, in its order.
+def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
+    """Find the images of a tar, in its order: in the index that is remembered, or by its headers.
+
+    For the 138 GB of ILSVRC's training images the first call takes minutes; later ones, while the
+    tar is the same, a second. An index at an address is remembered as well.
 
     A sample's image is the file that is called key.jpg (or .jpeg, .webp, .png, or another of
     the formats that are read); its others, such as key.mask.png, are left out. Where it has no
@@ -121,83 +184,200 @@ def samples(archive: str) -> Iterator[Sample]:
 
     Parameters
     ----------
-    archive : str
-        Path or address of a tar, not compressed: its middle is read.
+    archive : path or address
+        A tar, not compressed: its middle is read.
+    progress : callable, optional
+        Called with the bytes walked so far and in all.
+
+    Returns
+    -------
+    TarIndex
+        A link, a device, or a file larger than any image is in it, with a refusal.
 
     Raises
     ------
     DataError
-        If it is no tar, compressed, damaged, or has a member whose name leads out of it.
+        If it is no tar, compressed, damaged, cut off, or has a member whose name leads out of it.
     DataNotFound, DownloadError
         If it cannot be read.
-
-    Notes
-    -----
-    A link, a device, or a file larger than any image is a bad image.
     """
+    archive = os.fspath(archive)
     if archive.lower().endswith(PACKED):
         raise DataError(
             f"{redact(archive)} is compressed, so that no picture can be read from its middle. "
             "Unpack it to a plain .tar: pictures are compressed already."
         )
     try:
-        if is_address(archive):
-            yield from _remembered(archive)
-        else:
-            with Path(archive).open("rb") as file:
-                found = os.fstat(file.fileno())
-                version = digest(found.st_size, in_64_bits(found.st_mtime_ns))
-                yield from _samples(file, archive, version)
+        return _read_remembered(archive, _identify(archive), progress)
     except Unreachable as error:
         raise error.of(archive) from None
+    except VggfeatError:
+        raise
     except OSError as error:
-        if isinstance(error, VggfeatError):
-            raise
         raise DataNotFound(f"The tar {archive} cannot be read: {error.strerror}.") from error
 
 
-def _remembered(archive: str) -> Iterator[Sample]:
-    """List a tar at an address; what was listed is kept, since to list it is to load most of it."""
-    info = stat(archive)
-    stamp = stamp_of(info)
-    version = 0 if stamp is None else digest(*stamp)
-    known = home() / "tars" / f"{digest(redact(archive), stamp, 2) & _MASK:016x}.jsonl"
-    if stamp is None or not known.is_file():
-        with closing(open_file(archive)) as file:
-            found = list(_samples(file, archive, version))
-        if stamp is not None and is_settled(changed_at(info) or 0):
-            _remember(known, found)
-        yield from found
-        return
-    with known.open(encoding="utf-8") as lines:
-        for name, label, offset, size, refusal in map(json.loads, lines):
-            yield Sample(name, TarMember(archive, offset, size, refusal, version), label)
+class _Identity(NamedTuple):
+    """What tells a tar from others: of its place, and of the file there."""
+
+    key: str  # of the file of its index
+    content: str  # as that file has it; empty if nothing is known
+    version: int
+    settled: bool  # whether it changes if the tar does
 
 
-def _remember(path: Path, found: list[Sample]) -> None:
-    lines = [
-        json.dumps((name, label, one.offset, one.size, one.refusal)) + "\n"
-        for name, one, label in found
-    ]
-    with suppress(OSError, StoreError):  # a home that cannot be written costs time, no more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, "".join(lines).encode())
+def _identify(archive: str) -> _Identity:
+    if is_address(archive):
+        info = stat(archive)
+        stamp = stamp_of(info)
+        key = f"{digest(redact(archive)) & _MASK:016x}"
+        if stamp is None:
+            return _Identity(key, "", 0, False)
+        settled = is_settled(changed_at(info) or 0)
+        return _Identity(key, f"{_FORMAT} {stamp}", digest(*stamp), settled)
+    path = Path(archive)
+    status = path.stat()
+    # A program can set the time of change as it likes, but not that of the file's own record.
+    times = status.st_mtime_ns, status.st_ctime_ns
+    key = f"{path.stem}-{digest(path.resolve()) & _MASK:016x}"
+    content = " ".join(map(str, (_FORMAT, status.st_size, status.st_ino, *times)))
+    version = digest(status.st_size, in_64_bits(status.st_mtime_ns))
+    return _Identity(key, content, version, is_settled(*times))
 
 
-def _samples(file: BinaryIO, archive: str, version: int) -> Iterator[Sample]:
-    for _, group in groupby(_files(file, archive, version), lambda one: one.key):
+def _read_remembered(archive: str, identity: _Identity, progress: Progress | None) -> TarIndex:
+    remembered = home() / "tars" / f"{identity.key}.npz"
+    index = _recall(remembered, archive, identity)
+    if index is not None:
+        return index
+    with ExitStack() as lock:
+        with suppress(OSError):  # of a folder that may not be written, _remember tells
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(file_lock(remembered))
+        index = _recall(remembered, archive, identity)  # by another process meanwhile
+        if index is None:
+            index = _make_index(archive, identity.version, progress)
+            if identity.settled:
+                _remember(remembered, index, identity)
+    return index
+
+
+def _recall(path: Path, archive: str, identity: _Identity) -> TarIndex | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            if not identity.content or str(stored["identity"]) != identity.content:
+                return None
+            arrays = {name: stored[name] for name in _ARRAYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or damaged: it is made anew
+    return TarIndex(archive, identity.version, **arrays)
+
+
+def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
+    content = io.BytesIO()
+    arrays = {name: getattr(index, name) for name in _ARRAYS}
+    np.savez(content, identity=identity.content, **arrays)
+    try:
+        make_folder(path.parent)
+        write_atomic(path, content.getvalue())
+    except StoreError as error:
+        warnings.warn(
+            f"Where pictures lie in tars could not be remembered in {path.parent} "
+            f"({error.__cause__}), and will be looked for at every start. Set VGGFEAT_HOME to a "
+            "folder that may be written.",
+            stacklevel=4,
+        )
+
+
+def _make_index(archive: str, version: int, progress: Progress | None) -> TarIndex:
+    samples: list[_Sample] = []
+    with _open(archive) as file:
+        total = file.seek(0, os.SEEK_END)
+        try:
+            for sample in _samples(file, archive, 0, total):
+                samples.append(sample)
+                if progress and len(samples) % 1000 == 0:
+                    progress(sample.offset + sample.size, total)
+        except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+            if isinstance(error, VggfeatError):
+                raise
+            raise DataError(
+                f"{redact(archive)} is no uncompressed tar, or damaged: {error}. Fetch or make it "
+                "anew; if it is compressed, unpack it (gunzip, unxz)."
+            ) from error
+    if progress:
+        progress(total, total)
+    names, offsets, sizes, labels, refusals = zip(*samples, strict=True) if samples else [()] * 5
+    return TarIndex(
+        archive,
+        version,
+        np.array([os.fsencode(name) for name in names], np.bytes_),
+        np.array(offsets, np.int64),
+        np.array(sizes, np.int64),
+        np.array([os.fsencode(label) for label in labels], np.bytes_),
+        np.array([refusal.encode() for refusal in refusals], np.bytes_),
+    )
+
+
+def _open(archive: str) -> BinaryIO:
+    return open_file(archive) if is_address(archive) else Path(archive).open("rb", HEADERS)
+
+
+class _Sample(NamedTuple):
+    name: str
+    offset: int
+    size: int
+    label: str
+    refusal: str
+
+
+class _File(NamedTuple):
+    """A member of a tar that is called key.suffix."""
+
+    name: str
+    key: str
+    suffix: str
+    offset: int
+    size: int
+    refusal: str
+
+    @property
+    def is_image(self) -> bool:
+        return "." + self.suffix.rpartition(".")[2].lower() in EXTENSIONS
+
+    @property
+    def is_tar(self) -> bool:
+        return self.name.endswith(".tar") and not self.refusal
+
+    @property
+    def rank(self) -> int:
+        suffix = "." + self.suffix.lower()
+        return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
+
+
+def _samples(
+    file: BinaryIO, archive: str, start: int, end: int, folder: str = ""
+) -> Iterator[_Sample]:
+    """Go through the samples of the tar that lies in these bytes, and of tars in it."""
+    for _, group in groupby(_files(file, archive, start, end), lambda member: member.key):
         files = list(group)
-        images = [one for one in files if _is_picture(one)]
+        if not folder and all(member.is_tar for member in files):
+            for inner in files:
+                last, stem = inner.offset + inner.size, Path(inner.name).stem
+                yield from _samples(file, archive, inner.offset, last, stem)
+            continue
+        images = [member for member in files if member.is_image]
         if not images:
             continue
-        label = _label({one.suffix.lower(): one.image for one in files}, file)
-        exact = [one for one in images if "." not in one.suffix]
-        for one in [min(exact, key=_rank)] if exact else images:
-            yield Sample(one.name, one.image, label)
+        label = _label({member.suffix.lower(): member for member in files}, file)
+        exact = [member for member in images if "." not in member.suffix]
+        for image in [min(exact, key=lambda member: member.rank)] if exact else images:
+            name = f"{folder}/{posixpath.basename(image.name)}" if folder else image.name
+            yield _Sample(name, image.offset, image.size, label, image.refusal)
 
 
-def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
-    for member in _members(file, archive):
+def _files(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_File]:
+    for member in _headers(file, start, end):
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
             raise DataError(
@@ -205,24 +385,25 @@ def _files(file: BinaryIO, archive: str, version: int) -> Iterator[_File]:
                 "Pack it anew with relative names."
             )
         hidden = "/." in f"/{name}"
-        if member.isdir() or hidden or not (found := _KEY.fullmatch(name)):
+        if member.isdir() or hidden or not (parts := _KEY.fullmatch(name)):
             continue
-        place = TarMember(archive, member.offset_data, member.size, _refusal(member), version)
-        yield _File(name, found[1], found[2], place)
+        yield _File(name, parts[1], parts[2], member.offset_data, member.size, _refusal(member))
 
 
-def _members(file: BinaryIO, archive: str) -> Iterator[tarfile.TarInfo]:
+def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
     """Read headers one after the other; what is no header and no end is damage."""
-    try:
-        with tarring.opened(file) as tar:
-            yield from tarring.members(tar)
-            file.seek(tar.offset)
-            if any(file.read(tarfile.BLOCKSIZE)):
-                raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
-    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
-        raise DataError(
-            f"{redact(archive)} is no tar, or damaged: {error}. Fetch or make it anew."
-        ) from error
+    file.seek(start)
+    with tarfile.open(fileobj=file, mode="r:") as tar:  # its offsets are those of the file
+        while (member := tar.next()) is not None:
+            cast("Any", tar).members.clear()  # a million of them would fill the memory
+            whole = member.isreg() and not member.issparse()
+            if member.size < 0 or (whole and member.offset_data + member.size > end):
+                raise tarfile.ReadError(f"it ends within {member.name}")
+            yield member
+        # tarfile takes a damaged header for the end as well.
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"it is cut off or damaged at byte {tar.offset:,}")
 
 
 def _refusal(member: tarfile.TarInfo) -> str:
@@ -232,21 +413,12 @@ def _refusal(member: tarfile.TarInfo) -> str:
         return "not a file, but a pipe or a device"
     if member.issparse():
         return "a sparse file, as which no picture is packed"
-    if member.size > LARGEST:
+    if member.size > LARGEST and not member.name.endswith(".tar"):
         return f"its {member.size:,} bytes are more than the {LARGEST:,} allowed"
     return ""
 
 
-def _is_picture(one: _File) -> bool:
-    return "." + one.suffix.rpartition(".")[2].lower() in EXTENSIONS
-
-
-def _rank(one: _File) -> int:
-    suffix = "." + one.suffix.lower()
-    return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
-
-
-def _label(files: dict[str, TarMember], file: BinaryIO) -> str:
+def _label(files: dict[str, _File], file: BinaryIO) -> str:
     for suffix in LABELS:
         member = files.get(suffix)
         if member is None or member.refusal or member.size > LARGEST_LABEL:
@@ -263,12 +435,12 @@ def _label(files: dict[str, TarMember], file: BinaryIO) -> str:
 def _label_in(text: str, suffix: str) -> str:
     if suffix == "json":
         try:
-            found: Any = json.loads(text)
+            content: Any = json.loads(text)
         except (ValueError, RecursionError):
             return ""
-        known = found if isinstance(found, dict) else {}
+        known = content if isinstance(content, dict) else {}
         labels = [known.get(key) for key in ("label", "cls", "class")]
-        return next((str(one) for one in labels if isinstance(one, str | int) and one != ""), "")
+        return next((str(own) for own in labels if isinstance(own, str | int) and own != ""), "")
     if suffix == "txt" and (len(text) > LONGEST_CLASS or "\n" in text):
         return ""
     return text
