@@ -82,7 +82,7 @@ def test_every_setting_has_a_help_text_and_a_default(model: type[Features]) -> N
         ({"locations": "l1"}, "'raw' or 'l2'. Got 'l1'"),
         ({"precision": "fp8"}, "'bf16' or 'fp16'. Got 'fp8'"),
         ({"layers": ()}, "at least 1 item"),
-        ({"layer": "fc7"}, "Extraction has no setting 'layer', only net, weights, layers"),
+        ({"layer": "fc7"}, "Extraction has no setting 'layer', only exif, layers, pool, flip, net"),
     ],
 )
 def test_a_wrong_setting_of_an_extraction_is_named(wrong: dict[str, object], said: str) -> None:

@@ -28,6 +28,10 @@ Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
 SHOULD = "Input should be "
 """How pydantic begins to say what would be right."""
 IN_OTHER_WORDS = {"missing": "is missing", "extra_forbidden": "nothing of that name is known here"}
+IN_A_NAME = {"net", "weights", "layers", "pool"}
+"""Settings of an extraction that a column has in its name, and its weights by their digest."""
+OF_FORMAT_2 = ("flip", "locations", "exif", "precision")
+"""Settings that every column has."""
 LONG = 60  # characters of what was given
 _SHOULD = re.compile(r"^\w+ should ")
 _ASIDE = re.compile(r", unable to parse.*| after validation.*")
@@ -64,7 +68,36 @@ class Settings(BaseModel):
         return checked(type(self), **{**self.model_dump(), **known})
 
 
-class Features(Settings):
+class Decoding(Settings):
+    """How an image becomes pixels.
+
+    Examples
+    --------
+    >>> Decoding(exif=False)
+    Decoding(exif=False)
+    """
+
+    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
+
+
+UPRIGHT = Decoding()
+
+
+class Dense(Decoding):
+    """How one net describes images densely, whatever becomes of the descriptors."""
+
+    layers: Names = Field(
+        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled, stacked."
+    )
+    pool: str = Field(
+        default="average", description="How a dense map becomes a descriptor; several joined by +."
+    )
+    flip: bool = Field(
+        default=True, description="Average with the descriptors of the mirror image."
+    )
+
+
+class Features(Dense):
     """What images are described by: nets, layers, scales, and how descriptors become one row.
 
     Examples
@@ -81,19 +114,10 @@ class Features(Settings):
     weights: Names = Field(
         default=("auto",), description="A source or a file; for some nets alone as NET=FILE."
     )
-    layers: tuple[str, ...] = Field(
-        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled, stacked."
-    )
     Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(256,),
         min_length=1,
         description="Test scales: smallest side of the rescaled image, in pixels.",
-    )
-    flip: bool = Field(
-        default=True, description="Average with the descriptors of the mirror image."
-    )
-    pool: str = Field(
-        default="average", description="How a dense map becomes a descriptor; several joined by +."
     )
     normalize: Literal["descriptor", "locations", "none"] = Field(
         default="descriptor",
@@ -105,7 +129,6 @@ class Features(Settings):
     power: float | None = Field(
         default=None, gt=0, le=1, description="Signed power before L2; beyond the paper."
     )
-    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
     views: tuple[Literal["image", "box"], ...] = Field(
         default=("image",),
         min_length=1,
@@ -145,21 +168,15 @@ class Features(Settings):
         Examples
         --------
         >>> Features(nets=("D", "E"), layers=("pool5",), normalize="locations").of("E")
-        Extraction(net='E', weights='auto', layers=('pool5',), pool='average', flip=True,
-                   locations='l2', exif=True, precision='auto')
+        Extraction(exif=True, layers=('pool5',), pool='average', flip=True, net='E',
+                   weights='auto', locations='l2', precision='auto')
         """
-        return Extraction(
-            net=net,
-            weights=self.weights_of(net),
-            layers=self.layers,
-            pool=self.pool,
-            flip=self.flip,
-            locations="l2" if self.normalize == "locations" else "raw",
-            exif=self.exif,
-        )
+        shared = {name: getattr(self, name) for name in Dense.model_fields}
+        locations: Locations = "l2" if self.normalize == "locations" else "raw"
+        return Extraction(net=net, weights=self.weights_of(net), locations=locations, **shared)
 
 
-class Extraction(Settings):
+class Extraction(Dense):
     """What one net computes of an image: all settings that change a descriptor's numbers.
 
     Names of nets, layers, poolings and weights are checked where an extractor is made.
@@ -174,19 +191,9 @@ class Extraction(Settings):
     weights: str = Field(
         default="auto", description="A source (auto, authors, torchvision, embedded) or a file."
     )
-    layers: Names = Field(
-        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled."
-    )
-    pool: str = Field(
-        default="average", description="How a dense map becomes a descriptor; several joined by +."
-    )
-    flip: bool = Field(
-        default=True, description="Average with the descriptors of the mirror image."
-    )
     locations: Locations = Field(
         default="raw", description="l2: L2-normalise every location before pooling."
     )
-    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
     precision: Precision = Field(
         default="auto", description="What the network computes in; auto: bf16 in hardware, or fp32."
     )
@@ -195,6 +202,32 @@ class Extraction(Settings):
     def pools(self) -> tuple[str, ...]:
         """The poolings, each of which makes a column of its own."""
         return tuple(self.pool.split("+"))
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The settings that change a column's numbers, beside its name, weights and pooling.
+
+        One that is younger than the store's format is left out where it has its default, the
+        value that the software had before: columns made then are still the same.
+        """
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: value
+            for name, value in self.model_dump(exclude=IN_A_NAME).items()
+            if name in OF_FORMAT_2 or value != defaults[name]
+        }
+
+    @classmethod
+    def of_column(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Inverse of :attr:`numbers`: take them out of all settings of a column.
+
+        Examples
+        --------
+        >>> Extraction.of_column({"weights": "ab12", "flip": False})["flip"]
+        False
+        """
+        fields = {name: field for name, field in cls.model_fields.items() if name not in IN_A_NAME}
+        return {name: settings.get(name, field.default) for name, field in fields.items()}
 
 
 class Hardware(Settings):

@@ -18,6 +18,7 @@ from torchvision.transforms import functional as tv
 
 from vggfeat.data.image import Box, Crop, decode, load, rescale
 from vggfeat.errors import PictureError
+from vggfeat.settings import Decoding
 
 
 def test_rescaling_equals_torchvision() -> None:
@@ -89,7 +90,7 @@ def test_recorded_orientation_is_applied(orientation: int, tmp_path: Path) -> No
     assert np.array_equal(np.asarray(decode(tmp_path / "turned.png")), expected)
     twice = decode(decode(tmp_path / "turned.png"))
     np.testing.assert_array_equal(np.asarray(twice), expected)
-    ignored = decode(tmp_path / "turned.png", exif=False)
+    ignored = decode(tmp_path / "turned.png", Decoding(exif=False))
     assert np.array_equal(np.asarray(ignored), np.asarray(image))
 
 
@@ -217,7 +218,7 @@ def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
     crop = Crop(tmp_path / "a.png", (1, 1, 2, 2))
     assert np.array_equal(np.asarray(decode(crop)), values[::-1, ::-1][:2, :2])
-    assert np.array_equal(np.asarray(decode(crop, exif=False)), values[:2, :2])
+    assert np.array_equal(np.asarray(decode(crop, Decoding(exif=False))), values[:2, :2])
     assert load(crop, [6])[6].shape == (6, 6, 3)
     with pytest.raises(PictureError, match="no such file"):
         decode(Crop(tmp_path / "none.png", (1, 1, 2, 2)))

@@ -106,7 +106,7 @@ def _explained(
     from vggfeat.run.explain import explain
 
     try:
-        image = decode(picture, exif=extractors[0].extraction.exif)
+        image = decode(picture, extractors[0].extraction)
         found = explain(model, image, extractors, classes)
     except PictureError as error:
         note_error(f"Warning: {name}", error)

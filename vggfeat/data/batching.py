@@ -15,6 +15,7 @@ from torch import Tensor
 from vggfeat.data.identity import NOWHERE, Id, id_of
 from vggfeat.data.image import ImageLike, Pixels, load, read_encoded
 from vggfeat.errors import PictureError
+from vggfeat.settings import UPRIGHT, Decoding
 
 # Pixels that may wait in unfinished batches; the largest is run early when they become more.
 HELD_PIXELS = 32_000_000
@@ -77,7 +78,11 @@ class Decoded:
 
 
 def decode_ahead(
-    images: Sequence[ImageLike], jobs: Iterable[Job], *, workers: int, exif: bool = True
+    images: Sequence[ImageLike],
+    jobs: Iterable[Job],
+    decoding: Decoding = UPRIGHT,
+    *,
+    workers: int,
 ) -> Generator[Decoded, None, None]:
     """Decode images in threads (Pillow releases the interpreter's lock) and keep their order.
 
@@ -87,10 +92,9 @@ def decode_ahead(
         All images.
     jobs : iterable of Job
         Which of them.
+    decoding : Decoding
     workers : int
         Number of threads.
-    exif : bool
-        Whether a recorded orientation is applied.
     """
 
     def read(job: Job) -> Decoded:
@@ -99,7 +103,7 @@ def decode_ahead(
             encoded = read_encoded(image)  # the one time that its file is opened
             own = id_of(image, encoded)
             wanted = job.wanted(job.row, own)
-            pixels = load(image, wanted, exif=exif, encoded=encoded) if wanted else {}
+            pixels = load(image, wanted, decoding, encoded=encoded) if wanted else {}
         except PictureError as error:
             return Decoded(job.row, {}, error, own)
         return Decoded(job.row, pixels, None, own, wanted)

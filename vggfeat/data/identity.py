@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggfeat.data.image import Crop, ImageLike, ImageRef, Stamp, decode, orientation_of
+from vggfeat.settings import Decoding
 
 Id = tuple[int, int]
 NOWHERE = (0, 0)  # the stamp of what is no file, which is read to be known
@@ -140,7 +141,7 @@ def _hash_pixels(image: ImageLike) -> bytes:
     kind = ""
     if isinstance(image, Image.Image):  # as RGB: a palette belongs to its image
         turned = orientation_of(image)
-        kind, image = f"turned {turned}" if turned != 1 else "", decode(image, exif=False)
+        kind, image = f"turned {turned}" if turned != 1 else "", decode(image, Decoding(exif=False))
     values = np.ascontiguousarray(image)
     content = hashlib.sha256(f"{kind} {values.shape} {values.dtype}".encode())
     content.update(values.tobytes())

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vggfeat._io.text import printable
 from vggfeat.errors import ParameterError, PictureError
+from vggfeat.settings import UPRIGHT, Decoding
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -168,7 +169,9 @@ def read_encoded(image: ImageLike) -> bytes | None:
     return content
 
 
-def decode(image: ImageLike, *, exif: bool = True, encoded: bytes | None = None) -> Image.Image:
+def decode(
+    image: ImageLike, decoding: Decoding = UPRIGHT, *, encoded: bytes | None = None
+) -> Image.Image:
     """Open an image as RGB.
 
     JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, BMP, TIFF, PPM and the first
@@ -178,7 +181,7 @@ def decode(image: ImageLike, *, exif: bool = True, encoded: bytes | None = None)
     ----------
     image : path, PIL image, Crop, ImageRef, or array (H, W) or (H, W, 3)
         Arrays hold uint8, or floats in [0, 1].
-    exif : bool
+    decoding : Decoding
         Whether the orientation that the camera recorded is applied.
     encoded : bytes, optional
         Its file, where that was read already by :func:`read_encoded`.
@@ -205,15 +208,15 @@ def decode(image: ImageLike, *, exif: bool = True, encoded: bytes | None = None)
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if isinstance(image, Image.Image):
-        return _as_rgb(image, exif)
+        return _as_rgb(image, decoding.exif)
     if isinstance(image, Crop):
-        return _cut(decode(image.path, exif=exif, encoded=encoded), image.box)
+        return _cut(decode(image.path, decoding, encoded=encoded), image.box)
     if not isinstance(image, str | Path | ImageRef):
         raise ParameterError.of("image", "decode", "a path, a PIL image or an array", image)
     content = read_encoded(image) if encoded is None else encoded
     assert content is not None
     with open_encoded(content) as opened:
-        return _as_rgb(opened, exif)
+        return _as_rgb(opened, decoding.exif)
 
 
 def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
@@ -268,7 +271,11 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
 
 
 def load(
-    image: ImageLike, scales: Iterable[int], *, exif: bool = True, encoded: bytes | None = None
+    image: ImageLike,
+    scales: Iterable[int],
+    decoding: Decoding = UPRIGHT,
+    *,
+    encoded: bytes | None = None,
 ) -> dict[int, Pixels]:
     """Decode an image once, from its file or from what was read of it, and rescale it.
 
@@ -282,7 +289,7 @@ def load(
     PictureError
         See :func:`decode` and :func:`rescale`.
     """
-    decoded = decode(image, exif=exif, encoded=encoded)
+    decoded = decode(image, decoding, encoded=encoded)
     return {Q: rescale(decoded, Q) for Q in scales}
 
 

@@ -179,14 +179,10 @@ class DenseExtractor:
         return [Descriptor(self.extraction.net, *key, Q) for key in self._keys() for Q in scales]
 
     def _settings(self, layer: str) -> dict[str, JSON]:
-        made = self.extraction
         return {
             "weights": self.weights.digest(layer),
             "pixels": str(self.weights.pixels),
-            "flip": made.flip,
-            "locations": made.locations,
-            "exif": made.exif,
-            "precision": made.precision,
+            **self.extraction.numbers,
             "resampling": RESAMPLING,
             "decoder": DECODER,
         }
@@ -301,9 +297,19 @@ class DenseExtractor:
         {'pool1': (64, 30, 40), 'pool2': (128, 15, 20)}
         """
         self.check_scales([Q])
-        pixels = torch.from_numpy(load_image(image, [Q], exif=self.extraction.exif)[Q].copy())
-        maps = self.maps(pixels.permute(2, 0, 1)[None])
+        maps = self.maps(self.load_pixels(image, Q))
         return {layer: dense_map[0] for layer, dense_map in maps.items()}
+
+    def load_pixels(self, image: ImageLike, Q: int) -> Tensor:
+        """Decode and rescale an image as the extraction says: (1, 3, H, W) of uint8.
+
+        Raises
+        ------
+        PictureError
+            If it cannot be read.
+        """
+        pixels = torch.from_numpy(load_image(image, [Q], self.extraction)[Q].copy())
+        return pixels.permute(2, 0, 1)[None]
 
     def check_scales(self, scales: Sequence[int]) -> None:
         """Refuse scales at which a layer has no location.

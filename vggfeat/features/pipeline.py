@@ -260,8 +260,9 @@ class Run:
         """Describe and write everything that is lacking."""
         self._note_changed()
         self.tell()
-        exif = self.extractor.extraction.exif
-        decoded = decode_ahead(self.images.images, self._jobs(), workers=workers, exif=exif)
+        decoded = decode_ahead(
+            self.images.images, self._jobs(), self.extractor.extraction, workers=workers
+        )
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
         with ExitStack() as at_end, closing(decoded) as stream:

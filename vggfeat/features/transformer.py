@@ -28,6 +28,7 @@ from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Decoding
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -333,7 +334,9 @@ def _name(picture: ImageLike, exif: bool) -> str:
         picture = replace(picture, archive=str(Path(picture.archive).absolute()))
     if isinstance(picture, ImageRef):
         return str(picture)
-    values = np.asarray(decode(picture, exif=exif) if isinstance(picture, Image.Image) else picture)
+    values = np.asarray(
+        decode(picture, Decoding(exif=exif)) if isinstance(picture, Image.Image) else picture
+    )
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
     digest.update(np.ascontiguousarray(values).tobytes())
     return f"pixels-{digest.hexdigest()}"

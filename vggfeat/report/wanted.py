@@ -116,7 +116,7 @@ def evidence_maps(
 def _map(
     model: SavedModel, picture: ImageLike, wanted: Wanted, extractors: Sequence[DenseExtractor]
 ) -> EvidenceMap:
-    image = decode(picture, exif=extractors[0].extraction.exif)
+    image = decode(picture, extractors[0].extraction)
     found = explain(model, image, extractors, [wanted.label])
     out = io.BytesIO()
     overlay(image, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)

@@ -79,7 +79,7 @@ def explain(
     refuse_boxes(model)
     how = Aggregation(**model.aggregation)
     rows = rows_of(classes, model.classes)
-    decoded = [decode(picture, exif=one.extraction.exif) for one in extractors]
+    decoded = [decode(picture, one.extraction) for one in extractors]
     shape = grid_shape(decoded[0].size, max(model.scales))
     evidence = np.zeros((len(rows), *shape))
     raw: dict[Descriptor, Floats] = {}

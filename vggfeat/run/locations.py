@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vggfeat.data.image import rescale
 from vggfeat.errors import DeviceError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
@@ -108,7 +107,7 @@ def located(
         If a descriptor overflows the precision.
     """
     for Q in scales:
-        pixels = torch.from_numpy(rescale(image, Q).copy()).permute(2, 0, 1)[None]
+        pixels = extractor.load_pixels(image, Q)
         both = [pixels, pixels.flip(3)] if extractor.extraction.flip else [pixels]
         found = [extractor.maps(one) for one in both]
         for descriptor in extractor.descriptors([Q]):

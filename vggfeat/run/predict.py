@@ -13,6 +13,7 @@ from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Extraction
 from vggfeat.store.column import Column, differences
 from vggfeat.store.store import FeatureStore
 
@@ -91,8 +92,7 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
         weights=found,
         pool="+".join(pools),
         device=str(on),
-        precision=precision,
-        **{name: settings[name] for name in ("flip", "locations", "exif")},
+        **{**Extraction.of_column(settings), "precision": precision},
     )
     check_columns(extractor, columns)
     return extractor

@@ -17,13 +17,13 @@ from vggfeat.data.image import read_encoded
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, PictureError, StoreError
 from vggfeat.features import pipeline
-from vggfeat.features.aggregate import Aggregation, Matrix
+from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
 from vggfeat.nets.config import layers_of, resolve_layer, torchvision_names
 from vggfeat.nets.registry import NAMES, SOURCES
 from vggfeat.nets.weights import load as load_weights
-from vggfeat.settings import Features
+from vggfeat.settings import Dense, Extraction, Features
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.storage import MANIFEST, open_storage
 from vggfeat.store.store import FeatureStore
@@ -223,7 +223,7 @@ def stored_settings(
     _refuse_ambiguous(folder, found, [what for what in ("layer", "pool", "Q") if not named[what]])
     net = found[0].net
     depth = {layer.name: place for place, layer in enumerate(layers_of(net))}
-    made = store.columns[found[0]].settings
+    kept = Extraction.of_column(store.columns[found[0]].settings)
     newest = {one.net: one for one in store.columns}
     origins = {net: store.provenance(one).get("weights", {}) for net, one in newest.items()}
     return {
@@ -236,10 +236,9 @@ def stored_settings(
             sorted({one.layer for one in found}, key=lambda name: depth[name.removesuffix("_pre")])
         ),
         "Q": tuple(dict.fromkeys(one.Q for one in found)),
-        "flip": made["flip"],
         "pool": "+".join(dict.fromkeys(one.pool for one in found)),
-        "exif": made["exif"],
-        "normalize": "locations" if made["locations"] == "l2" else "descriptor",
+        **{name: kept[name] for name in Dense.model_fields if name in kept},
+        "normalize": "locations" if kept["locations"] == "l2" else "descriptor",
     }
 
 
@@ -291,11 +290,13 @@ def _asked(net: str, features: Features) -> list[Descriptor]:
 
 
 def _refuse_other_settings(store: FeatureStore, column: Column, features: Features) -> None:
+    extraction = features.of(column.descriptor.net)
+    others = {k: v for k, v in column.settings.items() if k not in Extraction.model_fields}
     asked = {
-        **column.settings,
-        "flip": features.flip,
-        "exif": features.exif,
-        "locations": Aggregation(normalize=features.normalize).locations,
+        **others,
+        **extraction.numbers,
+        "precision": column.settings["precision"],
+        "weights": column.settings["weights"],
         **_other_weights(store, column, features.weights_of(column.descriptor.net)),
     }
     if wrong := differences(column.settings, asked):
@@ -383,7 +384,7 @@ def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -
         if name in held:
             continue
         try:
-            load_image(image, features.Q, exif=features.exif)
+            load_image(image, features.Q, features)
         except PictureError as error:
             failed[name] = str(error)
         else:

@@ -16,7 +16,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.tiling import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
-from vggfeat.ilsvrc.outputs import Outputs, pixels_of
+from vggfeat.ilsvrc.outputs import Outputs
 from vggfeat.learn.model import SavedModel, refuse_boxes
 from vggfeat.run.predict import predict
 from vggfeat.train.augment import SIDE
@@ -88,10 +88,9 @@ class SVMClassifier:
 
     def _windows(self, image: Image.Image, Q: int) -> Floats:
         """Score the windows of a picture at a scale: (C, h, w)."""
-        pixels = pixels_of(image, Q)
         pooled: dict[tuple[str, ...], Tensor] = {}
         for extractor in self.extractors:
-            maps = _pooled(extractor, pixels)
+            maps = _pooled(extractor, extractor.load_pixels(image, Q))
             pooled |= {(extractor.extraction.net, *key): m for key, m in maps.items()}
         h, w = (min(m.shape[axis] for m in pooled.values()) for axis in (1, 2))
         names = [column.descriptor for column in self.model.columns]
