@@ -30,7 +30,7 @@ dataset = "{dataset}"
 title = "{dataset}"
 [features]
 layers = ["pool1"]
-Q = [224]
+Q = [64]
 {more}
 [classifier]
 grid = [1.0, 100.0]

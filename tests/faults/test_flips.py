@@ -38,7 +38,7 @@ from vggfeat.train.start import start
 from vggfeat.train.trainset import open_trainset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-SHORT = 30
+SHORT = 20
 TOGETHER = 20  # trials of one process
 
 Damage = Callable[[bytes], bytes]

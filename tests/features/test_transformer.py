@@ -108,7 +108,16 @@ def test_a_search_extracts_each_scale_once(paths: list[Path], tmp_path: Path) ->
     assert len(described) == 2 * len(paths)
 
 
-def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "multiprocessing",
+        pytest.param("loky", marks=pytest.mark.slow),  # each process loads torch
+    ],
+)
+def test_a_search_in_two_processes_equals_one(
+    backend: str, paths: list[Path], tmp_path: Path
+) -> None:
     """With n_jobs=2 and a shared cache the scores are those of one process without one."""
     scores = []
     for jobs, cache in ((None, None), (2, tmp_path / "cache")):
@@ -118,7 +127,8 @@ def test_a_search_in_two_processes_equals_one(paths: list[Path], tmp_path: Path)
             cv=2,
             n_jobs=jobs,
         )
-        search.fit([str(path) for path in paths], [0, 1] * 4)
+        with joblib.parallel_config(backend):
+            search.fit([str(path) for path in paths], [0, 1] * 4)
         scores.append(search.cv_results_["mean_test_score"])
     assert np.array_equal(*scores)
     [folder] = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())

@@ -8,6 +8,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+from helpers.processes import own_pid
 from sklearn.base import clone
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV
@@ -216,28 +217,32 @@ def test_within_a_grid_search_in_processes():
     )
 
 
-def _process(_task):
-    return os.getpid()
-
-
 def test_small_work_stays_in_this_process():
     """Little work starts no processes, and a backend of threads is never used."""
-    assert set(in_processes(_process, [1, 2, 3], solvers.POOL_COST / 2, 2)) == {os.getpid()}
+    assert set(in_processes(own_pid, [1, 2, 3], solvers.POOL_COST / 2, 2)) == {os.getpid()}
     with joblib.parallel_config("threading", n_jobs=2):
-        assert set(in_processes(_process, [1, 2, 3], solvers.POOL_COST, 2)) == {os.getpid()}
+        assert set(in_processes(own_pid, [1, 2, 3], solvers.POOL_COST, 2)) == {os.getpid()}
 
 
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_large_work_goes_to_processes(backend):
     """Much work is done elsewhere, in joblib's active backend."""
     with joblib.parallel_config(backend):
-        assert os.getpid() not in in_processes(_process, [1, 2, 3], solvers.POOL_COST, 2)
+        assert os.getpid() not in in_processes(own_pid, [1, 2, 3], solvers.POOL_COST, 2)
 
 
-def test_processes_change_no_coefficient(monkeypatch):
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "multiprocessing",
+        pytest.param("loky", marks=pytest.mark.slow),  # each process loads scikit-learn and torch
+    ],
+)
+def test_processes_change_no_coefficient(backend, monkeypatch):
     """Coefficients from worker processes are those of a single one, to the last bit."""
     X, y = descriptors()
     alone = LinearSVM(loss="squared_hinge").fit(X, y)
     monkeypatch.setattr(solvers, "POOL_COST", 0.0)
-    pooled = LinearSVM(loss="squared_hinge", n_jobs=2).fit(X, y)
+    with joblib.parallel_config(backend):
+        pooled = LinearSVM(loss="squared_hinge", n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(alone.coef_, pooled.coef_)

@@ -17,9 +17,9 @@ from storing import FC7, make_store, vectors
 
 from vggfeat.recipe import open_recipe
 
-SMALL = {"(256, 384)": "(32, 48)"}
-"""The one substitution: scales at which a picture takes milliseconds. Weights stay as they are
-written: no block asks for a layer beyond pool5, which the embedded ones have."""
+SMALL = {"(256, 384)": "(32, 48)", "[0.1, 1, 10]": "[1]"}
+"""The two substitutions: scales at which a picture takes milliseconds, and one C for all. Weights
+stay as they are written: no block asks for a layer beyond pool5, which the embedded ones have."""
 
 TYPED = shell_lines("vggfeat")
 NAMED = list(mentioned_commands())
