@@ -48,7 +48,7 @@ tests: $(VENV)/installed-dev  ## Tests and the examples in docstrings
 CAPS := env OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
 
 golden: $(VENV)/installed-dev  ## Numbers from end to end, against those kept in tests/golden
-	$(CAPS) $(BIN)/python -m pytest -q -m golden -n 2 --dist loadgroup --durations=5 tests/golden
+	$(CAPS) $(BIN)/python -m pytest -q -m golden -n 0 --durations=5 tests/golden
 
 CASE ?=
 REASON ?=
