@@ -27,7 +27,7 @@ from test_kills import OFTEN, SETTINGS, a_model
 
 from vggfeat.errors import StoreError, VggfeatError
 from vggfeat.learn import model as models
-from vggfeat.nets.formats import pytorch
+from vggfeat.nets.formats import find_format
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
@@ -269,7 +269,7 @@ def test_trained_weights(trained: Path) -> None:
     """A flipped bit or a cut of weights that were trained here is refused when they are read."""
 
     def reading(path: Path) -> None:
-        for parts in pytorch.safetensors_contents(path).pairs.values():
+        for parts in find_format(path).read(path).pairs.values():
             parts.weight.tensor()
             parts.bias.tensor()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any
 
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
@@ -84,44 +82,3 @@ WAYS: tuple[Callable[..., None], ...] = (
     *(_flip, _byte, _number, _number, _cut, _double),
     *(_insert, _insert, _splice, _figure),
 )
-
-
-class Guide:
-    """Keeps the files that made a reader go where none had led it before.
-
-    Parameters
-    ----------
-    modules : sequence of str
-        Files of the reader, as their code objects name them; steps from line to line count.
-    """
-
-    def __init__(self, modules: Sequence[str]) -> None:
-        self.modules = frozenset(modules)
-        self.steps: set[tuple[int, int, int]] = set()
-        self.kept: list[bytes] = []
-
-    def watch(self, action: Callable[[bytes], None], data: bytes) -> None:
-        """Do something with a file, and keep it if it led to a new step."""
-        known = len(self.steps)
-        before = sys.gettrace()
-        sys.settrace(self._entered)
-        try:
-            action(data)
-        finally:
-            sys.settrace(before)
-            if len(self.steps) > known:
-                self.kept.append(data)
-
-    def _entered(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename not in self.modules:
-            return None
-        code, last = id(frame.f_code), 0
-
-        def step(frame: FrameType, event: str, _: Any) -> Any:
-            nonlocal last
-            if event == "line":
-                self.steps.add((code, last, frame.f_lineno))
-                last = frame.f_lineno
-            return step
-
-        return step

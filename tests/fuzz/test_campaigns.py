@@ -13,7 +13,7 @@ import pytest
 
 from fuzz import campaigns, running
 from fuzz.campaign import OWNED, Campaign, Hostile
-from fuzz.mutation import Guide, mutated
+from fuzz.mutation import mutated
 
 if TYPE_CHECKING:
     from fuzz.child import Guard
@@ -155,17 +155,3 @@ def test_mutations_are_repeatable_and_differ() -> None:
     assert made == [mutated(random.Random(number), seeds) for number in range(200)]
     assert len(set(made)) > 150
     assert max(map(len, made)) <= 1 << 20
-
-
-def test_the_guide_keeps_what_leads_on() -> None:
-    """Of three files the two that take a new way are kept."""
-
-    def read(data: bytes) -> str:
-        if data.startswith(b"a"):
-            return "one"
-        return "other"
-
-    guide = Guide([__file__])
-    for data in (b"a", b"ab", b"b"):
-        guide.watch(read, data)
-    assert guide.kept == [b"a", b"b"]

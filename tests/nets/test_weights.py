@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from helpers.mistakes import refuses
 from torch import Tensor
 
 from vggfeat._io import assets
@@ -171,8 +172,7 @@ def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, hom
 @pytest.mark.parametrize("net", ["A-LRN", "C", "B-5x5"])
 def test_nets_without_public_weights(net: str) -> None:
     """Nobody publishes these: the error points to training."""
-    with pytest.raises(WeightsNotFound, match=f"vggfeat train --net {net}"):
-        load(net=net)
+    refuses(lambda: load(net=net), WeightsNotFound, [f"vggfeat train --net {net}"])
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_what_a_source_lacks(name: str, net: str, layer: str, message: str) -> N
 
 def test_unknown_names() -> None:
     """A net, layer, source or convention that does not exist is an error with the choices."""
-    with pytest.raises(ParameterError, match="'VGG16'"):
-        load(net="VGG16")
-    with pytest.raises(ParameterError, match="'fc9'"):
-        load(layers=("fc9",))
-    with pytest.raises(ParameterError, match="'caffe', 'torchvision'"):
-        load("embedded", layers=("conv1_1",), pixels="keras")
-    with pytest.raises(ParameterError, match="'auto', 'authors'"):
-        fetch("oxford", "D")
+    refuses(lambda: load(net="VGG16"), ParameterError, ["VGG16"])
+    refuses(lambda: load(layers=("fc9",)), ParameterError, ["fc9"])
+    refuses(
+        lambda: load("embedded", layers=("conv1_1",), pixels="keras"),
+        ParameterError,
+        ["keras", "caffe", "torchvision"],
+    )
+    refuses(lambda: fetch("oxford", "D"), ParameterError, ["oxford", "auto", "authors"])
 
 
 # --- the cache ---
@@ -245,8 +245,11 @@ def test_damaged_cache_is_refused(
     data[-1] ^= 1
     path.write_bytes(data)
     os.utime(path, (1, 1))
-    with pytest.raises(WeightsError, match=f"{source.files[0].checksums.sha256}, got .*Delete it"):
-        load("authors", "A", layers=("conv1_1",))
+    refuses(
+        lambda: load("authors", "A", layers=("conv1_1",)),
+        WeightsError,
+        [str(source.files[0].checksums.sha256)],
+    )
 
 
 def test_mirror_of_another_file(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,8 +323,11 @@ def test_conventions_of_whole_numbers_are_those_of_floats() -> None:
 def test_layers_beyond_the_file(state: State, tmp_path: Path) -> None:
     """A file that ends before the layer asked for is refused with what it has."""
     safetensors.torch.save_file(state, tmp_path / "c.safetensors")
-    with pytest.raises(WeightsError, match=r"lacks conv3_1, .*from conv1_1 to conv2_1"):
-        load(tmp_path / "c.safetensors", "A", layers=("conv3_2",))
+    refuses(
+        lambda: load(tmp_path / "c.safetensors", "A", layers=("conv3_2",)),
+        WeightsError,
+        ["conv3_1", "conv1_1", "conv2_1"],
+    )
 
 
 def test_not_a_number(state: State, tmp_path: Path) -> None:
@@ -329,8 +335,11 @@ def test_not_a_number(state: State, tmp_path: Path) -> None:
     state["conv2_1.weight"][5, 5, 1, 1] = float("nan")
     safetensors.torch.save_file(state, tmp_path / "n.safetensors")
     load(tmp_path / "n.safetensors", "A", layers=("pool1",))
-    with pytest.raises(WeightsError, match=r"conv2_1\.weight holds numbers that are NaN"):
-        load(tmp_path / "n.safetensors", "A", layers=("pool2",))
+    refuses(
+        lambda: load(tmp_path / "n.safetensors", "A", layers=("pool2",)),
+        WeightsError,
+        ["n.safetensors", "conv2_1.weight"],
+    )
 
 
 def test_weights_that_are_loaded(state: State) -> None:
@@ -341,10 +350,8 @@ def test_weights_that_are_loaded(state: State) -> None:
     assert (found.source, found.pixels) == ("mine", TORCHVISION)
     copy = pickle.loads(pickle.dumps(found))
     assert copy.sha256 == found.sha256 != mine.sha256
-    with pytest.raises(WeightsError, match="net A, not of net D"):
-        load(mine, "D", layers=("pool1",))
-    with pytest.raises(WeightsError, match="from mine lack conv3_1"):
-        mine.restricted(["conv3_1"])
+    refuses(lambda: load(mine, "D", layers=("pool1",)), WeightsError, ["net A", "net D"])
+    refuses(lambda: mine.restricted(["conv3_1"]), WeightsError, ["mine", "conv3_1"])
 
 
 def test_describe_and_convert(tmp_path: Path) -> None:

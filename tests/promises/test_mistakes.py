@@ -349,8 +349,7 @@ def test_mistakes_are_told_before_weights_are_read(
     def reading(path: Path) -> None:
         raise AssertionError(f"{path} was read")
 
-    for kind in formats.READERS:
-        monkeypatch.setitem(formats.READERS, kind, reading)
+    monkeypatch.setattr(formats, "find_format", reading)
     ran = check(mistake, folder)
     assert ran.err.lstrip().startswith(("Error: ", "Usage: ", "╭─ Error"))
 

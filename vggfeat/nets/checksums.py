@@ -57,7 +57,7 @@ def checksums_of(state: Mapping[str, Tensor], statements: Mapping[str, str]) -> 
     return append_checksum(json.dumps(digests, sort_keys=True).encode()).decode()
 
 
-def checked(
+def check_tensors(
     metadata: Mapping[str, str],
 ) -> Callable[[str, Callable[[], Tensor]], Callable[[], Tensor]]:
     """Return what makes a reader of a parameter compare its digest; files without one are read.

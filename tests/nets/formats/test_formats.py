@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from helpers.mistakes import refuses
 from weightfiles import (
     WRITERS,
     State,
@@ -58,8 +59,9 @@ def test_cut_off_files(kind: str, tmp_path: Path, small: State) -> None:
     for length in [0, 1, 7, 100, *range(0, len(data) - 4096, len(data) // 9), len(data) - 900]:
         (tmp_path / name).write_bytes(data[:length])
         # protobuf and HDF5 files are whole up to a layer where they are cut between two.
-        with pytest.raises(WeightsError, match=name):
-            formats.read(tmp_path / name, "A").take(layers(small))
+        refuses(
+            lambda: formats.read(tmp_path / name, "A").take(layers(small)), WeightsError, [name]
+        )
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -106,17 +108,22 @@ def test_net_is_told_by_the_shapes(net: str, tmp_path: Path) -> None:
 def test_another_net_is_refused(tmp_path: Path, whole: State) -> None:
     """Weights of A asked for as D: the error names both."""
     write_safetensors(tmp_path / "a.safetensors", whole)
-    with pytest.raises(WeightsError, match=r"of A or A-LRN, not of net D"):
-        formats.read(tmp_path / "a.safetensors", "D")
-    with pytest.raises(ParameterError, match="'VGG16'"):
-        formats.read(tmp_path / "a.safetensors", "VGG16")
+    refuses(
+        lambda: formats.read(tmp_path / "a.safetensors", "D"),
+        WeightsError,
+        ["a.safetensors", "A-LRN", "D"],
+    )
+    refuses(lambda: formats.read(tmp_path / "a.safetensors", "VGG16"), ParameterError, ["VGG16"])
 
 
 def test_open_question_is_asked(tmp_path: Path) -> None:
     """The first convolutions of B are those of C, D and E: without a net none is guessed."""
     write_safetensors(tmp_path / "b.safetensors", random_state("B", 3, narrow=False))
-    with pytest.raises(WeightsError, match="B or C or D or E; say which with --net"):
-        formats.read(tmp_path / "b.safetensors")
+    refuses(
+        lambda: formats.read(tmp_path / "b.safetensors"),
+        WeightsError,
+        ["B", "C", "D", "E", "--net"],
+    )
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "nested", "legacy", "safetensors"])
@@ -157,8 +164,7 @@ def test_batch_normalisation_is_refused(tmp_path: Path) -> None:
         {f"features.{k}": torch.zeros(v.shape) for k, v in features.state_dict().items()},
         tmp_path / "bn.pth",
     )
-    with pytest.raises(WeightsError, match=r"batch normalisation.*vgg11, vgg13"):
-        formats.read(tmp_path / "bn.pth")
+    refuses(lambda: formats.read(tmp_path / "bn.pth"), WeightsError, ["bn.pth", "vgg11"])
 
 
 class Evil:
@@ -176,8 +182,7 @@ def test_pickles_are_never_run(zipped: bool, tmp_path: Path) -> None:
     """Code hidden in a .pth does not run, and the error says what to save instead."""
     trace = tmp_path / "trace"
     torch.save({"x": Evil(trace)}, tmp_path / "e.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match=r"never loaded.*state_dict"):
-        formats.read(tmp_path / "e.pth")
+    refuses(lambda: formats.read(tmp_path / "e.pth"), WeightsError, ["e.pth", "state_dict"])
     assert not trace.exists()
 
 
@@ -191,32 +196,36 @@ def test_half_precision_becomes_float32(tmp_path: Path, small: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "names"),
     [
-        ({"fc7.weight": torch.zeros(5, 7)}, "fc7 takes 7 inputs, expected 6"),
-        ({"fc6.weight": torch.zeros(6, 4608)}, "fc6 takes 4,608 inputs, expected 25,088"),
-        ({"conv1_1.bias": torch.zeros(63)}, "conv1_1 has 64 outputs and a bias of shape"),
-        ({"conv1_1.weight": torch.zeros(64, 3, 3, 3, dtype=torch.int64)}, "no weight"),
-        ({"conv1_1.weight": torch.zeros(64, 3, 7, 7)}, "of no configuration"),
+        ({"fc7.weight": torch.zeros(5, 7)}, ["fc7", "7", "6"]),
+        ({"fc6.weight": torch.zeros(6, 4608)}, ["fc6", "4,608", "25,088"]),
+        ({"conv1_1.bias": torch.zeros(63)}, ["conv1_1", "64", "63"]),
+        ({"conv1_1.weight": torch.zeros(64, 3, 3, 3, dtype=torch.int64)}, ["conv1_1", "weight"]),
+        ({"conv1_1.weight": torch.zeros(64, 3, 7, 7)}, ["x.pth", "Table 1"]),
     ],
 )
-def test_layers_that_do_not_fit(change: State, message: str, tmp_path: Path, small: State) -> None:
+def test_layers_that_do_not_fit(
+    change: State, names: list[str], tmp_path: Path, small: State
+) -> None:
     """Parameters that cannot stand together are refused with what is wrong."""
     write_pth(tmp_path / "x.pth", small | change)
-    with pytest.raises(WeightsError, match=message):
-        formats.read(tmp_path / "x.pth")
+    refuses(lambda: formats.read(tmp_path / "x.pth"), WeightsError, names)
 
 
 def test_no_weights_at_all(tmp_path: Path) -> None:
     """A page saved as a model, an absent file and other networks are told from weights."""
     (tmp_path / "p.caffemodel").write_text("<!DOCTYPE html>\n<html>404 Not Found</html>\n")
-    with pytest.raises(WeightsError, match=r"begins with '<!DOCTYPE html>.*caffemodel, .mat"):
-        formats.read(tmp_path / "p.caffemodel")
-    with pytest.raises(WeightsNotFound, match=r"no weights file .*q\.pth"):
-        formats.read(tmp_path / "q.pth")
+    refuses(
+        lambda: formats.read(tmp_path / "p.caffemodel"),
+        WeightsError,
+        ["p.caffemodel", "<!DOCTYPE html>", ".mat", ".onnx"],
+    )
+    refuses(lambda: formats.read(tmp_path / "q.pth"), WeightsNotFound, ["q.pth"])
     torch.save({"layer1.0.conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
-    with pytest.raises(WeightsError, match=r"no layer named.*only layer1\.0\.conv1\.weight"):
-        formats.read(tmp_path / "r.pth")
+    refuses(
+        lambda: formats.read(tmp_path / "r.pth"), WeightsError, ["r.pth", "layer1.0.conv1.weight"]
+    )
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -253,14 +262,23 @@ def test_torchvision_loads_our_pth(tmp_path: Path, whole: State) -> None:
 
 def test_write_refuses(tmp_path: Path, small: State) -> None:
     """An unknown format and a state dict of another net leave no file behind."""
-    with pytest.raises(ParameterError, match=r"\.safetensors or \.pth"):
-        formats.write(tmp_path / "a.h5", small, CAFFE, net="A", source="", licence="")
-    with pytest.raises(WeightsError, match="not of net D"):
-        formats.write(tmp_path / "a.pth", small, CAFFE, net="D", source="", licence="")
-    with pytest.raises(WeightsError, match="not weights and biases of net A: x"):
-        formats.write(
+    refuses(
+        lambda: formats.write(tmp_path / "a.h5", small, CAFFE, net="A", source="", licence=""),
+        ParameterError,
+        [".safetensors", ".pth"],
+    )
+    refuses(
+        lambda: formats.write(tmp_path / "a.pth", small, CAFFE, net="D", source="", licence=""),
+        WeightsError,
+        ["D"],
+    )
+    refuses(
+        lambda: formats.write(
             tmp_path / "a.pth", {"x": torch.ones(1)}, CAFFE, net="A", source="", licence=""
-        )
+        ),
+        WeightsError,
+        ["net A", "x"],
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,8 +294,7 @@ def test_a_saved_svm_is_no_net(tmp_path: Path) -> None:
     """It is a safetensors file of ours as well, and whole: the error says what it is."""
     model = SavedModel(np.ones((2, 8)), np.ones(2), ("cat", "dog"), (1.0,), (), ("embedded",), {})
     path = save(tmp_path / "svm", model)
-    with pytest.raises(WeightsError, match=r"it is a saved SVM, .* `vggfeat predict` takes it"):
-        formats.read(path)
+    refuses(lambda: formats.read(path), WeightsError, ["vggfeat predict"])
 
 
 def test_damaged_pixels_are_refused(tmp_path: Path) -> None:
@@ -287,8 +304,9 @@ def test_damaged_pixels_are_refused(tmp_path: Path) -> None:
         safetensors.torch.save_file(
             state, tmp_path / "a.safetensors", metadata={"vggfeat": "1", "pixels": pixels}
         )
-        with pytest.raises(WeightsError, match="pixel convention"):
-            formats.read(tmp_path / "a.safetensors", "A")
+        refuses(
+            lambda: formats.read(tmp_path / "a.safetensors", "A"), WeightsError, ["a.safetensors"]
+        )
 
 
 def test_shipped_weights() -> None:

@@ -1,41 +1,81 @@
-"""Files of weights, six formats in, two out, and one state dict between them.
+"""Files of weights: formats in, formats out, and one state dict between them.
 
 A state dict has ``conv1_1.weight`` (out, in, k, k), ``conv1_1.bias`` (out,), … ``fc6.weight``
 (out, 25088) with inputs in the order channel, height, width, … as torchvision's networks have.
+
+A format is a module of this package that registers itself; no other file names it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
 from vggfeat._io.atomic import make_folder, replacing
 from vggfeat._io.text import printable, short_of_memory
-from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
-from vggfeat.nets.checksums import KEY, OWN, checksums_of, save_tensors
-from vggfeat.nets.config import torchvision_names
-from vggfeat.nets.formats import caffe, keras, matconvnet, onnx, pytorch
-from vggfeat.nets.formats.kinds import format_of
-from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, canonical, identified
+from vggfeat.errors import MissingExtra, ParameterError, WeightsError, WeightsNotFound
+from vggfeat.nets.formats.parameters import Contents, Parameter, identify, name_parameters, pair
 from vggfeat.nets.preprocessing import PixelConvention
 
-READERS: dict[str, Callable[[Path], Contents]] = {
-    "safetensors": pytorch.safetensors_contents,
-    "PyTorch": pytorch.pth_contents,
-    "Caffe": caffe.contents,
-    "MatConvNet": matconvnet.contents,
-    "Keras": keras.contents,
-    "ONNX": onnx.contents,
-}
-WRITTEN = (".safetensors", ".pth", ".pt")
-VERSION = "2"  # since 2, a .safetensors has checksums
-STATED = ("format", OWN, "net", "pixels", "source", "licence", KEY)  # of every file we write
+if TYPE_CHECKING:  # torch takes a second to import
+    from torch import Tensor
+
+HEAD = 128  # bytes by which a format is told
+STATEMENTS = ("net", "pixels", "source", "licence")  # of every file that we write
+_TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one format are told from others, read, and perhaps written.
+
+    Parameters
+    ----------
+    name : str
+        As users know it.
+    suffixes : tuple of str
+        Of its files' names.
+    sniff : callable
+        Takes a path and the file's first :data:`HEAD` bytes, and tells whether it is this format's.
+    read : callable
+        Takes a path and returns :class:`~vggfeat.nets.formats.parameters.Contents`.
+    write : callable, optional
+        Takes a path, a state dict, and what else is to be kept, as texts.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    sniff: Callable[[Path, bytes], bool]
+    read: Callable[[Path], Contents]
+    write: Callable[[Path, dict[str, Tensor], dict[str, str]], None] | None = None
+
+
+_REGISTRY: dict[str, Format] = {}
+
+
+def register(format: Format) -> None:  # noqa: A002  # the field's word
+    """Add a format to those that are read."""
+    _REGISTRY[format.name] = format
+
+
+@cache
+def list_formats() -> tuple[Format, ...]:
+    """List the formats, having imported each module of this package.
+
+    Examples
+    --------
+    >>> [format.name for format in list_formats()]
+    ['Caffe', 'Keras', 'MatConvNet', 'ONNX', 'safetensors', 'PyTorch']
+    """
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return tuple(_REGISTRY.values())
 
 
 @dataclass(frozen=True)
@@ -47,7 +87,7 @@ class RawWeights:
     path : Path
         The file.
     format : str
-        ``"safetensors"``, ``"PyTorch"``, ``"Caffe"``, ``"MatConvNet"``, ``"Keras"``, ``"ONNX"``.
+        Name of its format.
     net : str
         Configuration of Table 1.
     parameters : dict
@@ -74,7 +114,7 @@ class RawWeights:
     @property
     def about(self) -> dict[str, str]:
         """What else a file of ours keeps."""
-        return {k: v for k, v in self.metadata.items() if k not in STATED and not self.assumed}
+        return {k: v for k, v in self.metadata.items() if k not in STATEMENTS and not self.assumed}
 
     @property
     def layers(self) -> list[str]:
@@ -124,6 +164,8 @@ def read(path: Path | str, net: str | None = None) -> RawWeights:
     ------
     WeightsError
         If it is damaged, of no known format, or not of a VGG net.
+    MissingExtra
+        If its format needs a package that is not installed.
 
     Examples
     --------
@@ -135,27 +177,62 @@ def read(path: Path | str, net: str | None = None) -> RawWeights:
     path = Path(path).expanduser()
     if not path.is_file():
         raise WeightsNotFound(f"There is no weights file {path}. Check the spelling.")
-    kind = format_of(path)
-    with _blaming(path, kind):
-        found = READERS[kind](path)
-        if not found.pairs:
-            some = ", ".join(sorted(found.ignored)[:5])
+    file_format = find_format(path)
+    with _blaming(path, file_format.name):
+        contents = file_format.read(path)
+        if not contents.pairs:
+            some = ", ".join(sorted(contents.ignored)[:5])
             raise WeightsError(
                 "it has no layer named as in a VGG net (conv1_1 … fc8)"
-                + (f", only {some}" + ", …" * (len(found.ignored) > 5) if some else "")
+                + (f", only {some}" + ", …" * (len(contents.ignored) > 5) if some else "")
             )
-        name = identified(found.pairs, net, found.metadata.get("net"))
-        parameters = canonical(found.pairs, name)
+        name = identify(contents.pairs, net, contents.metadata.get("net"))
+        parameters = name_parameters(contents.pairs, name)
     return RawWeights(
         path,
-        kind,
+        file_format.name,
         name,
         parameters,
-        found.pixels or found.usual,
-        found.pixels is None,
-        found.metadata,
-        tuple(found.ignored),
+        contents.pixels or contents.usual,
+        contents.pixels is None,
+        contents.metadata,
+        tuple(contents.ignored),
     )
+
+
+def find_format(path: Path) -> Format:
+    """Tell the format of a file by its content, then by its name.
+
+    Raises
+    ------
+    WeightsError
+        If it is none of those that are read; it says what the file begins with.
+
+    Examples
+    --------
+    >>> from vggfeat._io import assets
+    >>> find_format(assets.asset("vgg_d_conv_fp16.safetensors")).name
+    'safetensors'
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    for file_format in list_formats():
+        if file_format.sniff(path, head):
+            return file_format
+    for file_format in list_formats() if not _is_text(head) else ():
+        if path.suffix.lower() in file_format.suffixes:
+            return file_format
+    start = repr(head[:24])[1:] if head else "nothing"
+    suffixes = [suffix for file_format in list_formats() for suffix in file_format.suffixes]
+    raise WeightsError(
+        f"{path} is no file of weights: it begins with {start}. "
+        f"The formats that are read are {', '.join(suffixes)}."
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    """Recognise a page or a pointer that was saved in the place of a file."""
+    return len(head) > 16 and all(byte in _TEXT for byte in head[:100])
 
 
 def write(
@@ -192,16 +269,13 @@ def write(
         If the file cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix not in WRITTEN:
-        raise ParameterError.of("path", "write", f"a name in {' or '.join(WRITTEN)}", str(path))
+    writers = {suffix: f.write for f in list_formats() if f.write for suffix in f.suffixes}
+    if path.suffix not in writers:
+        raise ParameterError.of("path", "write", f"a name in {' or '.join(writers)}", str(path))
     _check(state, net)
     # A tensor that is a view would otherwise bring all of what it is a view of into a .pth.
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     statements = {
-        OWN: VERSION,
         "net": net,
         "pixels": pixels.to_json(),
         "source": printable(source),  # a path in it may hold bytes that are no text
@@ -210,54 +284,32 @@ def write(
     }
     make_folder(path.parent)
     with replacing(path) as temporary:
-        if path.suffix == ".safetensors":
-            metadata = {"format": "pt", **statements}
-            metadata[KEY] = checksums_of(tensors, metadata)
-            save_tensors(tensors, temporary, metadata)
-        else:
-            with temporary.open("wb") as out:  # torch takes no name that begins with a dot
-                torch.save(_for_torchvision(tensors, net, statements), out)
+        writers[path.suffix](temporary, tensors, statements)
     return path
 
 
-def _for_torchvision(
-    tensors: dict[str, Tensor], net: str, statements: dict[str, str]
-) -> OrderedDict[str, Tensor]:
-    """Rename to torchvision's modules; our statements ride where load_state_dict passes them by."""
-    modules = {ours.removesuffix("_pre"): m for m, ours in reversed(torchvision_names(net).items())}
-    state: OrderedDict[str, Tensor] = OrderedDict()
-    for name, tensor in tensors.items():
-        layer, _, part = name.rpartition(".")
-        state[f"{modules[layer]}.{part}"] = tensor
-    state._metadata = OrderedDict({"": {"version": 1}, OWN: statements})  # type: ignore[attr-defined]
-    return state
-
-
 def _check(state: Mapping[str, Tensor], net: str) -> None:
-    parameters = {
-        name: Parameter(tuple(t.shape), str(t.dtype).removeprefix("torch."), t.detach)
-        for name, t in state.items()
-    }
-    layers = {name.rsplit(".", 1)[0] for name in state}
-    pairs = {
-        name: Pair(parameters[f"{name}.weight"], parameters[f"{name}.bias"])
-        for name in sorted(layers)
-        if {f"{name}.weight", f"{name}.bias"} <= state.keys()
-    }
-    if not pairs or 2 * len(pairs) != len(state):
+    """Refuse a state dict that is not of a net."""
+    parts: dict[str, dict[str, Parameter]] = {}
+    for name, tensor in sorted(state.items()):
+        layer, _, part = name.rpartition(".")
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        parts.setdefault(layer, {})[part] = Parameter(tuple(tensor.shape), dtype, tensor.detach)
+    if not parts or any(names.keys() != {"weight", "bias"} for names in parts.values()):
         raise WeightsError(f"These are not weights and biases of net {net}: {', '.join(state)}")
-    identified(pairs, net)
-    canonical(pairs, net)
+    pairs = pair(parts)
+    identify(pairs, net)
+    name_parameters(pairs, net)
 
 
 @contextlib.contextmanager
-def _blaming(path: Path, kind: str) -> Iterator[None]:
+def _blaming(path: Path, name: str) -> Iterator[None]:
     """Name the file in every error; damaged files make the libraries raise anything."""
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"{path} ({kind}) cannot be used: {error}.") from error
-    except ParameterError:
+        raise WeightsError(f"{path} ({name}) cannot be used: {error}.") from error
+    except (ParameterError, MissingExtra):
         raise
     except Exception as error:
         if short := short_of_memory(error):
@@ -267,5 +319,5 @@ def _blaming(path: Path, kind: str) -> Iterator[None]:
             ) from error
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
-            f"{path} cannot be read as {kind}; it is damaged, or not of this format: {said[0]}"
+            f"{path} cannot be read as {name}; it is damaged, or not of this format: {said[0]}"
         ) from error

@@ -10,23 +10,21 @@ import h5py
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, named_by_order, pairs_of
+from vggfeat.nets.formats import Format, register
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, name_by_order, pair
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
 CONVOLUTION = re.compile(r"block([1-5])_conv([1-4])")
 CONNECTIONS = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
-HARMLESS = 64 << 20  # bytes that a dataset may promise, whatever it holds
-RATIO = 100  # of bytes promised to bytes held above that; weights hardly compress
 ANONYMOUS = re.compile(r"(conv2d|dense)(?:_(\d+))?")  # as Keras names what the user did not
 
 
-def contents(path: Path) -> Contents:
-    """Read the layers of a VGG net of ``keras.applications``, or of one built in its order.
+def _sniff(_: Path, head: bytes) -> bool:
+    return head.startswith(HDF5)
 
-    Raises
-    ------
-    WeightsError
-        If the file is damaged or has no such layers.
-    """
+
+def _read(path: Path) -> Contents:
+    """Read the layers of a VGG net of ``keras.applications``, or of one built in its order."""
     file = h5py.File(path, "r")  # closed with the last parameter that reads from it
     named: dict[str, dict[str, Parameter]] = defaultdict(dict)
     anonymous: dict[tuple[str, int], dict[str, Parameter]] = defaultdict(dict)
@@ -40,18 +38,22 @@ def contents(path: Path) -> Contents:
             anonymous[key][part] = _parameter(dataset)
         else:
             ignored.append(str(dataset.name).lstrip("/"))
-    return Contents(_reordered(_pairs(named, anonymous)), ignored)
+    pairs = _pairs(named, anonymous)
+    if "fc6" in pairs:  # Keras flattens channels last
+        weight, bias = pairs["fc6"]
+        pairs["fc6"] = Pair(weight.channels_first(), bias)
+    return Contents(pairs, ignored)
 
 
 def _datasets(file: h5py.File) -> list[h5py.Dataset]:
-    found: list[h5py.Dataset] = []
+    datasets: list[h5py.Dataset] = []
 
     def visit(name: str, entry: h5py.HLObject) -> None:
         if isinstance(entry, h5py.Dataset) and not name.startswith("optimizer"):
-            found.append(entry)
+            datasets.append(entry)
 
     file.visititems(visit)  # hard links only, each once: a file cannot lead it in circles
-    return found
+    return datasets
 
 
 def _layer(dataset: h5py.Dataset) -> str | tuple[str, int] | None:
@@ -77,37 +79,29 @@ def _pairs(
     anonymous: dict[tuple[str, int], dict[str, Parameter]],
 ) -> dict[str, Pair]:
     if named:
-        return {name: _transposed(pair) for name, pair in pairs_of(named).items()}
-    pairs = pairs_of({f"{kind}_{number:09}": p for (kind, number), p in anonymous.items()})
-    in_order = [(name, _transposed(pairs[name])) for name in sorted(pairs)]
-    return named_by_order(
-        [pair for name, pair in in_order if name.startswith("conv2d")],
-        [pair for name, pair in in_order if name.startswith("dense")],
+        return {name: _transpose(both) for name, both in pair(named).items()}
+    pairs = pair({f"{kind}_{number:09}": p for (kind, number), p in anonymous.items()})
+    in_order = [(name, _transpose(pairs[name])) for name in sorted(pairs)]
+    return name_by_order(
+        [both for name, both in in_order if name.startswith("conv2d")],
+        [both for name, both in in_order if name.startswith("dense")],
     )
 
 
-def _transposed(pair: Pair) -> Pair:
+def _transpose(both: Pair) -> Pair:
     """Turn (height, width, in, out) and (in, out) into torch's order."""
-    sides = len(pair.weight.shape)
+    sides = len(both.weight.shape)
     if sides not in (2, 4):
-        raise WeightsError(f"it has a kernel of shape {pair.weight.shape}")
-    return Pair(pair.weight.permuted(*((3, 2, 0, 1) if sides == 4 else (1, 0))), pair.bias)
-
-
-def _reordered(pairs: dict[str, Pair]) -> dict[str, Pair]:
-    """Give fc6 its inputs in the order channel, height, width: Keras flattens channels last."""
-    if "fc6" in pairs:
-        weight, bias = pairs["fc6"]
-        pairs["fc6"] = Pair(weight.channels_first(), bias)
-    return pairs
+        raise WeightsError(f"it has a kernel of shape {both.weight.shape}")
+    return Pair(both.weight.permuted(*((3, 2, 0, 1) if sides == 4 else (1, 0))), both.bias)
 
 
 def _parameter(dataset: h5py.Dataset) -> Parameter:
     if dataset.is_virtual or dataset.external:
         raise WeightsError(f"its {dataset.name} takes its numbers from another file")
-    held = dataset.id.get_storage_size()
-    if dataset.nbytes > max(HARMLESS, RATIO * held):
-        raise WeightsError(f"its {dataset.name} promises {dataset.nbytes:,} bytes, holds {held:,}")
     return Parameter(
         tuple(dataset.shape), dataset.dtype.name, lambda: torch.from_numpy(dataset[()])
     )
+
+
+register(Format("Keras", (".h5", ".hdf5"), _sniff, _read))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,24 +11,30 @@ import numpy as np
 import torch
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.formats.caffe import OURS
-from vggfeat.nets.formats.matlab import Numbers, Value, variables
+from vggfeat.nets.formats import Format, register
+from vggfeat.nets.formats.matlab import Numbers, Value, read_variables
 from vggfeat.nets.formats.parameters import Contents, Pair, Parameter
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 
+MATLAB = (b"MATLAB 5.0", b"MATLAB 7.3")
+OURS = re.compile(r"conv[1-5]_[1-4]|fc[678]")
 # Its models were made from Caffe's with the channels reversed: RGB, and pools that round up.
 USUAL = replace(CAFFE, channels="RGB", mean=CAFFE.mean[::-1])
 
 
-def contents(path: Path) -> Contents:
-    """Read a SimpleNN model of MatConvNet.
+def _sniff(_: Path, head: bytes) -> bool:
+    return head.startswith(MATLAB)
 
-    Raises
-    ------
-    WeightsError
-        If it is damaged, a DagNN, or not of MatConvNet.
-    """
-    file = variables(path)
+
+def _read(path: Path) -> Contents:
+    """Read a SimpleNN model."""
+    with path.open("rb") as opened:
+        if opened.read(10) == MATLAB[1]:
+            raise WeightsError(
+                "it was saved by Matlab with -v7.3. Save it again with -v7, or use the original "
+                "imagenet-vgg-verydeep-16.mat"
+            )
+    file = read_variables(path)
     layers = file.get("layers")
     if not isinstance(layers, list):
         kind = "a DagNN model" if "params" in file else "no model of MatConvNet"
@@ -76,3 +83,6 @@ def _pixels(file: dict[str, Value]) -> PixelConvention | None:
 
 def _entry(struct: Value, name: str) -> Value:
     return struct.get(name) if isinstance(struct, dict) else None
+
+
+register(Format("MatConvNet", (".mat",), _sniff, _read))

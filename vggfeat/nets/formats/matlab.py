@@ -1,7 +1,8 @@
 """Matlab's ``.mat`` files of level 5 (``-v6``, ``-v7``), as far as MatConvNet's models need it.
 
 A file is a row of elements: a tag with type and length, then the bytes; arrays hold elements in
-turn. Every length is checked, so that a damaged file is an error: scipy's reader may crash on one.
+turn. ``scipy.io.loadmat`` is not used: a type that it does not know is looked up beyond the end of
+a table (scipy 1.17), so that a damaged file ends the process, and a crafted one may do worse.
 """
 
 from __future__ import annotations
@@ -10,22 +11,15 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.formats.wire import mapped
+from vggfeat.nets.formats.parameters import map_file
 
 HEADER = 128  # bytes before the first element
-NESTING = 8  # a model has 4: structs in a cell in a struct, and their arrays
-LARGEST = 2 << 30  # bytes that compressed variables may have; no net of Table 1 has 0.6 GB
-HARMLESS = 64 << 20  # bytes to which any file may be decompressed
-RATIO = 20  # of bytes decompressed to bytes of the file above that; weights hardly compress
-SIDES = 32  # of an array; a filter has 4
-FIELDS = 1000  # of a struct; a layer has 10
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, CHAR = 1, 2, 4
 STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"} | {
@@ -37,6 +31,7 @@ STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 
 CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), start=6))
 
 Value: TypeAlias = "Numbers | str | list[Value] | dict[str, Value] | None"
+Elements: TypeAlias = Iterator[tuple[int, memoryview]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Numbers:
         return numbers.reshape(self.shape, order="F")
 
 
-def variables(path: Path) -> dict[str, Value]:
+def read_variables(path: Path) -> dict[str, Value]:
     """Read the variables of a file.
 
     Cells are lists, structs dictionaries, and arrays of several structs lists of those.
@@ -65,79 +60,52 @@ def variables(path: Path) -> dict[str, Value]:
     WeightsError
         If it is damaged.
     """
-    file = mapped(path)
+    file = map_file(path)
     if bytes(file[126:HEADER]) != b"IM":
         raise WeightsError("it is damaged, or was written by a big-endian machine")
-    found: dict[str, Value] = {}
-    left = min(LARGEST, max(HARMLESS, RATIO * len(file)))
+    variables: dict[str, Value] = {}
     for kind, data in _elements(file[HEADER:]):
         if kind == COMPRESSED:
-            inflated = _inflated(data, left)
-            left -= len(inflated)
-            kind, data = _only(inflated)
+            try:
+                kind, data = next(_elements(memoryview(zlib.decompress(data))), (0, data))
+            except zlib.error as error:
+                raise WeightsError(f"it is damaged: {error}") from error
         if kind == MATRIX and data:
-            name, value = _array(data, NESTING)
-            found[name] = value
-    return found
+            name, value = _array(data)
+            variables[name] = value
+    return variables
 
 
-def _inflated(data: memoryview, left: int) -> memoryview:
-    try:
-        found = zlib.decompressobj().decompress(data, left + 1)
-    except zlib.error as error:
-        raise WeightsError(f"it is damaged: {error}") from error
-    if len(found) > left:
-        raise WeightsError("it unpacks to far more bytes than it has")
-    return memoryview(found)
-
-
-def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _elements(data: memoryview) -> Elements:
     """Walk elements: their types and their bytes."""
     at = 0
     while at < len(data):
-        if len(data) - at < 8:
-            raise WeightsError("it is damaged or cut off")
-        tag = int.from_bytes(data[at : at + 4], "little")
-        kind, length, start = tag & 0xFFFF, tag >> 16, at + 4
-        if not length:  # else a small element: 4 bytes or less within the tag
-            length, start = int.from_bytes(data[at + 4 : at + 8], "little"), at + 8
-        elif length > 4:
-            raise WeightsError(f"it is damaged: a small element of {length} bytes")
-        if length > len(data) - start:
+        tag, length = np.frombuffer(data[at : at + 8].tobytes().ljust(8, b"\0"), "<u4").tolist()
+        kind, start = tag, at + 8
+        if tag >> 16:  # a small element: its bytes are within the tag
+            kind, length, start = tag & 0xFFFF, tag >> 16, at + 4
+        if length > len(data) - start or (start == at + 4 and length > 4):
             raise WeightsError(f"it is damaged or cut off: an element of {length:,} bytes")
         yield kind, data[start : start + length]
         at = start + length
         at += 0 if kind == COMPRESSED else -at % 8
 
 
-def _only(data: memoryview) -> tuple[int, memoryview]:
-    return next(_elements(data), (0, data))
-
-
-def _array(data: memoryview, nesting: int) -> tuple[str, Value]:
+def _array(data: memoryview) -> tuple[str, Value]:
     """Read an array: its name and its value."""
-    if not nesting:
-        raise WeightsError("its structs are nested too deeply for a model of MatConvNet")
     elements = _elements(data)
-    head = [content for _, content in islice(elements, 3)]  # flags, sides, name
-    if len(head) < 3 or not head[0]:
-        raise WeightsError("it is damaged: an array without a head")
-    kind = head[0][0]
-    if len(head[1]) % 4 or len(head[1]) > 4 * SIDES:
-        raise WeightsError(f"it is damaged: the sides of an array in {len(head[1]):,} bytes")
-    shape = tuple(np.frombuffer(head[1], "<i4").tolist())
-    if min(shape, default=-1) < 0:
+    (_, flags), (_, sides), (_, name) = (next(elements, (0, data[:0])) for _ in range(3))
+    shape = tuple(np.frombuffer(sides, "<i4").tolist())
+    if not flags or min(shape, default=-1) < 0:
         raise WeightsError(f"it is damaged: an array of shape {shape[:4]}")
-    return bytes(head[2]).decode("latin-1"), _value(kind, shape, elements, nesting)
+    return bytes(name).decode("latin-1"), _value(flags[0], shape, elements)
 
 
-def _value(
-    kind: int, shape: tuple[int, ...], rest: Iterator[tuple[int, memoryview]], nesting: int
-) -> Value:
+def _value(kind: int, shape: tuple[int, ...], rest: Elements) -> Value:
     if kind == CELL:
-        return [_matrix(element, nesting) for element in rest]
+        return [_matrix(*element) for element in rest]
     if kind == STRUCT:
-        structs = _structs(rest, nesting)
+        structs = _structs(rest)
         return structs if math.prod(shape) > 1 else next(iter(structs), {})
     if kind != CHAR and kind not in CLASSES:
         return None
@@ -152,25 +120,24 @@ def _value(
     return Numbers(shape, np.dtype(CLASSES[kind]), number, data)
 
 
-def _structs(rest: Iterator[tuple[int, memoryview]], nesting: int) -> list[Value]:
+def _structs(rest: Elements) -> list[Value]:
     """Read the structs of an array, each of which has all its fields in turn."""
-    width = int.from_bytes(next(rest, (0, memoryview(b"")))[1], "little")
-    names = bytes(next(rest, (0, memoryview(b"")))[1])
-    if not width >= 1 or len(names) > width * FIELDS:
-        raise WeightsError("it is damaged: a struct without fields, or with thousands of them")
+    (_, width), (_, names) = (next(rest, (0, memoryview(b""))) for _ in range(2))
+    step = int.from_bytes(width, "little")
+    if not 0 < step <= len(names):
+        raise WeightsError("it is damaged: a struct without fields")
     fields = [
-        names[at : at + width].split(b"\0")[0].decode("latin-1")
-        for at in range(0, len(names), width)
+        bytes(names[at : at + step]).split(b"\0")[0].decode("latin-1")
+        for at in range(0, len(names), step)
     ]
-    values = [_matrix(element, nesting) for element in rest] if fields else []
+    values = [_matrix(*element) for element in rest]
     return [
         dict(zip(fields, values[at : at + len(fields)], strict=False))
-        for at in range(0, len(values), len(fields) or 1)
+        for at in range(0, len(values), len(fields))
     ]
 
 
-def _matrix(element: tuple[int, memoryview], nesting: int) -> Value:
-    kind, data = element
+def _matrix(kind: int, data: memoryview) -> Value:
     if kind != MATRIX:
         raise WeightsError(f"it is damaged: an element of type {kind} in a cell or struct")
-    return _array(data, nesting - 1)[1] if data else None
+    return _array(data)[1] if data else None

@@ -1,58 +1,82 @@
-"""ONNX files: a ModelProto message, read without the onnx package.
+"""ONNX files, read through the ``onnx`` package: the extra ``onnx``.
 
-Field numbers are those of ``onnx.proto``. Exporters name weights as they like, so layers are told
-by their order in the graph: convolutions, then full connections (Gemm, or MatMul and Add).
+Exporters name weights as they like, so layers are told by their order in the graph: convolutions,
+then full connections (Gemm, or MatMul and Add).
 """
 
 from __future__ import annotations
 
-import math
-import struct
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from vggfeat.errors import WeightsError
+from vggfeat.errors import MissingExtra, WeightsError
 from vggfeat.nets.config import FC_SIDE
-from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, named_by_order
-from vggfeat.nets.formats.wire import BYTES, FIXED32, Field, fields, integers, mapped, text
+from vggfeat.nets.formats import Format, register
+from vggfeat.nets.formats.parameters import Contents, Pair, Parameter, name_by_order
 from vggfeat.nets.preprocessing import TORCHVISION
 
-GRAPH = 7  # of ModelProto
-NODE, INITIALIZER = 1, 5  # of GraphProto
-# TensorProto.data_type → dtype, and the repeated field that may hold its numbers
-TYPES = {1: ("<f4", 4), 10: ("<f2", None), 11: ("<f8", 10)}
-RAW, EXTERNAL = 9, 13
-LAST = (0, 2, 3, 1)  # the transposition that moves channels last
+FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
+LAST = [0, 2, 3, 1]  # the transposition that moves channels last
 
 
-@dataclass
-class _Node:
-    op: str = ""
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    attributes: dict[str, float | list[int]] = field(default_factory=dict)
+class Node(NamedTuple):
+    """A computation of the graph."""
+
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
 
 
-def contents(path: Path) -> Contents:
-    """Read the weights of a graph's convolutions and full connections.
-
-    Raises
-    ------
-    WeightsError
-        If the file is damaged or its graph is not that of a VGG net.
-    """
-    graphs = [f.data for f in fields(mapped(path)) if f.number == GRAPH and f.wire == BYTES]
-    if not graphs:
-        raise WeightsError("it has no ONNX graph")
-    nodes, tensors = _graph(graphs[-1], path)
-    convolutions, connections = _layers(nodes, tensors)
-    return Contents(named_by_order(convolutions, connections), usual=TORCHVISION)
+def _sniff(_: Path, head: bytes) -> bool:
+    """Tell a ModelProto, which has no magic number: its IR version, then another field."""
+    return head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x3a", b"\x42")
 
 
-def _layers(nodes: list[_Node], tensors: dict[str, Parameter]) -> tuple[list[Pair], list[Pair]]:
+def _read(path: Path) -> Contents:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra.of("Reading ONNX files", "onnx", "onnx") from error
+    graph = onnx.load_model(path, load_external_data=False).graph
+
+    def read_attributes(node: Any) -> dict[str, Any]:
+        return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+    def parameter(tensor: Any) -> Parameter:
+        _check_external(tensor, path)
+
+        def numbers() -> torch.Tensor:
+            array = onnx.numpy_helper.to_array(tensor, str(path.parent))
+            return torch.from_numpy(array.copy())  # of bytes that may not be written
+
+        return Parameter(tuple(tensor.dims), FLOATS[tensor.data_type], numbers)
+
+    nodes = [
+        Node(node.op_type, list(node.input), list(node.output), read_attributes(node))
+        for node in graph.node
+    ]
+    tensors = {
+        tensor.name: parameter(tensor) for tensor in graph.initializer if tensor.data_type in FLOATS
+    }
+    return Contents(name_by_order(*_layers(nodes, tensors)), usual=TORCHVISION)
+
+
+def _check_external(tensor: Any, path: Path) -> None:
+    """Refuse numbers outside of the file's folder: their place is what the file says."""
+    for entry in tensor.external_data:
+        if entry.key != "location":
+            continue
+        name = entry.value
+        if PureWindowsPath(name).name != name or name in ("", ".."):
+            raise WeightsError(f"it keeps its weights outside its folder, at {name!r}")
+        if not (path.parent / name).is_file():
+            raise WeightsError(f"it keeps its weights in {name}, which is not beside it")
+
+
+def _layers(nodes: list[Node], tensors: dict[str, Parameter]) -> tuple[list[Pair], list[Pair]]:
     """Collect the parameters of the convolutions and of the full connections, in order."""
     added = {name: node for node in nodes if node.op == "Add" for name in node.inputs}
     convolutions: list[Pair] = []
@@ -60,41 +84,34 @@ def _layers(nodes: list[_Node], tensors: dict[str, Parameter]) -> tuple[list[Pai
     channels_last = False
     for node in nodes:
         if node.op == "Transpose" and convolutions and not connections:
-            channels_last = tuple(_ints(node, "perm")) == LAST
+            channels_last = node.attributes.get("perm") == LAST
         elif node.op == "Conv":
-            pair = _pair(node, node.inputs[1:], tensors)
+            both = _pair(node, node.inputs[1:], tensors)
             # Full connections may have been exported in their fully-convolutional form.
-            dense = bool(connections) or pair.weight.shape[2:] == (FC_SIDE, FC_SIDE)
-            (connections if dense else convolutions).append(pair)
-        elif node.op == "Gemm" or (node.op == "MatMul" and _weighted(node, tensors)):
-            pair = _connection(node, added, tensors)
+            dense = bool(connections) or both.weight.shape[2:] == (FC_SIDE, FC_SIDE)
+            (connections if dense else convolutions).append(both)
+        elif node.op == "Gemm" or (node.op == "MatMul" and node.inputs[1] in tensors):
+            both = _connection(node, added, tensors)
             if channels_last and not connections:
-                pair = Pair(pair.weight.channels_first(), pair.bias)
-            connections.append(pair)
+                both = Pair(both.weight.channels_first(), both.bias)
+            connections.append(both)
     return convolutions, connections
 
 
-def _connection(node: _Node, added: dict[str, _Node], tensors: dict[str, Parameter]) -> Pair:
+def _connection(node: Node, added: dict[str, Node], tensors: dict[str, Parameter]) -> Pair:
     """Return weight (out, in) and bias of a Gemm, or of a MatMul and the Add after it."""
     if node.op == "MatMul":
-        bias = [name for output in node.outputs for name in _others(added.get(output), output)]
-        weight, bias_ = _pair(node, [node.inputs[1], *bias], tensors)
-        return Pair(weight.permuted(1, 0), bias_)
+        sums = [(output, added[output]) for output in node.outputs if output in added]
+        biases = [name for output, add in sums for name in add.inputs if name != output]
+        weight, bias = _pair(node, [node.inputs[1], *biases], tensors)
+        return Pair(weight.permuted(1, 0), bias)
     if any(node.attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta")):
         raise WeightsError("a Gemm of its graph scales its terms, as no VGG net does")
-    weight, bias_ = _pair(node, node.inputs[1:], tensors)
-    return Pair(weight if _ints(node, "transB") == [1] else weight.permuted(1, 0), bias_)
+    weight, bias = _pair(node, node.inputs[1:], tensors)
+    return Pair(weight if node.attributes.get("transB") == 1 else weight.permuted(1, 0), bias)
 
 
-def _weighted(node: _Node, tensors: dict[str, Parameter]) -> bool:
-    return any(name in tensors for name in node.inputs[1:2])
-
-
-def _others(node: _Node | None, name: str) -> list[str]:
-    return [other for other in node.inputs if other != name] if node else []
-
-
-def _pair(node: _Node, names: list[str], tensors: dict[str, Parameter]) -> Pair:
+def _pair(node: Node, names: list[str], tensors: dict[str, Parameter]) -> Pair:
     known = [tensors[name] for name in names if name in tensors]
     if len(known) != 2:
         raise WeightsError(
@@ -105,108 +122,4 @@ def _pair(node: _Node, names: list[str], tensors: dict[str, Parameter]) -> Pair:
     return Pair(*known)
 
 
-def _ints(node: _Node, name: str) -> list[int]:
-    value = node.attributes.get(name, [])
-    return value if isinstance(value, list) else []
-
-
-def _graph(message: memoryview, path: Path) -> tuple[list[_Node], dict[str, Parameter]]:
-    nodes, tensors = [], {}
-    for found in fields(message):
-        if found.wire == BYTES and found.number == NODE:
-            nodes.append(_node(found.data))
-        elif found.wire == BYTES and found.number == INITIALIZER:
-            name, parameter = _tensor(found.data, path)
-            if parameter is not None:
-                tensors[name] = parameter
-    return nodes, tensors
-
-
-def _node(message: memoryview) -> _Node:
-    node = _Node()
-    for found in fields(message):
-        if found.wire != BYTES:
-            continue
-        if found.number == 1:
-            node.inputs.append(text(found))
-        elif found.number == 2:
-            node.outputs.append(text(found))
-        elif found.number == 4:
-            node.op = text(found)
-        elif found.number == 5:
-            name, value = _attribute(found.data)
-            node.attributes[name] = value
-    return node
-
-
-def _attribute(message: memoryview) -> tuple[str, float | list[int]]:
-    name, value = "", list[int]()
-    for found in fields(message):
-        if found.number == 1:
-            name = text(found)
-        elif found.number == 2 and found.wire == FIXED32:
-            return name, float(struct.unpack("<f", found.data)[0])
-        elif found.number in (3, 8):
-            value += integers(found)
-    return name, value
-
-
-def _tensor(message: memoryview, path: Path) -> tuple[str, Parameter | None]:
-    """Return an initialiser; None for one that is not of floats, such as a shape."""
-    name, kind, sides = "", 0, list[int]()
-    found: dict[int, list[Field]] = {}
-    for one in fields(message):
-        if one.number == 1:
-            sides += integers(one)
-        elif one.number == 2:
-            kind = one.integer
-        elif one.number == 8:
-            name = text(one)
-        else:
-            found.setdefault(one.number, []).append(one)
-    if kind not in TYPES:
-        return name, None
-    code, repeated = TYPES[kind]
-    number = np.dtype(code)
-    if EXTERNAL in found:
-        data = _external([one.data for one in found[EXTERNAL]], path)
-    else:
-        pieces = found.get(RAW) or found.get(repeated or RAW) or []
-        data = memoryview(b"".join(one.data for one in pieces)) if pieces[1:] else _first(pieces)
-    if len(sides) > 4 or len(data) != math.prod(sides) * number.itemsize:
-        raise WeightsError(
-            f"its initialiser {name} has {len(data):,} bytes for the shape {tuple(sides[:4])}"
-        )
-    shape = tuple(sides)
-    return name, Parameter(
-        shape, number.name, lambda: torch.from_numpy(_copied(data, number).reshape(shape))
-    )
-
-
-def _first(pieces: list[Field]) -> memoryview:
-    return pieces[0].data if pieces else memoryview(b"")
-
-
-def _copied(data: memoryview, number: np.dtype) -> np.ndarray:
-    return np.frombuffer(bytearray(data), number)
-
-
-def _external(entries: list[memoryview], path: Path) -> memoryview:
-    """Find an initialiser in the file of weights that lies beside the graph's."""
-    said = {text(pair[0]): text(pair[1]) for pair in (list(fields(e)) for e in entries)}
-    location = PurePosixPath(said.get("location", ""))
-    # The name comes from the file: it must not lead anywhere else on this machine.
-    if len(location.parts) != 1 or location.name in ("", "..") or "\\" in location.name:
-        raise WeightsError(f"it keeps its weights outside its folder, at {str(location)!r}")
-    beside = path.parent / location.name
-    if not beside.is_file():
-        raise WeightsError(f"it keeps its weights in {location.name}, which is not beside it")
-    data = mapped(beside)
-    try:
-        start = int(said.get("offset", "0"))
-        length = int(said.get("length", len(data) - start))
-    except ValueError:
-        raise WeightsError(f"where its weights lie in {location.name} is no number") from None
-    if start < 0 or length < 0 or start + length > len(data):
-        raise WeightsError(f"{location.name} ends before the weights that are said to be in it")
-    return data[start : start + length]
+register(Format("ONNX", (".onnx",), _sniff, _read))

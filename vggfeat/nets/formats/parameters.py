@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets.config import FC_SIDE, TABLE_1, Layer, layers_of
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from torch import Tensor
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 FC = ("fc6", "fc7", "fc8")
@@ -24,6 +26,7 @@ class Parameter:
 
     Examples
     --------
+    >>> import torch
     >>> bias = Parameter((1, 2), "float16", lambda: torch.ones(1, 2, dtype=torch.float16))
     >>> bias.reshaped(2).tensor()
     tensor([1., 1.])
@@ -59,7 +62,7 @@ class Parameter:
 
     def tensor(self) -> Tensor:
         """Read the numbers as a contiguous float32 tensor."""
-        return self.read().to(torch.float32).contiguous()
+        return self.read().float().contiguous()
 
 
 class Pair(NamedTuple):
@@ -94,7 +97,21 @@ class Contents:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def pairs_of(found: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
+def map_file(path: Path) -> memoryview:
+    """Map a file into memory; its pages are read when they are touched.
+
+    Raises
+    ------
+    WeightsError
+        If it is empty.
+    """
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise WeightsError("it is empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def pair(parts_of: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
     """Put the weight and the bias of every layer together.
 
     Raises
@@ -103,7 +120,7 @@ def pairs_of(found: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
         If a layer has only one of the two.
     """
     pairs = {}
-    for layer, parts in found.items():
+    for layer, parts in parts_of.items():
         missing = {"weight", "bias"} - parts.keys()
         if missing:
             raise WeightsError(f"layer {layer} has no {missing.pop()}")
@@ -111,7 +128,7 @@ def pairs_of(found: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
     return pairs
 
 
-def named_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) -> dict[str, Pair]:
+def name_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) -> dict[str, Pair]:
     """Name layers that are known by their order only: the shapes tell which are which.
 
     Raises
@@ -137,7 +154,7 @@ def named_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) ->
     )
 
 
-def identified(pairs: Mapping[str, Pair], net: str | None, stated: str | None = None) -> str:
+def identify(pairs: Mapping[str, Pair], net: str | None, stated: str | None = None) -> str:
     """Tell of which configuration these layers are.
 
     Parameters
@@ -173,7 +190,7 @@ def identified(pairs: Mapping[str, Pair], net: str | None, stated: str | None = 
     raise WeightsError("its convolutions are those of no configuration of Table 1")
 
 
-def canonical(pairs: Mapping[str, Pair], net: str) -> dict[str, Parameter]:
+def name_parameters(pairs: Mapping[str, Pair], net: str) -> dict[str, Parameter]:
     """Name and shape the parameters as our state dict does, and check that they fit together.
 
     Full connections may be narrower than the paper's 4096 and fc8 may have any classes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle  # for its exception only
 import re
 import zipfile
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.checksums import OWN, checked
-from vggfeat.nets.formats import pickles
-from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, named_by_order, pairs_of
+from vggfeat.nets.checksums import KEY, OWN, check_tensors, checksums_of, save_tensors
+from vggfeat.nets.config import torchvision_names
+from vggfeat.nets.formats import Format, register
+from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, name_by_order, pair
 from vggfeat.nets.preprocessing import TORCHVISION, PixelConvention
 
+VERSION = "2"  # since 2, a .safetensors has checksums
+ZIP = b"PK\x03\x04"
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of a .pth before torch 1.6
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(weight|bias)")
 TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(\w+)")
 TIMM = re.compile(r"(?:.*\.)?(pre_logits\.fc1|pre_logits\.fc2|head\.fc)\.(weight|bias)")
@@ -30,14 +34,12 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts k
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
-def safetensors_contents(path: Path) -> Contents:
-    """Read a ``.safetensors``.
+def _sniff_safetensors(path: Path, head: bytes) -> bool:
+    header = int.from_bytes(head[:8], "little")  # bytes of the JSON that follows
+    return head[8:9] == b"{" and header <= path.stat().st_size
 
-    Raises
-    ------
-    WeightsError
-        If it has no layers of a VGG net.
-    """
+
+def _read_safetensors(path: Path) -> Contents:
     file: Any = safe_open(path, framework="pt")
     metadata = dict(file.metadata() or {})
     if metadata.get(OWN, "").startswith("{"):  # a header, where weights have a version
@@ -45,29 +47,29 @@ def safetensors_contents(path: Path) -> Contents:
             "it is a saved SVM, which has no layers of a net. `vggfeat predict` takes it; here "
             "name weights of a net"
         )
-    reader = checked(metadata)
+    checked = check_tensors(metadata)
     parameters = {}
     for name in file.keys():  # noqa: SIM118  # it is no mapping
         entry = file.get_slice(name)
         dtype = entry.get_dtype()
         if dtype in DTYPES:
-            parameters[name] = Parameter(
-                tuple(entry.get_shape()),
-                DTYPES[dtype],
-                reader(name, partial(file.get_tensor, name)),
-            )
+            read = checked(name, partial(file.get_tensor, name))
+            parameters[name] = Parameter(tuple(entry.get_shape()), DTYPES[dtype], read)
     return _contents(parameters, metadata)
 
 
-def pth_contents(path: Path) -> Contents:
-    """Read a ``.pth`` without running any code of it.
+def _write_safetensors(path: Path, state: dict[str, Tensor], statements: dict[str, str]) -> None:
+    metadata = {"format": "pt", OWN: VERSION, **statements}
+    metadata[KEY] = checksums_of(state, metadata)
+    save_tensors(state, path, metadata)
 
-    Raises
-    ------
-    WeightsError
-        If it holds something else than a dictionary of tensors.
-    """
-    state: Any = _loaded(path)
+
+def _sniff_pth(_: Path, head: bytes) -> bool:
+    return head.startswith((ZIP, LEGACY))
+
+
+def _read_pth(path: Path) -> Contents:
+    state: Any = _load(path)
     for key in NESTED:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -82,8 +84,21 @@ def pth_contents(path: Path) -> Contents:
     return _contents(parameters, {str(k): str(v) for k, v in metadata.items()})
 
 
-def _loaded(path: Path) -> object:
-    pickles.check(path)
+def _write_pth(path: Path, state: dict[str, Tensor], statements: dict[str, str]) -> None:
+    """Write torchvision's names; what we state rides where load_state_dict passes it by."""
+    names = torchvision_names(statements["net"])
+    modules = {ours.removesuffix("_pre"): module for module, ours in reversed(names.items())}
+    renamed: OrderedDict[str, Tensor] = OrderedDict()
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        renamed[f"{modules[layer]}.{part}"] = tensor
+    metadata = {"": {"version": 1}, OWN: {OWN: VERSION, **statements}}
+    renamed._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
+    with path.open("wb") as out:  # torch takes no name that begins with a dot
+        torch.save(renamed, out)
+
+
+def _load(path: Path) -> object:
     mappable = zipfile.is_zipfile(path)  # files from before torch 1.6 are not
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
@@ -97,8 +112,6 @@ def _loaded(path: Path) -> object:
 def _parameter(name: str, value: Tensor) -> Parameter:
     if value.layout is not torch.strided or value.device.type != "cpu":
         raise WeightsError(f"{name} is a tensor that does not hold its numbers")
-    if value.nbytes > value.untyped_storage().nbytes():  # one number may be shown as a trillion
-        raise WeightsError(f"{name} promises {value.nbytes:,} bytes and holds fewer")
     dtype = str(value.dtype).removeprefix("torch.")
     return Parameter(tuple(value.shape), dtype, value.detach)
 
@@ -120,25 +133,35 @@ def _contents(parameters: dict[str, Parameter], metadata: dict[str, str]) -> Con
             raise WeightsError(f"it has two parameters that end in {match[0]}")
         parts[match[match.lastindex or 0]] = parameter
     pixels = PixelConvention.from_json(metadata["pixels"]) if OWN in metadata else None
+    said = {key: text for key, text in metadata.items() if key not in ("format", OWN, KEY)}
     if not counted["features"]:
-        return Contents(pairs_of(named), ignored, pixels=pixels, metadata=metadata)
-    pairs = _torchvision(counted["features"], counted["classifier"]) | pairs_of(named)
-    return Contents(pairs, ignored, TORCHVISION, pixels, metadata)
+        return Contents(pair(named), ignored, pixels=pixels, metadata=said)
+    pairs = _torchvision(counted["features"], counted["classifier"]) | pair(named)
+    return Contents(pairs, ignored, TORCHVISION, pixels, said)
 
 
 def _torchvision(
     features: dict[int, dict[str, Parameter]], classifier: dict[int, dict[str, Parameter]]
 ) -> dict[str, Pair]:
+    """Name layers that torchvision numbers."""
     if any("running_mean" in parts for parts in features.values()):
         raise WeightsError(
             "it is a VGG net with batch normalisation, which the paper's nets do not have. "
             "Use torchvision's vgg11, vgg13, vgg16 or vgg19, not vgg16_bn"
         )
-    convolutions = pairs_of({f"features.{n}": features[n] for n in sorted(features)})
-    connections = pairs_of({f"classifier.{n}": classifier[n] for n in sorted(classifier)})
-    pairs = named_by_order(list(convolutions.values()), [])
+    convolutions = pair({f"features.{n}": features[n] for n in sorted(features)})
+    connections = pair({f"classifier.{n}": classifier[n] for n in sorted(classifier)})
+    pairs = name_by_order(list(convolutions.values()), [])
     if len(connections) == len(FC):
         return pairs | dict(zip(FC, connections.values(), strict=True))
     if unknown := classifier.keys() - TORCHVISION_FC.keys():
         raise WeightsError(f"its classifier.{min(unknown)} is neither fc6, fc7 nor fc8")
     return pairs | {TORCHVISION_FC[n]: connections[f"classifier.{n}"] for n in sorted(classifier)}
+
+
+register(
+    Format(
+        "safetensors", (".safetensors",), _sniff_safetensors, _read_safetensors, _write_safetensors
+    )
+)
+register(Format("PyTorch", (".pth", ".pt"), _sniff_pth, _read_pth, _write_pth))
