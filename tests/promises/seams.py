@@ -286,6 +286,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "store pack": {"pack": ("vggfeat.store.export:pack", None)},
     "store export": {
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
+        "choose_columns": ("vggfeat.store.export:choose_columns", None),
         "export": ("vggfeat.store.export:export", None),
     },
 }

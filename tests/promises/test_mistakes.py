@@ -233,7 +233,8 @@ BEFORE_WEIGHTS = rows("""
     store pack pictures x.h5 → 5: pictures | manifest.json
     store pack features none/x.h5 → 5: none/x.h5 | folder none
     store export features x.xlsx → 2: format | 'npz', 'csv', 'parquet' | 'xlsx'
-    store export features x.csv --Q 512 → 5: Q = 32
+    store export features x.csv --Q 512 → 5: --Q 512 | /Q32
+    store export features x.csv --layer fc9 → 5: --layer fc9 | /Q32
     store export features x.csv --aggregate mean → 2: aggregate | 'stack' | 'mean'
     store export features x.csv --normalize locations → 2: --normalize locations | another store
     store export features x.csv --raw --aggregate stack → 2: --raw | --aggregate

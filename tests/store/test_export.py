@@ -15,12 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from helpers.cli import run
 from helpers.mistakes import refuses
 from storing import FC7, LARGE, NAMES, POOL5, check, column, fill, ids_of, make_store, vectors
 
 from vggfeat.errors import MissingExtra, ParameterError, StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.export import export, pack
+from vggfeat.store.export import choose_columns, export, pack
 from vggfeat.store.maintenance import info, verify
 from vggfeat.store.store import FeatureStore
 
@@ -207,20 +208,22 @@ def test_export_of_a_matrix(two_nets: Path, tmp_path: Path, kind: str) -> None:
     [
         ({}, [FC7, LARGE, POOL5]),
         ({"scales": [384]}, [LARGE]),
-        ({"scales": [256, 384], "columns": [LARGE.descriptor, FC7.descriptor]}, [LARGE, FC7]),
-        ({"columns": [POOL5.descriptor]}, [POOL5]),
+        ({"layers": ["fc7"], "scales": [384, 256]}, [LARGE, FC7]),
+        ({"nets": ["D"], "layers": ["pool5", "fc7"]}, [POOL5, FC7, LARGE]),
+        ({"layers": ["pool5"], "pools": ["average"]}, [POOL5]),
     ],
 )
 def test_export_of_some_columns(
     tmp_path: Path, chosen: dict[str, Any], expected: list[Column]
 ) -> None:
-    """Scales and columns choose what is written, and with it which images have all of it."""
+    """Nets, layers, poolings and scales choose what is written, and with it which images."""
     make_store(tmp_path / "f")
     make_store(tmp_path / "f", [LARGE], NAMES[:9])
     make_store(tmp_path / "f", [POOL5], NAMES[3:])
     held = dict(zip(map(id, (FC7, LARGE, POOL5)), (NAMES, NAMES[:9], NAMES[3:]), strict=True))
     names = [name for name in NAMES if all(name in held[id(one)] for one in expected)]
-    assert export(tmp_path / "f", tmp_path / "x.npz", **chosen) == len(names)
+    columns = choose_columns(FeatureStore(tmp_path / "f"), **chosen)
+    assert export(tmp_path / "f", tmp_path / "x.npz", columns=columns) == len(names)
     with np.load(tmp_path / "x.npz") as arrays:
         assert list(arrays) == ["names", *(one.descriptor.path[1:] for one in expected)]
         assert sorted(arrays["names"].tolist()) == names
@@ -235,9 +238,20 @@ def test_export_that_cannot_be(
     """An unknown format, a scale or net that lacks, a missing pyarrow and an empty store."""
     npz = tmp_path / "x.npz"
     refuses(lambda: export(two_nets, tmp_path / "x.xlsx"), ParameterError, ["'npz'", "'parquet'"])
-    refuses(lambda: export(two_nets, npz, scales=[512]), StoreError, ["512", "256"])
+    held = ["/D/fc7/average/Q256", "/E/fc7/average/Q256"]
+
+    def lacks(**named: Any) -> None:
+        [[value], *_] = named.values()
+        mentions = [*held, f"{value}"]
+        refuses(lambda: choose_columns(FeatureStore(two_nets), **named), StoreError, mentions)
+
+    lacks(scales=[512])
+    lacks(layers=["pool5"])
+    lacks(pools=["max"], nets=["D"])
+    lacks(nets=["A"])
     fill(FeatureStore(two_nets, "a"), [LARGE], ODD[:3])  # of net D alone
-    refuses(lambda: export(two_nets, npz, scales=[384]), StoreError, ["E", "384"])
+    lacks(scales=[384])
+    lacks(layers=["fc7"], scales=[384])
     make_store(tmp_path / "apart", names=NAMES[:3])
     make_store(tmp_path / "apart", [POOL5], NAMES[3:])
     refuses(lambda: export(tmp_path / "apart", npz), StoreError, ["/D/pool5/average/Q256"])
@@ -280,3 +294,22 @@ def test_damage_is_not_passed_on(tmp_path: Path, use: str, packed: bool) -> None
     with pytest.raises(StoreDamaged):
         write(source, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "parquet"])
+def test_the_command_exports_one_column(tmp_path: Path, kind: str) -> None:
+    """Of a store of several, by the options that name it; what is not there is refused."""
+    pandas = pytest.importorskip("pandas")
+    make_store(tmp_path / "f", [FC7, LARGE, POOL5])
+    words = ("store", "export", tmp_path / "f", tmp_path / f"x.{kind}", "--raw", "-q")
+    run(*words, "--net", "D", "--layer", "fc7", "--pool", "average", "--Q", "384")
+    if kind == "npz":
+        with np.load(tmp_path / "x.npz") as arrays:
+            assert list(arrays) == ["names", LARGE.descriptor.path[1:]]
+    else:
+        read = {"csv": pandas.read_csv, "parquet": pandas.read_parquet}[kind]
+        _, *columns = read(tmp_path / f"x.{kind}").columns
+        assert columns
+        assert all(name.startswith(LARGE.descriptor.path[1:]) for name in columns)
+    done = run(*words, "--layer", "fc6", status=StoreError.exit_status)
+    assert all(one.descriptor.path in done.err for one in (FC7, LARGE, POOL5))

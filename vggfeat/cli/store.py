@@ -213,6 +213,13 @@ def export_command(
     format: Annotated[  # noqa: A002  # the option's name
         str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
     ] = None,
+    net: Annotated[list[str] | None, typer.Option("--net", help="Nets; all by default.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="Layers; all by default.")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Poolings, joined by +; all by default.")
+    ] = None,
     Q: Annotated[
         list[int] | None, typer.Option("--Q", "-Q", min=1, help="Scales; all by default.")
     ] = None,
@@ -230,10 +237,12 @@ def export_command(
     For example:
 
         vggfeat store export features features.csv --aggregate stack
+
+        vggfeat store export features fc7.npz --net D --layer fc7 --Q 256 --raw
     """
     from vggfeat.errors import ParameterError
     from vggfeat.features.aggregate import Aggregation
-    from vggfeat.store.export import export
+    from vggfeat.store.export import choose_columns, export
     from vggfeat.store.store import FeatureStore
 
     check_file("FILE", target)
@@ -244,9 +253,18 @@ def export_command(
         )
     aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
     held = FeatureStore(store)
-    aggregation.check(c for c in held.columns.values() if not Q or c.descriptor.Q in Q)
+    columns = choose_columns(
+        held,
+        nets=net or (),
+        layers=layer or (),
+        pools=pool.split("+") if pool else (),
+        scales=Q or (),
+    )
+    aggregation.check(held.columns[name] for name in columns)
     with waiting(f"Exporting {store}", quiet=quiet):
-        rows = export(store, target, format, scales=Q, matrix=None if raw else aggregation.rows)
+        rows = export(
+            store, target, format, columns=columns, matrix=None if raw else aggregation.rows
+        )
     if left_out := len(held.names) - rows:
         note(f"{counted(left_out, 'image')} lack a column and are left out.", quiet=quiet)
     _show_written(target, {"rows": rows, "left_out": left_out}, as_json)

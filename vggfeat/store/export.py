@@ -8,6 +8,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,6 @@ def export(
     target: Path | str,
     format: str | None = None,  # noqa: A002 (the word that everyone uses)
     *,
-    scales: Sequence[int] | None = None,
     columns: Sequence[Descriptor] | None = None,
     matrix: Combine | None = None,
 ) -> int:
@@ -134,10 +134,9 @@ def export(
         File to write, or to replace once the new one is whole.
     format : {"npz", "csv", "parquet"}, optional
         By default what the name of ``target`` ends in.
-    scales : sequence of int, optional
-        Test scales Q; all that the store has, by default.
     columns : sequence of Descriptor, optional
-        What to write, in this order; all that the store has, by default.
+        What to write, in this order, as :func:`choose_columns` finds it; all that the store has,
+        by default.
     matrix : callable, optional
         Makes one matrix (n, D) of the descriptors of n images, by :class:`Descriptor`, row by
         row: :func:`vggfeat.features.aggregate.aggregate`, for example.
@@ -158,7 +157,8 @@ def export(
 
     Examples
     --------
-    >>> export("features", "features.npz", scales=[256])  # doctest: +SKIP
+    >>> pool5 = Descriptor("D", "pool5", "average", 256)
+    >>> export("features", "features.npz", columns=[pool5])  # doctest: +SKIP
     4192
     """
     target = Path(target)
@@ -166,11 +166,11 @@ def export(
     if chosen not in WRITERS:
         raise ParameterError.not_one_of("format", "export", WRITERS, chosen)
     store = _open(source, target)
-    wanted = _choose(store, scales, columns)
+    wanted = list(store.columns if columns is None else columns)
     names = store.complete(wanted)
     if not names:
         held = ", ".join(name.path for name in wanted)
-        raise StoreError(f"No image has all of {held}. Ask for fewer nets or scales.")
+        raise StoreError(f"No image has all of {held}. Ask for fewer of them.")
 
     def blocks() -> Blocks:
         for some, arrays in store.blocks(wanted, names, BLOCK):
@@ -197,21 +197,48 @@ def _open(source: Path | str, target: Path | str) -> FeatureStore:
     return store
 
 
-def _choose(
-    store: FeatureStore, scales: Sequence[int] | None, columns: Sequence[Descriptor] | None
+def choose_columns(
+    store: FeatureStore,
+    *,
+    nets: Sequence[str] = (),
+    layers: Sequence[str] = (),
+    pools: Sequence[str] = (),
+    scales: Sequence[int] = (),
 ) -> list[Descriptor]:
-    """Return the columns at some scales; each net must have all of them."""
-    chosen = list(store.columns if columns is None else columns)
-    if scales is None:
-        return chosen
-    for net in {name.net for name in chosen}:
-        held = {name.Q for name in chosen if name.net == net}
-        if lacking := set(scales) - held:
+    """Return the columns of what is named, each net's together, in the order of the names.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    nets, layers, pools, scales : sequence, optional
+        Whatever the store has where none is named. Every net has all combinations of the rest.
+
+    Raises
+    ------
+    StoreError
+        If one of them is not there; names the columns that are.
+
+    Examples
+    --------
+    >>> store = FeatureStore(None, "a")
+    >>> choose_columns(store)
+    []
+    """
+    held = store.columns
+    named = [list(values) for values in (nets, layers, pools, scales)]
+    every = [values or sorted({name[place] for name in held}) for place, values in enumerate(named)]
+    chosen = [name for name in starmap(Descriptor, product(*every)) if name in held]
+    for asked in product(every[0], *(values or [None] for values in named[1:])):
+        words = dict(zip(Descriptor._fields, asked, strict=True))
+        words = {what: value for what, value in words.items() if value is not None}
+        if not any(words.items() <= name._asdict().items() for name in chosen):
             raise StoreError(
-                f"Net {net} has no Q = {min(lacking)} in the store, only Q = "
-                f"{', '.join(map(str, sorted(held)))}. Ask for other scales."
+                f"{store.packed or store.storage} has no column of "
+                f"{' '.join(f'--{what} {value}' for what, value in words.items())}, only these:",
+                *(f"  {name.path}" for name in held),
+                "Ask for others, or for those of some nets alone, with --net.",
             )
-    return [name for name in chosen if name.Q in scales]
+    return chosen
 
 
 def _write_npz(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:
