@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from unittest import mock
 
+import pytest
+from storing import make_store
+
+from vggfeat.cli import errors
+from vggfeat.cli.working import Work
 from vggfeat.ilsvrc.tables import keeping_one
+from vggfeat.nets.runtimes import device
 from vggfeat.recipe import Evaluated, published
+from vggfeat.store.column import Column, Descriptor
 
 THREE = (256, 384, 512)
 
@@ -72,15 +80,33 @@ def test_two_nets_with_one_known_scale() -> None:
 
 def test_a_network_is_opened_once_while_it_is_asked_for() -> None:
     """Rows of the same net and mode have the same network; another takes its place."""
-    opened: list[tuple[str, ...]] = []
+    opened: list[tuple[object, ...]] = []
 
-    def open_net(*asked: str) -> object:
+    def open_net(*asked: object) -> object:
         opened.append(asked)
         return object()
 
     opener = keeping_one(open_net)
-    first = opener("D", "authors", "softmax")
-    assert opener("D", "authors", "softmax") is first
-    opener("D", "authors", "crops5")
-    assert opener("D", "authors", "softmax") is not first
-    assert [pool for _, _, pool in opened] == ["softmax", "crops5", "softmax"]
+    first = opener("D", "authors", "softmax", None)
+    assert opener("D", "authors", "softmax", None) is first
+    opener("D", "authors", "crops5", None)
+    assert opener("D", "authors", "softmax", None) is not first
+    assert [pool for _, _, pool, _ in opened] == ["softmax", "crops5", "softmax"]
+
+
+def test_a_network_has_the_precision_of_the_store_that_it_is_for(tmp_path: Path) -> None:
+    """On a machine that computes in bf16 too, scores that are kept in fp32 go on in fp32."""
+    name = Descriptor("A", "fc8", "softmax", 256)
+    made = Column(name, {"weights": "A", "precision": "fp32"}, 5)
+    make_store(tmp_path / "kept", [made], ["a.png"])
+    open_ = mock.Mock(side_effect=lambda extraction: mock.Mock(extraction=extraction))
+    with (
+        mock.patch.object(device, "has_bf16", return_value=True),
+        mock.patch.object(Work, "_open", lambda self, extraction: open_(extraction)),
+    ):
+        opener = errors.opener(Work("cpu", "auto", "skip", None, quiet=True))
+        precision = {
+            folder: opener("A", "authors", "softmax", tmp_path / folder).extraction.precision
+            for folder in ("kept", "new")
+        }
+    assert precision == {"kept": "fp32", "new": "bf16"}

@@ -25,6 +25,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
 from vggfeat.run.predict import check_columns
+from vggfeat.run.quality import quality
 from vggfeat.run.sources import open_source, stored_settings
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor
@@ -418,3 +419,20 @@ def test_svm_on_a_packed_store(tmp_path: Path) -> None:
     results = [run(*words, where, "--json", cwd=tmp_path).json for where in ("st", "st.h5")]
     ranked = [[split["ranked"] for split in one["result"]["splits"]] for one in results]
     assert ranked[0] == ranked[1]
+
+
+def test_a_quality_is_not_replaced_by_what_a_store_has(tmp_path: Path) -> None:
+    """It names layers, scales and pooling: they are computed into the store, and used."""
+    for label, level in (("dark", 60), ("light", 190)):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for i in range(4):
+            pixels = noise(32, 32, i) // 4 + np.uint8(level)
+            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{label}{i}.png")
+    how = ["--layer", "pool1", "--Q", "16", "--weights", "embedded", "--out", "st", "-q"]
+    run("extract", "set", *how, cwd=tmp_path)
+    words = ["svm", "--dataset", "set", "--features", "st", "--jobs", "1", "--json", "-q"]
+    asked = run(*words, "--quality", "fast", "--Q", "40", cwd=tmp_path).json["features"]
+    fast = quality("fast", Features())
+    assert (asked["layers"], asked["pool"]) == ([*fast.layers], fast.pool)
+    paths = [one.path for one in FeatureStore(tmp_path / "st").columns]
+    assert len(paths) == 1 + len(fast.layers) * len(fast.pool.split("+"))

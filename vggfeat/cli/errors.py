@@ -68,12 +68,15 @@ def run_errors(
 def opener(work: Work) -> Open:
     """Make what opens a network of a row, keeping one at a time in memory."""
     from vggfeat.ilsvrc.tables import keeping_one
+    from vggfeat.run.sources import has_store
     from vggfeat.settings import Features
+    from vggfeat.store.store import FeatureStore
 
-    def open_net(net: str, source: str, pool: str) -> DenseExtractor:
+    def open_net(net: str, source: str, pool: str, folder: Path | None) -> DenseExtractor:
         work.opened.clear()
+        earlier = FeatureStore(folder) if folder and has_store(folder) else None
         features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
-        return work.network(features, net)
+        return work.network(features, net, earlier)
 
     return keeping_one(open_net)
 

@@ -102,8 +102,8 @@ def svm_command(
     Caltech on three random splits, by mean class recall; a folder of yours on three random
     splits, half of each class, at most 30 pictures, to train. C is chosen in the training part
     alone. What you do not name is the card's: for VOC and Caltech the paper's net D, fc7, scales
-    and aggregation; for a folder fc7 at Q = 256. With a store in --features, nets, layers, scales,
-    pooling and weights are the store's. Data that are absent are fetched.
+    and aggregation; for a folder fc7 at Q = 256. With a store in --features, and without --quality,
+    nets, layers, scales, pooling and weights are the store's. Data that are absent are fetched.
 
     For example:
 
@@ -149,7 +149,7 @@ def svm_command(
     )
     card, images = work.dataset(dataset, root, allow_partial)
     base = settings_of(quality, card.defaults) if quality else card.defaults
-    if features:
+    if features and not quality:  # which names all that is extracted
         base = settings(
             base, **stored_settings(features, base, nets=net, layers=layer, pool=pool, Q=Q)
         )

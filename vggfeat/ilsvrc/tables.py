@@ -17,19 +17,21 @@ from vggfeat.ilsvrc.recipe import Classification, TableRow, Use
 from vggfeat.ilsvrc.scores import Scores, describe_origin, posteriors, same_images
 from vggfeat.ilsvrc.validation import Validation, open_validation
 
-Open = Callable[[str, str, str], DenseExtractor]
-"""Opens fc8 of a net of Table 1 with some weights and a pooling, or several joined by +."""
+Open = Callable[[str, str, str, Path | None], DenseExtractor]
+"""Opens fc8 of a net of Table 1 with some weights and a pooling, or several joined by +; in the
+precision of a store, if there is one in the folder."""
 
 
 def keeping_one(open_net: Open) -> Open:
     """Keep the network that was opened last, for as long as no other is asked for."""
-    held: dict[tuple[str, str, str], DenseExtractor] = {}
+    held: dict[tuple[str, str, str, Path | None], DenseExtractor] = {}
 
-    def opener(net: str, source: str, pool: str) -> DenseExtractor:
-        if (net, source, pool) not in held:
+    def opener(net: str, source: str, pool: str, folder: Path | None) -> DenseExtractor:
+        asked = (net, source, pool, folder)
+        if asked not in held:
             held.clear()  # the next one needs the memory
-            held[net, source, pool] = open_net(net, source, pool)
-        return held[net, source, pool]
+            held[asked] = open_net(*asked)
+        return held[asked]
 
     return opener
 
@@ -144,14 +146,15 @@ def run_table(
     """
 
     def scored(use: Use, source: str, mode: str, tell: Progress | None) -> list[Scores]:
-        extractor = opener(table.nets[use.net].net, source, "+".join(pools_of(mode)))
+        place = folder and folder / use.net
+        extractor = opener(table.nets[use.net].net, source, "+".join(pools_of(mode)), place)
         if classes_of(extractor.weights).keys != data.classes.keys:
             raise DataError(f"{source} was not trained on ILSVRC's 1,000 classes.")
         found, _ = score(
             data.images,
             extractor,
             use.Q,
-            folder and folder / use.net,
+            place,
             on_bad_image=on_bad_image,
             workers=workers,
             progress=tell,
