@@ -77,7 +77,11 @@ class Decoding(Settings):
     Decoding(exif=False)
     """
 
-    exif: bool = Field(default=True, description="Apply the orientation that the camera recorded.")
+    exif: bool = Field(
+        default=True,
+        description="Apply the orientation a camera recorded.",
+        json_schema_extra={"opposite": "--ignore-exif"},
+    )
 
 
 UPRIGHT = Decoding()
@@ -92,9 +96,7 @@ class Dense(Decoding):
     pool: str = Field(
         default="average", description="How a dense map becomes a descriptor; several joined by +."
     )
-    flip: bool = Field(
-        default=True, description="Average with the descriptors of the mirror image."
-    )
+    flip: bool = Field(default=True, description="Average with the mirror image (Appendix B).")
 
 
 class Features(Dense):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +56,7 @@ Results = Annotated[
 ]
 
 
+@options.of_extraction
 def classify_command(
     context: typer.Context,
     sources: Annotated[
@@ -105,8 +107,6 @@ def classify_command(
             "--grid", help="Crops along each side, with multicrop.", rich_help_panel=EVALUATION
         ),
     ] = 5,
-    flip: options.Flip = None,
-    exif: options.Exif = None,
     top: Top = 5,
     out: Annotated[
         Path | None,
@@ -128,6 +128,8 @@ def classify_command(
     deterministic: options.Deterministic = False,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    typed: Mapping[str, Any],
 ) -> None:
     """Tell what is in pictures with a whole network; or, where that is known, how often it errs.
 
@@ -162,9 +164,7 @@ def classify_command(
     work = Work(device, precision, on_bad_image, workers, quiet, deterministic=deterministic)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
     _refuse_unused(context, mode)
-    features = settings(
-        base, nets=net or _net_of(weights), weights=weights, Q=Q, flip=flip, exif=exif
-    )
+    features = settings(base, nets=net or _net_of(weights), weights=weights, Q=Q, **typed)
     known = labelled(data) if data is not None else None
     images = known.image_set() if known else find_images(sources or [], relative_to)
     found: Validation | None = None

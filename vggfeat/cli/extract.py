@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -38,6 +39,7 @@ class Told(NamedTuple):
     as_json: bool
 
 
+@options.of_extraction
 def extract_command(
     sources: Annotated[
         list[str] | None,
@@ -55,7 +57,6 @@ def extract_command(
     layer: options.Layers = None,
     Q: options.Scales = None,
     weights: options.WeightsSource = None,
-    flip: options.Flip = None,
     pool: options.Pool = None,
     normalize: Annotated[
         str | None,
@@ -65,7 +66,6 @@ def extract_command(
             "are kept raw, and normalised when they are used.",
         ),
     ] = None,
-    exif: options.Exif = None,
     dtype: Annotated[str, typer.Option("--dtype", help="On disk: float32 or float16.")] = "float32",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -77,6 +77,8 @@ def extract_command(
     address: options.Address = None,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    typed: Mapping[str, Any],
 ) -> None:
     """Run a network densely over pictures and keep their descriptors in a store.
 
@@ -125,10 +127,9 @@ def extract_command(
         layers=layer,
         Q=Q,
         weights=weights,
-        flip=flip,
         pool=pool,
         normalize=normalize,
-        exif=exif,
+        **typed,
     )
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:

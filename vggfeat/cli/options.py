@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from vggfeat.features.pooling import list_features
+from vggfeat.settings import Dense
 
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
@@ -18,6 +22,45 @@ def is_typed(context: typer.Context, name: str) -> bool:
     """Tell whether a parameter was given, rather than left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def of_extraction(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting of an extraction, where it takes `typed`.
+
+    Its name, default and help are those of the settings; layers and poolings, which registries
+    know, have options of their own. The command is given what was typed by name, None for the rest.
+    """
+    fields = {name: f for name, f in Dense.model_fields.items() if name not in ("layers", "pool")}
+
+    def run(**given: Any) -> None:
+        typed = {name: given.pop(name) for name in fields}
+        command(**given, typed=typed)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        own = parameter.name != "typed"
+        parameters += [parameter] if own else [_option(*field) for field in fields.items()]
+    run.__name__, run.__doc__, run.__module__ = (
+        command.__name__,
+        command.__doc__,
+        command.__module__,
+    )
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Make an option of a setting: of a truth value with its opposite, of a choice as a word."""
+    flag = "--" + name.replace("_", "-")
+    if field.annotation is bool:
+        opposite = (field.json_schema_extra or {}).get("opposite", f"--no-{flag[2:]}")  # type: ignore[union-attr]
+        flag += f"/{opposite}"
+    kind = field.annotation if field.annotation in (bool, int, float) else str
+    option = typer.Option(flag, help=field.description, rich_help_panel=FEATURES)
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, either, default=None, annotation=annotation)
 
 
 RelativeTo = Annotated[
@@ -73,27 +116,11 @@ Quality = Annotated[
         rich_help_panel=FEATURES,
     ),
 ]
-Flip = Annotated[
-    bool | None,
-    typer.Option(
-        "--flip/--no-flip",
-        help="Average with the mirror image (Appendix B).",
-        rich_help_panel=FEATURES,
-    ),
-]
 Pool = Annotated[
     str | None,
     typer.Option(
         "--pool",
         help=f"Over locations: {list_features()}, or several: average+max.",
-        rich_help_panel=FEATURES,
-    ),
-]
-Exif = Annotated[
-    bool | None,
-    typer.Option(
-        "--exif/--ignore-exif",
-        help="Apply the orientation a camera recorded.",
         rich_help_panel=FEATURES,
     ),
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vggfeat.run.svm import Run
 
 
+@options.of_extraction
 def svm_command(
     dataset: Annotated[
         str,
@@ -39,8 +41,6 @@ def svm_command(
     normalize: options.Normalize = None,
     power: options.Power = None,
     pool: options.Pool = None,
-    flip: options.Flip = None,
-    exif: options.Exif = None,
     view: options.View = None,
     features: options.FeatureFolder = None,
     loss: Annotated[
@@ -95,6 +95,8 @@ def svm_command(
     jobs_backend: options.JobsBackend = None,
     quiet: Quiet = False,
     as_json: Json = False,
+    *,
+    typed: Mapping[str, Any],
 ) -> None:
     """Train and test a linear SVM on the features of a labelled data set, as the paper did.
 
@@ -163,9 +165,8 @@ def svm_command(
         normalize=normalize,
         power=power,
         pool=pool,
-        flip=flip,
-        exif=exif,
         views=view,
+        **typed,
     )
     if submission:
         check_submission(card, images)
