@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests run two at a time
 
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test away from the user's cache and from the network."""
-    monkeypatch.setenv("VGGFEAT_HOME", str(tmp_path_factory.mktemp("home")))
+    # Not by mktemp, which looks through all of the homes of earlier tests.
+    homes = tmp_path_factory.getbasetemp() / "homes"
+    homes.mkdir(exist_ok=True)
+    monkeypatch.setenv("VGGFEAT_HOME", tempfile.mkdtemp(dir=homes))
     monkeypatch.setenv("VGGFEAT_OFFLINE", "1")
 
 

@@ -83,7 +83,8 @@ def _child(plan: Plan, folder: str, seed: int) -> tuple[int, list[str], str]:
     }
     asked = json.dumps({"folder": folder, "campaigns": plan, "seed": seed})
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-m", "fuzz.child"],
+        # No attempt may write a file: what one imports leaves no byte code.
+        [sys.executable, "-B", "-X", "faulthandler", "-m", "fuzz.child"],
         input=asked,
         capture_output=True,
         text=True,
