@@ -96,14 +96,17 @@ def test_each_wrong_field_has_a_line(tmp_path: Path) -> None:
         open_recipe(written(tmp_path, text))
     first, *lines = refused.value.lines
     assert first == f"{tmp_path / 'own.toml'} is not a recipe:"
-    assert lines == [
-        "  nets.mine.net: is missing",
-        "  nets.mine.S: must be a valid integer or be a list. Got 'wide' instead.",
-        "  rows.0.name: must be a valid string. Got 3 instead.",
-        "  rows.0.uses.0.Q.0: must be a valid integer. Got 'a' instead.",
-        "  rows.0.paper.1: is missing",
-        "  rows.0.flap: nothing of that name is known here",
-    ]
+    fields = {
+        "nets.mine.net": "required",
+        "nets.mine.S": "'wide'",
+        "rows.0.name": "Got 3",
+        "rows.0.uses.0.Q.0": "'a'",
+        "rows.0.paper.1": "required",
+        "rows.0.flap": "not permitted",
+    }
+    for field, said in fields.items():  # one that may be of two types has two lines
+        assert [line for line in lines if line.startswith(f"  {field}") and said in line], field
+    assert all(len(line.splitlines()) == 1 for line in lines)
 
 
 def test_links_make_a_recipe_that_trains(tmp_path: Path) -> None:

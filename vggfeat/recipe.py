@@ -14,7 +14,7 @@ from vggfeat.data.datasets.card import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
 from vggfeat.learn.search import GRID
-from vggfeat.settings import Features, refused
+from vggfeat.settings import Features, data_error
 from vggfeat.train.chain import Chain
 
 
@@ -188,13 +188,12 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
             f"There is no recipe {name!r}. Shipped: {', '.join(recipe_names())}. Or name a file "
             "of your own, such as my.toml."
         )
-    told: dict[str, Any] = {}
     try:
         told = read_toml(path)
         kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
         return kind(**{"name": path.stem, **told})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise refused(f"{path} is not a recipe", error, told) from error
+        raise data_error(f"{path} is not a recipe", error) from error
 
 
 def load_recipe(name: str) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,9 +17,6 @@ from pydantic import (
 
 from vggfeat.errors import DataError, ParameterError
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
 Model = TypeVar("Model")
 Locations = Literal["raw", "l2"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -27,14 +24,12 @@ Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
 
 SHOULD = "Input should be "
 """How pydantic begins to say what would be right."""
-IN_OTHER_WORDS = {"missing": "is missing", "extra_forbidden": "nothing of that name is known here"}
 IN_A_NAME = {"net", "weights", "layers", "pool"}
 """Settings of an extraction that a column has in its name, and its weights by their digest."""
 OF_FORMAT_2 = ("flip", "locations", "exif", "precision")
 """Settings that every column has."""
+WITHOUT_VALUE = ("missing", "extra_forbidden", "value_error")  # the message says all
 LONG = 60  # characters of what was given
-_SHOULD = re.compile(r"^\w+ should ")
-_ASIDE = re.compile(r", unable to parse.*| after validation.*")
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
@@ -280,7 +275,7 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
         raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
 
 
-def refused(said: str, error: Exception, given: Mapping[str, object]) -> DataError:
+def data_error(said: str, error: Exception) -> DataError:
     """Make an error of one that a file of settings caused, with a line for each wrong field.
 
     Parameters
@@ -289,58 +284,27 @@ def refused(said: str, error: Exception, given: Mapping[str, object]) -> DataErr
         What the file is not.
     error : Exception
         Of pydantic's, or another.
-    given : mapping
-        What the file holds.
 
     Examples
     --------
-    >>> given = {"Q": ["wide"], "power": 2, "scale": 1}
     >>> try:
-    ...     Features(**given)
+    ...     Features(flip="wide", power=2)
     ... except ValidationError as error:
-    ...     print(refused("own.toml is no set of features", error, given))
+    ...     print(data_error("own.toml is no set of features", error))
     own.toml is no set of features:
-      Q.0: must be a valid integer. Got 'wide' instead.
-      power: must be less than or equal to 1. Got 2 instead.
-      scale: nothing of that name is known here
+      flip: Input should be a valid boolean, unable to interpret input. Got 'wide'.
+      power: Input should be less than or equal to 1. Got 2.
     """
-    lines = _fields(error, given) if isinstance(error, ValidationError) else [str(error)]
-    if len(lines) == 1:
-        return DataError(f"{said}: {lines[0]}")
-    return DataError(f"{said}:", *(f"  {line}" for line in lines))
-
-
-def _fields(error: ValidationError, given: Mapping[str, object]) -> list[str]:
-    found = error.errors()
-    wrong: dict[str, list[ErrorDetails]] = {}
-    for one in found:
-        # A list is also said to be empty when what it holds is wrong.
-        within = [other for other in found if len(other["loc"]) > len(one["loc"])]
-        if all(other["loc"][: len(one["loc"])] != one["loc"] for other in within):
-            wrong.setdefault(_place(one, given), []).append(one)
-    return [": ".join(filter(None, (place, _wrong(of)))) for place, of in wrong.items()]
-
-
-def _place(one: ErrorDetails, given: Any) -> str:
-    """Name a field as the file does; pydantic also names which of several types it tried."""
-    named = []
-    for part in one["loc"]:
-        known = range(len(given)) if isinstance(given, list) else given
-        if isinstance(known, dict | range) and part in known:
-            named.append(str(part))
-            given = given[part]
-    if one["type"] == "missing":
-        named.append(str(one["loc"][-1]))
-    return ".".join(named)
-
-
-def _wrong(of: list[ErrorDetails]) -> str:
-    """Say what is wrong with one field, of which several types may have been tried."""
-    kind, said = of[0]["type"], of[0]["msg"]
-    if kind in IN_OTHER_WORDS:
-        return IN_OTHER_WORDS[kind]
-    if not _SHOULD.match(said):
-        return said.removeprefix("Value error, ")
-    right = [_SHOULD.sub("", _ASIDE.sub("", one["msg"])) for one in of]
-    right = [one.replace("a valid tuple", "a list") for one in right]
-    return f"must {' or '.join(right)}. Got {of[0]['input']!r:.{LONG}} instead."
+    if not isinstance(error, ValidationError):
+        return DataError(f"{said}: {error}")
+    lines = []
+    for field in error.errors(include_url=False):
+        place = ".".join(map(str, field["loc"]))
+        line = f"{place}: {field['msg']}" if place else field["msg"].removeprefix("Value error, ")
+        given = "" if field["type"] in WITHOUT_VALUE else f". Got {field['input']!r:.{LONG}}."
+        lines.append(line + given * bool(place))
+    return (
+        DataError(f"{said}: {lines[0]}")
+        if len(lines) == 1
+        else DataError(f"{said}:", *(f"  {line}" for line in lines))
+    )

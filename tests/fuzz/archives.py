@@ -18,8 +18,8 @@ from trees import OBJECT
 from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
 from fuzz.pictures import written
+from vggfeat.data.datasets.annotations import read_annotations
 from vggfeat.data.datasets.fetch import unpack, unwrap
-from vggfeat.data.datasets.ilsvrc import read_annotations
 from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import PictureError, VggfeatError
 

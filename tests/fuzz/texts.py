@@ -15,7 +15,8 @@ from fuzz.campaign import Campaign
 from fuzz.mutation import mutated
 from vggfeat._io.assets import shared
 from vggfeat.data.datasets import load_card, open_dataset
-from vggfeat.data.datasets.voc import read_annotation, read_annotation_of, read_voc
+from vggfeat.data.datasets.annotations import read_annotation
+from vggfeat.data.datasets.voc import read_annotation_of, read_voc
 from vggfeat.data.imageset import find_images
 from vggfeat.recipe import open_recipe
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from vggfeat.data.datasets.voc import check_stated_size
+from vggfeat.data.datasets.annotations import check_stated_size
 from vggfeat.data.image import ImageRef, decode, open_encoded, upright_size
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.ilsvrc.boxes import Floats

@@ -12,9 +12,10 @@ import numpy as np
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more, counted
-from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_annotations, read_images
+from vggfeat.data.datasets.annotations import Annotation, Example, examples_of, read_annotations
+from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.datasets.voc import Annotation, Example, classes_in, examples_of, read_voc_boxes
+from vggfeat.data.datasets.voc import classes_in, read_voc_boxes
 from vggfeat.data.image import upright_size
 from vggfeat.data.sources.files import FileImages
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError

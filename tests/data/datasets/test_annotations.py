@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 
-from vggfeat.data.datasets.ilsvrc import read_annotations
-from vggfeat.data.datasets.voc import Annotation, VocObject, examples_of, read_voc_boxes
+from vggfeat.data.datasets.annotations import Annotation, VocObject, examples_of, read_annotations
+from vggfeat.data.datasets.voc import read_voc_boxes
 from vggfeat.data.image import upright_size
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 

@@ -121,7 +121,7 @@ def test_every_archive_can_be_verified() -> None:
     [
         ({"classes": ("cat", "cat")}, "named twice"),
         ({"positives": {"train": (1,)}}, "1 numbers for 2 classes"),
-        ({"reader": "folders"}, "go together"),
+        ({"reader": "folders"}, "folders"),
         ({"folder": ""}, "needs classes and folder"),
         ({"protocol": VOC | {"difficult": "keep"}}, "drop"),
         ({"protocol": {"kind": "voc"}}, "ap"),

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-
-import numpy as np
+from pkgutil import iter_modules
 
 from vggfeat._io.assets import asset
 from vggfeat._io.download import Progress
 from vggfeat._io.remote import is_address, redact
-from vggfeat.data.datasets.caltech import read_caltech
 from vggfeat.data.datasets.card import (
     EVERY,
+    READERS,
     DatasetCard,
-    Reader,
     card_names,
     is_card,
     load_card,
 )
 from vggfeat.data.datasets.check import Check, absent, check
 from vggfeat.data.datasets.fetch import data_folder, find_tree, not_here, provide
-from vggfeat.data.datasets.folders import read_folders, read_labelled, read_manifest
+from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.datasets.voc import read_voc
 from vggfeat.data.imageset import ImageSet, one_hot
 from vggfeat.data.sources import is_beyond_path
 from vggfeat.errors import DataError, DataNotFound
@@ -37,6 +35,9 @@ __all__ = [
     "load_card",
     "open_dataset",
 ]
+
+for _module in iter_modules(__path__):  # each reader registers itself
+    import_module(f"{__name__}.{_module.name}")
 
 _SHOWN = 3  # differences that an error names; `vggfeat datasets check` names all
 
@@ -221,7 +222,7 @@ def _place(
 
 def _plain(card: DatasetCard) -> bool:
     """Tell whether a card says where its data are, and of no archive that holds them."""
-    return card.reader in ("folders", "manifest") and not card.archives
+    return READERS[card.reader].in_place and not card.archives
 
 
 def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
@@ -234,18 +235,8 @@ def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
 
 
 def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
-    if card.protocol.kind == "voc":
-        return card, read_voc(tree, card.classes, card.protocol.task)
-    if card.reader == "caltech":
-        return card, read_caltech(tree, card.classes)
-    if card.reader == "ilsvrc":  # a folder for each class, as Caltech has, in each part
-        images = read_caltech(tree / "val", card.classes)
-        return card, replace(images, splits={"val": np.arange(len(images))})
-    if card.reader == "folders":
-        return _with_targets(card, read_folders(tree), tree)
-    is_tar = tree.suffix.lower() == ".tar"
-    images = read_manifest(tree, relative_to=tree.parent if is_tar else None)
-    return _with_targets(card, images, tree)
+    images = READERS[card.reader].read(card, tree)
+    return (card, images) if images.targets is not None else _with_targets(card, images, tree)
 
 
 def _with_targets(
@@ -270,7 +261,7 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     path = Path(name)
     source = redact(name) if is_address(name) else str(path.resolve())
     stem = Path(source).name if path.is_dir() else Path(source).stem
-    reader: Reader = "folders" if path.is_dir() else "manifest"
+    reader = "folders" if path.is_dir() else "manifest"
     card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)
     return _with_targets(card, read_labelled(name), source)
 

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import EXTENSIONS
 from vggfeat.data.imageset import ImageSet, one_hot
 from vggfeat.errors import DataError
+
+
+@register("caltech")
+class CaltechReader(Reader):
+    """A folder for each class of the card, and nothing else."""
+
+    needs_classes = True
+    expects_each_class = True
+
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with targets."""
+        return read_caltech(tree, card.classes)
 
 
 def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,12 +19,12 @@ from pydantic import (
 )
 
 from vggfeat._io.assets import read_toml, shared
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataNotFound
-from vggfeat.settings import Features, refused
+from vggfeat.settings import Features, data_error
 
 Difficult = Literal["drop", "negative"]
 APKind = Literal["ap11", "area"]
-Reader = Literal["folders", "manifest", "voc", "caltech", "ilsvrc"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -228,8 +230,8 @@ class DatasetCard(_Frozen):
     ----------
     name, title : str
         Its name on the command line, and in a report.
-    reader : {"folders", "manifest", "voc", "caltech", "ilsvrc"}
-        The layout of its files.
+    reader : str
+        What reads the layout of its files: one of :data:`READERS`.
     folder : str
         Path of its tree inside the archives, and below a root.
     asset : str, optional
@@ -269,7 +271,7 @@ class DatasetCard(_Frozen):
 
     name: str
     title: str = ""
-    reader: Reader
+    reader: str
     folder: Below = ""
     asset: Below | None = None
     composed: int | None = None
@@ -299,13 +301,56 @@ class DatasetCard(_Frozen):
                 raise ValueError(
                     f"positives.{part} has {len(numbers)} numbers for {len(self.classes)} classes"
                 )
-        if (self.reader == "voc") != (self.protocol.kind == "voc"):
-            raise ValueError("the reader voc and the protocol of kind voc go together")
-        if self.reader in ("voc", "caltech") and not (self.classes and self.folder):
+        if self.reader not in READERS:
+            raise ValueError(f"reader should be one of {', '.join(sorted(READERS))}")
+        reader = READERS[self.reader]
+        if self.protocol.kind not in reader.protocols:
+            raise ValueError(
+                f"the reader {self.reader} goes with a protocol of kind "
+                f"{' or '.join(reader.protocols)}"
+            )
+        if reader.needs_classes and not (self.classes and self.folder):
             raise ValueError(f"the reader {self.reader} needs classes and folder")
         if self.archives and not (self.classes and self.folder):
             raise ValueError("archives need classes, and folder: the tree's path inside them")
         return self
+
+
+class Reader(ABC):
+    """How the files of one layout are found and read.
+
+    A module of this folder adds one by :func:`register`; a card names it as its ``reader``.
+    """
+
+    protocols: ClassVar[tuple[str, ...]] = ("splits", "ilsvrc")
+    """Kinds of protocols that its image sets are made for."""
+    needs_classes: ClassVar[bool] = False
+    """Whether a card has to give classes, and the folder of the tree."""
+    in_place: ClassVar[bool] = False
+    """Whether the files lie where the card says, rather than in a tree that is looked for."""
+    expects_each_class: ClassVar[bool] = False
+    """Whether a class without an image is a difference where a card counts no positives."""
+
+    def is_tree(self, card: DatasetCard, folder: Path) -> bool:
+        """Tell the folder of the data set from others."""
+        return any((folder / name).is_dir() for name in card.classes)
+
+    @abstractmethod
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with targets in the order of the card's classes, or with labels."""
+
+
+READERS: dict[str, Reader] = {}
+
+
+def register(name: str) -> Callable[[type[Reader]], type[Reader]]:
+    """Register a reader under the name that cards call it by."""
+
+    def add(reader: type[Reader]) -> type[Reader]:
+        READERS[name] = reader()
+        return reader
+
+    return add
 
 
 def card_names() -> list[str]:
@@ -349,12 +394,10 @@ def load_card(name: str) -> DatasetCard:
             f"Shipped: {', '.join(card_names())}. Or name a folder that holds a folder for each "
             "class, a CSV file with the columns path and label, or a card of your own (.toml)."
         )
-    told: dict[str, Any] = {}
     try:
-        told = read_toml(path)
-        card = DatasetCard(**told)
+        card = DatasetCard(**read_toml(path))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise refused(f"{path} is not a data set card", error, told) from error
+        raise data_error(f"{path} is not a data set card", error) from error
     if card.root:
         card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})
     return card

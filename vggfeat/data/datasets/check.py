@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vggfeat.data.datasets.card import EVERY, DatasetCard
+from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard
 from vggfeat.data.imageset import ImageSet
 
 
@@ -132,12 +132,11 @@ def absent(card: DatasetCard, images: ImageSet) -> tuple[str, ...]:
     >>> absent(card, ImageSet(("a",), ("a.jpg",), labels=("dog",)))
     ('cat',)
     """
-    if card.protocol.kind == "voc":
-        part = "trainval" if "trainval" in images.splits else None
-        counts = images.positives(part).tolist()
-    else:
+    if images.labels:
         labels = Counter(images.labels)
         counts = [labels[label] for label in card.classes]
+    else:
+        counts = images.positives("trainval" if "trainval" in images.splits else None).tolist()
     return tuple(name for name, count in zip(card.classes, counts, strict=True) if not count)
 
 
@@ -164,7 +163,7 @@ def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:
                 for label, expected, count in zip(card.classes, promised, found, strict=True)
                 if expected != count
             ]
-    if not card.positives and card.reader == "caltech":
+    if not card.positives and READERS[card.reader].expects_each_class:
         differences += [Difference(EVERY, label, None, 0) for label in absent(card, images)]
     return differences
 

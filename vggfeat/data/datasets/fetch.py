@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tarfile
 import zipfile
@@ -13,12 +12,9 @@ from pathlib import Path
 from vggfeat._io.assets import offline
 from vggfeat._io.atomic import explain_os_errors, make_folder, replacing, temporary_beside
 from vggfeat._io.download import Checksums, Progress, download
-from vggfeat.data.datasets.card import EVERY, Archive, DatasetCard
-from vggfeat.data.datasets.voc import LISTS
+from vggfeat.data.datasets.card import EVERY, READERS, Archive, DatasetCard
 from vggfeat.data.sources.tar import DAMAGED
 from vggfeat.errors import DataError, DataNotFound, DownloadError, VggfeatError
-
-_YEAR = re.compile(r"VOC\d{4}")
 
 
 def data_folder(root: str | Path | None = None) -> Path:
@@ -38,7 +34,7 @@ def find_tree(card: DatasetCard, base: Path) -> Path | None:
     The folder may be the tree itself (``VOC2007``, ``101_ObjectCategories``), the one above it
     (``VOCdevkit``), or one that holds either, directly or in a folder of its own.
     """
-    return next((path for path in _candidates(card, base) if _fits(card, path)), None)
+    return next((path for path in _candidates(card, base) if _is_tree(card, path)), None)
 
 
 def provide(
@@ -100,17 +96,8 @@ def _candidates(card: DatasetCard, base: Path) -> Iterator[Path]:
         yield from sorted(base.glob(pattern))
 
 
-def _fits(card: DatasetCard, tree: Path) -> bool:
-    if not tree.is_dir():
-        return False
-    if card.protocol.kind == "voc":
-        # The tree of another year has the same folders, but not the same images.
-        named = tree.resolve().name
-        other = _YEAR.fullmatch(named) is not None and named != Path(card.folder).name
-        return not other and (tree / "ImageSets" / LISTS[card.protocol.task]).is_dir()
-    if card.reader == "ilsvrc":
-        return (tree / "val").is_dir()
-    return any((tree / name).is_dir() for name in card.classes)
+def _is_tree(card: DatasetCard, folder: Path) -> bool:
+    return folder.is_dir() and READERS[card.reader].is_tree(card, folder)
 
 
 def _lacking(card: DatasetCard, tree: Path | None, needs: Sequence[str]) -> list[Archive]:

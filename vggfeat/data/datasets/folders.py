@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vggfeat._io.remote import is_address, redact
+from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import ImageRef
 from vggfeat.data.imageset import ImageSet, find_images, image_set_of
 from vggfeat.data.names import prefix_of
@@ -13,6 +14,29 @@ from vggfeat.data.sources import redact_source
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import Entry
 from vggfeat.errors import DataError, DataNotFound
+
+
+@register("folders")
+class FoldersReader(Reader):
+    """A folder for each class, whichever these are."""
+
+    in_place = True
+
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with labels."""
+        return read_folders(tree)
+
+
+@register("manifest")
+class ManifestReader(Reader):
+    """A CSV or Parquet manifest, or tars."""
+
+    in_place = True
+
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with labels, and with the splits that the manifest marks."""
+        is_tar = tree.suffix.lower() == ".tar"
+        return read_manifest(tree, relative_to=tree.parent if is_tar else None)
 
 
 def read_labelled(source: str) -> ImageSet:

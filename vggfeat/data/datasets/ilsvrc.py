@@ -21,7 +21,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -32,8 +32,8 @@ from numpy.typing import ArrayLike
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.caltech import read_caltech
+from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.folders import read_manifest
-from vggfeat.data.datasets.voc import SUFFIX, Annotation, parse_annotation
 from vggfeat.data.imageset import ImageSet, one_hot
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
 from vggfeat.data.sources.remote import RemoteImage
@@ -57,7 +57,6 @@ BOXES = (
     "bbox_train",
     "bbox_val",
 )
-LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +131,28 @@ class LabelledImages:
             images=tuple(self.images.image(row) for row in rows),
             labels=tuple(self.labels.tolist()),
         )
+
+
+@register("ilsvrc")
+class IlsvrcReader(Reader):
+    """ILSVRC's validation images, in class folders, in one flat folder, or in their tar."""
+
+    def is_tree(self, card: DatasetCard, folder: Path) -> bool:
+        """Tell ILSVRC's folder."""
+        return find_val(folder) is not None
+
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with targets; strays are found in class folders alone."""
+        val = find_val(tree) or tree / "val"
+        if val.is_dir() and any(map(_has_images, _folders(val))):
+            images = read_caltech(val, card.classes)
+        else:
+            found = read_images(val, [tree])
+            labels = found.labels_among(card.classes)
+            images = replace(
+                found.image_set(), labels=tuple(labels), targets=one_hot(labels, card.classes)
+            )
+        return replace(images, splits={"val": np.arange(len(images))})
 
 
 def find_train(root: Path) -> Path | None:
@@ -265,33 +286,6 @@ def read_class_tar(path: Path, progress: Progress | None = None) -> LabelledImag
     return _labelled_by_folder(_read_tar(path, progress), path)
 
 
-def read_ilsvrc(tree: Path, classes: Sequence[str]) -> ImageSet:
-    """Read the validation images, with targets in the order of some classes.
-
-    Parameters
-    ----------
-    tree : Path
-        Folder with ``val``, or ``ILSVRC2012_img_val.tar``, in it.
-    classes : sequence of str
-        Synsets (wnids).
-
-    Raises
-    ------
-    DataNotFound
-        If nothing says the classes of flat images.
-    DataError
-        If there is not one image, or it is of another class.
-    """
-    val = find_val(tree) or tree / "val"
-    if val.is_dir() and any(map(_has_images, _folders(val))):
-        images = read_caltech(val, classes)
-    else:
-        found = read_images(val, [tree])
-        labels = found.labels_among(classes)
-        images = replace(found.image_set(), labels=tuple(labels), targets=one_hot(labels, classes))
-    return replace(images, splits={"val": np.arange(len(images))})
-
-
 def find_truth(places: Sequence[Path]) -> Path:
     """Find the lists of the classes of flat validation images.
 
@@ -390,54 +384,6 @@ def find_boxes(root: Path) -> list[Path]:
             "where they are with --boxes."
         )
     return sources
-
-
-def read_annotations(
-    source: Path,
-    classes: Collection[str] | None = None,
-    images: Collection[str] | None = None,
-) -> dict[str, Annotation]:
-    """Read all XML files of a folder, at any depth, or of a tar.
-
-    Parameters
-    ----------
-    source : Path
-        A folder of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tar that they come
-        in, compressed or not.
-    classes : collection of str, optional
-        Keep only objects of these; an image without any is left out.
-    images : collection of str, optional
-        Read only the files of these, named without a suffix; which spares half a million files
-        where only ILSVRC's validation is wanted.
-
-    Returns
-    -------
-    dict
-        By the name of the image, without a suffix and without folders; sorted.
-
-    Raises
-    ------
-    DataNotFound
-        If there is no such folder or file, or it holds no annotations.
-    DataError
-        If an annotation, or the tar, is damaged or cannot be read.
-    """
-    annotations: dict[str, Annotation] = {}
-    empty = True
-    for name, content in _annotation_files(source, images):
-        empty = False
-        if content is None:
-            continue
-        annotation = parse_annotation(content, f"{source}: {name}")
-        annotation = annotation if classes is None else annotation.named(classes)
-        if annotation.objects:
-            annotations[_stem(name)] = annotation
-    if empty:
-        raise DataNotFound(
-            f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
-            "for each picture."
-        )
-    return dict(sorted(annotations.items()))
 
 
 def _read_csv(path: Path) -> LabelledImages:
@@ -540,57 +486,3 @@ def _lines(content: bytes) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         if words := line.split():
             yield number, words
-
-
-def _annotation_files(
-    source: Path, images: Collection[str] | None
-) -> Iterator[tuple[str, bytes | None]]:
-    """Go through the names of all annotations, with the contents of those of some images."""
-    if source.is_dir():
-        for path in sorted(source.rglob(f"*{SUFFIX}")):
-            yield path.name, _read_file(path) if _is_wanted(path.name, images) else None
-        return
-    if not source.is_file():
-        raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
-    try:
-        with tarfile.open(source) as tar:
-            yield from _annotation_members(tar, images)
-    except DataError:
-        raise
-    except DAMAGED as error:
-        raise DataError(
-            f"{source} is no tar file, or is damaged: {error}. Fetch it anew."
-        ) from error
-
-
-def _annotation_members(
-    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
-) -> Iterator[tuple[str, bytes | None]]:
-    """Go through the annotations of a tar, and of tars in it, one for each synset."""
-    while (member := tar.next()) is not None:
-        cast("Any", tar).members.clear()  # half a million of them would fill the memory
-        file = tar.extractfile(member) if member.isreg() else None
-        if file is None:
-            continue
-        if member.name.endswith(SUFFIX):
-            if member.size > LARGEST:
-                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
-            yield member.name, file.read() if _is_wanted(member.name, images) else None
-        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
-            with tarfile.open(fileobj=file) as inner:
-                yield from _annotation_members(inner, images, nested=False)
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
-
-
-def _is_wanted(name: str, images: Collection[str] | None) -> bool:
-    return images is None or _stem(name) in images
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -11,8 +11,8 @@ from PIL import Image, ImageChops
 
 from vggfeat._io.assets import asset, home
 from vggfeat._io.atomic import make_folder, temporary_beside
+from vggfeat.data.datasets.annotations import VocObject
 from vggfeat.data.datasets.folders import read_folders
-from vggfeat.data.datasets.voc import VocObject
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import ParameterError
 

@@ -1,22 +1,25 @@
-"""PASCAL VOC's layout: image-level labels, persons with actions, boxes (PAPER Section 6).
-
-Its XML files, one for each image, have the form that ILSVRC's boxes have too.
-"""
+"""PASCAL VOC's layout: image-level labels, persons with actions, boxes (PAPER Section 6)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
-from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
+from vggfeat.data.datasets.annotations import (
+    SUFFIX,
+    Annotation,
+    Example,
+    VocObject,
+    check_stated_size,
+    examples_of,
+    read_annotation,
+)
+from vggfeat.data.datasets.card import DatasetCard, Reader, VocProtocol, register
 from vggfeat.data.image import Box, upright_size
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
@@ -24,63 +27,29 @@ from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
 Task = Literal["classification", "action"]
 SPLITS = ("train", "val", "trainval", "test")
 LISTS = {"classification": "Main", "action": "Action"}
-SUFFIX = ".xml"
 Row = tuple[str, int]
 """An image's id, and the number of its person, from 1 on; 0 for the image itself."""
+_YEAR = re.compile(r"VOC\d{4}")
 _PERSON = re.compile("[0-9]{1,9}")
 _LABELS = {"-1": -1, "0": 0, "1": 1}
 
 
-@dataclass(frozen=True)
-class VocObject:
-    """An object that an annotation names, with its box in pixels from 1 on, ends included."""
+@register("voc")
+class VocReader(Reader):
+    """A year of VOC."""
 
-    name: str
-    box: Box
-    difficult: bool = False
+    protocols = ("voc",)
+    needs_classes = True
 
+    def is_tree(self, card: DatasetCard, folder: Path) -> bool:
+        """Tell the folder of the year: another has the same folders, but not the same images."""
+        year = folder.resolve().name
+        other = _YEAR.fullmatch(year) is not None and year != Path(card.folder).name
+        return not other and (folder / "ImageSets" / LISTS[_task(card)]).is_dir()
 
-@dataclass(frozen=True)
-class Annotation:
-    """What an XML file says of an image.
-
-    Parameters
-    ----------
-    size : (int, int)
-        Width and height; (0, 0) where it does not say.
-    objects : tuple of VocObject
-        With boxes in pixels from 1 on, ends included.
-    """
-
-    size: tuple[int, int]
-    objects: tuple[VocObject, ...]
-
-    def named(self, classes: Collection[str]) -> Annotation:
-        """Keep the objects of some classes."""
-        return Annotation(self.size, tuple(o for o in self.objects if o.name in classes))
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """An image and one of the classes of its objects.
-
-    Parameters
-    ----------
-    name : str
-        The image's.
-    label : str
-        The class.
-    size : (int, int)
-        Width and height of the image.
-    boxes : array, shape (K, 4)
-        The class's objects in it, in pixels from 1 on, ends included: the largest that is not
-        difficult first, which is the one to learn; then all others, any of which counts as found.
-    """
-
-    name: str
-    label: str
-    size: tuple[int, int]
-    boxes: NDArray[np.float64]
+    def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+        """Read the images, with targets."""
+        return read_voc(tree, card.classes, _task(card))
 
 
 def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") -> ImageSet:
@@ -122,21 +91,6 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
     return _image_set(tree, classes, rows_of, labels, task)
 
 
-def read_annotation(path: Path) -> Annotation:
-    """Read one XML file.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or is none.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return parse_annotation(content, str(path))
-
-
 def read_annotation_of(tree: Path, image: str) -> Annotation:
     """Read the annotation of an image of a tree.
 
@@ -156,69 +110,6 @@ def read_annotation_of(tree: Path, image: str) -> Annotation:
     if not path.exists():
         raise DataError(f"{path} is missing: there is no annotation of {image}.")
     return read_annotation(path)
-
-
-def parse_annotation(content: bytes, where: str) -> Annotation:
-    """Read what an XML file holds.
-
-    Parameters
-    ----------
-    content : bytes
-    where : str
-        Where it is from, for the error.
-
-    Raises
-    ------
-    DataError
-        If it is none, or an object in it has no name or no box.
-
-    Examples
-    --------
-    >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
-    >>> text = f"<a><object><name>cat</name><bndbox>{box}</bndbox></object></a>"
-    >>> parse_annotation(text.encode(), "cat.xml").objects
-    (VocObject(name='cat', box=(1.0, 2.0, 9.0, 8.0), difficult=False),)
-    """
-    try:
-        root: Element = fromstring(content)
-        size = tuple(_number(root, f"size/{side}") for side in ("width", "height"))
-        objects = tuple(map(_object, root.findall("object")))
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DataError(f"{where} is not an annotation: {error}") from error
-    return Annotation((size[0], size[1]) if min(size) > 0 else (0, 0), objects)
-
-
-def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
-    """Make an example of each class that has an object which is not difficult.
-
-    Examples
-    --------
-    >>> cats = [VocObject("cat", (1, 1, 4, 4)), VocObject("cat", (5, 1, 9, 9))]
-    >>> found = examples_of("a", Annotation((20, 10), tuple(cats)), ["bus", "cat"])
-    >>> [(one.label, one.boxes[0].tolist()) for one in found]
-    [('cat', [5.0, 1.0, 9.0, 9.0])]
-    """
-    found = []
-    for label in classes:
-        objects = [one for one in annotation.objects if one.name == label]
-        if not all(one.difficult for one in objects):
-            ordered = sorted(objects, key=lambda one: (one.difficult, -_area(one), one.box))
-            boxes = np.array([one.box for one in ordered], dtype=np.float64)
-            found.append(Example(name, label, annotation.size, boxes))
-    return found
-
-
-def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
-    """Refuse an image of another size than its annotation states.
-
-    Raises
-    ------
-    PictureError
-        With both.
-    """
-    if size != stated:
-        pixels, others = ("×".join(map(str, pair)) for pair in (size, stated))
-        raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
 
 
 class VocBoxes(NamedTuple):
@@ -324,6 +215,11 @@ def _sized(example: Example, path: Path) -> Example:
         return replace(example, size=size)
     check_stated_size(size, example.size)
     return example
+
+
+def _task(card: DatasetCard) -> Task:
+    assert isinstance(card.protocol, VocProtocol)
+    return card.protocol.task
 
 
 def row_name(row: Row) -> str:
@@ -463,29 +359,3 @@ def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
                 f"number {row[1]}."
             )
         yield objects[row[1] - 1].box
-
-
-def _number(root: Element, path: str) -> int:
-    text = (root.findtext(path) or "0").strip()
-    return int(text) if text.isdecimal() else 0
-
-
-def _area(one: VocObject) -> float:
-    xmin, ymin, xmax, ymax = one.box
-    return (xmax - xmin + 1) * (ymax - ymin + 1)
-
-
-def _object(element: Element) -> VocObject:
-    corners = [float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
-    xmin, ymin, xmax, ymax = corners
-    if not (np.isfinite(corners).all() and xmin <= xmax and ymin <= ymax):
-        raise ValueError(f"its box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} is empty")
-    difficult = element.findtext("difficult", "0").strip() == "1"
-    return VocObject(_text(element, "name"), (xmin, ymin, xmax, ymax), difficult)
-
-
-def _text(element: Element, path: str) -> str:
-    text = (element.findtext(path) or "").strip()
-    if not text:
-        raise ValueError(f"an object has no {path}")
-    return text

@@ -1,0 +1,280 @@
+"""Where objects are: XML files of VOC's form, one for each image, which ILSVRC has too."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from vggfeat.data.image import Box
+from vggfeat.data.sources.tar import DAMAGED
+from vggfeat.errors import DataError, DataNotFound, PictureError
+
+SUFFIX = ".xml"
+LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An object that an annotation names, with its box in pixels from 1 on, ends included."""
+
+    name: str
+    box: Box
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an XML file says of an image.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Width and height; (0, 0) where it does not say.
+    objects : tuple of VocObject
+        With boxes in pixels from 1 on, ends included.
+    """
+
+    size: tuple[int, int]
+    objects: tuple[VocObject, ...]
+
+    def named(self, classes: Collection[str]) -> Annotation:
+        """Keep the objects of some classes."""
+        return Annotation(self.size, tuple(o for o in self.objects if o.name in classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image and one of the classes of its objects.
+
+    Parameters
+    ----------
+    name : str
+        The image's.
+    label : str
+        The class.
+    size : (int, int)
+        Width and height of the image.
+    boxes : array, shape (K, 4)
+        The class's objects in it, in pixels from 1 on, ends included: the largest that is not
+        difficult first, which is the one to learn; then all others, any of which counts as found.
+    """
+
+    name: str
+    label: str
+    size: tuple[int, int]
+    boxes: NDArray[np.float64]
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Read one XML file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is none.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return parse_annotation(content, str(path))
+
+
+def read_annotations(
+    source: Path,
+    classes: Collection[str] | None = None,
+    images: Collection[str] | None = None,
+) -> dict[str, Annotation]:
+    """Read all XML files of a folder, at any depth, or of a tar.
+
+    Parameters
+    ----------
+    source : Path
+        A folder of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tar that they come
+        in, compressed or not.
+    classes : collection of str, optional
+        Keep only objects of these; an image without any is left out.
+    images : collection of str, optional
+        Read only the files of these, named without a suffix; which spares half a million files
+        where only ILSVRC's validation is wanted.
+
+    Returns
+    -------
+    dict
+        By the name of the image, without a suffix and without folders; sorted.
+
+    Raises
+    ------
+    DataNotFound
+        If there is no such folder or file, or it holds no annotations.
+    DataError
+        If an annotation, or the tar, is damaged or cannot be read.
+    """
+    annotations: dict[str, Annotation] = {}
+    empty = True
+    for name, content in _annotation_files(source, images):
+        empty = False
+        if content is None:
+            continue
+        annotation = parse_annotation(content, f"{source}: {name}")
+        annotation = annotation if classes is None else annotation.named(classes)
+        if annotation.objects:
+            annotations[_stem(name)] = annotation
+    if empty:
+        raise DataNotFound(
+            f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
+            "for each picture."
+        )
+    return dict(sorted(annotations.items()))
+
+
+def parse_annotation(content: bytes, where: str) -> Annotation:
+    """Read what an XML file holds.
+
+    Parameters
+    ----------
+    content : bytes
+    where : str
+        Where it is from, for the error.
+
+    Raises
+    ------
+    DataError
+        If it is none, or an object in it has no name or no box.
+
+    Examples
+    --------
+    >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
+    >>> text = f"<a><object><name>cat</name><bndbox>{box}</bndbox></object></a>"
+    >>> parse_annotation(text.encode(), "cat.xml").objects
+    (VocObject(name='cat', box=(1.0, 2.0, 9.0, 8.0), difficult=False),)
+    """
+    try:
+        root: Element = fromstring(content)
+        size = tuple(_number(root, f"size/{side}") for side in ("width", "height"))
+        objects = tuple(map(_object, root.findall("object")))
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise DataError(f"{where} is not an annotation: {error}") from error
+    return Annotation((size[0], size[1]) if min(size) > 0 else (0, 0), objects)
+
+
+def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
+    """Make an example of each class that has an object which is not difficult.
+
+    Examples
+    --------
+    >>> cats = [VocObject("cat", (1, 1, 4, 4)), VocObject("cat", (5, 1, 9, 9))]
+    >>> found = examples_of("a", Annotation((20, 10), tuple(cats)), ["bus", "cat"])
+    >>> [(one.label, one.boxes[0].tolist()) for one in found]
+    [('cat', [5.0, 1.0, 9.0, 9.0])]
+    """
+    found = []
+    for label in classes:
+        objects = [one for one in annotation.objects if one.name == label]
+        if not all(one.difficult for one in objects):
+            ordered = sorted(objects, key=lambda one: (one.difficult, -_area(one), one.box))
+            boxes = np.array([one.box for one in ordered], dtype=np.float64)
+            found.append(Example(name, label, annotation.size, boxes))
+    return found
+
+
+def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
+    """Refuse an image of another size than its annotation states.
+
+    Raises
+    ------
+    PictureError
+        With both.
+    """
+    if size != stated:
+        pixels, others = ("×".join(map(str, pair)) for pair in (size, stated))
+        raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
+
+
+def _annotation_files(
+    source: Path, images: Collection[str] | None
+) -> Iterator[tuple[str, bytes | None]]:
+    """Go through the names of all annotations, with the contents of those of some images."""
+    if source.is_dir():
+        for path in sorted(source.rglob(f"*{SUFFIX}")):
+            yield path.name, _read_file(path) if _is_wanted(path.name, images) else None
+        return
+    if not source.is_file():
+        raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
+    try:
+        with tarfile.open(source) as tar:
+            yield from _annotation_members(tar, images)
+    except DataError:
+        raise
+    except DAMAGED as error:
+        raise DataError(
+            f"{source} is no tar file, or is damaged: {error}. Fetch it anew."
+        ) from error
+
+
+def _annotation_members(
+    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
+) -> Iterator[tuple[str, bytes | None]]:
+    """Go through the annotations of a tar, and of tars in it, one for each synset."""
+    while (member := tar.next()) is not None:
+        cast("Any", tar).members.clear()  # half a million of them would fill the memory
+        file = tar.extractfile(member) if member.isreg() else None
+        if file is None:
+            continue
+        if member.name.endswith(SUFFIX):
+            if member.size > LARGEST:
+                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
+            yield member.name, file.read() if _is_wanted(member.name, images) else None
+        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+            with tarfile.open(fileobj=file) as inner:
+                yield from _annotation_members(inner, images, nested=False)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _is_wanted(name: str, images: Collection[str] | None) -> bool:
+    return images is None or _stem(name) in images
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _number(root: Element, path: str) -> int:
+    text = (root.findtext(path) or "0").strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _area(one: VocObject) -> float:
+    xmin, ymin, xmax, ymax = one.box
+    return (xmax - xmin + 1) * (ymax - ymin + 1)
+
+
+def _object(element: Element) -> VocObject:
+    corners = [float(_text(element, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+    xmin, ymin, xmax, ymax = corners
+    if not (np.isfinite(corners).all() and xmin <= xmax and ymin <= ymax):
+        raise ValueError(f"its box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} is empty")
+    difficult = element.findtext("difficult", "0").strip() == "1"
+    return VocObject(_text(element, "name"), (xmin, ymin, xmax, ymax), difficult)
+
+
+def _text(element: Element, path: str) -> str:
+    text = (element.findtext(path) or "").strip()
+    if not text:
+        raise ValueError(f"an object has no {path}")
+    return text
