@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from vggfeat.data.batching import Decoded, batches
+from vggfeat.data.batching import DecodedImage, make_batches
 from vggfeat.data.image import load, rescaled_size
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
@@ -124,7 +124,7 @@ def vggfeat(work: Work) -> Run:
 def vggfeat_forward(work: Work) -> Run:
     """Ours, on decoded pictures: normalised, forward, averaged."""
     extractor = extractor_of(work)
-    waiting = list(batches(decoded(work), extractor.pixel_budget))
+    waiting = list(make_batches(decoded(work), extractor.pixel_budget))
 
     def run() -> np.ndarray:
         rows: dict[tuple[int, int], np.ndarray] = {}
@@ -246,9 +246,9 @@ def loaded(features: nn.Sequential, work: Work) -> nn.Sequential:
     return features.eval().requires_grad_(False)
 
 
-def decoded(work: Work) -> Iterator[Decoded]:
+def decoded(work: Work) -> Iterator[DecodedImage]:
     """Decode and rescale all pictures."""
-    return (Decoded(row, load(path, work.scales)) for row, path in enumerate(work.pictures))
+    return (DecodedImage(row, load(path, work.scales)) for row, path in enumerate(work.pictures))
 
 
 def prepared(Q: int) -> transforms.Compose:

@@ -18,7 +18,7 @@ import torch
 from contenders import Work
 from floor import settle
 
-from vggfeat.data.batching import batches
+from vggfeat.data.batching import make_batches
 from vggfeat.data.image import decode, rescale
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
@@ -80,7 +80,7 @@ def by_themselves(work: Work) -> dict[str, float]:
         for Q in work.scales:
             clock.time("rescale", rescale, image, Q)
     extractor = contenders.extractor_of(work)
-    waiting = list(batches(contenders.decoded(work), extractor.pixel_budget))
+    waiting = list(make_batches(contenders.decoded(work), extractor.pixel_budget))
     extractor.describe(waiting[0].pixels)  # warm
     clock.watch(extractor.net, "maps")
     for batch in waiting:
@@ -113,7 +113,7 @@ def in_a_run(work: Work) -> dict[str, float]:
     clock = Stopwatch(work.device)
     extractor = contenders.extractor_of(work)
     images = find_images([str(path) for path in work.pictures])
-    extractor.describe(next(batches(contenders.decoded(work), 1)).pixels)  # warm
+    extractor.describe(next(make_batches(contenders.decoded(work), 1)).pixels)  # warm
     clock.watch(extractor.net, "maps")
     clock.watch(extractor, "describe")
     with tempfile.TemporaryDirectory() as folder:

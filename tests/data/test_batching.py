@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import batching as module
-from vggfeat.data.batching import Decoded, Job, Wanted, batches, decode_ahead
+from vggfeat.data.batching import DecodedImage, Job, Wanted, decode_ahead, make_batches
 from vggfeat.data.identity import Id
 from vggfeat.errors import PictureError
 
@@ -23,10 +23,11 @@ def test_every_picture_comes_out_once_with_its_own_pixels(
 ) -> None:
     """Whatever the shapes and budget, each picture is in one batch, unpadded, within budget."""
     pictures = [
-        Decoded(row, {7: np.full((*shape, 3), row, np.uint8)}) for row, shape in enumerate(shapes)
+        DecodedImage(row, {7: np.full((*shape, 3), row, np.uint8)})
+        for row, shape in enumerate(shapes)
     ]
     seen: Counter[int] = Counter()
-    for batch in batches(pictures, budget):
+    for batch in make_batches(pictures, budget):
         count, _, height, width = batch.pixels.shape
         assert count == 1 or count * height * width <= budget
         assert list(batch.rows) == sorted(batch.rows)
@@ -42,10 +43,10 @@ def test_images_that_lack_different_columns_share_no_batch() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
     lacking = [{4: "a"}, {4: "a", 8: "b"}, {4: "a"}, {4: "a", 8: "b"}]
     given = [
-        Decoded(row, dict.fromkeys(wanted, pixels), wanted=wanted)
+        DecodedImage(row, dict.fromkeys(wanted, pixels), wanted=wanted)
         for row, wanted in enumerate(lacking)
     ]
-    found = [(batch.Q, batch.rows, batch.wanted) for batch in batches(given, 10**9)]
+    found = [(batch.Q, batch.rows, batch.wanted) for batch in make_batches(given, 10**9)]
     assert sorted(found) == [(4, (0, 2), "a"), (4, (1, 3), "a"), (8, (1, 3), "b")]
 
 
@@ -58,10 +59,10 @@ def test_what_waits_is_bounded(monkeypatch) -> None:
         nonlocal given_out
         for row in range(100):
             given_out += 10 * (row + 1)
-            yield Decoded(row, {10: np.zeros((10, row + 1, 3), np.uint8)})
+            yield DecodedImage(row, {10: np.zeros((10, row + 1, 3), np.uint8)})
 
     taken_in = 0
-    for batch in batches(stream(), 10**9):
+    for batch in make_batches(stream(), 10**9):
         taken_in += batch.pixels.shape[0] * batch.pixels.shape[2] * batch.pixels.shape[3]
         assert given_out - taken_in <= 1000 + 10 * 100
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import noise, random_weights
 
-from vggfeat.data.batching import Batch
+from vggfeat.data.batching import ImageBatch
 from vggfeat.data.image import Pixels
 from vggfeat.errors import DeviceError, WeightsError
 from vggfeat.features import extractor as module
@@ -204,7 +204,7 @@ def test_one_image_that_overflows_has_a_reason() -> None:
     """It names the precisions that would do; its neighbours in the batch have their descriptors."""
     images = dark_and_bright(3, {1})
     pixels = torch.from_numpy(np.stack(images.images)).permute(0, 3, 1, 2)
-    rows = list(describe_batch(Half(), Batch(40, (7, 8, 9), pixels), "float32"))
+    rows = list(describe_batch(Half(), ImageBatch(40, (7, 8, 9), pixels), "float32"))
     assert [(row.row, len(row.arrays), bool(row.reason)) for row in rows] == [
         (7, 1, False),
         (8, 0, True),
@@ -218,7 +218,7 @@ def test_what_float16_cannot_hold_has_a_reason() -> None:
     weights = scaled(WEIGHTS, "conv1_1", 3e3)
     extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
     pixels = torch.from_numpy(np.stack(dark_and_bright(2, {1}).images)).permute(0, 3, 1, 2)
-    dark, bright = describe_batch(extractor, Batch(40, (0, 1), pixels), "float16")
+    dark, bright = describe_batch(extractor, ImageBatch(40, (0, 1), pixels), "float16")
     assert (len(dark.arrays), len(bright.arrays)) == (1, 0)
     assert "--dtype float32" in bright.reason
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vggfeat.cli.working import Work
-    from vggfeat.data.datasets.card import DatasetCard, PaperRow
+    from vggfeat.data.datasets.card import DatasetCard, PaperFigure
     from vggfeat.data.image import ImageLike
     from vggfeat.recipe import Line
     from vggfeat.report.wanted import Evidence
@@ -207,7 +207,7 @@ def _times(run: Run) -> str:
     )
 
 
-def _paper_figure(row: PaperRow) -> tuple[str, float, float | None]:
+def _paper_figure(row: PaperFigure) -> tuple[str, float, float | None]:
     who = row.method or f"net {' & '.join(row.nets)}"
     note = f", {row.note}" if row.note else ""
     return f"{who}{note} (Table {row.table})", row.value, row.spread

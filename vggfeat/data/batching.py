@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images of one shape.
 
     Parameters
@@ -67,7 +67,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """An image that was read: its id, its pixels at each scale wanted, or why there are none."""
 
     row: int
@@ -83,7 +83,7 @@ def decode_ahead(
     decoding: Decoding = UPRIGHT,
     *,
     workers: int,
-) -> Generator[Decoded, None, None]:
+) -> Generator[DecodedImage, None, None]:
     """Decode images in threads (Pillow releases the interpreter's lock) and keep their order.
 
     Parameters
@@ -97,7 +97,7 @@ def decode_ahead(
         Number of threads.
     """
 
-    def read(job: Job) -> Decoded:
+    def read(job: Job) -> DecodedImage:
         image, own = images[job.row], NOWHERE
         try:
             encoded = read_encoded(image)  # the one time that its file is opened
@@ -105,10 +105,10 @@ def decode_ahead(
             wanted = job.wanted(job.row, own)
             pixels = load(image, wanted, decoding, encoded=encoded) if wanted else {}
         except PictureError as error:
-            return Decoded(job.row, {}, error, own)
-        return Decoded(job.row, pixels, None, own, wanted)
+            return DecodedImage(job.row, {}, error, own)
+        return DecodedImage(job.row, pixels, None, own, wanted)
 
-    waiting: deque[Future[Decoded]] = deque()
+    waiting: deque[Future[DecodedImage]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="vggfeat-decode")
     try:
         for job in jobs:
@@ -121,12 +121,12 @@ def decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
+def make_batches(decoded: Iterable[DecodedImage], pixel_budget: int) -> Iterator[ImageBatch]:
     """Group decoded images by exact shape and what is wanted; a batch is run when it is full.
 
     Parameters
     ----------
-    decoded : iterable of Decoded
+    decoded : iterable of DecodedImage
         Good images, rows ascending.
     pixel_budget : int
         Pixels after which a batch is complete; one image alone may exceed it.
@@ -135,8 +135,8 @@ def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
     --------
     >>> import numpy as np
     >>> wide, tall = np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)
-    >>> images = [Decoded(0, {4: wide}), Decoded(1, {4: tall}), Decoded(2, {4: wide})]
-    >>> [(b.rows, tuple(b.pixels.shape)) for b in batches(images, pixel_budget=48)]
+    >>> images = [DecodedImage(row, {4: pixels}) for row, pixels in enumerate((wide, tall, wide))]
+    >>> [(b.rows, tuple(b.pixels.shape)) for b in make_batches(images, pixel_budget=48)]
     [((0, 2), (2, 3, 4, 6)), ((1,), (1, 3, 6, 4))]
     """
     groups: dict[Key, list[tuple[int, Pixels]]] = {}
@@ -163,7 +163,7 @@ def batches(decoded: Iterable[Decoded], pixel_budget: int) -> Iterator[Batch]:
         yield _batch(key, groups.pop(key))
 
 
-def _batch(key: Key, members: list[tuple[int, Pixels]]) -> Batch:
+def _batch(key: Key, members: list[tuple[int, Pixels]]) -> ImageBatch:
     stacked = torch.from_numpy(np.stack([pixels for _, pixels in members]))
     rows = tuple(row for row, _ in members)
-    return Batch(key[0], rows, stacked.permute(0, 3, 1, 2), dict(key[1]).get(key[0]))
+    return ImageBatch(key[0], rows, stacked.permute(0, 3, 1, 2), dict(key[1]).get(key[0]))

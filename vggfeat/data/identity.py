@@ -90,10 +90,10 @@ def stamp_of(image: ImageLike) -> Stamp:
     if not isinstance(image, str | Path):
         return NOWHERE
     try:
-        found = os.stat(image)  # noqa: PTH116  # a million of them: twice as fast as Path's
+        status = os.stat(image)  # noqa: PTH116  # a million of them: twice as fast as Path's
     except (OSError, ValueError):
         return NOWHERE  # reading will say what is wrong with it
-    return found.st_size, in_64_bits(found.st_mtime_ns)
+    return status.st_size, in_64_bits(status.st_mtime_ns)
 
 
 def digest(*known: object) -> int:
@@ -134,7 +134,7 @@ def nanoseconds(seconds: float) -> int:
 def is_settled(*times: int) -> bool:
     """Tell whether these times, in ns, will change if what they are of does."""
     now = time.time_ns()
-    return all(abs(now - one) > SETTLED for one in times)
+    return all(abs(now - time_ns) > SETTLED for time_ns in times)
 
 
 def _hash_pixels(image: ImageLike) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from vggfeat.data.batching import Batch, Decoded, Job, batches, decode_ahead
+from vggfeat.data.batching import DecodedImage, ImageBatch, Job, decode_ahead, make_batches
 from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
@@ -330,12 +330,12 @@ class Run:
         places = [index.places(column, number, ids)[0, 0] for column in self.columns]
         return np.array(places) >= 0
 
-    def _describe_round(self, decoded: Iterable[Decoded]) -> None:
+    def _describe_round(self, decoded: Iterable[DecodedImage]) -> None:
         """Describe some images; one is complete when all that it lacked is there."""
         found: defaultdict[int, dict[Descriptor, Matrix]] = defaultdict(dict)
         wanted: dict[int, int] = {}
         overflowed: set[int] = set()
-        for batch in batches(self._readable(decoded, wanted), self.extractor.pixel_budget):
+        for batch in make_batches(self._readable(decoded, wanted), self.extractor.pixel_budget):
             for row, arrays, reason in describe_batch(self.extractor, batch, self.store.dtype):
                 if row in overflowed:
                     continue  # at another scale
@@ -353,7 +353,9 @@ class Run:
             self.tell()
         self.tell()
 
-    def _readable(self, decoded: Iterable[Decoded], wanted: dict[int, int]) -> Iterator[Decoded]:
+    def _readable(
+        self, decoded: Iterable[DecodedImage], wanted: dict[int, int]
+    ) -> Iterator[DecodedImage]:
         """Pass on what has to be described, and take note of the rest."""
         for image in decoded:
             row = image.row
@@ -469,13 +471,13 @@ def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) 
         )
 
 
-def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Iterator[Described]:
+def describe_batch(extractor: DenseExtractor, batch: ImageBatch, dtype: str) -> Iterator[Described]:
     """Describe a batch; what has no finite descriptor leaves as a reason, its neighbours as rows.
 
     Parameters
     ----------
     extractor : DenseExtractor
-    batch : Batch
+    batch : ImageBatch
     dtype : {"float32", "float16"}
         In which the descriptors are to be kept.
 
@@ -489,7 +491,7 @@ def describe_batch(extractor: DenseExtractor, batch: Batch, dtype: str) -> Itera
     >>> import torch
     >>> extractor = DenseExtractor("D", "pool1", weights="embedded")
     >>> pixels = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
-    >>> [image] = describe_batch(extractor, Batch(32, (7,), pixels), "float32")
+    >>> [image] = describe_batch(extractor, ImageBatch(32, (7,), pixels), "float32")
     >>> image.row, {name.path: array.shape for name, array in image.arrays.items()}, image.reason
     (7, {'/D/pool1/average/Q32': (64,)}, '')
     """

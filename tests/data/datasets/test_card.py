@@ -172,7 +172,7 @@ def test_data_that_differ_are_refused_unless_allowed(own: str) -> None:
 def test_only_parts_that_are_needed_must_be_there(own: str) -> None:
     """Without its test part a data set is whole to who asks for training alone."""
     (Path(own).parent / "pictures" / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
-    card, _ = open_dataset(own, parts=["train", "val", "trainval"])
+    card, _ = open_dataset(own, splits=["train", "val", "trainval"])
     assert not card.partial
 
 
@@ -187,12 +187,12 @@ def test_parts_of_a_manifest_are_those_of_its_split_column(tmp_path: Path) -> No
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
     own = tmp_path / "mine.toml"
     own.write_text('name = "mine"\nreader = "manifest"\nfolder = "list.csv"\nroot = "."\n')
-    card, images = open_dataset(str(own), parts=["train"])
+    card, images = open_dataset(str(own), splits=["train"])
     assert (card.partial, images.splits["train"].tolist()) == (False, [0, 2])
-    assert check_dataset(str(own), parts=["train", "test"]).complete
+    assert check_dataset(str(own), splits=["train", "test"]).complete
     for action in (open_dataset, check_dataset):
         refuses(
-            lambda: action(str(own), parts=["val"]),  # noqa: B023
+            lambda: action(str(own), splits=["val"]),  # noqa: B023
             DataError,
             ["mine has no part 'val'; it has all, test, train."],
         )

@@ -110,10 +110,10 @@ def test_only_what_the_protocol_needs_is_fetched(card: str, server: Server, tmp_
     tree = fetch_dataset(card, root, ["test"])
     assert tree == root / "VOCdevkit" / "VOC2007"
     assert server.asked.count("/trainval.tar") == 1
-    _, images = open_dataset(card, root, parts=["trainval", "test"])
+    _, images = open_dataset(card, root, splits=["trainval", "test"])
     assert images.names == ("1", "2", "3")
     before = len(server.asked)
-    open_dataset(card, root, parts=["trainval", "test"])
+    open_dataset(card, root, splits=["trainval", "test"])
     assert len(server.asked) == before
     assert not list(root.rglob(".tmp-*"))
 
@@ -204,8 +204,8 @@ def test_a_part_that_is_absent_can_be_done_without(card: str, tmp_path: Path) ->
     root = tmp_path / "trainval"
     wanted = ["train", "val", "trainval", "test"]
     with pytest.raises(DataNotFound, match=r"lacks test\..*or use it as it is"):
-        open_dataset(card, root, parts=wanted)
-    opened, images = open_dataset(card, root, parts=wanted, allow_partial=True)
+        open_dataset(card, root, splits=wanted)
+    opened, images = open_dataset(card, root, splits=wanted, allow_partial=True)
     assert opened.differences == ("test: nothing there",)
     assert "test" not in images.splits
 

@@ -46,7 +46,7 @@ def open_dataset(
     name: str,
     root: str | Path | None = None,
     *,
-    parts: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
     allow_partial: bool = False,
     fetch: bool = True,
     progress: Progress | None = None,
@@ -62,7 +62,7 @@ def open_dataset(
     root : path, optional
         Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
         It may be the tree of the data set, a folder above it, or hold the original archives.
-    parts : sequence of str, optional
+    splits : sequence of str, optional
         Parts that must be there; those that the protocol needs by default.
     allow_partial : bool
         Whether data that are not all that the card promises will do. They are never fetched then,
@@ -77,7 +77,7 @@ def open_dataset(
     DatasetCard
         With ``root``, ``partial``, ``differences`` and ``absent`` as they were found.
     ImageSet
-        With targets in the order of the card's classes, and parts where the data set has them.
+        With targets in the order of the card's classes, and splits where the data set has them.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def open_dataset(
     if not is_card(name) and (Path(name).exists() or is_beyond_path(name)):
         return _unnamed(name)
     card = load_card(name)
-    needs = _needs(card, parts)
+    needs = _needs(card, splits)
     tree = _place(card, root, needs, fetch, allow_partial, progress)
     card, images = _read(card, tree)
     _refuse_unknown(card, needs, images.splits)
@@ -118,7 +118,7 @@ def open_dataset(
 
 
 def check_dataset(
-    name: str, root: str | Path | None = None, parts: Sequence[str] | None = None
+    name: str, root: str | Path | None = None, splits: Sequence[str] | None = None
 ) -> Check:
     """Compare the data set that is here with its card, changing and fetching nothing.
 
@@ -135,7 +135,7 @@ def check_dataset(
     True
     """
     card = load_card(name)
-    needs = _needs(card, parts)
+    needs = _needs(card, splits)
     if card.asset or card.composed:
         tree = _place(card, root, needs, False, True, None)
     else:
@@ -148,7 +148,7 @@ def check_dataset(
 def fetch_dataset(
     name: str,
     root: str | Path | None = None,
-    parts: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Fetch, verify and unpack the archives that are not here yet; return where the tree is.
@@ -159,7 +159,7 @@ def fetch_dataset(
         As for :func:`open_dataset`.
     """
     card = load_card(name)
-    needs = _needs(card, parts)
+    needs = _needs(card, splits)
     if root is not None and card.archives:
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
@@ -170,23 +170,23 @@ def fetch_dataset(
     return _place(card, root, needs, True, False, progress)
 
 
-def _needs(card: DatasetCard, parts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the parts that must be there: those asked for, if the card knows them.
+def _needs(card: DatasetCard, splits: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the splits that must be there: those asked for, if the card knows them.
 
     Where the card counts nothing, its CSV says which there are, once it is read.
     """
-    if parts is None:
+    if splits is None:
         return tuple(card.protocol.needs)
     if card.counts or not _plain(card):
-        _refuse_unknown(card, parts)
-    return tuple(parts)
+        _refuse_unknown(card, splits)
+    return tuple(splits)
 
 
-def _refuse_unknown(card: DatasetCard, parts: Sequence[str], there: Iterable[str] = ()) -> None:
-    """Refuse parts of which neither the card nor the data say anything."""
-    archived = (part for archive in card.archives for part in archive.needed_for)
+def _refuse_unknown(card: DatasetCard, splits: Sequence[str], there: Iterable[str] = ()) -> None:
+    """Refuse splits of which neither the card nor the data say anything."""
+    archived = (split for archive in card.archives for split in archive.needed_for)
     known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived, *there})
-    if unknown := [part for part in parts if part not in known]:
+    if unknown := [split for split in splits if split not in known]:
         raise DataError(f"{card.name} has no part {unknown[0]!r}; it has {', '.join(known)}.")
 
 

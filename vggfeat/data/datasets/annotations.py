@@ -177,14 +177,14 @@ def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> li
     >>> [(one.label, one.boxes[0].tolist()) for one in found]
     [('cat', [5.0, 1.0, 9.0, 9.0])]
     """
-    found = []
+    examples = []
     for label in classes:
-        objects = [one for one in annotation.objects if one.name == label]
-        if not all(one.difficult for one in objects):
-            ordered = sorted(objects, key=lambda one: (one.difficult, -_area(one), one.box))
-            boxes = np.array([one.box for one in ordered], dtype=np.float64)
-            found.append(Example(name, label, annotation.size, boxes))
-    return found
+        objects = [shown for shown in annotation.objects if shown.name == label]
+        if not all(shown.difficult for shown in objects):
+            ordered = sorted(objects, key=lambda shown: (shown.difficult, -_area(shown), shown.box))
+            boxes = np.array([shown.box for shown in ordered], dtype=np.float64)
+            examples.append(Example(name, label, annotation.size, boxes))
+    return examples
 
 
 def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
@@ -259,8 +259,8 @@ def _number(root: Element, path: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _area(one: VocObject) -> float:
-    xmin, ymin, xmax, ymax = one.box
+def _area(shown: VocObject) -> float:
+    xmin, ymin, xmax, ymax = shown.box
     return (xmax - xmin + 1) * (ymax - ymin + 1)
 
 

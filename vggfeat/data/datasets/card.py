@@ -46,7 +46,9 @@ def _within(path: str) -> str:
 Below = Annotated[str, AfterValidator(_within)]
 
 
-class _Frozen(BaseModel):
+class CardModel(BaseModel):
+    """A table of a card: it does not change, and unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -54,7 +56,7 @@ def _fraction(value: Any) -> Any:
     return None if value == "all" else value  # TOML has no null
 
 
-class SplitsProtocol(_Frozen):
+class SplitsProtocol(CardModel):
     """Random splits of every class, and the metric over them (Appendix B, Caltech).
 
     Parameters
@@ -93,7 +95,7 @@ class SplitsProtocol(_Frozen):
         return (EVERY,)
 
 
-class VocProtocol(_Frozen):
+class VocProtocol(CardModel):
     """Fixed parts and an average precision for each class, as the PASCAL VOC devkit has them.
 
     C is chosen on the parts train → val; the classifier of trainval is tested on test.
@@ -131,7 +133,7 @@ class VocProtocol(_Frozen):
     server_file: str = ""
 
 
-class IlsvrcProtocol(_Frozen):
+class IlsvrcProtocol(CardModel):
     """One right class for every image, among the first or the first five (Section 4)."""
 
     kind: Literal["ilsvrc"] = "ilsvrc"
@@ -153,7 +155,7 @@ Protocol = Annotated[
 ]
 
 
-class Wrapper(_Frozen):
+class Wrapper(CardModel):
     """An archive that is published only inside another one."""
 
     file: Annotated[Below, Field(pattern=r"^[^/]+$")]
@@ -162,7 +164,7 @@ class Wrapper(_Frozen):
     bytes: int | None = None
 
 
-class Archive(_Frozen):
+class Archive(CardModel):
     """A file of the data set as its authors publish it.
 
     Parameters
@@ -199,12 +201,12 @@ class Archive(_Frozen):
         return self
 
 
-class PaperRow(_Frozen):
+class PaperFigure(CardModel):
     """A figure of the paper for this data set (Tables 11 and 12).
 
     Examples
     --------
-    >>> print(PaperRow(table=11, nets=("D", "E"), value=92.7, spread=0.5))
+    >>> print(PaperFigure(table=11, nets=("D", "E"), value=92.7, spread=0.5))
     D & E: 92.7 ± 0.5 %
     """
 
@@ -223,7 +225,7 @@ class PaperRow(_Frozen):
         return f"{name}{note}: {self.value:g}{spread} {self.unit}"
 
 
-class DatasetCard(_Frozen):
+class DatasetCard(CardModel):
     """A data set: its classes, counts, protocol, files, licence and the paper's figures.
 
     Parameters
@@ -287,7 +289,7 @@ class DatasetCard(_Frozen):
     source: str = ""
     protocol: Protocol = SplitsProtocol()
     defaults: Features = Features()
-    paper: tuple[PaperRow, ...] = ()
+    paper: tuple[PaperFigure, ...] = ()
     partial: bool = False
     differences: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()

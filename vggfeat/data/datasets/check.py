@@ -1,4 +1,4 @@
-"""Compare what is there with what a card promises: part by part and class by class."""
+"""Compare what is there with what a card promises: split by split and class by class."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Difference:
     Parameters
     ----------
     part : str
-        Name of the part; ``all`` for the whole.
+        Name of the split; ``all`` for the whole.
     label : str
-        The class; empty for the rows of the part.
+        The class; empty for the rows of the split.
     expected : int or None
         What the card promises; None for at least one.
     found : int
@@ -61,7 +61,7 @@ class Check:
     root : str
         Where the data are.
     counts : dict
-        Rows found in each part.
+        Rows found in each split.
     differences : tuple of Difference
         What is missing or extra; empty for a whole data set.
     missing : tuple of str
@@ -99,7 +99,7 @@ def check(card: DatasetCard, images: ImageSet, tree: Path, needs: Sequence[str])
     tree : Path
         Where from.
     needs : sequence of str
-        Parts that must be there; others are compared only if they are.
+        Splits that must be there; others are compared only if they are.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def check(card: DatasetCard, images: ImageSet, tree: Path, needs: Sequence[str])
     return Check(
         name=card.name,
         root=str(tree),
-        counts={part: len(rows) for part, rows in images.splits.items()} or {EVERY: len(images)},
+        counts={split: len(rows) for split, rows in images.splits.items()} or {EVERY: len(images)},
         differences=tuple(differences),
         missing=images.missing,
         strays=images.strays,
@@ -141,26 +141,26 @@ def absent(card: DatasetCard, images: ImageSet) -> tuple[str, ...]:
 
 
 def _rows(card: DatasetCard, images: ImageSet, needs: Sequence[str]) -> list[Difference]:
-    found = {part: len(rows) for part, rows in images.splits.items()} | {EVERY: len(images)}
+    counts = {split: len(rows) for split, rows in images.splits.items()} | {EVERY: len(images)}
     promised = dict(card.counts)
     if card.pictures is not None:
         promised[EVERY] = card.pictures
     return [
-        Difference(part, "", promised.get(part), found.get(part, 0))
-        for part in dict.fromkeys([*promised, *needs])
-        if part in needs or found.get(part)
-        if found.get(part, 0) != promised.get(part, found.get(part) or None)
+        Difference(split, "", promised.get(split), counts.get(split, 0))
+        for split in dict.fromkeys([*promised, *needs])
+        if split in needs or counts.get(split)
+        if counts.get(split, 0) != promised.get(split, counts.get(split) or None)
     ]
 
 
 def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:
     differences = []
-    for part, promised in card.positives.items():
-        if part == EVERY or len(images.splits.get(part, ())):
-            found = images.positives(None if part == EVERY else part).tolist()
+    for split, promised in card.positives.items():
+        if split == EVERY or len(images.splits.get(split, ())):
+            positives = images.positives(None if split == EVERY else split).tolist()
             differences += [
-                Difference(part, label, expected, count)
-                for label, expected, count in zip(card.classes, promised, found, strict=True)
+                Difference(split, label, expected, count)
+                for label, expected, count in zip(card.classes, promised, positives, strict=True)
                 if expected != count
             ]
     if not card.positives and READERS[card.reader].expects_each_class:

@@ -55,7 +55,7 @@ def provide(
     base : Path
         Where to look, and where to put what is fetched.
     needs : sequence of str
-        Parts that are wanted; no archive is fetched for any other.
+        Splits that are wanted; no archive is fetched for any other.
     fetch : bool
         Whether an archive that is not here may be downloaded.
     allow_partial : bool
@@ -149,8 +149,8 @@ def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[s
     what = card.title or card.name
     lacking = _lacking(card, tree, needs)
     if tree is not None:
-        parts = dict.fromkeys(part for one in lacking for part in one.needed_for if part in needs)
-        said = f"{what} in {tree} lacks {', '.join(parts) or 'a part'}."
+        splits = dict.fromkeys(s for archive in lacking for s in archive.needed_for if s in needs)
+        said = f"{what} in {tree} lacks {', '.join(splits) or 'a part'}."
         partial = ", or use it as it is with --allow-partial"
     else:
         said, partial = f"{what} is not in {base}{os.sep}.", ""

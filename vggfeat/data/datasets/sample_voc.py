@@ -30,7 +30,7 @@ PAPER = 240  # darker than this in a channel is drawing, brighter is the white a
 @dataclass(frozen=True)
 class _Scene:
     name: str
-    picture: Image.Image
+    image: Image.Image
     objects: tuple[VocObject, ...]
 
 
@@ -92,7 +92,7 @@ def _pool(drawings: ImageSet, some: slice) -> dict[str, list[Path]]:
 
 def _scene(name: str, pool: Mapping[str, Sequence[Path]], rng: np.random.Generator) -> _Scene:
     """Lay one to four drawings into different quarters of a shaded sheet."""
-    picture = _sheet(rng)
+    image = _sheet(rng)
     objects = []
     for quarter in rng.permutation(4)[: rng.integers(1, 5)]:
         label = sorted(pool)[int(rng.integers(len(pool)))]
@@ -109,9 +109,9 @@ def _scene(name: str, pool: Mapping[str, Sequence[Path]], rng: np.random.Generat
         right, bottom = left + drawing.width, top + drawing.height
         area = (left, top, right, bottom)
         # Multiplied, the white around a drawing becomes the sheet.
-        picture.paste(ImageChops.multiply(picture.crop(area), drawing), area)
+        image.paste(ImageChops.multiply(image.crop(area), drawing), area)
         objects.append(VocObject(label, (left + 1, top + 1, right, bottom), difficult))
-    return _Scene(name, picture, tuple(objects))
+    return _Scene(name, image, tuple(objects))
 
 
 def _sheet(rng: np.random.Generator) -> Image.Image:
@@ -136,13 +136,13 @@ def _drawing(path: Path, longest: int) -> Image.Image:
 
 def _labels(objects: Sequence[VocObject]) -> dict[str, int]:
     """1 for classes with an object that counts, 0 for those with difficult ones only."""
-    found = {one.name: 0 for one in objects}
-    return found | {one.name: 1 for one in objects if not one.difficult}
+    labels = {shown.name: 0 for shown in objects}
+    return labels | {shown.name: 1 for shown in objects if not shown.difficult}
 
 
 def _write(tree: Path, scene: _Scene) -> None:
-    scene.picture.save(tree / "JPEGImages" / f"{scene.name}.jpg", quality=90)
-    objects = "".join(_xml(one) for one in scene.objects)
+    scene.image.save(tree / "JPEGImages" / f"{scene.name}.jpg", quality=90)
+    objects = "".join(map(_xml, scene.objects))
     (tree / "Annotations" / f"{scene.name}.xml").write_text(
         f"<annotation><folder>VOC2007</folder><filename>{scene.name}.jpg</filename>"
         f"<source><database>vggfeat sample-voc {VERSION}</database></source>"
@@ -152,12 +152,12 @@ def _write(tree: Path, scene: _Scene) -> None:
     )
 
 
-def _xml(one: VocObject) -> str:
-    sides = zip(("xmin", "ymin", "xmax", "ymax"), one.box, strict=True)
+def _xml(shown: VocObject) -> str:
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), shown.box, strict=True)
     box = "".join(f"<{side}>{value:g}</{side}>" for side, value in sides)
     return (
-        f"\n<object><name>{one.name}</name><pose>Unspecified</pose><truncated>0</truncated>"
-        f"<difficult>{one.difficult:d}</difficult><bndbox>{box}</bndbox></object>"
+        f"\n<object><name>{shown.name}</name><pose>Unspecified</pose><truncated>0</truncated>"
+        f"<difficult>{shown.difficult:d}</difficult><bndbox>{box}</bndbox></object>"
     )
 
 

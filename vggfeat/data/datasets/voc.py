@@ -83,10 +83,10 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
     lists = tree / "ImageSets" / LISTS[task]
     if not lists.is_dir():
         raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
-    found = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
+    there = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
     labels: dict[Row, dict[str, int]] = {}
     rows_of: dict[str, list[Row]] = {}
-    for split in found:
+    for split in there:
         rows_of[split] = _read_split(lists, split, classes, labels, tree, task)
     return _image_set(tree, classes, rows_of, labels, task)
 
@@ -182,7 +182,10 @@ def read_voc_boxes(
             examples[row] = [_sized(example, path) for example in found]
         except PictureError as error:
             examples[row], left_out[name] = [], str(error)
-    held = {split: [one for row in some for one in examples[row]] for split, some in rows.items()}
+    held = {
+        split: [example for row in of_split for example in examples[row]]
+        for split, of_split in rows.items()
+    }
     return VocBoxes(wanted, held, left_out)
 
 
@@ -287,7 +290,7 @@ def _unlabelled(path: Path, tree: Path, task: Task) -> list[Row]:
         row = _row(path, number, fields)
         if task == "action" and not row[1]:
             objects = read_annotation_of(tree, row[0]).objects
-            rows += [(row[0], k) for k, one in enumerate(objects, 1) if one.name == "person"]
+            rows += [(row[0], k) for k, shown in enumerate(objects, 1) if shown.name == "person"]
         else:
             rows.append(row)
     return sorted(set(rows))
@@ -344,7 +347,7 @@ def _image_set(
 def _images_of(tree: Path, ids: Iterable[str]) -> dict[str, Path]:
     folder = tree / "JPEGImages"
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {one: folder / f"{one}.jpg" for one in ids if f"{one}.jpg" in there}
+    return {name: folder / f"{name}.jpg" for name in ids if f"{name}.jpg" in there}
 
 
 def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
