@@ -24,6 +24,12 @@ from vggfeat.errors import StoreError
 from vggfeat.store.store import FeatureStore
 
 
+@pytest.fixture(params=[True, False], ids=["disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Name a folder, or none for a store in memory."""
+    return tmp_path / "features" if request.param else None
+
+
 def test_of_notes_in_several_files_the_last_counts(tmp_path: Path) -> None:
     """What another run once saw of an image does not hide that the image has changed since."""
     make_store(tmp_path / "s")

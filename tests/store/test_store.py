@@ -31,6 +31,12 @@ from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
 
+@pytest.fixture(params=[True, False], ids=["disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Name a folder, or none for a store in memory."""
+    return tmp_path / "features" if request.param else None
+
+
 def write(store: FeatureStore, names: list[str]) -> None:
     """Write one shard."""
     arrays = {FC7.descriptor: vectors(names, FC7.descriptor)}
