@@ -19,16 +19,15 @@ from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
 from vggfeat.features.tiling import iter_tiles, longer_axis
 from vggfeat.nets.config import resolve_layer
-from vggfeat.nets.runtimes import placed, resolve_runtime
-from vggfeat.nets.runtimes.arithmetic import (
+from vggfeat.nets.runtimes import build_runtime, resolve_runtime
+from vggfeat.nets.runtimes.device import (
+    DTYPES,
     arithmetic,
     check_deterministic,
-    finite_rows,
-    overflow,
-    poisoned,
-    trusted,
+    describe_device,
+    resolve_device,
+    resolve_precision,
 )
-from vggfeat.nets.runtimes.device import DTYPES, describe_device, resolve_device, resolve_precision
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction, Hardware
@@ -211,7 +210,7 @@ class DenseExtractor:
         """
         kept, described = self.describe_finite(pixels, wanted)
         if len(kept) < len(pixels):
-            raise DeviceError(overflow(self.extraction.precision))
+            raise DeviceError(explain_overflow(self.extraction.precision))
         return described
 
     def describe_finite(
@@ -241,7 +240,7 @@ class DenseExtractor:
         keys = self._keys(wanted)
         several = [self._describe_or_halve(some, keys) for some in self._split(pixels)]
         found = {key: torch.cat([described[key] for described in several]) for key in keys}
-        kept = finite_rows(list(found.values())).nonzero()[:, 0]
+        kept = _finite_rows(list(found.values())).nonzero()[:, 0]
         return kept, {key: d[kept] for key, d in found.items()}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -264,8 +263,8 @@ class DenseExtractor:
         """
         several = [self._maps(some) for some in self._split(pixels)]
         found = {name: torch.cat([maps[name] for maps in several]) for name in several[0]}
-        if not finite_rows(list(found.values())).all():
-            raise DeviceError(overflow(self.extraction.precision))
+        if not _finite_rows(list(found.values())).all():
+            raise DeviceError(explain_overflow(self.extraction.precision))
         return found
 
     def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
@@ -377,10 +376,9 @@ class DenseExtractor:
         ).load(state)
         order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
         mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
-        self.runtime = trusted(self.runtime, net, mean, std, pixels.range)
         self._mean, self._std = (one.to(self.device).view(1, 3, 1, 1) for one in (mean, std))
         self._range = pixels.range
-        return placed(net, self.runtime, self.device, self.dtype)
+        return build_runtime(net, self.runtime, self.device, self.dtype)
 
     def _default_budget(self) -> int:
         if self.hardware.deterministic:
@@ -464,8 +462,29 @@ class DenseExtractor:
             limit = max(self.pixel_budget, TILE_PIXELS)
             for tile in iter_tiles(pixels, net.layers, net.smallest_side, limit):
                 computed = net.maps(self._normalise(tile.pixels))
-                maps = {name: poisoned(computed[name].float()) for name in dict.fromkeys(layers)}
+                maps = {name: computed[name].float() for name in dict.fromkeys(layers)}
                 maps = {name: tile.crop_map(name, m, net.layers) for name, m in maps.items()}
                 if self.extraction.locations == "l2":
                     maps = {name: F.normalize(m, dim=1) for name, m in maps.items()}
                 yield maps
+
+
+def explain_overflow(precision: str) -> str:
+    """Say that numbers overflow, and what would be right.
+
+    Examples
+    --------
+    >>> explain_overflow("fp16")
+    'Its numbers overflow in fp16, which ends at 65504. Use --precision bf16 or fp32.'
+    """
+    if precision == "fp16":
+        return "Its numbers overflow in fp16, which ends at 65504. Use --precision bf16 or fp32."
+    return (
+        f"Its numbers overflow in {precision}: the weights are those of a training that diverged, "
+        "or of another range of pixels. Take others."
+    )
+
+
+def _finite_rows(tensors: Sequence[Tensor]) -> Tensor:
+    """Tell which rows (B,) are finite in all of some tensors (B, …)."""
+    return torch.stack([tensor.flatten(1).isfinite().all(1) for tensor in tensors]).all(0)

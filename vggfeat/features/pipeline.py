@@ -19,11 +19,10 @@ from vggfeat.data.identity import NOWHERE, stamp_of
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
-from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.extractor import DenseExtractor, explain_overflow
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
 from vggfeat.features.replacing import refuse_other_images
-from vggfeat.nets.runtimes.arithmetic import overflow
 from vggfeat.store.column import Descriptor
 from vggfeat.store.index import Index
 from vggfeat.store.shard import encode
@@ -501,7 +500,7 @@ def describe_batch(extractor: DenseExtractor, batch: ImageBatch, dtype: str) -> 
     places = {place: n for n, place in enumerate(kept.tolist())}
     for place, row in enumerate(batch.rows):
         if place not in places:
-            yield Described(row, {}, overflow(extractor.extraction.precision))
+            yield Described(row, {}, explain_overflow(extractor.extraction.precision))
             continue
         own = {descriptor: values[places[place]] for descriptor, values in arrays.items()}
         if all(np.abs(values).max() <= np.finfo(dtype).max for values in own.values()):

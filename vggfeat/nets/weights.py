@@ -215,6 +215,7 @@ def load(
         )
     else:
         found = _from_file(Path(weights).expanduser(), net, needed)
+    _check_finite(found)
     if pixels is not None:
         found = replace(found, pixels=convention(pixels), assumed=False)
     return found
@@ -308,8 +309,7 @@ def _from_registry(name: str, net: str, needed: list[str], progress: Progress | 
             f"The embedded weights of net D end at pool5 and lack {needed[-1]}. {others}."
         )
     raw = formats.read(fetch(name, net, progress, layers=needed), net)
-    found = Weights(net, raw.take(needed), source.pixels, name, source.licence, origin=name)
-    return _finite(found, raw.path)
+    return Weights(net, raw.take(needed), source.pixels, name, source.licence, origin=name)
 
 
 def _from_file(path: Path, net: str, needed: list[str]) -> Weights:
@@ -318,7 +318,7 @@ def _from_file(path: Path, net: str, needed: list[str]) -> Weights:
             f"{path} is no file, and none of the named weights {', '.join(registry.NAMES)}."
         )
     raw = formats.read(path, net)
-    return _finite(_weights(raw, raw.take(needed)), path)
+    return _weights(raw, raw.take(needed))
 
 
 def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
@@ -341,15 +341,15 @@ def _same_net(weights: Weights, net: str) -> Weights:
     return weights
 
 
-def _finite(weights: Weights, path: Path) -> Weights:
+def _check_finite(weights: Weights) -> None:
     """Refuse NaN: torchvision publishes a file whose classifier is not a number."""
     for name, tensor in weights.state.items():
-        if not tensor.sum().isfinite():
+        if not all(end.isfinite() for end in tensor.aminmax()):
+            whose = weights.origin or weights.source
             raise WeightsError(
-                f"{path}: {name} holds numbers that are NaN or infinite. "
+                f"{whose}: {name} holds numbers that are NaN or infinite. "
                 "Ask for an earlier layer, or use other weights."
             )
-    return weights
 
 
 def _convolutions(net: str) -> list[str]:

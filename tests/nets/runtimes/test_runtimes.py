@@ -7,20 +7,22 @@ import subprocess
 import sys
 from importlib.metadata import version
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.mistakes import refuses
 from support import random_weights
 
+from vggfeat import settings
 from vggfeat.errors import MissingExtra, ParameterError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
-from vggfeat.nets import runtimes as module
-from vggfeat.nets.config import TABLE_1
+from vggfeat.nets.config import TABLE_1, Layer
+from vggfeat.nets.runtimes import build_runtime, list_runtimes, packed, resolve_runtime
 from vggfeat.nets.runtimes import openvino as ov
-from vggfeat.nets.runtimes import placed, resolve_runtime
 from vggfeat.nets.runtimes.device import has_bf16
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
@@ -44,10 +46,10 @@ def fast(request: pytest.FixtureRequest) -> str:
 
 LET_GO = """
 import gc, signal, subprocess, threading, torch
-from vggfeat.nets.runtimes import placed
+from vggfeat.nets.runtimes import build_runtime
 from vggfeat.nets.vgg import VGG
 net, cpu = VGG("A", layers="pool1", dense=True), torch.device("cpu")
-made = [placed(net, "openvino", cpu, torch.float32)]
+made = [build_runtime(net, "openvino", cpu, torch.float32)]
 del net
 made[0].maps(torch.zeros(1, 3, 32, 32))
 thread = threading.Thread(target=lambda: (made.clear(), gc.collect()))
@@ -78,7 +80,7 @@ def both(net: VGG, runtime: str, dtype: torch.dtype, shape: tuple[int, ...]):
             net.net, layers=net.wanted, dense=True, num_classes=net.num_classes,
             pool_rounding=net.pool_rounding, init=None,
         ).load(net.state_dict())  # fmt: skip
-        found = placed(made, runtime, CPU, dtype).maps(given)
+        found = build_runtime(made, runtime, CPU, dtype).maps(given)
     assert list(found) == list(plain)
     return [(plain[name], found[name].float()) for name in plain]
 
@@ -134,17 +136,32 @@ def test_descriptors_do_not_tell_what_made_them(fast: str) -> None:
 
 def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO where it is installed; else packed; without oneDNN plain torch, on a GPU torch."""
-    monkeypatch.setattr(module, "can_pack", lambda: True)
-    monkeypatch.setattr(module, "find_spec", lambda name: "there")
+    monkeypatch.setattr(packed, "can_pack", lambda: True)
+    monkeypatch.setattr(ov, "find_spec", lambda name: "there")
     assert resolve_runtime("auto", CPU, "bf16") == "openvino"
     assert resolve_runtime("auto", CPU, "fp32") == "winograd"
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(ov, "find_spec", lambda name: None)
     assert resolve_runtime("auto", CPU, "bf16") == "packed"
-    monkeypatch.setattr(module, "can_pack", lambda: False)
+    monkeypatch.setattr(packed, "can_pack", lambda: False)
     assert resolve_runtime("auto", CPU, "bf16") == "torch"
     assert resolve_runtime("auto", torch.device("cuda"), "fp32") == "torch"
-    with pytest.raises(ParameterError, match="no oneDNN"):
-        resolve_runtime("packed", CPU, "fp32")
+    refuses(lambda: resolve_runtime("packed", CPU, "fp32"), ParameterError, ["packed", "oneDNN"])
+
+
+def test_settings_have_every_runtime() -> None:
+    """The choices of the setting are those that are registered."""
+    assert set(get_args(settings.Runtime)) == {"auto", *(one.name for one in list_runtimes())}
+
+
+def test_a_layer_that_a_runtime_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of being computed as another one: the error names the kind and the runtime."""
+    net = network("A", ("pool1",))
+    net.layers = (*net.layers, Layer("turn1", "turn", 64, 64))
+    refuses(
+        lambda: build_runtime(net, "openvino", CPU, torch.float32),
+        ParameterError,
+        ["turn", "openvino"],
+    )
 
 
 def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
@@ -157,7 +174,7 @@ def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
 def test_numbers_that_are_none_are_no_pictures_fault() -> None:
     """OpenVINO gives them without an error where memory ends: the run ends, no picture is bad."""
     pytest.importorskip("openvino")
-    net = placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)
+    net = build_runtime(network("A", ("pool1",)), "openvino", CPU, torch.float32)
     wrong = np.full((1, 64, 8, 8), np.nan, np.float32)
     net._request = SimpleNamespace(infer=lambda given, **how: [wrong])
     with pytest.raises(MemoryError, match="none"):
@@ -166,12 +183,13 @@ def test_numbers_that_are_none_are_no_pictures_fault() -> None:
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown name, a CPU's runtime on a GPU, and an extra that is not installed."""
-    with pytest.raises(ParameterError, match="'packed'"):
-        resolve_runtime("onnx", CPU, "fp32")
-    with pytest.raises(ParameterError, match="for CPUs, not for cuda"):
-        resolve_runtime("packed", torch.device("cuda"), "fp32")
-    with pytest.raises(ParameterError, match="in fp32, not in bf16"):
-        resolve_runtime("winograd", CPU, "bf16")
+    refuses(lambda: resolve_runtime("onnx", CPU, "fp32"), ParameterError, ["onnx", "packed"])
+    refuses(
+        lambda: resolve_runtime("packed", torch.device("cuda"), "fp32"),
+        ParameterError,
+        ["packed", "cuda"],
+    )
+    refuses(lambda: resolve_runtime("winograd", CPU, "bf16"), ParameterError, ["winograd", "bf16"])
     original = builtins.__import__
 
     def lacking(name: str, *rest: object) -> object:
@@ -181,8 +199,11 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ov, "_openvino", ov._openvino.__wrapped__)  # as if nobody had asked yet
     monkeypatch.setattr(builtins, "__import__", lacking)
-    with pytest.raises(MissingExtra, match=r"vggfeat\[openvino\]"):
-        placed(network("A", ("pool1",)), "openvino", CPU, torch.float32)
+    refuses(
+        lambda: build_runtime(network("A", ("pool1",)), "openvino", CPU, torch.float32),
+        MissingExtra,
+        ["vggfeat[openvino]"],
+    )
 
 
 @pytest.mark.parametrize("fast", IN_FP32, indirect=True)

@@ -1,10 +1,12 @@
-"""Which device and which precision a network runs on: probed, never assumed."""
+"""Which device and which precision a network runs on: probed, never assumed; and in which mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import get_args
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
+from typing import Any, get_args
 
 import torch
 
@@ -98,13 +100,8 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
-        return has_amx() or _cpu_has("_is_avx512_bf16_supported")
+        return _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
     return False
-
-
-def has_amx() -> bool:
-    """Tell whether the CPU has matrix units: AMX."""
-    return _cpu_has("_is_amx_tile_supported")
 
 
 def _cpu_has(probe: str) -> bool:
@@ -125,3 +122,79 @@ def describe_device(device: torch.device) -> str:
     if device.type == "mps":
         return "Apple GPU (mps)"
     return f"CPU ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def check_deterministic(device: torch.device) -> None:
+    """Refuse to promise the same bits where nothing holds the promise; prepare CUDA for it.
+
+    Raises
+    ------
+    DeviceError
+        On a device whose maker does not say how it repeats a result.
+    """
+    if device.type == "mps":
+        raise DeviceError(
+            "Nothing says that an Apple GPU repeats its results bit by bit. Use --device cpu with "
+            "--deterministic, or leave it out."
+        )
+    if device.type == "cuda":
+        # Read when cuBLAS is first used; a choice of the user's stands.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def arithmetic(device: torch.device, dtype: torch.dtype, deterministic: bool) -> Iterator[None]:
+    """Set how a device computes while a network runs, whatever the program around it has set.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+        What the network computes in. Where torch computes fp32 in TF32 on a GPU, or in bf16 on a
+        CPU, its results have ten or eight bits, not 24: that is off.
+    deterministic : bool
+        Whether cuDNN takes algorithms that repeat their results, without trying which is fastest.
+    """
+    fp32 = dtype == torch.float32
+    with ExitStack() as settings:
+        settings.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cpu" and fp32:
+            settings.enter_context(_all_bits)
+        elif device.type == "cuda" and (fp32 or deterministic):
+            tf32 = not fp32 and torch.backends.cudnn.allow_tf32
+            flags = {"benchmark": False, "deterministic": deterministic, "allow_tf32": tf32}
+            settings.enter_context(torch.backends.cudnn.flags(enabled=True, **flags))
+        yield
+
+
+class _AllBits:
+    """Let oneDNN compute fp32 in fp32: `torch.set_float32_matmul_precision` may allow less.
+
+    The setting is the whole process's: it goes back when the last of several threads is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            several = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")]
+            kinds: list[Any] = [kind for kind in several if hasattr(kind, "fp32_precision")]  # 2.9
+            self._before = [(kind, kind.fp32_precision) for kind in kinds]
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for kind, precision in self._before:
+                    kind.fp32_precision = precision
+
+
+_all_bits = _AllBits()

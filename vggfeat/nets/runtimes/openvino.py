@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from vggfeat._io.text import short_of_memory
 from vggfeat.errors import MissingExtra
 from vggfeat.nets.config import Layer
+from vggfeat.nets.runtimes import Runtime, register
 from vggfeat.nets.runtimes.inference import Inference
 from vggfeat.nets.vgg import VGG
 
@@ -68,8 +70,8 @@ class OpenVINOVGG(Inference):
         Raises
         ------
         MemoryError
-            If numbers of finite pixels are none. Whoever takes this network has proved that its
-            weights let none overflow; but OpenVINO gives such where memory ends, and no error.
+            If numbers are not finite. OpenVINO gives such where memory ends, and no error; weights
+            of a training that diverged may have them, too.
         """
         self._check_size(pixels)
         given = pixels.float().contiguous().numpy()
@@ -95,9 +97,7 @@ def _openvino() -> tuple[Any, Any]:
     except ImportError as error:
         if short_of_memory(error):
             raise
-        raise MissingExtra(
-            "OpenVINO is not installed. Install it: pip install 'vggfeat[openvino]'."
-        ) from error
+        raise MissingExtra.of("The runtime openvino", "OpenVINO", "openvino") from error
     return openvino, openvino.Core()
 
 
@@ -148,3 +148,15 @@ def _operation(layer: Layer, x: Any, net: VGG, ops: Any) -> Any:
     bias = ops.constant(module.bias.detach().float().reshape(1, -1, 1, 1).numpy())
     side = layer.kernel // 2 if layer.kind == "conv" else 0
     return ops.add(ops.convolution(x, weight, [1, 1], [side] * 2, [side] * 2, [1, 1]), bias)
+
+
+def _check() -> None:
+    if not find_spec("openvino"):
+        raise MissingExtra.of("The runtime openvino", "OpenVINO", "openvino")
+
+
+def _build(net: VGG, _: torch.device, dtype: torch.dtype) -> VGG:
+    return OpenVINOVGG(net, dtype)
+
+
+register(Runtime("openvino", 2, _build, _check, kinds=("conv", "lrn", "pool", "fc", "prob")))

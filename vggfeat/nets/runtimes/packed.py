@@ -10,8 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vggfeat.errors import ParameterError
 from vggfeat.nets.config import Layer
-from vggfeat.nets.runtimes.inference import Inference
+from vggfeat.nets.runtimes import Runtime, register
+from vggfeat.nets.runtimes.inference import Inference, place
 from vggfeat.nets.vgg import VGG
 
 ONE = [1, 1]
@@ -78,3 +80,18 @@ class PackedVGG(Inference):
 
 def _padding(layer: Layer) -> list[int]:
     return [layer.kernel // 2] * 2 if layer.kind == "conv" else [0, 0]
+
+
+def _check() -> None:
+    if not can_pack():
+        raise ParameterError(
+            "This build of torch has no oneDNN, which the runtime 'packed' needs. "
+            "Use 'auto' or 'torch'."
+        )
+
+
+def _build(net: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
+    return PackedVGG(place(net, device, dtype))
+
+
+register(Runtime("packed", 1, _build, _check))

@@ -13,14 +13,15 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from threading import Barrier, Lock, Thread
+from threading import Barrier
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat.nets.config import Layer
-from vggfeat.nets.runtimes.inference import Inference
+from vggfeat.nets.runtimes import Runtime, register
+from vggfeat.nets.runtimes.inference import Inference, place
 from vggfeat.nets.runtimes.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
 
@@ -58,9 +59,6 @@ _A = [
 ]
 # Of the 36 products, the one that every output of a tile contains once: it takes the bias along.
 _ONCE = IN + 1
-# By how much the transforms can enlarge the numbers between beyond those of a convolution: by the
-# largest sums of a row of B^T and of A^T, along both axes, and twice where they no longer cancel.
-AMPLIFICATION = 2 * (10 * 19) ** 2
 
 
 class WinogradVGG(Inference):
@@ -204,39 +202,18 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
     def start(_: int) -> None:
         all_started.wait()  # so that each thread comes here once
-        _take_one_core(_lock(process))
+        torch.set_num_threads(1)
 
+    before = torch.get_num_threads()
     try:
         list(pool.map(start, range(threads)))
     except BaseException:  # of too many threads, or Ctrl-C: those that did start would wait
         all_started.abort()
         pool.shutdown()
         raise
+    finally:  # torch starts new threads with the number that was set last, in whichever thread
+        torch.set_num_threads(before)
     return pool
-
-
-@cache
-def _lock(process: int) -> Lock:
-    """Return what a forked process does not inherit locked."""
-    return Lock()
-
-
-def _take_one_core(lock: Lock) -> None:
-    """Let torch use one core in this thread, and in all others as many as before.
-
-    ``torch.set_num_threads`` also sets what new threads start with, so a second thread, which
-    then ends, sets that back.
-    """
-    with lock:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        second = Thread(target=torch.set_num_threads, args=[before])
-        try:
-            second.start()
-        except BaseException:
-            torch.set_num_threads(before)
-            raise
-        second.join()
 
 
 def _blocks(batch: int, tall: int, wide: int) -> Iterator[Block]:
@@ -246,3 +223,10 @@ def _blocks(batch: int, tall: int, wide: int) -> Iterator[Block]:
     for first in range(0, batch, pictures):
         for top in range(0, tall, rows):
             yield slice(first, min(first + pictures, batch)), slice(top, min(top + rows, tall))
+
+
+def _build(net: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
+    return WinogradVGG(place(net, device, dtype))
+
+
+register(Runtime("winograd", 3, _build, precisions=("fp32",)))
