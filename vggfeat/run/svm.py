@@ -281,10 +281,12 @@ def _given_split(images: ImageSet) -> list[Split]:
     """Return the split that a manifest gives, so that its test images are never trained on."""
     if not images.splits:
         return []
-    if unknown := sorted(set(images.splits) - {"train", "test"}):
+    marked = sum(map(len, images.splits.values()))
+    names = {*images.splits} | ({""} if marked < len(images) else set())
+    if unknown := sorted(names - {"train", "test"}):
         raise DataError(
             f"The column 'split' says {unknown[0]!r}; it should say train or test for every "
             "image. Remove the column to have splits drawn at random."
         )
-    rows = np.array([split == "train" for split in images.splits])
-    return [Split(np.flatnonzero(rows), np.flatnonzero(~rows))]
+    train, test = (images.splits.get(name, np.array([], np.int64)) for name in ("train", "test"))
+    return [Split(train, test)]
