@@ -58,7 +58,8 @@ def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Pat
         "import sys; from vggfeat.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "heavy = ('sklearn', 'scipy', 'torchvision', 'pandas', 'vggfeat.train', 'vggfeat.ilsvrc')\n"
+        "heavy = ('sklearn', 'scipy', 'matplotlib', 'torchvision', 'pandas')\n"
+        "heavy += ('vggfeat.train', 'vggfeat.ilsvrc')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     told = ["extract", "pictures", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]
@@ -70,6 +71,17 @@ def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Pat
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stdout
+
+
+def test_data_sets_are_read_without_networks() -> None:
+    """What lists and reads images loads neither torch nor what fits or draws."""
+    code = (
+        "import sys, vggfeat.data.imageset, vggfeat.data.datasets\n"
+        "heavy = ('torch', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'h5py', 'fsspec')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
 
 
 def test_errors_are_builtins_with_an_exit_status_of_their_kind() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from helpers.mistakes import refuses
 from pydantic import ValidationError
-from trees import write_actions, write_classes, write_voc
+from trees import draw_jpeg, write_actions, write_classes, write_voc
 
 from vggfeat.data.datasets import card_names, check_dataset, load_card, open_dataset
-from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.datasets.card import READERS, DatasetCard, Reader
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, DataNotFound
 
 VOC = {"kind": "voc", "ap": "ap11"}
@@ -258,3 +259,35 @@ def test_a_file_that_is_no_card_is_refused(tmp_path: Path) -> None:
         load_card(str(tmp_path / "bad.toml"))
     with pytest.raises(DataNotFound, match="There is no data set"):
         load_card(str(tmp_path / "none.toml"))
+
+
+def test_a_layout_of_its_own_is_a_reader_and_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registered reader is found by its name: its trees, images and splits are the data set's."""
+
+    class Stems(Reader):
+        """Images that are called class-number.jpg."""
+
+        def is_tree(self, card: DatasetCard, folder: Path) -> bool:
+            return (folder / "stems.txt").is_file()
+
+        def read(self, card: DatasetCard, tree: Path) -> ImageSet:
+            paths = sorted(tree.glob("*.jpg"))
+            labels = tuple(path.stem.split("-")[0] for path in paths)
+            names = tuple(path.name for path in paths)
+            return ImageSet(names, tuple(paths), labels, splits={"train": np.array([0, 2])})
+
+    monkeypatch.setitem(READERS, "stems", Stems())
+    tree = tmp_path / "somewhere" / "tree"
+    for name in ("cat-1", "cat-2", "dog-1"):
+        draw_jpeg(tree / f"{name}.jpg")
+    (tree / "stems.txt").touch()
+    own = tmp_path / "mine.toml"
+    own.write_text('name = "mine"\nreader = "stems"\nfolder = "tree"\ncounts = { train = 2 }\n')
+    card, images = open_dataset(str(own), tmp_path)
+    assert (card.classes, card.partial) == (("cat", "dog"), False)
+    assert images.targets.argmax(axis=1).tolist() == [0, 0, 1]
+    assert card.root == str(tree.resolve())
+    own.write_text('name = "mine"\nreader = "steams"\nfolder = "tree"\n')
+    refuses(lambda: load_card(str(own)), DataError, ["reader", "stems", "caltech"])
