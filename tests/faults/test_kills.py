@@ -43,7 +43,7 @@ from vggfeat.train.trainset import open_trainset
 from vggfeat.train.words import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-SHORT = 3  # kills where no more are asked for
+SHORT = 2  # kills where no more are asked for
 SHARE = 0.4  # of the number asked for, of each campaign but the first
 LEFT = "left over from a killed run"
 
@@ -139,7 +139,7 @@ def grow(images: Path, out: Path, **more: Any) -> None:
     extract_sums(images, out, SeveralSums(["pool4", "pool5"], "average+max"), **more)
 
 
-@pytest.mark.parametrize("writers", [1, 3])
+@pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_kills_of_extraction(images: Path, tmp_path: Path, writers: int) -> None:
     """A run that is killed, alone or with two others of one list, goes on as if it never was."""
     name = f"kills of extraction, {writers} at once"
@@ -148,7 +148,7 @@ def test_kills_of_extraction(images: Path, tmp_path: Path, writers: int) -> None
     campaign(name, tmp_path, works, right, content, times(SHORT, 1 if writers == 1 else SHARE))
 
 
-@pytest.mark.parametrize("writers", [1, 3])
+@pytest.mark.parametrize("writers", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_kills_of_a_store_that_grows(images: Path, tmp_path: Path, writers: int) -> None:
     """Killed again and again while columns are added to it, a store loses and mixes up nothing."""
     name = f"kills of a store that grows, {writers} at once"
@@ -156,7 +156,7 @@ def test_kills_of_a_store_that_grows(images: Path, tmp_path: Path, writers: int)
         path.unlink()
     works: list[Begin] = [partial(grow, images)] * writers
     right = sound_and_right(works[0], tmp_path / "right")
-    kills = times(8 if writers == 1 else SHORT, SHARE)
+    kills = times(SHORT, SHARE)
     campaign(name, tmp_path, works, right, content, kills, again=0.95)
 
 
@@ -221,7 +221,7 @@ def test_kills_with_images_replaced_by_older_ones(images: Path, tmp_path: Path) 
     campaign(name, tmp_path, [work], whole, result, times(SHORT, SHARE), prepare)
 
 
-@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kills_of_merging(images: Path, tmp_path: Path, writers: int) -> None:
     """A merge that is killed goes on; its parts, of other images and columns, stay as they are."""
     parts = [tmp_path / "one", tmp_path / "two"]
@@ -242,7 +242,7 @@ def test_kills_of_merging(images: Path, tmp_path: Path, writers: int) -> None:
     assert [content(part) for part in parts] == before
 
 
-@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kills_of_packing(images: Path, tmp_path: Path, writers: int) -> None:
     """A packed file is there whole, or not at all; packed again it is the same."""
     store = tmp_path / "store"
@@ -300,7 +300,7 @@ def replaced(out: Path, work: Begin, old: dict[str, bytes]) -> tuple[Check, Chec
     return prepare, only({name: {new[name], *filter(None, [old.get(name)])} for name in new})
 
 
-@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kills_of_saving_a_model(tmp_path: Path, writers: int) -> None:
     """A model that replaces another is there whole, the one or the other, and can be loaded."""
     one, other = a_model(0), a_model(1)
@@ -337,7 +337,7 @@ def recalls(seed: int) -> SVMResult:
     )
 
 
-@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kills_of_writing_a_report(tmp_path: Path, writers: int) -> None:
     """Page and tables that replace others are each there whole, the old one or the new one."""
     one, other = recalls(0), recalls(1)

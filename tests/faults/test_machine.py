@@ -258,10 +258,19 @@ def saving(inputs: Path) -> Job:
     return Job("model and report", work, whole, result_of, folder).measured(folder)
 
 
-@pytest.fixture(params=["extraction", "training", "saving"])
+@pytest.fixture
 def job(request: pytest.FixtureRequest) -> Job:
-    """Each of the commands."""
+    """One of the commands."""
     return request.getfixturevalue(request.param)
+
+
+def each_job(*quick: str) -> pytest.MarkDecorator:
+    """Let a fault come to each command; those that are not named only with `make test-faults`."""
+    jobs = [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+        for name in ("extraction", "training", "saving")
+    ]
+    return pytest.mark.parametrize("job", jobs, indirect=True)
 
 
 def mounted(*words: str) -> bool:
@@ -272,6 +281,7 @@ def unmounted(where: Path) -> None:
     subprocess.run(["umount", str(where)], check=True)
 
 
+@each_job("extraction", "training")
 def test_full_disk(job: Job, folder: Path) -> None:
     """On a file system too small for the result, what fits is kept, and the rest comes later."""
     disk = folder / "disk"
@@ -295,6 +305,7 @@ def test_full_disk(job: Job, folder: Path) -> None:
         unmounted(disk)
 
 
+@each_job("extraction", "saving")
 def test_file_size_limit(job: Job, folder: Path) -> None:
     """Under a limit on the size of files all that fits is kept, and the rest comes later."""
 
@@ -307,6 +318,7 @@ def test_file_size_limit(job: Job, folder: Path) -> None:
     campaign("file size limit", job, folder, make, times(SHORT, SHARE))
 
 
+@each_job("extraction")
 def test_read_only_folder(job: Job, folder: Path) -> None:
     """A folder on a read-only file system is refused at once, and nothing in it has changed."""
     probe = folder / "probe"
@@ -320,9 +332,10 @@ def test_read_only_folder(job: Job, folder: Path) -> None:
         mounted("-o", "remount,bind,ro", str(out))
         return Fault("read-only", lambda: None, partial(unmounted, out), False, (5,))
 
-    campaign("read-only folder", job, folder, make, times(2, SHARE / 3))
+    campaign("read-only folder", job, folder, make, times(SHORT, SHARE / 3))
 
 
+@each_job("extraction")
 def test_permission_taken_away(job: Job, folder: Path) -> None:
     """A user whose leave to write is taken in the middle keeps what is there."""
     if os.getuid():
@@ -354,6 +367,7 @@ def test_permission_taken_away(job: Job, folder: Path) -> None:
     campaign("permission taken away", job, folder, make, times(SHORT, SHARE))
 
 
+@each_job("extraction")
 def test_folder_deleted(job: Job, folder: Path) -> None:
     """A result that is deleted under its run ends it, and is made anew by the next one."""
 
@@ -364,6 +378,7 @@ def test_folder_deleted(job: Job, folder: Path) -> None:
     campaign("folder deleted under a run", job, folder, make, times(SHORT, SHARE))
 
 
+@each_job("extraction")
 def test_file_handles(job: Job, folder: Path) -> None:
     """A process that may open no more files says so; no picture is called bad for it."""
 
@@ -379,6 +394,7 @@ def test_file_handles(job: Job, folder: Path) -> None:
     campaign("out of file handles", job, folder, make, times(SHORT, SHARE))
 
 
+@each_job("extraction")
 def test_memory_limit(job: Job, folder: Path) -> None:
     """Where memory ends, so does the run, with a word about it."""
 
@@ -395,11 +411,17 @@ def test_memory_limit(job: Job, folder: Path) -> None:
     campaign("memory limit", job, folder, make, times(SHORT, SHARE))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("twice", [False, True])
-def test_signals(
-    extraction: Job, training: Job, folder: Path, number: signal.Signals, twice: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("number", "twice"),
+    [
+        (signal.SIGTERM, False),
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+    ],
+)
+@each_job("extraction")
+def test_signals(job: Job, folder: Path, number: signal.Signals, twice: bool) -> None:
     """SIGTERM and Ctrl-C, once or twice, end a command with 143 or 130, with all that is whole."""
 
     def comes(delay: float) -> None:
@@ -413,9 +435,8 @@ def test_signals(
         statuses = (143, -15) if number == signal.SIGTERM else (130,)
         return Fault(number.name, partial(comes, rng.choice([0, 0.001])), statuses=statuses)
 
-    for job in (extraction, training):
-        name = f"{number.name}{' twice' if twice else ''}"
-        campaign(name, job, folder, make, times(SHORT, SHARE))
+    name = f"{number.name}{' twice' if twice else ''}"
+    campaign(name, job, folder, make, times(SHORT, SHARE))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -443,6 +464,7 @@ def test_stopped_training_keeps_its_last_update(
     assert read(folder / "out" / LAST)[0].step == 1
 
 
+@each_job("extraction")
 def test_clock_set_back(job: Job, folder: Path) -> None:
     """A clock that jumps back by years in the middle of a run changes nothing."""
 
@@ -470,4 +492,4 @@ def test_decoding_worker_killed(folder: Path) -> None:
         return Fault("a worker", comes, statuses=(3,), noisy=True)
 
     with small_training(folder, workers=2) as job:
-        campaign("decoding worker killed", job, folder, make, times(2, SHARE))
+        campaign("decoding worker killed", job, folder, make, times(SHORT, SHARE))

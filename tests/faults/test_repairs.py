@@ -42,7 +42,7 @@ def test_repairs(tmp_path: Path, tiny: str, indexed: int) -> None:
     with shard_rows(4), index_from(indexed), Campaign(name) as counted:
         run("extract", images, "--out", whole, *words, "--quiet")
         expected = content(whole)
-        for number in range(times(5, 0.2)):
+        for number in range(times(2, 0.2)):
             shutil.copytree(whole, store)
             bad = damage(store, rng)
             with counted.trial(number):

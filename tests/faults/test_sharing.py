@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import random
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +37,15 @@ def works(rng: random.Random, writers: int) -> list[tuple[int, int, int, float]]
     return drawn
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("writers", "readers"), [(2, 0), (1, 2), (2, 2)])
+def sharings() -> Iterator[object]:
+    """Give ways to begin processes, writers and readers; most spawned ones are slow."""
+    for method in METHODS:
+        for writers, readers in ((2, 0), (1, 2), (2, 2)):
+            slow = method == "spawn" and (writers, readers) != (1, 2)
+            yield pytest.param(method, writers, readers, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("method", "writers", "readers"), [*sharings()])
 def test_processes_share_a_store(tmp_path: Path, method: str, writers: int, readers: int) -> None:
     """Writers of overlapping parts lose nothing, and no reader ever sees what is not so."""
     context = mp.get_context(method)
