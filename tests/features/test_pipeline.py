@@ -18,7 +18,7 @@ from support import noise, random_weights
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Run, Summary, extract
+from vggfeat.features.pipeline import Run, RunOptions, Summary, extract
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -123,7 +123,7 @@ def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> No
     run(images, tmp_path / "f", extractor=small(("pool1", "pool2")))
     Path(str(images.images[2])).write_bytes(Path(str(images.images[7])).read_bytes())
     store = FeatureStore(tmp_path / "f", "a")
-    ours = Run(images, small(("pool1", "pool2")), [32], store)
+    ours = Run(images, small(("pool1", "pool2")), RunOptions((32,)), store)
     run(images, tmp_path / "f")  # pool2 alone
     image = tuple(FeatureStore(tmp_path / "f").identify([images.names[2]])[0].tolist())
     seen = []
@@ -215,7 +215,7 @@ def test_touched_and_killed_nothing_is_copied(images: ImageSet, tmp_path: Path) 
     before = alone(images)
     for image in images.images:
         os.utime(Path(str(image)), (1, 1))
-    Run(images, small(), (32,), FeatureStore(tmp_path / "f", "a"))._note_changed()
+    Run(images, small(), RunOptions((32,)), FeatureStore(tmp_path / "f", "a"))._note_changed()
     assert FeatureStore(tmp_path / "f").names == []
     shards = set((tmp_path / "f" / "shards").iterdir())
     store, summary = run(images, tmp_path / "f")
@@ -234,7 +234,7 @@ def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
     own, other = Path(str(images.images[8])), Path(str(images.images[0]))
     stat, content = own.stat(), own.read_bytes()
     store = FeatureStore(tmp_path / "f", "a")
-    run_of_all = Run(images, small(), [32], store)
+    run_of_all = Run(images, small(), RunOptions((32,)), store)
     own.write_bytes(other.read_bytes())
     run_of_all.all(workers=1)
     own.write_bytes(content)
@@ -247,7 +247,7 @@ def test_an_image_replaced_under_a_run_and_brought_back_is_computed(
 def test_what_was_read_last_counts(images: ImageSet, tmp_path: Path) -> None:
     """An image that another run had read before it was replaced is that which is there now."""
     store = FeatureStore(tmp_path / "f", "a")
-    ours = Run(images, small(), [32], store)
+    ours = Run(images, small(), RunOptions((32,)), store)
     with shard_rows(1):
         run(images, tmp_path / "f")
     Path(str(images.images[8])).write_bytes(Path(str(images.images[0])).read_bytes())

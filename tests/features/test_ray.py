@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,26 +14,25 @@ from helpers.mistakes import refuses
 from PIL import Image
 from support import noise, random_weights
 
+from vggfeat._io import cluster as cluster_module
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import (
     DataNotFound,
     DeviceError,
-    MissingExtra,
     ParameterError,
     PictureError,
     StoreError,
 )
 from vggfeat.features import ray as module
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Summary, extract
+from vggfeat.features.pipeline import RunOptions, Summary, extract
 from vggfeat.features.ray import (
     Network,
     Outcome,
     Target,
     absolute,
-    connect,
     cut,
     extract_on_ray,
 )
@@ -82,14 +79,6 @@ def test_images_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Monk
     assert absolute(drawn) is drawn
 
 
-def test_without_ray_the_command_that_installs_it_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Whoever asks for a cluster without the extra learns what to type."""
-    monkeypatch.setitem(sys.modules, "ray", None)
-    refuses(lambda: connect(), MissingExtra, ["vggfeat[ray]"])
-
-
 def test_a_store_in_memory_is_refused() -> None:
     """What no node sees cannot be written by them."""
     refuses(
@@ -103,8 +92,8 @@ def test_a_store_in_memory_is_refused() -> None:
 
 def test_a_node_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
     """A task in whose file system the store is absent makes none, and names the node."""
-    network = Network(SETTINGS, Hardware(), None, 1, (32,), ())
-    target = Target(tmp_path / "f", "float32", [POOL3], "skip", 1)
+    network = Network(SETTINGS, Hardware(), None, 1)
+    target = Target(tmp_path / "f", "float32", [POOL3], RunOptions((32,)))
     refuses(
         lambda: module._describe(network, target, ImageSet((), ())),
         StoreError,
@@ -141,58 +130,6 @@ def test_a_bad_image_is_told_from_one_that_the_node_lacks(draw: Callable[..., Pa
     refuses(lambda: judge("good.png"), DataNotFound, ["beta", "good.png", "no such file"])
 
 
-@pytest.mark.parametrize(
-    ("given", "visible", "device"),
-    [(1, None, "cuda:1"), ("1", "1", "cuda:0"), ("3", "2,3", "cuda:1"), (0, "", "cuda:0")],
-)
-def test_the_gpu_of_a_task(
-    given: str | int, visible: str | None, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray numbers the GPUs of the machine; torch, those that the process sees."""
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_gpu_ids=lambda: [given]))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert module._own_gpu() == device
-
-
-@pytest.mark.parametrize(
-    ("device", "nodes", "expected"),
-    [
-        ("auto", [{"CPU": 16.0}, {"CPU": 6.0}], ("cpu", 4, 5)),
-        ("auto", [{"CPU": 2.0}, {"memory": 1.0}], ("cpu", 2, 1)),
-        ("auto", [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 64.0}], ("cuda", 8, 4)),
-        ("cuda", [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 6.0, "GPU": 2.0}], ("cuda", 3, 3)),
-        ("cpu", [{"CPU": 32.0, "GPU": 4.0}], ("cpu", 4, 8)),
-    ],
-)
-def test_what_a_task_takes(
-    device: str,
-    nodes: list[dict[str, float]],
-    expected: tuple[str, int, int],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A GPU with its share of the cores, or at most four cores; a dead node counts for nothing."""
-    listed = [{"Alive": True, "Resources": node} for node in nodes]
-    listed.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: listed))
-    slot = module._slot(device)
-    assert (slot.device, slot.threads, slot.slots) == expected
-    assert slot.resources["num_cpus"] == slot.threads
-    assert slot.resources.get("num_gpus", 0) == (slot.device == "cuda")
-    assert slot.nodes == len(nodes)
-
-
-def test_devices_that_the_cluster_lacks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU is never replaced silently, and Ray says which one a task has."""
-    listed = [{"Alive": True, "Resources": {"CPU": 4.0}}]
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: listed))
-    refuses(lambda: module._slot("cuda"), DeviceError, ["no GPU"])
-    refuses(lambda: module._slot("cuda:1"), ParameterError, ["cuda:1", "auto"])
-    listed[0]["Resources"] = {}
-    refuses(lambda: module._slot("auto"), DeviceError, ["no CPUs"])
-
-
 # In a cluster
 
 
@@ -202,7 +139,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray writes its token there
-        patch.setattr(module, "CPUS", 1)
+        patch.setattr(cluster_module, "CPUS", 1)
         ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
         yield ray
         ray.shutdown()
@@ -366,9 +303,9 @@ def test_a_task_whose_worker_dies_is_done_again(
             os._exit(1)
         return module._describe(*given)
 
-    remote = module.Slot.remote
+    remote = cluster_module.Slot.remote
     monkeypatch.setattr(
-        module.Slot,
+        cluster_module.Slot,
         "remote",
         lambda slot, work: remote(slot, die_once if work is module._describe else work),
     )
@@ -389,16 +326,3 @@ def test_svms_are_solved_in_the_cluster(cluster: Any, monkeypatch: pytest.Monkey
         found = solvers.in_processes(eval, ["__import__('os').getpid()"] * 3, 1.0, 2)
     np.testing.assert_array_equal(there.coef_, here.coef_)
     assert os.getpid() not in found
-
-
-def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong address ends the run within seconds, with how a cluster is started."""
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # taken, and not listening
-        refuses(
-            lambda: connect(f"127.0.0.1:{bound.getsockname()[1]}"),
-            DeviceError,
-            ["ray start --head"],
-        )

@@ -173,13 +173,41 @@ def extract(
     >>> extract(images, extractor, [32], FeatureStore(None, "a")).computed
     3
     """
-    run = Run(images, extractor, scales, store, outputs, on_bad_image, progress)
+    options = RunOptions(tuple(scales), tuple(outputs), on_bad_image, workers)
+    run = Run(images, extractor, options, store, progress)
     refuse_other_images(images, run.stamps, store)
     store.begin(images.names, run.provenance, share)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
     store.finish(images.names, run.failed, share)
     return run.summary
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run works, wherever it does.
+
+    Parameters
+    ----------
+    scales, outputs, on_bad_image, workers
+        As :func:`extract` takes them.
+
+    Raises
+    ------
+    ParameterError
+        For what is no way to treat bad images.
+    """
+
+    scales: tuple[int, ...]
+    outputs: tuple[str, ...] = ()
+    on_bad_image: str = "skip"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_bad_image not in BAD_IMAGE_POLICIES:
+            raise ParameterError.not_one_of(
+                "on_bad_image", "extract", BAD_IMAGE_POLICIES, self.on_bad_image
+            )
 
 
 class Described(NamedTuple):
@@ -203,8 +231,9 @@ class Run:
 
     Parameters
     ----------
-    images, extractor, scales, store, outputs, on_bad_image, progress
+    images, extractor, store, progress
         As :func:`extract` takes them.
+    options : RunOptions
 
     Attributes
     ----------
@@ -223,21 +252,19 @@ class Run:
         self,
         images: ImageSet,
         extractor: DenseExtractor,
-        scales: Sequence[int],
+        options: RunOptions,
         store: FeatureStore,
-        outputs: Sequence[str] = (),
-        on_bad_image: str = "skip",
         progress: Progress | None = None,
     ) -> None:
-        check_policy(on_bad_image)
+        scales = options.scales
         store.check_writable()
         extractor.check_scales(scales)
-        columns = extractor.columns(scales, outputs)
+        columns = extractor.columns(scales, options.outputs)
         store.add_columns(columns)
         self.images = images
         self.extractor = extractor
         self.store = store
-        self.stop_on_bad = on_bad_image == "error"
+        self.stop_on_bad = options.on_bad_image == "error"
         self.progress = progress
         self.columns = [column.descriptor for column in columns]
         self.provenance = provenance(extractor)
@@ -442,17 +469,6 @@ class Run:
         self.summary.seconds = time.perf_counter() - self.start
         if self.progress:
             self.progress(self.summary)
-
-
-def check_policy(on_bad_image: str) -> None:
-    """Refuse what is no way to treat bad images.
-
-    Raises
-    ------
-    ParameterError
-    """
-    if on_bad_image not in BAD_IMAGE_POLICIES:
-        raise ParameterError.not_one_of("on_bad_image", "extract", BAD_IMAGE_POLICIES, on_bad_image)
 
 
 def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) -> None:

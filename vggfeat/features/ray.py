@@ -5,11 +5,9 @@ The driver alone admits the columns, lists once what is lacking, and begins and 
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,26 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vggfeat._io import cluster
 from vggfeat._io.remote import address_of
 from vggfeat._io.text import counted
 from vggfeat.data.image import Crop, ImageLike, load
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.sources.tar import TarMember
-from vggfeat.errors import (
-    DataNotFound,
-    DeviceError,
-    MissingExtra,
-    ParameterError,
-    PictureError,
-    StoreError,
-    VggfeatError,
-)
+from vggfeat.errors import DataNotFound, ParameterError, PictureError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import (
     Progress,
     Run,
+    RunOptions,
     Summary,
-    check_policy,
     judge_settings,
     round_size,
 )
@@ -57,12 +48,7 @@ from vggfeat.store.store import FeatureStore
 
 BLOCK = 2_000  # images of a task that lack something, at most
 BLOCKS = 64  # at least, where there are as many rounds: signs of progress, and no stragglers
-CPUS = 4  # of a task without a GPU: several such serve better than a wider one
-RETRIES = 3  # of a task whose worker or node died
-REACH_SECONDS = 10.0  # for the head of a cluster to answer
 LATE_SECONDS = 60.0  # that a network file system may take to show what another node wrote
-# A worker may be given another GPU for its next task: torch sees them all, and takes that one.
-ALL_GPUS = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
 
 
 def extract_on_ray(
@@ -72,13 +58,11 @@ def extract_on_ray(
     scales: Sequence[int],
     store: FeatureStore,
     *,
-    outputs: Sequence[str] = (),
-    on_bad_image: str = "skip",
-    workers: int | None = None,
     share: tuple[int, int] | None = None,
     progress: Progress | None = None,
     address: str | None = None,
     weights: Weights | None = None,
+    **options: Any,
 ) -> Summary:
     """Compute what a store lacks on all nodes of a Ray cluster.
 
@@ -90,14 +74,11 @@ def extract_on_ray(
         The precision ``"auto"`` is the store's, or else what a node computes in.
     hardware : Hardware
         The device is ``"auto"`` (the GPUs, if the cluster has any), ``"cuda"`` or ``"cpu"``.
-    scales, store, outputs, on_bad_image, share
-        As for :func:`~vggfeat.features.pipeline.extract`; all nodes see the store.
-    workers : int, optional
-        Decoding threads of a task; as many as it has cores by default.
-    progress : callable, optional
-        Called with the :class:`Summary` so far, after every block.
+    scales, store, share, progress, **options
+        As for :func:`~vggfeat.features.pipeline.extract`; all nodes see the store, workers are
+        those of a task, and progress is told after every block.
     address : str, optional
-        As for :func:`connect`.
+        As for :func:`~vggfeat._io.cluster.connect`.
     weights : Weights, optional
         Those of the extraction, if they are loaded already. They go to the nodes by themselves.
 
@@ -127,33 +108,33 @@ def extract_on_ray(
     >>> store = FeatureStore("/shared/features", "a")  # doctest: +SKIP
     >>> extract_on_ray(images, settings, Hardware(), [256, 384], store)  # doctest: +SKIP
     """
-    check_policy(on_bad_image)
+    run_options = RunOptions(tuple(scales), **options)
     store.check_writable()
     where = _shared(store)
-    connect(address)
-    slot = _slot(hardware.device)
-    hardware = hardware.but(device=slot.device)
-    numbers = _put(weights or load_weights(extraction.weights, extraction.net, extraction.layers))
-    network = Network(extraction, hardware, numbers, slot.threads, tuple(scales), tuple(outputs))
+    cluster.connect(address)
+    slot = cluster.choose_slot(hardware.device)
+    weights = weights or load_weights(extraction.weights, extraction.net, extraction.layers)
+    network = Network(extraction, hardware.but(device=slot.device), _put(weights), slot.threads)
     held = [column for name, column in store.index.columns.items() if name.net == extraction.net]
-    probed = _get(slot.remote(_probe).remote(network, held))
-    network = replace(network, extraction=probed.extraction)
-    columns = [column.descriptor for column in probed.columns]
-    store.add_columns(probed.columns)
-    device = f"Ray, {counted(slot.nodes, 'node')}: {probed.provenance['device']}"
+    probe = slot.remote(_probe).remote(network, run_options, held)
+    extraction, columns, made_by = cluster.get(probe)
+    store.add_columns(columns)
     stamps = images.stamps()
     refuse_other_images(images, stamps, store)
-    store.begin(images.names, {**probed.provenance, "device": device}, share)
+    device = f"Ray, {counted(slot.nodes, 'node')}: {made_by['device']}"
+    store.begin(images.names, {**made_by, "device": device}, share)
 
-    lacking = _lacking(store, columns, images.names, stamps)
-    blocks = cut(lacking, probed.round_size, min(BLOCK, int(lacking.sum()) // BLOCKS))
-    target = Target(where, store.dtype, columns, on_bad_image, workers or slot.threads)
+    names = [column.descriptor for column in columns]
+    lacking = _lacking(store, names, images.names, stamps)
+    whole_rounds = round_size(slot.device, scales, extraction.pools)
+    blocks = cut(lacking, whole_rounds, min(BLOCK, int(lacking.sum()) // BLOCKS))
+    target = Target(where, store.dtype, names, run_options)
     task = slot.remote(_describe)
 
     def begin(number: int) -> Any:
-        block = blocks[number]
-        pictures = tuple(map(absolute, images.images[block]))
-        return task.remote(network, target, ImageSet(images.names[block], pictures))
+        block = images.take(range(*blocks[number].indices(len(images))))
+        there = ImageSet(block.names, tuple(map(absolute, block.images)))
+        return task.remote(replace(network, extraction=extraction), target, there)
 
     start = time.perf_counter()
     summary = Summary(len(images), present=int((~lacking).sum()))
@@ -161,64 +142,24 @@ def extract_on_ray(
         progress(summary)
     failed: dict[str, str] = {}
     overflowed: dict[str, str] = {}
-    with closing(_in_turn(begin, len(blocks), 2 * slot.slots)) as outcomes:
+    with closing(cluster.run_in_turn(begin, len(blocks), 2 * slot.slots)) as outcomes:
         for number, done in outcomes:
             block = blocks[number]
             _refuse_unseen(done, images.names[block], images.images[block], scales)
-            if done.failed and on_bad_image == "error":
+            if done.failed and run_options.on_bad_image == "error":
                 name, reason = next(iter(done.failed.items()))
                 raise PictureError(f"{name}: {reason}")
             failed |= done.failed
             overflowed |= done.overflowed
-            summary.present += done.summary.present - int((~lacking[block]).sum())
-            summary.computed += done.summary.computed
-            summary.failed += done.summary.failed
-            summary.replaced += done.summary.replaced
-            summary.added += done.summary.added
+            summary = summary.plus(done.summary)
+            summary.present -= int((~lacking[block]).sum())  # these are counted already
             summary.seconds = time.perf_counter() - start
             if progress:
                 progress(summary)
     judge_settings(overflowed, summary, at_least=1)
-    _await(store, columns, [name for name in images.names if name not in failed])
+    _await(store, names, [name for name in images.names if name not in failed])
     store.finish(images.names, failed, share)
     return summary
-
-
-def connect(address: str | None = None) -> None:
-    """Join a Ray cluster, unless this process is in one already.
-
-    Parameters
-    ----------
-    address : str, optional
-        ``"auto"`` for the cluster of this machine, or ``"host:6379"``; by default that of
-        ``RAY_ADDRESS``, else that of this machine, else a new one of this machine alone.
-
-    Raises
-    ------
-    MissingExtra
-        If Ray is not installed.
-    DeviceError
-        If no cluster answers.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    # Ray tells of lost workers on stdout, where results go; it mends them, or an error is raised.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtra.of("A Ray cluster", "ray", "ray") from error
-    if ray.is_initialized():
-        return
-    try:
-        _reach(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise DeviceError(
-            f"No Ray cluster answers at {address or 'this machine'}: {_last_line(error)} Start one "
-            "with `ray start --head`, and with `ray start --address=HEAD:6379` on the other nodes; "
-            "or leave the address out to use this machine alone. A cluster that asks for a token "
-            "wants RAY_AUTH_MODE=token on all nodes and here, and its token."
-        ) from error
 
 
 def absolute(picture: ImageLike) -> ImageLike:
@@ -252,9 +193,6 @@ def cut(lacking: NDArray[np.bool_], round_size: int, most: int) -> list[slice]:
     return [block for block in blocks if lacking[block].any()]
 
 
-# In a worker
-
-
 @dataclass(frozen=True)
 class Network:
     """What a worker opens a network with; `weights` is a reference into Ray's object store."""
@@ -263,12 +201,10 @@ class Network:
     hardware: Hardware
     weights: Any
     threads: int
-    scales: tuple[int, ...]
-    outputs: tuple[str, ...]
 
     def device(self) -> str:
         """Name the GPU that Ray has given this task, or the CPU."""
-        return _own_gpu() if self.hardware.device == "cuda" else "cpu"
+        return cluster.own_gpu() if self.hardware.device == "cuda" else "cpu"
 
     def open(self) -> DenseExtractor:
         """Open it, once for all tasks of this process."""
@@ -277,22 +213,12 @@ class Network:
 
 
 class Target(NamedTuple):
-    """Where a worker writes, and how it treats images."""
+    """The store as a worker finds it, the columns that it has there, and how a run works."""
 
     where: Path | str
     dtype: str
     columns: list[Descriptor]
-    on_bad_image: str
-    workers: int
-
-
-class Probe(NamedTuple):
-    """What a node computes, and with what."""
-
-    extraction: Extraction
-    columns: list[Column]
-    provenance: dict[str, Any]
-    round_size: int
+    options: RunOptions
 
 
 class Outcome(NamedTuple):
@@ -304,33 +230,29 @@ class Outcome(NamedTuple):
     overflowed: dict[str, str]
 
 
-def _probe(network: Network, held: list[Column]) -> Probe:
-    """Find out what a node computes for a store with such columns; refuse scales too small."""
+def _probe(
+    network: Network, options: RunOptions, held: list[Column]
+) -> tuple[Extraction, list[Column], dict[str, Any]]:
+    """Find out on a node what is computed for a store with such columns, and by what."""
     device = resolve_device(network.device())
     stored = [column.settings.get("precision", "auto") for column in held]
     precision = resolve_precision(network.extraction.precision, device, stored)
     extractor = replace(network, extraction=network.extraction.but(precision=precision)).open()
-    extractor.check_scales(network.scales)
-    made = extractor.extraction
-    return Probe(
-        made,
-        extractor.columns(network.scales, network.outputs),
-        provenance(extractor),
-        round_size(extractor.device.type, network.scales, made.pools),
-    )
+    extractor.check_scales(options.scales)
+    columns = extractor.columns(options.scales, options.outputs)
+    return extractor.extraction, columns, provenance(extractor)
 
 
 def _describe(network: Network, target: Target, images: ImageSet) -> Outcome:
-    """Describe the images of a block that lack something."""
+    """Describe the images of a block that lack something, on a node."""
     node = socket.gethostname()
     storage = open_storage(target.where)
     if any(storage.read(column.file) is None for column in target.columns):
         raise _unseen(storage, f"The node {node} does")
     store = FeatureStore(target.where, "a", dtype=target.dtype)
-    extractor = network.open()
-    run = Run(images, extractor, network.scales, store, network.outputs, target.on_bad_image)
+    run = Run(images, network.open(), target.options, store)
     with suppress(PictureError):  # it is in `failed`
-        run.all(target.workers)
+        run.all(target.options.workers or network.threads)
     return Outcome(node, run.summary, run.failed, run.overflowed)
 
 
@@ -348,57 +270,6 @@ def _open_once(
     return DenseExtractor(extraction, hardware=hardware, weights=replace(weights, state=state))
 
 
-def _own_gpu() -> str:
-    """Name the GPU that Ray has given this task, as torch counts them."""
-    import ray
-
-    given = str(ray.get_gpu_ids()[0])
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return f"cuda:{seen.index(given) if given in seen else given}"
-
-
-# In the driver
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What of the cluster each task takes, and for how many at a time it has room."""
-
-    device: str
-    resources: dict[str, Any]
-    threads: int
-    slots: int
-    nodes: int
-
-    def remote(self, function: Callable[..., Any]) -> Any:
-        """Make a task of a function; its worker stays for the next one, with its network."""
-        import ray
-
-        return ray.remote(max_retries=RETRIES, max_calls=0, **self.resources)(function)
-
-
-def _slot(device: str) -> Slot:
-    """Choose what a task takes: a GPU and its share of the node's cores, or some cores."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if device not in (choices := ("auto", "cuda", "cpu")):  # which GPU is Ray's affair
-        raise ParameterError.not_one_of("device", "a Ray cluster", choices, device)
-    if device == "cuda" and not with_gpu:
-        raise DeviceError("The Ray cluster has no GPU. Use --device cpu or auto, or add a node.")
-    if with_gpu and device != "cpu":
-        cores = int(min(node.get("CPU", 0) // node["GPU"] for node in with_gpu))
-        resources = {"num_gpus": 1, "num_cpus": cores, "runtime_env": ALL_GPUS}
-        slots = sum(int(node["GPU"]) for node in with_gpu)
-        return Slot("cuda", resources, max(1, cores), slots, len(nodes))
-    cores = int(min(CPUS, max(node.get("CPU", 0) for node in nodes)))
-    if not cores:
-        raise DeviceError("The Ray cluster has no CPUs. Start its nodes with some.")
-    slots = sum(int(node.get("CPU", 0) // cores) for node in nodes)
-    return Slot("cpu", {"num_cpus": cores}, cores, slots, len(nodes))
-
-
 def _put(weights: Weights) -> Any:
     """Put weights into Ray's object store, from which each node takes them once."""
     import ray
@@ -414,45 +285,6 @@ def _lacking(
     ids = store.recall(names, stamps)
     held = store.has(columns, names, ids, current=True).all(axis=1)
     return np.asarray(~(held & ids.any(axis=1)))
-
-
-def _in_turn(
-    begin: Callable[[int], Any], count: int, ahead: int
-) -> Generator[tuple[int, Outcome], None, None]:
-    """Keep some tasks under way until all are done; yield what each did as it ends."""
-    import ray
-
-    waiting: dict[Any, int] = {}
-    begun = 0
-    try:
-        while waiting or begun < count:
-            while begun < count and len(waiting) < ahead:
-                waiting[begin(begun)] = begun
-                begun += 1
-            [first, *_], _ = ray.wait(list(waiting), num_returns=1)
-            outcome = _get(first)
-            yield waiting.pop(first), outcome
-    finally:  # on Ctrl-C, as on an error, tasks keep what is complete
-        for reference in waiting:
-            ray.cancel(reference)
-        if waiting:
-            ray.wait(list(waiting), num_returns=len(waiting), timeout=LATE_SECONDS)
-
-
-def _get(reference: Any) -> Any:
-    """Take what a task returned, or raise its error as if it had been raised here."""
-    import ray
-
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, VggfeatError):
-            raise cause from None
-        raise DeviceError(
-            f"The Ray cluster could not go on: {_last_line(cause or error)} What was complete is "
-            "kept: run the same command again."
-        ) from error
 
 
 def _refuse_unseen(
@@ -499,17 +331,3 @@ def _unseen(storage: object, who: str) -> StoreError:
         f"{who} not see the store {storage} as this one does. Put it on a file system, or at an "
         "address, that all nodes of the cluster have in common, and name it by the same path."
     )
-
-
-def _reach(address: str | None) -> None:
-    """Fail at once where nothing listens: Ray itself would try for many minutes."""
-    host, _, port = (address or os.environ.get("RAY_ADDRESS", "")).rpartition(":")
-    if host and "/" not in host and port.isdigit():
-        with socket.create_connection((host, int(port)), timeout=REACH_SECONDS):
-            pass
-
-
-def _last_line(error: BaseException) -> str:
-    """Return the last line of a message: of a traceback, what it is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1].rstrip(".") + "."

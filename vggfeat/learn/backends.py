@@ -22,7 +22,7 @@ def jobs_backend(name: str, address: str | None = None) -> Iterator[None]:
     name : str
         ``"loky"``, processes of this machine; ``"ray"``; ``"dask"``; or another that joblib knows.
     address : str, optional
-        Of the Ray cluster, as for :func:`~vggfeat.features.ray.connect`. Dask's client is the
+        Of the Ray cluster, as for :func:`~vggfeat._io.cluster.connect`. Dask's client is the
         one that this process has, else one of ``DASK_SCHEDULER_ADDRESS``, else of this machine.
 
     Raises
@@ -80,7 +80,7 @@ class _Stored:
 
 
 def _join_ray(address: str | None) -> None:
-    from vggfeat.features.ray import connect
+    from vggfeat._io.cluster import connect
 
     connect(address)
     from ray.util.joblib import register_ray
