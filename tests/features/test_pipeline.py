@@ -129,13 +129,13 @@ def test_a_decoding_thread_sees_one_plan(images: ImageSet, tmp_path: Path) -> No
     seen = []
 
     def has(*given: Any, **more: Any) -> Any:
-        seen.append(ours._lacking_of(2, image))
+        seen.append(ours.plan.lacking_of(2, image))
         return FeatureStore.has(store, *given, **more)
 
     store.refresh()
     with mock.patch.object(store, "has", has):
-        ours._plan()
-    lacking = [layer for layer, _ in ours._lacking_of(2, image)[32]]
+        ours.look()
+    lacking = [layer for layer, _ in ours.plan.lacking_of(2, image)[32]]
     assert lacking == ["pool1"]
     assert [layer for keys in seen[0].values() for layer, _ in keys] == ["pool1", "pool2"]
 
@@ -215,7 +215,7 @@ def test_touched_and_killed_nothing_is_copied(images: ImageSet, tmp_path: Path) 
     before = alone(images)
     for image in images.images:
         os.utime(Path(str(image)), (1, 1))
-    Run(images, small(), RunOptions((32,)), FeatureStore(tmp_path / "f", "a"))._note_changed()
+    Run(images, small(), RunOptions((32,)), FeatureStore(tmp_path / "f", "a")).plan.note_changed()
     assert FeatureStore(tmp_path / "f").names == []
     shards = set((tmp_path / "f" / "shards").iterdir())
     store, summary = run(images, tmp_path / "f")

@@ -8,24 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from joblib import cpu_count
-from numpy.typing import NDArray
 
-from vggfeat.data.batching import DecodedImage, ImageBatch, Job, decode_ahead, make_batches
-from vggfeat.data.identity import NOWHERE, stamp_of
+from vggfeat.data.batching import DecodedImage, ImageBatch, decode_ahead, make_batches
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, PictureError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor, explain_overflow
+from vggfeat.features.outbox import Outbox
+from vggfeat.features.plan import Bools, Plan
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
 from vggfeat.features.replacing import refuse_other_images
 from vggfeat.store.column import Descriptor
-from vggfeat.store.index import Index
-from vggfeat.store.shard import encode
 from vggfeat.store.store import FeatureStore
 
 BAD_IMAGE_POLICIES = ("skip", "error")
@@ -40,11 +38,6 @@ OVERFLOWED = 16
 ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
 
 Progress = Callable[["Summary"], None]
-Key = tuple[str, str]  # a layer and a pooling
-Lacking = Mapping[int, tuple[Key, ...]]
-"""What an image lacks: layers and poolings, by Q."""
-Id = tuple[int, int]
-Bools = NDArray[np.bool_]
 
 
 @dataclass
@@ -175,7 +168,7 @@ def extract(
     """
     options = RunOptions(tuple(scales), tuple(outputs), on_bad_image, workers)
     run = Run(images, extractor, options, store, progress)
-    refuse_other_images(images, run.stamps, store)
+    refuse_other_images(images, run.plan.stamps, store)
     store.begin(images.names, run.provenance, share)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
@@ -218,14 +211,6 @@ class Described(NamedTuple):
     reason: str = ""
 
 
-class Planned(NamedTuple):
-    """What images lack if they are those that are expected, (N, columns); a store's other rows."""
-
-    lacking: Bools
-    ids: NDArray[np.int64]
-    rows: Index
-
-
 class Run:
     """Images on their way into a store.
 
@@ -244,8 +229,8 @@ class Run:
         Those of them that could be read, and whose numbers overflow.
     provenance : dict
         Versions and the device.
-    stamps : ndarray (N, 2)
-        What the files look like.
+    plan : Plan
+        What is left to do.
     """
 
     def __init__(
@@ -256,10 +241,9 @@ class Run:
         store: FeatureStore,
         progress: Progress | None = None,
     ) -> None:
-        scales = options.scales
         store.check_writable()
-        extractor.check_scales(scales)
-        columns = extractor.columns(scales, options.outputs)
+        extractor.check_scales(options.scales)
+        columns = extractor.columns(options.scales, options.outputs)
         store.add_columns(columns)
         self.images = images
         self.extractor = extractor
@@ -268,26 +252,33 @@ class Run:
         self.progress = progress
         self.columns = [column.descriptor for column in columns]
         self.provenance = provenance(extractor)
-        self.round_size = round_size(extractor.device.type, scales, extractor.extraction.pools)
+        self.round_size = round_size(
+            extractor.device.type, options.scales, extractor.extraction.pools
+        )
         self.summary = Summary(len(images))
         self.failed: dict[str, str] = {}
         self.overflowed: dict[str, str] = {}
         self.start = time.perf_counter()
-        self._complete: dict[int, dict[Descriptor, Matrix]] = {}  # described, not yet written
-        self._restored: dict[int, list[Descriptor]] = {}  # in the store, and not current
-        self._noted: set[int] = set()  # whose newest row is theirs, under a new stamp
-        self.stamps = images.stamps()
+        self.plan = Plan(images, self.columns, store)
+        self._outbox = Outbox(self.plan, self.provenance)
         self._computed: Bools = np.zeros(len(images), bool)  # by this run
-        self._replaced: Bools = np.zeros(len(images), bool)  # others of their names, by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
-        self._plan()
+        self.look()
+
+    def look(self) -> None:
+        """Look what the store has now, and what therefore is left to do."""
+        done = set(self.failed) | {self.images.names[row] for row in self._outbox.complete}
+        for row, held in self.plan.look(done).items():
+            self._outbox.keep(row, held)
+        present = (self.plan.complete | self._met) & ~self._computed
+        self.summary.present = int(present.sum())
 
     def all(self, workers: int) -> None:
         """Describe and write everything that is lacking."""
-        self._note_changed()
+        self.plan.note_changed()
         self.tell()
         decoded = decode_ahead(
-            self.images.images, self._jobs(), self.extractor.extraction, workers=workers
+            self.images.images, self.plan.jobs(), self.extractor.extraction, workers=workers
         )
         written = time.perf_counter()
         # Whatever ends the run, what is complete is kept.
@@ -297,64 +288,15 @@ class Run:
             for _, some in groupby(stream, lambda image: image.row // self.round_size):
                 self._describe_round(some)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
-                if late or self._bytes_waiting() >= BYTES_PER_SHARD:
+                if late or self._outbox.nbytes >= BYTES_PER_SHARD:
                     if self._write():
-                        self._plan()
+                        self.look()
                     written = time.perf_counter()
 
-    def _plan(self) -> None:
-        """Find out what every image lacks, as far as that is known before it is read."""
-        names = self.images.names
-        done = set(self.failed) | {names[row] for row in self._complete}
-        self._ids = self.store.recall(names, self.stamps)
-        self._known: Bools = (self._ids != 0).any(axis=1)
-        self._current = self.store.identify(names)
-        self._written = self.store.identify(names, noted=False)
-        ids = np.where(self._known[:, None], self._ids, self._written)
-        held = self.store.has(self.columns, names, ids)
-        self._lacking: Bools = ~held  # of an unknown image: if it turns out to be the one written
-        back = self._known & held.any(axis=1) & (ids != self._current).any(axis=1)
-        for row in np.flatnonzero(back).tolist():
-            self._take_held(row, _chosen(self.columns, held[row]))
-        self._left: Bools = ~self._known | self._lacking.any(axis=1)
-        if done:
-            self._left &= np.array([name not in done for name in names])
-        # At once: decoding threads must not see a part of one plan and a part of the next.
-        self._planned = Planned(self._lacking, ids, self.store.index)
-        complete = self._known & ~self._lacking.any(axis=1)
-        self.summary.present = int(((complete | self._met) & ~self._computed).sum())
-
-    def _note_changed(self) -> None:
-        """Let nobody read old descriptors of images that have changed, while the run goes on."""
-        changed = np.flatnonzero(~self._known & self._current.any(axis=1))
-        if len(changed):
-            names = [self.images.names[row] for row in changed]
-            self.store.note(names, np.zeros((len(changed), 2), np.int64), self.stamps[changed])
-            self.store.save_notes()
-
-    def _jobs(self) -> Iterator[Job]:
-        for row in range(len(self.images)):
-            if self._left[row]:
-                yield Job(row, self._lacking_of)
-
-    def _lacking_of(self, row: int, image: Id) -> Lacking:
-        """Say what an image lacks, now that its bytes were read; asked by the decoding threads."""
-        if stamp_of(self.images.images[row]) != tuple(self.stamps[row].tolist()):
-            self.stamps[row] = NOWHERE  # replaced since: nobody knows of which file it was
-        planned = self._planned
-        mask = planned.lacking[row]
-        if image != tuple(planned.ids[row].tolist()):
-            mask = ~self._held_earlier(planned.rows, row, image)
-        lacking: dict[int, list[Key]] = {}
-        for column in _chosen(self.columns, mask):
-            lacking.setdefault(column.Q, []).append((column.layer, column.pool))
-        return {Q: tuple(keys) for Q, keys in lacking.items()}
-
-    def _held_earlier(self, index: Index, row: int, image: Id) -> NDArray[np.bool_]:
-        """Tell which columns have an image under this name that is not the current one."""
-        number, ids = index.numbers(encode([self.images.names[row]])), np.array([image], np.int64)
-        places = [index.places(column, number, ids)[0, 0] for column in self.columns]
-        return np.array(places) >= 0
+    def _write(self) -> bool:
+        others = self._outbox.write()
+        self.summary.replaced = int(self._outbox.replaced.sum())
+        return others
 
     def _describe_round(self, decoded: Iterable[DecodedImage]) -> None:
         """Describe some images; one is complete when all that it lacked is there."""
@@ -371,13 +313,16 @@ class Run:
                     continue
                 found[row] |= arrays
                 if len(found[row]) == wanted[row]:
-                    self._complete[row] = found.pop(row)
-                    self._computed[row] = True
-                    self.summary.computed += 1
-                    if wanted[row] < len(self.columns):
-                        self.summary.added[wanted[row]] += 1
+                    self._complete(row, found.pop(row))
             self.tell()
         self.tell()
+
+    def _complete(self, row: int, arrays: dict[Descriptor, Matrix]) -> None:
+        self._outbox.complete[row] = arrays
+        self._computed[row] = True
+        self.summary.computed += 1
+        if len(arrays) < len(self.columns):
+            self.summary.added[len(arrays)] += 1
 
     def _readable(
         self, decoded: Iterable[DecodedImage], wanted: dict[int, int]
@@ -385,64 +330,22 @@ class Run:
         """Pass on what has to be described, and take note of the rest."""
         for image in decoded:
             row = image.row
-            if not self._left[row]:
+            if not self.plan.left[row]:
                 continue  # decoded, and meanwhile done by others
             if image.error is not None:
                 self.fail(row, str(image.error))
                 continue
-            self._ids[row] = image.id
+            self.plan.ids[row] = image.id
             wanted[row] = sum(map(len, image.wanted.values()))
             if wanted[row] < len(self.columns):
                 lacking = {(*key, Q) for Q, keys in image.wanted.items() for key in keys}
                 held = [column for column in self.columns if column[1:] not in lacking]
-                self._take_held(row, held)
+                self._outbox.keep(row, held)
             if image.wanted:
                 yield image
             else:
                 self._met[row] = True
                 self.summary.present += 1
-
-    def _take_held(self, row: int, held: list[Descriptor]) -> None:
-        """Keep what the store has of an image that was read: copy it, or note its new stamp."""
-        if (self._ids[row] != self._written[row]).any():
-            self._restored[row] = held
-        elif not self._known[row] or (self._ids[row] != self._current[row]).any():
-            self._noted.add(row)
-
-    def _bytes_waiting(self) -> int:
-        return sum(a.nbytes for arrays in self._complete.values() for a in arrays.values())
-
-    def _write(self) -> bool:
-        """Write what is complete; one shard for each set of columns that images lacked.
-
-        What others wrote is taken in first, so that what was read last counts: return whether
-        there was any of it.
-        """
-        waiting = self._restored or self._complete or self._noted
-        others = bool(waiting) and self.store.refresh()
-        names = self.images.names
-        for columns, rows in _alike(self._restored).items():
-            self.store.restore(list(columns), *self._described_as(rows), self.provenance)
-            for row in rows:
-                del self._restored[row]
-        for columns, rows in _alike(self._complete).items():
-            arrays = {c: np.stack([self._complete[row][c] for row in rows]) for c in columns}
-            self.store.write(*self._described_as(rows), arrays, self.provenance)
-            for row in rows:
-                del self._complete[row]
-        if self._noted:
-            rows = sorted(self._noted)
-            self.store.note([names[row] for row in rows], self._ids[rows], self.stamps[rows])
-            self._noted.clear()
-            self.store.save_notes()
-        return others
-
-    def _described_as(self, rows: Sequence[int]) -> tuple[list[str], Any, Any]:
-        """Return names, ids and stamps of some images that are to be written."""
-        there = self._written[rows]
-        self._replaced[rows] |= there.any(axis=1) & (there != self._ids[rows]).any(axis=1)
-        self.summary.replaced = int(self._replaced.sum())
-        return [self.images.names[row] for row in rows], self._ids[rows], self.stamps[rows]
 
     def fail(self, row: int, reason: str) -> None:
         """Leave an image out, or stop at it.
@@ -550,15 +453,3 @@ def round_size(device: str, scales: Sequence[int], pools: Sequence[str] = ("aver
     crops = sum(crop_pixels) * len(scales)
     most = ROUND[device]
     return max(1, min(most, most * 384 * 384 // max(1, dense + crops)))
-
-
-def _chosen(columns: Sequence[Descriptor], mask: NDArray[np.bool_]) -> list[Descriptor]:
-    return [column for column, chosen in zip(columns, mask, strict=True) if chosen]
-
-
-def _alike(rows: Mapping[int, Iterable[Descriptor]]) -> dict[tuple[Descriptor, ...], list[int]]:
-    """Group rows, ascending, by their sets of columns."""
-    alike: dict[tuple[Descriptor, ...], list[int]] = {}
-    for row in sorted(rows):
-        alike.setdefault(tuple(sorted(rows[row])), []).append(row)
-    return alike
