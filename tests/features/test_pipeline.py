@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, local
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from helpers.seams import round_size, shard_rows
+from helpers.seams import before_batches, round_size, shard_rows
 from PIL import Image
 from support import noise, random_weights
 
@@ -325,6 +326,25 @@ def test_shares_leave_lists_of_their_own(images: ImageSet, tmp_path: Path) -> No
     files = {path.name for path in (tmp_path / "f").iterdir()}
     assert {"failed.csv", "features.h5", "run.json"} <= files
     assert not any("-of-2" in name for name in files)
+
+
+def test_threads_that_share_a_network_have_their_own_rows(images: ImageSet, tmp_path: Path) -> None:
+    """Two threads describe at the same moment, to layers of other depths, and get their rows."""
+    shared, both, begun = small(("pool1", "pool2")), Barrier(2), local()
+    run(images.take(range(4)), tmp_path / "0", extractor=small("pool1"))
+
+    def meet(*_: Any) -> None:
+        if not hasattr(begun, "at"):
+            begun.at = both.wait(60)
+
+    def describe(number: int, rows: range) -> np.ndarray:
+        store, summary = run(images.take(rows), tmp_path / str(number), extractor=shared)
+        assert summary.computed == len(rows)
+        return values(store, images.take(rows))
+
+    with before_batches(meet), ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(describe, range(2), [range(4), range(4, 9)]))
+    np.testing.assert_allclose(np.concatenate(found), alone(images), rtol=1e-4, atol=1e-4)
 
 
 def test_threads_extract_side_by_side(images: ImageSet, tmp_path: Path) -> None:
