@@ -263,7 +263,7 @@ def test_scales_of_numpy_are_scales(paths: list[Path]) -> None:
 
 
 def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
-    """One path, one ambiguous array, a bad picture and a policy that loses rows are errors."""
+    """One path, one ambiguous array and a bad picture are errors."""
     features = VGGFeatures(**SMALL)
     with pytest.raises(ParameterError, match="a sequence of pictures"):
         features.transform(str(paths[0]))
@@ -272,8 +272,6 @@ def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
     paths[1].write_bytes(b"")
     with pytest.raises(PictureError, match="empty"):
         features.transform(paths)
-    with pytest.raises(ParameterError, match="on_bad_image"):
-        VGGFeatures(on_bad_image="skip").fit()
     with pytest.raises(ParameterError, match="aggregate"):
         VGGFeatures(aggregate="mean").fit()
     with pytest.raises(ParameterError, match="layer"):

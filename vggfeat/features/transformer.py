@@ -71,8 +71,6 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Where, and in which arithmetic, the network runs.
     n_jobs : int or None, default=None
         Threads that decode images; one for each core by default.
-    on_bad_image : {"error"}, default="error"
-        A transformer returns a row for every image, so that a bad one cannot be left out.
     deterministic : bool, default=False
         Whether an image's descriptor has the same bits on the same machine, whatever is described
         with it; slower.
@@ -105,7 +103,6 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         device: str = "auto",
         precision: str = "auto",
         n_jobs: int | None = None,
-        on_bad_image: str = "error",
         deterministic: bool = False,
     ) -> None:
         self.net = net
@@ -122,7 +119,6 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
-        self.on_bad_image = on_bad_image
         self.deterministic = deterministic
 
     def fit(self, X: Any = None, y: Any = None) -> VGGFeatures:
@@ -133,10 +129,6 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ParameterError
             For a setting out of its range.
         """
-        if self.on_bad_image != "error":
-            raise ParameterError.not_one_of(
-                "on_bad_image", "VGGFeatures", ("error",), self.on_bad_image
-            )
         self._aggregation()
         self._layers()
         return self
@@ -157,16 +149,18 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Raises
         ------
         PictureError
-            For an image that cannot be read, or whose numbers overflow.
+            For an image that cannot be read, or whose numbers overflow: a transformer has a row
+            for every image.
         """
         self.fit()
-        pictures = _pictures(X)
-        if not pictures:
+        images = _list_images(X)
+        if not images:
             return np.empty((0, len(self.get_feature_names_out())), np.float32)
-        rows = [_name(picture, self.exif) for picture in pictures]
-        unique = dict(zip(rows, pictures, strict=True))
-        images = ImageSet(tuple(unique), tuple(unique.values()))
-        return self._aggregation().rows(self._describe(images, rows))
+        decoding = Decoding(exif=self.exif)
+        names = [_name_image(image, decoding) for image in images]
+        unique = dict(zip(names, images, strict=True))
+        described = self._describe(ImageSet(tuple(unique), tuple(unique.values())), names)
+        return self._aggregation().rows(described)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name every column by net, layer, pooling where there are two, scale and channel.
@@ -180,12 +174,13 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
             layers = self._extractor().net.layers
         outputs = {layer.name: layer.outputs for layer in layers}
-        pools = _columns_of(self.pool.split("+"))
-        scales = [f"_q{Q}" for Q in _several(self.Q)] if self.aggregate == "stack" else [""]
+        pools = self.pool.split("+")
+        poolings = [(f"_{pool}" * (len(pools) > 1), resolve_pooling(pool).parts) for pool in pools]
+        scales = [f"_q{Q}" for Q in _list_scales(self.Q)] if self.aggregate == "stack" else [""]
         names = [
             f"vgg_{self.net.lower()}_{layer}{pool}{scale}{part}_{channel}"
             for layer in self._layers()
-            for pool, parts in pools
+            for pool, parts in poolings
             for scale in scales
             for part in parts
             for channel in range(outputs[layer.removesuffix("_pre")])
@@ -193,15 +188,15 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return np.array(names, object)
 
     def _describe(
-        self, images: ImageSet, rows: list[str]
+        self, images: ImageSet, names: list[str]
     ) -> dict[Descriptor, npt.NDArray[np.float32]]:
         extractor = self._extractor()
-        scales = _several(self.Q)
+        scales = _list_scales(self.Q)
         folder = None if self.cache is None else Path(self.cache) / extractor.cache_key
         with nullcontext() if folder is None else _lock(folder):
             store = FeatureStore(folder, "a")
             extract(images, extractor, scales, store, on_bad_image="error", workers=self.n_jobs)
-        return store.read(extractor.descriptors(scales), rows)
+        return store.read(extractor.descriptors(scales), names)
 
     def _extractor(self) -> DenseExtractor:
         weights = _WeightsKey(self.weights)
@@ -259,9 +254,9 @@ class _WeightsKey:
 # Held outside of the transformer, it is neither cloned nor pickled with it.
 @lru_cache(maxsize=2)
 def _open(
-    net: str, layers: tuple[str, ...], found: _WeightsKey, settings: tuple[tuple[str, Any], ...]
+    net: str, layers: tuple[str, ...], key: _WeightsKey, settings: tuple[tuple[str, Any], ...]
 ) -> DenseExtractor:
-    return DenseExtractor(net, layers, weights=found.weights, **dict(settings))
+    return DenseExtractor(net, layers, weights=key.weights, **dict(settings))
 
 
 @contextmanager
@@ -283,18 +278,13 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _several(Q: Any) -> tuple[Any, ...]:
+def _list_scales(Q: Any) -> tuple[Any, ...]:
     """List scales as Python's ints, as a grid made by numpy has not; others are refused later."""
     scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
-    return tuple(int(one) if isinstance(one, Integral) else one for one in scales)
+    return tuple(int(scale) if isinstance(scale, Integral) else scale for scale in scales)
 
 
-def _columns_of(pools: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Name the poolings, where there are several, and the parts of each."""
-    return [(f"_{pool}" if len(pools) > 1 else "", resolve_pooling(pool).parts) for pool in pools]
-
-
-def _pictures(X: Any) -> list[ImageLike]:
+def _list_images(X: Any) -> list[ImageLike]:
     if isinstance(X, str | Path | Image.Image):
         raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of pictures", X)
     if (
@@ -307,11 +297,11 @@ def _pictures(X: Any) -> list[ImageLike]:
             f"an array of shape {X.shape} may be one picture or many. "
             "Pass (N, H, W, 3), or a list of arrays."
         )
-    return [_picture(x) for x in _elements(X)]
+    return [str(image) if isinstance(image, np.str_) else image for image in _list_elements(X)]
 
 
-def _elements(X: Any) -> Iterable[Any]:
-    """Elements of X; a data frame's one column, since iterating over it yields its name."""
+def _list_elements(X: Any) -> list[Any]:
+    """List the elements of X; of a data frame its one column, as iterating yields its name."""
     if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2:
         if X.shape[1] != 1:
             raise ParameterError.of("X", "VGGFeatures", "a data frame of one column", X.shape)
@@ -319,24 +309,18 @@ def _elements(X: Any) -> Iterable[Any]:
     return list(X.ravel()) if isinstance(X, np.ndarray) and X.ndim == 2 else list(X)
 
 
-def _picture(x: Any) -> ImageLike:
-    return str(x) if isinstance(x, np.str_) else x
-
-
-def _name(picture: ImageLike, exif: bool) -> str:
-    """Name a picture for the store: where it is, or by a digest of its pixels."""
+def _name_image(image: ImageLike, decoding: Decoding) -> str:
+    """Name an image for the store: where it is, or by a digest of its pixels."""
     # A cache may be used from another folder.
-    if isinstance(picture, str | Path):
-        return str(Path(picture).absolute())
-    if isinstance(picture, Crop):
-        return f"{picture.path.absolute()} {picture.box}"
-    if isinstance(picture, TarMember) and not is_address(picture.archive):
-        picture = replace(picture, archive=str(Path(picture.archive).absolute()))
-    if isinstance(picture, ImageRef):
-        return str(picture)
-    values = np.asarray(
-        decode(picture, Decoding(exif=exif)) if isinstance(picture, Image.Image) else picture
-    )
+    if isinstance(image, str | Path):
+        return str(Path(image).absolute())
+    if isinstance(image, Crop):
+        return f"{image.path.absolute()} {image.box}"
+    if isinstance(image, TarMember) and not is_address(image.archive):
+        image = replace(image, archive=str(Path(image.archive).absolute()))
+    if isinstance(image, ImageRef):
+        return str(image)
+    values = np.asarray(decode(image, decoding) if isinstance(image, Image.Image) else image)
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
     digest.update(np.ascontiguousarray(values).tobytes())
     return f"pixels-{digest.hexdigest()}"

@@ -261,7 +261,7 @@ def transformer(**settings: Any) -> Any:
     from vggfeat import VGGFeatures
 
     fixed = {"weights": "embedded", "device": "cpu", "precision": "fp32", "n_jobs": 1}
-    return VGGFeatures(**{"net": "D", "on_bad_image": "error", **fixed, **settings})
+    return VGGFeatures(**{"net": "D", **fixed, **settings})
 
 
 def dense_maps(
