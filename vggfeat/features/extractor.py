@@ -1,4 +1,4 @@
-"""The heart: a batch of images goes densely through a network and becomes descriptors."""
+"""A batch of images goes densely through a network and becomes descriptors."""
 
 from __future__ import annotations
 
@@ -233,15 +233,16 @@ class DenseExtractor:
         Examples
         --------
         >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
-        >>> kept, found = extractor.describe_finite(torch.zeros(2, 3, 32, 48, dtype=torch.uint8))
-        >>> kept.tolist(), found["pool1", "average"].shape
+        >>> pixels = torch.zeros(2, 3, 32, 48, dtype=torch.uint8)
+        >>> kept, descriptors = extractor.describe_finite(pixels)
+        >>> kept.tolist(), descriptors["pool1", "average"].shape
         ([0, 1], torch.Size([2, 64]))
         """
         keys = self._keys(wanted)
-        several = [self._describe_or_halve(some, keys) for some in self._split(pixels)]
-        found = {key: torch.cat([described[key] for described in several]) for key in keys}
-        kept = _finite_rows(list(found.values())).nonzero()[:, 0]
-        return kept, {key: d[kept] for key, d in found.items()}
+        parts = [self._describe_or_halve(part, keys) for part in self._split(pixels)]
+        descriptors = {key: torch.cat([part[key] for part in parts]) for key in keys}
+        kept = _finite_rows(list(descriptors.values())).nonzero()[:, 0]
+        return kept, {key: values[kept] for key, values in descriptors.items()}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the dense maps of images of one shape, without their mirror images.
@@ -261,11 +262,11 @@ class DenseExtractor:
         DeviceError
             If a number overflows the precision.
         """
-        several = [self._maps(some) for some in self._split(pixels)]
-        found = {name: torch.cat([maps[name] for maps in several]) for name in several[0]}
-        if not _finite_rows(list(found.values())).all():
+        parts = [self._maps(part) for part in self._split(pixels)]
+        maps = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if not _finite_rows(list(maps.values())).all():
             raise DeviceError(explain_overflow(self.extraction.precision))
-        return found
+        return maps
 
     def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
         """Return the dense maps of one image at one scale.
@@ -291,8 +292,8 @@ class DenseExtractor:
         --------
         >>> import numpy as np
         >>> extractor = DenseExtractor("D", ("pool1", "pool2"), weights="embedded")
-        >>> found = extractor.image_maps(np.zeros((30, 40)), 60)
-        >>> {layer: tuple(m.shape) for layer, m in found.items()}
+        >>> maps = extractor.image_maps(np.zeros((30, 40)), 60)
+        >>> {layer: tuple(dense_map.shape) for layer, dense_map in maps.items()}
         {'pool1': (64, 30, 40), 'pool2': (128, 15, 20)}
         """
         self.check_scales([Q])
@@ -376,7 +377,7 @@ class DenseExtractor:
         ).load(state)
         order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
         mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
-        self._mean, self._std = (one.to(self.device).view(1, 3, 1, 1) for one in (mean, std))
+        self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
         self._range = pixels.range
         return build_runtime(net, self.runtime, self.device, self.dtype)
 
