@@ -29,8 +29,8 @@ from vggfeat.features import ray as module
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import RunOptions, Summary, extract
 from vggfeat.features.ray import (
+    BlockOutcome,
     Network,
-    Outcome,
     Target,
     absolute,
     cut,
@@ -122,7 +122,7 @@ def test_a_bad_image_is_told_from_one_that_the_node_lacks(draw: Callable[..., Pa
 
     def judge(name: str, overflowed: Sequence[str] = ()) -> None:
         reasons = {name: "no such file"}
-        done = Outcome("beta", Summary(2), reasons, dict.fromkeys(overflowed, ""))
+        done = BlockOutcome("beta", Summary(2), reasons, dict.fromkeys(overflowed, ""))
         module._refuse_unseen(done, ("good.png", "bad.png"), pictures, [32])
 
     judge("bad.png")
@@ -297,7 +297,7 @@ def test_a_task_whose_worker_dies_is_done_again(
     """Ray starts it anew, where nothing that was written is computed again."""
     marker = tmp_path / "died"
 
-    def die_once(*given: Any) -> Outcome:
+    def die_once(*given: Any) -> BlockOutcome:
         if not marker.exists():
             marker.touch()
             os._exit(1)

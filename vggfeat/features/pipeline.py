@@ -203,7 +203,7 @@ class RunOptions:
             )
 
 
-class Described(NamedTuple):
+class ImageDescription(NamedTuple):
     """What became of an image at one scale: descriptors (D,), or the reason why it has none."""
 
     row: int
@@ -389,7 +389,9 @@ def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) 
         )
 
 
-def describe_batch(extractor: DenseExtractor, batch: ImageBatch, dtype: str) -> Iterator[Described]:
+def describe_batch(
+    extractor: DenseExtractor, batch: ImageBatch, dtype: str
+) -> Iterator[ImageDescription]:
     """Describe a batch; what has no finite descriptor leaves as a reason, its neighbours as rows.
 
     Parameters
@@ -401,7 +403,7 @@ def describe_batch(extractor: DenseExtractor, batch: ImageBatch, dtype: str) -> 
 
     Yields
     ------
-    Described
+    ImageDescription
         In the order of the batch.
 
     Examples
@@ -419,14 +421,14 @@ def describe_batch(extractor: DenseExtractor, batch: ImageBatch, dtype: str) -> 
     places = {place: n for n, place in enumerate(kept.tolist())}
     for place, row in enumerate(batch.rows):
         if place not in places:
-            yield Described(row, {}, explain_overflow(extractor.extraction.precision))
+            yield ImageDescription(row, {}, explain_overflow(extractor.extraction.precision))
             continue
         own = {descriptor: values[places[place]] for descriptor, values in arrays.items()}
         if all(np.abs(values).max() <= np.finfo(dtype).max for values in own.values()):
-            yield Described(row, own)
+            yield ImageDescription(row, own)
         else:
             reason = f"Its descriptor has numbers that {dtype} cannot hold. Use --dtype float32."
-            yield Described(row, {}, reason)
+            yield ImageDescription(row, {}, reason)
 
 
 def round_size(device: str, scales: Sequence[int], pools: Sequence[str] = ("average",)) -> int:

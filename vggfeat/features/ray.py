@@ -221,7 +221,7 @@ class Target(NamedTuple):
     options: RunOptions
 
 
-class Outcome(NamedTuple):
+class BlockOutcome(NamedTuple):
     """What became of a block."""
 
     node: str
@@ -243,7 +243,7 @@ def _probe(
     return extractor.extraction, columns, provenance(extractor)
 
 
-def _describe(network: Network, target: Target, images: ImageSet) -> Outcome:
+def _describe(network: Network, target: Target, images: ImageSet) -> BlockOutcome:
     """Describe the images of a block that lack something, on a node."""
     node = socket.gethostname()
     storage = open_storage(target.where)
@@ -253,7 +253,7 @@ def _describe(network: Network, target: Target, images: ImageSet) -> Outcome:
     run = Run(images, network.open(), target.options, store)
     with suppress(PictureError):  # it is in `failed`
         run.all(target.options.workers or network.threads)
-    return Outcome(node, run.summary, run.failed, run.overflowed)
+    return BlockOutcome(node, run.summary, run.failed, run.overflowed)
 
 
 @lru_cache(maxsize=1)
@@ -288,7 +288,7 @@ def _lacking(
 
 
 def _refuse_unseen(
-    done: Outcome, names: Sequence[str], pictures: Sequence[ImageLike], scales: Sequence[int]
+    done: BlockOutcome, names: Sequence[str], pictures: Sequence[ImageLike], scales: Sequence[int]
 ) -> None:
     """Tell a bad image from one that only the other node cannot read."""
     for name, picture in zip(names, pictures, strict=True):
