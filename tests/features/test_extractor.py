@@ -15,8 +15,8 @@ from vggfeat.data.image import load
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.tiling import iter_tiles, margins
-from vggfeat.nets.config import layers_until, torchvision_names
+from vggfeat.features.tiling import iter_tiles
+from vggfeat.nets.config import layers_until, margins, torchvision_names
 from vggfeat.nets.preprocessing import CAFFE
 from vggfeat.nets.runtimes.device import has_bf16, resolve_device, resolve_precision
 from vggfeat.nets.vgg import VGG

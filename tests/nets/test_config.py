@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.cli import run
 from helpers.mistakes import refuses
 from helpers.networks import PIXELS, TINY, formula_state, formula_weights, forward
@@ -88,3 +89,19 @@ def check_alive(weights: Weights) -> None:
         size = values.square().mean().sqrt().item()
         assert 0.2 < size < 6, f"{name}: {size}"
         assert values.std(0).max() > 0.1 * size, name
+
+
+@pytest.mark.parametrize("net", TABLE_1)
+@pytest.mark.parametrize("rounding", ["floor", "ceil"])
+def test_geometry_is_that_of_torch(net: str, rounding: str) -> None:
+    """The side of each layer's map is that of torch's own convolutions and pools."""
+    for side in (224, 225, 255, 300):
+        x = torch.empty(1, 1, side, side, device="meta")
+        for layer in layers_of(net):
+            expected = layer.output_side(x.shape[2], rounding)
+            if layer.kind in ("conv", "fc"):
+                weight = torch.empty(1, 1, layer.kernel, layer.kernel, device="meta")
+                x = F.conv2d(x, weight, padding="same" if layer.kind == "conv" else "valid")
+            elif layer.kind == "pool":
+                x = F.max_pool2d(x, 2, ceil_mode=rounding == "ceil")
+            assert x.shape[2] == expected, layer

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from vggfeat.errors import ParameterError
-from vggfeat.nets.config import Layer
-
-# All strides of Table 1 divide it, so that tiles cut at its multiples pool as the whole does.
-STRIDE = 32
+from vggfeat.nets.config import STRIDE, Layer, margins, stride_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,8 @@ def iter_tiles(
     side = pixels.shape[axis]
     before, after = margins(layers)
     room = limit // (len(pixels) * pixels.shape[5 - axis]) - before - after
-    # A tile shorter than its margins would mostly compute what is thrown away.
+    # Tiles are cut at multiples of the stride, and pool as the whole does. One shorter than its
+    # margins would mostly compute what is thrown away.
     length = max(room // STRIDE * STRIDE, before + after)
     for start in range(0, side, length):
         first = max(0, start - before)
@@ -90,45 +86,3 @@ def iter_tiles(
 def longer_axis(pixels: Tensor) -> int:
     """Axis (2 or 3) along which images (B, 3, H, W) are longer."""
     return 2 if pixels.shape[2] > pixels.shape[3] else 3
-
-
-def stride_of(name: str, layers: Sequence[Layer]) -> int:
-    """Pixels between two locations of a layer's map.
-
-    Examples
-    --------
-    >>> from vggfeat.nets.config import layers_of
-    >>> stride_of("conv3_1", layers_of("D")), stride_of("fc7", layers_of("D"))
-    (4, 32)
-    """
-    stride = 1
-    for layer in layers:
-        stride *= 2 if layer.kind == "pool" else 1
-        if layer.name == name.removesuffix("_pre"):
-            return stride
-    raise ParameterError.not_one_of("layer", "stride_of", [layer.name for layer in layers], name)
-
-
-def margins(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Pixels that a tile needs before and after it so that its map equals the whole image's.
-
-    Zero padding at a cut reaches as far inwards as the convolutions see; fc6 looks ahead by six
-    locations. Both are rounded up to the stride.
-
-    Examples
-    --------
-    >>> from vggfeat.nets.config import layers_of, layers_until
-    >>> margins(layers_until("E", ["pool5"])), margins(layers_of("E"))
-    ((128, 128), (128, 320))
-    """
-    reach = ahead = 0
-    stride = 1
-    for layer in layers:
-        if layer.kind == "conv":
-            reach += (layer.kernel // 2) * stride
-        elif layer.kind == "fc":
-            ahead += (layer.kernel - 1) * stride
-        elif layer.kind == "pool":
-            stride *= 2
-    before = math.ceil(reach / STRIDE) * STRIDE
-    return before, before + math.ceil(ahead / STRIDE) * STRIDE

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.data.image import Box, rescaled_size
-from vggfeat.features.tiling import STRIDE
+from vggfeat.nets.config import STRIDE
 from vggfeat.train.augment import SIDE, Place
 
 Floats = NDArray[np.float64]

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from vggfeat.data.image import rescale, rescaled_size
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.tiling import STRIDE
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
 from vggfeat.ilsvrc.labels import places, split
 from vggfeat.nets import formats
+from vggfeat.nets.config import STRIDE
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import Weights, load
 from vggfeat.train.augment import SIDE

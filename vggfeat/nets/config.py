@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,7 @@ TABLE_1 = {
 }
 ROUNDINGS = ("floor", "ceil")
 FC_SIDE = 7  # fc6 looks at 7×7 locations of pool5
+STRIDE = 32  # pixels between two locations of pool5; the strides of all layers divide it
 INPUT_SIDE = 224  # pixels of the crops that the networks were trained on (Section 2.1)
 
 
@@ -49,6 +51,34 @@ class Layer:
     outputs: int
     kernel: int = 1
     relu: bool = False
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether it has a weight and a bias."""
+        return self.kind in ("conv", "fc")
+
+    @property
+    def stride(self) -> int:
+        """Locations of its input between two of its output."""
+        return 2 if self.kind == "pool" else 1
+
+    @property
+    def padding(self) -> int:
+        """Zeros on each side of its input."""
+        return self.kernel // 2 if self.kind == "conv" else 0
+
+    def output_side(self, side: int, rounding: str = "floor") -> int:
+        """Locations along one side of its map of an input with so many.
+
+        Examples
+        --------
+        >>> pool = layers_of("A")[1]
+        >>> pool.output_side(7), pool.output_side(7, "ceil")
+        (3, 4)
+        """
+        free = side + 2 * self.padding - self.kernel
+        steps = -(-free // self.stride) if rounding == "ceil" else free // self.stride
+        return steps + 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -126,7 +156,7 @@ def layers_until(net: str, names: Iterable[str], num_classes: int = 1000) -> tup
 
 def parameter_layers(net: str, names: Iterable[str]) -> list[str]:
     """Names of the layers with parameters that `names` need."""
-    return [layer.name for layer in layers_until(net, names) if layer.kind in ("conv", "fc")]
+    return [layer.name for layer in layers_until(net, names) if layer.has_parameters]
 
 
 def resolve_layer(net: str, name: str) -> str:
@@ -206,10 +236,7 @@ def map_side(side: int, layers: Sequence[Layer], rounding: str = "floor") -> int
     (6, 1)
     """
     for layer in layers:
-        if layer.kind == "pool":
-            side = (side + (rounding == "ceil")) // 2
-        elif layer.kind == "fc":
-            side -= layer.kernel - 1
+        side = layer.output_side(side, rounding)
     return side
 
 
@@ -225,3 +252,62 @@ def smallest_side(layers: Sequence[Layer], rounding: str = "floor") -> int:
     while map_side(side, layers, rounding) < 1:
         side += 1
     return side
+
+
+def stride_of(name: str, layers: Sequence[Layer]) -> int:
+    """Pixels between two locations of a layer's map.
+
+    Examples
+    --------
+    >>> stride_of("conv3_1", layers_of("D")), stride_of("fc7", layers_of("D"))
+    (4, 32)
+    """
+    return math.prod(layer.stride for layer in _until(name, layers))
+
+
+def window_of(name: str, layers: Sequence[Layer]) -> int:
+    """Pixels along a side that a location of a layer's map stands for.
+
+    They are the stride's, and of a full connection those of the 7 cells of pool5 that fc6 looks at
+    (Section 3.2). What it sees reaches further: zero padding is not counted.
+
+    Examples
+    --------
+    >>> window_of("pool5", layers_of("D")), window_of("fc7", layers_of("D"))
+    (32, 224)
+    """
+    until = _until(name, layers)
+    return stride_of(name, layers) + _reach(until)[1]
+
+
+def margins(layers: Sequence[Layer]) -> tuple[int, int]:
+    """Pixels that a tile needs before and after it so that its map equals the whole image's.
+
+    Zero padding at a cut reaches as far inwards as the convolutions see; fc6 looks ahead by six
+    locations. Both are rounded up to the stride.
+
+    Examples
+    --------
+    >>> margins(layers_until("E", ["pool5"])), margins(layers_of("E"))
+    ((128, 128), (128, 320))
+    """
+    padded, ahead = (math.ceil(pixels / STRIDE) * STRIDE for pixels in _reach(layers))
+    return padded, padded + ahead
+
+
+def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
+    """Pixels by which layers look around a location in their padding, and ahead beyond it."""
+    padded = ahead = 0
+    stride = 1
+    for layer in layers:
+        padded += layer.padding * stride
+        ahead += (layer.kernel - layer.stride - 2 * layer.padding) * stride
+        stride *= layer.stride
+    return padded, ahead
+
+
+def _until(name: str, layers: Sequence[Layer]) -> Sequence[Layer]:
+    names = [layer.name for layer in layers]
+    if name.removesuffix("_pre") not in names:
+        raise ParameterError.not_one_of("layer", "stride_of", names, name)
+    return layers[: names.index(name.removesuffix("_pre")) + 1]

@@ -72,7 +72,7 @@ class VGG(nn.Module):
         # torch would draw every module's numbers once in vain: fc6 alone has 103 million.
         with torch.device("meta"):
             for layer in self.layers:
-                if layer.kind in ("conv", "fc"):
+                if layer.has_parameters:
                     self.add_module(layer.name, _module(layer, dense))
         if init is not None:
             self.to_empty(device="cpu")
@@ -179,7 +179,9 @@ class VGG(nn.Module):
     def _linear(self, layer: Layer, x: Tensor) -> Tensor:
         """Apply a layer up to its ReLU."""
         if layer.kind == "pool":
-            return F.max_pool2d(x, 2, ceil_mode=self.pool_rounding == "ceil")
+            return F.max_pool2d(
+                x, layer.kernel, layer.stride, ceil_mode=self.pool_rounding == "ceil"
+            )
         if layer.kind == "lrn":
             # Krizhevsky's k, n, α, β. torch divides α by n, his formula does not: hence α·n.
             # Squares want more than half precision, and torch's pooling has none on CPUs.
@@ -241,7 +243,7 @@ def initialise(net: nn.Module, how: str, generator: torch.Generator | None = Non
 
 def _module(layer: Layer, dense: bool) -> nn.Module:
     if layer.kind == "conv":
-        return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.kernel // 2)
+        return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, padding=layer.padding)
     if dense:
         return nn.Conv2d(layer.inputs, layer.outputs, layer.kernel)
     return nn.Linear(layer.shape[1], layer.outputs)

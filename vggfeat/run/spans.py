@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vggfeat.features.tiling import stride_of
 from vggfeat.learn.solvers import Floats
-from vggfeat.nets.config import Layer
+from vggfeat.nets.config import Layer, stride_of, window_of
 
 
 class Spans(NamedTuple):
@@ -43,12 +42,8 @@ def spans_of(name: str, layers: Sequence[Layer], count: int) -> Spans:
     >>> spans_of("fc7", layers_of("D"), 2)
     Spans(starts=array([ 0., 32.]), ends=array([224., 256.]))
     """
-    stride = stride_of(name, layers)
-    names = [layer.name for layer in layers]
-    until = layers[: names.index(name.removesuffix("_pre")) + 1]
-    window = 1 + sum(layer.kernel - 1 for layer in until if layer.kind == "fc")
-    starts = np.arange(count, dtype=np.float64) * stride
-    return Spans(starts, starts + window * stride)
+    starts = np.arange(count, dtype=np.float64) * stride_of(name, layers)
+    return Spans(starts, starts + window_of(name, layers))
 
 
 def spread(spans: Spans, side: int, n: int) -> Floats:

@@ -14,10 +14,10 @@ from vggfeat.errors import DataError, PictureError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import resolve_pooling
-from vggfeat.features.tiling import STRIDE, stride_of
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.outputs import Outputs
 from vggfeat.learn.model import SavedModel, refuse_boxes
+from vggfeat.nets.config import STRIDE, stride_of, window_of
 from vggfeat.run.predict import predict
 from vggfeat.train.augment import SIDE
 
@@ -107,8 +107,8 @@ def _pooled(extractor: DenseExtractor, pixels: Tensor) -> dict[tuple[str, str], 
     for layer, (dense_map,) in extractor.maps(pixels).items():
         stride = stride_of(layer, layers)
         # A location of a full connection stands for a whole window already.
-        full = next(one for one in layers if one.name == layer.removesuffix("_pre")).kind == "fc"
-        kernel, step = (1, 1) if full else (SIDE // stride, STRIDE // stride)
+        kernel = (SIDE - window_of(layer, layers)) // stride + 1
+        step = STRIDE // stride
         rows = dense_map.unfold(1, kernel, step).unbind(1)  # of windows: (D, W, kernel)
         for pool in extractor.extraction.pools:
             pooling = resolve_pooling(pool)

@@ -133,7 +133,7 @@ def start(
     ).to_empty(device="cpu")
     state = from_weights.state if isinstance(from_weights, Weights) else from_weights or {}
     taken = _taken(net, _source(from_weights, of), state, num_classes)
-    names = [layer.name for layer in layers_of(net) if layer.kind in ("conv", "fc")]
+    names = [layer.name for layer in layers_of(net) if layer.has_parameters]
     for name in names:
         if name in taken:
             _copy(model, name, state)
@@ -164,7 +164,7 @@ def _taken(
     if source is None:
         return ()
     if source == net:
-        wanted = tuple(layer.name for layer in layers_of(net) if layer.kind in ("conv", "fc"))
+        wanted = tuple(layer.name for layer in layers_of(net) if layer.has_parameters)
     elif source == "A" and net in DEEPER:
         wanted = taken_from_a(net)
     else:

@@ -146,7 +146,7 @@ def _operation(layer: Layer, x: Any, net: VGG, ops: Any) -> Any:
     module = getattr(net, layer.name)
     weight = ops.constant(module.weight.detach().float().contiguous().numpy())
     bias = ops.constant(module.bias.detach().float().reshape(1, -1, 1, 1).numpy())
-    side = layer.kernel // 2 if layer.kind == "conv" else 0
+    side = layer.padding
     return ops.add(ops.convolution(x, weight, [1, 1], [side] * 2, [side] * 2, [1, 1]), bias)
 
 

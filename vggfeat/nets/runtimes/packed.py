@@ -51,15 +51,14 @@ class PackedVGG(Inference):
         super().__init__(net)
         self._weights: dict[str, tuple[Tensor, Tensor]] = {}
         for layer in self.layers:
-            if layer.kind in ("conv", "fc"):
+            if layer.has_parameters:
                 own = getattr(net, layer.name)
                 shape = [1, layer.inputs, max(height, layer.kernel), max(width, layer.kernel)]
                 packed = torch.ops.mkldnn._reorder_convolution_weight(
                     own.weight, _padding(layer), ONE, ONE, 1, shape
                 )
                 self._weights[layer.name] = packed, own.bias
-            elif layer.kind == "pool":
-                height, width = height // 2, width // 2
+            height, width = layer.output_side(height), layer.output_side(width)
 
     def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
         if layer.name not in self._weights:
@@ -79,7 +78,7 @@ class PackedVGG(Inference):
 
 
 def _padding(layer: Layer) -> list[int]:
-    return [layer.kernel // 2] * 2 if layer.kind == "conv" else [0, 0]
+    return [layer.padding] * 2
 
 
 def _check() -> None:
