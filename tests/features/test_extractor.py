@@ -163,6 +163,7 @@ def test_a_full_batch_is_no_panorama() -> None:
     assert max(tile.pixels.numel() for tile in iter_tiles(wide, layers, 32, limit)) <= 3 * limit
 
 
+@pytest.mark.slow  # its maps are in tests/nets, and what becomes of maps above
 def test_dense_fc7_descriptors_equal_timms(whole_net: Weights) -> None:
     """The whole of describe (BGR, means, fc7, average, mirror) against timm's dense pre-logits."""
     timm = pytest.importorskip("timm")

@@ -114,7 +114,7 @@ def test_tiles_of_many_channels_keep_their_bits() -> None:
         "A", ("pool3", "pool4"), weights=random_weights("A", ["pool4"]), device="cpu",
         precision="fp32", runtime="winograd", deterministic=True,
     )  # fmt: skip
-    pictures = [noise(136, 128, seed) for seed in range(3)]
+    pictures = [noise(88, 80, seed) for seed in range(3)]
     alone = [bits(extractor, [one])[0] for one in pictures]
     before = torch.get_num_threads()
     for threads in (1, 2):

@@ -33,7 +33,7 @@ def repeatable(runtime: str, precision: str) -> DenseExtractor:
 @pytest.fixture
 def images(draw: Callable[..., Path]) -> ImageSet:
     for i in range(12):
-        path = draw(f"pictures/{i:02}.png", 44 + 4 * (i % 3), 40, seed=i)
+        path = draw(f"pictures/{i:02}.png", 44 + 2 * (i % 3), 40, seed=i)
     return find_images([str(path.parent)])
 
 
@@ -57,7 +57,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
 ) -> None:
     """One run, many threads, a run that was stopped and resumed, shares merged: the same bytes."""
     extractor = repeatable(runtime, precision)
-    scales = (32, 40)
+    scales = (24, 40)  # for other shapes oneDNN lays out weights anew, which takes most of it
     whole = stored(images, extractor, tmp_path / "whole", scales, workers=1)
     names = list(images.names)
 

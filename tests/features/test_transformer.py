@@ -12,8 +12,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from filelock import FileLock
+from helpers.networks import formula_weights
 from helpers.seams import described_images
 from helpers.windows import keep_open_files
 from packing import jpeg, pack
@@ -235,11 +235,9 @@ def test_loaded_weights_are_shared_by_clones(paths: list[Path]) -> None:
     assert copy._extractor() is features._extractor()
 
 
-def test_names_follow_the_classes_of_the_weights(paths: list[Path]) -> None:
+def test_names_follow_the_classes_of_the_weights(tiny: str) -> None:
     """fc8 of a network with ten classes has ten columns."""
-    weights = random_weights("A", ["fc7"])
-    weights.state["fc8.weight"], weights.state["fc8.bias"] = torch.ones(10, 4096), torch.ones(10)
-    features = VGGFeatures("A", layer="fc8", Q=224, weights=weights)
+    features = VGGFeatures(tiny, layer="fc8", Q=224, weights=formula_weights(tiny))
     assert len(features.get_feature_names_out()) == 10
 
 

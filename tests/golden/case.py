@@ -75,15 +75,12 @@ class Case:
         Rule by pattern; see `golden.rules`.
     function : callable
         What is run.
-    group : str or None
-        Cases of one group run in one process, and so share what is costly to make.
     """
 
     name: str
     command: str
     tolerance: Mapping[str, Rule]
     function: Function
-    group: str | None = None
 
     @property
     def file(self) -> Path:
@@ -110,7 +107,6 @@ def case(
     *,
     command: str,
     tolerance: Mapping[str, Rule] | None = None,
-    group: str | None = None,
 ) -> Callable[[Function], Function]:
     """Put a function on the list of cases."""
     for rule in (tolerance or {}).values():
@@ -120,7 +116,7 @@ def case(
         known = CASES.get(name)
         if known and known.function.__qualname__ != function.__qualname__:
             raise ValueError(f"There are two cases {name}.")
-        CASES[name] = Case(name, command, dict(tolerance or {}), function, group)
+        CASES[name] = Case(name, command, dict(tolerance or {}), function)
         return function
 
     return enlist

@@ -14,24 +14,8 @@ from golden.rules import compare, table, unused
 NAMES = list(load())
 
 
-def _parameters() -> list[object]:
-    """One test a file, cases of a group in one process."""
-    return [
-        pytest.param(
-            file,
-            id=file.stem,
-            marks=[pytest.mark.golden, pytest.mark.xdist_group(_group(file))],
-        )
-        for file in kept.files()
-    ]
-
-
-def _group(file: Path) -> str:
-    case = CASES.get(file.stem)
-    return case.group if case and case.group else file.stem
-
-
-@pytest.mark.parametrize("file", _parameters())
+@pytest.mark.golden
+@pytest.mark.parametrize("file", kept.files(), ids=lambda file: file.stem)
 def test_the_numbers_are_those_that_are_kept(file: Path, shared: Shared) -> None:
     """The case of a file, run anew, keeps within the tolerance that the file states."""
     case = CASES[file.stem]

@@ -22,7 +22,6 @@ IMAGES = ("wide-0.png", "wide-1.png")
         "fc8/*/norm": {"rel": 1e-5},
         "fc8/*/map/*": {"rel_norm": 1e-5},
     },
-    group="I4",
 )
 def whole_net(inputs: Inputs) -> Found:
     """Two images of 256 × 224, whose maps have two locations."""

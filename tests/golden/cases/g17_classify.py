@@ -26,7 +26,6 @@ LABELS = {"wide-0.png": "ash", "wide-1.png": "elm", "wide-2.png": "oak"}
         "kept/*": {"abs": 1e-4},
         "*/order/*": {"order": 1e-4},
     },
-    group="I4",
 )
 def classification(inputs: Inputs) -> Found:
     """Three images; the second store adds a pooling and a scale of the same net."""

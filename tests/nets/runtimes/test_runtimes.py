@@ -108,7 +108,15 @@ def test_bf16_is_as_close_as_bf16_is(fast: str, net: str) -> None:
             assert cosine.min() > 0.9999
 
 
-@pytest.mark.parametrize("fast", IN_FP32, indirect=True)
+@pytest.mark.parametrize(
+    "fast",
+    [
+        "winograd",  # what is taken in fp32
+        pytest.param("packed", marks=[pytest.mark.slow, *FAST[0].marks]),
+        pytest.param("openvino", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
 def test_whole_networks_run_over_whole_pictures(fast: str, whole_net: Weights) -> None:
     """Posteriors and fc7 before its ReLU, of A over 224×288 pixels, to 1e-5 of their size."""
     made = VGG("A", layers=("fc7_pre", "prob"), dense=True, num_classes=10, init=None)
