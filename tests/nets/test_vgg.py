@@ -72,7 +72,9 @@ def with_connections(net: str, whole: Weights, last: str = "fc8") -> dict[str, T
     return formula_state(net, ["pool5"]) | connections
 
 
-@pytest.mark.parametrize(("net", "peer"), [("D", "vgg16"), ("E", "vgg19")])
+@pytest.mark.parametrize(
+    ("net", "peer"), [("D", "vgg16"), pytest.param("E", "vgg19", marks=pytest.mark.slow)]
+)
 def test_logits_equal_torchvision(net: str, peer: str, whole_net: Weights) -> None:
     """With the same numbers, logits and probabilities of a 224×224 crop are torchvision's."""
     state = with_connections(net, whole_net)

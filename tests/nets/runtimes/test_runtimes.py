@@ -90,7 +90,7 @@ def both(net: VGG, runtime: str, dtype: torch.dtype, shape: tuple[int, ...]):
 def test_every_net_equals_torch_in_fp32(fast: str, net: str) -> None:
     """Maps before and after a ReLU and a pool, in batches and of odd sides, are the same."""
     layers = ("conv2_1_pre", "conv2_1", "conv3_1", "pool3")
-    for rounding in ("floor", "ceil"):
+    for rounding in ("floor", "ceil") if net == "A" else ("ceil",):  # pools are those of A
         made = network(net, layers, rounding)
         for shape in SHAPES:
             for plain, found in both(made, fast, torch.float32, shape):
