@@ -196,7 +196,7 @@ def _prepare(values: Tensor, normalize: str, power: float | None) -> Tensor:
 
 def _l2(rows: Tensor) -> Tensor:
     """Divide rows by their Euclidean norms; rows of zeros stay zero."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True).detach()
+    norms: Tensor = (rows * rows).sum(1, keepdim=True).sqrt().detach()
     return rows / norms.masked_fill(~(norms > 0), 1)
 
 
