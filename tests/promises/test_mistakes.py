@@ -65,7 +65,7 @@ BEFORE_WEIGHTS = rows("""
     extract pictures --layer pool5 --Q -3 → 2: Q | 1 | Got -3
     extract pictures --layer pool5 --Q big → 2: --Q | integer
     extract pictures --layer pool5 --Q 32 --Q 32 → 2: Q | twice
-    extract pictures --layer pool2 --pool mean → 2: pool | 'average', 'max', 'cells' | 'mean'
+    extract pictures --layer pool2 --pool mean → 2: pool | 'average' | 'max' | 'cells' | 'gem3' | 'mean'
     extract pictures --layer pool2 --device tpu → 2: device | 'auto', 'cpu', 'cuda', 'mps' | 'tpu'
     extract pictures --layer pool2 --device cuda:77 → 6: cuda:77 | --device auto
     extract pictures --layer pool2 --precision int8 → 2: precision | 'fp32', 'bf16' | 'int8'
