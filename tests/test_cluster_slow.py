@@ -45,11 +45,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """Describe the pictures in one process."""
-    images = find_images([str(pictures)])
+    found = find_images([str(pictures)])
     extractor = DenseExtractor("D", "pool2", weights="embedded", device="cpu", precision="fp32")
     folder = tmp_path_factory.mktemp("local") / "f"
     store = FeatureStore(folder, "a")
-    extract(images, extractor, [32], store)
+    extract(found, extractor, [32], store)
     return store
 
 

@@ -366,15 +366,15 @@ def test_other_classes_and_other_weights_are_refused(data: BoxSet, red: None) ->
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
     """ILSVRC's layout in small: two synsets, pictures to train and to validate, XML of most."""
-    picture = next((asset("clipart10") / "boat").iterdir()).read_bytes()
-    with Image.open(io.BytesIO(picture)) as image:
+    content = next((asset("clipart10") / "boat").iterdir()).read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
         width, height = image.size
     for part, names in {"train": ("a", "b"), "val": ("c", "d")}.items():
         for synset in ("n01", "n02"):
             for name in names:
                 path = tmp_path / part / synset / f"{synset}_{name}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture)
+                path.write_bytes(content)
     folder = tmp_path / "Annotation" / "n01"
     folder.mkdir(parents=True)
     for name in ("n01_a", "n01_c", "n02_b", "n02_d"):

@@ -83,7 +83,7 @@ def test_rankings_show_their_pictures(pictures, page_of, precisions):
     result = precisions()
     page = page_of(result, pictures, examples=6)
     figures = [a["class"].split() for t, a in page.tags if t == "figure" and "class" in a]
-    images = [a for t, a in page.tags if t == "img"]
+    tags = [a for t, a in page.tags if t == "img"]
     expected = 0
     wrong = 0
     for c in range(3):
@@ -94,9 +94,9 @@ def test_rankings_show_their_pictures(pictures, page_of, precisions):
         )
         expected += sum(map(len, lists))
         wrong += sum(one.truth < 0 for ranking in lists for one in ranking)
-    assert len(images) == len(figures) == expected
+    assert len(tags) == len(figures) == expected
     assert sum("wrong" in kinds for kinds in figures) == wrong
-    assert all(a["alt"] in pictures for a in images)
+    assert all(a["alt"] in pictures for a in tags)
     assert squeezed(page).count("Missed") == 2
 
 

@@ -94,9 +94,9 @@ def test_the_page_needs_nothing_else(pictures, page_of, recalls):
 def test_pictures_have_alternative_texts_and_sections_names(pictures, page_of, recalls):
     """Every thumbnail has an alternative text, every drawing a label, every anchor its section."""
     page = page_of(recalls(["bird", "boat", "bug"]), pictures)
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) > 24
-    assert all(attributes["alt"] in pictures for attributes in images)
+    tags = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(tags) > 24
+    assert all(attributes["alt"] in pictures for attributes in tags)
     assert all(a.get("aria-label") for t, a in page.tags if t == "svg")
     ids = {a["id"] for _, a in page.tags if "id" in a}
     anchors = {a["href"][1:] for t, a in page.tags if t == "a"}

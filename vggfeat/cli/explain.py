@@ -106,15 +106,15 @@ def _explained(
     from vggfeat.run.explain import explain
 
     try:
-        image = decode(picture, extractors[0].extraction)
-        found = explain(model, image, extractors, classes)
+        decoded = decode(picture, extractors[0].extraction)
+        found = explain(model, decoded, extractors, classes)
     except PictureError as error:
         note_error(f"Warning: {name}", error)
         return name, None, str(error)
     if classes is None:
         found = found.best(BEST)
     make_folder(target.parent)
-    write_atomic(target, draw(image, found))
+    write_atomic(target, draw(decoded, found))
     return name, found, str(target)
 
 

@@ -267,8 +267,8 @@ def _found(
     from vggfeat.errors import PictureError
 
     try:
-        image = decode(picture)
-        return Found(name, _located(image, nets, system, scales, merging, top), image)
+        decoded = decode(picture)
+        return Found(name, _located(decoded, nets, system, scales, merging, top), decoded)
     except PictureError as error:
         note_error(f"Warning: {name}", error)
         return Found(name, [], None, str(error))

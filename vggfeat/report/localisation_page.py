@@ -40,7 +40,7 @@ class Line(NamedTuple):
     of: int
 
 
-class Picture(NamedTuple):
+class Thumbnail(NamedTuple):
     """A picture with boxes, and what is said of it."""
 
     name: str
@@ -62,7 +62,7 @@ class ClassPictures(NamedTuple):
     """A class with its examples."""
 
     name: str
-    pictures: list[Picture]
+    pictures: list[Thumbnail]
 
 
 def write_localisation_page(
@@ -204,7 +204,7 @@ def _right(result: LocalisationResult) -> NDArray[np.bool_]:
     return (shares[:, 1] > CORRECT) & (result.ranks < result.top)
 
 
-def _picture(result: LocalisationResult, k: int, picture: Open, *, wrong: bool) -> Picture | None:
+def _picture(result: LocalisationResult, k: int, picture: Open, *, wrong: bool) -> Thumbnail | None:
     one = result.judged[k]
     boxes = [Drawn(box, TRUE, dashed=True) for box in one.truths]
     boxes.append(Drawn(one.found.box if one.found else one.central, FOUND))
@@ -223,13 +223,13 @@ def _taken_for(result: LocalisationResult, one: Judged) -> str:
 
 def _drawn(
     name: str, picture: Open, boxes: Sequence[Drawn], told: str, wrong: bool
-) -> Picture | None:
+) -> Thumbnail | None:
     try:
-        image = picture(name)
+        opened = picture(name)
     except PictureError:
         return None
-    address = data_address(jpeg(draw_boxes(image, boxes, SIDE)))
-    return Picture(name, address, told, wrong)
+    address = data_address(jpeg(draw_boxes(opened, boxes, SIDE)))
+    return Thumbnail(name, address, told, wrong)
 
 
 def _pairs(result: LocalisationResult, picture: Open) -> list[Pair]:

@@ -116,10 +116,10 @@ def evidence_maps(
 def _map(
     model: SavedModel, picture: ImageLike, wanted: Wanted, extractors: Sequence[DenseExtractor]
 ) -> EvidenceMap:
-    image = decode(picture, extractors[0].extraction)
-    found = explain(model, image, extractors, [wanted.label])
+    decoded = decode(picture, extractors[0].extraction)
+    found = explain(model, decoded, extractors, [wanted.label])
     out = io.BytesIO()
-    overlay(image, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
+    overlay(decoded, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
     text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the picture"
     return EvidenceMap(out.getvalue(), text, exactness(found.why), wanted.truth)
 

@@ -86,10 +86,10 @@ def explain(
     prepared: dict[Descriptor, Floats] = {}
     shares: list[Share] = []
     places = _places(model, extractors, how)
-    for extractor, image in zip(extractors, decoded, strict=True):
+    for extractor, pixels in zip(extractors, decoded, strict=True):
         extractor.check_scales(model.scales)
-        counts = _counts(extractor, image, model.scales, how)
-        for one in located(extractor, image, model.scales, how):
+        counts = _counts(extractor, pixels, model.scales, how)
+        for one in located(extractor, pixels, model.scales, how):
             weights = model.coef[rows, places[one.descriptor]] * counts[one.descriptor]
             drawn = one.drawn(weights, shape)
             evidence += drawn.sum(axis=0)

@@ -180,10 +180,10 @@ def test_only_parts_that_are_needed_must_be_there(own: str) -> None:
 def test_parts_of_a_manifest_are_those_of_its_split_column(tmp_path: Path) -> None:
     """A card that counts nothing has the parts that its CSV has, and is asked for no other."""
     write_classes(tmp_path, {"cat": 2, "dog": 2})
-    pictures = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/*"))
+    paths = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("*/*"))
     rows = [
         f"{path},{path.parent},{split}"
-        for path, split in zip(pictures, ["train", "test"] * 2, strict=True)
+        for path, split in zip(paths, ["train", "test"] * 2, strict=True)
     ]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
     own = tmp_path / "mine.toml"
