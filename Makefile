@@ -28,9 +28,9 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/installed $@
 
-demo: $(VENV)/installed  ## Features and a linear SVM on the shipped pictures, with a page
+demo: $(VENV)/installed  ## Features and a linear SVM on the shipped images, with a page
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
-	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model PICTURES"
+	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model IMAGES"
 
 test: $(VENV)/installed-dev  ## Everything that CI checks; two at a time, since tests also wait
 	$(MAKE) --no-print-directory --jobs 2 lint tests golden wheel
@@ -79,7 +79,7 @@ bench-store: $(VENV)/installed-dev  ## A store of a million rows: time, memory, 
 help-record: $(VENV)/installed-dev  ## Record every --help anew, after a change that is meant
 	PYTHONPATH=tests $(BIN)/python -m promises.record_help
 
-test-slow: $(VENV)/installed-dev  ## Real pictures, many kills, ten thousand pictures
+test-slow: $(VENV)/installed-dev  ## Real images, many kills, ten thousand images
 	$(BIN)/python -m pytest -q -m slow --timeout=0 --durations=0
 
 test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worker and a host
@@ -89,7 +89,7 @@ test-cluster: $(VENV)/installed-dev  ## A Ray cluster of two hosts loses a worke
 test-faults: $(VENV)/installed-dev  ## Broken FAULTS times in every way, and counted; half an hour
 	VGGFEAT_FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -s -m 'not soak' --timeout=0 tests/faults --durations=0
 
-soak: $(VENV)/installed-dev  ## SOAK small pictures, 1 % bad: flat memory, flat handles, exact counts
+soak: $(VENV)/installed-dev  ## SOAK small images, 1 % bad: flat memory, flat handles, exact counts
 	VGGFEAT_SOAK=$(SOAK) $(BIN)/python -m pytest -q -s -m soak --timeout=0 tests/faults
 
 CASES ?=

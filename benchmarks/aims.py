@@ -10,7 +10,7 @@ from race import FLOOR, Row
 
 @dataclass(frozen=True)
 class Side:
-    """Which row: a contender, its precision, and the shapes of the pictures."""
+    """Which row: a contender, its precision, and the shapes of the images."""
 
     name: str
     precision: str

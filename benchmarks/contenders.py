@@ -1,8 +1,8 @@
-"""Everyone who describes pictures by a VGG net: vggfeat, and what a user would pick instead.
+"""Everyone who describes images by a VGG net: vggfeat, and what a user would pick instead.
 
 A contender is prepared with its work (its network is built, its weights are loaded) and gives a
 function without arguments, which does the work once and returns descriptors (scales, N, D). The
-forward-only ones are given decoded, rescaled pictures; the others begin with the files. All see the
+forward-only ones are given decoded, rescaled images; the others begin with the files. All see the
 same pixels: bilinear and antialiased by Pillow, the longer side rounded down.
 """
 
@@ -38,7 +38,7 @@ from vggfeat.store.store import FeatureStore
 
 Run = Callable[[], np.ndarray]
 TORCHVISION_NETS = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
-BATCH = 4  # pictures, with their mirror images twice as many, where all are of one shape
+BATCH = 4  # images, with their mirror images twice as many, where all are of one shape
 
 
 class Skip(Exception):
@@ -59,8 +59,8 @@ class Work:
         Of the arithmetic.
     weights : Path
         See :func:`made.weights`.
-    pictures : tuple of Path
-        See :func:`made.pictures`.
+    images : tuple of Path
+        See :func:`made.images`.
     shapes : str
         ``"one"`` or ``"mixed"``.
     device : torch.device
@@ -74,7 +74,7 @@ class Work:
     scales: tuple[int, ...]
     precision: str
     weights: Path
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     shapes: str
     device: torch.device
     runtime: str = "auto"
@@ -83,7 +83,7 @@ class Work:
     def operations(self) -> int:
         """Operations of the whole work, mirror images included."""
         total = 0
-        for path in self.pictures:
+        for path in self.images:
             with Image.open(path) as image:
                 sizes = [rescaled_size(*image.size, Q) for Q in self.scales]
             total += sum(operations(self.net, self.layer, h, w) for w, h in sizes)
@@ -110,7 +110,7 @@ def extractor_of(work: Work) -> DenseExtractor:
 def vggfeat(work: Work) -> Run:
     """Ours, from files to a store on disk."""
     extractor = extractor_of(work)
-    images = find_images([str(path) for path in work.pictures])
+    images = find_images([str(path) for path in work.images])
 
     def run() -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def vggfeat(work: Work) -> Run:
 
 
 def vggfeat_forward(work: Work) -> Run:
-    """Ours, on decoded pictures: normalised, forward, averaged."""
+    """Ours, on decoded images: normalised, forward, averaged."""
     extractor = extractor_of(work)
     waiting = list(make_batches(decoded(work), extractor.pixel_budget))
 
@@ -132,7 +132,7 @@ def vggfeat_forward(work: Work) -> Run:
             [described] = extractor.describe(batch.pixels).values()
             for row, vector in zip(batch.rows, described.numpy(), strict=True):
                 rows[batch.Q, row] = vector
-        count = range(len(work.pictures))
+        count = range(len(work.images))
         return np.stack([[rows[Q, row] for row in count] for Q in work.scales])
 
     return run
@@ -147,7 +147,7 @@ def torchvision_loop(work: Work) -> Run:
         found = []
         for Q in work.scales:
             prepare = prepared(Q)
-            for path in work.pictures:
+            for path in work.images:
                 with Image.open(path) as image:
                     x = prepare(image.convert("RGB"))[None].to(work.device, work.dtype)
                 found.append(averaged(features(torch.cat([x, x.flip(3)]))))
@@ -196,7 +196,7 @@ def timm_run(work: Work, features: Callable[[Tensor], Tensor]) -> Run:
 
 
 def timm_transform(Q: int) -> Callable[[Image.Image], Tensor]:
-    """Timm's own transform for evaluation, of the whole picture instead of its middle."""
+    """Timm's own transform for evaluation, of the whole image instead of its middle."""
     made = wanted("timm.data").create_transform(
         Q, interpolation="bilinear", mean=TORCHVISION.mean, std=TORCHVISION.std, crop_pct=1.0
     )
@@ -205,7 +205,7 @@ def timm_transform(Q: int) -> Callable[[Image.Image], Tensor]:
 
 
 class Files(Dataset[Tensor]):
-    """Pictures that are opened when they are asked for."""
+    """Images that are opened when they are asked for."""
 
     def __init__(self, paths: Sequence[Path], prepare: Callable[[Image.Image], Tensor]) -> None:
         self.paths = paths
@@ -220,9 +220,9 @@ class Files(Dataset[Tensor]):
 
 
 def loader(work: Work, prepare: Callable[[Image.Image], Tensor]) -> DataLoader[Tensor]:
-    """Read ahead in processes that stay; pictures of different shapes cannot share a batch."""
+    """Read ahead in processes that stay; images of different shapes cannot share a batch."""
     return DataLoader(
-        Files(work.pictures, prepare),
+        Files(work.images, prepare),
         batch_size=BATCH if work.shapes == "one" else 1,
         num_workers=min(4, os.cpu_count() or 1),
         persistent_workers=True,
@@ -247,8 +247,8 @@ def loaded(features: nn.Sequential, work: Work) -> nn.Sequential:
 
 
 def decoded(work: Work) -> Iterator[DecodedImage]:
-    """Decode and rescale all pictures."""
-    return (DecodedImage(row, load(path, work.scales)) for row, path in enumerate(work.pictures))
+    """Decode and rescale all images."""
+    return (DecodedImage(row, load(path, work.scales)) for row, path in enumerate(work.images))
 
 
 def prepared(Q: int) -> transforms.Compose:
@@ -258,14 +258,14 @@ def prepared(Q: int) -> transforms.Compose:
 
 
 def averaged(maps: Tensor) -> Tensor:
-    """Descriptors of maps of pictures and, after them, of their mirror images."""
+    """Descriptors of maps of images and, after them, of their mirror images."""
     one, other = maps.float().mean((2, 3)).cpu().chunk(2)
     return (one + other) / 2
 
 
 def by_scale(descriptors: Tensor, work: Work) -> np.ndarray:
     """Shape (scales, N, D) of descriptors that were computed scale by scale."""
-    return descriptors.numpy().reshape(len(work.scales), len(work.pictures), -1)
+    return descriptors.numpy().reshape(len(work.scales), len(work.images), -1)
 
 
 def wanted(name: str) -> Any:

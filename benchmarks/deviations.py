@@ -28,7 +28,7 @@ Rows = NDArray[np.floating]
 
 
 class Deviation(NamedTuple):
-    """Largest distances of a picture's descriptors, as shares of their length."""
+    """Largest distances of an image's descriptors, as shares of their length."""
 
     device: str
     runtime: str
@@ -55,7 +55,7 @@ def combinations() -> list[tuple[str, str, str]]:
     ]
 
 
-def pictures(count: int, Q: int) -> Tensor:
+def images(count: int, Q: int) -> Tensor:
     """Take clip art of different classes, all brought to one shape: (B, 3, Q, 5 Q / 4)."""
     paths = sorted(asset("clipart10").glob("*/*.jpg"))
     some = [decode(path).resize((Q * 5 // 4, Q)) for path in paths[:: len(paths) // count][:count]]
@@ -71,7 +71,7 @@ def opened(device: str, runtime: str, precision: str, **more: bool) -> DenseExtr
 
 
 def rows(extractor: DenseExtractor, some: Tensor, batch: int) -> Rows:
-    """Describe pictures in batches of so many."""
+    """Describe images in batches of so many."""
     found = [extractor.describe(one)["pool5", "average"] for one in torch.split(some, batch)]
     return torch.cat(found).double().numpy()
 
@@ -83,7 +83,7 @@ def distance(found: Rows, expected: Rows) -> float:
 
 
 def deviation(device: str, runtime: str, precision: str, some: Tensor, plain: Rows) -> Deviation:
-    """Measure one combination; `plain` are torch's descriptors in fp32, one picture at a time."""
+    """Measure one combination; `plain` are torch's descriptors in fp32, one image at a time."""
     extractor = opened(device, runtime, precision)
     alone = rows(extractor, some, 1)
     batched = [rows(extractor, some, batch) for batch in (2, 3, len(some))]
@@ -94,7 +94,7 @@ def deviation(device: str, runtime: str, precision: str, some: Tensor, plain: Ro
 
 def deviations(count: int, scales: Sequence[int]) -> list[Deviation]:
     """Measure all that this machine has, at several scales: the largest of each."""
-    sets = [pictures(count, Q) for Q in scales]
+    sets = [images(count, Q) for Q in scales]
     plain = [rows(opened("cpu", "torch", "fp32"), some, 1) for some in sets]
     found = []
     for one in combinations():
@@ -123,16 +123,16 @@ def cost(device: str, runtime: str, precision: str, some: Tensor, repeats: int) 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=6)
+    parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--Q", type=int, nargs="+", default=[64, 96, 224])
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args(arguments)
     print("| device | runtime | precision | from fp32 | between batches |\n|---|---|---|---|---|")
-    for one in deviations(asked.pictures, asked.Q):
+    for one in deviations(asked.images, asked.Q):
         apart = f"{one.from_fp32:.1e} | {one.between_batches:.1e}"
         print(f"| {one.device} | {one.runtime} | {one.precision} | {apart} |", flush=True)
     print("\n| runtime | precision | time with --deterministic, relative |\n|---|---|---|")
-    some, device = pictures(asked.pictures, asked.Q[-1]), resolve_device().type
+    some, device = images(asked.images, asked.Q[-1]), resolve_device().type
     for _, runtime, precision in [one for one in combinations() if one[0] == device]:
         ratio = cost(device, runtime, precision, some, asked.repeats)
         print(f"| {runtime} | {precision} | {ratio:.2f} |", flush=True)

@@ -1,4 +1,4 @@
-"""OpenVINO and ONNX Runtime: the network alone, on pictures that lie ready as it wants them."""
+"""OpenVINO and ONNX Runtime: the network alone, on images that lie ready as it wants them."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def onnxruntime_forward(work: Work) -> Run:
 
 
 def exported(work: Work) -> bytes:
-    """Write the network as ONNX, for pictures of any shape."""
+    """Write the network as ONNX, for images of any shape."""
     wanted("onnx")
     told = io.BytesIO()
-    free = {0: "pictures", 2: "height", 3: "width"}
+    free = {0: "images", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the newer exporter wants one more package
         torch.onnx.export(
@@ -67,21 +67,21 @@ def exported(work: Work) -> bytes:
 
 
 def forward(work: Work, ready: list[np.ndarray], engine: Engine) -> Run:
-    """Run an engine over every picture with its mirror image."""
+    """Run an engine over every image with its mirror image."""
 
     def run() -> np.ndarray:
         found = [engine(x).mean((0, 2, 3), dtype=np.float32) for x in ready]
-        return np.stack(found).reshape(len(work.scales), len(work.pictures), -1)
+        return np.stack(found).reshape(len(work.scales), len(work.images), -1)
 
     return run
 
 
 def normalised(work: Work) -> Iterator[np.ndarray]:
-    """Pictures with their mirror images (2, 3, H, W), float32, scale by scale."""
+    """Images with their mirror images (2, 3, H, W), float32, scale by scale."""
     mean, std = (np.asarray(values, np.float32) for values in (TORCHVISION.mean, TORCHVISION.std))
-    pictures = [picture.pixels for picture in decoded(work)]
+    images = [image.pixels for image in decoded(work)]
     for Q in work.scales:
-        for pixels in pictures:
+        for pixels in images:
             x = (pixels[Q].astype(np.float32) / 255 - mean) / std
             yield np.ascontiguousarray(np.stack([x, x[:, ::-1]]).transpose(0, 3, 1, 2))
 

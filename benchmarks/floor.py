@@ -24,14 +24,14 @@ PEERS = ("torchvision", "timm", "openvino", "onnxruntime", "pillow", "numpy", "s
 
 
 def operations(net: str, layer: str, height: int, width: int) -> int:
-    """Count the multiplications and additions of a net's convolutions over one picture.
+    """Count the multiplications and additions of a net's convolutions over one image.
 
     Parameters
     ----------
     net, layer : str
         The net of Table 1, computed up to this layer.
     height, width : int
-        Of the picture that goes in, in pixels.
+        Of the image that goes in, in pixels.
     """
     layers = layers_until(net, [layer])
     total = 0

@@ -73,10 +73,10 @@ def main(told: Sequence[str] | None = None) -> dict:
 def arguments(told: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, or what another script tells."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--n", type=int, default=9963, help="pictures, half of them for the test")
+    parser.add_argument("--n", type=int, default=9963, help="images, half of them for the test")
     parser.add_argument("--D", type=int, default=4096, help="dimensions")
     parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--even", action="store_true", help="one class a picture, all as common")
+    parser.add_argument("--even", action="store_true", help="one class an image, all as common")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--npz", type=Path, help="descriptors of your own")
     much = parser.add_mutually_exclusive_group()
@@ -117,14 +117,14 @@ def make(folder: Path, args: argparse.Namespace) -> None:
 
 
 def as_in_voc(rng: np.random.Generator, args: argparse.Namespace) -> np.ndarray:
-    """Draw which pictures show which classes, each as often as in VOC 2007."""
+    """Draw which images show which classes, each as often as in VOC 2007."""
     card = tomllib.loads((shared("datasets") / "voc2007.toml").read_text(encoding="utf-8"))
     positives = np.resize(card["positives"]["trainval"], args.classes)
     return rng.random((args.n, args.classes)) < positives / card["counts"]["trainval"]
 
 
 def one_of(rng: np.random.Generator, args: argparse.Namespace) -> np.ndarray:
-    """Draw the one class of each picture."""
+    """Draw the one class of each image."""
     return rng.integers(0, args.classes, args.n)[:, None] == np.arange(args.classes)
 
 

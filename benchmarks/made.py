@@ -1,4 +1,4 @@
-"""What all contenders are given: pictures of VOC's shapes, and one file of weights."""
+"""What all contenders are given: images of VOC's shapes, and one file of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import load
 
 ONE_SHAPE = (500, 375)
-# VOC's shares: of sixteen pictures seven are 500×375, three 500×333, one 375×500; among 280 genuine
+# VOC's shares: of sixteen images seven are 500×375, three 500×333, one 375×500; among 280 genuine
 # ones there were 70 shapes, most of them once. None stands for the next of the rare ones.
 SIXTEEN = (
     *((500, 375), (500, 333), None, (500, 375), (375, 500), (500, 375), None, (500, 375)),
@@ -31,7 +31,7 @@ QUALITY = 88  # with it and the noise, files have about the size of VOC's
 NOISE = 6
 
 
-def pictures(folder: Path, count: int, shapes: str) -> tuple[Path, ...]:
+def images(folder: Path, count: int, shapes: str) -> tuple[Path, ...]:
     """Write JPEGs, the same ones on every call: four of clipart10 side by side, with some noise.
 
     Parameters
@@ -49,13 +49,13 @@ def pictures(folder: Path, count: int, shapes: str) -> tuple[Path, ...]:
     for k, (width, height) in enumerate(sizes(count, shapes)):
         four = [sources[(4 * k + part) * 37 % len(sources)] for part in range(4)]
         path = folder / f"{shapes}_{k:04}.jpg"
-        _picture(four, width, height, seed=k).save(path, quality=QUALITY)
+        _image(four, width, height, seed=k).save(path, quality=QUALITY)
         found.append(path)
     return tuple(found)
 
 
 def sizes(count: int, shapes: str) -> list[tuple[int, int]]:
-    """List width and height of the pictures."""
+    """List width and height of the images."""
     if shapes == "one":
         return [ONE_SHAPE] * count
     rare = 0
@@ -69,7 +69,7 @@ def sizes(count: int, shapes: str) -> list[tuple[int, int]]:
     return found
 
 
-def _picture(four: list[Path], width: int, height: int, seed: int) -> Image.Image:
+def _image(four: list[Path], width: int, height: int, seed: int) -> Image.Image:
     whole = Image.new("RGB", (width, height))
     half = ((width + 1) // 2, (height + 1) // 2)
     for part, path in enumerate(four):

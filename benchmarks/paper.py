@@ -443,7 +443,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def tell(what: str) -> Tell:
             bar.update(task, description=what, total=None, completed=0)
             return lambda done: bar.update(
-                task, total=done.pictures, completed=done.present + done.computed + done.failed
+                task, total=done.images, completed=done.present + done.computed + done.failed
             )
 
         found = list(cells(settings, tell))

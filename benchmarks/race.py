@@ -51,7 +51,7 @@ class Row:
     spread : float or None
         By how much the slowest repetition took longer than the fastest, as a share of it.
     agreement : float or None
-        Smallest cosine of a picture's descriptor with vggfeat's in fp32.
+        Smallest cosine of an image's descriptor with vggfeat's in fp32.
     note : str
         Why there are no figures, or what to know about them.
     seconds : list of float
@@ -151,7 +151,7 @@ def judge(row: Row, found: np.ndarray, reference: np.ndarray) -> None:
 
 
 def agreement(found: np.ndarray, reference: np.ndarray) -> float | None:
-    """Smallest cosine between two descriptors of one picture; None where there are others."""
+    """Smallest cosine between two descriptors of one image; None where there are others."""
     if found.shape != reference.shape:
         return None
     a, b = (np.asarray(x, np.float64) for x in (found, reference))
@@ -164,7 +164,7 @@ def finish(row: Row, work: Work, first: Row) -> None:
     if not row.seconds:
         return
     best = min(row.seconds)
-    row.images_per_s = len(work.pictures) / best
+    row.images_per_s = len(work.images) / best
     row.tflops = work.operations / best / 1e12
     row.ratio = min(first.seconds) / best
     row.spread = max(row.seconds) / best - 1

@@ -28,7 +28,7 @@ from vggfeat.nets.runtimes.device import has_bf16
 
 FALL = 0.25
 ROUNDS = 3  # of repetitions, as long as a ratio seems to have fallen
-NET, Q, SCALES, PICTURES = "D", 64, (32, 48, 64), 8
+NET, Q, SCALES, IMAGES = "D", 64, (32, 48, 64), 8
 Seconds = dict[str, float]
 Task = tuple[Callable[[], object], float]
 
@@ -145,5 +145,5 @@ def prepared(folder: Path) -> dict[str, Task]:
 def small(folder: Path, shapes: str) -> Work:
     """Make work of less than a second."""
     weights = made.weights(folder, NET)
-    pictures = made.pictures(folder / shapes, PICTURES, shapes)
-    return Work(NET, "pool5", (Q,), "fp32", weights, pictures, shapes, torch.device("cpu"))
+    images = made.images(folder / shapes, IMAGES, shapes)
+    return Work(NET, "pool5", (Q,), "fp32", weights, images, shapes, torch.device("cpu"))

@@ -1,9 +1,9 @@
-"""Pictures a second, beside what the machine could do and what a user would pick instead.
+"""Images a second, beside what the machine could do and what a user would pick instead.
 
     python benchmarks/speed.py                        # everything; an hour or two on two cores
     python benchmarks/speed.py --quick                # a glance
     python benchmarks/speed.py --net E --Q 384 --precision bf16 --only vggfeat openvino-forward
-    python benchmarks/speed.py --Q 256 384 512 256,384,512 --device cuda --pictures 256
+    python benchmarks/speed.py --Q 256 384 512 256,384,512 --device cuda --images 256
     python benchmarks/speed.py --check benchmarks/speed_check.json
 
 Per net, scale and precision the first row is the floor: the operations of the convolutions at the
@@ -47,7 +47,7 @@ REFERENCE = (384,)
 WHOLE = {
     "net": ["D", "E"],
     "Q": [(256,), (384,), (512,), (256, 384, 512)],
-    "pictures": 16,
+    "images": 16,
     "repeat": 3,
     "matrix": None,
     "only": list(CONTENDERS),
@@ -55,7 +55,7 @@ WHOLE = {
 QUICK = {
     "net": ["D"],
     "Q": [(96,)],
-    "pictures": 4,
+    "images": 4,
     "repeat": 2,
     "matrix": 1024,
     "only": [name for name in CONTENDERS if name != "timm-compiled"],
@@ -103,11 +103,11 @@ def arguments(told: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=made.SHAPES, default=list(made.SHAPES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runtime", default="auto", help="vggfeat's")
-    parser.add_argument("--pictures", type=int)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--matrix", type=int, help="side of the floor's matrices")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS)
-    parser.add_argument("--quick", action="store_true", help="D, Q = 96, four pictures")
+    parser.add_argument("--quick", action="store_true", help="D, Q = 96, four images")
     parser.add_argument("--svm", action="store_true", help="linear SVMs too, which take an hour")
     parser.add_argument("--json", type=Path)
     short = parser.add_mutually_exclusive_group()
@@ -170,11 +170,11 @@ def plan(args: argparse.Namespace, folder: Path, device: torch.device) -> Iterat
         weights = made.weights(folder, net, args.layer)
         for Q in args.Q:
             for shapes in args.shapes if first == Q else args.shapes[:1]:
-                pictures = made.pictures(folder / shapes, args.pictures, shapes)
+                images = made.images(folder / shapes, args.images, shapes)
                 names = args.only if first == Q else [n for n in args.only if n in OURS]
                 for precision in [p for p in args.precision or can if p in can]:
                     work = Work(
-                        *(net, args.layer, Q, precision, weights, pictures),
+                        *(net, args.layer, Q, precision, weights, images),
                         *(shapes, device, args.runtime),
                     )
                     yield Heat(work, tuple(names))
@@ -218,9 +218,9 @@ def ours(heats: Sequence[Heat], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def many(work: Work, times: int) -> Work:
-    """Return the same work on so many times the pictures: memory must not grow with them."""
-    folder = work.pictures[0].parent
-    return replace(work, pictures=made.pictures(folder, times * len(work.pictures), work.shapes))
+    """Return the same work on so many times the images: memory must not grow with them."""
+    folder = work.images[0].parent
+    return replace(work, images=made.images(folder, times * len(work.images), work.shapes))
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -264,12 +264,12 @@ def print_rest(console: Console, told: dict[str, Any]) -> None:
     for each in told["stages"]:
         kept = {k: v for k, v in each.items() if k not in ("net", "Q", "precision", "but forward")}
         stage = ", ".join(f"{name} {ms:.1f}" for name, ms in kept.items())
-        console.print(f"net {each['net']}, Q {each['Q']}, {each['precision']}, ms/picture: {stage}")
+        console.print(f"net {each['net']}, Q {each['Q']}, {each['precision']}, ms/image: {stage}")
         console.print(f"  everything but forward: {each['but forward']:.1%} of end to end")
     for each in told["memory"]:
         console.print(
             f"memory, net {each['net']}, Q {each['scales']}, {each['precision']}, "
-            f"{each['pictures']} pictures: {each['gigabytes']:.2f} GB"
+            f"{each['images']} images: {each['gigabytes']:.2f} GB"
         )
     for name, seconds in told["start_up"].items():
         console.print(f"{name}: {seconds:.3f} s")

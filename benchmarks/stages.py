@@ -54,28 +54,28 @@ class Stopwatch(Counter[str]):
 
 
 def stages(work: Work, repeat: int) -> dict[str, float]:
-    """Milliseconds a picture of every stage, each the least of several repetitions.
+    """Milliseconds an image of every stage, each the least of several repetitions.
 
     Returns
     -------
     dict
         ``decode``, ``rescale``, ``forward``, ``pool`` (with normalising and mirroring) and
         ``write`` by themselves, in one thread; ``end to end``; and within that ``waiting`` for
-        pictures. ``but forward`` is the share of the end to end time that no network ran.
+        images. ``but forward`` is the share of the end to end time that no network ran.
     """
     contenders.vggfeat(work)()  # warm
     alone = [by_themselves(work) for _ in range(repeat)]
     whole = min((in_a_run(work) for _ in range(repeat)), key=lambda run: run["end to end"])
     found = {name: min(each[name] for each in alone) for name in alone[0]} | dict(whole)
     share = 1 - found.pop("maps") / found["end to end"]
-    per_picture = {name: 1e3 * s / len(work.pictures) for name, s in found.items()}
-    return per_picture | {"but forward": share}
+    per_image = {name: 1e3 * s / len(work.images) for name, s in found.items()}
+    return per_image | {"but forward": share}
 
 
 def by_themselves(work: Work) -> dict[str, float]:
-    """Seconds of every stage on all pictures, while nothing else runs."""
+    """Seconds of every stage on all images, while nothing else runs."""
     clock = Stopwatch(work.device)
-    for path in work.pictures:
+    for path in work.images:
         image = clock.time("decode", decode, path)
         for Q in work.scales:
             clock.time("rescale", rescale, image, Q)
@@ -98,7 +98,7 @@ def by_themselves(work: Work) -> dict[str, float]:
 
 def written(work: Work, extractor: DenseExtractor, clock: Stopwatch) -> None:
     """Keep descriptors, and time it; their numbers do not matter."""
-    images, columns = find_images(work.pictures), extractor.columns(work.scales)
+    images, columns = find_images(work.images), extractor.columns(work.scales)
     arrays = {c.descriptor: torch.rand(len(images), c.width).numpy() for c in columns}
     ids = torch.arange(1, 2 * len(images) + 1).reshape(-1, 2).numpy()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def in_a_run(work: Work) -> dict[str, float]:
     """Seconds of a whole run, of the network in it, and of what it waited for."""
     clock = Stopwatch(work.device)
     extractor = contenders.extractor_of(work)
-    images = find_images([str(path) for path in work.pictures])
+    images = find_images([str(path) for path in work.images])
     extractor.describe(next(make_batches(contenders.decoded(work), 1)).pixels)  # warm
     clock.watch(extractor.net, "maps")
     clock.watch(extractor, "describe")
@@ -149,13 +149,13 @@ def alone(told: dict[str, Any]) -> None:
             **told,
             "scales": tuple(told["scales"]),
             "weights": Path(told["weights"]),
-            "pictures": tuple(map(Path, told["pictures"])),
+            "images": tuple(map(Path, told["images"])),
             "device": torch.device(told["device"]),
         }
     )
     contenders.vggfeat(work)()
     kept = {name: told[name] for name in ("net", "scales", "precision", "shapes")}
-    print(json.dumps({**kept, "pictures": len(work.pictures), "gigabytes": watch.gigabytes}))
+    print(json.dumps({**kept, "images": len(work.images), "gigabytes": watch.gigabytes}))
 
 
 def start_up(repeat: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What several tests share: a home of their own, drawn pictures, the genuine ones if present."""
+"""What several tests share: a home of their own, drawn images, the genuine ones if present."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def real_pictures() -> Path:
-    """Genuine pictures beside the checkout; they may not be shipped."""
+def real_images() -> Path:
+    """Genuine images beside the checkout; they may not be shipped."""
     if not REAL.is_dir():
-        pytest.skip(f"genuine pictures are not at {REAL}")
+        pytest.skip(f"genuine images are not at {REAL}")
     return REAL
 
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[..., Path]:
-    """Draw a smooth random picture to a file; its seed makes it what it is."""
+    """Draw a smooth random image to a file; its seed makes it what it is."""
 
     def to_file(name: str, width: int = 60, height: int = 44, seed: int = 0) -> Path:
         path = tmp_path / name

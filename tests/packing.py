@@ -1,4 +1,4 @@
-"""Encoded pictures, and tars of them."""
+"""Encoded images, and tars of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support import noise
 
 
 def jpeg(seed: int, kind: str = "JPEG") -> bytes:
-    """Encode a small picture, which its seed makes what it is."""
+    """Encode a small image, which its seed makes what it is."""
     out = io.BytesIO()
     Image.fromarray(noise(24, 20, seed)).save(out, kind)
     return out.getvalue()

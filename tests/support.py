@@ -1,4 +1,4 @@
-"""Pictures and weights that tests make for themselves."""
+"""Images and weights that tests make for themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vggfeat.nets.weights import Weights, load
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Draw a smooth random picture (height, width, 3)."""
+    """Draw a smooth random image (height, width, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 

@@ -27,25 +27,25 @@ psutil = pytest.importorskip("psutil")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
 
-PICTURES = 3000
+IMAGES = 3000
 SHAPES = [(50, 40), (40, 50), (44, 44), (64, 40), (40, 61), (48, 40)]
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(PICTURES):
-        picture = noise(*SHAPES[number % len(SHAPES)], seed=number)
-        Image.fromarray(picture).save(folder / f"{number:04}.jpg", quality=90)
-    (folder / "0777.jpg").write_bytes(b"no picture")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(IMAGES):
+        image = noise(*SHAPES[number % len(SHAPES)], seed=number)
+        Image.fromarray(image).save(folder / f"{number:04}.jpg", quality=90)
+    (folder / "0777.jpg").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Describe the pictures in one process."""
-    found = find_images([str(pictures)])
+def local(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Describe the images in one process."""
+    found = find_images([str(images)])
     extractor = DenseExtractor("D", "pool2", weights="embedded", device="cpu", precision="fp32")
     folder = tmp_path_factory.mktemp("local") / "f"
     store = FeatureStore(folder, "a")
@@ -53,10 +53,10 @@ def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
     return store
 
 
-def begin(pictures: Path, out: Path, address: str, *before: str) -> subprocess.Popen[str]:
+def begin(images: Path, out: Path, address: str, *before: str) -> subprocess.Popen[str]:
     """Start an extraction in a cluster."""
     command = [
-        *(*before, sys.executable, "-m", "vggfeat", "extract", str(pictures), "--out", str(out)),
+        *(*before, sys.executable, "-m", "vggfeat", "extract", str(images), "--out", str(out)),
         *("--net", "D", "--layer", "pool2", "--Q", "32", "--weights", "embedded"),
         *("--precision", "fp32", "--engine", "ray", "--address", address, "--json", "--quiet"),
     ]
@@ -88,7 +88,7 @@ def lose_both(
     processes: Callable[[], list[psutil.Process]],
     remove: Callable[[], None],
 ) -> dict[str, object]:
-    """Kill a worker and remove a node while the pictures are described."""
+    """Kill a worker and remove a node while the images are described."""
     wait_for_shards(out, running, 5)
     kill_a_worker(processes)
     wait_for_shards(out, running, 20)
@@ -102,7 +102,7 @@ def lose_both(
 def check(out: Path, result: dict[str, object], local: FeatureStore) -> None:
     """Compare with the local run, bit for bit."""
     # What a lost task had written counts as there when the block is done again.
-    assert (result["computed"] + result["present"], result["skipped"]) == (PICTURES - 1, 1)
+    assert (result["computed"] + result["present"], result["skipped"]) == (IMAGES - 1, 1)
     assert verify(out) == []
     store = FeatureStore(out)
     assert store.names == local.names
@@ -110,10 +110,10 @@ def check(out: Path, result: dict[str, object], local: FeatureStore) -> None:
     for part, values in local.read().items():
         np.testing.assert_array_equal(store.read()[part], values)
     rows = sum(len(header.names) for header in store.index.headers)
-    assert rows < 1.1 * PICTURES  # what was under way on the lost node may be there twice
+    assert rows < 1.1 * IMAGES  # what was under way on the lost node may be there twice
 
 
-def test_a_worker_and_a_node_are_lost(pictures: Path, local: FeatureStore, tmp_path: Path) -> None:
+def test_a_worker_and_a_node_are_lost(images: Path, local: FeatureStore, tmp_path: Path) -> None:
     """Two nodes on this machine: one worker is killed, one node removed, nothing is lost."""
     from ray.cluster_utils import Cluster
 
@@ -121,7 +121,7 @@ def test_a_worker_and_a_node_are_lost(pictures: Path, local: FeatureStore, tmp_p
     try:
         second = nodes.add_node(num_cpus=1)
         out = tmp_path / "f"
-        running = begin(pictures, out, nodes.address)
+        running = begin(images, out, nodes.address)
         result = lose_both(
             running,
             out,
@@ -148,7 +148,7 @@ def hosts() -> Iterator[list[str]]:
 
 
 def test_one_of_two_hosts_is_lost(
-    pictures: Path,
+    images: Path,
     local: FeatureStore,
     hosts: list[str],
     tmp_path: Path,
@@ -166,7 +166,7 @@ def test_one_of_two_hosts_is_lost(
         subprocess.run([*first, *head, f"--temp-dir={short}", *quiet], check=True)
         subprocess.run([*second, *other, *quiet], check=True)
         out = tmp_path / "f"
-        running = begin(pictures, out, f"{ADDRESSES[0]}:6379", *first)
+        running = begin(images, out, f"{ADDRESSES[0]}:6379", *first)
         result = lose_both(running, out, lambda: processes_of(hosts[0]), lambda: kill_all(hosts[1]))
     finally:
         for space in hosts:

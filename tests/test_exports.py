@@ -53,7 +53,7 @@ def test_importing_is_light() -> None:
 
 def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Path) -> None:
     """`vggfeat extract` begins without scikit-learn, torchvision and the code of training."""
-    draw("pictures/a.png", 40, 30)
+    draw("images/a.png", 40, 30)
     code = (
         "import sys; from vggfeat.cli import main\n"
         "try: main()\n"
@@ -62,7 +62,7 @@ def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Pat
         "heavy += ('vggfeat.train', 'vggfeat.ilsvrc')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    told = ["extract", "pictures", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]
+    told = ["extract", "images", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]
     done = subprocess.run(
         [sys.executable, "-c", code, *told],
         cwd=tmp_path,
@@ -98,7 +98,7 @@ def test_errors_are_builtins_with_an_exit_status_of_their_kind() -> None:
 
 
 def test_shipped_cards_hold_what_they_promise() -> None:
-    """Every card can be read, is named as its file, and matches the pictures that ship."""
+    """Every card can be read, is named as its file, and matches the images that ship."""
     for name in card_names():
         card = load_card(name)
         assert isinstance(card, DatasetCard)
@@ -106,7 +106,7 @@ def test_shipped_cards_hold_what_they_promise() -> None:
         assert card.licence
         assert card.source
     card, images = open_dataset("sample")
-    assert len(images) == card.pictures == 300
+    assert len(images) == card.images == 300
     assert {images.labels.count(label) for label in card.classes} == {30}
 
 
@@ -117,7 +117,7 @@ def test_data_folders_hold_no_python() -> None:
 
 
 def test_embedded_parts_carry_their_licences() -> None:
-    """The weights' notice names authors, licence and change; the pictures' their dedication."""
+    """The weights' notice names authors, licence and change; the images' their dedication."""
     notice = asset("LICENSE-vgg_d_conv.txt").read_text()
     for word in ("Simonyan", "Zisserman", "CC BY 4.0", "fp16"):
         assert word in notice

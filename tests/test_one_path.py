@@ -21,15 +21,15 @@ def test_four_surfaces_one_result(
     """Extracted on disk, in memory, through scikit-learn, or exported: equal bits."""
     monkeypatch.chdir(tmp_path)
     for i, (width, height) in enumerate(SHAPES):
-        draw(f"pictures/{i}.png", width, height, seed=i)
-    images = find_images(["pictures"])
+        draw(f"images/{i}.png", width, height, seed=i)
+    images = find_images(["images"])
     extractor = DenseExtractor("D", "pool4", weights="embedded")
 
     store = FeatureStore(None, "a")
     extract(images, extractor, (40, 64), store)
     library = aggregate(store.read(names=images.names), how)
 
-    arguments = ["pictures", "--layer", "pool4", "--Q", "40", "--Q", "64", "--weights", "embedded"]
+    arguments = ["images", "--layer", "pool4", "--Q", "40", "--Q", "64", "--weights", "embedded"]
     run("extract", *arguments, "--out", "f", "--quiet")
     opened = FeatureStore("f")
     assert tuple(opened.names) == images.names

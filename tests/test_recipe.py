@@ -170,7 +170,7 @@ def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
     ("setting", "named"), [({"C": "one"}, "C"), ({"difficult": "drop"}, "difficult")]
 )
 def test_settings_of_average_precision_belong_to_it(setting: dict[str, str], named: str) -> None:
-    """Where every picture has one class, there is nothing that they could mean."""
+    """Where every image has one class, there is nothing that they could mean."""
     how = Classifier(**setting)
     how.check(load_card("voc2007"))
     with pytest.raises(DataError, match=f"one class: {named} says nothing"):

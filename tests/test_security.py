@@ -44,8 +44,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "model.safetensors": models.load,
     "last.safetensors": checkpoint.read,
     "packed.h5": FeatureStore,
-    "picture.jpg": decode,
-    "pictures.tar": read_tar,
+    "image.jpg": decode,
+    "images.tar": read_tar,
     "list.csv": lambda path: find_images([path]),
     "list.parquet": lambda path: find_images([path]),
     "card.toml": lambda path: open_dataset(str(path)),
@@ -145,25 +145,25 @@ FINE = ""
 # The exit status, what is typed, and a word of what is said: that the network is forbidden,
 # wherever it would have been asked for a file; else what stands before that, or nothing.
 COMMANDS = [
-    (0, "extract {pictures} --net D --layer conv1_1 --weights embedded --Q 64 --out {out}", FINE),
+    (0, "extract {images} --net D --layer conv1_1 --weights embedded --Q 64 --out {out}", FINE),
     (
         7,
-        "extract s3://bucket/pictures --net D --layer conv1_1 --weights embedded --out {out}",
+        "extract s3://bucket/images --net D --layer conv1_1 --weights embedded --out {out}",
         LACKS,
     ),
-    (7, "extract {pictures} --layer conv1_1 --weights embedded --Q 64 --out s3://b/out", LACKS),
+    (7, "extract {images} --layer conv1_1 --weights embedded --Q 64 --out s3://b/out", LACKS),
     (7, "extract https://host/list.csv --net D --layer fc7 --weights authors --out {out}", LACKS),
     (3, "svm --dataset caltech101 --root {out}", "caltech101"),
     (4, "svm --dataset {classes} --layer fc7 --weights authors", LACKS),
     (4, "run table11-caltech101 --dataset sample --weights authors", LACKS),
     (4, "run table03-single-scale --data {classes} --allow-partial --weights d-256=authors", LACKS),
-    (3, "run train-a --data s3://bucket/pictures", "s3:"),
-    (4, "predict {model} {pictures}", LACKS),
+    (3, "run train-a --data s3://bucket/images", "s3:"),
+    (4, "predict {model} {images}", LACKS),
     (7, "predict {model} https://host/a.jpg", LACKS),
-    (4, "explain {model} {pictures}", LACKS),
-    (7, "explain {model} gs://bucket/pictures", LACKS),
-    (4, "classify {pictures} --net D --out {out}", LACKS),
-    (4, "classify {pictures} --net E --weights torchvision", LACKS),
+    (4, "explain {model} {images}", LACKS),
+    (7, "explain {model} gs://bucket/images", LACKS),
+    (4, "classify {images} --net D --out {out}", LACKS),
+    (4, "classify {images} --net E --weights torchvision", LACKS),
     (7, "fuse gs://bucket/scores s3://bucket/scores", "gs:"),
     (4, "train --data {classes} --net D --init authors --out {out}", LACKS),
     (4, "localize train --data sample-voc --init authors --out {out}", LACKS),
@@ -207,12 +207,12 @@ def test_offline_no_command_opens_a_socket(
     tmp_path: Path,
 ) -> None:
     """With VGGFEAT_OFFLINE each command does its work or says what it lacks, without a network."""
-    pictures = draw("pictures/a.png").parent
+    images = draw("images/a.png").parent
     for number in range(8):
         draw(f"classes/{ilsvrc_classes().keys[number % 2]}/{number}.png", seed=number)
     (tmp_path / "out").mkdir()
     given = {"classes": tmp_path / "classes", "out": tmp_path / "out", "model": model}
-    words = [word.format(pictures=pictures, **given) for word in command.split()]
+    words = [word.format(images=images, **given) for word in command.split()]
     done = run(*words, status=status, cwd=tmp_path)
     assert (status == 0) == (said == FINE)
     assert said in f"{done.out} {done.err}"
@@ -234,7 +234,7 @@ def test_every_command_is_tried_offline() -> None:
 @pytest.mark.usefixtures("no_sockets")
 @pytest.mark.parametrize("scheme", ["https", "http", "s3", "gs", "abfs", "ftp", "zip://x::https"])
 def test_offline_no_address_is_reached(scheme: str) -> None:
-    """Pictures, stores and weights at addresses are refused by name before anything is opened."""
+    """Images, stores and weights at addresses are refused by name before anything is opened."""
     address = f"{scheme}://host/folder"
     for use in (lambda: find_images([address]), lambda: FeatureStore(address)):
         with pytest.raises(DownloadError, match="VGGFEAT_OFFLINE"):

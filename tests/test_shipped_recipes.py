@@ -163,7 +163,7 @@ def test_chains_are_the_papers(name: str) -> None:
 
 
 def forward_gflop(net: str) -> float:
-    """Count two operations for each multiplication of a 224×224 picture's forward pass."""
+    """Count two operations for each multiplication of a 224×224 image's forward pass."""
     total, side = 0, 224
     for layer in layers_of(net):
         side //= 2 if layer.kind == "pool" else 1
@@ -175,7 +175,7 @@ def forward_gflop(net: str) -> float:
 
 @pytest.mark.parametrize("name", TRAIN)
 def test_a_chains_header_has_command_errors_and_work(name: str) -> None:
-    """Table 3's errors in order, and 3 × forward FLOP × 1,281,167 pictures × 74 epochs."""
+    """Table 3's errors in order, and 3 × forward FLOP × 1,281,167 images × 74 epochs."""
     runs = chain_of(name).runs()
     told = header(name)
     assert f"vggfeat run {name} --data ILSVRC_ROOT --out runs" in told.splitlines()
@@ -225,7 +225,7 @@ def test_tables_of_errors_are_the_papers(name: str) -> None:
 
 
 def dense_flop(net: str, Q: int) -> int:
-    """Count two operations for each multiplication over a picture of Q × 4/3 Q."""
+    """Count two operations for each multiplication over an image of Q × 4/3 Q."""
     total, height, width = 0, Q, Q * 4 // 3
     for layer in layers_of(net):
         if layer.kind == "pool":

@@ -35,9 +35,9 @@ def command(images: Path, out: Path, *columns: str) -> list[str]:
     ]
 
 
-def test_twenty_kills_change_nothing(real_pictures: Path, tmp_path: Path) -> None:
+def test_twenty_kills_change_nothing(real_images: Path, tmp_path: Path) -> None:
     """Killed twenty times while columns are added, a run ends as one that was never killed."""
-    crab = real_pictures / "caltech101" / "101_ObjectCategories" / "crab"
+    crab = real_images / "caltech101" / "101_ObjectCategories" / "crab"
     for columns in (FEW, ALL):
         start = time.monotonic()
         subprocess.run(command(crab, tmp_path / "whole", *columns), check=True, capture_output=True)

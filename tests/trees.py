@@ -15,7 +15,7 @@ from PIL import Image
 from support import noise
 
 Draw = Callable[[Path, Sequence[str]], None]
-"""Draws a picture that has something of these classes in it."""
+"""Draws an image that has something of these classes in it."""
 BAND = 24  # pixels, the width and height of what draw_bands draws of each class
 
 OBJECT = (
@@ -30,7 +30,7 @@ def draw_jpeg(path: Path, colour: int = 0) -> None:
 
 
 def draw_bands(path: Path, labels: Sequence[str]) -> None:
-    """Draw side by side a square of each class, in its own texture, no two pictures the same."""
+    """Draw side by side a square of each class, in its own texture, no two images the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     squares = [noise(BAND, BAND, crc32(label.encode())) for label in labels or [""]]
     grain = np.random.default_rng(crc32(path.name.encode())).integers(-9, 10, (BAND, 1, 3))
@@ -38,11 +38,11 @@ def draw_bands(path: Path, labels: Sequence[str]) -> None:
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
 
 
-def write_xml(tree: Path, picture: str, objects: Sequence[str]) -> None:
+def write_xml(tree: Path, image: str, objects: Sequence[str]) -> None:
     folder = tree / "Annotations"
     folder.mkdir(parents=True, exist_ok=True)
-    text = f"<annotation><filename>{picture}.jpg</filename>{''.join(objects)}</annotation>"
-    (folder / f"{picture}.xml").write_text(text)
+    text = f"<annotation><filename>{image}.jpg</filename>{''.join(objects)}</annotation>"
+    (folder / f"{image}.xml").write_text(text)
 
 
 def write_voc(
@@ -51,7 +51,7 @@ def write_voc(
     parts: Mapping[str, Mapping[str, Sequence[int] | None]],
     draw: Draw = lambda path, _: draw_jpeg(path),
 ) -> None:
-    """Write pictures and lists of Main; a picture with None for labels has none."""
+    """Write images and lists of Main; an image with None for labels has none."""
     lists = tree / "ImageSets" / "Main"
     lists.mkdir(parents=True, exist_ok=True)
     for part, rows in parts.items():
@@ -77,23 +77,23 @@ def write_actions(
     draw: Draw = lambda path, _: draw_jpeg(path),
     box: Callable[[int], Sequence[int]] = lambda k: (k, 2 * k, 10 * k, 20 * k),
 ) -> None:
-    """Write pictures and lists of Action, with the box of person k of a picture."""
+    """Write images and lists of Action, with the box of person k of an image."""
     lists = tree / "ImageSets" / "Action"
     lists.mkdir(parents=True, exist_ok=True)
     for part, rows in parts.items():
         persons: dict[str, dict[int, Sequence[int]]] = {}
-        for (picture, k), row in rows.items():
-            persons.setdefault(picture, {})[k] = row
+        for (image, k), row in rows.items():
+            persons.setdefault(image, {})[k] = row
         (lists / f"{part}.txt").write_text("".join(f"{name}\n" for name in persons))
         for at, label in enumerate(actions):
-            lines = [f"{picture} {k} {row[at]:2d}\n" for (picture, k), row in rows.items()]
+            lines = [f"{image} {k} {row[at]:2d}\n" for (image, k), row in rows.items()]
             (lists / f"{label}_{part}.txt").write_text("".join(lines))
-        for picture, of in persons.items():
+        for image, of in persons.items():
             shown = [(_shown(actions, row) or ["other"])[0] for row in of.values()]
-            draw(tree / "JPEGImages" / f"{picture}.jpg", shown)
+            draw(tree / "JPEGImages" / f"{image}.jpg", shown)
             numbers = range(1, max(of) + 1)
             found = [OBJECT.format(name="person", difficult=0, box=box(k)) for k in numbers]
-            write_xml(tree, picture, found)
+            write_xml(tree, image, found)
 
 
 def withhold(lists: Path, part: str = "test") -> list[str]:
@@ -112,7 +112,7 @@ def write_classes(
     name: str = "image_{:04d}.jpg",
     draw: Draw | None = None,
 ) -> None:
-    """Write class folders with so many pictures each, of as many colours, or as they are drawn."""
+    """Write class folders with so many images each, of as many colours, or as they are drawn."""
     for label, count in counts.items():
         for number in range(1, count + 1):
             path = tree / label / name.format(number)
@@ -127,7 +127,7 @@ def band(k: int) -> tuple[int, int, int, int]:
 def one_class_each(
     classes: Sequence[str], copies: Mapping[str, int]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Make parts in which so many pictures show each class; the next class is difficult there."""
+    """Make parts in which so many images show each class; the next class is difficult there."""
     names = (f"2008_{number:06d}" for number in from_one_on(1))
     parts = {}
     for part, times in copies.items():
@@ -139,7 +139,7 @@ def one_class_each(
 def two_persons_each(
     actions: Sequence[str], copies: Mapping[str, int]
 ) -> dict[str, dict[tuple[str, int], tuple[int, ...]]]:
-    """Make parts in which so many pictures show each action, beside another one, or none."""
+    """Make parts in which so many images show each action, beside another one, or none."""
     n = len(actions)
     names = (f"2010_{number:06d}" for number in from_one_on(1))
     parts: dict[str, dict[tuple[str, int], tuple[int, ...]]] = {}

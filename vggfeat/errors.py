@@ -8,8 +8,8 @@ shell script can tell them apart::
     ├── ParameterError   (ValueError)         2   a setting out of its range, an unknown name
     ├── DataError        (ValueError)         3   a data set, list or label file that cannot be used
     │   ├── DataNotFound (FileNotFoundError)
-    │   └── PictureError                          one picture that cannot be read
-    │       └── PictureTooSmall
+    │   └── ImageError                          one image that cannot be read
+    │       └── ImageTooSmall
     ├── WeightsError     (ValueError)         4   a weights file that cannot be used
     │   └── WeightsNotFound (FileNotFoundError)
     ├── StoreError       (ValueError)         5   a feature store or model that cannot be used
@@ -40,8 +40,8 @@ class VggfeatError(Exception):
 
     Examples
     --------
-    >>> VggfeatError("a\nb is no picture.", "Remove it.").lines
-    ('a\nb is no picture.', 'Remove it.')
+    >>> VggfeatError("a\nb is no image.", "Remove it.").lines
+    ('a\nb is no image.', 'Remove it.')
     """
 
     exit_status = 1
@@ -90,21 +90,21 @@ class ParameterError(VggfeatError, ValueError):
 
 
 class DataError(VggfeatError, ValueError):
-    """A data set, a list of pictures or a file of labels cannot be used."""
+    """A data set, a list of images or a file of labels cannot be used."""
 
     exit_status = 3
 
 
 class DataNotFound(DataError, FileNotFoundError):
-    """A data set or a picture folder is not where it was looked for."""
+    """A data set or an image folder is not where it was looked for."""
 
 
-class PictureError(DataError):
-    """One picture cannot be read; its message is the reason kept in ``failed.csv``."""
+class ImageError(DataError):
+    """One image cannot be read; its message is the reason kept in ``failed.csv``."""
 
 
-class PictureTooSmall(PictureError):
-    """A picture is too small for the layer asked for."""
+class ImageTooSmall(ImageError):
+    """An image is too small for the layer asked for."""
 
 
 class WeightsError(VggfeatError, ValueError):

@@ -36,7 +36,7 @@ class Classifier(_Frozen):
     C : {"per class", "one"}, optional
         Whether each class has its own C; VOC only.
     difficult : {"drop", "negative"}, optional
-        What a picture with only difficult objects of a class is in training; VOC only.
+        What an image with only difficult objects of a class is in training; VOC only.
     habit : {"validation", "cv3"}
         Where C is chosen, VOC only: on val as VGG's toolkit does, or in three folds of trainval
         as VISSL does.
@@ -67,7 +67,7 @@ class Classifier(_Frozen):
         fields = (("C", None), ("difficult", None), ("habit", "validation"))
         if given := [name for name, default in fields if getattr(self, name) != default]:
             raise DataError(
-                f"{card.name} is tested by {card.protocol.metric}, where every picture has one "
+                f"{card.name} is tested by {card.protocol.metric}, where every image has one "
                 f"class: {given[0]} says nothing there. It belongs to data sets with an average "
                 "precision, such as voc2007."
             )
@@ -100,7 +100,7 @@ class Line(NamedTuple):
 
 
 class Recipe(_Frozen):
-    """A run: a data set, what describes its pictures, the classifier, one row or several.
+    """A run: a data set, what describes its images, the classifier, one row or several.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Recipe(_Frozen):
     dataset : str
         Name of a card.
     features : Features
-        What describes the pictures.
+        What describes the images.
     classifier : Classifier
         How C is chosen, and with which loss.
     rows : tuple of Row

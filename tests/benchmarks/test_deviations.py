@@ -40,7 +40,7 @@ def test_the_page_promises_more_than_was_measured() -> None:
 
 @pytest.mark.slow
 def test_this_machine_keeps_what_the_page_promises(script: ModuleType) -> None:
-    """Real weights and pictures, every runtime and precision that is here."""
+    """Real weights and images, every runtime and precision that is here."""
     for one in script.deviations(count=4, scales=[64]):
         if one[:3] not in promised():
             continue  # a GPU's, of which nothing is promised

@@ -37,11 +37,11 @@ def test_the_page_has_what_the_formulas_say(costs: ModuleType) -> None:
 
 
 def test_costs_by_hand(costs: ModuleType) -> None:
-    """A million pictures through E, and one of fc7 at three scales, worked out by hand."""
+    """A million images through E, and one of fc7 at three scales, worked out by hand."""
     cost = costs.time_of(1_000_000)
     assert cost.gpu_hours == pytest.approx(1e6 * 2 * 152.9e9 / (989e12 * 0.5) / 3600, rel=0.01)
     assert cost.cpu_hours == pytest.approx(1e6 * 0.69 / 3600)
-    assert costs.picture_bytes(4096, "float16", 3) - costs.NAME_BYTES == 24_576
+    assert costs.image_bytes(4096, "float16", 3) - costs.NAME_BYTES == 24_576
     assert costs.merged_shards(1_000_000, 4096, "float16", 1) == 62  # 16,384 rows of 8 kB
     assert costs.shards_of(1_000_000, 600) == 31  # 32,768 rows of 2 kB
     assert costs.shards_of(1_000_000, 690_000) == 23_000  # one every 30 s

@@ -62,9 +62,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         parts = one_class_each(classes, {"train": 1, "val": 1, "test": 1})
         write_voc(root / "data" / "VOCdevkit" / f"VOC{year}", classes, parts, draw_bands)
     withhold(root / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main")
-    write_classes(root / "own" / "pictures", {"cat": 6, "dog": 6}, draw=draw_bands)
+    write_classes(root / "own" / "images", {"cat": 6, "dog": 6}, draw=draw_bands)
     (root / "own" / "own.toml").write_text(
-        'name = "own"\nreader = "folders"\nroot = "pictures"\nclasses = ["cat", "dog"]\n'
+        'name = "own"\nreader = "folders"\nroot = "images"\nclasses = ["cat", "dog"]\n'
     )
     made = random_weights("D", ["pool1"])
     told = {"net": "D", "source": "random", "licence": "none"}
@@ -192,11 +192,11 @@ def authors_net(tiny_nets: None, tmp_path: Path) -> Iterator[None]:
 def test_errors_on_ilsvrc_are_two_cells_of_a_row(
     paper: ModuleType, tmp_path: Path, authors_net: None
 ) -> None:
-    """One of three pictures is of another class; whole or in part, trained or not."""
+    """One of three images is of another class; whole or in part, trained or not."""
     keys = ilsvrc_classes().keys
     for name, colour in (("0/a", "blue"), ("1/b", "green"), ("1/c", "red")):
-        place, _, picture = name.partition("/")
-        paint(tmp_path / "val" / keys[int(place)] / f"{picture}.png", colour)
+        place, _, image = name.partition("/")
+        paint(tmp_path / "val" / keys[int(place)] / f"{image}.png", colour)
     (tmp_path / "t4.toml").write_text(TESTED)
     asked = ["--only", str(tmp_path / "t4.toml"), "--ilsvrc", str(tmp_path), "--device", "cpu"]
 

@@ -34,10 +34,10 @@ def bench() -> Iterator[SimpleNamespace]:
 
 @pytest.fixture
 def work(bench: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
-    """Two pictures of different shapes through the first two stages of net D."""
-    pictures = bench.made.pictures(tmp_path, 2, "mixed")
+    """Two images of different shapes through the first two stages of net D."""
+    images = bench.made.images(tmp_path, 2, "mixed")
     weights = bench.made.weights(tmp_path, "D", "pool2")
-    return bench.contenders.Work("D", "pool2", (32, 48), "fp32", weights, pictures, "mixed", CPU)
+    return bench.contenders.Work("D", "pool2", (32, 48), "fp32", weights, images, "mixed", CPU)
 
 
 def test_operations_by_hand(bench: SimpleNamespace) -> None:
@@ -59,15 +59,15 @@ def test_operations_as_torch_counts(bench: SimpleNamespace) -> None:
 
 
 def test_work_counts_mirror_images(bench: SimpleNamespace, work: SimpleNamespace) -> None:
-    """Operations of all pictures at all scales, twice over for their mirror images."""
+    """Operations of all images at all scales, twice over for their mirror images."""
     sizes = [(32, 42), (48, 64), (32, 48), (48, 72)]  # of 500×375 and 500×333 pixels
     total = sum(bench.floor.operations("D", "pool2", *size) for size in sizes)
     assert work.operations == 2 * total
 
 
-def test_pictures_are_the_same_on_every_call(bench: SimpleNamespace, tmp_path: Path) -> None:
+def test_images_are_the_same_on_every_call(bench: SimpleNamespace, tmp_path: Path) -> None:
     """Two calls write the same bytes, of the shapes they say, in VOC's shares."""
-    one, other = (bench.made.pictures(tmp_path / n, 32, "mixed") for n in "ab")
+    one, other = (bench.made.images(tmp_path / n, 32, "mixed") for n in "ab")
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
     sizes = []
     for path in one:
@@ -118,7 +118,7 @@ def test_contenders_do_the_same_work(
 
 
 def test_different_work_is_marked(bench: SimpleNamespace, work: SimpleNamespace) -> None:
-    """One picture of another cosine, or descriptors of another shape, are different work."""
+    """One image of another cosine, or descriptors of another shape, are different work."""
     reference = np.ones((1, 2, 4))
     other = reference.copy()
     other[0, 1, 0] = 1.05  # cosine 0.99977
@@ -162,9 +162,9 @@ def test_race_goes_on_without_who_cannot(
 def test_whole_run_and_its_file(
     bench: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two pictures through the first stage: rows, stages, memory and start-up are in the file."""
+    """Two images through the first stage: rows, stages, memory and start-up are in the file."""
     file = tmp_path / "speed.json"
-    told = "--quick --layer pool1 --Q 32 24,40 --precision fp32 --pictures 2 --repeat 1"
+    told = "--quick --layer pool1 --Q 32 24,40 --precision fp32 --images 2 --repeat 1"
     only = ["--only", "vggfeat", "torchvision", "--json", str(file)]
     assert bench.speed.main([*told.split(), *only]) == 0
     found = json.loads(file.read_text())
@@ -181,7 +181,7 @@ def test_whole_run_and_its_file(
     parts = ("decode", "rescale", "forward", "pool", "write", "end to end", "waiting")
     assert all(stages[part] > 0 for part in parts)
     assert 0 < stages["but forward"] < 1
-    assert [each["pictures"] for each in found["memory"]] == [2, 8]
+    assert [each["images"] for each in found["memory"]] == [2, 8]
     assert all(0.05 < each["gigabytes"] < 4 for each in found["memory"])
     assert found["start_up"].keys() == {"import numpy", "import vggfeat", "vggfeat --help"}
     assert found["machine"]["torch"] == torch.__version__
@@ -189,7 +189,7 @@ def test_whole_run_and_its_file(
 
 
 def test_aims_are_ratios_of_rates(bench: SimpleNamespace) -> None:
-    """Shapes are compared by operations, not by pictures; different work proves nothing."""
+    """Shapes are compared by operations, not by images; different work proves nothing."""
     row = bench.race.Row
     rows = [
         row("vggfeat", "E", [384], "fp32", "one", 10.0, tflops=2.0),

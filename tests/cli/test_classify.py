@@ -69,14 +69,14 @@ def _nets(tiny_nets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def colours(root: Path, keys: tuple[str, ...] = CLASSES) -> Path:
-    """Paint a picture of every colour in its class's folder, and a red one that is called blue."""
+    """Paint an image of every colour in its class's folder, and a red one that is called blue."""
     for number, (key, colour) in enumerate(zip(keys, CLASSES, strict=True)):
         paint(root / key / "1.png", colour, number)
     paint(root / keys[0] / "2.png", "red", 9)
     return root
 
 
-def test_own_pictures_have_their_likeliest_classes(tmp_path: Path) -> None:
+def test_own_images_have_their_likeliest_classes(tmp_path: Path) -> None:
     """Names on the terminal; all in JSON and CSV, as reckoned; a bad file has its reason."""
     paint(tmp_path / "p" / "lawn.png", "green")
     paint(tmp_path / "p" / "sea.png", "blue")
@@ -87,14 +87,14 @@ def test_own_pictures_have_their_likeliest_classes(tmp_path: Path) -> None:
     assert [line[1] for line in lines if len(line) == 3] == ["green", "blue"]
     assert "Warning: p/torn.png" in ran.err
     told = run("classify", "p", *D, "--Q", "224", "--Q", "256", "--top", "6", "--json").json
-    lawn, sea, torn = told["pictures"]
+    lawn, sea, torn = told["images"]
     assert lawn["classes"][0]["class"] == "green"
     assert sea["classes"][0]["index"] == CLASSES.index("blue")
     for row in (lawn, sea):
-        expected = reckoned(tmp_path / row["picture"], "D", 224, 256)
+        expected = reckoned(tmp_path / row["image"], "D", 224, 256)
         shares = [one["probability"] for one in row["classes"]]
         np.testing.assert_allclose(shares, sorted(expected, reverse=True), atol=1e-4)
-    assert torn["picture"] == "p/torn.png"
+    assert torn["image"] == "p/torn.png"
     [behind] = told["scores"].values()
     assert behind["settings"]["pool"] == "softmax"
     assert behind["settings"]["net"] == "D"
@@ -128,7 +128,7 @@ def test_errors_are_told_and_kept(tmp_path: Path) -> None:
     assert "difference" not in out  # the paper has nothing beside it
     with described_images() as second:
         told = run(*command, "--json", "--quiet").json
-    assert (told["top1"], told["top5"], told["pictures"]) == (1 / 7, 0.0, 7)
+    assert (told["top1"], told["top5"], told["images"]) == (1 / 7, 0.0, 7)
     assert told["paper"] == []
     assert (len(first), len(second)) == (7, 0)
     assert json.loads((tmp_path / "r" / "results.json").read_text())["top1"] == 1 / 7
@@ -165,7 +165,7 @@ def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:
     ran = run(*command)
     assert "14.3" in ran.out
     assert "D, softmax and crops1 at Q = 224, 256; E, softmax and crops1 at Q = 224" in ran.out
-    assert "Fused scores of 7 pictures: f" in ran.err
+    assert "Fused scores of 7 images: f" in ran.err
     assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()
     assert "red" in run("fuse", "f", "--top", "1").out
     [line] = [one for one in run("store", "info", "f").out.splitlines() if "/fused" in one]
@@ -200,19 +200,19 @@ def test_shares_are_put_together(tmp_path: Path) -> None:
             out = run(*command, *more).out
         counts.append(len(described))
         if more == ["--shard", "1/2"]:
-            assert "Share 1/2 is done: 4 pictures." in out
+            assert "Share 1/2 is done: 4 images." in out
     assert "14.3" in out
     assert counts == [4, 3, 0]
 
 
-def test_a_share_without_pictures_says_so(tmp_path: Path) -> None:
-    """An array of more jobs than pictures goes through, and each tells what it did."""
+def test_a_share_without_images_says_so(tmp_path: Path) -> None:
+    """An array of more jobs than images goes through, and each tells what it did."""
     colours(tmp_path / "set")
     out = run("classify", "--data", "set", *D, "--Q", "224", "--shard", "8/9").out
-    assert "Share 8/9 is empty: only 7 pictures to do. Nothing was done." in out
+    assert "Share 8/9 is empty: only 7 images to do. Nothing was done." in out
 
 
-def test_scores_of_own_pictures_are_kept(tmp_path: Path) -> None:
+def test_scores_of_own_images_are_kept(tmp_path: Path) -> None:
     """Without --out as well: other modes compute the rest."""
     colours(tmp_path / "set")
     done = []
@@ -225,7 +225,7 @@ def test_scores_of_own_pictures_are_kept(tmp_path: Path) -> None:
     with shown_rows(3):
         ran = run("classify", "set", *D, "--Q", "224", "--csv", "all.csv")
     assert ran.out.count(".png") == 3
-    assert "And 4 more pictures; --csv FILE writes all." in ran.err
+    assert "And 4 more images; --csv FILE writes all." in ran.err
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 8
 
 
@@ -251,7 +251,7 @@ def test_fused_scores_stay_out_of_their_inputs(tmp_path: Path) -> None:
     out = run("fuse", "short", "D", "--data", "set").out
     assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
     out = run("fuse", "E", "--data", "set").out
-    assert "1 picture has no scores" in out
+    assert "1 image has no scores" in out
     assert "could not be read" not in out
 
 
@@ -260,7 +260,7 @@ def bad_only(root: Path) -> None:
     (root / "p" / "torn.png").write_bytes(b"\x89PNG")
 
 
-def one_picture(root: Path) -> None:
+def one_image(root: Path) -> None:
     paint(root / "p" / "a.png", "red")
     (root / "torn.pth").write_text("no weights")
 
@@ -268,21 +268,21 @@ def one_picture(root: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "arguments", "status", "said"),
     [
-        (one_picture, ["classify"], 2, "Name either pictures, or pictures with their classes"),
-        (one_picture, ["classify", "p", "--data", "p"], 2, "Name either pictures"),
-        (one_picture, ["classify", "p", "--results", "r"], 2, "add --data"),
-        (one_picture, ["classify", "p", "--shard", "1/2", "--csv", "c"], 2, "--csv says nothing"),
-        (one_picture, ["classify", "p", "--shard", "1/2", "--top", "5"], 2, "--top says nothing"),
-        (one_picture, ["classify", "--data", "p", "--shard", "3/2"], 2, "one of 1/N … N/N"),
-        (one_picture, ["fuse", "p", "--results", "r"], 2, "add --data"),
-        (one_picture, ["classify", "p", "--out", "s", "--shard", "half"], 2, "one of 1/N … N/N"),
-        (one_picture, ["classify", "p", "--mode", "crop"], 2, "'dense', 'multicrop', 'both'"),
-        (one_picture, ["classify", "p", "--grid", "0"], 2, "an int from 1 to 99"),
-        (one_picture, ["classify", "p", "--weights", "none.pth"], 4, "none.pth"),
-        (one_picture, ["classify", "p", "--weights", "torn.pth"], 4, "torn.pth"),
-        (bad_only, ["classify", "p", *D, "--Q", "224"], 3, "No picture could be read"),
-        (one_picture, ["fuse", "p"], 5, "or `vggfeat classify --out` wrote"),
-        (one_picture, ["fuse"], 2, "STORES"),
+        (one_image, ["classify"], 2, "Name either images, or images with their classes"),
+        (one_image, ["classify", "p", "--data", "p"], 2, "Name either images"),
+        (one_image, ["classify", "p", "--results", "r"], 2, "add --data"),
+        (one_image, ["classify", "p", "--shard", "1/2", "--csv", "c"], 2, "--csv says nothing"),
+        (one_image, ["classify", "p", "--shard", "1/2", "--top", "5"], 2, "--top says nothing"),
+        (one_image, ["classify", "--data", "p", "--shard", "3/2"], 2, "one of 1/N … N/N"),
+        (one_image, ["fuse", "p", "--results", "r"], 2, "add --data"),
+        (one_image, ["classify", "p", "--out", "s", "--shard", "half"], 2, "one of 1/N … N/N"),
+        (one_image, ["classify", "p", "--mode", "crop"], 2, "'dense', 'multicrop', 'both'"),
+        (one_image, ["classify", "p", "--grid", "0"], 2, "an int from 1 to 99"),
+        (one_image, ["classify", "p", "--weights", "none.pth"], 4, "none.pth"),
+        (one_image, ["classify", "p", "--weights", "torn.pth"], 4, "torn.pth"),
+        (bad_only, ["classify", "p", *D, "--Q", "224"], 3, "No image could be read"),
+        (one_image, ["fuse", "p"], 5, "or `vggfeat classify --out` wrote"),
+        (one_image, ["fuse"], 2, "STORES"),
     ],
 )
 def test_bad_input_is_one_line_and_its_kind(
@@ -301,7 +301,7 @@ def test_bad_input_is_one_line_and_its_kind(
     ("data", "said"),
     [
         ("absent", "There is no folder absent"),
-        ("empty", "pictures in empty"),
+        ("empty", "images in empty"),
         ("flat", "no list of their classes was found"),
     ],
 )
@@ -315,11 +315,11 @@ def test_what_cannot_be_tested_on_is_told_before_a_net_is_opened(
     assert said in " ".join(err.split())
 
 
-def test_pictures_without_a_class_are_told(tmp_path: Path) -> None:
+def test_images_without_a_class_are_told(tmp_path: Path) -> None:
     """What lies beside the class folders is left out, with a warning, by both commands."""
     colours(tmp_path / "set")
     paint(tmp_path / "set" / "loose.png", "red")
-    said = "Warning: set has 1 picture beside the class folders"
+    said = "Warning: set has 1 image beside the class folders"
     for command in (["classify", *D, "--Q", "224", "--out", "s"], ["fuse", "s"]):
         ran = run(*command, "--data", "set")
         assert said in ran.err
@@ -346,30 +346,30 @@ def test_a_table_says_what_was_measured_and_why_not(ilsvrc: Path) -> None:
     """The authors' net is measured; those that nobody trained say how they are trained."""
     command = ["run", "own.toml", "--data", ilsvrc]
     err = run(*command, status=3).err
-    assert "7 of 50,000 pictures" in err
+    assert "7 of 50,000 images" in err
     assert "--allow-partial" in err
     with described_images() as described:
         ran = run(*command, "--allow-partial", status=4)
     [line] = [line for line in ran.out.splitlines() if line.strip().startswith("D  ")]
     assert line.split()[1:3] == ["14.3/0.0", "20.0/10.0"]
-    assert "7 of 50,000 pictures" in line
+    assert "7 of 50,000 images" in line
     assert ran.out.count("weights absent") == 2
     assert "vggfeat run train-e-jitter --out runs --data ILSVRC_ROOT" in ran.err
     assert "vggfeat train --net A --S 256 --out runs/a-256 --data ILSVRC_ROOT" in ran.err
     assert len(described) == 7
 
 
-def test_the_name_of_a_picture_forges_no_line(tmp_path: Path) -> None:
+def test_the_name_of_a_image_forges_no_line(tmp_path: Path) -> None:
     """In the table and in the warning a name's end of line is an escape; JSON has the name."""
     paint(tmp_path / "p" / "sea\nModel: a.png", "blue", 1)
-    (tmp_path / "p" / "y\nModel: b.png").write_text("no picture")
+    (tmp_path / "p" / "y\nModel: b.png").write_text("no image")
     command = ["classify", "p", *D, "--Q", "224", "--quiet"]
     ran = run(*command, "--top", "1")
     assert "p/sea\\nModel: a.png" in ran.out
-    assert "Warning: p/y\\nModel: b.png: not a picture" in ran.err
+    assert "Warning: p/y\\nModel: b.png: not an image" in ran.err
     assert not [line for line in (ran.out + ran.err).splitlines() if line.startswith("Model")]
     told = run(*command, "--json").json
-    assert [one["picture"] for one in told["pictures"]] == [
+    assert [one["image"] for one in told["images"]] == [
         "p/sea\nModel: a.png",
         "p/y\nModel: b.png",
     ]
@@ -386,7 +386,7 @@ def test_a_table_with_all_of_its_nets_has_differences(ilsvrc: Path) -> None:
         with described_images() as done:
             rows = run(*command).json["rows"]
         assert [row["row"] for row in rows] == ["D", "D & E", "A"]
-        assert {(row["top1"], row["pictures"]) for row in rows} == {(1 / 7, 7)}
+        assert {(row["top1"], row["images"]) for row in rows} == {(1 / 7, 7)}
         assert rows[0]["difference"] == [pytest.approx(100 / 7 - 20), -10.0]
         assert rows[2]["difference"] is None
         assert len(rows[1]["provenance"]) == 4  # two nets, dense and multi-crop
@@ -435,7 +435,7 @@ def test_the_papers_line_is_of_the_same_training_scale(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["table03-single-scale"], "table03-single-scale tests networks: name the pictures"),
+        (["table03-single-scale"], "table03-single-scale tests networks: name the images"),
         (["table03-single-scale", "--data", "x", "--report", "r.html"], "--report says nothing to"),
         (["table03-single-scale", "--data", "x", "--out", "r"], "which tests networks"),
         (["table11-voc2007", "--runs", "r"], "--runs says nothing to table11-voc2007"),

@@ -27,8 +27,8 @@ def test_a_trained_file_is_all_it_needs(whole_net: Weights, tmp_path: Path) -> N
     paint(tmp_path / "p" / "a.png", "red")
     words = ["classify", "p", "--weights", path, "--Q", "224", "--mode", "both", "--grid", "1"]
     done = run_process(*words, "--json", cwd=tmp_path)
-    [picture] = done.json["pictures"]
-    assert [one["class"] for one in picture["classes"]] == ["dog", "cat"]
+    [image] = done.json["images"]
+    assert [one["class"] for one in image["classes"]] == ["dog", "cat"]
     expected = torch.tensor([0.0, 1.0]).softmax(0)[1].item()
-    assert picture["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
+    assert image["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
     assert "Net A, fc8" in done.err

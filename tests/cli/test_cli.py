@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fuzz.pictures import png
+from fuzz.images import png
 from helpers.cli import run, run_process
 from PIL import Image
 from support import noise
@@ -27,16 +27,16 @@ FAST = ["--layer", "pool2", "--Q", "32", "--weights", "embedded"]
 @pytest.fixture
 def folder(draw: Callable[..., Path], tmp_path: Path) -> Path:
     for i in range(5):
-        draw(f"pictures/{i}.png", 40 + 9 * (i % 2), 40, seed=i)
+        draw(f"images/{i}.png", 40 + 9 * (i % 2), 40, seed=i)
     return tmp_path
 
 
 def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
-    """Without sources and --out the pictures here go to ./features, and the table says so.
+    """Without sources and --out the images here go to ./features, and the table says so.
 
     In a process of its own, from its start to what it prints.
     """
-    done = run_process("extract", *FAST, cwd=folder / "pictures")
+    done = run_process("extract", *FAST, cwd=folder / "images")
     for said in (
         "5 of 5",
         "/D/pool2/average/Q32 (128)",
@@ -46,7 +46,7 @@ def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
     ):
         assert said in done.out
     assert "Net D, pool2, weights embedded" in done.err
-    with h5py.File(folder / "pictures" / "features" / "features.h5") as file:
+    with h5py.File(folder / "images" / "features" / "features.h5") as file:
         assert file["names"].asstr()[:].tolist() == [f"{i}.png" for i in range(5)]
         assert file["D/pool2/average/Q32"].shape == (5, 128)
 
@@ -54,30 +54,30 @@ def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
 def test_a_second_run_says_that_nothing_was_computed(folder: Path) -> None:
     """JSON gives the counts: five computed, then five already there."""
     for computed, present in ((5, 0), (0, 5)):
-        done = run("extract", "pictures", *FAST, "--json", "--quiet", cwd=folder)
+        done = run("extract", "images", *FAST, "--json", "--quiet", cwd=folder)
         assert (done.json["computed"], done.json["present"]) == (computed, present)
         assert done.err == ""
 
 
 def test_a_run_says_which_columns_it_added(folder: Path) -> None:
     """Five images get three columns beside the one that they have; images are not columns."""
-    run("extract", "pictures", *FAST, "-q", cwd=folder)
+    run("extract", "images", *FAST, "-q", cwd=folder)
     more = ("--layer", "pool1", "--Q", "40")
-    done = run("extract", "pictures", *FAST, *more, "--json", "-q", cwd=folder).json
+    done = run("extract", "images", *FAST, *more, "--json", "-q", cwd=folder).json
     assert (done["computed"], done["added"]) == (5, [{"columns": 3, "images": 5}])
-    done = run("extract", "pictures", *FAST, *more, "--Q", "48", "-q", cwd=folder)
+    done = run("extract", "images", *FAST, *more, "--Q", "48", "-q", cwd=folder)
     [line] = [line for line in done.out.splitlines() if "added" in line]
     assert [int(word) for word in line.split() if word.isdigit()] == [2, 5, 4, 6]
 
 
 def bad_folder(folder: Path) -> None:
-    """Make the pictures that every real folder has sooner or later."""
+    """Make the images that every real folder has sooner or later."""
     folder.mkdir()
     photo = Image.fromarray(noise(64, 48))
     photo.save(folder / "good.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "good.jpg").read_bytes()[:-300])
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.jpg").write_text("not a picture")
+    (folder / "text.jpg").write_text("not an image")
     Image.new("RGB", (1, 1), "red").save(folder / "dot.png")
     photo.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.arange(3072, dtype=np.uint16).reshape(48, 64) * 21).save(folder / "deep.png")
@@ -89,37 +89,37 @@ def bad_folder(folder: Path) -> None:
 
 
 def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
-    """Good pictures are extracted, bad ones listed with reasons, memory stays bounded.
+    """Good images are extracted, bad ones listed with reasons, memory stays bounded.
 
     In a process of its own, whose memory is limited.
     """
-    bad_folder(tmp_path / "pictures")
+    bad_folder(tmp_path / "images")
     limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30,) * 2); "
     main = "from vggfeat.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", limited + main, "extract", "pictures", *FAST, "--json"],
+        [sys.executable, "-c", limited + main, "extract", "images", *FAST, "--json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"] == 4
-    assert "Warning: 4 pictures could not be used" in done.stderr
+    assert "Warning: 4 images could not be used" in done.stderr
     with (tmp_path / "features" / "failed.csv").open(newline="") as file:
         reasons = dict(list(csv.reader(file))[1:])
     bad = ("empty.jpg", "huge.png", "text.jpg", "truncated.jpg")
-    assert sorted(reasons) == [f"pictures/{name}" for name in bad]
-    assert "empty" in reasons["pictures/empty.jpg"]
-    assert "pixels" in reasons["pictures/huge.png"]
+    assert sorted(reasons) == [f"images/{name}" for name in bad]
+    assert "empty" in reasons["images/empty.jpg"]
+    assert "pixels" in reasons["images/huge.png"]
     with h5py.File(tmp_path / "features" / "features.h5") as file:
         names = file["names"].asstr()[:].tolist()
         whole = ["cmyk.jpg", "deep.png", "dot.png", "good.jpg", "moving.gif", "turned.jpg"]
-        assert names == [f"pictures/{name}" for name in whole]
+        assert names == [f"images/{name}" for name in whole]
         assert np.isfinite(file["D/pool2/average/Q32"][:]).all()
 
 
 def test_train_save_and_predict(folder: Path) -> None:
-    """A model trained on two plain classes names them on new pictures, by hand and by JSON."""
+    """A model trained on two plain classes names them on new images, by hand and by JSON."""
     rng = np.random.default_rng(0)
     for label, low in (("dark", 0), ("light", 200)):
         (folder / "set" / label).mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_train_save_and_predict(folder: Path) -> None:
     written = ["--save", "model", "--report", "r.html"]
     done = run("svm", "--dataset", "set", *FAST, "--jobs", "1", *written, cwd=folder)
     assert "Mean class recall 100.0 ± 0.0 %" in done.out
-    assert "trained on all 16 pictures" in done.err
+    assert "trained on all 16 images" in done.err
     assert "<h1" in (folder / "r.html").read_text()
     Image.new("RGB", (40, 40), (10, 20, 30)).save(folder / "new.png")
     (folder / "bad.png").write_bytes(b"")
@@ -145,7 +145,7 @@ def test_train_save_and_predict(folder: Path) -> None:
 
 
 def test_a_split_in_a_manifest_is_kept(folder: Path) -> None:
-    """A CSV that says which pictures are for testing has them tested, and never trained on."""
+    """A CSV that says which images are for testing has them tested, and never trained on."""
     rng = np.random.default_rng(0)
     rows = ["path,label,split"]
     for label, low in (("dark", 0), ("light", 200)):
@@ -190,16 +190,16 @@ def test_a_model_finds_its_weights_from_any_folder(folder: Path) -> None:
 
 def test_normalised_locations_need_their_own_extraction(folder: Path) -> None:
     """Export does not call raw locations normalised."""
-    run("extract", "pictures", *FAST, cwd=folder)
+    run("extract", "images", *FAST, cwd=folder)
     asked = ["store", "export", "features", "x.npz", "--normalize", "locations"]
     assert "--normalize locations" in run(*asked, cwd=folder, status=2).err
-    run("extract", "pictures", *FAST, "--normalize", "locations", "--out", "l2", cwd=folder)
+    run("extract", "images", *FAST, "--normalize", "locations", "--out", "l2", cwd=folder)
     run("store", "export", "l2", "x.npz", "--normalize", "locations", cwd=folder)
 
 
 def test_store_commands(folder: Path) -> None:
     """Info, verify, pack and export work on what extract wrote; damage has status 5."""
-    run("extract", "pictures", *FAST, cwd=folder)
+    run("extract", "images", *FAST, cwd=folder)
     assert run("store", "info", "--json", cwd=folder).json["asked"] == 5
     assert "is sound" in run("store", "verify", cwd=folder).out
     run("store", "pack", "features", "packed.h5", cwd=folder)
@@ -230,11 +230,11 @@ def test_ctrl_c_stops_cleanly_and_resumes(tmp_path: Path) -> None:
 
     In a process of its own; faults/test_machine interrupts at any step.
     """
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for i in range(32):
-        Image.fromarray(noise(80, 64, i)).save(tmp_path / "pictures" / f"{i:02}.png")
-    command = ["extract", "pictures", "--layer", "pool3", "--Q", "64", "--out", "f"]
-    # A shard after every round of four, so that the test knows when some pictures are complete.
+        Image.fromarray(noise(80, 64, i)).save(tmp_path / "images" / f"{i:02}.png")
+    command = ["extract", "images", "--layer", "pool3", "--Q", "64", "--out", "f"]
+    # A shard after every round of four, so that the test knows when some images are complete.
     often = "import vggfeat.features.pipeline as e; e.SECONDS_PER_SHARD = 0; "
     small = "e.round_size = lambda *_: 4; "
     start = often + small + "import vggfeat.cli; vggfeat.cli.main()"

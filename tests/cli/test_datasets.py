@@ -45,7 +45,7 @@ def test_show_has_the_papers_figures() -> None:
 
 
 def test_check_of_a_whole_data_set_is_quiet_success() -> None:
-    """The shipped pictures are all there."""
+    """The shipped images are all there."""
     assert datasets("check", "sample", "--json").json["complete"] is True
     assert "whole" in datasets("check", "sample").out
 
@@ -55,7 +55,7 @@ def test_check_says_what_is_missing(tmp_path: Path) -> None:
     write_classes(tmp_path / "101_ObjectCategories", {"camera": 50, "crab": 70})
     (tmp_path / "101_ObjectCategories" / "crab" / "tmp").touch()
     done = datasets("check", "caltech101", "--root", tmp_path, status=3)
-    assert "120 of 9,144 pictures" in done.out
+    assert "120 of 9,144 images" in done.out
     assert "crab: 70 of 73" in done.out
     assert "camera" not in done.out
     assert "crab/tmp" in done.out

@@ -16,7 +16,7 @@ from support import random_state
 from vggfeat.nets.formats import write
 from vggfeat.store.store import FeatureStore
 
-# In fp32, where the bits of a picture differ with those beside it, if nothing is done about it.
+# In fp32, where the bits of an image differ with those beside it, if nothing is done about it.
 HOW = ("--deterministic", "--precision", "fp32", "-q")
 FAST = ("--layer", "pool3", "--Q", "32", "--weights", "embedded", *HOW)
 RECIPE = """
@@ -45,7 +45,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def rows(folder: str) -> dict[str, bytes]:
-    """Read the one part of a store: each picture's bits by its name."""
+    """Read the one part of a store: each image's bits by its name."""
     store = FeatureStore(folder)
     [values] = store.read().values()
     return {name: row.tobytes() for name, row in zip(store.names, values, strict=True)}
@@ -70,7 +70,7 @@ def test_other_threads_and_shares_extract_the_same_bits(
 
 
 def a_set(root: Path) -> None:
-    """Draw three classes of eight pictures, of other brightness each."""
+    """Draw three classes of eight images, of other brightness each."""
     rng = np.random.default_rng(0)
     for label, low in (("dark", 0), ("grey", 25), ("light", 50)):
         for number in range(8):
@@ -100,7 +100,7 @@ def test_an_svm_has_the_same_figures_whatever_its_jobs(
 def test_a_recipe_describes_with_the_bits_of_an_extraction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture has the same bits alone as among all those of a table."""
+    """An image has the same bits alone as among all those of a table."""
     a_set(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(RECIPE)
@@ -116,7 +116,7 @@ def test_a_recipe_describes_with_the_bits_of_an_extraction(
 def test_scores_have_the_same_bits_whoever_the_neighbours_are(
     tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole network's posteriors of a picture among others by two threads, and alone by one."""
+    """A whole network's posteriors of an image among others by two threads, and alone by one."""
     state = random_state("A", ["fc8"])
     state["fc8.weight"] /= 100  # or the softmax would leave zeros and ones
     about = {"net": "A", "source": "random", "licence": "none"}

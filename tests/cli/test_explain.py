@@ -1,4 +1,4 @@
-"""``vggfeat explain``: drawings, figures, bad pictures, unknown classes."""
+"""``vggfeat explain``: drawings, figures, bad images, unknown classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def explain(*words: str, status: int = 0) -> Ran:
 
 
 def test_the_best_three_are_drawn_and_told(model, draw, tmp_path):
-    """One drawing for each picture; score, sum, bias, exactness and norms are printed."""
+    """One drawing for each image; score, sum, bias, exactness and norms are printed."""
     draw("photos/a.png", seed=1)
     draw("photos/b.png", 40, 60, seed=2)
     done = explain(model(), "photos", "--csv", "figures.csv", "--quiet")
@@ -62,14 +62,14 @@ def test_the_best_three_are_drawn_and_told(model, draw, tmp_path):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_a_bad_picture_is_named_and_the_rest_go_on(model, draw, tmp_path):
+def test_a_bad_image_is_named_and_the_rest_go_on(model, draw, tmp_path):
     """JSON gives the reason of the bad one, and for the good one the classes asked for."""
     draw("photos/good.png")
-    (tmp_path / "photos" / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "photos" / "bad.png").write_bytes(b"not an image")
     named = ("--class", "yak", "--class", "cat")
     done = explain(model(power=0.5), "photos", *named, "--json", "-q", "--out", "x/y")
     bad, good = done.json
-    assert bad == {"picture": "photos/bad.png", "error": "not a picture of a format that is read"}
+    assert bad == {"image": "photos/bad.png", "error": "not an image of a format that is read"}
     assert "bad.png" in done.err
     assert list(good["classes"]) == ["yak", "cat"]
     assert (good["exact"], good["why"][:9]) == (False, "power 0.5")
@@ -77,17 +77,17 @@ def test_a_bad_picture_is_named_and_the_rest_go_on(model, draw, tmp_path):
 
 
 def test_figures_may_lie_among_the_drawings(model, draw, tmp_path):
-    """In the folder that the command makes itself, also where no picture can be drawn."""
+    """In the folder that the command makes itself, also where no image can be drawn."""
     draw("photos/a.png")
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     explain(model(), "photos", "--out", "maps", "--csv", tmp_path / "maps" / "t.csv", "--quiet")
     assert (tmp_path / "maps" / "t.csv").read_text().count("a.png") == 3
     explain(model(), "bad.png", "--out", "none", "--csv", "none/t.csv", "--quiet", status=3)
-    assert "not a picture" in (tmp_path / "none" / "t.csv").read_text()
+    assert "not an image" in (tmp_path / "none" / "t.csv").read_text()
 
 
-def test_a_picture_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
-    """Nothing is written outside of --out, wherever the picture lies."""
+def test_a_image_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
+    """Nothing is written outside of --out, wherever the image lies."""
     draw("photos/a.png")
     path = model()
     (tmp_path / "here").mkdir()
@@ -106,16 +106,16 @@ def test_an_unknown_class_is_an_error_before_any_work(model, draw, tmp_path):
 
 
 def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
-    """The figures of the pictures that were drawn are in the table."""
+    """The figures of the images that were drawn are in the table."""
     draw("photos/a.png")
     draw("photos/b.png")
 
-    def stopping(picture, **how):
-        if "b.png" in str(picture):
+    def stopping(image, **how):
+        if "b.png" in str(image):
             raise KeyboardInterrupt
-        return decode(picture, **how)
+        return decode(image, **how)
 
     monkeypatch.setattr("vggfeat.data.image.decode", stopping)
     done = explain(model(), "photos", "--csv", "f.csv", status=130)
-    assert "1 picture done; the drawings are kept, and f.csv has" in done.err
+    assert "1 image done; the drawings are kept, and f.csv has" in done.err
     assert (tmp_path / "f.csv").read_text().count("a.png") == 3

@@ -79,11 +79,11 @@ def test_a_run_learns_boxes(tmp_path: Path) -> None:
     assert "regression: 'scr' → 'pcr')." in err
     judged = run("localize", "evaluate", "--data", data, "--model", "a", "--json", "-q").json
     assert judged["errors"]["central"] == 0
-    assert all(row["central_iou"] > 0.8 for row in judged["pictures"])
+    assert all(row["central_iou"] > 0.8 for row in judged["images"])
 
 
 def test_what_is_no_source_or_class_is_refused(tree: Path) -> None:
-    """Before any picture is read, with what there is."""
+    """Before any image is read, with what there is."""
     train = ["localize", "train", "--data", tree, "--out", "a"]
     assert "'embedded'" in run(*train, "--init", "absent.pth", status=2).err
     assert "'cat', 'dog'" in run(*train, "--class", "cow", status=2).err
@@ -94,18 +94,18 @@ def test_what_is_no_source_or_class_is_refused(tree: Path) -> None:
 
 
 def test_boxes_are_told_and_drawn(tree: Path) -> None:
-    """The red box of each picture, in the table, in JSON and on the copy; a bad file is named."""
-    Path("pictures").mkdir()
+    """The red box of each image, in the table, in JSON and on the copy; a bad file is named."""
+    Path("images").mkdir()
     for name in ("000006", "000008"):
-        Path(f"pictures/{name}.jpg").write_bytes((tree / f"JPEGImages/{name}.jpg").read_bytes())
-    Path("pictures/bad.jpg").write_bytes(b"no picture")
+        Path(f"images/{name}.jpg").write_bytes((tree / f"JPEGImages/{name}.jpg").read_bytes())
+    Path("images/bad.jpg").write_bytes(b"no image")
     # At 0.9 the boxes of windows that cut the object off are not merged with the others.
     words = ["--class", "cat", "--threshold", "0.9", "--csv", "b.csv", "--json", "-q"]
-    ran = run("localize", "predict", "pictures", *PCR, *words)
-    found = {row["picture"]: row for row in ran.json}
-    assert "bad.jpg: not a picture" in ran.err
-    assert "error" in found["pictures/bad.jpg"]
-    [label] = found["pictures/000006.jpg"]["labels"]
+    ran = run("localize", "predict", "images", *PCR, *words)
+    found = {row["image"]: row for row in ran.json}
+    assert "bad.jpg: not an image" in ran.err
+    assert "error" in found["images/bad.jpg"]
+    [label] = found["images/000006.jpg"]["labels"]
     assert label["class"] == "cat"
     sides = [label[side] for side in ("xmin", "ymin", "xmax", "ymax")]
     assert sides == pytest.approx(GRID_BOXES["cat"], abs=0.1)
@@ -113,7 +113,7 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["cat", "cat", ""]
     assert float(rows[0]["xmin"]) == label["xmin"]
-    one = "pictures/000006.jpg"
+    one = "images/000006.jpg"
     drawn, plain = (Image.open(path) for path in (found[one]["drawing"], one))
     assert drawn.size == plain.size == GRID_SIZE
     left, _, right, bottom = GRID_BOXES["cat"]
@@ -128,8 +128,8 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
 
 
 def test_the_table_may_lie_among_the_drawings(tree: Path) -> None:
-    """In the folder that the command makes itself, also where no picture can be drawn."""
-    Path("bad.jpg").write_bytes(b"no picture")
+    """In the folder that the command makes itself, also where no image can be drawn."""
+    Path("bad.jpg").write_bytes(b"no image")
     how = [*PCR, "--class", "cat", "-q", "--csv"]
     image = tree / "JPEGImages/000006.jpg"
     run("localize", "predict", image, *how, "drawn/t.csv", "--out", "drawn")
@@ -167,25 +167,25 @@ def test_ctrl_c_says_what_is_kept(tree: Path) -> None:
     command = ["localize", "predict", tree / "JPEGImages", *PCR, "--class", "cat"]
     with interrupted_after_maps(2):
         err = run(*command, "--csv", "b.csv", status=130).err
-        said = "2 pictures done; the drawings are kept, and b.csv has what was found. The same"
+        said = "2 images done; the drawings are kept, and b.csv has what was found. The same"
         assert said in err
         with Path("b.csv").open(newline="") as file:
-            pictures = [row["picture"] for row in csv.DictReader(file)]
-        assert pictures == ["JPEGImages/000000.jpg", "JPEGImages/000001.jpg"]
+            images = [row["image"] for row in csv.DictReader(file)]
+        assert images == ["JPEGImages/000000.jpg", "JPEGImages/000001.jpg"]
         assert len(list(Path("boxes").iterdir())) == 2
         err = run(*command, "--csv", "none.csv", status=130).err
-        assert "0 pictures done; the drawings are kept. The same" in err
+        assert "0 images done; the drawings are kept. The same" in err
         assert not Path("none.csv").exists()
         err = run("localize", "evaluate", "--data", tree, *PCR, status=130).err
     assert "Nothing is kept" in err
 
 
-def test_pictures_of_which_none_can_be_read_are_an_error() -> None:
+def test_images_of_which_none_can_be_read_are_an_error() -> None:
     """They are in the table all the same."""
-    Path("bad.jpg").write_bytes(b"no picture")
+    Path("bad.jpg").write_bytes(b"no image")
     words = ["--class", "cat", "--csv", "b.csv", "--json"]
     ran = run("localize", "predict", "bad.jpg", *PCR, *words, status=3)
-    assert "No picture could be read" in ran.err
+    assert "No image could be read" in ran.err
     assert "error" in ran.json[0]
     assert "bad.jpg" in Path("b.csv").read_text()
 
@@ -207,7 +207,7 @@ def test_errors_beside_the_papers(tree: Path) -> None:
     first = run(*evaluate, *PCR, "--json", "-q").json
     assert first["errors"]["central"] == 0
     assert first["errors"]["top2"] is None
-    assert min(row["central_iou"] for row in first["pictures"]) > 0.98
+    assert min(row["central_iou"] for row in first["images"]) > 0.98
 
     nets = [*PCR, "--model", "blind.safetensors", "--classifier", says_cat()]
     words = ["--Q", "320", "--threshold", "0.4", "--report", "r/boxes.html", "--json"]
@@ -225,12 +225,12 @@ def test_errors_beside_the_papers(tree: Path) -> None:
     assert json.loads(Path("r/boxes/results.json").read_text()) == told
     with Path("r/boxes/classes.csv").open(newline="") as file:
         assert [row["top1"] for row in csv.DictReader(file)] == ["0.0", "1.0"]
-    with Path("r/boxes/pictures.csv").open(newline="") as file:
+    with Path("r/boxes/images.csv").open(newline="") as file:
         shares = [float(row["iou"]) for row in csv.DictReader(file)]
-    assert shares == [one["iou"] for one in told["pictures"]]
+    assert shares == [one["iou"] for one in told["images"]]
     assert "Partial" not in page
-    assert "other pictures and classes" in page
-    assert told["tested"] == {"pictures": 3, "objects": 3, "failed": 0}
+    assert "other images and classes" in page
+    assert told["tested"] == {"images": 3, "objects": 3, "failed": 0}
     out = run(*evaluate, *PCR, "--limit", "1").out
     assert "the first 1 of 3 objects" in out
     assert "Table" not in out

@@ -57,10 +57,10 @@ def test_a_name_says_no_line_of_its_own(
 ) -> None:
     """In notes, errors, tables, results and progress all that acts in a name is an escape."""
     monkeypatch.setenv("COLUMNS", "300")
-    output.note(f"Warning: {HOSTILE}: not a picture")
+    output.note(f"Warning: {HOSTILE}: not an image")
     output.note_error(f"Error: {HOSTILE}", VggfeatError(f"{HOSTILE} is damaged.", "Remove it."))
     assert capsys.readouterr().err.splitlines() == [
-        f"Warning: {SHOWN}: not a picture",
+        f"Warning: {SHOWN}: not an image",
         f"Error: {SHOWN}: {SHOWN} is damaged.",
         "Remove it.",
     ]

@@ -18,7 +18,7 @@ FAST = ["--layer", "pool2", "--Q", "32", "--weights", "embedded", "--precision",
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Draw five pictures of two classes."""
+    """Draw five images of two classes."""
     for label, shade in (("dark", 0.3), ("light", 1.0)):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(5):
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def gem(path: Path, p: float) -> np.ndarray:
-    """Pool the maps of a picture and of its mirror image by the formula."""
+    """Pool the maps of an image and of its mirror image by the formula."""
     extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32", device="cpu")
     pixels = np.asarray(Image.open(path))
     maps = [extractor.image_maps(side, 32)["pool2"].numpy() for side in (pixels, pixels[:, ::-1])]
@@ -36,7 +36,7 @@ def gem(path: Path, p: float) -> np.ndarray:
     return np.mean([one ** (1 / p) for one in powers], axis=0)
 
 
-def test_a_generalised_mean_goes_from_pictures_to_evidence(folder: Path) -> None:
+def test_a_generalised_mean_goes_from_images_to_evidence(folder: Path) -> None:
     """Extracted beside the average, told of, classified, and explained: evidence adds up."""
     run("extract", "set", *FAST, "--pool", "gem3+average", "--out", "f", cwd=folder)
     store = FeatureStore(folder / "f")

@@ -19,7 +19,7 @@ EXTRACT = ("extract", "p", "--layer", "pool2", "--Q", "32")
 
 
 def extract(*more: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a run over the pictures, up to a layer that takes milliseconds."""
+    """Start a run over the images, up to a layer that takes milliseconds."""
     return subprocess.Popen(
         [sys.executable, "-m", "vggfeat", *EXTRACT, *more],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -42,7 +42,7 @@ def test_four_at_once_equal_one_run(
 ) -> None:
     """A job array of three in a folder, and one of torchrun's into another: joined, all is there.
 
-    One of the pictures is torn: the share that has it says so, and the joined store does.
+    One of the images is torn: the share that has it says so, and the joined store does.
     """
     for number in range(21):
         draw(f"p/{number % 3}/{number:02}.png", 40 + 8 * (number % 2), 40, seed=number)
@@ -57,7 +57,7 @@ def test_four_at_once_equal_one_run(
     runs.append(extract("--shard", "auto", "--out", "b", RANK="3", WORLD_SIZE="4"))
     said = [finish(run) for run in runs]
     assert all(
-        f"{number}/4 of 22 pictures" in " ".join(one.split()) for number, one in enumerate(said, 1)
+        f"{number}/4 of 22 images" in " ".join(one.split()) for number, one in enumerate(said, 1)
     )
     assert "all holds 21 images" in run("store", "merge", "a", "b", "--out", "all").out
     finish(extract("--out", "one"))
@@ -66,7 +66,7 @@ def test_four_at_once_equal_one_run(
     assert all_.names == one.names
     assert all_.failed.keys() == one.failed.keys() == {"p/0/torn.png"}
     [found], [expected] = all_.read().values(), one.read().values()
-    # A picture's batch is another one in a share: the same to the last bits of float32.
+    # An image's batch is another one in a share: the same to the last bits of float32.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert "0 computed, 21 already there" in finish(extract("--out", "all"))
 
@@ -80,7 +80,7 @@ def test_shares_in_folders_of_their_own(
     monkeypatch.chdir(tmp_path)
     for part in ("1", "2"):
         done = run(*EXTRACT, "--shard", f"{part}/2", "--out", part)
-        assert f"{part}/2 of 5 pictures" in done.out
+        assert f"{part}/2 of 5 images" in done.out
     assert "0 of 0" in run(*EXTRACT, "--shard", "9/9", "--out", "2").out
     assert "all holds 5 images" in run("store", "merge", "1", "2", "--out", "all").out
     run(*EXTRACT, "--out", "one")

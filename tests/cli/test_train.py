@@ -49,8 +49,8 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return two_classes(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_classes(tmp_path_factory.mktemp("images"))
 
 
 def error(ran: Ran) -> str:
@@ -61,12 +61,12 @@ def error(ran: Ran) -> str:
     return line
 
 
-def test_a_run_leaves_weights_metrics_and_a_page(pictures: Path) -> None:
+def test_a_run_leaves_weights_metrics_and_a_page(images: Path) -> None:
     """The page has two epochs; the table and the JSON have what the checkpoint has."""
-    ran = run("train", "--data", pictures, "--out", "a", *QUICK, "--json")
+    ran = run("train", "--data", images, "--out", "a", *QUICK, "--json")
     told, err = ran.json, ran.err
     assert told["history"] == read(Path("a", LAST))[0].history
-    assert "8 pictures to train, 2 to validate, 2 classes" in err
+    assert "8 images to train, 2 to validate, 2 classes" in err
     assert "Net A, S = 224; the network begins at random" in err
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert "Under way" not in page
@@ -84,9 +84,9 @@ def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     assert Path("a", "classes.txt").read_bytes() == b"bad\xff\ndark\n"
 
 
-def test_batch_and_rate_follow_from_what_is_there(pictures: Path) -> None:
-    """Eight pictures are one update of eight; a net from weights of its own begins at 1e-3."""
-    quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", pictures]
+def test_batch_and_rate_follow_from_what_is_there(images: Path) -> None:
+    """Eight images are one update of eight; a net from weights of its own begins at 1e-3."""
+    quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", images]
     run("train", *quick, "--out", "a")
     made = read(Path("a", LAST))[1]["settings"]
     assert (made["batch"], made["learning_rate"]) == (8, 1e-2)
@@ -94,9 +94,9 @@ def test_batch_and_rate_follow_from_what_is_there(pictures: Path) -> None:
     assert [_net_of(init, "D") for init in ("glorot", "embedded")] == [None, "D"]
 
 
-def test_interrupted_and_resumed(pictures: Path) -> None:
+def test_interrupted_and_resumed(images: Path) -> None:
     """Ctrl-C ends with 130 and how to go on; the page is there since the first epoch."""
-    command = ["train", "--data", pictures, "--out", "a", *QUICK]
+    command = ["train", "--data", images, "--out", "a", *QUICK]
     page = Path("a/report.html")
     with signal_at_update(1, signal.SIGINT):
         ran = run(*command, status=130)
@@ -110,12 +110,12 @@ def test_interrupted_and_resumed(pictures: Path) -> None:
     assert "Under way" not in page.read_text(encoding="utf-8")
 
 
-def test_for_tensorboard(pictures: Path) -> None:
+def test_for_tensorboard(images: Path) -> None:
     """Both folders that TensorBoard reads are there, with the epochs."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run("train", "--data", pictures, "--out", "a", *QUICK, "--tensorboard", "--quiet")
+    run("train", "--data", images, "--out", "a", *QUICK, "--tensorboard", "--quiet")
     epochs = EventAccumulator("a/tensorboard/epochs").Reload().Scalars("val/loss")
     history = read(Path("a", LAST))[0].history
     assert [one.value for one in epochs] == pytest.approx([row["val_loss"] for row in history])
@@ -124,21 +124,21 @@ def test_for_tensorboard(pictures: Path) -> None:
 
 
 def test_only_the_first_of_several_processes_speaks(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What torchrun starts beside it says nothing and writes no page."""
     monkeypatch.setenv("RANK", "1")
-    assert run("train", "--data", pictures, "--out", "a", *QUICK) == Ran(0, "", "")
+    assert run("train", "--data", images, "--out", "a", *QUICK) == Ran(0, "", "")
     assert not Path("a/report.html").exists()
 
 
-def test_a_chain_is_trained_once(pictures: Path) -> None:
+def test_a_chain_is_trained_once(images: Path) -> None:
     """The second time all is there; with two classes no figure of the paper stands beside."""
     Path("my.toml").write_text(CHAIN)
-    command = ["run", "my.toml", "--data", pictures, "--out", "runs"]
+    command = ["run", "my.toml", "--data", images, "--out", "runs"]
     ran = run(*command)
     [begun] = [line for line in ran.err.splitlines() if line.startswith("Net E, S = 224; ")]
-    assert str(pictures) in begun
+    assert str(images) in begun
     assert begun.endswith(", net A.")
     assert "27.3" not in ran.out
     assert Path("runs/e/report.html").is_file()
@@ -170,8 +170,8 @@ def class_of_two_lines(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("made", "more", "status", "said"),
     [
-        (no_classes, [], 3, "has no class folders with pictures, such as"),
-        (class_missing, [], 3, "has no picture of 'light', which"),
+        (no_classes, [], 3, "has no class folders with images, such as"),
+        (class_missing, [], 3, "has no image of 'light', which"),
         (class_of_two_lines, [], 3, r"the class 'new\nline' has several lines"),
         (lambda root: ["--data", root / "none"], [], 3, "There is no"),
         (two_classes, ["--init", "xavier"], 2, "'glorot', 'paper', 'kaiming'"),
@@ -199,9 +199,9 @@ def test_bad_input_is_one_line_and_its_kind(
     assert not Path("a").exists()
 
 
-def test_a_checkpoint_of_another_network_is_refused(pictures: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(images: Path) -> None:
     """With --resume by what differs, without by how to go on; the checkpoint stays."""
-    command = ["train", "--data", pictures, "--out", "a", "--quiet", *QUICK]
+    command = ["train", "--data", images, "--out", "a", "--quiet", *QUICK]
     run(*command)
     before = Path("a", LAST).read_bytes()
     err = run(*command, "--net", "D", "--resume", status=5).err
@@ -211,17 +211,17 @@ def test_a_checkpoint_of_another_network_is_refused(pictures: Path) -> None:
     assert Path("a", LAST).read_bytes() == before
 
 
-def test_weights_that_a_net_cannot_begin_from(pictures: Path, tmp_path: Path) -> None:
+def test_weights_that_a_net_cannot_begin_from(images: Path, tmp_path: Path) -> None:
     """The embedded ones are net D's; a file that is none of weights says so."""
-    command = ["train", "--data", pictures, "--out", "a", "--quiet", *QUICK]
+    command = ["train", "--data", images, "--out", "a", "--quiet", *QUICK]
     ran = run(*command, "--net", "E", "--init", "embedded", status=4)
     assert "embedded has net D, not E" in error(ran)
     (tmp_path / "weights.pth").write_text("none")
     assert "weights.pth" in error(run(*command, "--init", "weights.pth", status=4))
 
 
-def test_without_tensorboard_before_any_picture_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command that installs it, even where there are no pictures."""
+def test_without_tensorboard_before_any_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that installs it, even where there are no images."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     command = ["train", "--data", "none", "--out", "a", "--tensorboard"]
     assert "pip install 'vggfeat[tensorboard]'" in error(run(*command, status=8))
@@ -230,7 +230,7 @@ def test_without_tensorboard_before_any_picture_is_read(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train-a"], "train-a trains networks: name the pictures by --data"),
+        (["train-a"], "train-a trains networks: name the images by --data"),
         (["train-a", "--data", "x", "--report", "r.html"], "--report says nothing to train-a"),
         (["table11-voc2007", "--data", "x"], "--data says nothing to table11-voc2007"),
         (["table11-voc2007", "--tensorboard"], "--tensorboard says nothing to table11-voc2007"),

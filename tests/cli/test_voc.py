@@ -32,7 +32,7 @@ def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> No
     assert "<h1" in (tmp_path / "r.html").read_text()
     with (tmp_path / "r" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["picture"] for row in rows] == [images.names[row] for row in test]
+    assert [row["image"] for row in rows] == [images.names[row] for row in test]
     for column, one in enumerate(told["result"]["classes"]):
         scores = np.array([float(row[one["name"]]) for row in rows])
         expected = eleven_points(images.targets[test, column], scores)
@@ -40,17 +40,17 @@ def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> No
     assert [one["name"] for one in told["result"]["classes"]] == list(card.classes)
 
 
-def test_a_partial_tree_names_what_is_left_out(real_pictures: Path, tmp_path: Path) -> None:
-    """On some genuine VOC pictures classes without positives have no AP, and the run is partial."""
-    partly = ["--root", real_pictures / "VOCdevkit", "--allow-partial", "--json", "-q"]
+def test_a_partial_tree_names_what_is_left_out(real_images: Path, tmp_path: Path) -> None:
+    """On some genuine VOC images classes without positives have no AP, and the run is partial."""
+    partly = ["--root", real_images / "VOCdevkit", "--allow-partial", "--json", "-q"]
     told = run("svm", "--dataset", "voc2007", *partly, *FAST, cwd=tmp_path).json
     assert told["dataset"]["partial"]
     for one in told["result"]["classes"]:
         assert (one["ap11"] is None) == (one["name"] in {*told["dataset"]["absent"], "pottedplant"})
 
 
-def test_without_leave_a_partial_tree_is_refused(real_pictures: Path, tmp_path: Path) -> None:
+def test_without_leave_a_partial_tree_is_refused(real_images: Path, tmp_path: Path) -> None:
     """Data that are not all there are an error that names --allow-partial."""
-    root = real_pictures / "caltech101"
+    root = real_images / "caltech101"
     done = run("svm", "--dataset", "caltech101", "--root", root, cwd=tmp_path, status=3)
     assert "--allow-partial" in done.err

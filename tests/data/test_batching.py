@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from vggfeat.data import batching as module
 from vggfeat.data.batching import DecodedImage, Job, Wanted, decode_ahead, make_batches
 from vggfeat.data.identity import Id
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(sizes, max_size=40), st.integers(1, 400))
-def test_every_picture_comes_out_once_with_its_own_pixels(
+def test_every_image_comes_out_once_with_its_own_pixels(
     shapes: list[tuple[int, int]], budget: int
 ) -> None:
-    """Whatever the shapes and budget, each picture is in one batch, unpadded, within budget."""
-    pictures = [
+    """Whatever the shapes and budget, each image is in one batch, unpadded, within budget."""
+    images = [
         DecodedImage(row, {7: np.full((*shape, 3), row, np.uint8)})
         for row, shape in enumerate(shapes)
     ]
     seen: Counter[int] = Counter()
-    for batch in make_batches(pictures, budget):
+    for batch in make_batches(images, budget):
         count, _, height, width = batch.pixels.shape
         assert count == 1 or count * height * width <= budget
         assert list(batch.rows) == sorted(batch.rows)
@@ -51,7 +51,7 @@ def test_images_that_lack_different_columns_share_no_batch() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch) -> None:
-    """Of pictures that are all of different shapes, no more wait than the bound allows."""
+    """Of images that are all of different shapes, no more wait than the bound allows."""
     monkeypatch.setattr(module, "HELD_PIXELS", 1000)
     given_out = 0
 
@@ -73,13 +73,13 @@ def all_at_4(row: int, image: Id) -> Wanted:
 
 
 def test_decoding_ahead_keeps_order_and_reasons() -> None:
-    """Threads give pictures back in order; a bad one is an error in its own place."""
-    pictures = [np.full((4, 4), row % 200, np.uint8) for row in range(50)]
-    pictures[17] = np.zeros((1, 1, 1, 1))
+    """Threads give images back in order; a bad one is an error in its own place."""
+    images = [np.full((4, 4), row % 200, np.uint8) for row in range(50)]
+    images[17] = np.zeros((1, 1, 1, 1))
     jobs = [Job(row, all_at_4) for row in range(50)]
-    decoded = list(decode_ahead(pictures, jobs, workers=3))
+    decoded = list(decode_ahead(images, jobs, workers=3))
     assert [one.row for one in decoded] == list(range(50))
-    assert [one.row for one in decoded if isinstance(one.error, PictureError)] == [17]
+    assert [one.row for one in decoded if isinstance(one.error, ImageError)] == [17]
     assert all((one.pixels[4] == one.row % 200).all() for one in decoded if one.row != 17)
 
 

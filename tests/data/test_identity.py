@@ -22,7 +22,7 @@ from vggfeat.data.image import Crop, ImageLike, decode, load, read_encoded
 from vggfeat.data.imageset import ImageSet, boxed_images, find_images
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.remote import stamp_of as stamp_of_listing
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 
 BILLION = 10**9
 OPENED: list[str] = []
@@ -214,7 +214,7 @@ def test_what_a_store_has_is_not_decoded(tmp_path: Path) -> None:
     assert found[0].id == found[2].id != found[1].id
     [again] = decode_ahead(images[3:], [Job(0, at(16))], workers=1)
     assert (str(again.error), again.id) == (
-        "not a picture of a format that is read",
+        "not an image of a format that is read",
         first_bytes(b"no image"),
     )
 
@@ -235,7 +235,7 @@ def test_what_cannot_be_read_has_no_id_but_a_reason(
     make(tmp_path / "a.jpg")
     [found] = decode_ahead([tmp_path / "a.jpg"], [Job(0, at(16))], workers=1)
     assert (found.id, str(found.error)) == ((0, 0), reason)
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decode(tmp_path / "a.jpg")
 
 
@@ -243,7 +243,7 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     """A sparse file is refused by its size."""
     with (tmp_path / "a.jpg").open("wb") as file:
         file.truncate((1 << 29) + 1)
-    with pytest.raises(PictureError, match="its 536,870,913 bytes are more than"):
+    with pytest.raises(ImageError, match="its 536,870,913 bytes are more than"):
         decode(tmp_path / "a.jpg")
 
 

@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from vggfeat.data.image import Box, Crop, decode, load, rescale
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.settings import Decoding
 
 
@@ -94,8 +94,8 @@ def test_recorded_orientation_is_applied(orientation: int, tmp_path: Path) -> No
     assert np.array_equal(np.asarray(ignored), np.asarray(image))
 
 
-def test_arrays_and_pil_images_are_pictures() -> None:
-    """Grey and colour, uint8 and floats in [0, 1] give the same picture."""
+def test_arrays_and_pil_images_are_images() -> None:
+    """Grey and colour, uint8 and floats in [0, 1] give the same image."""
     values = noise(9, 7)
     expected = values.tolist()
     assert np.asarray(decode(values)).tolist() == expected
@@ -115,9 +115,9 @@ def test_arrays_and_pil_images_are_pictures() -> None:
         (np.zeros((0, 2), np.uint8), "shape"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray, reason: str) -> None:
+def test_arrays_that_are_no_images_are_refused(array: np.ndarray, reason: str) -> None:
     """Shape, range and type of an array are checked, with what would be right."""
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decode(array)
 
 
@@ -143,41 +143,41 @@ def jpeg() -> bytes:
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"not a picture", "not a picture of a format that is read"),
+        (b"not an image", "not an image of a format that is read"),
         (jpeg()[:-200], "truncated"),
         (bomb(), "pixels"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture of a format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a format"),
     ],
 )
 def test_bad_files_are_refused_with_their_reason(
     content: bytes, reason: str, tmp_path: Path
 ) -> None:
-    """Every kind of bad file ends in a PictureError whose text says what is wrong."""
+    """Every kind of bad file ends in a ImageError whose text says what is wrong."""
     (tmp_path / "bad.jpg").write_bytes(content)
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decode(tmp_path / "bad.jpg")
 
 
 def test_a_missing_file_is_named_so(tmp_path: Path) -> None:
     """A path that leads nowhere has a reason of its own."""
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         decode(tmp_path / "none.jpg")
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     """A named pipe that ends in .jpg does not make a run wait for ever."""
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(PictureError, match="a pipe"):
+    with pytest.raises(ImageError, match="a pipe"):
         decode(tmp_path / "pipe.jpg")
 
 
 def test_a_line_that_would_become_enormous_is_refused() -> None:
     """A 1×10,000 line rescaled to Q = 256 would have 655 million pixels."""
-    with pytest.raises(PictureError, match="256×2560000"):
+    with pytest.raises(ImageError, match="256×2560000"):
         load(Image.new("RGB", (1, 10_000)), [256])
 
 
-def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+def test_one_pixel_is_a_image(tmp_path: Path) -> None:
     """A 1×1 PNG becomes Q×Q of its colour."""
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
     assert (load(tmp_path / "dot.png", [8])[8] == (1, 2, 3)).all()
@@ -189,7 +189,7 @@ def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
         ((3, 2, 6, 4), slice(2, 6), slice(1, 4)),  # both ends included, from 1 on
         ((1, 1, 9, 7), slice(0, 9), slice(0, 7)),
         ((4, 4, 4, 4), slice(3, 4), slice(3, 4)),
-        ((-3, 0, 5, 99), slice(0, 5), slice(0, 7)),  # as far as there is a picture
+        ((-3, 0, 5, 99), slice(0, 5), slice(0, 7)),  # as far as there is an image
         ((2.5, 1.2, 4.5, 3.1), slice(1, 5), slice(0, 4)),  # every pixel that it touches
     ],
 )
@@ -203,14 +203,14 @@ def test_a_crop_is_what_lies_in_its_box(
 
 
 @pytest.mark.parametrize("box", [(10, 1, 12, 3), (1, 8, 3, 9), (-5, -5, 0, 0)])
-def test_a_box_outside_of_its_picture_is_refused(box: Box, tmp_path: Path) -> None:
-    """Nothing can be cut from where there is nothing; box and picture are named."""
+def test_a_box_outside_of_its_image_is_refused(box: Box, tmp_path: Path) -> None:
+    """Nothing can be cut from where there is nothing; box and image are named."""
     Image.fromarray(noise(9, 7)).save(tmp_path / "a.png")
-    with pytest.raises(PictureError, match="outside of its 9×7 pixels"):
+    with pytest.raises(ImageError, match="outside of its 9×7 pixels"):
         decode(Crop(tmp_path / "a.png", box))
 
 
-def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
+def test_a_crop_is_cut_from_the_image_as_it_is_seen(tmp_path: Path) -> None:
     """A recorded orientation is applied before, or not at all; the damaged have their reason."""
     values = noise(9, 7)
     exif = Image.Exif()
@@ -220,5 +220,5 @@ def test_a_crop_is_cut_from_the_picture_as_it_is_seen(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(decode(crop)), values[::-1, ::-1][:2, :2])
     assert np.array_equal(np.asarray(decode(crop, Decoding(exif=False))), values[:2, :2])
     assert load(crop, [6])[6].shape == (6, 6, 3)
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         decode(Crop(tmp_path / "none.png", (1, 1, 2, 2)))

@@ -1,4 +1,4 @@
-"""Finding pictures: every kind of source, names, order, and what is refused."""
+"""Finding images: every kind of source, names, order, and what is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_folder_is_searched_in_order_without_hidden_files(folder: Path) -> Non
     assert names == ("root/a/1.JPEG", "root/b/10.png", "root/b/2.jpg")
 
 
-def test_globs_files_and_lists_name_the_same_pictures(
+def test_globs_files_and_lists_name_the_same_images(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A glob, files, @list and standard input all lead to the same files."""
@@ -45,7 +45,7 @@ def test_globs_files_and_lists_name_the_same_pictures(
     assert find_images(["-"]).names == expected
 
 
-def test_a_picture_named_twice_is_there_once(folder: Path) -> None:
+def test_a_image_named_twice_is_there_once(folder: Path) -> None:
     """Duplicates are counted, not extracted."""
     path = str(folder / "b" / "2.jpg")
     found = find_images([path, path])
@@ -67,7 +67,7 @@ def test_a_manifest_has_labels_and_splits(folder: Path) -> None:
 
 
 def test_class_folders_give_labels(folder: Path) -> None:
-    """The folder that holds a picture is its class; loose files are not of any."""
+    """The folder that holds an image is its class; loose files are not of any."""
     (folder / "loose.jpg").write_bytes(b"")
     found = read_folders(folder)
     assert list(zip(found.names, found.labels, strict=True)) == [
@@ -88,7 +88,7 @@ def test_class_folders_give_labels(folder: Path) -> None:
     ],
 )
 def test_bad_manifests_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    """What is wrong in a manifest is named, with its line or picture."""
+    """What is wrong in a manifest is named, with its line or image."""
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_manifest(tmp_path / "m.csv")
@@ -98,7 +98,7 @@ def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     """A missing source and an empty folder say what a source may be."""
     with pytest.raises(DataNotFound, match="Check the spelling"):
         find_images([str(tmp_path / "none")])
-    with pytest.raises(DataNotFound, match="There are no pictures"):
+    with pytest.raises(DataNotFound, match="There are no images"):
         find_images([str(tmp_path)])
     with pytest.raises(DataNotFound, match="sample"):
         open_dataset("imagnet")
@@ -120,7 +120,7 @@ def test_a_replaced_file_has_another_stamp(folder: Path) -> None:
 
 
 def test_lists_keep_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte-order mark, odd separators and names with newlines do not lose a picture."""
+    """A byte-order mark, odd separators and names with newlines do not lose an image."""
     monkeypatch.chdir(tmp_path)
     odd = ["a\u2028b.jpg", "c.jpg"]
     Path("list.txt").write_bytes(b"\xef\xbb\xbf" + "\n".join(odd).encode())
@@ -129,8 +129,8 @@ def test_lists_keep_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert find_images(["@nul.txt"]).names == ("d\ne.jpg", "f.jpg")
 
 
-def test_one_file_named_in_two_ways_is_one_picture(tmp_path: Path) -> None:
-    """A manifest cannot give one picture two labels by writing its path differently."""
+def test_one_file_named_in_two_ways_is_one_image(tmp_path: Path) -> None:
+    """A manifest cannot give one image two labels by writing its path differently."""
     (tmp_path / "m.csv").write_text("path,label\nx.jpg,cat\n./x.jpg,dog\n")
     with pytest.raises(DataError, match="as 'cat' and as 'dog'"):
         read_manifest(tmp_path / "m.csv")
@@ -166,8 +166,8 @@ def persons(tmp_path: Path) -> ImageSet:
     )
 
 
-def test_whole_pictures_are_there_once(persons: ImageSet) -> None:
-    """Persons of one picture share it, under the name that their own begin with."""
+def test_whole_images_are_there_once(persons: ImageSet) -> None:
+    """Persons of one image share it, under the name that their own begin with."""
     view = whole_images(persons)
     assert view.images.names == ("x", "y#z")
     assert view.images.images == persons.images[:2]
@@ -176,16 +176,16 @@ def test_whole_pictures_are_there_once(persons: ImageSet) -> None:
     assert set(VIEWS) == {"image", "box"}
 
 
-def test_pictures_without_boxes_are_their_own_view() -> None:
+def test_images_without_boxes_are_their_own_view() -> None:
     """A # in the name of a file is no person there; boxes that are not there are asked for."""
     plain = ImageSet(("a#1", "a#2"), ("a#1.jpg", "a#2.jpg"))
     assert whole_images(plain) == (plain, plain.names)
-    with pytest.raises(DataError, match="Describe whole pictures"):
+    with pytest.raises(DataError, match="Describe whole images"):
         boxed_images(plain)
 
 
-def test_each_box_is_a_picture_of_its_own(persons: ImageSet) -> None:
-    """Every row has its crop, and each crop another stamp, which is not the whole picture's."""
+def test_each_box_is_a_image_of_its_own(persons: ImageSet) -> None:
+    """Every row has its crop, and each crop another stamp, which is not the whole image's."""
     view = boxed_images(persons)
     assert view.names == view.images.names == persons.names
     assert view.images.images[2] == Crop(persons.images[2], (4, 1, 8, 9))
@@ -197,9 +197,9 @@ def test_each_box_is_a_picture_of_its_own(persons: ImageSet) -> None:
     assert same.tolist() == [False, True, False]
 
 
-def test_a_manifest_of_absent_pictures_is_refused(tmp_path: Path) -> None:
-    """Where not one path leads to a picture, the paths are at fault, and are shown."""
+def test_a_manifest_of_absent_images_is_refused(tmp_path: Path) -> None:
+    """Where not one path leads to an image, the paths are at fault, and are shown."""
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,label\nnope.jpg,cat\nnope2.jpg,dog\n")
-    with pytest.raises(DataNotFound, match=r"2 pictures.*nope\.jpg.*relative"):
+    with pytest.raises(DataNotFound, match=r"2 images.*nope\.jpg.*relative"):
         read_manifest(manifest)

@@ -355,7 +355,7 @@ def _report(result: SVMResult, out: Path) -> None:
 
 @pytest.fixture
 def classes(tmp_path: Path, small_nets: None) -> Iterator[Path]:
-    """Pictures of two classes, and a net A of few channels."""
+    """Images of two classes, and a net A of few channels."""
     with checkpoint_every(1):
         yield two_classes(tmp_path / "classes", each=6)
 

@@ -69,7 +69,7 @@ class Job:
     work: Callable[[Path], object]
     whole: Callable[[Path], object]
     result: Callable[[Path], Any]
-    pictures: Path
+    images: Path
     expected: Any = None
     steps: int = 0
 
@@ -380,7 +380,7 @@ def test_folder_deleted(job: Job, folder: Path) -> None:
 
 @each_job("extraction")
 def test_file_handles(job: Job, folder: Path) -> None:
-    """A process that may open no more files says so; no picture is called bad for it."""
+    """A process that may open no more files says so; no image is called bad for it."""
 
     def make(out: Path, rng: random.Random) -> Fault:
         spare = rng.randint(0, 12)
@@ -443,12 +443,12 @@ def test_signals(job: Job, folder: Path, number: signal.Signals, twice: bool) ->
 def test_stopped_extraction_keeps_what_is_complete(
     extraction: Job, folder: Path, number: int, status: int
 ) -> None:
-    """Every picture that was described when the signal came is kept, though no shard was due."""
+    """Every image that was described when the signal came is kept, though no shard was due."""
     with shard_due(), signal_at_batch(16, number):
         found, said = told(extraction, folder / "out", None, random.Random(0))
     assert (found, "run the same command again" in said) == (status, True), said
     store = FeatureStore(folder / "out")
-    assert len(store.names) >= 8  # rounds of four pictures at two scales: four batches or more each
+    assert len(store.names) >= 8  # rounds of four images at two scales: four batches or more each
     assert verify(folder / "out") == []
 
 

@@ -1,6 +1,6 @@
-"""A long run over many small pictures, of which one in a hundred is bad: nothing grows.
+"""A long run over many small images, of which one in a hundred is bad: nothing grows.
 
-``make soak`` sets VGGFEAT_SOAK, the number of pictures; without it there are few. Once it is
+``make soak`` sets VGGFEAT_SOAK, the number of images; without it there are few. Once it is
 without a network, a minute for 100,000, and once with the shipped one.
 """
 
@@ -24,13 +24,13 @@ from vggfeat.features.pipeline import Summary, extract
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 
-KINDS = 100  # different pictures; each has many names
+KINDS = 100  # different images; each has many names
 SHAPES = ((24, 20), (20, 24), (22, 22), (32, 20))
 WARM = 0.2  # of the run, after which nothing may grow
 
 
 def drawn(folder: Path, count: int) -> Path:
-    """Give names to a hundred pictures until there are as many as asked for; the last is bad."""
+    """Give names to a hundred images until there are as many as asked for; the last is bad."""
     kinds = folder / "kinds"
     kinds.mkdir()
     rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def embedded() -> Any:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("describer", "scales", "usual", "grown"),
-    # The descriptors of 80,000 pictures would be 10 MB, or 160.
+    # The descriptors of 80,000 images would be 10 MB, or 160.
     [
         pytest.param(numbers, SCALES, 500, 8_000_000, id="numbers"),
         pytest.param(embedded, (32,), 400, 40_000_000, id="embedded", marks=pytest.mark.slow),
@@ -75,7 +75,7 @@ def embedded() -> Any:
 def test_soak(
     describer: Callable[[], Any], scales: tuple[int, ...], usual: int, grown: int, tmp_path: Path
 ) -> None:
-    """Memory and handles stay flat, each good picture has its row, each bad one its reason."""
+    """Memory and handles stay flat, each good image has its row, each bad one its reason."""
     count = int(os.environ.get("VGGFEAT_SOAK", usual))
     images = find_images([str(drawn(tmp_path, count))])
     extractor = describer()
@@ -101,7 +101,7 @@ def test_soak(
         assert set(found["failed"]) == set(images.names[KINDS - 1 :: KINDS])
     print(
         f"soak: memory {memory[0] / 1e6:.0f} to {max(memory) / 1e6:.0f} MB, handles "
-        f"{min(handles)} to {max(handles)}, {summary.images_per_s:.0f} pictures/s"
+        f"{min(handles)} to {max(handles)}, {summary.images_per_s:.0f} images/s"
     )
     assert max(memory) <= memory[0] + grown
     assert max(handles) - min(handles) <= 4  # what decoding threads and a shard have open

@@ -11,7 +11,7 @@ import torch
 from helpers.networks import formula_weights
 from support import noise, random_weights
 
-from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
+from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 from vggfeat.nets.runtimes.device import has_bf16
@@ -181,7 +181,7 @@ def test_the_network_ends_at_the_last_layer_wanted(tiny: str) -> None:
     weights = formula_weights(tiny, ["fc6"])
     extractor = DenseExtractor(tiny, ("fc6", "pool4"), weights=weights, device="cpu")
     assert list(extractor.describe(PIXELS, [("pool4", "average")])) == [("pool4", "average")]
-    with pytest.raises(PictureTooSmall):
+    with pytest.raises(ImageTooSmall):
         extractor.describe(PIXELS, [("fc6", "average")])
 
 

@@ -26,20 +26,20 @@ from vggfeat.nets.weights import load as load_weights
 CPU = torch.device("cpu")
 
 
-def pictures(*shapes: tuple[int, int]) -> list[torch.Tensor]:
+def images(*shapes: tuple[int, int]) -> list[torch.Tensor]:
     return [torch.from_numpy(noise(w, h, seed=i).copy()) for i, (h, w) in enumerate(shapes)]
 
 
-def batch(*pictures: torch.Tensor) -> torch.Tensor:
-    return torch.stack(pictures).permute(0, 3, 1, 2)
+def batch(*images: torch.Tensor) -> torch.Tensor:
+    return torch.stack(images).permute(0, 3, 1, 2)
 
 
-def by_hand(picture: torch.Tensor, layer: str) -> torch.Tensor:
+def by_hand(image: torch.Tensor, layer: str) -> torch.Tensor:
     """Appendix B spelled out with the embedded weights: BGR, means, map, average, mirror."""
     weights = load_weights("embedded", "D", [layer])
     net = VGG("D", layers=layer, dense=True, pool_rounding="ceil", init=None).load(weights.state)
     means = torch.tensor([103.939, 116.779, 123.68])
-    bgr = picture.flip(2).float() - means
+    bgr = image.flip(2).float() - means
     x = bgr.permute(2, 0, 1)[None]
     with torch.inference_mode():
         return (net(x).mean((2, 3)) + net(x.flip(3)).mean((2, 3))) / 2
@@ -47,16 +47,16 @@ def by_hand(picture: torch.Tensor, layer: str) -> torch.Tensor:
 
 def test_a_descriptor_is_appendix_b_by_hand() -> None:
     """Pixel convention, average over locations and mirror image give the paper's descriptor."""
-    [picture] = pictures((70, 101))
+    [image] = images((70, 101))
     extractor = DenseExtractor("D", "pool5", weights="embedded", precision="fp32", device="cpu")
-    found = extractor.describe(batch(picture))[("pool5", "average")]
-    torch.testing.assert_close(found, by_hand(picture, "pool5"), rtol=1e-4, atol=1e-4)
+    found = extractor.describe(batch(image))[("pool5", "average")]
+    torch.testing.assert_close(found, by_hand(image, "pool5"), rtol=1e-4, atol=1e-4)
 
 
-def test_without_the_mirror_image_the_picture_counts_alone() -> None:
-    """With flip off a picture and its mirror image have different descriptors; with it, one."""
-    [picture] = pictures((40, 60))
-    both = batch(picture, picture.flip(1))
+def test_without_the_mirror_image_the_image_counts_alone() -> None:
+    """With flip off an image and its mirror image have different descriptors; with it, one."""
+    [image] = images((40, 60))
+    both = batch(image, image.flip(1))
     for flip, alike in ((True, True), (False, False)):
         extractor = DenseExtractor(
             "D", "pool3", weights="embedded", precision="fp32", flip=flip, device="cpu"
@@ -67,22 +67,22 @@ def test_without_the_mirror_image_the_picture_counts_alone() -> None:
 
 def test_neighbours_in_a_batch_change_nothing() -> None:
     """A descriptor is the same alone and in a batch, to 1e-5 of its norm."""
-    several = pictures((64, 80), (64, 80), (64, 80))
+    several = images((64, 80), (64, 80), (64, 80))
     extractor = DenseExtractor("D", "pool5", weights="embedded", precision="fp32", device="cpu")
     together = extractor.describe(batch(*several))[("pool5", "average")]
-    for row, picture in zip(together, several, strict=True):
-        alone = extractor.describe(batch(picture))[("pool5", "average")][0]
+    for row, image in zip(together, several, strict=True):
+        alone = extractor.describe(batch(image))[("pool5", "average")][0]
         assert (row - alone).norm() <= 1e-5 * alone.norm()
 
 
 def test_maximum_and_both_pool_as_they_say() -> None:
-    """Maximum over locations is taken for picture and mirror image, then averaged."""
-    [picture] = pictures((48, 64))
+    """Maximum over locations is taken for image and mirror image, then averaged."""
+    [image] = images((48, 64))
     extractor = DenseExtractor(
         "D", "pool4", weights="embedded", precision="fp32", pool="average+max", device="cpu"
     )
-    found = extractor.describe(batch(picture))
-    maps = [extractor.maps(batch(p))["pool4"] for p in (picture, picture.flip(1))]
+    found = extractor.describe(batch(image))
+    maps = [extractor.maps(batch(p))["pool4"] for p in (image, image.flip(1))]
     highest = (maps[0].amax((2, 3)) + maps[1].amax((2, 3))) / 2
     torch.testing.assert_close(found[("pool4", "max")], highest)
     means = (maps[0].mean((2, 3)) + maps[1].mean((2, 3))) / 2
@@ -92,11 +92,11 @@ def test_maximum_and_both_pool_as_they_say() -> None:
 @pytest.mark.parametrize("shape", [(64, 96), (48, 80)])
 def test_cells_are_the_means_of_the_quarters(shape: tuple[int, int]) -> None:
     """Each quarter is a mean of slices, the middle of an odd side in both, mirror image turned."""
-    [picture] = pictures(shape)
+    [image] = images(shape)
     extractor = DenseExtractor(
         "D", "pool4", weights="embedded", precision="fp32", pool="cells", device="cpu"
     )
-    upright, mirrored = (extractor.maps(batch(p))["pool4"][0] for p in (picture, picture.flip(1)))
+    upright, mirrored = (extractor.maps(batch(p))["pool4"][0] for p in (image, image.flip(1)))
     mean = (upright + mirrored.flip(2)) / 2
     height, width = mean.shape[1:]
     quarters = [
@@ -104,16 +104,16 @@ def test_cells_are_the_means_of_the_quarters(shape: tuple[int, int]) -> None:
         for rows in (slice(0, -(-height // 2)), slice(height // 2, None))
         for columns in (slice(0, -(-width // 2)), slice(width // 2, None))
     ]
-    found = extractor.describe(batch(picture))[("pool4", "cells")]
+    found = extractor.describe(batch(image))[("pool4", "cells")]
     torch.testing.assert_close(found[0], torch.cat(quarters))
 
 
 def test_locations_are_normalised_before_pooling() -> None:
     """With locations="l2" every location has the same say, whatever its contrast."""
-    [picture] = pictures((48, 64))
+    [image] = images((48, 64))
     settings = {"weights": "embedded", "precision": "fp32", "flip": False, "device": "cpu"}
-    raw = DenseExtractor("D", "pool4", **settings).maps(batch(picture))["pool4"]
-    found = DenseExtractor("D", "pool4", locations="l2", **settings).describe(batch(picture))
+    raw = DenseExtractor("D", "pool4", **settings).maps(batch(image))["pool4"]
+    found = DenseExtractor("D", "pool4", locations="l2", **settings).describe(batch(image))
     expected = F.normalize(raw, dim=1).mean((2, 3))
     torch.testing.assert_close(found[("pool4", "average")], expected)
 
@@ -133,28 +133,28 @@ def test_pieces_of_a_panorama_equal_the_whole(
     tiny: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A picture cut to bound memory has the maps and descriptors of one that was not."""
+    """An image cut to bound memory has the maps and descriptors of one that was not."""
     weights = "embedded" if net == "D" else formula_weights(net)
     extractor = DenseExtractor(
         net, layers, weights=weights, precision="fp32", pool="average+max+gem3+cells", device="cpu"
     )
-    [picture] = pictures(shape)
-    whole = extractor.maps(batch(picture))
-    described = extractor.describe(batch(picture))
+    [image] = images(shape)
+    whole = extractor.maps(batch(image))
+    described = extractor.describe(batch(image))
     monkeypatch.setattr(module, "TILE_PIXELS", 1)
     monkeypatch.setattr(extractor, "pixel_budget", 1)
     smallest = extractor.net.smallest_side
-    assert len(list(iter_tiles(batch(picture), extractor.net.layers, smallest, 1))) >= 3
+    assert len(list(iter_tiles(batch(image), extractor.net.layers, smallest, 1))) >= 3
     for name, expected in whole.items():
-        found = extractor.maps(batch(picture))[name]
+        found = extractor.maps(batch(image))[name]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     for key, expected in described.items():
-        found = extractor.describe(batch(picture))[key]
+        found = extractor.describe(batch(image))[key]
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_a_full_batch_is_no_panorama() -> None:
-    """A batch that fills its budget runs whole; one enormous picture is cut to the limit."""
+    """A batch that fills its budget runs whole; one enormous image is cut to the limit."""
     layers, limit = layers_until("D", ["pool5"]), 4_000_000
     full = torch.zeros(20, 3, 384, 512, dtype=torch.uint8)
     [tile] = iter_tiles(full, layers, 32, limit)
@@ -187,8 +187,8 @@ def test_dense_fc7_descriptors_equal_timms(whole_net: Weights) -> None:
         state[f"{module_name}.{kind}"] = value
     theirs.load_state_dict(state, assign=True)
     theirs.eval()
-    [picture] = pictures((224, 288))
-    bgr = picture.flip(2).float() - torch.tensor([103.939, 116.779, 123.68])
+    [image] = images((224, 288))
+    bgr = image.flip(2).float() - torch.tensor([103.939, 116.779, 123.68])
     x = bgr.permute(2, 0, 1)[None]
     with torch.inference_mode():
         maps = [
@@ -197,7 +197,7 @@ def test_dense_fc7_descriptors_equal_timms(whole_net: Weights) -> None:
         ]
     expected = sum(m.reshape(1, 4096, -1).mean(2) for m in maps) / 2
     extractor = DenseExtractor("A", "fc7", weights=weights, precision="fp32", device="cpu")
-    found = extractor.describe(batch(picture))[("fc7", "average")]
+    found = extractor.describe(batch(image))[("fc7", "average")]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -209,9 +209,9 @@ def test_margins_cover_what_a_location_sees() -> None:
 
 
 @pytest.mark.skipif(not has_bf16(CPU), reason="this CPU does not compute in bf16")
-def test_bf16_agrees_with_fp32_on_real_pictures(real_pictures: Path) -> None:
+def test_bf16_agrees_with_fp32_on_real_images(real_images: Path) -> None:
     """On genuine photographs the descriptors of both precisions have a cosine ≥ 0.9999."""
-    paths = sorted(real_pictures.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg"))[:4]
+    paths = sorted(real_images.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg"))[:4]
     rows = {}
     for precision in ("fp32", "bf16"):
         extractor = DenseExtractor(
@@ -245,7 +245,7 @@ def test_numbers_that_overflow_never_leave() -> None:
     weights.state["conv1_2.weight"] = weights.state["conv1_2.weight"] * 1e36
     extractor = DenseExtractor("D", "conv1_2", weights=weights, precision="fp32", device="cpu")
     with pytest.raises(DeviceError, match="overflow"):
-        extractor.describe(batch(*pictures((32, 32))))
+        extractor.describe(batch(*images((32, 32))))
 
 
 def test_a_device_that_is_missing_is_an_error() -> None:
@@ -270,7 +270,7 @@ def test_bf16_is_refused_where_the_hardware_lacks_it(monkeypatch: pytest.MonkeyP
 
 def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a batch does not fit, its halves do, and the rows are the same."""
-    several = batch(*pictures((32, 48), (32, 48), (32, 48)))
+    several = batch(*images((32, 48), (32, 48), (32, 48)))
     extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32", device="cpu")
     expected = extractor.describe(several)[("pool2", "average")]
     describe = extractor._describe

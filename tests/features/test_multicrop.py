@@ -1,4 +1,4 @@
-"""Crops of a grid: cut as they are needed, and averaged picture by picture."""
+"""Crops of a grid: cut as they are needed, and averaged image by image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def posteriors(pixels: Tensor) -> Tensor:
     return torch.stack([first, -first], 1).softmax(1)
 
 
-def pictures(count: int, height: int = 230, width: int = 250) -> Tensor:
+def images(count: int, height: int = 230, width: int = 250) -> Tensor:
     generator = torch.Generator().manual_seed(count)
     return torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
 
@@ -27,11 +27,11 @@ def pictures(count: int, height: int = 230, width: int = 250) -> Tensor:
 def alone(pixels: Tensor, grid: int, flip: bool) -> Tensor:
     """Run every crop by itself."""
     found = []
-    for picture in pixels:
+    for image in pixels:
         some = []
         for y in offsets(pixels.shape[2], grid):
             for x in offsets(pixels.shape[3], grid):
-                crop = picture[None, :, y : y + SIDE, x : x + SIDE]
+                crop = image[None, :, y : y + SIDE, x : x + SIDE]
                 some += [posteriors(one) for one in ([crop, crop.flip(3)][: 1 + flip])]
         found.append(torch.cat(some).mean(0))
     return torch.stack(found)
@@ -40,8 +40,8 @@ def alone(pixels: Tensor, grid: int, flip: bool) -> Tensor:
 @pytest.mark.parametrize("budget", [1, 2 * CROP, 5 * CROP, 100 * CROP])
 @pytest.mark.parametrize("flip", [False, True])
 def test_crops_of_a_batch_in_chunks_of_any_size(budget: int, flip: bool) -> None:
-    """Chunks end within a picture, or reach over several: each has the mean of its own crops."""
-    pixels = pictures(3)
+    """Chunks end within an image, or reach over several: each has the mean of its own crops."""
+    pixels = images(3)
     found = average_crops(posteriors, pixels, 3, flip=flip, budget=budget)
     torch.testing.assert_close(found, alone(pixels, 3, flip))
     again = average_crops(posteriors, pixels, 3, flip=flip, budget=budget)
@@ -49,7 +49,7 @@ def test_crops_of_a_batch_in_chunks_of_any_size(budget: int, flip: bool) -> None
 
 
 def test_no_more_crops_are_held_than_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4 pictures with 10×10 crops three are cut at a time, not 400."""
+    """Of 4 images with 10×10 crops three are cut at a time, not 400."""
     stack, sizes = torch.stack, []
 
     def watched(tensors: list[Tensor], dim: int = 0) -> Tensor:
@@ -58,7 +58,7 @@ def test_no_more_crops_are_held_than_the_budget_allows(monkeypatch: pytest.Monke
         return made
 
     monkeypatch.setattr(multicrop.torch, "stack", watched)
-    average_crops(posteriors, pictures(4), 10, flip=False, budget=3 * CROP)
+    average_crops(posteriors, images(4), 10, flip=False, budget=3 * CROP)
     assert max(sizes) == 3 * CROP * 3
 
 
@@ -72,7 +72,7 @@ def test_where_memory_is_short_fewer_crops_are_run_at_a_time() -> None:
         seen.append(len(pixels))
         return posteriors(pixels)
 
-    pixels = pictures(2)
+    pixels = images(2)
     found = average_crops(narrow, pixels, 3, flip=False, budget=9 * CROP)
     torch.testing.assert_close(found, alone(pixels, 3, False))
     assert (max(seen), sum(seen)) == (2, 18)

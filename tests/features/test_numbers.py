@@ -1,4 +1,4 @@
-"""The same bits whatever lies beside a picture, and no number that is not finite."""
+"""The same bits whatever lies beside an image, and no number that is not finite."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ def repeatable(runtime: str = "torch", precision: str = "fp32", pool: str = "ave
 
 
 @cache
-def picture(shape: int, seed: int) -> Pixels:
+def image(shape: int, seed: int) -> Pixels:
     height, width = SHAPES[shape]
     return noise(width, height, seed)
 
 
-def bits(extractor: DenseExtractor, pictures: list[Pixels]) -> list[bytes]:
-    """Describe pictures of one shape as one batch: the bytes of each."""
-    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+def bits(extractor: DenseExtractor, images: list[Pixels]) -> list[bytes]:
+    """Describe images of one shape as one batch: the bytes of each."""
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     found = extractor.describe(batch)
     return [b"".join(d[row].numpy().tobytes() for d in found.values()) for row in range(len(batch))]
 
 
 @cache
 def bits_alone(runtime: str, precision: str, shape: int, seed: int, threads: int) -> bytes:
-    """Describe a picture alone, once for each number of threads, which torch has by now."""
+    """Describe an image alone, once for each number of threads, which torch has by now."""
     assert torch.get_num_threads() == threads
-    return bits(repeatable(runtime, precision), [picture(shape, seed)])[0]
+    return bits(repeatable(runtime, precision), [image(shape, seed)])[0]
 
 
 @pytest.mark.parametrize(("runtime", "precision"), COMBINATIONS)
@@ -89,13 +89,13 @@ def bits_alone(runtime: str, precision: str, shape: int, seed: int, threads: int
 def test_neighbours_leave_the_bits(
     runtime: str, precision: str, shape: int, seeds: list[int], threads: int
 ) -> None:
-    """In any batch, in any order, on as many threads, a picture has the bits it has alone."""
+    """In any batch, in any order, on as many threads, an image has the bits it has alone."""
     skip_unless(runtime, precision)
     extractor = repeatable(runtime, precision)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = bits(extractor, [picture(shape, seed) for seed in seeds])
+        found = bits(extractor, [image(shape, seed) for seed in seeds])
         assert found == [bits_alone(runtime, precision, shape, seed, threads) for seed in seeds]
     finally:
         torch.set_num_threads(before)
@@ -114,13 +114,13 @@ def test_tiles_of_many_channels_keep_their_bits() -> None:
         "A", ("pool3", "pool4"), weights=random_weights("A", ["pool4"]), device="cpu",
         precision="fp32", runtime="winograd", deterministic=True,
     )  # fmt: skip
-    pictures = [noise(88, 80, seed) for seed in range(3)]
-    alone = [bits(extractor, [one])[0] for one in pictures]
+    images = [noise(88, 80, seed) for seed in range(3)]
+    alone = [bits(extractor, [one])[0] for one in images]
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
         try:
-            found = bits(extractor, pictures[::-1])
+            found = bits(extractor, images[::-1])
         finally:
             torch.set_num_threads(before)
         assert found == alone[::-1]
@@ -154,7 +154,7 @@ def whole() -> Weights:
 
 @pytest.mark.slow
 def test_crops_have_the_bits_they_have_alone(whole: Weights) -> None:
-    """Multi-crop posteriors go crop by crop, so that no other picture's crops lie beside them."""
+    """Multi-crop posteriors go crop by crop, so that no other image's crops lie beside them."""
     extractor = DenseExtractor(
         "A", "fc8", weights=whole, pool="crops2", flip=False, device="cpu", precision="fp32",
         runtime="torch", deterministic=True,
@@ -166,7 +166,7 @@ def test_crops_have_the_bits_they_have_alone(whole: Weights) -> None:
 def test_panoramas_in_pieces_have_the_bits_they_have_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is cut to bound memory is cut for each picture as if it were the only one."""
+    """What is cut to bound memory is cut for each image as if it were the only one."""
     monkeypatch.setattr(module, "TILE_PIXELS", 32 * 128)
     some = [noise(300, 32, seed) for seed in (1, 2, 3)]
     assert bits(repeatable(), some) == [bits(repeatable(), [one])[0] for one in some]
@@ -251,7 +251,7 @@ def test_overflow_is_an_error_or_does_not_happen(runtime: str, share: float, lay
     skip_unless(runtime, "fp32")
     exponent = share * (37 if runtime == "torch" else 25)
     weights = scaled(WEIGHTS, layer, 10.0**exponent)
-    batch = torch.from_numpy(picture(0, 1).copy()).permute(2, 0, 1)[None]
+    batch = torch.from_numpy(image(0, 1).copy()).permute(2, 0, 1)[None]
     plain = VGG("A", layers="pool3", dense=True, pool_rounding="ceil", init=None)
     plain.load({name: one.double() for name, one in weights.state.items()})
     x = batch.flip(1).double() - torch.tensor(weights.pixels.mean).double().view(1, 3, 1, 1)
@@ -288,7 +288,7 @@ def test_what_is_not_finite_is_seen_behind_every_pooling(pool: str, wrong: float
         return computed
 
     extractor.net.maps = spoilt
-    batch = torch.from_numpy(np.stack([picture(0, 1), picture(0, 2)])).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(np.stack([image(0, 1), image(0, 2)])).permute(0, 3, 1, 2)
     kept, described = extractor.describe_finite(batch)
     assert kept.tolist() == [1]
     assert all(rows.isfinite().all() for rows in described.values())

@@ -13,7 +13,7 @@ from support import noise
 
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import Partition
-from vggfeat.errors import DeviceError, PictureError
+from vggfeat.errors import DeviceError, ImageError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
@@ -33,7 +33,7 @@ def repeatable(runtime: str, precision: str) -> DenseExtractor:
 @pytest.fixture
 def images(draw: Callable[..., Path]) -> ImageSet:
     for i in range(12):
-        path = draw(f"pictures/{i:02}.png", 44 + 2 * (i % 3), 40, seed=i)
+        path = draw(f"images/{i:02}.png", 44 + 2 * (i % 3), 40, seed=i)
     return find_images([str(path.parent)])
 
 
@@ -87,7 +87,7 @@ def test_workers_interruptions_shares_and_order_leave_the_bits(
 
 
 def test_a_transformer_gives_the_same_bits(tmp_path: Path) -> None:
-    """VGGFeatures(deterministic=True) describes a picture alone as it does among others."""
+    """VGGFeatures(deterministic=True) describes an image alone as it does among others."""
     features = VGGFeatures(
         "A", "pool3", 32, weights=WEIGHTS, device="cpu", precision="fp32", deterministic=True,
         cache=tmp_path,
@@ -104,7 +104,7 @@ def run(images: ImageSet, extractor: DenseExtractor, **more: object) -> FeatureS
     return store
 
 
-def test_one_picture_that_overflows_is_left_out() -> None:
+def test_one_image_that_overflows_is_left_out() -> None:
     """It has a reason that names the precisions which would do; its neighbours have their rows."""
     images = dark_and_bright(6, {2})
     store = run(images, Half())
@@ -113,12 +113,12 @@ def test_one_picture_that_overflows_is_left_out() -> None:
     held = [name for name in images.names if name != "002"]
     for name, values in store.read(names=held).items():
         assert np.isfinite(values).all(), name
-    with pytest.raises(PictureError, match=r"002: .* bf16 or fp32"):
+    with pytest.raises(ImageError, match=r"002: .* bf16 or fp32"):
         extract(images, Half(), [32], FeatureStore(None, "a"), on_bad_image="error")
 
 
 def test_where_all_overflow_the_settings_are_wrong() -> None:
-    """The run ends with advice: of few pictures at the end, of many after the first ones."""
+    """The run ends with advice: of few images at the end, of many after the first ones."""
     with pytest.raises(DeviceError, match=r"2 images have no finite descriptor, 0 .*bf16"):
         run(dark_and_bright(2, {0, 1}), Half())
     with pytest.raises(DeviceError, match=r"16 images .* 0 have one"):
@@ -128,7 +128,7 @@ def test_where_all_overflow_the_settings_are_wrong() -> None:
 
 
 def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
-    """A store of float16 leaves out a picture, and names --dtype float32."""
+    """A store of float16 leaves out an image, and names --dtype float32."""
     weights = scaled(WEIGHTS, "conv1_1", 3e3)
     extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
     store = run(dark_and_bright(5, {3}), extractor, dtype="float16")
@@ -136,9 +136,9 @@ def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
     assert "--dtype float32" in store.failed["003"]
 
 
-def test_a_transformer_names_the_picture_that_overflows() -> None:
-    """A row for every picture, or an error: never NaN."""
+def test_a_transformer_names_the_image_that_overflows() -> None:
+    """A row for every image, or an error: never NaN."""
     weights = scaled(WEIGHTS, "conv3_1", 1e36)
     features = VGGFeatures("A", "pool3", 32, weights=weights, device="cpu", precision="fp32")
-    with pytest.raises(PictureError, match="diverged"):
+    with pytest.raises(ImageError, match="diverged"):
         features.transform([noise(40, 40)])

@@ -17,7 +17,7 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.errors import FingerprintMismatch, ParameterError, PictureError, StoreError
+from vggfeat.errors import FingerprintMismatch, ImageError, ParameterError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Run, RunOptions, Summary, extract
 from vggfeat.store.column import Descriptor
@@ -37,7 +37,7 @@ def pool2(Q: int = 32) -> Descriptor:
 @pytest.fixture
 def images(draw: Callable[..., Path]) -> ImageSet:
     for i in range(9):
-        path = draw(f"pictures/{i}.png", 40 + 7 * (i % 3), 40, seed=i)
+        path = draw(f"images/{i}.png", 40 + 7 * (i % 3), 40, seed=i)
     return find_images([str(path.parent)])
 
 
@@ -59,8 +59,8 @@ def values(store: FeatureStore, images: ImageSet, Q: int = 32) -> np.ndarray:
 def alone(images: ImageSet, Q: int = 32) -> np.ndarray:
     """Describe every image in a run of its own: whose features are whose cannot go wrong."""
     rows = []
-    for name, picture in zip(images.names, images.images, strict=True):
-        store, _ = run(ImageSet((name,), (picture,)), None, (Q,))
+    for name, image in zip(images.names, images.images, strict=True):
+        store, _ = run(ImageSet((name,), (image,)), None, (Q,))
         rows += [*store.read().values()]
     return np.concatenate(rows)
 
@@ -68,7 +68,7 @@ def alone(images: ImageSet, Q: int = 32) -> np.ndarray:
 def test_every_row_is_its_own_image(images: ImageSet, tmp_path: Path) -> None:
     """Mixed shapes, batched and written to disk, come back in order."""
     store, summary = run(images, tmp_path / "f", (32, 48))
-    assert (summary.pictures, summary.computed, summary.failed) == (9, 9, 0)
+    assert (summary.images, summary.computed, summary.failed) == (9, 9, 0)
     for Q in (32, 48):
         np.testing.assert_allclose(values(store, images, Q), alone(images, Q), rtol=1e-4, atol=1e-4)
 
@@ -181,7 +181,7 @@ def test_bad_images_are_absent_and_named(images: ImageSet, tmp_path: Path) -> No
 def test_stopping_at_a_bad_image_keeps_what_was_done(images: ImageSet, tmp_path: Path) -> None:
     """With on_bad_image="error" the run ends at the image, and names it."""
     Path(str(images.images[5])).write_bytes(b"")
-    with round_size(2), pytest.raises(PictureError, match=r"5\.png: the file is empty"):
+    with round_size(2), pytest.raises(ImageError, match=r"5\.png: the file is empty"):
         run(images, tmp_path / "f", on_bad_image="error")
     assert run(images, tmp_path / "f")[1].present == 4
 

@@ -41,7 +41,7 @@ OTHERS = {
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    """Draw one picture, whose sides are odd: at pool1 the rounding matters."""
+    """Draw one image, whose sides are odd: at pool1 the rounding matters."""
     (tmp_path / "p").mkdir()
     Image.fromarray(noise(35, 33, 1)).save(tmp_path / "p" / "1.png")
     return find_images([str(tmp_path / "p")])

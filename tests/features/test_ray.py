@@ -21,8 +21,8 @@ from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import (
     DataNotFound,
     DeviceError,
+    ImageError,
     ParameterError,
-    PictureError,
     StoreError,
 )
 from vggfeat.features import ray as module
@@ -117,13 +117,13 @@ def test_what_is_never_seen_here_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_bad_image_is_told_from_one_that_the_node_lacks(draw: Callable[..., Path]) -> None:
     """Only what this node can read, and the other cannot, is the file system's fault."""
     good, bad = draw("good.png", 40, 40), draw("bad.png", 40, 40)
-    bad.write_bytes(b"no picture")
-    pictures = (good, bad)
+    bad.write_bytes(b"no image")
+    images = (good, bad)
 
     def judge(name: str, overflowed: Sequence[str] = ()) -> None:
         reasons = {name: "no such file"}
         done = BlockOutcome("beta", Summary(2), reasons, dict.fromkeys(overflowed, ""))
-        module._refuse_unseen(done, ("good.png", "bad.png"), pictures, [32])
+        module._refuse_unseen(done, ("good.png", "bad.png"), images, [32])
 
     judge("bad.png")
     judge("good.png", overflowed=["good.png"])
@@ -147,12 +147,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for i in range(40):
-        picture = Image.fromarray(noise(40 + 7 * (i % 3), 40, i))
-        picture.save(tmp_path / "pictures" / f"{i:02}.png")
-    (tmp_path / "pictures" / "21.png").write_bytes(b"no picture")
-    return find_images([str(tmp_path / "pictures")])
+        image = Image.fromarray(noise(40 + 7 * (i % 3), 40, i))
+        image.save(tmp_path / "images" / f"{i:02}.png")
+    (tmp_path / "images" / "21.png").write_bytes(b"no image")
+    return find_images([str(tmp_path / "images")])
 
 
 def local(
@@ -184,7 +184,7 @@ def test_a_cluster_makes_the_store_of_a_local_run(
     told: list[int] = []
     here, _ = local(images, tmp_path / "local")
     store, summary = run(images, tmp_path / "ray", progress=lambda done: told.append(done.computed))
-    assert (summary.pictures, summary.computed, summary.failed) == (40, 39, 1)
+    assert (summary.images, summary.computed, summary.failed) == (40, 39, 1)
     assert told == sorted(told)
     assert len(set(told)) > 2  # progress is told along the way
     assert store.names == here.names
@@ -259,7 +259,7 @@ def test_a_bad_image_stops_the_run_where_it_should(
     cluster: Any, images: ImageSet, tmp_path: Path
 ) -> None:
     """With on_bad_image="error" the error of the worker is that of a local run."""
-    refuses(lambda: run(images, tmp_path / "f", on_bad_image="error"), PictureError, ["21.png"])
+    refuses(lambda: run(images, tmp_path / "f", on_bad_image="error"), ImageError, ["21.png"])
     refuses(lambda: run(images, tmp_path / "f", on_bad_image="ignore"), ParameterError, ["ignore"])
     refuses(lambda: run(images, tmp_path / "f", (0,)), ParameterError, ["Q"])
 
@@ -286,7 +286,7 @@ def test_images_that_only_the_driver_sees_are_not_bad(
 ) -> None:
     """Where a node lacks the file system of the images, the run says so, and no image fails."""
     elsewhere = Path("/not/on/this/node")
-    monkeypatch.setattr(module, "absolute", lambda picture: elsewhere / Path(picture).name)
+    monkeypatch.setattr(module, "absolute", lambda image: elsewhere / Path(image).name)
     refuses(lambda: run(images, tmp_path / "f"), DataNotFound, ["nodes"])
 
 

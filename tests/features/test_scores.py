@@ -64,7 +64,7 @@ def classifier(weights: Weights) -> VGG:
     return VGG("tiny", num_classes=CLASSES, init=None).load(weights.state).eval()
 
 
-def picture(width: int, height: int, seed: int = 0) -> Tensor:
+def image(width: int, height: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(noise(width, height, seed).copy()).permute(2, 0, 1)[None]
 
 
@@ -75,7 +75,7 @@ def normal(pixels: Tensor) -> Tensor:
 def test_the_dense_map_is_a_sliding_window(weights: Weights) -> None:
     """On 256×288 pixels six windows of 224, 32 apart, each run alone, are the map's six places.
 
-    Windows see zeros at their borders where the dense network sees the picture (Section 3.2), so
+    Windows see zeros at their borders where the dense network sees the image (Section 3.2), so
     that they are equal for kernels that look at their middle alone; the fc layers are whole.
     """
     state = dict(weights.state)
@@ -85,7 +85,7 @@ def test_the_dense_map_is_a_sliding_window(weights: Weights) -> None:
             state[name][:, :, 1, 1] = value[:, :, 1, 1] * 3
     pointwise = Weights("tiny", state, weights.pixels, "formula", "none")
     found = opened(pointwise, "softmax")
-    pixels = picture(288, 256)
+    pixels = image(288, 256)
     scores = found.maps(pixels)["fc8"]
     assert scores.shape == (1, CLASSES, 2, 3)
     net = classifier(pointwise)
@@ -101,7 +101,7 @@ def test_the_dense_map_is_the_classifier_on_every_window_of_pool5(
     weights: Weights, dense: DenseExtractor
 ) -> None:
     """With whole kernels, matrix products on the 7×7 windows of pool5 give the same scores."""
-    pixels = picture(288, 256)
+    pixels = image(288, 256)
     scores = dense.maps(pixels)["fc8"]
     convolutions = VGG("tiny", layers="pool5", dense=True, init=None).load(weights.state)
     with torch.inference_mode():
@@ -116,8 +116,8 @@ def test_the_dense_map_is_the_classifier_on_every_window_of_pool5(
 
 
 def test_scores_are_averaged_then_soft_maxed_then_mirrored(dense: DenseExtractor) -> None:
-    """The paper's order and its alternative, by hand from the maps of picture and mirror image."""
-    pixels = picture(320, 256)
+    """The paper's order and its alternative, by hand from the maps of image and mirror image."""
+    pixels = image(320, 256)
     found = dense.describe(pixels)
     maps = [dense.maps(one)["fc8"][0].flatten(1).double() for one in (pixels, pixels.flip(3))]
 
@@ -151,7 +151,7 @@ def test_crops_are_single_forward_passes(
     weights: Weights, crops: DenseExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four crops and four mirror images, in batches or alone, give the mean of eight passes."""
-    pixels = picture(301, 256)
+    pixels = image(301, 256)
     expected = single_passes(weights, pixels, 2)
     found = crops.describe(pixels)["fc8", "crops2"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
@@ -165,15 +165,15 @@ def test_five_by_five_crops_at_three_scales_are_150_forward_passes(weights: Weig
     """Section 3.2's multi-crop evaluation, one pass at a time."""
     extractor = opened(weights, "crops5")
     for Q in (256, 384, 512):
-        pixels = picture(Q * 4 // 3, Q)
+        pixels = image(Q * 4 // 3, Q)
         found = extractor.describe(pixels)["fc8", "crops5"]
         expected = single_passes(weights, pixels, 5)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_pictures_of_one_batch_keep_their_own_crops(crops: DenseExtractor) -> None:
-    """Two pictures described together are those described alone, in their order."""
-    one, other = picture(224, 240, 1), picture(224, 240, 2)
+def test_images_of_one_batch_keep_their_own_crops(crops: DenseExtractor) -> None:
+    """Two images described together are those described alone, in their order."""
+    one, other = image(224, 240, 1), image(224, 240, 2)
     together = crops.describe(torch.cat([one, other]))["fc8", "crops2"]
     alone = torch.cat([crops.describe(each)["fc8", "crops2"] for each in (one, other)])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)
@@ -184,7 +184,7 @@ def test_a_panorama_in_pieces_has_the_same_posteriors(
     dense: DenseExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The soft-max comes after all pieces, not within each."""
-    pixels = picture(1000, 224)
+    pixels = image(1000, 224)
     whole = dense.describe(pixels)
     monkeypatch.setattr(module, "TILE_PIXELS", 1)
     monkeypatch.setattr(dense, "pixel_budget", 1)

@@ -27,7 +27,7 @@ from support import noise, random_weights
 from vggfeat import FeatureStore, VGGFeatures
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import find_images
-from vggfeat.errors import ParameterError, PictureError, StoreError
+from vggfeat.errors import ImageError, ParameterError, StoreError
 from vggfeat.nets import formats
 
 SMALL = {"layer": "pool2", "Q": 32, "weights": "embedded", "precision": "fp32"}
@@ -38,7 +38,7 @@ def paths(draw: Callable[..., Path]) -> list[Path]:
     return [draw(f"{i}.png", 40 + 8 * (i % 2), 40, seed=i) for i in range(8)]
 
 
-def test_every_kind_of_picture_is_taken(paths: list[Path]) -> None:
+def test_every_kind_of_image_is_taken(paths: list[Path]) -> None:
     """A path, a string, a PIL image, an array of uint8 or floats give the same row."""
     with Image.open(paths[0]) as opened:
         image = opened.convert("RGB")
@@ -158,7 +158,7 @@ def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_cache_knows_boxes_of_images(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each box of a picture has its own row, which is found again."""
+    """Each box of an image has its own row, which is found again."""
     features = VGGFeatures(**SMALL, cache=tmp_path / "cache")
     boxes = [Crop(paths[0], (1, 1, 30, side)) for side in (20, 30, 40)]
     rows = features.transform(boxes)
@@ -260,15 +260,15 @@ def test_scales_of_numpy_are_scales(paths: list[Path]) -> None:
         assert len(again.get_feature_names_out()) == 128
 
 
-def test_what_is_no_list_of_pictures_is_refused(paths: list[Path]) -> None:
-    """One path, one ambiguous array and a bad picture are errors."""
+def test_what_is_no_list_of_images_is_refused(paths: list[Path]) -> None:
+    """One path, one ambiguous array and a bad image are errors."""
     features = VGGFeatures(**SMALL)
-    with pytest.raises(ParameterError, match="a sequence of pictures"):
+    with pytest.raises(ParameterError, match="a sequence of images"):
         features.transform(str(paths[0]))
-    with pytest.raises(PictureError, match="one picture or many"):
+    with pytest.raises(ImageError, match="one image or many"):
         features.transform(noise(9, 9))
     paths[1].write_bytes(b"")
-    with pytest.raises(PictureError, match="empty"):
+    with pytest.raises(ImageError, match="empty"):
         features.transform(paths)
     with pytest.raises(ParameterError, match="aggregate"):
         VGGFeatures(aggregate="mean").fit()

@@ -16,12 +16,12 @@ from support import noise
 from trees import OBJECT
 
 from fuzz.campaign import Campaign
+from fuzz.images import written
 from fuzz.mutation import mutated
-from fuzz.pictures import written
 from vggfeat.data.datasets.annotations import read_annotations
 from vggfeat.data.datasets.fetch import unpack, unwrap
 from vggfeat.data.sources.tar import read_tar
-from vggfeat.errors import PictureError, VggfeatError
+from vggfeat.errors import ImageError, VggfeatError
 
 NAMES = ("data/a.jpg", "../escaped", "/tmp/vggfeat-escaped", "data/../../escaped", "data/x/y.jpg")
 NAMES += ("data", "data/", "data/a.jpg/b", "C:\\escaped", "data/\\..\\escaped", "..", ".", "")
@@ -42,7 +42,7 @@ TOKENS = (
     b"30 path=../../escaped\n",
 )
 TOKENS += (b"17 size=99999999\n", b"9" * 3000, b" hdrcharset=BINARY\n", b"\0" * 512, b"../")
-PICTURE = written(noise(24, 18), "JPEG", "RGB")
+IMAGE = written(noise(24, 18), "JPEG", "RGB")
 XML = f"<annotation>{OBJECT.format(name='cat', difficult=0, box=(1, 2, 3, 4))}</annotation>"
 
 
@@ -54,7 +54,7 @@ def drawn_tar(dice: random.Random) -> bytes:
             info = tarfile.TarInfo(dice.choice(NAMES))
             info.type = dice.choice(KINDS)
             info.linkname = dice.choice(TARGETS)
-            content = dice.choice((PICTURE, XML.encode(), b"cat", b""))
+            content = dice.choice((IMAGE, XML.encode(), b"cat", b""))
             info.size = len(content) if info.type == tarfile.REGTYPE else 0
             try:
                 archive.addfile(info, io.BytesIO(content) if info.size else None)
@@ -116,7 +116,7 @@ class Archives(Campaign):
     def _indexed(self, path: Path) -> None:
         found = read_tar(path)
         for row in range(len(found)):
-            with suppress(PictureError):
+            with suppress(ImageError):
                 found.read(row)
 
 

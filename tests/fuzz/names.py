@@ -66,7 +66,7 @@ class Elements(HTMLParser):
 
 
 class Names(Campaign):
-    """Six pictures of two classes, all of whose names are hostile, reported in every way."""
+    """Six images of two classes, all of whose names are hostile, reported in every way."""
 
     name = "names"
     cases = 500
@@ -83,7 +83,7 @@ class Names(Campaign):
 
     def case(self, dice: random.Random, number: int) -> list[str]:
         if number < 0:
-            return [f"picture{at}.jpg" for at in range(8)] + ["cat", "dog"]
+            return [f"image{at}.jpg" for at in range(8)] + ["cat", "dog"]
         made: dict[str, None] = {}
         while len(made) < 10:
             pieces = dice.choices(PIECES, k=dice.choice((1, 1, 2, 4)))
@@ -137,7 +137,7 @@ class Names(Campaign):
             console.print(part)
         with redirect_stderr(out):
             for name in names:
-                note(f"Warning: {name}: not a picture")
+                note(f"Warning: {name}: not an image")
         return out.getvalue().removesuffix("\n").split("\n")
 
     def _store(self, names: list[str]) -> None:

@@ -39,7 +39,7 @@ def groups() -> dict[str, Any]:
 
 
 def labels(command: Any) -> dict[str, Any]:
-    """Map what a user reads, such as ``--out`` or ``PICTURES``, to each parameter."""
+    """Map what a user reads, such as ``--out`` or ``IMAGES``, to each parameter."""
     return {label(parameter): parameter for parameter in command.params}
 
 

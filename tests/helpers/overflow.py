@@ -24,7 +24,7 @@ def scaled(weights: Weights, layer: str, factor: float) -> Weights:
 class Half(DenseExtractor):
     """Computes as fp16 does on a GPU, as far as its range goes: what is beyond is infinite.
 
-    Pictures go through the network in fp32, and each layer's map through fp16.
+    Images go through the network in fp32, and each layer's map through fp16.
     """
 
     def __init__(self, **more: object) -> None:
@@ -38,7 +38,7 @@ class Half(DenseExtractor):
 
 
 def dark_and_bright(count: int, bright: set[int]) -> ImageSet:
-    """Pictures of the mean colour, whose activations are small, and white ones that overflow."""
+    """Images of the mean colour, whose activations are small, and white ones that overflow."""
     mean = np.array([124, 117, 104], np.uint8)
     some = [np.full((40, 40, 3), 255 if i in bright else mean, np.uint8) for i in range(count)]
     for i, one in enumerate(some):

@@ -44,8 +44,8 @@ def test_iou_equals_counted_pixels() -> None:
     """Painted pixel by pixel and counted."""
     boxes = random_boxes(12, within=(40, 30))
     painted = np.zeros((12, 31, 41), dtype=bool)
-    for picture, (left, top, right, bottom) in zip(painted, boxes.astype(int), strict=True):
-        picture[top:bottom, left:right] = True
+    for image, (left, top, right, bottom) in zip(painted, boxes.astype(int), strict=True):
+        image[top:bottom, left:right] = True
     common = (painted[:, None] & painted[None]).sum((2, 3))
     union = (painted[:, None] | painted[None]).sum((2, 3))
     np.testing.assert_allclose(iou(boxes[:, None], boxes[None]), common / union)
@@ -102,7 +102,7 @@ def test_to_the_frame_and_back(seed: int) -> None:
 
 
 def test_every_window_of_a_map_finds_the_same_box() -> None:
-    """A box written in the frame of each window lies in one place of the picture."""
+    """A box written in the frame of each window lies in one place of the image."""
     Q, box = 320, np.array([[40.0, 60.0, 240.0, 330.0]])
     w, h = 320 * 500 // 375, 320
     columns, rows = (w - 224) // 32 + 1, (h - 224) // 32 + 1
@@ -133,7 +133,7 @@ def test_a_negative_side_is_none() -> None:
 
 
 def test_shown_and_clipped_by_hand() -> None:
-    """Half of a box outside of a crop; a box cut at the picture's edges."""
+    """Half of a box outside of a crop; a box cut at the image's edges."""
     place = Place(size=(448, 224), offset=(0, 0))
     assert shown(np.array([[112.0, 0, 336, 100]]), (448, 224), place) == pytest.approx([0.5])
     assert clipped(np.array([[-1.0, -2, 600, 99]]), SIZE).tolist() == [[0, 0, 500, 99]]
@@ -145,8 +145,8 @@ def test_annotations_and_edges_are_inverse() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (448, 336)])
-def test_written_boxes_lie_in_the_picture_and_are_not_inside_out(size: tuple[int, int]) -> None:
-    """Whatever a net predicts, of however small a picture: first pixel, last pixel, from 1 on."""
+def test_written_boxes_lie_in_the_image_and_are_not_inside_out(size: tuple[int, int]) -> None:
+    """Whatever a net predicts, of however small an image: first pixel, last pixel, from 1 on."""
     corners = np.random.default_rng(0).uniform(-0.5, 1.5, (200, 2, 2)) * size
     corners[:20, 1] = corners[:20, 0] + 0.3
     boxes = clipped(np.sort(corners, axis=1).reshape(-1, 4), size)

@@ -1,4 +1,4 @@
-"""Sets of pictures with boxes: of ILSVRC and VOC, whole or to test on alone, with bad pictures."""
+"""Sets of images with boxes: of ILSVRC and VOC, whole or to test on alone, with bad images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.boxes import red_tree
 from PIL import Image
 from trees import OBJECT, withhold
 
-from vggfeat.errors import DataError, ParameterError, PictureError
+from vggfeat.errors import DataError, ImageError, ParameterError
 from vggfeat.ilsvrc.begin import begun
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.ilsvrc.regression import BoxRegression
@@ -36,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def annotate(folder: Path, name: str, synset: str, size: tuple[int, int] | None = SIZE) -> None:
-    """Write the XML file of a picture."""
+    """Write the XML file of an image."""
     stated = "" if size is None else f"<width>{size[0]}</width><height>{size[1]}</height>"
     shown = OBJECT.format(name=synset, difficult=0, box=(21, 31, 120, 150))
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def draw(path: Path, size: tuple[int, int] = SIZE) -> None:
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
-    """ILSVRC's layout in small: training pictures in folders, validation flat, Caffe's list."""
+    """ILSVRC's layout in small: training images in folders, validation flat, Caffe's list."""
     root = tmp_path / "ilsvrc"
     for wnid in WNIDS:
         for number in (1, 2, 3):
@@ -115,7 +115,7 @@ def test_class_folders_and_sets_without_parts_are_tested(imagenet: Path) -> None
 
 
 def test_a_manifest_is_tested_by_its_split(imagenet: Path) -> None:
-    """Its pictures marked val, wherever they lie."""
+    """Its images marked val, wherever they lie."""
     table = imagenet / "all.csv"
     lines = [f"train/{wnid}/{wnid}_2.JPEG,{wnid},val\n" for wnid in WNIDS]
     table.write_text("path,label,split\n" + "".join(lines))
@@ -124,7 +124,7 @@ def test_a_manifest_is_tested_by_its_split(imagenet: Path) -> None:
     assert found.test.open(1).size == SIZE
 
 
-def test_bad_pictures_of_ilsvrc_are_left_out(imagenet: Path) -> None:
+def test_bad_images_of_ilsvrc_are_left_out(imagenet: Path) -> None:
     """Without a stated size at once and named; with one, when they are read, as by the loader."""
     bad, other, wrong = (f"{WNIDS[0]}_{k}" for k in (1, 2, 3))
     folder = imagenet / "train" / WNIDS[0]
@@ -133,10 +133,10 @@ def test_bad_pictures_of_ilsvrc_are_left_out(imagenet: Path) -> None:
     (folder / f"{bad}.JPEG").write_bytes(b"damaged")
     draw(folder / f"{wrong}.JPEG", SIZE[::-1])
     found = open_boxset(imagenet)
-    assert found.left_out == {f"{WNIDS[0]}/{bad}.JPEG": "not a picture of a format that is read"}
+    assert found.left_out == {f"{WNIDS[0]}/{bad}.JPEG": "not an image of a format that is read"}
     assert names(found.train)[:2] == [f"{WNIDS[0]}/{other}.JPEG", f"{WNIDS[0]}/{wrong}.JPEG"]
     assert found.train.sizes[0].tolist() == list(SIZE)
-    with pytest.raises(PictureError, match="260×300 pixels and its annotation states 300×260"):
+    with pytest.raises(ImageError, match="260×300 pixels and its annotation states 300×260"):
         found.train.part.read(1)
     with Loader(found.train.part, batch_size=4, S=224) as loader:
         [batch] = loader.batches(0)
@@ -144,7 +144,7 @@ def test_bad_pictures_of_ilsvrc_are_left_out(imagenet: Path) -> None:
         assert list(loader.failed) == [f"{WNIDS[0]}/{wrong}.JPEG"]
 
 
-def test_a_damaged_picture_does_not_stop_training(tree: Path) -> None:
+def test_a_damaged_image_does_not_stop_training(tree: Path) -> None:
     """Neither the mean box nor the activations; what was left out is named; if all are, it ends."""
     path = tree / "JPEGImages" / "000001.jpg"
     path.write_bytes(path.read_bytes()[:900])  # its head is whole
@@ -161,7 +161,7 @@ def test_a_damaged_picture_does_not_stop_training(tree: Path) -> None:
     weights: Weights = replace(embedded, state={**embedded.state, **state})
     assert begun(weights, task).state["fc8.weight"].shape == (4, 3)
     alone = replace(found, train=found.train.take([0]))
-    with pytest.raises(DataError, match=r"None of 1 training pictures .* JPEGImages/000001\.jpg"):
+    with pytest.raises(DataError, match=r"None of 1 training images .* JPEGImages/000001\.jpg"):
         begun(weights, BoxRegression.on(alone, "scr", 256))
     for name in ("000001", "000002"):
         (tree / "JPEGImages" / f"{name}.jpg").write_bytes(b"damaged")
@@ -169,8 +169,8 @@ def test_a_damaged_picture_does_not_stop_training(tree: Path) -> None:
         open_boxset(tree)
 
 
-def test_a_tree_of_test_pictures_alone(tree: Path) -> None:
-    """As the archive of VOC's test part has it: no list of another part, no other picture."""
+def test_a_tree_of_test_images_alone(tree: Path) -> None:
+    """As the archive of VOC's test part has it: no list of another part, no other image."""
     whole = open_boxset(tree)
     lists = tree / "ImageSets" / "Main"
     for path in [*lists.glob("*train.txt"), *lists.glob("*val.txt")]:
@@ -181,7 +181,7 @@ def test_a_tree_of_test_pictures_alone(tree: Path) -> None:
     assert names(found.test) == names(whole.test)
     assert (len(found.train), len(found.val)) == (0, 0)
     assert open_boxset(tree, classes=["dog", "cat"], parts=("test",)).classes == ("dog", "cat")
-    with pytest.raises(DataError, match="no box of a train picture of cat and 1 more"):
+    with pytest.raises(DataError, match="no box of a train image of cat and 1 more"):
         open_boxset(tree, parts=("train", "val"))
 
 
@@ -204,7 +204,7 @@ def test_a_part_that_there_is_not_is_refused(tree: Path) -> None:
 def test_a_net_of_other_classes_is_told_so(tree: Path, imagenet: Path) -> None:
     """To test with, classes are the net's and nobody typed them; to train with, names do."""
     for root, known in ((tree, ("cat", "dog")), (imagenet / "train", WNIDS)):
-        said = f"no pictures of 'bus' of the net: its own classes are {', '.join(known)}"
+        said = f"no images of 'bus' of the net: its own classes are {', '.join(known)}"
         with pytest.raises(DataError, match=said):
             open_boxset(root, classes=["bus"], parts=("test",))
     found = open_boxset(imagenet, classes=["tabby"])

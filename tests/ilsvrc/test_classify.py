@@ -101,7 +101,7 @@ def test_fusion_is_the_mean_of_the_nets_whatever_their_scales_and_order() -> Non
 
 
 def test_top_k_and_errors_by_hand() -> None:
-    """Of four pictures one is right at once, one among five, one tied and late, one sixth."""
+    """Of four images one is right at once, one among five, one tied and late, one sixth."""
     rows = np.array(
         [
             [0.40, 0.30, 0.10, 0.10, 0.05, 0.05],  # 0: right
@@ -115,7 +115,7 @@ def test_top_k_and_errors_by_hand() -> None:
     assert top_k(rows, 9)[1].tolist() == [0, 1, 2, 3, 4, 5]
     assert ranks(rows, labels).tolist() == [0, 4, 1, 5]
     errors = errors_of([rows[:3], rows[3:]], labels, 6)
-    assert (errors.top1, errors.top5, errors.pictures) == (0.75, 0.25, 4)
+    assert (errors.top1, errors.top5, errors.images) == (0.75, 0.25, 4)
     assert errors.tested.tolist() == [1, 1, 0, 0, 1, 1]
     assert errors.wrong1.tolist() == [0, 1, 0, 0, 1, 1]
     assert errors.wrong5.tolist() == [0, 0, 0, 0, 0, 1]
@@ -129,9 +129,9 @@ def test_ranks_agree_with_top_k_under_ties() -> None:
     assert [order[i].tolist().index(labels[i]) for i in range(200)] == ranks(rows, labels).tolist()
 
 
-def test_no_picture_has_no_error() -> None:
+def test_no_image_has_no_error() -> None:
     """Nothing is divided by nothing."""
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         errors_of([], np.array([], np.int64), 6)
 
 
@@ -331,9 +331,9 @@ def test_results_are_files_for_other_programs(tmp_path: Path) -> None:
     written = write_errors(tmp_path / "r", errors, named(["x", "n02123045"]), {"data": "here"})
     assert [path.name for path in written] == ["results.json", "classes.csv"]
     told = json.loads(written[0].read_text())
-    assert told == {"top1": 1 / 3, "top5": 0.0, "pictures": 3, "data": "here"}
+    assert told == {"top1": 1 / 3, "top5": 0.0, "images": 3, "data": "here"}
     assert written[1].read_text().splitlines() == [
-        "class,name,pictures,top-1 errors,top-5 errors",
+        "class,name,images,top-1 errors,top-5 errors",
         "x,x,2,1,0",
         "n02123045,tabby,1,0,0",
     ]

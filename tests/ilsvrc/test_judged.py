@@ -37,11 +37,11 @@ def test_errors_by_hand() -> None:
     assert result.errors(2).of == 0
     assert np.isnan(result.errors(2)[:-1]).all()
     told = result.to_dict()
-    assert told["tested"] == {"pictures": 3, "objects": 4, "failed": 0}
+    assert told["tested"] == {"images": 3, "objects": 4, "failed": 0}
     assert told["errors"]["top2"] == 0.5
     assert told["classes"][2]["top2"] is None
     assert "top5" not in told["errors"]
-    assert [row["iou"] for row in told["pictures"]] == pytest.approx([0.9, 0.9, 0.9, 0.4])
+    assert [row["iou"] for row in told["images"]] == pytest.approx([0.9, 0.9, 0.9, 0.4])
     central = LocalisationResult(result.classes, rows, False, 2, {})
     assert central.errors().central == 0.5
     assert np.isnan(central.errors()[1:-1]).all()

@@ -15,7 +15,7 @@ from helpers.networks import configured, formula_weights, forward
 from PIL import Image
 
 from vggfeat._io.assets import asset
-from vggfeat.errors import DataError, ParameterError, PictureError, WeightsError
+from vggfeat.errors import DataError, ImageError, ParameterError, WeightsError
 from vggfeat.ilsvrc.begin import LEVEL, begun
 from vggfeat.ilsvrc.boxes import edges
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
@@ -50,7 +50,7 @@ def red() -> Iterator[None]:
 
 
 class Says:
-    """A classification system that says what it is told to, picture by picture."""
+    """A classification system that says what it is told to, image by image."""
 
     classes = CLASSES
 
@@ -146,7 +146,7 @@ def test_central_crop_and_windows_find_the_box(data: BoxSet, red: None) -> None:
     net = sees_red()
     image = data.test.open(0)
     expected = edges([BOXES["cat"]])[0]
-    cut = (341 - 224) // 2 * 448 / 341  # where the central crop of the rescaled picture begins
+    cut = (341 - 224) // 2 * 448 / 341  # where the central crop of the rescaled image begins
     np.testing.assert_allclose(net.central(image)[0], [cut, *expected[1:]], atol=3)
     for Q in (256, 352):
         boxes = net.windows(image, Q)
@@ -180,7 +180,7 @@ def test_the_box_of_highest_summed_output_wins() -> None:
     [found] = locate(Windows([boxes], [outputs], [False]), np.array([1.0]), (70, 100))
     assert found.box.tolist() == [1, 0, 21, 20]
     assert (found.score, found.windows, found.pieces) == (pytest.approx(1.2), 3, 2)
-    assert found.single.tolist() == [50, 50, 70, 80]  # cut at the picture's edge
+    assert found.single.tolist() == [50, 50, 70, 80]  # cut at the image's edge
 
 
 def test_labels_are_those_of_highest_posterior() -> None:
@@ -192,7 +192,7 @@ def test_labels_are_those_of_highest_posterior() -> None:
 
 
 def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
-    """Three pictures: right; a label that is second; and boxes that are wrong but in one row.
+    """Three images: right; a label that is second; and boxes that are wrong but in one row.
 
     With boxes shifted by 0.9 of a window in all rows but the first, most windows are wrong and
     merging finds the wrong box, as does a single window rated best in a wrong row.
@@ -212,7 +212,7 @@ def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
     assert wrong.errors().central == errors.central
     told = wrong.to_dict()
     assert told["classes"][1]["of"] == 2
-    assert told["pictures"][0]["iou"] < 0.5 < told["pictures"][0]["central_iou"]
+    assert told["images"][0]["iou"] < 0.5 < told["images"][0]["central_iou"]
 
 
 def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -> None:
@@ -233,7 +233,7 @@ def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -
 
 
 def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path: Path) -> None:
-    """Posteriors in a store of scores, found by file name; a picture that lacks some is named."""
+    """Posteriors in a store of scores, found by file name; an image that lacks some is named."""
     names = ["000005.jpg", "000006.jpg"]
     column = Column(
         Descriptor("D", "fc8", "softmax", 256), {"weights": "0"}, 3, ("cow", "dog", "cat")
@@ -259,14 +259,14 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path
         StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
 
 
-def test_a_picture_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
+def test_a_image_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
     """The others are judged, and progress counts it too."""
     told = []
 
     class Fails(Says):
         def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
             if len(told) == 1:
-                raise PictureError("too long")
+                raise ImageError("too long")
             return super().outputs(image, scales)
 
     result = judge(
@@ -283,7 +283,7 @@ def test_without_labels_there_is_protocol_one(data: BoxSet, red: None) -> None:
     result = judge(data.test, CLASSES, [sees_red()])
     assert result.errors().central == 0
     assert result.to_dict()["errors"]["top2"] is None
-    assert "box" not in result.to_dict()["pictures"][0]
+    assert "box" not in result.to_dict()["images"][0]
 
 
 def test_merging_improves_on_single_windows_that_err(red: None, data: BoxSet) -> None:
@@ -337,21 +337,21 @@ def test_a_system_of_more_classes_is_asked_about_some() -> None:
         Restricted(whole, ("cow",))
 
 
-def test_pictures_that_do_not_fit_their_boxes_are_left_out(
+def test_images_that_do_not_fit_their_boxes_are_left_out(
     data: BoxSet, red: None, tmp_path: Path
 ) -> None:
     """Of another size than stated: named, and not counted; if none is left, that is said."""
     sizes = data.test.sizes.copy()
     sizes[0] = (500, 375)
     some = replace(data.test, sizes=sizes)
-    with pytest.raises(PictureError, match="its annotation states 500×375"):
+    with pytest.raises(ImageError, match="its annotation states 500×375"):
         some.open(0)
     result = judge(some, CLASSES, [sees_red()])
     assert [one.name for one in result.judged] == [
         "JPEGImages/000006.jpg", "JPEGImages/000007.jpg",
     ]  # fmt: skip
     assert list(result.failed) == ["JPEGImages/000005.jpg"]
-    with pytest.raises(DataError, match="No test picture"):
+    with pytest.raises(DataError, match="No test image"):
         judge(some.take([0]), CLASSES, [sees_red()])
 
 
@@ -365,7 +365,7 @@ def test_other_classes_and_other_weights_are_refused(data: BoxSet, red: None) ->
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
-    """ILSVRC's layout in small: two synsets, pictures to train and to validate, XML of most."""
+    """ILSVRC's layout in small: two synsets, images to train and to validate, XML of most."""
     content = next((asset("clipart10") / "boat").iterdir()).read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         width, height = image.size
@@ -392,8 +392,8 @@ def imagenet(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ilsvrcs_pictures_meet_their_boxes(imagenet: Path) -> None:
-    """Pictures without XML are left out; the size is the stated or the picture's own."""
+def test_ilsvrcs_images_meet_their_boxes(imagenet: Path) -> None:
+    """Images without XML are left out; the size is the stated or the image's own."""
     found = open_boxset(imagenet)
     assert found.classes == ("n01", "n02")
     names = [found.train.part.name(row) for row in range(len(found.train))]

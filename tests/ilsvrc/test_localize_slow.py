@@ -47,9 +47,9 @@ def draw_scene(path: Path, drawing: Path, seed: int) -> tuple[int, int, int, int
     """Draw a scene; return where the drawing is, in pixels from 1 on, ends included."""
     rng = np.random.default_rng(seed)
     with Image.open(drawing) as opened:
-        picture = opened.convert("RGB")
-    ink = picture.convert("L").point(lambda value: 255 * (value < PAPER))
-    cut = picture.crop(ink.getbbox())
+        image = opened.convert("RGB")
+    ink = image.convert("L").point(lambda value: 255 * (value < PAPER))
+    cut = image.crop(ink.getbbox())
     longest = rng.integers(110, 251)
     ratio = min(
         longest / max(cut.size),
@@ -67,7 +67,7 @@ def draw_scene(path: Path, drawing: Path, seed: int) -> tuple[int, int, int, int
 
 
 def mean_box_errors(tree: Path) -> float:
-    """Error of saying the mean training box of a class in every test picture."""
+    """Error of saying the mean training box of a class in every test image."""
     data = open_boxset(tree)
     means = [data.train.chosen[data.train.part.labels == c].mean(0) for c in range(len(CLASSES))]
     rows = zip(data.test.part.labels, data.test.boxes, strict=True)

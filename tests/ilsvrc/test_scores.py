@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("tiny_nets")
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    """Paint seven pictures."""
+    """Paint seven images."""
     for number in range(7):
         paint(tmp_path / "p" / f"{number}.png", CLASSES[number % len(CLASSES)], number)
     return find_images([tmp_path / "p"])
@@ -42,7 +42,7 @@ def images(tmp_path: Path) -> ImageSet:
 def test_both_computes_only_what_one_mode_lacks(
     images: ImageSet, tmp_path: Path, out: bool, first: str, rest: str
 ) -> None:
-    """After one mode the pictures are run for the other alone, wherever scores are kept."""
+    """After one mode the images are run for the other alone, wherever scores are kept."""
     folder = tmp_path / "s" if out else None
     found, done = [], []
     for pool in (first, BOTH, BOTH, rest):
@@ -168,7 +168,7 @@ def test_images_that_an_interrupted_run_never_came_to_are_missed(
 
 
 def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
-    """One share's pictures are not the whole; nor all shares before a run without --shard."""
+    """One share's images are not the whole; nor all shares before a run without --shard."""
     for part in (1, 2):
         score(images, colour_net("D"), [224], tmp_path / "s", shard=Partition(part, 2))
         with pytest.raises(StoreError, match=r"some images may be not yet .* without --shard"):
@@ -177,7 +177,7 @@ def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Pa
     assert len(open_scores(tmp_path / "s")[0].names) == 7
 
 
-def test_pictures_that_cannot_be_read_are_not_waited_for(images: ImageSet, tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_not_waited_for(images: ImageSet, tmp_path: Path) -> None:
     """A store without the torn one is finished."""
     (tmp_path / "p" / "torn.png").write_bytes(b"\x89PNG")
     images = find_images([tmp_path / "p"])

@@ -1,4 +1,4 @@
-"""Validation pictures in every layout in which they lie about, without the training ones."""
+"""Validation images in every layout in which they lie about, without the training ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_folders_of_synsets(tmp_path: Path, inside: bool) -> None:
     found = open_validation(tmp_path if inside else tmp_path / "val", ilsvrc_classes())
     assert found.images.names[0] == "n01440764/ILSVRC2012_val_00000003.JPEG"
     assert found.labels.tolist() == [0, 1, 281]
-    assert found.partial == "3 of 50,000 pictures"
+    assert found.partial == "3 of 50,000 images"
     assert found.labels_of(["n02123045/ILSVRC2012_val_00000002.JPEG"]).tolist() == [281]
     with pytest.raises(DataError, match=r"lacks 'x\.jpg' whose scores"):
         found.labels_of(["x.jpg"])
@@ -72,8 +72,8 @@ def test_the_tar_is_read_as_the_flat_folder_is(tmp_path: Path, named: str) -> No
     assert [read_encoded(image) for image in packed.images.images] == contents
 
 
-def test_the_kit_beside_flat_pictures_is_no_class(tmp_path: Path) -> None:
-    """Pictures in the root itself, the unpacked kit's folder beside them: a list is still told."""
+def test_the_kit_beside_flat_images_is_no_class(tmp_path: Path) -> None:
+    """Images in the root itself, the unpacked kit's folder beside them: a list is still told."""
     flat(tmp_path)
     (tmp_path / "ILSVRC2012_devkit_t12" / "data").mkdir(parents=True)
     with pytest.raises(DataNotFound, match=r"no class folders, and no list"):
@@ -81,7 +81,7 @@ def test_the_kit_beside_flat_pictures_is_no_class(tmp_path: Path) -> None:
 
 
 def test_a_manifest_has_its_split(tmp_path: Path) -> None:
-    """Only pictures marked val are tested on, where there are marks."""
+    """Only images marked val are tested on, where there are marks."""
     for name in ("a", "b", "c"):
         draw_jpeg(tmp_path / f"{name}.jpg")
     rows = "a.jpg,cat,train\nb.jpg,dog,val\nc.jpg,cat,val\n"
@@ -90,12 +90,12 @@ def test_a_manifest_has_its_split(tmp_path: Path) -> None:
     assert (found.images.names, found.labels.tolist()) == (("b.jpg", "c.jpg"), [2, 1])
     assert found.partial == "3 classes of one's own"
     (tmp_path / "none.csv").write_text("path,label,split\na.jpg,cat,train\n")
-    with pytest.raises(DataNotFound, match="no pictures of the split 'val'"):
+    with pytest.raises(DataNotFound, match="no images of the split 'val'"):
         open_validation(tmp_path / "none.csv", named(["cat"]))
 
 
-def test_pictures_beside_class_folders_are_counted(tmp_path: Path) -> None:
-    """They are of no class; what is no picture, and macOS's hidden copies, are not counted."""
+def test_images_beside_class_folders_are_counted(tmp_path: Path) -> None:
+    """They are of no class; what is no image, and macOS's hidden copies, are not counted."""
     folders(tmp_path)
     for name in ("a.jpg", "._a.jpg", "b.PNG"):
         draw_jpeg(tmp_path / name)

@@ -39,5 +39,5 @@ def test_errors_say_what_is_wrong():
         confusion_matrix(["cow"], ["cat"], ["cat", "dog"])
     with pytest.raises(DataError, match="2 true labels cannot be compared with 1"):
         confusion_matrix([0, 1], [0], [0, 1])
-    with pytest.raises(DataError, match="at least one picture"):
+    with pytest.raises(DataError, match="at least one image"):
         mean_class_recall([], [], [0, 1])

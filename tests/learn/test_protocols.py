@@ -30,7 +30,7 @@ def counts(rows, y):
 
 
 def test_first_rule_half_of_each_class_at_most_thirty():
-    """Of 80, 21 and 2 pictures 30, 10 and 1 train, the rest test, and no picture does both."""
+    """Of 80, 21 and 2 images 30, 10 and 1 train, the rest test, and no image does both."""
     y = np.repeat([0, 1, 2], [80, 21, 2])
     splits = random_splits(y)
     assert len(splits) == 3
@@ -42,7 +42,7 @@ def test_first_rule_half_of_each_class_at_most_thirty():
 
 
 def test_caltech_101_rule():
-    """30 to train and at most 50 to test, as in Appendix B; 31 pictures leave one to test."""
+    """30 to train and at most 50 to test, as in Appendix B; 31 images leave one to test."""
     y = np.repeat([0, 1], [435, 31])
     split = random_splits(y, train_fraction=None, max_test_per_class=50)[0]
     assert counts(split.train, y) == [30, 30]
@@ -68,18 +68,18 @@ def test_splits_come_back_from_their_seed():
     assert random_splits(y, n_splits=1, random_state=1)[0].train.tolist() == [0, 1, 5, 6, 10, 11]
 
 
-def test_single_pictures_are_refused_by_name():
-    """A class with one picture is named in the error, and so are several."""
-    with pytest.raises(DataError, match=r"class 'cat' has one picture only"):
+def test_single_images_are_refused_by_name():
+    """A class with one image is named in the error, and so are several."""
+    with pytest.raises(DataError, match=r"class 'cat' has one image only"):
         random_splits(["cat", "dog", "dog"])
-    with pytest.raises(DataError, match=r"2 classes 'cat', 'dog' have one picture only"):
+    with pytest.raises(DataError, match=r"2 classes 'cat', 'dog' have one image only"):
         random_splits(["cat", "dog", "owl", "owl"])
     with pytest.raises(ParameterError, match="'train_fraction' parameter"):
         random_splits([0, 0, 1, 1], train_fraction=1.5)
 
 
 def test_folds_are_stratified_and_complete():
-    """Every picture validates once, classes are spread evenly, a single picture always trains."""
+    """Every image validates once, classes are spread evenly, a single image always trains."""
     y = np.repeat([0, 1, 2], [23, 3, 1])
     folds = stratified_folds(y)
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(26))
@@ -89,7 +89,7 @@ def test_folds_are_stratified_and_complete():
         assert 26 in fold.train
         assert sorted([*fold.train, *fold.test]) == list(range(27))
     assert len(stratified_folds([0, 0, 0, 1, 1])) == 3
-    with pytest.raises(DataError, match="every class has one picture only"):
+    with pytest.raises(DataError, match="every class has one image only"):
         stratified_folds([0, 1, 2])
 
 
@@ -114,7 +114,7 @@ def test_evaluation_equals_a_count_of_ones_own():
     assert 0.4 < result.mean_class_recall < 1
     worst = result.most_confused(1)[0]
     off_diagonal = result.confusion - np.diag(result.confusion.diagonal())
-    assert worst.pictures == off_diagonal.max() == off_diagonal[worst.true, worst.predicted]
+    assert worst.images == off_diagonal.max() == off_diagonal[worst.true, worst.predicted]
     assert worst.of == 45
     assert len({mistake.row for mistake in result.mistakes()}) == len(result.mistakes())
 
@@ -168,14 +168,14 @@ def test_errors_say_what_is_wrong():
         evaluate(X, y[1:], NAMES, splits)
     with pytest.raises(DataError, match="from 0 to 1"):
         evaluate(X, y, NAMES[:2], splits)
-    with pytest.raises(DataError, match="Split 1 has no training picture of 'boat'"):
+    with pytest.raises(DataError, match="Split 1 has no training image of 'boat'"):
         evaluate(X, y, NAMES, [Split(np.flatnonzero(y != 1), np.flatnonzero(y == 1))])
     with pytest.raises(DataError, match="no split"):
         evaluate(X, y, NAMES, [])
 
 
-def test_a_fifth_of_the_training_pictures_chooses_C():
-    """Each C is scored on a fifth of each class's training pictures, fit on the rest."""
+def test_a_fifth_of_the_training_images_chooses_C():
+    """Each C is scored on a fifth of each class's training images, fit on the rest."""
     X, y = descriptors()
     split = random_splits(y, n_splits=1)[0]
     found = evaluate(X, y, NAMES, [split], grid=(0.1, 10.0), validation=0.2, tol=1e-6)
@@ -197,12 +197,12 @@ def test_a_fifth_of_the_training_pictures_chooses_C():
 
 
 def test_the_held_out_share_is_by_class():
-    """A fifth of 30, 7, 2 and 1 pictures is 6, 1, 1 and none; a share of 1 is refused."""
+    """A fifth of 30, 7, 2 and 1 images is 6, 1, 1 and none; a share of 1 is refused."""
     y = np.repeat([0, 1, 2, 3], [30, 7, 2, 1])
     assert counts(held_out_part(y, 0.2).test, y) == [6, 1, 1, 0]
     assert counts(held_out_part(y, 0.99).train, y) == [1, 1, 1, 1]
     assert not np.array_equal(held_out_part(y, 0.2, 1).test, held_out_part(y, 0.2, 2).test)
     with pytest.raises(ParameterError, match="'share' parameter"):
         held_out_part(y, 1.0)
-    with pytest.raises(DataError, match="one picture only"):
+    with pytest.raises(DataError, match="one image only"):
         held_out_part([0, 1], 0.2)

@@ -115,8 +115,8 @@ def test_processes_change_no_score(monkeypatch):
     np.testing.assert_array_equal(alone.scores, search_C(X, y, grid=GRID3, n_jobs=2).scores)
 
 
-def test_a_class_without_pictures_in_a_fold_is_left_out_of_its_mean():
-    """A class of two pictures validates in two folds; the others say nothing about it."""
+def test_a_class_without_images_in_a_fold_is_left_out_of_its_mean():
+    """A class of two images validates in two folds; the others say nothing about it."""
     X, y = descriptors(n=30)
     y[:] = 0
     y[10:], y[28:] = 1, 2
@@ -136,7 +136,7 @@ def test_errors_say_what_is_wrong():
         search_C(X, y, score="accuracy")
     with pytest.raises(ParameterError, match="cannot choose one C per class"):
         search_C(X, y, per_class=True)
-    with pytest.raises(DataError, match="no picture in any validation part"):
+    with pytest.raises(DataError, match="no image in any validation part"):
         search_C(X, y, folds=[(np.arange(60), np.arange(0))], score=lambda t, s: np.full(3, np.nan))
 
 

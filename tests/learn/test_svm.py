@@ -68,7 +68,7 @@ def test_squared_hinge_on_the_gram_equals_linear_svc_with_a_free_bias():
 
 
 def weak(rng, n=1200, D=200):
-    """Noise of unit length, a little off in one direction for one picture in ten."""
+    """Noise of unit length, a little off in one direction for one image in ten."""
     y = np.where(rng.random(n) < 0.1, 1, -1)
     X = rng.standard_normal((n, D)) + 2 + 0.24 * (y > 0)[:, None] * rng.standard_normal(D)
     return X, y

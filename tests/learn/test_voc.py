@@ -20,7 +20,7 @@ TRAIN, VAL, TEST = np.arange(50), np.arange(50, 100), np.arange(100, 180)
 
 
 def scenes(seed=0, n=180, D=24):
-    """Pictures with several classes, each of which leaves a trace; some only difficult objects."""
+    """Images with several classes, each of which leaves a trace; some only difficult objects."""
     rng = np.random.default_rng(seed)
     present = rng.random((n, 3)) < [0.3, 0.4, 0.25]
     X = rng.random((n, D)) + 0.45 * present @ rng.random((3, D))
@@ -112,7 +112,7 @@ def test_three_folds_of_trainval():
 
 
 def test_test_data_never_reach_the_fit():
-    """Arbitrary test pictures and test labels leave C, validation and coefficients as they are."""
+    """Arbitrary test images and test labels leave C, validation and coefficients as they are."""
     X, targets = scenes()
     rng = np.random.default_rng(5)
     changed, relabelled = X.copy(), targets.copy()
@@ -155,7 +155,7 @@ def test_difficult_rows_count_as_nothing():
     assert one.area[0] == two.area[0]
 
 
-def test_classes_without_pictures_are_named_and_left_out():
+def test_classes_without_images_are_named_and_left_out():
     """No training positives: not trained; none in val: another's C; none in test: no AP."""
     X, targets = scenes()
     everywhere = np.concatenate([TRAIN, VAL])
@@ -293,7 +293,7 @@ def test_errors_say_what_is_wrong():
 
 
 def test_files_for_the_server(tmp_path):
-    """One file for each class, a line for each picture or person, scores that read back."""
+    """One file for each class, a line for each image or person, scores that read back."""
     scores = np.array([[0.5, -1e-7], [2.25, 1.0]])
     paths = write_comp2(tmp_path / "Main", ["cat", "dog"], ["2008_1", "2008_2"], scores)
     assert [path.name for path in paths] == ["comp2_cls_test_cat.txt", "comp2_cls_test_dog.txt"]
@@ -312,21 +312,21 @@ def test_files_for_the_server(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Action", "Main"]
 
 
-def test_rows_of_one_picture_stay_together_in_folds():
-    """Where persons share a picture, no fold fits one of them and validates another."""
+def test_rows_of_one_image_stay_together_in_folds():
+    """Where persons share an image, no fold fits one of them and validates another."""
     rng = np.random.default_rng(0)
-    pictures = np.repeat(np.arange(40), 2)
+    images = np.repeat(np.arange(40), 2)
     X = np.repeat(rng.normal(size=(40, 30)), 2, axis=0)  # both persons look the same
     targets = np.where(rng.random((80, 1)) < 0.5, 1, -1)
     rows = np.arange(60)
     found = {}
-    for name, groups in (("apart", None), ("together", pictures)):
+    for name, groups in (("apart", None), ("together", images)):
         result = evaluate_voc(
             X, targets, ["a"], rows[:30], rows[30:], np.arange(60, 80),
             groups=groups, habit="cv3", grid=[1.0], n_jobs=1,
         )  # fmt: skip
         found[name] = result
-    for train, val in _grouped_folds(targets[:60].astype(np.int8), pictures[:60], 0):
-        assert set(pictures[train]).isdisjoint(pictures[val])
+    for train, val in _grouped_folds(targets[:60].astype(np.int8), images[:60], 0):
+        assert set(images[train]).isdisjoint(images[val])
         assert len(train) + len(val) == 60
     assert found["apart"].validation_mAP != found["together"].validation_mAP

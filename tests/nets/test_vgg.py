@@ -10,7 +10,7 @@ from helpers.networks import formula_state
 from support import random_state
 from torch import Tensor, nn
 
-from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
+from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
 from vggfeat.nets.config import (
     TABLE_1,
     layers_of,
@@ -112,10 +112,10 @@ def test_dense_fc7_equals_timm(whole_net: Weights) -> None:
         assign=True,
     )
     ours = VGG("E", layers="fc7", dense=True, init=None).load(state).eval()
-    picture = torch.randn(1, 3, 256, 288, generator=torch.Generator().manual_seed(2))
+    image = torch.randn(1, 3, 256, 288, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        expected = theirs.eval().forward_head(theirs.forward_features(picture), pre_logits=True)
-        found = ours(picture)
+        expected = theirs.eval().forward_head(theirs.forward_features(image), pre_logits=True)
+        found = ours(image)
     assert found.shape == (1, 4096, 2, 3)
     expected = expected.reshape(found.shape)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -171,10 +171,10 @@ def hand_built(net: str, state: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_configurations_without_a_peer_equal_hand_built_ones(net: str) -> None:
     """A-LRN, B and C compute what their column of Table 1 says."""
     state = random_state(net, ["pool5"])
-    picture = torch.randn(1, 3, 64, 96) * 50
+    image = torch.randn(1, 3, 64, 96) * 50
     with torch.inference_mode():
-        found = VGG(net, layers="pool5", dense=True, init=None).load(state).eval()(picture)
-        torch.testing.assert_close(found, hand_built(net, state, picture), rtol=1e-4, atol=1e-3)
+        found = VGG(net, layers="pool5", dense=True, init=None).load(state).eval()(image)
+        torch.testing.assert_close(found, hand_built(net, state, image), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
@@ -194,12 +194,12 @@ def test_ceil_keeps_the_border_that_floor_drops() -> None:
     assert (map_side(15, layers, "ceil"), map_side(15, layers, "floor")) == (8, 7)
 
 
-def test_too_small_a_picture_is_refused_with_the_side_that_would_do() -> None:
+def test_too_small_a_image_is_refused_with_the_side_that_would_do() -> None:
     """The error names the layer and the smallest side, and that side indeed works."""
     net = VGG("A", layers="fc7", dense=True, init=None).to("meta")
     refuses(
         lambda: net(torch.empty(1, 3, 223, 300, device="meta")),
-        PictureTooSmall,
+        ImageTooSmall,
         ["223×300", "fc7", "224"],
     )
     assert net(torch.empty(1, 3, 224, 224, device="meta")).shape[2:] == (1, 1)
@@ -210,11 +210,11 @@ def test_several_layers_come_from_one_pass() -> None:
     """Maps asked for together equal those asked for alone, before and after the ReLU."""
     state = random_state("A", ["conv3_2"])
     names = ("conv2_1_pre", "conv2_1", "pool2", "conv3_2_pre")
-    picture = torch.randn(1, 3, 48, 32)
+    image = torch.randn(1, 3, 48, 32)
     with torch.inference_mode():
-        together = VGG("A", layers=names, dense=True, init=None).load(state).eval().maps(picture)
+        together = VGG("A", layers=names, dense=True, init=None).load(state).eval().maps(image)
         for name in names:
-            alone = VGG("A", layers=name, dense=True, init=None).load(state).eval()(picture)
+            alone = VGG("A", layers=name, dense=True, init=None).load(state).eval()(image)
             assert torch.equal(together[name], alone)
     assert together["conv2_1_pre"].min() < 0
     assert torch.equal(together["conv2_1_pre"].relu(), together["conv2_1"])

@@ -86,7 +86,7 @@ def hides_the_lists(command: str) -> None:
 
 
 def shows_two_classes(command: str) -> None:
-    """Show as many classes of each picture as are asked for; without the option, not so many."""
+    """Show as many classes of each image as are asked for; without the option, not so many."""
     small = SMALL[command].replace("--class cat", "--classifier cats-E.safetensors")
     words = command.split() + small.split()
     some, two = (run(*words, *more, "--json").json for more in ([], ["--top", "2"]))
@@ -94,10 +94,10 @@ def shows_two_classes(command: str) -> None:
 
 
 def writes_a_table(command: str) -> None:
-    """Write a row or more for each picture."""
+    """Write a row or more for each image."""
     start(command, "--csv t.csv")
-    pictures = {row.get("name") or row["picture"] for row in _rows(Path("t.csv"))}
-    assert len(pictures) == {"fuse": 6, "explain": 1}.get(command, 2)
+    images = {row.get("name") or row["image"] for row in _rows(Path("t.csv"))}
+    assert len(images) == {"fuse": 6, "explain": 1}.get(command, 2)
 
 
 def writes_errors(command: str) -> None:
@@ -110,19 +110,19 @@ def writes_errors(command: str) -> None:
 
 
 def compares_with_the_truth(command: str) -> None:
-    """Tell errors instead of pictures where the true classes are given."""
-    assert "pictures" in start(command, "--json").json
+    """Tell errors instead of images where the true classes are given."""
+    assert "images" in start(command, "--json").json
     assert start(command, "--data colours --json").json["top1"] == 0.0
 
 
 def writes_a_store(command: str) -> None:
-    """Keep the fused posteriors of all pictures in a store of their own."""
+    """Keep the fused posteriors of all images in a store of their own."""
     start(command)
     assert len(FeatureStore("fused").names) == 6
 
 
 def draws_into_a_folder(command: str) -> None:
-    """Put a drawing of each picture into the folder that is named, and none elsewhere."""
+    """Put a drawing of each image into the folder that is named, and none elsewhere."""
     out = {"explain": "maps", "localize predict": "drawn"}[command]
     start(command, f"--out {out}")
     drawings = sorted(Path(out).iterdir())
@@ -157,8 +157,8 @@ def _remove_outputs() -> None:
 
 
 def _classes_of(told: Any) -> set[int]:
-    pictures = told["pictures"] if isinstance(told, dict) else told
-    return {len(one.get("classes") or one["labels"]) for one in pictures}
+    images = told["images"] if isinstance(told, dict) else told
+    return {len(one.get("classes") or one["labels"]) for one in images}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

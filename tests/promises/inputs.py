@@ -47,7 +47,7 @@ name = "lacking"
 reader = "folders"
 folder = "classes"
 classes = ["tall", "wide"]
-pictures = 13
+images = 13
 """
 
 

@@ -38,7 +38,7 @@ def working(place: str) -> list[tuple[str, str, str, Any, str]]:
             "bf16",
             "--precision fp8",
         ),
-        *pictures(place),
+        *images(place),
         (
             "--deterministic",
             "--deterministic",
@@ -49,8 +49,8 @@ def working(place: str) -> list[tuple[str, str, str, Any, str]]:
     ]
 
 
-def pictures(place: str) -> list[tuple[str, str, str, Any, str]]:
-    """Options of how pictures are read."""
+def images(place: str) -> list[tuple[str, str, str, Any, str]]:
+    """Options of how images are read."""
     return [
         (
             "--on-bad-image",

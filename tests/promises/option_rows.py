@@ -12,7 +12,7 @@ from promises.options_of_files import FILES
 from promises.options_of_networks import WHOLE_NETWORKS
 
 ROWS = [*FEATURES_AND_SVMS, *WHOLE_NETWORKS, *FILES]
-_CARD = "the data set's card has the other settings, and is opened with its pictures"
+_CARD = "the data set's card has the other settings, and is opened with its images"
 _ITSELF = "what is called refuses it before it reads"
 AFTER_READING = {
     **{("svm", option): _CARD for option in ("--net", "--layer", "--pool", "--weights")},

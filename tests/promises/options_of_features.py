@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promises.option_row import EFFECT, FLAG, FREE, PRINTED, pictures, rows, working
+from promises.option_row import EFFECT, FLAG, FREE, PRINTED, images, rows, working
 
 CLUSTER = [
     ("--engine", "--engine ray", "network.self.engine", "ray", "--engine spark"),
@@ -22,7 +22,7 @@ LAYERS = [
 EXTRACT = rows(
     "extract",
     "photos",
-    ("PICTURES", "others photos", "find_images.sources", ["others", "photos"], FREE),
+    ("IMAGES", "others photos", "find_images.sources", ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--out", "--out kept", "FeatureStore.path", "kept", FREE),
     *LAYERS,
@@ -138,21 +138,21 @@ PREDICT = rows(
     "predict",
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
-    ("PICTURES", "model others photos", "find_images.sources", ["others", "photos"], FREE),
+    ("IMAGES", "model others photos", "find_images.sources", ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--weights", "--weights w.pth", "model_extractors.weights", ["w.pth"],
      "--weights a.pth --weights b.pth"),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
     ("--csv", "--csv t.csv", EFFECT, None, FREE),
     ("--device", "--device cuda:1", "model_extractors.device", "cuda:1", "--device tpu"),
-    *pictures("predict"),
+    *images("predict"),
     *PRINTED,
 )  # fmt: skip
 EXPLAIN = rows(
     "explain",
     "model photos",
     ("MODEL", "model.safetensors photos", "load.path", "model.safetensors", FREE),
-    ("PICTURES", "model others photos", "find_images.sources", ["others", "photos"], FREE),
+    ("IMAGES", "model others photos", "find_images.sources", ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--class", "--class cat", "explain.classes", ["cat"], "--class cow"),
     ("--out", "--out maps", EFFECT, None, FREE),

@@ -7,7 +7,7 @@ from promises.option_row import EFFECT, FLAG, FREE, PRINTED, rows, working
 CLASSIFY = rows(
     "classify",
     "photos",
-    ("PICTURES", "others photos", "find_images.sources", ["others", "photos"], FREE),
+    ("IMAGES", "others photos", "find_images.sources", ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--net", "--net E --net D", "network.features.nets", ["E", "D"], "--net F"),
     ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
@@ -107,7 +107,7 @@ MERGING = [
 LOCALIZE_PREDICT = rows(
     "localize predict",
     "photos --model boxes.safetensors --class cat",
-    ("PICTURES", "others photos --model boxes.safetensors --class cat", "find_images.sources",
+    ("IMAGES", "others photos --model boxes.safetensors --class cat", "find_images.sources",
      ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),

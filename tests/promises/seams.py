@@ -110,7 +110,7 @@ def _weights(given: Arguments) -> Weights:
 
 
 def _dataset(given: Arguments) -> Any:
-    """Open class folders; of a shipped card without its pictures, with those of the folders."""
+    """Open class folders; of a shipped card without its images, with those of the folders."""
     is_shipped = given["name"] in card_names()
     card, images = open_dataset("classes" if is_shipped else given["name"])
     if is_shipped:
@@ -131,7 +131,7 @@ def _localiser(_: Arguments) -> Localiser:
 
 
 def _described(given: Arguments) -> Any:
-    """Open the networks, as whatever describes pictures does, and describe nothing."""
+    """Open the networks, as whatever describes images does, and describe nothing."""
     for net in given["features"].nets:
         given["networks"](net, None)
     return SimpleNamespace(
@@ -155,7 +155,7 @@ NETWORK = {
     "load": ("vggfeat.nets.weights:load", _weights),
     "DenseExtractor": ("vggfeat.features.extractor:DenseExtractor", _extractor),
 }
-PICTURES = {"find_images": ("vggfeat.data.imageset:find_images", None)}
+IMAGES = {"find_images": ("vggfeat.data.imageset:find_images", None)}
 SVM = {
     **NETWORK,
     "open_dataset": ("vggfeat.data.datasets:open_dataset", _dataset),
@@ -185,7 +185,7 @@ MACHINE = {
 """Any device may be named here: it need not be in this machine."""
 SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
-        **PICTURES,
+        **IMAGES,
         **NETWORK,
         "FeatureStore": ("vggfeat.store.store:FeatureStore", _nothing),
         "extract": ("vggfeat.features.pipeline:extract", _stop),
@@ -216,13 +216,13 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "train_chain": ("vggfeat.train.chain:train_chain", _stop),
     },
     "predict": {
-        **PICTURES,
+        **IMAGES,
         "load": ("vggfeat.learn.model:load", None),
         "model_extractors": ("vggfeat.run.predict:model_extractors", lambda _: []),
         "predict": ("vggfeat.run.predict:predict", _stop),
     },
     "explain": {
-        **PICTURES,
+        **IMAGES,
         "load": ("vggfeat.learn.model:load", None),
         "model_extractors": (
             "vggfeat.run.predict:model_extractors",
@@ -231,7 +231,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "explain": ("vggfeat.run.explain:explain", _stop),
     },
     "classify": {
-        **PICTURES,
+        **IMAGES,
         **NETWORK,
         "read_val": ("vggfeat.data.datasets.ilsvrc:read_val", None),
         "classes_of": ("vggfeat.ilsvrc.classes:classes_of", _stop),
@@ -251,7 +251,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **WATCHED,
     },
     "localize predict": {
-        **PICTURES,
+        **IMAGES,
         **LOCALISING,
         "NetClassifier": ("vggfeat.ilsvrc.outputs:NetClassifier.open", _stop),
         "windows_of": ("vggfeat.ilsvrc.localize:windows_of", None),

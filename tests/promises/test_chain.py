@@ -197,27 +197,27 @@ def test_a_net_that_finds_boxes_is_judged_and_used_as_it_was_saved(
     best = Path("boxes/best.safetensors")
     judged = run("localize", "evaluate", "--data", tree, "--model", "boxes",
                  "--precision", "fp32", "--json", "--quiet").json  # fmt: skip
-    assert len(judged["pictures"]) == 4
+    assert len(judged["images"]) == 4
     found = {}
-    for row in judged["pictures"]:
-        box = predicted_box(best, tree / row["picture"], ("cat", "dog").index(row["class"]))
+    for row in judged["images"]:
+        box = predicted_box(best, tree / row["image"], ("cat", "dog").index(row["class"]))
         np.testing.assert_allclose(row["central"], box, atol=1e-3)
         assert row["central_iou"] == pytest.approx(share(box, BOXES[row["class"]]), abs=2e-5)
-        found[Path(row["picture"]).name] = box
+        found[Path(row["image"]).name] = box
     assert judged["errors"]["central"] == np.mean(
-        [row["central_iou"] <= 0.5 for row in judged["pictures"]]
+        [row["central_iou"] <= 0.5 for row in judged["images"]]
     )
 
     same = [np.array(box) for name, box in found.items() if int(name[:6]) % 2]
     assert np.abs(same[0] - same[1]).max() > 0.01  # two images of a class differ
-    images = [tree / row["picture"] for row in judged["pictures"] if row["class"] == "cat"]
+    images = [tree / row["image"] for row in judged["images"] if row["class"] == "cat"]
     told = run("localize", "predict", *images, "--model", best, "--class", "cat", "--Q", "224",
                "--precision", "fp32", "--json", "--quiet").json  # fmt: skip
     assert len(told) == 2
     for row in told:
         [label] = row["labels"]
         sides = [label[side] for side in ("xmin", "ymin", "xmax", "ymax")]
-        np.testing.assert_allclose(sides, found[Path(row["picture"]).name], atol=1e-3)
+        np.testing.assert_allclose(sides, found[Path(row["image"]).name], atol=1e-3)
 
 
 def draw_objects(tree: Path) -> Path:

@@ -50,45 +50,45 @@ def rows(text: str) -> list[Mistake]:
 BEFORE_WEIGHTS = rows("""
     frobnicate → 2: frobnicate
     extract nowhere → 3: nowhere | spelling
-    extract pictures/none.png → 3: pictures/none.png | spelling
+    extract images/none.png → 3: images/none.png | spelling
     extract empty → 3: empty | .png | @paths.txt
     extract texts → 3: texts | .png
     extract @absent.txt → 3: absent.txt
     extract list.csv → 3: list.csv | file, label | 'path'
-    extract pictures → 4: VGG_ILSVRC_16_layers.caffemodel | --weights embedded
-    extract pictures --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
-    extract pictures --net C → 4: net C | vggfeat train | --weights FILE
-    extract pictures --net E --weights embedded → 4: embedded has net D, not E | torchvision
-    extract pictures --layer pool9 → 2: layer | 'pool5' | 'pool9'
-    extract pictures --layer conv5_4 → 2: layer | net D | 'conv5_3' | 'conv5_4'
-    extract pictures --layer pool5 --Q 0 → 2: Q | 1 | Got 0
-    extract pictures --layer pool5 --Q -3 → 2: Q | 1 | Got -3
-    extract pictures --layer pool5 --Q big → 2: --Q | integer
-    extract pictures --layer pool5 --Q 32 --Q 32 → 2: Q | twice
-    extract pictures --layer pool2 --pool mean → 2: pool | 'average' | 'max' | 'cells' | 'gem3' | 'mean'
-    extract pictures --layer pool2 --device tpu → 2: device | 'auto', 'cpu', 'cuda', 'mps' | 'tpu'
-    extract pictures --layer pool2 --device cuda:77 → 6: cuda:77 | --device auto
-    extract pictures --layer pool2 --precision int8 → 2: precision | 'fp32', 'bf16' | 'int8'
-    extract pictures --layer pool2 --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
-    extract pictures --layer pool2 --dtype float64 → 2: dtype | 'float32', 'float16' | 'float64'
-    extract pictures --normalize l2 → 2: normalize | 'locations' | 'l2'
-    extract pictures --quality medium → 2: quality | 'best', 'fast' | 'medium'
-    extract pictures --workers 0 → 2: --workers | 1
-    extract pictures --shard 4/3 → 2: shard | 1/N … N/N | '4/3'
-    extract pictures --shard half → 2: shard | 1/N … N/N | 'half'
-    extract pictures --shard auto → 2: --shard | SLURM_ARRAY_TASK_ID | 1/4
-    extract pictures --engine spark → 2: engine | 'local', 'ray' | 'spark'
-    extract pictures --address auto → 2: --address | --engine ray
-    extract pictures --out notes.txt → 5: --out notes.txt | folder
-    extract pictures --out notes.txt/f → 5: --out notes.txt/f | another place
-    extract pictures --weights none.pth → 4: none.pth | auto, authors, torchvision, embedded
-    extract pictures --layr pool2 → 2: --layr | --layer
+    extract images → 4: VGG_ILSVRC_16_layers.caffemodel | --weights embedded
+    extract images --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
+    extract images --net C → 4: net C | vggfeat train | --weights FILE
+    extract images --net E --weights embedded → 4: embedded has net D, not E | torchvision
+    extract images --layer pool9 → 2: layer | 'pool5' | 'pool9'
+    extract images --layer conv5_4 → 2: layer | net D | 'conv5_3' | 'conv5_4'
+    extract images --layer pool5 --Q 0 → 2: Q | 1 | Got 0
+    extract images --layer pool5 --Q -3 → 2: Q | 1 | Got -3
+    extract images --layer pool5 --Q big → 2: --Q | integer
+    extract images --layer pool5 --Q 32 --Q 32 → 2: Q | twice
+    extract images --layer pool2 --pool mean → 2: pool | 'average' | 'max' | 'gem3' | 'mean'
+    extract images --layer pool2 --device tpu → 2: device | 'auto', 'cpu', 'cuda', 'mps' | 'tpu'
+    extract images --layer pool2 --device cuda:77 → 6: cuda:77 | --device auto
+    extract images --layer pool2 --precision int8 → 2: precision | 'fp32', 'bf16' | 'int8'
+    extract images --layer pool2 --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    extract images --layer pool2 --dtype float64 → 2: dtype | 'float32', 'float16' | 'float64'
+    extract images --normalize l2 → 2: normalize | 'locations' | 'l2'
+    extract images --quality medium → 2: quality | 'best', 'fast' | 'medium'
+    extract images --workers 0 → 2: --workers | 1
+    extract images --shard 4/3 → 2: shard | 1/N … N/N | '4/3'
+    extract images --shard half → 2: shard | 1/N … N/N | 'half'
+    extract images --shard auto → 2: --shard | SLURM_ARRAY_TASK_ID | 1/4
+    extract images --engine spark → 2: engine | 'local', 'ray' | 'spark'
+    extract images --address auto → 2: --address | --engine ray
+    extract images --out notes.txt → 5: --out notes.txt | folder
+    extract images --out notes.txt/f → 5: --out notes.txt/f | another place
+    extract images --weights none.pth → 4: none.pth | auto, authors, torchvision, embedded
+    extract images --layr pool2 → 2: --layr | --layer
 
     svm → 2: --dataset
     svm --dataset imagenet21k → 3: imagenet21k | sample | folder for each class
     svm --dataset ilsvrc2012 → 3: ilsvrc2012 | vggfeat train
     svm --dataset empty → 3: empty | empty/cat/1.jpg
-    svm --dataset pictures → 3: pictures | pictures/cat/1.jpg
+    svm --dataset images → 3: images | images/cat/1.jpg
     svm --dataset single → 3: single | 'cat' | at least two
     svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | path, label
     svm --dataset broken.toml → 3: broken.toml | line 1
@@ -122,53 +122,53 @@ BEFORE_WEIGHTS = rows("""
     run table11-voc2007 --data x → 2: --data | table11-voc2007 | --help
     run table11-voc2007 --dataset nowhere → 3: nowhere | sample
     run table11-voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007
-    run table11-voc2007 --report pictures → 5: --report pictures | a file
+    run table11-voc2007 --report images → 5: --report images | a file
     run table03-single-scale → 2: table03-single-scale | --data ILSVRC_ROOT
     run table03-single-scale --data nowhere → 3: nowhere | class folders
     run table03-single-scale --data x --weights D=a.pth → 2: weights | d-256=FILE | 'D'
     run train-a → 2: train-a | --data ILSVRC_ROOT
     run train-a --data nowhere → 3: nowhere | class folders
 
-    predict none pictures → 3: none | vggfeat svm --dataset
-    predict . pictures → 5: . is a folder | Name a file
-    predict notes.txt pictures → 5: notes.txt | vggfeat svm --save
-    predict a.safetensors pictures → 5: a.safetensors | vggfeat svm --save
+    predict none images → 3: none | vggfeat svm --dataset
+    predict . images → 5: . is a folder | Name a file
+    predict notes.txt images → 5: notes.txt | vggfeat svm --save
+    predict a.safetensors images → 5: a.safetensors | vggfeat svm --save
     predict model nowhere → 3: nowhere | spelling
-    predict model pictures --top 0 → 2: --top | 1
-    predict model pictures --device tpu → 2: device | 'cpu' | 'tpu'
-    predict model pictures --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
-    predict model pictures --weights none.pth → 4: none.pth | --weights
-    predict model pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
-    predict model pictures --csv pictures → 5: --csv pictures | a file
+    predict model images --top 0 → 2: --top | 1
+    predict model images --device tpu → 2: device | 'cpu' | 'tpu'
+    predict model images --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    predict model images --weights none.pth → 4: none.pth | --weights
+    predict model images --csv none/s.csv → 5: --csv none/s.csv | folder none
+    predict model images --csv images → 5: --csv images | a file
 
-    explain none pictures → 3: none | vggfeat svm --dataset
-    explain model pictures --class zebra → 2: class | 'cat', 'dog' | 'zebra'
-    explain model pictures --out notes.txt → 5: --out notes.txt | folder
-    explain model pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
+    explain none images → 3: none | vggfeat svm --dataset
+    explain model images --class zebra → 2: class | 'cat', 'dog' | 'zebra'
+    explain model images --out notes.txt → 5: --out notes.txt | folder
+    explain model images --csv none/s.csv → 5: --csv none/s.csv | folder none
 
-    classify → 2: pictures | --data
-    classify pictures --data classes → 2: pictures | --data
+    classify → 2: images | --data
+    classify images --data classes → 2: images | --data
     classify nowhere → 3: nowhere | spelling
     classify --data nowhere → 3: nowhere | class folders
-    classify pictures --mode crop → 2: mode | 'dense', 'multicrop', 'both' | 'crop'
-    classify pictures --locations mean → 2: locations | 'scores', 'posteriors' | 'mean'
-    classify pictures --grid 0 → 2: grid | 1 to 99 | Got 0
-    classify pictures --results r → 2: --results | --data
-    classify pictures --shard 1/2 --csv c → 2: --csv | --shard
-    classify pictures --shard 1/2 --top 5 → 2: --top | --shard
+    classify images --mode crop → 2: mode | 'dense', 'multicrop', 'both' | 'crop'
+    classify images --locations mean → 2: locations | 'scores', 'posteriors' | 'mean'
+    classify images --grid 0 → 2: grid | 1 to 99 | Got 0
+    classify images --results r → 2: --results | --data
+    classify images --shard 1/2 --csv c → 2: --csv | --shard
+    classify images --shard 1/2 --top 5 → 2: --top | --shard
     classify --data classes --shard 3/2 → 2: shard | 1/N … N/N | '3/2'
-    classify pictures --weights embedded → 4: embedded | pool5 | fc8
-    classify pictures --csv none/s.csv → 5: --csv none/s.csv | folder none
+    classify images --weights embedded → 4: embedded | pool5 | fc8
+    classify images --csv none/s.csv → 5: --csv none/s.csv | folder none
 
     fuse → 2: STORES
-    fuse pictures → 5: pictures | vggfeat classify --out
+    fuse images → 5: images | vggfeat classify --out
     fuse features → 5: pool2 | posteriors | vggfeat classify
-    fuse pictures --results r → 2: --results | --data
+    fuse images --results r → 2: --results | --data
 
     train --out a → 2: --data
     train --data classes → 2: --out
     train --data nowhere --out a → 3: nowhere | class folders
-    train --data pictures --out a → 3: pictures | pictures/cat/1.jpg
+    train --data images --out a → 3: images | images/cat/1.jpg
     train --data single --out a → 3: single | 'cat' | at least two
     train --data classes --out notes.txt → 5: --out notes.txt | folder
     train --data classes --out a --net F → 2: 'F' | A, A-LRN, B
@@ -195,12 +195,12 @@ BEFORE_WEIGHTS = rows("""
     localize train --data VOC2007 --out a --boxes nowhere → 2: --boxes | ILSVRC
     localize train --data VOC2007 --out a --batch 0 → 2: batch | 1 | Got 0
     localize train --data VOC2007 --out a --S 100 → 2: S | 224 | Got 100
-    localize predict pictures --class cat → 2: --model
-    localize predict pictures --model nowhere --class cat → 4: nowhere | vggfeat localize train
+    localize predict images --class cat → 2: --model
+    localize predict images --model nowhere --class cat → 4: nowhere | vggfeat localize train
     localize predict nowhere --model a --class cat → 3: nowhere | spelling
-    localize predict pictures --model a --class cat --top 2 → 2: --top | --class
-    localize predict pictures --model a --class cat --match best → 2: match | 'iou', 'overfeat'
-    localize predict pictures --model a --class cat --threshold 3 → 2: threshold | 1 | 3.0
+    localize predict images --model a --class cat --top 2 → 2: --top | --class
+    localize predict images --model a --class cat --match best → 2: match | 'iou', 'overfeat'
+    localize predict images --model a --class cat --threshold 3 → 2: threshold | 1 | 3.0
     localize evaluate --model a → 2: --data
     localize evaluate --data VOC2007 --model nowhere → 4: nowhere | vggfeat localize train
     localize evaluate --data VOC2007 --model a --labels s → 2: --labels | --classifier
@@ -219,18 +219,17 @@ BEFORE_WEIGHTS = rows("""
     weights fetch authors --net A → 4: net D, E, not A | torchvision
     weights fetch authors --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
     weights show none.pth → 4: none.pth | spelling
-    weights show notes.txt → 4: notes.txt | .safetensors, .pth
     weights convert a.safetensors notes.txt/b.pth → 5: notes.txt/b.pth | another place
 
     store info nowhere → 5: nowhere | manifest.json | vggfeat extract
     store info notes.txt → 5: notes.txt | HDF5 | vggfeat store pack
-    store verify pictures → 5: pictures | manifest.json
-    store repair pictures → 5: pictures | manifest.json
+    store verify images → 5: images | manifest.json
+    store repair images → 5: images | manifest.json
     store merge features → 2: --out
     store merge features other --out both → 5: flip | True | same
-    store merge features pictures --out both → 5: pictures | manifest.json
+    store merge features images --out both → 5: images | manifest.json
     store merge features --out features → 5: features | another --out
-    store pack pictures x.h5 → 5: pictures | manifest.json
+    store pack images x.h5 → 5: images | manifest.json
     store pack features none/x.h5 → 5: none/x.h5 | folder none
     store export features x.xlsx → 2: format | 'npz', 'csv', 'parquet' | 'xlsx'
     store export features x.csv --Q 512 → 5: --Q 512 | /Q32
@@ -238,20 +237,21 @@ BEFORE_WEIGHTS = rows("""
     store export features x.csv --aggregate mean → 2: aggregate | 'stack' | 'mean'
     store export features x.csv --normalize locations → 2: --normalize locations | another store
     store export features x.csv --raw --aggregate stack → 2: --raw | --aggregate
-    store export features pictures --format csv → 5: pictures | a file
+    store export features images --format csv → 5: images | a file
 """)
 OF_WEIGHTS = rows("""
-    extract pictures --layer pool2 --weights nothing.pth → 4: nothing.pth | damaged
-    extract pictures --layer pool2 --weights nothing.safetensors → 4: nothing.safetensors | damaged
-    extract pictures --layer pool2 --weights a.safetensors → 4: a.safetensors | A | not of net D
-    extract pictures --net A --layer pool4 --weights a.safetensors → 4: a.safetensors | conv4_2
-    extract pictures --layer pool2 --Q 32 --no-flip --out features → 5: features | flip | --out
-    predict model pictures --weights a.safetensors → 4: a.safetensors | not of net D
-    predict model pictures --weights nothing.pth → 4: nothing.pth | damaged
-    classify pictures --weights a.safetensors → 4: a.safetensors | fc8
+    weights show notes.txt → 4: notes.txt | .safetensors, .pth
+    extract images --layer pool2 --weights nothing.pth → 4: nothing.pth | damaged
+    extract images --layer pool2 --weights nothing.safetensors → 4: nothing.safetensors | damaged
+    extract images --layer pool2 --weights a.safetensors → 4: a.safetensors | A | not of net D
+    extract images --net A --layer pool4 --weights a.safetensors → 4: a.safetensors | conv4_2
+    extract images --layer pool2 --Q 32 --no-flip --out features → 5: features | flip | --out
+    predict model images --weights a.safetensors → 4: a.safetensors | not of net D
+    predict model images --weights nothing.pth → 4: nothing.pth | damaged
+    classify images --weights a.safetensors → 4: a.safetensors | fc8
     train --data classes --out a --init nothing.pth → 4: nothing.pth | damaged
-    localize predict pictures --model a.safetensors --class cat → 4: a.safetensors | fc8
-    localize predict pictures --model model.safetensors --class cat → 4: SVM | vggfeat predict
+    localize predict images --model a.safetensors --class cat → 4: a.safetensors | fc8
+    localize predict images --model model.safetensors --class cat → 4: SVM | vggfeat predict
     weights show a.safetensors --net D → 4: a.safetensors | A | not of net D
     weights convert a.safetensors b.xyz → 2: .safetensors or .pth | b.xyz
     weights convert a.safetensors b.pth --pixels bgr → 2: pixels | 'caffe', 'torchvision' | 'bgr'
@@ -260,11 +260,11 @@ OF_WEIGHTS = rows("""
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what people have: pictures, classes, lists, a store, a model; and what is broken."""
+    """Make what people have: images, classes, lists, a store, a model; and what is broken."""
     from PIL import Image
 
     root = tmp_path_factory.mktemp("mistakes")
-    drawn = {f"pictures/{n}.png" for n in range(3)}
+    drawn = {f"images/{n}.png" for n in range(3)}
     drawn |= {f"classes/{label}/{n}.png" for label in ("cat", "dog") for n in range(8)}
     drawn |= {f"single/cat/{n}.png" for n in range(3)}
     for seed, name in enumerate(sorted(drawn)):
@@ -277,8 +277,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "notes.txt": "none",
         "nothing.pth": "none",
         "nothing.safetensors": "none",
-        "list.csv": "file,label\npictures/0.png,cat\n",
-        "nolabel.csv": "path\npictures/0.png\npictures/1.png\n",
+        "list.csv": "file,label\nimages/0.png,cat\n",
+        "nolabel.csv": "path\nimages/0.png\nimages/1.png\n",
         "broken.toml": "title = \n",
         "card.toml": 'name = "x"\nkind = "y"\n',
         "recipe.toml": 'title = "x"\ndataset = "sample"\n[features]\nnet = "D"\n',
@@ -291,8 +291,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     formats.write(root / "a.safetensors", state, PIXELS, net="A", source="drawn", licence="none")
     home = {"VGGFEAT_HOME": str(tmp_path_factory.mktemp("home"))}
     first = ("--layer", "pool2", "--Q", "32", "--no-flip", "--out", "other")
-    run("extract", "pictures", *shlex.split(EMBEDDED), "--out", "features", cwd=root, env=home)
-    run("extract", "pictures", "--weights", "embedded", *first, cwd=root, env=home)
+    run("extract", "images", *shlex.split(EMBEDDED), "--out", "features", cwd=root, env=home)
+    run("extract", "images", "--weights", "embedded", *first, cwd=root, env=home)
     saved = ("--save", "model", "--jobs", "1")
     run("svm", "--dataset", "classes", *shlex.split(EMBEDDED), *saved, cwd=root, env=home)
     return root
@@ -369,14 +369,14 @@ def test_a_place_that_may_not_be_written(
     access = os.access
     locked = tmp_path / "locked"  # root may write everywhere, so that the answer is put in
     monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
-    for words in ("svm --dataset classes --report", "predict model pictures --csv"):
+    for words in ("svm --dataset classes --report", "predict model images --csv"):
         check(Mistake(f"{words} {locked}/r", 5, (f"{locked}", "another place")), folder)
 
 
-def test_no_readable_picture_is_an_error(
+def test_no_readable_image_is_an_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that could read nothing says so at its end, after the reason of each picture."""
+    """A command that could read nothing says so at its end, after the reason of each image."""
     draw_jpeg(tmp_path / "torn" / "a.jpg")
     whole = (tmp_path / "torn" / "a.jpg").read_bytes()
     (tmp_path / "torn" / "a.jpg").write_bytes(whole[: len(whole) // 2])
@@ -388,7 +388,7 @@ def test_no_readable_picture_is_an_error(
     ):
         ran = run(*words, status=3, cwd=folder)
         assert "a.jpg" in ran.err or "failed.csv" in ran.err
-        assert "No picture could be read" in ran.err
+        assert "No image could be read" in ran.err
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -18,7 +18,7 @@ from storing import FC7, make_store, vectors
 from vggfeat.recipe import open_recipe
 
 SMALL = {"(256, 384)": "(32, 48)", "[0.1, 1, 10]": "[1]"}
-"""The two substitutions: scales at which a picture takes milliseconds, and one C for all. Weights
+"""The two substitutions: scales at which an image takes milliseconds, and one C for all. Weights
 stay as they are written: no block asks for a layer beyond pool5, which the embedded ones have."""
 
 TYPED = shell_lines("vggfeat")
@@ -58,9 +58,9 @@ def test_no_python_is_left_out() -> None:
 
 
 def test_scikit_learn(here: Path, draw: Any) -> None:
-    """The search runs, tells two classes apart, and describes each picture once for each scale.
+    """The search runs, tells two classes apart, and describes each image once for each scale.
 
-    Five pictures of each class: every fold needs one.
+    Five images of each class: every fold needs one.
     """
     shapes = {"wide": (60, 34), "tall": (34, 60)}
     labels = [label for label in shapes for _ in range(5)]
@@ -79,7 +79,7 @@ def test_scikit_learn(here: Path, draw: Any) -> None:
 def test_library(here: Path, draw: Any) -> None:
     """The store and X are what the sentences around the block say they are."""
     for number in range(3):
-        draw(f"pictures/{number}.png", seed=number)
+        draw(f"images/{number}.png", seed=number)
     names = run_block("find_images")
     X, store = names["X"], names["store"]
     assert (X.shape, X.dtype) == ((3, 512), np.float32)

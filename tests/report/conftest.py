@@ -62,7 +62,7 @@ def recalls_of(classes, n=60, spread=0.25, names=None, **more):
 
 
 def precisions_of(hidden=False, classes=NAMES, names=None, untested=False, **more):
-    """Score pictures with several classes; no yak trains, and no owl is tested."""
+    """Score images with several classes; no yak trains, and no owl is tested."""
     rng = np.random.default_rng(0)
     present = rng.random((120, 4)) < 0.35
     X = rng.random((120, 20)) + 0.5 * present @ rng.random((4, 20))
@@ -91,7 +91,7 @@ def maps_of(result, exact="Exact: so it is."):
 
 @pytest.fixture
 def explanation():
-    """Make an explanation of two classes on a grid of 3 × 4, of a picture of 40 × 30."""
+    """Make an explanation of two classes on a grid of 3 × 4, of an image of 40 × 30."""
     shares = np.zeros((2, 3, 4))
     shares[0, 0, 3], shares[0, 2, 0], shares[1] = 2.0, -1.0, 0.5
     bias = np.array([-0.25, 0.125])

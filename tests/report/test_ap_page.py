@@ -23,9 +23,9 @@ HOSTILE = '"><script>alert(1)</script>\n\u202e.jpg'
 def page_of(tmp_path, parsed):
     """Write a page and read it."""
 
-    def page_of(result, pictures=None, **more):
+    def page_of(result, images=None, **more):
         settings = {"title": "VOC", "run": {"Net": "D"}, "provenance": {"torch": "2.6"}, **more}
-        target = write_page(result, tmp_path / "page.html", pictures or {}, **settings)
+        target = write_page(result, tmp_path / "page.html", images or {}, **settings)
         return parsed(target.read_text(encoding="utf-8"))
 
     return page_of
@@ -36,8 +36,8 @@ def squeezed(page):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Pictures with the names of the test rows."""
+def images(tmp_path):
+    """Images with the names of the test rows."""
     paths = {}
     for row in range(80, 120):
         path = tmp_path / f"{row}.jpg"
@@ -47,13 +47,13 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize("ap", ["ap11", "area"])
-def test_the_page_says_what_was_measured(pictures, ap, page_of, precisions):
+def test_the_page_says_what_was_measured(images, ap, page_of, precisions):
     """Headline, both APs of each class, its C and its positives stand in the page's text."""
     result = precisions(ap=ap)
-    page = page_of(result, pictures, paper=[("Net D", 89.3, None)])
+    page = page_of(result, images, paper=[("Net D", 89.3, None)])
     text = squeezed(page)
     assert f"{100 * result.mAP:.1f}% mAP ({'11-point' if ap == 'ap11' else 'area'})" in text
-    assert "over 2 of 4 classes on 40 test pictures" in text
+    assert "over 2 of 4 classes on 40 test images" in text
     other = result.area if ap == "ap11" else result.ap11
     for c in (0, 1):
         figures = (result.per_class[c], other[c], result.validation_per_class[c])
@@ -78,10 +78,10 @@ def test_every_validation_figure_is_told_and_the_choice_marked(page_of, precisio
         assert [NAMES[c], *(f"{100 * score:.1f}" for score in result.validation[:, c])] in page.rows
 
 
-def test_rankings_show_their_pictures(pictures, page_of, precisions):
-    """First, worst and missed of each class are there as pictures, framed by their truth."""
+def test_rankings_show_their_images(images, page_of, precisions):
+    """First, worst and missed of each class are there as images, framed by their truth."""
     result = precisions()
-    page = page_of(result, pictures, examples=6)
+    page = page_of(result, images, examples=6)
     figures = [a["class"].split() for t, a in page.tags if t == "figure" and "class" in a]
     tags = [a for t, a in page.tags if t == "img"]
     expected = 0
@@ -96,14 +96,14 @@ def test_rankings_show_their_pictures(pictures, page_of, precisions):
         wrong += sum(one.truth < 0 for ranking in lists for one in ranking)
     assert len(tags) == len(figures) == expected
     assert sum("wrong" in kinds for kinds in figures) == wrong
-    assert all(a["alt"] in pictures for a in tags)
+    assert all(a["alt"] in images for a in tags)
     assert squeezed(page).count("Missed") == 2
 
 
-def test_without_test_labels_validation_is_the_headline(pictures, page_of, precisions):
+def test_without_test_labels_validation_is_the_headline(images, page_of, precisions):
     """Where test labels are not public there are no curves, mistakes or differences."""
     result = precisions(hidden=True, ap="area")
-    page = page_of(result, pictures, paper=[("Net D", 89.0, None)])
+    page = page_of(result, images, paper=[("Net D", 89.0, None)])
     text = squeezed(page)
     assert f"{100 * result.validation_mAP:.1f}% mAP in validation" in text
     assert ["Net D", "", "89.0", "–"] in page.rows
@@ -113,26 +113,26 @@ def test_without_test_labels_validation_is_the_headline(pictures, page_of, preci
     assert kinds == [["tile"]] * 24
 
 
-def test_without_test_pictures_the_page_says_so(page_of, precisions):
-    """Where there is no test part validation is the headline, and no picture is spoken of."""
+def test_without_test_images_the_page_says_so(page_of, precisions):
+    """Where there is no test part validation is the headline, and no image is spoken of."""
     result = precisions(untested=True, ap="area")
     page = page_of(result, paper=[("Net D", 89.0, None)])
     text = squeezed(page)
     assert f"{100 * result.validation_mAP:.1f}% mAP in validation over 3 of 4 classes" in text
-    assert "there are no test pictures" in text
-    assert not re.search("0 test pictures|not public|Pictures of each class|Not trained", text)
+    assert "there are no test images" in text
+    assert not re.search("0 test images|not public|Images of each class|Not trained", text)
     assert {a["href"][1:] for t, a in page.tags if t == "a"} <= {
         a["id"] for _, a in page.tags if "id" in a
     }
     assert ["Net D", "", "89.0", "–"] in page.rows
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(summary(result))
-    assert "there are no test pictures" in console.export_text()
+    assert "there are no test images" in console.export_text()
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_evidence_stands_beside_the_pictures_of_its_class(hidden, page_of, precisions, maps):
-    """Each map has its words and an alternative text; a mistake says what the picture is."""
+def test_evidence_stands_beside_the_images_of_its_class(hidden, page_of, precisions, maps):
+    """Each map has its words and an alternative text; a mistake says what the image is."""
     result = precisions(hidden=hidden)
     drawn = maps(result, "Not exact, though it adds up: power 0.5.")
     page = page_of(result, evidence=drawn)
@@ -147,9 +147,9 @@ def test_evidence_stands_beside_the_pictures_of_its_class(hidden, page_of, preci
     assert "Evidence" not in squeezed(page_of(result))
 
 
-def test_anchors_lead_somewhere_and_drawings_have_names(pictures, page_of, precisions):
+def test_anchors_lead_somewhere_and_drawings_have_names(images, page_of, precisions):
     """Every link has its target, every drawing a label, and nothing is loaded from elsewhere."""
-    page = page_of(precisions(), pictures)
+    page = page_of(precisions(), images)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for t, a in page.tags if t == "a"} <= set(ids)
@@ -159,11 +159,11 @@ def test_anchors_lead_somewhere_and_drawings_have_names(pictures, page_of, preci
     assert all(a["src"].startswith("data:") for t, a in page.tags if t == "img")
 
 
-def test_hostile_names_stay_text(pictures, page_of, precisions):
-    """Names of classes and pictures with markup are shown as text."""
+def test_hostile_names_stay_text(images, page_of, precisions):
+    """Names of classes and images with markup are shown as text."""
     classes = [HOSTILE, "<img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "yak"]
     names = [f"{row}{HOSTILE}" for row in range(120)]
-    lookup = {names[int(row)]: path for row, path in pictures.items()}
+    lookup = {names[int(row)]: path for row, path in images.items()}
     page = page_of(precisions(classes=classes, names=names), lookup, title=HOSTILE)
     assert "script" not in {tag for tag, _ in page.tags}
     assert not any("onerror" in attributes for _, attributes in page.tags)

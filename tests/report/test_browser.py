@@ -35,17 +35,17 @@ addEventListener("load", () => {
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 @pytest.mark.parametrize("kind", ["recalls", "precisions"])
 def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
-    """At 400 and 1400 pixels nothing sticks out, pictures are drawn, and the console is silent."""
+    """At 400 and 1400 pixels nothing sticks out, images are drawn, and the console is silent."""
     result = recalls(["bird", "boat", "bug"]) if kind == "recalls" else precisions()
-    pictures = {}
+    images = {}
     for row in range(120):
-        pictures[str(row)] = tmp_path / f"{row}.jpg"
-        Image.new("RGB", (30, 20), (row, 90, 200)).save(pictures[str(row)])
-    more = {"paper": [("Nets D & E", 92.7, 0.5)], "partial": ["train has 70 pictures, not 2,501"]}
+        images[str(row)] = tmp_path / f"{row}.jpg"
+        Image.new("RGB", (30, 20), (row, 90, 200)).save(images[str(row)])
+    more = {"paper": [("Nets D & E", 92.7, 0.5)], "partial": ["train has 70 images, not 2,501"]}
     write_page(
         result,
         tmp_path / "page.html",
-        pictures,
+        images,
         title="PASCAL VOC 2007",
         run={"Scales": "Q = 256, 384, 512, 640, 768, average; L2", "Device": "cpu, fp32"},
         provenance={"weights": "embedded", "fingerprint": "ab" * 32},
@@ -84,7 +84,7 @@ def test_a_training_page_in_chromium(tmp_path, epochs, parsed):
         finished=epochs > 1,
         taken=layers[:4],
         drawn=layers[4:],
-        run={"data": "1,281,167 pictures to train, 50,000 to validate", "device": "NVIDIA H200"},
+        run={"data": "1,281,167 images to train, 50,000 to validate", "device": "NVIDIA H200"},
         provenance={"their names and labels": "ab" * 32, "weights": "runs/" + "e" * 90},
         failed={"n01440764/" + "n" * 60 + ".JPEG": "truncated"},
     )

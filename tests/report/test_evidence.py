@@ -1,4 +1,4 @@
-"""Evidence maps as pictures: what is red, what is blue, what is wanted and what is said."""
+"""Evidence maps as images: what is red, what is blue, what is wanted and what is said."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from vggfeat.report.evidence import draw, exactness, overlay, strength, told
 from vggfeat.report.wanted import Wanted, evidence_maps, evidence_wanted
 from vggfeat.run.explain import explain
 
-PICTURE = Image.new("RGB", (40, 30), (128, 128, 128))
+IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))
 
 
 def test_colours_are_where_the_evidence_is(explanation):
     """The upper right corner speaks for the cat and is red, the lower left against it and blue."""
-    drawn = np.asarray(overlay(PICTURE, explanation, 0, 400), int)
+    drawn = np.asarray(overlay(IMAGE, explanation, 0, 400), int)
     assert drawn.shape == (300, 400, 3)
     red, green, blue = drawn[2, 397]
     assert red > 150 > max(green, blue)
     red, green, blue = drawn[297, 2]
     assert blue > red + 40
-    # Nothing speaks far from both: grey as the picture.
+    # Nothing speaks far from both: grey as the image.
     whiter = drawn[150, 200] - drawn[150, 200].mean()
     assert np.abs(whiter).max() < np.abs(drawn[2, 397] - drawn[2, 397].mean()).max() / 4
 
 
 def test_the_ring_is_where_the_strongest_is(explanation):
     """Its white and dark circle stands around the middle of the strongest step, x 350 and y 50."""
-    drawn = np.asarray(overlay(PICTURE, explanation, 0, 400), int)
+    drawn = np.asarray(overlay(IMAGE, explanation, 0, 400), int)
     np.testing.assert_allclose(explanation.strongest[0], (35, 5))
     around = drawn[39:62, 339:362].reshape(-1, 3)
     assert (around == (27, 29, 34)).all(axis=1).sum() > 50
@@ -55,14 +55,14 @@ def test_equal_evidence_has_no_scale_of_nothing(explanation):
     nothing = explanation.take(["dog"])
     nothing.evidence[:] = 0
     assert strength(nothing, 0) == 1
-    drawn = np.asarray(overlay(PICTURE, nothing, 0, 60), int)
+    drawn = np.asarray(overlay(IMAGE, nothing, 0, 60), int)
     assert (np.ptp(drawn[:4], axis=2) == 0).all()
 
 
 def test_the_figure_is_a_png_of_all_classes(explanation):
     """Two classes stand side by side, and each sum is told in words."""
-    figure = Image.open(io.BytesIO(draw(PICTURE, explanation)))
-    one = Image.open(io.BytesIO(draw(PICTURE, explanation.take(["dog"]))))
+    figure = Image.open(io.BytesIO(draw(IMAGE, explanation)))
+    one = Image.open(io.BytesIO(draw(IMAGE, explanation.take(["dog"]))))
     assert figure.format == "PNG"
     assert figure.width > 1.9 * one.width
     assert told(explanation, 0) == "Sum of all locations +1.000, bias −0.250: score +0.750"
@@ -73,10 +73,10 @@ def test_strange_class_names_are_drawn(explanation):
     """Formulas, markup, line ends and other scripts in names are drawn as they stand."""
     names = ("$\\frac{1}", "\u202eπ\n<b>" * 30)
     strange = type(explanation)(**{**vars(explanation), "classes": names})
-    assert Image.open(io.BytesIO(draw(PICTURE, strange))).height > 300
+    assert Image.open(io.BytesIO(draw(IMAGE, strange))).height > 300
 
 
-def test_the_page_wants_right_pictures_and_worst_mistakes(precisions):
+def test_the_page_wants_right_images_and_worst_mistakes(precisions):
     """For each class the first true positive and the first negative, which says what it is."""
     result = precisions()
     wanted = evidence_wanted(result)
@@ -97,7 +97,7 @@ def test_the_page_wants_right_pictures_and_worst_mistakes(precisions):
 
 
 def test_of_recalls_the_first_split_is_wanted(recalls):
-    """Right pictures of each class and its clearest mistakes are those of the first split."""
+    """Right images of each class and its clearest mistakes are those of the first split."""
     result = recalls(["bird", "boat", "bug"])
     split = result.splits[0]
     wanted = evidence_wanted(result)
@@ -110,7 +110,7 @@ def test_of_recalls_the_first_split_is_wanted(recalls):
 
 
 def test_without_test_labels_the_first_of_each_class_are_wanted(precisions):
-    """Hidden labels leave the first of each ranking; without test pictures nothing is wanted."""
+    """Hidden labels leave the first of each ranking; without test images nothing is wanted."""
     result = precisions(hidden=True)
     ranked = result.rankings.ranked
     assert evidence_wanted(result) == [
@@ -120,22 +120,22 @@ def test_without_test_labels_the_first_of_each_class_are_wanted(precisions):
 
 
 def test_maps_are_made_for_what_can_be_read(tmp_path):
-    """A lost picture has no map; the others say what explain finds."""
+    """A lost image has no map; the others say what explain finds."""
     net = random_weights("A", ["pool2"])
     extractor = DenseExtractor("A", "pool2", weights=net, precision="fp32")
     columns = tuple(extractor.columns([32]))
     coef, how = np.random.default_rng(0).normal(size=(2, 128)), Aggregation(power=0.5).to_dict()
     model = SavedModel(coef, np.ones(2), ("cat", "dog"), (1.0,), columns, ("random",), how)
     Image.fromarray(noise(60, 40)).save(tmp_path / "a.png")
-    pictures = {"a": tmp_path / "a.png", "b": tmp_path / "lost.png"}
+    images = {"a": tmp_path / "a.png", "b": tmp_path / "lost.png"}
     wanted = [Wanted(0, "dog"), Wanted(1, "cat"), Wanted(0, "cat", "dog")]
     steps = []
     maps = evidence_maps(
-        model, wanted, ["a", "b"], pictures, [extractor], lambda *done: steps.append(done)
+        model, wanted, ["a", "b"], images, [extractor], lambda *done: steps.append(done)
     )
     assert list(maps) == [("a", "dog"), ("a", "cat")]
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    found = explain(model, pictures["a"], [extractor], ["cat"])
+    found = explain(model, images["a"], [extractor], ["cat"])
     assert maps["a", "cat"].told.startswith(told(found, 0))
     assert maps["a", "cat"].truth == "dog"
     assert "power 0.5" in maps["a", "cat"].exact

@@ -29,7 +29,7 @@ def test_average_precisions_read_back(tmp_path, precisions):
         "results.json",
     }
     scores = read(tmp_path / "new" / "scores.csv")
-    assert [row["picture"] for row in scores] == [str(row) for row in range(80, 120)]
+    assert [row["image"] for row in scores] == [str(row) for row in range(80, 120)]
     for c in (0, 1):
         column = [float(row[NAMES[c]]) for row in scores]
         assert column == result.scores[:, c].tolist()
@@ -47,7 +47,7 @@ def test_average_precisions_read_back(tmp_path, precisions):
         if row["class"] == "cat" and row["list"] == "worst"
     ]
     assert {row["truth"] for row in worst} == {"-1"}
-    assert int(worst[0]["picture"]) == result.rankings.worst[0][0].row
+    assert int(worst[0]["image"]) == result.rankings.worst[0][0].row
     plain = json.loads((tmp_path / "new" / "results.json").read_text())
     assert plain["dataset"] == "voc"
     assert plain["result"]["mAP"] == result.mAP

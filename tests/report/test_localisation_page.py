@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vggfeat.data.datasets import load_card
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.ilsvrc.judged import Judged, LocalisationResult
 from vggfeat.ilsvrc.localize import Located
 from vggfeat.report.localisation_page import write_localisation_page
@@ -26,7 +26,7 @@ TRUTH = np.array([[20.0, 10, 80, 60]])
 def result_of(
     classes: tuple[str, ...], each: int, *, dense: bool = True, kept: int = 0, **told: Any
 ) -> LocalisationResult:
-    """So many pictures of each class; of class c the first c % (each + 1) are wrong."""
+    """So many images of each class; of class c the first c % (each + 1) are wrong."""
     rng = np.random.default_rng(0)
     rows = []
     for c in range(len(classes)):
@@ -40,14 +40,14 @@ def result_of(
 
 
 def page_of(result: LocalisationResult, target: Path) -> str:
-    def picture(name: str) -> Image.Image:
+    def image(name: str) -> Image.Image:
         if name == "0/0.jpg":
-            raise PictureError("gone")
+            raise ImageError("gone")
         return Image.new("RGB", (100, 75), (90, 120, 150))
 
     facts: Mapping[str, object] = {"nets": "D", "versions": "1"}
     written = write_localisation_page(
-        result, target, picture, title="Boxes", run=facts, provenance=facts
+        result, target, image, title="Boxes", run=facts, provenance=facts
     )
     return written.read_text(encoding="utf-8")
 
@@ -59,7 +59,7 @@ def names(page: str) -> list[str]:
 
 
 def test_a_page_of_a_thousand_classes_is_no_burden(tmp_path: Path) -> None:
-    """Sixty pictures at most, of the worst and best classes; the table has all, the worst first."""
+    """Sixty images at most, of the worst and best classes; the table has all, the worst first."""
     result = result_of(ILSVRC, 4, kept=100)
     page = page_of(result, tmp_path / "page.html")
     assert 50 <= page.count("data:image/jpeg") <= 60
@@ -76,18 +76,18 @@ def test_a_page_of_a_thousand_classes_is_no_burden(tmp_path: Path) -> None:
 
 
 def test_a_short_page_shows_every_class(tmp_path: Path) -> None:
-    """In their order, six pictures of each; one that is gone is left out."""
+    """In their order, six images of each; one that is gone is left out."""
     page = page_of(result_of(("cat", "dog"), 8, kept=3), tmp_path / "page.html")
     assert names(page) == ["cat", "dog"]
     assert page.count("data:image/jpeg") == 2 * 6 - 1 + 2 * 2
     assert page.count("Wrong: ") == 1
     assert 'class="scroll body"' in page
     assert "Partial" not in page
-    assert "other pictures and classes" in page
+    assert "other images and classes" in page
     assert ">Difference<" not in page
 
 
-def test_only_all_of_ilsvrcs_pictures_compare(tmp_path: Path) -> None:
+def test_only_all_of_ilsvrcs_images_compare(tmp_path: Path) -> None:
     """Then the page has differences, of validation; else it says what is lacking."""
     whole = result_of(ILSVRC, 50, limit=None, objects=50_000)
     assert not lacking(whole)
@@ -101,7 +101,7 @@ def test_only_all_of_ilsvrcs_pictures_compare(tmp_path: Path) -> None:
     assert "Partial" not in page
     part = result_of(ILSVRC, 3, limit=3000, objects=50_000)
     assert lacking(part) == [
-        "the first 3,000 of 50,000 objects (--limit)", "3,000 of 50,000 validation pictures",
+        "the first 3,000 of 50,000 objects (--limit)", "3,000 of 50,000 validation images",
     ]  # fmt: skip
     page = page_of(part, tmp_path / "part.html")
     assert "the first 3,000 of 50,000 objects" in page
@@ -116,7 +116,7 @@ def test_what_was_left_out_is_named(tmp_path: Path, dense: bool) -> None:
     failed = {f"{k}.jpg": "gone" for k in range(30)}
     result = LocalisationResult(base.classes, base.judged, dense, 2, base.settings, failed)
     page = page_of(result, tmp_path / "page.html")
-    assert lacking(result) == ["1 picture left out: boxes cannot be placed", "30 pictures left out"]
+    assert lacking(result) == ["1 image left out: boxes cannot be placed", "30 images left out"]
     assert "x&lt;y" in page
     assert "and 11 more" in page
     assert {row.table for row in papers(result)} == (

@@ -22,17 +22,17 @@ HOSTILE = '"><script>alert(1)</script>\n\u202e.jpg'
 def page_of(tmp_path, parsed):
     """Write a page and read it."""
 
-    def page_of(result, pictures=None, **more):
+    def page_of(result, images=None, **more):
         settings = {"title": "sample", "run": {"Net": "D"}, "provenance": {"torch": "2.6"}, **more}
-        target = write_page(result, tmp_path / "new" / "page.html", pictures or {}, **settings)
+        target = write_page(result, tmp_path / "new" / "page.html", images or {}, **settings)
         return parsed(target.read_text(encoding="utf-8"))
 
     return page_of
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Sixty small pictures with the names of the rows."""
+def images(tmp_path):
+    """Sixty small images with the names of the rows."""
     paths = {}
     for row in range(60):
         path = tmp_path / f"{row}.jpg"
@@ -41,10 +41,10 @@ def pictures(tmp_path):
     return paths
 
 
-def test_the_page_says_what_was_measured(pictures, page_of, recalls):
+def test_the_page_says_what_was_measured(images, page_of, recalls):
     """Headline, every class's recall and every confusion count stand in the page's text."""
     result = recalls(["bird", "boat", "bug"])
-    page = page_of(result, pictures)
+    page = page_of(result, images)
     text = re.sub(r"\s+", " ", page.text)
     assert f"{100 * result.mean_class_recall:.1f}" in text
     assert f"± {100 * result.std:.1f}" in text.replace("\xa0", " ")
@@ -66,12 +66,12 @@ def test_the_paper_stands_beside_it(page_of, recalls):
     assert ["Net D", "", "91.8 ± 1.0", f"{here - 91.8:+.1f}".replace("-", "−")] in page.rows
     assert ["Zeiler & Fergus", "", f"{here - 1.5:.1f}", "+1.5"] in page.rows
     assert "Partial." not in text
-    assert "on the 20 % of the training pictures that were put aside" in text
+    assert "on the 20 % of the training images that were put aside" in text
 
 
 def test_a_part_of_the_data_is_not_compared(page_of, recalls):
     """A partial run says so, names what is missing, and has no difference to the paper's."""
-    missing = ["boat has 3 pictures, not 40", "<b>bug</b> is missing"]
+    missing = ["boat has 3 images, not 40", "<b>bug</b> is missing"]
     page = page_of(recalls(["bird", "boat", "bug"]), paper=[("Net D", 91.8, 1.0)], partial=missing)
     text = re.sub(r"\s+", " ", page.text)
     assert "Partial." in text
@@ -79,9 +79,9 @@ def test_a_part_of_the_data_is_not_compared(page_of, recalls):
     assert ["Net D", "", "91.8 ± 1.0", "–"] in page.rows
 
 
-def test_the_page_needs_nothing_else(pictures, page_of, recalls):
+def test_the_page_needs_nothing_else(images, page_of, recalls):
     """No script, no address but data: and #, and a policy that forbids the network."""
-    page = page_of(recalls(["bird", "boat", "bug"]), pictures)
+    page = page_of(recalls(["bird", "boat", "bug"]), images)
     kinds = {tag for tag, _ in page.tags}
     assert not kinds & {"script", "link", "iframe", "object", "form", "base"}
     for _, attributes in page.tags:
@@ -91,12 +91,12 @@ def test_the_page_needs_nothing_else(pictures, page_of, recalls):
     assert any("default-src 'none'" in (a.get("content") or "") for _, a in page.tags)
 
 
-def test_pictures_have_alternative_texts_and_sections_names(pictures, page_of, recalls):
+def test_images_have_alternative_texts_and_sections_names(images, page_of, recalls):
     """Every thumbnail has an alternative text, every drawing a label, every anchor its section."""
-    page = page_of(recalls(["bird", "boat", "bug"]), pictures)
+    page = page_of(recalls(["bird", "boat", "bug"]), images)
     tags = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(tags) > 24
-    assert all(attributes["alt"] in pictures for attributes in tags)
+    assert all(attributes["alt"] in images for attributes in tags)
     assert all(a.get("aria-label") for t, a in page.tags if t == "svg")
     ids = {a["id"] for _, a in page.tags if "id" in a}
     anchors = {a["href"][1:] for t, a in page.tags if t == "a"}
@@ -104,11 +104,11 @@ def test_pictures_have_alternative_texts_and_sections_names(pictures, page_of, r
     assert ("html", {"lang": "en"}) in page.tags
 
 
-def test_hostile_names_stay_text(pictures, page_of, recalls):
+def test_hostile_names_stay_text(images, page_of, recalls):
     """Names with markup, line ends and direction marks are shown as text, everywhere."""
     classes = [HOSTILE, "<img src=x onerror=alert(1)>", "{{ 7 * 7 }}"]
     names = [f"{row}{HOSTILE}" for row in range(60)]
-    lookup = dict(zip(names, pictures.values(), strict=True))
+    lookup = dict(zip(names, images.values(), strict=True))
     result = recalls(classes, names=names)
     settings = {"title": HOSTILE, "run": {HOSTILE: HOSTILE}, "provenance": {HOSTILE: "\udcff"}}
     page = page_of(result, lookup, **settings)
@@ -121,7 +121,7 @@ def test_hostile_names_stay_text(pictures, page_of, recalls):
     assert next(iter(alts)).endswith('"><script>alert(1)</script>\\n\\u202e.jpg')
 
 
-def test_evidence_stands_below_the_pictures_of_its_class(page_of, recalls, maps):
+def test_evidence_stands_below_the_images_of_its_class(page_of, recalls, maps):
     """Each class has its map and its mistake's, with words, alternative texts and a sentence."""
     result = recalls(["bird", HOSTILE, "bug"])
     drawn = maps(result)
@@ -136,15 +136,15 @@ def test_evidence_stands_below_the_pictures_of_its_class(page_of, recalls, maps)
     assert "Evidence" not in page_of(result).text
 
 
-def test_lost_pictures_are_shown_by_name(pictures, page_of, recalls):
-    """A picture that is gone, damaged or not listed leaves its name, and the page stands."""
-    pictures["3"].unlink()
-    pictures["4"].write_bytes(b"not a picture")
-    del pictures["5"]
-    page = page_of(recalls(["bird", "boat", "bug"]), pictures, examples=12)
+def test_lost_images_are_shown_by_name(images, page_of, recalls):
+    """An image that is gone, damaged or not listed leaves its name, and the page stands."""
+    images["3"].unlink()
+    images["4"].write_bytes(b"not an image")
+    del images["5"]
+    page = page_of(recalls(["bird", "boat", "bug"]), images, examples=12)
     absent = {a["aria-label"] for _, a in page.tags if a.get("class") == "absent"}
     assert absent <= {f"{row}, not available" for row in (3, 4, 5)}
-    thumbnail = thumbnails(pictures)
+    thumbnail = thumbnails(images)
     assert [thumbnail(row) is None for row in ("2", "3", "4", "5")] == [False, True, True, True]
 
 
@@ -155,7 +155,7 @@ def test_many_classes_and_no_mistakes(page_of, recalls):
     assert result.mean_class_recall == 1
     cells = [a for t, a in page.tags if t == "rect" and a.get("height") == "1"]
     assert len(cells) == np.count_nonzero(result.confusion)
-    assert "every test picture was recognised" in page.text
+    assert "every test image was recognised" in page.text
     assert "Mistakes" not in page.text
 
 
@@ -181,4 +181,4 @@ def test_the_terminal_tells_the_same(recalls):
     assert f"{100 * result.mean_class_recall:.1f} ± {100 * result.std:.1f} %" in text
     assert "[bold]bird" in text
     pair = result.most_confused(1)[0]
-    assert f"{pair.pictures} of {pair.of}" in text
+    assert f"{pair.images} of {pair.of}" in text

@@ -52,7 +52,7 @@ def points_of(page: Any, which: int) -> list[tuple[float, float]]:
 
 
 def test_the_headline_is_the_best_epochs_error(page: Callable[..., Any]) -> None:
-    """Epoch 3 was right on 40 % of the validation pictures, so 60.0 % error and 32.0 % top-5."""
+    """Epoch 3 was right on 40 % of the validation images, so 60.0 % error and 32.0 % top-5."""
     shown = page()
     text = " ".join(shown.text.split())
     assert "Net E, S ∈ [256; 512]" in text
@@ -110,7 +110,7 @@ def test_with_five_classes_there_is_no_top_5(page: Callable[..., Any]) -> None:
     assert len([tag for tag, _ in shown.tags if tag == "polyline"]) == 4
 
 
-def test_layers_and_unreadable_pictures_are_told(page: Callable[..., Any]) -> None:
+def test_layers_and_unreadable_images_are_told(page: Callable[..., Any]) -> None:
     """Names are a stranger's words: they are shown, not obeyed."""
     shown = page(failed={"<b>x</b>.jpg": "truncated"})
     text = " ".join(shown.text.split())

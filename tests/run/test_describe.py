@@ -47,7 +47,7 @@ def nets() -> dict[str, DenseExtractor]:
 
 @pytest.fixture
 def persons(tmp_path: Path) -> ImageSet:
-    """Draw two pictures with three persons, two of them in the first."""
+    """Draw two images with three persons, two of them in the first."""
     for name, seed in (("a", 1), ("b", 2)):
         Image.fromarray(noise(60, 40, seed)).save(tmp_path / f"{name}.png")
     a, b = tmp_path / "a.png", tmp_path / "b.png"
@@ -63,7 +63,7 @@ def one_layer() -> DenseExtractor:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count the pictures that go through each net."""
+    """Count the images that go through each net."""
     counts: Counter[str] = Counter()
     original = DenseExtractor.describe_finite
 
@@ -87,11 +87,11 @@ def rows(images: ImageSet, features: Features, extractor: DenseExtractor, **more
     return describe(CARD, images, features, lambda net, store: extractor, **more)
 
 
-def by_hand(picture: Image.Image, extractor: DenseExtractor, Q: int) -> dict[str, np.ndarray]:
+def by_hand(image: Image.Image, extractor: DenseExtractor, Q: int) -> dict[str, np.ndarray]:
     """Rescale with Pillow alone, and take what the network gives."""
-    width, height = picture.size
+    width, height = image.size
     short = min(width, height)
-    resized = picture.resize((width * Q // short, height * Q // short), Image.Resampling.BILINEAR)
+    resized = image.resize((width * Q // short, height * Q // short), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
     return {layer: d[0].numpy() for (layer, _), d in extractor.describe(pixels).items()}
 
@@ -100,7 +100,7 @@ def unit(row: np.ndarray) -> np.ndarray:
     return row / np.sqrt((row * row).sum())
 
 
-def test_a_boxs_row_is_that_of_the_picture_cut_out(
+def test_a_boxs_row_is_that_of_the_image_cut_out(
     persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
 ) -> None:
     """What is in a box, cut by hand and saved as a PNG of its own, has the very same features."""
@@ -115,13 +115,13 @@ def test_a_boxs_row_is_that_of_the_picture_cut_out(
     assert len(np.unique(found.X, axis=0)) == 3
 
 
-def test_two_persons_share_their_picture(
+def test_two_persons_share_their_image(
     persons: ImageSet, one_layer: DenseExtractor, counted: Counter
 ) -> None:
-    """The whole picture is described once, and is the same row for each person in it."""
+    """The whole image is described once, and is the same row for each person in it."""
     found = rows(persons, ONE, one_layer)
     assert counted == {"D": 2}
-    assert found.summary.pictures == 2
+    assert found.summary.images == 2
     assert np.array_equal(found.X[0], found.X[1])
     assert not np.array_equal(found.X[0], found.X[2])
     assert found.images.names == persons.names
@@ -137,9 +137,9 @@ def test_rows_are_stacked_by_view_net_and_layer(
         whole = Image.open(path).convert("RGB")
         cut = whole.crop((box[0] - 1, box[1] - 1, box[2], box[3]))
         parts = []
-        for picture in (whole, cut):
+        for image in (whole, cut):
             for net in "DE":
-                scales = [by_hand(picture, nets[net], Q) for Q in (16, 24)]
+                scales = [by_hand(image, nets[net], Q) for Q in (16, 24)]
                 for layer in ("conv1_1", "pool1"):
                     normed = [unit(scale[layer]) for scale in scales]
                     parts += normed if how == "stack" else [np.mean(normed, axis=0)]
@@ -197,9 +197,9 @@ def test_what_is_there_is_not_computed_again(
     """A second run computes nothing, another subset neither; a named store needs no net at all."""
     told = []
     first = describe(CARD, persons, ALL, opener(nets), folder=tmp_path / "f", progress=told.append)
-    assert (first.summary.pictures, first.summary.computed) == (10, 10)
-    assert told[-1].pictures == told[-1].computed == 10
-    assert counted == {"D": 10, "E": 10}  # two pictures and three boxes, at two scales
+    assert (first.summary.images, first.summary.computed) == (10, 10)
+    assert told[-1].images == told[-1].computed == 10
+    assert counted == {"D": 10, "E": 10}  # two images and three boxes, at two scales
     again = describe(CARD, persons, ALL, never, folder=tmp_path / "f")
     assert np.array_equal(again.X, first.X)
     assert (again.summary.present, again.summary.computed) == (10, 0)
@@ -226,7 +226,7 @@ def test_damaged_descriptors_are_refused(
 def test_default_stores_are_found_again_and_kept_apart(
     persons: ImageSet, one_layer: DenseExtractor, nets: dict[str, DenseExtractor], counted: Counter
 ) -> None:
-    """A box can come before its picture; other weights and places have other folders.
+    """A box can come before its image; other weights and places have other folders.
 
     More layers of the same weights have the same: their columns may lie in one store.
     """
@@ -244,10 +244,10 @@ def test_default_stores_are_found_again_and_kept_apart(
     assert len(places) == 4
 
 
-def test_an_unreadable_picture_has_no_row(
+def test_an_unreadable_image_has_no_row(
     persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
 ) -> None:
-    """The persons of a damaged picture, and one whose box lies outside, are left out and named."""
+    """The persons of a damaged image, and one whose box lies outside, are left out and named."""
     Image.fromarray(noise(60, 40, 3)).save(tmp_path / "c.png")
     more = ImageSet(
         (*persons.names, "c#1", "c#2"),
@@ -265,7 +265,7 @@ def test_an_unreadable_picture_has_no_row(
 def test_a_class_that_is_lost_is_named(
     persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
 ) -> None:
-    """A class of which no picture can be read, and a data set of none, end in an error."""
+    """A class of which no image can be read, and a data set of none, end in an error."""
     labelled = ImageSet(("a", "b"), (persons.images[0], persons.images[2]), ("cat", "dog"))
     Path(persons.images[2]).write_bytes(b"")
     with pytest.raises(DataError, match="No image of dog can be read"):

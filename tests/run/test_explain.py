@@ -9,7 +9,7 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, ParameterError, PictureError
+from vggfeat.errors import DataError, ImageError, ParameterError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
@@ -65,21 +65,21 @@ def model_of(extractors, how, scales=SCALES):
     )
 
 
-def predicted(model, picture, extractors):
-    return next(predict(model, ImageSet(("a",), (picture,)), extractors)).scores
+def predicted(model, image, extractors):
+    return next(predict(model, ImageSet(("a",), (image,)), extractors)).scores
 
 
 @pytest.mark.parametrize("which", ["A", "AB"])
 @pytest.mark.parametrize("normalize", ["descriptor", "locations", "none"])
 @pytest.mark.parametrize("how", ["average", "stack"])
 def test_locations_and_bias_add_up_to_the_score(nets, which, normalize, how):
-    """In linear settings the sum over the picture plus the bias is what predict says."""
+    """In linear settings the sum over the image plus the bias is what predict says."""
     how = Aggregation(how, normalize)
     extractors = opened(nets, which, how)
     model = model_of(extractors, how)
-    picture = Image.fromarray(noise(53, 40, seed=4))
-    found = explain(model, picture, extractors)
-    expected = predicted(model, picture, extractors)
+    image = Image.fromarray(noise(53, 40, seed=4))
+    found = explain(model, image, extractors)
+    expected = predicted(model, image, extractors)
     np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
     totals = sum(one.totals.sum(axis=0) for one in found.shares)
@@ -96,9 +96,9 @@ def test_quarters_are_linear_too(nets, size):
     how = Aggregation("stack")
     extractors = opened(nets, "A", how, pool="cells+average")
     model = model_of(extractors, how)
-    picture = Image.fromarray(noise(*size, seed=7))
-    found = explain(model, picture, extractors)
-    expected = predicted(model, picture, extractors)
+    image = Image.fromarray(noise(*size, seed=7))
+    found = explain(model, image, extractors)
+    expected = predicted(model, image, extractors)
     np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
     assert found.exact
 
@@ -133,9 +133,9 @@ def test_where_nothing_is_linear_shares_still_add_up(nets, how, pool, layers, sa
     """Powers and maxima keep the sum, negative activations included, and are not called exact."""
     extractors = opened(nets, "A", how, layers, pool=pool)
     model = model_of(extractors, how)
-    picture = Image.fromarray(noise(52, 70, seed=5))
-    found = explain(model, picture, extractors)
-    expected = predicted(model, picture, extractors)
+    image = Image.fromarray(noise(52, 70, seed=5))
+    found = explain(model, image, extractors)
+    expected = predicted(model, image, extractors)
     np.testing.assert_allclose(found.sums + found.bias, expected, rtol=1e-4, atol=1e-5)
     assert not found.exact
     assert said in found.why == not_linear(model)
@@ -145,8 +145,8 @@ def test_power_one_is_linear(nets):
     """A power of 1 is exact, and gives the same map as none, before a ReLU too."""
     plain, one = Aggregation("stack"), Aggregation("stack", power=1.0)
     extractors = opened(nets, "B", plain, ["conv3_2_pre"])
-    picture = noise(60, 50)
-    maps = [explain(model_of(extractors, how), picture, extractors) for how in (plain, one)]
+    image = noise(60, 50)
+    maps = [explain(model_of(extractors, how), image, extractors) for how in (plain, one)]
     assert maps[0].exact
     assert maps[1].exact
     np.testing.assert_array_equal(maps[0].evidence, maps[1].evidence)
@@ -236,13 +236,13 @@ def test_spreading_loses_nothing():
 
 
 def test_what_is_wrong_is_said(nets, tmp_path):
-    """Unknown classes, lost pictures, given boxes and other nets are refused in words."""
+    """Unknown classes, lost images, given boxes and other nets are refused in words."""
     how = Aggregation()
     extractors = opened(nets, "A", how)
     model = model_of(extractors, how)
     with pytest.raises(ParameterError, match="'yak'"):
         explain(model, noise(50, 50), extractors, ["yak"])
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         explain(model, tmp_path / "lost.jpg", extractors)
     with pytest.raises(DataError, match="given box"):
         explain(SavedModel(**{**vars(model), "views": ("image", "box")}), noise(50, 50), extractors)
@@ -266,7 +266,7 @@ def test_the_best_classes_come_first(nets):
 
 
 def test_a_turned_photo_is_explained_upright(nets, tmp_path):
-    """A picture with a recorded orientation has the map of its upright copy."""
+    """An image with a recorded orientation has the map of its upright copy."""
     how = Aggregation()
     extractors = opened(nets, "B", how, ["pool3"])
     model = model_of(extractors, how)

@@ -1,4 +1,4 @@
-"""The pointing game: boxes, difficult objects, borders, pictures that cannot be read."""
+"""The pointing game: boxes, difficult objects, borders, images that cannot be read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def game(tmp_path):
     for name in "abcde":
         paths.append(tmp_path / "JPEGImages" / f"{name}.png")
         Image.fromarray(pixels).save(paths[-1])
-    paths[2].write_bytes(b"not a picture")
+    paths[2].write_bytes(b"not an image")
     images = ImageSet(tuple("abcde"), tuple(paths), splits={"test": np.arange(5)})
     bright = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 28:32].mean(dim=(1, 2))
     dark = extractor.image_maps(paths[0], 40)["pool1"][:, 8:12, 8:12].mean(dim=(1, 2))
@@ -51,7 +51,7 @@ def game(tmp_path):
 
 
 def test_hits_are_counted_for_each_class(game):
-    """Of three pictures with a cat one box holds the square; difficult boxes and others do not."""
+    """Of three images with a cat one box holds the square; difficult boxes and others do not."""
     model, images, tree, extractors = game
     (place,) = explain(model, images.images[0], extractors, ["cat"]).strongest
     assert 50 <= place[0] <= 70
@@ -70,7 +70,7 @@ def test_hits_are_counted_for_each_class(game):
     )
     assert list(result.failed) == ["c"]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    said = "Pointing game: 50.0 % of 4 (the picture's centre: 50.0 %; 1 pictures left out)"
+    said = "Pointing game: 50.0 % of 4 (the image's centre: 50.0 %; 1 images left out)"
     assert result.line == said
     told = result.to_dict()
     assert told["classes"][0] == {"name": "cat", "of": 3, "hits": 1, "centre": 1}

@@ -76,7 +76,7 @@ def voc2012(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def described(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
-    """Count the pictures that go through each net at each scale."""
+    """Count the images that go through each net at each scale."""
     counts: Counter[tuple[str, int]] = Counter()
     describe = DenseExtractor.describe_finite
 
@@ -210,7 +210,7 @@ def test_voc2012_without_its_test_part(
         (tree / "ImageSets" / "Main" / path.name).symlink_to(path)
     recipe = small("table11-voc2012", weights, tmp_path)
     done = run("run", recipe, "--root", tmp_path, "--allow-partial", "--jobs", "1", "-q")
-    assert "there are no test pictures" in " ".join(done.out.split())
+    assert "there are no test images" in " ".join(done.out.split())
     table = done.out[done.out.index("difference") :].splitlines()
     cells = [re.split(r"\s{2,}", line.strip()) for line in table[2:5]]
     assert [cell[0] for cell in cells] == ["D", "E", "D & E"]
@@ -223,7 +223,7 @@ def test_voc2012_without_its_test_part(
 def test_voc2012_action(
     weights: dict[str, Path], voc2012: Path, described: Counter, tmp_path: Path
 ) -> None:
-    """The whole image, then image and box: the box tells two persons of a picture apart."""
+    """The whole image, then image and box: the box tells two persons of an image apart."""
     sent = tmp_path / "sent"
     recipe = small("table12-voc2012-action", weights, tmp_path)
     rows = run_partial(recipe, voc2012, "--submission", sent)
@@ -240,12 +240,12 @@ def test_voc2012_action(
         assert found == pytest.approx(scores_by_row(result, "ranked"), abs=1e-8)
     whole, boxed = (row["result"]["validation_mAP"] for row in rows)
     assert whole < 0.8 < 0.9 < boxed
-    # 40 pictures and 6 of test, whole, once for both rows; and the boxes of their 92 persons.
+    # 40 images and 6 of test, whole, once for both rows; and the boxes of their 92 persons.
     assert described == {(net, Q): 46 + 92 for net in "DE" for Q in SCALES}
 
 
 @pytest.mark.parametrize(
-    ("name", "folder", "picture", "strays"),
+    ("name", "folder", "image", "strays"),
     [
         (
             "caltech101",
@@ -264,7 +264,7 @@ def test_voc2012_action(
 def test_caltech(
     name: str,
     folder: str,
-    picture: str,
+    image: str,
     strays: tuple[str, ...],
     weights: dict[str, Path],
     described: Counter,
@@ -281,10 +281,10 @@ def test_caltech(
     else:
         classes = list(load_card(name).classes)
     tree = tmp_path / folder
-    write_classes(tree, dict.fromkeys(classes, 3), picture, draw_bands)
+    write_classes(tree, dict.fromkeys(classes, 3), image, draw_bands)
     for stray in strays:
         (tree / stray).parent.mkdir(parents=True, exist_ok=True)
-        (tree / stray).write_bytes((tree / classes[0] / picture.format(1)).read_bytes())
+        (tree / stray).write_bytes((tree / classes[0] / image.format(1)).read_bytes())
     rows = run_partial(recipe, tmp_path)
     assert [row["row"] for row in rows] == ["D", "E", "D & E"]
     assert [row["dimensions"] for row in rows] == [2 * SOLO, 2 * SOLO, 2 * BOTH]
@@ -294,6 +294,6 @@ def test_caltech(
         assert [(s["n_train"], s["n_test"]) for s in result["splits"]] == [
             (2 * len(classes), len(classes))
         ] * 3
-        assert row["pictures"] == 3 * len(classes)
+        assert row["images"] == 3 * len(classes)
         assert result["mean_class_recall"] > 20 / len(classes)
     assert described == {(net, Q): 3 * len(classes) for net in "DE" for Q in SCALES}

@@ -20,7 +20,7 @@ from support import noise, random_weights
 
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.errors import DataError, PictureError, StoreError
+from vggfeat.errors import DataError, ImageError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
@@ -396,7 +396,7 @@ def test_a_bad_image_stops_a_stored_run_if_asked_to(images: ImageSet, store: Pat
     bad.write_bytes(b"no image")
     more = ImageSet((*images.names, "bad"), (*images.images, bad))
     assert read(more, store).failed.keys() == {"bad"}
-    with pytest.raises(PictureError, match="bad"):
+    with pytest.raises(ImageError, match="bad"):
         describe(CARD, more, FEATURES, never, folder=store, on_bad_image="error")
 
 

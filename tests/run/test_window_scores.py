@@ -16,7 +16,7 @@ from vggfeat.learn.model import SavedModel
 from vggfeat.run.predict import predict
 from vggfeat.run.window_scores import SVMClassifier
 
-PICTURE = Image.fromarray(noise(320, 256))
+IMAGE = Image.fromarray(noise(320, 256))
 
 
 def model_of(extractor: DenseExtractor, widths: list[int], Q: int = 64) -> SavedModel:
@@ -42,8 +42,8 @@ def test_a_window_is_scored_by_the_locations_in_it(
         "D", layer, weights="embedded", flip=False, pool=pool, precision="fp32"
     )
     model = model_of(extractor, [width])
-    found = SVMClassifier(model, [extractor]).outputs(PICTURE, [256]).windows[256]
-    [dense_map] = extractor.maps(pixels_of(PICTURE, 256))[layer]
+    found = SVMClassifier(model, [extractor]).outputs(IMAGE, [256]).windows[256]
+    [dense_map] = extractor.maps(pixels_of(IMAGE, 256))[layer]
     side, step = 224 // stride, 32 // stride
     assert found.shape == (2, 2, 4)
     for i, j in np.ndindex(2, 4):
@@ -58,20 +58,20 @@ def test_a_window_is_scored_by_the_locations_in_it(
         np.testing.assert_allclose(found[:, i, j], margin.sigmoid(), atol=1e-4)
 
 
-def test_a_picture_is_scored_as_predict_does() -> None:
-    """The label is that of the whole picture, mirror image and all."""
+def test_a_image_is_scored_as_predict_does() -> None:
+    """The label is that of the whole image, mirror image and all."""
     from vggfeat.data.imageset import ImageSet
 
     extractor = DenseExtractor("D", "pool3", weights="embedded", precision="fp32")
     model = model_of(extractor, [256])
-    [said] = predict(model, ImageSet(("a",), (PICTURE,)), [extractor], workers=1)
-    found = SVMClassifier(model, [extractor]).outputs(PICTURE, [224]).posteriors
+    [said] = predict(model, ImageSet(("a",), (IMAGE,)), [extractor], workers=1)
+    found = SVMClassifier(model, [extractor]).outputs(IMAGE, [224]).posteriors
     assert said.scores is not None
     np.testing.assert_allclose(np.log(found / (1 - found)), said.scores, rtol=1e-4)
 
 
 def test_what_has_no_window_is_refused() -> None:
-    """Pools over parts of a picture."""
+    """Pools over parts of an image."""
     extractor = DenseExtractor("D", "pool3", weights="embedded", pool="cells", precision="fp32")
     with pytest.raises(DataError, match="'cells'"):
         SVMClassifier(model_of(extractor, [256]), [extractor])

@@ -50,7 +50,7 @@ def test_pack(tmp_path: Path, dtype: str) -> None:
     assert verify(tmp_path / "one.h5") == []
     told = info(tmp_path / "one.h5")
     assert told["nets"] == {"D": {"provenance": {"device": "cpu"}}}
-    assert (told["pictures"], told["shards"], told["finished"]) == (12, 1, True)
+    assert (told["images"], told["shards"], told["finished"]) == (12, 1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["one.h5"]
     pack(tmp_path / "one.h5", tmp_path / "two.h5")
     check(FeatureStore(tmp_path / "two.h5"), [FC7], NAMES)

@@ -90,7 +90,7 @@ def test_info(tmp_path: Path) -> None:
             },
         },
         "nets": {"D": {"provenance": {}}},
-        "pictures": 12,
+        "images": 12,
         "asked": 6,
         "failed": 0,
         "finished": True,
@@ -111,7 +111,7 @@ def test_info_of_a_run_that_goes_on(tmp_path: Path) -> None:
     (tmp_path / "shards" / ".tmp-elsewhere-1-ab").touch()
     (tmp_path / "shards" / ".tmp-elsewhere-1-ab").rename(tmp_path / "shards" / ".tmp-x")
     told = info(tmp_path)
-    assert (told["pictures"], told["asked"], told["finished"]) == (5, 12, False)
+    assert (told["images"], told["asked"], told["finished"]) == (5, 12, False)
     refuses(lambda: info(tmp_path / "nowhere"), StoreError, ["nowhere", "manifest.json"])
 
 

@@ -65,7 +65,7 @@ def test_parts_make_one_run(tmp_path: Path, dtype: str) -> None:
     a, b, c = (part(tmp_path / str(n), range(n, len(NAMES), 3), dtype=dtype) for n in range(3))
     pack(c, tmp_path / "c.h5")
     done = merge([b, tmp_path / "c.h5", a], tmp_path / "all")
-    assert (done.pictures, done.twice, done.copied, done.shards) == (len(NAMES), 0, len(NAMES), 1)
+    assert (done.images, done.twice, done.copied, done.shards) == (len(NAMES), 0, len(NAMES), 1)
     assert_whole(tmp_path / "all")
     store = FeatureStore(tmp_path / "all", "a", dtype=dtype)
     assert fill(store, [FC7], NAMES) == 0  # a run over all of them has nothing to do
@@ -108,7 +108,7 @@ def test_an_image_given_twice_is_kept_once(tmp_path: Path) -> None:
     part(tmp_path / "b", range(10, 25))
     part(tmp_path / "c", range(25), [LARGE, POOL5])
     done = merge([tmp_path / name for name in "abc"], tmp_path / "all")
-    assert (done.pictures, done.twice, done.copied) == (25, 25, 75)
+    assert (done.images, done.twice, done.copied) == (25, 25, 75)
     assert_whole(tmp_path / "all", [FC7, LARGE, POOL5])
     assert len(list((tmp_path / "all" / "shards").iterdir())) == 1
 
@@ -134,7 +134,7 @@ def test_a_second_merge_copies_what_is_new(tmp_path: Path) -> None:
     merge([part(tmp_path / "a", range(12))], tmp_path / "all")
     before = set((tmp_path / "all" / "shards").iterdir())
     done = merge([part(tmp_path / "b", range(12, 25))], tmp_path / "all")
-    assert (done.pictures, done.copied) == (25, 13)
+    assert (done.images, done.copied) == (25, 13)
     assert before < set((tmp_path / "all" / "shards").iterdir())
     assert_whole(tmp_path / "all")
 
@@ -178,7 +178,7 @@ def test_a_part_that_is_not_finished_is_remembered(tmp_path: Path) -> None:
     for _ in range(2):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
         found = info(tmp_path / "all")
-        assert (found["pictures"], found["asked"], found["finished"]) == (14, 22, False)
+        assert (found["images"], found["asked"], found["finished"]) == (14, 22, False)
         assert FeatureStore(tmp_path / "all").runs[0]["new"] == 10
     merge([tmp_path / "all", part(tmp_path / "c", [0])], tmp_path / "again")
     assert (info(tmp_path / "again")["asked"], info(tmp_path / "again")["finished"]) == (22, False)
@@ -326,7 +326,7 @@ def check_nets(path: Path, held: Mapping[str, Sequence[str]]) -> None:
     names = sorted(set().union(*held.values()))
     assert verify(path) == []
     told, store = info(path), FeatureStore(path)
-    assert (told["pictures"], told["failed"]) == (len(names), 0)
+    assert (told["images"], told["failed"]) == (len(names), 0)
     assert sorted(store.names) == names
     view = path / "features.h5" if path.is_dir() else path
     for net, own in held.items():
@@ -362,7 +362,7 @@ def test_a_merged_store_packs_and_exports(tmp_path: Path) -> None:
     make_store(tmp_path / "1", [D], FEW[:3], provenance={"device": "cpu"})
     make_store(tmp_path / "2", [E], FEW[2:], provenance={"device": "cuda"})
     done = merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all")
-    assert (done.pictures, done.twice, done.copied) == (5, 1, 6)
+    assert (done.images, done.twice, done.copied) == (5, 1, 6)
     pack(tmp_path / "all", tmp_path / "one.h5")
     for path in (tmp_path / "all", tmp_path / "one.h5"):
         check_nets(path, {"D": FEW[:3], "E": FEW[2:]})

@@ -18,8 +18,8 @@ MIDDLE = Draw(0.5, 0.5, 0.5, False, (0.0, 0.0, 0.0))
 
 @pytest.fixture(scope="module")
 def many() -> list[Draw]:
-    """Pictures 0, 1, … of one epoch."""
-    return [draw(seed=5, epoch=2, picture=i) for i in range(20_000)]
+    """Images 0, 1, … of one epoch."""
+    return [draw(seed=5, epoch=2, image=i) for i in range(20_000)]
 
 
 def crops(count: int, side: int = 6, seed: int = 0) -> torch.Tensor:
@@ -33,14 +33,14 @@ def test_a_draw_is_philox_keyed_by_seed_and_epoch() -> None:
         key=np.array([11, 3], np.uint64), counter=np.array([0, 12345, 0, 0], np.uint64)
     )
     uniform = ((source.random_raw(7) >> np.uint64(12)).astype(float) + 0.5) / 2**52
-    found = draw(seed=11, epoch=3, picture=12345)
+    found = draw(seed=11, epoch=3, image=12345)
     assert found[:3] == tuple(uniform[:3])
     assert found.flip == (uniform[3] < 0.5)
     np.testing.assert_allclose(found.alpha, 0.1 * stats.norm.ppf(uniform[4:]), rtol=1e-9)
 
 
 def test_draws_have_the_distributions_of_the_paper(many: list[Draw]) -> None:
-    """Scale and place are uniform, half the pictures are mirrored, α is N(0, 0.1)."""
+    """Scale and place are uniform, half the images are mirrored, α is N(0, 0.1)."""
     for name in ("scale", "left", "top"):
         assert stats.kstest([getattr(d, name) for d in many], "uniform").pvalue > 1e-3
     flips = sum(d.flip for d in many)
@@ -52,7 +52,7 @@ def test_draws_have_the_distributions_of_the_paper(many: list[Draw]) -> None:
     np.testing.assert_allclose(alpha.std(0), 0.1, rtol=0.02)
 
 
-def test_draws_of_one_picture_are_independent(many: list[Draw]) -> None:
+def test_draws_of_one_image_are_independent(many: list[Draw]) -> None:
     """Neither its numbers among themselves, nor neighbours, epochs or seeds go together."""
     own = np.array([[*d[:4], *d.alpha] for d in many[:5000]])
     others = [draw(5, 3, i) for i in range(5000)], [draw(6, 2, i) for i in range(5000)]
@@ -72,8 +72,8 @@ def test_jittered_scale_is_uniform_over_the_integers(many: list[Draw]) -> None:
     assert {training_scale(384, d) for d in many[:50]} == {384}
 
 
-def test_every_offset_is_reached_and_no_crop_leaves_the_picture(many: list[Draw]) -> None:
-    """A picture of 230×460 at S = 228 has 5 offsets across and 233 down, all equally likely."""
+def test_every_offset_is_reached_and_no_crop_leaves_the_image(many: list[Draw]) -> None:
+    """An image of 230×460 at S = 228 has 5 offsets across and 233 down, all equally likely."""
     places = [crop_of(230, 460, 228, d) for d in many]
     assert {place.size for place in places} == {(228, 456)}
     across = np.bincount([place.offset[0] for place in places])
@@ -99,8 +99,8 @@ def test_a_scale_without_room_for_the_crop_is_refused(S: int | tuple[int, int]) 
         crop_of(500, 375, S, MIDDLE)
 
 
-def test_chosen_pictures_are_mirrored() -> None:
-    """A mirrored picture is NumPy's with its columns reversed; the others stay."""
+def test_chosen_images_are_mirrored() -> None:
+    """A mirrored image is NumPy's with its columns reversed; the others stay."""
     batch = crops(3)
     expected = batch.numpy().copy()
     expected[1] = expected[1, :, :, ::-1]
@@ -118,13 +118,13 @@ def test_validation_input_is_torchvisions_normalisation(pixels: PixelConvention)
 
 @pytest.mark.parametrize("pixels", [CAFFE, TORCHVISION], ids=["caffe", "torchvision"])
 def test_training_input_is_the_formula_pixel_by_pixel(pixels: PixelConvention) -> None:
-    """Each picture is mirrored, has P·(α∘λ) added in [0, 1], then its mean subtracted: by hand."""
-    draws = [draw(1, 1, picture) for picture in range(6)]
+    """Each image is mirrored, has P·(α∘λ) added in [0, 1], then its mean subtracted: by hand."""
+    draws = [draw(1, 1, image) for image in range(6)]
     assert {d.flip for d in draws} == {True, False}
     batch = crops(6)
     expected = np.empty(batch.shape)
-    for b, (picture, d) in enumerate(zip(batch.numpy() / 255, draws, strict=True)):
-        rgb = picture[:, :, ::-1] if d.flip else picture
+    for b, (image, d) in enumerate(zip(batch.numpy() / 255, draws, strict=True)):
+        rgb = image[:, :, ::-1] if d.flip else image
         for channel in range(3):
             row = ILSVRC.vectors[channel]
             shift = sum(
@@ -143,8 +143,8 @@ def test_training_input_is_the_formula_pixel_by_pixel(pixels: PixelConvention) -
 
 
 def test_input_does_not_depend_on_the_batch() -> None:
-    """A picture gives the same bits alone and among others, as processes may share them out."""
-    batch, draws = crops(4), [draw(0, 0, picture) for picture in range(4)]
+    """An image gives the same bits alone and among others, as processes may share them out."""
+    batch, draws = crops(4), [draw(0, 0, image) for image in range(4)]
     together = to_input(batch, CAFFE, draws)
     alone = [to_input(batch[i : i + 1], CAFFE, draws[i : i + 1]) for i in range(4)]
     assert torch.equal(together, torch.cat(alone))

@@ -48,7 +48,7 @@ def _small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return open_trainset(two_classes(tmp_path_factory.mktemp("pictures")))
+    return open_trainset(two_classes(tmp_path_factory.mktemp("images")))
 
 
 def trained(
@@ -175,7 +175,7 @@ def test_two_processes_train_a_chain_as_one_does(
     """As torchrun starts them, they meet anew for every link; weights agree to rounding."""
     (tmp_path / "two.py").write_text(TWO)
     (tmp_path / "chain.json").write_text(CHAIN.model_dump_json(by_alias=True))
-    root = two_classes(tmp_path / "pictures")
+    root = two_classes(tmp_path / "images")
     tests = Path(__file__).parents[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     done = subprocess.run(
@@ -193,9 +193,9 @@ def test_two_processes_train_a_chain_as_one_does(
             torch.testing.assert_close(found[key], value)
 
 
-def test_other_pictures_are_refused(there: Path, tmp_path: Path) -> None:
+def test_other_images_are_refused(there: Path, tmp_path: Path) -> None:
     """A chain is of one data set, whether a link is trained or not."""
-    others = open_trainset(two_classes(tmp_path / "pictures", each=4))
+    others = open_trainset(two_classes(tmp_path / "images", each=4))
     with pytest.raises(StoreError, match="a run with other data"):
         trained(others, there)
 

@@ -15,15 +15,15 @@ from vggfeat.train import colours
 from vggfeat.train.colours import ILSVRC, Colours, colour_shifts, principal_components
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     return [noise(30 + i, 20, seed=i) for i in range(5)]
 
 
 def test_components_are_those_of_the_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamed over pictures in chunks, they are NumPy's of the stacked pixels in [0, 1]."""
+    """Streamed over images in chunks, they are NumPy's of the stacked pixels in [0, 1]."""
     monkeypatch.setattr(colours, "_CHUNK", 77)
-    rows = np.concatenate([p.reshape(-1, 3) for p in pictures()]).astype(np.float64)
-    found = principal_components(iter(pictures()))
+    rows = np.concatenate([p.reshape(-1, 3) for p in images()]).astype(np.float64)
+    found = principal_components(iter(images()))
     np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-14)
     values, vectors = np.array(found.values), np.array(found.vectors)
     assert values[0] > values[1] > values[2] > 0
@@ -35,15 +35,15 @@ def test_components_are_those_of_the_covariance(monkeypatch: pytest.MonkeyPatch)
 
 def test_colours_survive_json() -> None:
     """What a checkpoint keeps is equal after it was written and read."""
-    found = principal_components(pictures())
+    found = principal_components(images())
     assert Colours.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_the_common_components_are_eigenvalues_in_the_unit_of_a_channel(
-    real_pictures: Path,
+    real_images: Path,
 ) -> None:
     """Photographs have eigenvalues near those used for ILSVRC, and nearly the same first axis."""
-    paths = sorted((real_pictures / "caltech101").rglob("*.jpg"))[::60]
+    paths = sorted((real_images / "caltech101").rglob("*.jpg"))[::60]
     if not paths:
         pytest.skip("no photographs of Caltech-101")
     found = principal_components(np.asarray(decode(path)) for path in paths)
@@ -67,9 +67,9 @@ def test_shifts_have_the_covariance_of_the_formula() -> None:
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
-def test_what_is_no_picture_is_refused() -> None:
-    """No pictures at all, or arrays of another kind, are named."""
-    with pytest.raises(DataError, match="no picture was read"):
+def test_what_is_no_image_is_refused() -> None:
+    """No images at all, or arrays of another kind, are named."""
+    with pytest.raises(DataError, match="no image was read"):
         principal_components([])
     with pytest.raises(ParameterError, match=r"arrays \(H, W, 3\) of uint8.*float64"):
         principal_components([np.zeros((4, 4, 3))])

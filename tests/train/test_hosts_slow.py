@@ -27,7 +27,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
 
 def test_two_hosts_train_as_one_process_does(tmp_path: Path) -> None:
     """Configuration A, with dropout and the gradients over a cable: the same weights."""
-    data = two_classes(tmp_path / "pictures", each=11)
+    data = two_classes(tmp_path / "images", each=11)
 
     def training(out: str) -> list[str]:
         told = ("train", "--data", data, "--out", tmp_path / out, *SETTINGS, "--quiet")

@@ -17,7 +17,7 @@ from support import noise
 
 from vggfeat.data.image import decode, load, rescale
 from vggfeat.data.sources.files import FileImages
-from vggfeat.errors import DataError, DeviceError, ParameterError, PictureError
+from vggfeat.errors import DataError, DeviceError, ImageError, ParameterError
 from vggfeat.train import decode as decoding
 from vggfeat.train.augment import Scale, crop_of, draw
 from vggfeat.train.decode import crop, packed
@@ -40,7 +40,7 @@ def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
 
 @pytest.fixture
 def part(tmp_path: Path) -> Part:
-    """Twenty-two small pictures of three classes, of several shapes."""
+    """Twenty-two small images of three classes, of several shapes."""
     names = [f"{row:02}.jpg" for row in range(COUNT)]
     for row, name in enumerate(names):
         (tmp_path / name).write_bytes(jpeg(14 + row % 5, 12 + row % 7, row))
@@ -119,7 +119,7 @@ def test_resuming_within_an_epoch_is_exact(part: Part, workers: int) -> None:
     assert plain(loader(part).batches(2, 3)) == whole[3:]
 
 
-def test_epochs_differ_and_hold_each_picture_once(part: Part) -> None:
+def test_epochs_differ_and_hold_each_image_once(part: Part) -> None:
     """An epoch is a permutation; another epoch or seed is another one."""
     orders = [epoch_order(COUNT, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     assert all(sorted(order) == list(range(COUNT)) for order in orders)
@@ -137,7 +137,7 @@ def test_torch_random_state_is_left_alone(part: Part) -> None:
 
 
 def test_last_batch_is_dropped_in_training_alone(part: Part) -> None:
-    """22 pictures are 5 training batches of 4, and 6 of validation; fewer than 4 are a batch."""
+    """22 images are 5 training batches of 4, and 6 of validation; fewer than 4 are a batch."""
     own = loader(part)
     check = loader(part, augment=False)
     assert (len(own), own.global_size(4)) == (5, 4)
@@ -159,7 +159,7 @@ def test_validation_is_the_central_crop_in_order(part: Part) -> None:
 
 
 def test_validation_is_decoded_in_full(part: Part) -> None:
-    """A picture of many pixels is not decoded at reduced size to validate."""
+    """An image of many pixels is not decoded at reduced size to validate."""
     (part.images.root / "00.jpg").write_bytes(jpeg(130, 117, 3))
     expected = crop((part.images.root / "00.jpg").read_bytes(), 13, CENTRE, SIDE, reduced=False)
     cut = next(loader(part, augment=False).batches()).pixels[0].permute(1, 2, 0)
@@ -167,25 +167,25 @@ def test_validation_is_decoded_in_full(part: Part) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_bad_picture_in_training_gives_its_place_to_the_next(part: Part, workers: int) -> None:
+def test_bad_image_in_training_gives_its_place_to_the_next(part: Part, workers: int) -> None:
     """Batches keep their size, both processes decide alike, and the bad one is named once."""
     order = epoch_order(COUNT, 5, 0).tolist()
     bad = order[1]
-    (part.images.root / part.name(bad)).write_bytes(b"no picture")
+    (part.images.root / part.name(bad)).write_bytes(b"no image")
     (part.images.root / part.name(order[2])).unlink()
     with loader(part, workers=workers) as own:
         batches = plain(own.batches())
         assert batches[0][1] == [order[0], order[3], order[3], order[3]]
         assert own.failed == {
-            part.name(bad): "not a picture of a format that is read",
+            part.name(bad): "not an image of a format that is read",
             part.name(order[2]): "No such file or directory",
         }
     shares = [plain(loader(part, rank=rank, world=2).batches()) for rank in (0, 1)]
     assert merged(shares) == batches
 
 
-def test_bad_picture_in_validation_is_left_out(part: Part) -> None:
-    """In validation no other picture counts for a bad one; a batch may become empty."""
+def test_bad_image_in_validation_is_left_out(part: Part) -> None:
+    """In validation no other image counts for a bad one; a batch may become empty."""
     for row in (1, 4, 5, 6, 7):
         (part.images.root / part.name(row)).write_bytes(b"")
     own = loader(part, augment=False)
@@ -197,13 +197,13 @@ def test_bad_picture_in_validation_is_left_out(part: Part) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_many_bad_pictures_end_the_run(part: Part, workers: int) -> None:
-    """When picture after picture fails the disk is to blame, and the error says so plainly."""
+def test_many_bad_images_end_the_run(part: Part, workers: int) -> None:
+    """When image after image fails the disk is to blame, and the error says so plainly."""
     for row in range(COUNT):
         (part.images.root / part.name(row)).unlink()
     with (
         loader(part, workers=workers) as own,
-        pytest.raises(DataError, match=f"^{MOST_BAD} pictures, one after another.*No such file"),
+        pytest.raises(DataError, match=f"^{MOST_BAD} images, one after another.*No such file"),
     ):
         next(own.batches())
     assert len(own.failed) >= MOST_BAD
@@ -267,7 +267,7 @@ def test_reduced_decoding_keeps_twice_the_scale(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_pictures_are_cropped_upright(orientation: int) -> None:
+def test_turned_images_are_cropped_upright(orientation: int) -> None:
     """What the camera recorded is applied before the crop is chosen, reduced or not."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -282,7 +282,7 @@ def test_turned_pictures_are_cropped_upright(orientation: int) -> None:
 
 
 def test_other_formats_are_decoded_as_everywhere() -> None:
-    """CMYK, grey and PNG pictures give the crop that the project's own decoder gives."""
+    """CMYK, grey and PNG images give the crop that the project's own decoder gives."""
     for image, kind in (
         (Image.fromarray(noise(20, 16)).convert("CMYK"), "JPEG"),
         (Image.fromarray(noise(20, 16)).convert("L"), "JPEG"),
@@ -295,10 +295,10 @@ def test_other_formats_are_decoded_as_everywhere() -> None:
         assert np.abs(cut - expected).max() <= 1
 
 
-def test_cut_off_picture_has_a_reason() -> None:
-    """A JPEG that ends early is an error with its reason, never a picture half grey."""
+def test_cut_off_image_has_a_reason() -> None:
+    """A JPEG that ends early is an error with its reason, never an image half grey."""
     content = jpeg(60, 40)
-    with pytest.raises(PictureError, match="OSError"):
+    with pytest.raises(ImageError, match="OSError"):
         crop(content[: len(content) // 2], 16, CENTRE, 8)
 
 
@@ -342,8 +342,8 @@ def test_gpu_path_gives_the_same_places(
 ) -> None:
     """With a stand-in for nvJPEG the batches are those of Pillow to two grey levels.
 
-    The stand-in fails for a picture that Pillow can decode; one is cut off, which neither can;
-    one is a PNG; and one is no picture.
+    The stand-in fails for an image that Pillow can decode; one is cut off, which neither can;
+    one is a PNG; and one is no image.
     """
     big = io.BytesIO()
     busy = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
@@ -353,7 +353,7 @@ def test_gpu_path_gives_the_same_places(
     paths = [part.images.root / part.name(row) for row in order]
     paths[1].write_bytes(big.getvalue())
     Image.fromarray(noise(20, 16)).save(paths[2], "PNG")
-    paths[5].write_bytes(b"no picture")
+    paths[5].write_bytes(b"no image")
     paths[9].write_bytes(big.getvalue()[:5000])
     expected = list(loader(part, augment=augment).batches())
 
@@ -371,7 +371,7 @@ def test_gpu_path_gives_the_same_places(
 
 
 def test_gpu_is_given_plain_jpegs_alone() -> None:
-    """Turned, CMYK and other pictures are Pillow's; a plain one is cut where Pillow cuts it."""
+    """Turned, CMYK and other images are Pillow's; a plain one is cut where Pillow cuts it."""
     exif = Image.Exif()
     exif[0x0112] = 6
     cmyk, png = io.BytesIO(), io.BytesIO()
@@ -386,12 +386,12 @@ def test_gpu_is_given_plain_jpegs_alone() -> None:
 
 
 def test_loader_reads_out_of_an_opened_set(tmp_path: Path) -> None:
-    """From a folder of classes to batches of its pictures, whose colour is their class."""
+    """From a folder of classes to batches of its images, whose colour is their class."""
     for label, grey in (("dark", 10), ("light", 240)):
         (tmp_path / label).mkdir()
         for number in range(4):
-            picture = Image.new("RGB", (12 + number, 11), (grey, grey, grey))
-            picture.save(tmp_path / label / f"{number}.png")
+            image = Image.new("RGB", (12 + number, 11), (grey, grey, grey))
+            image.save(tmp_path / label / f"{number}.png")
     found = open_trainset(tmp_path, val_fraction=0.5)
     for one in (found.train, found.val):
         ((pixels, labels, _),) = loader(one).batches()

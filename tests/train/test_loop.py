@@ -42,8 +42,8 @@ def _small(small_nets: None) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of eleven pictures each, told apart by their brightness."""
-    return two_classes(tmp_path_factory.mktemp("pictures"), each=11)
+    """Two classes of eleven images each, told apart by their brightness."""
+    return two_classes(tmp_path_factory.mktemp("images"), each=11)
 
 
 def begun() -> VGG:
@@ -110,7 +110,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(folder: Path, tmp_path: Path) -> None:
-    """Computed three pictures at a time, where memory is short, the weights are the same."""
+    """Computed three images at a time, where memory is short, the weights are the same."""
     data = open_trainset(folder, seed=3)
     for name, micro in (("whole", None), ("parts", 3)):
         engine = Engine(device="cpu", workers=0, micro=micro)

@@ -44,12 +44,12 @@ def central(part: Part) -> np.ndarray:
     """Central crops of 224 pixels (N, 224, 224, 3), RGB, by Pillow alone."""
     crops = []
     for row in range(len(part)):
-        picture = Image.open(Path(part.images.root) / part.name(row)).convert("RGB")
-        width, height = picture.size
+        image = Image.open(Path(part.images.root) / part.name(row)).convert("RGB")
+        width, height = image.size
         short = min(width, height)
-        picture = picture.resize((width * 224 // short, height * 224 // short), 2)
-        left, top = (picture.width - 224) // 2, (picture.height - 224) // 2
-        crops.append(np.asarray(picture.crop((left, top, left + 224, top + 224)), np.float32))
+        image = image.resize((width * 224 // short, height * 224 // short), 2)
+        left, top = (image.width - 224) // 2, (image.height - 224) // 2
+        crops.append(np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32))
     return np.stack(crops)
 
 

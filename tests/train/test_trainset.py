@@ -12,14 +12,14 @@ import pytest
 import scipy.io
 
 from vggfeat.data.datasets.ilsvrc import KIT, META, TRAIN_TAR, TRUTH, VAL_TAR, read_synsets
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.train.part import Part
 from vggfeat.train.trainset import TrainSet, open_trainset
 
 WNIDS = ("n01", "n02", "n03")
 # ILSVRC's own numbers, which are not the order of the wnids; 4 is an inner node of the hierarchy.
 NUMBERS = {3: "n01", 1: "n02", 2: "n03", 4: "n00"}
-TRUTHS = (2, 3, 3, 1)  # for pictures 1, 2, 3, 4: n03, n01, n01, n02
+TRUTHS = (2, 3, 3, 1)  # for images 1, 2, 3, 4: n03, n01, n01, n02
 Files = dict[str, bytes]
 
 
@@ -31,7 +31,7 @@ def write(root: Path, files: Files) -> Path:
 
 
 def classes_of(counts: dict[str, int]) -> Files:
-    """Make files that are pictures by their names; nothing here decodes them."""
+    """Make files that are images by their names; nothing here decodes them."""
     return {
         f"{label}/{label}_{number}.JPEG": f"{label} {number}".encode()
         for label, count in counts.items()
@@ -45,8 +45,8 @@ def packed_as_ilsvrc(folder: Path, target: Path) -> None:
         for label in sorted(path.name for path in folder.iterdir()):
             inner = target.with_name(f"{label}.tar")
             with tarfile.open(inner, "w") as archive:
-                for picture in (folder / label).iterdir():
-                    archive.add(picture, picture.name)
+                for image in (folder / label).iterdir():
+                    archive.add(image, image.name)
             outer.add(inner, inner.name)
             inner.unlink()
 
@@ -85,7 +85,7 @@ EXPECTED = {
 
 @pytest.fixture
 def ilsvrc(tmp_path: Path) -> Path:
-    """ILSVRC unpacked, its validation pictures flat, as its tar file unpacks."""
+    """ILSVRC unpacked, its validation images flat, as its tar file unpacks."""
     root = tmp_path / "ilsvrc"
     write(root / "train", classes_of({"n02": 3, "n01": 2, "n03": 4}))
     write(root / "val", flat())
@@ -93,15 +93,15 @@ def ilsvrc(tmp_path: Path) -> Path:
 
 
 def test_tar_of_tars_equals_folders(ilsvrc: Path, tmp_path: Path) -> None:
-    """Read from the original archives, the set is that of the folders, picture by picture."""
+    """Read from the original archives, the set is that of the folders, image by image."""
     write_kit(ilsvrc / KIT / "data")
     unpacked = open_trainset(ilsvrc)
     archives = tmp_path / "archives"
     archives.mkdir()
     packed_as_ilsvrc(ilsvrc / "train", archives / TRAIN_TAR)
     with tarfile.open(archives / VAL_TAR, "w") as archive:
-        for picture in (ilsvrc / "val").iterdir():
-            archive.add(picture, picture.name)
+        for image in (ilsvrc / "val").iterdir():
+            archive.add(image, image.name)
     shutil.copytree(ilsvrc / KIT, archives / KIT)
     packed = open_trainset(archives)
     assert len(packed.train) == 9
@@ -149,7 +149,7 @@ def test_caffe_list_counts_classes_from_0(ilsvrc: Path, with_synsets: bool) -> N
 
 
 def test_lists_that_do_not_fit_are_refused(ilsvrc: Path) -> None:
-    """An unknown number, a class past the end and a picture of no list each say where."""
+    """An unknown number, a class past the end and an image of no list each say where."""
     with pytest.raises(DataNotFound, match=rf"{KIT}\.tar\.gz.*val/n01440764"):
         open_trainset(ilsvrc)
     (ilsvrc / "val.txt").write_text("ILSVRC2012_val_00000001.JPEG 3\n")
@@ -181,7 +181,7 @@ def test_class_folders_of_both_parts(tmp_path: Path) -> None:
 
 
 def test_val_may_lie_elsewhere(tmp_path: Path) -> None:
-    """Validation pictures that are named are used in place of a draw."""
+    """Validation images that are named are used in place of a draw."""
     write(tmp_path / "mine", classes_of({"cat": 2, "ant": 2}))
     write(tmp_path / "other", classes_of({"ant": 1, "cat": 3}))
     found = open_trainset(tmp_path / "mine", val=tmp_path / "other")
@@ -204,7 +204,7 @@ def test_draw_is_by_class_recorded_and_disjoint(tmp_path: Path) -> None:
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    """A folder of pictures named train is a class, since no folders are in it."""
+    """A folder of images named train is a class, since no folders are in it."""
     write(tmp_path, classes_of({"train": 2, "car": 2}))
     assert open_trainset(tmp_path).classes == ("car", "train")
 
@@ -221,7 +221,7 @@ def test_manifest_marks_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert [(label, data) for _, label, data in content(found.train)] == [(0, b"0"), (1, b"1")]
         assert [(label, data) for _, label, data in content(found.val)] == [(1, b"2"), (0, b"3")]
     manifest.write_text("\n".join(rows[:3]))
-    with pytest.raises(DataNotFound, match=r"no picture of the split 'val'.*val_fraction"):
+    with pytest.raises(DataNotFound, match=r"no image of the split 'val'.*val_fraction"):
         open_trainset(manifest)
     manifest.write_text("\n".join([*rows, "p/3.jpg,x,dev"]))
     with pytest.raises(DataError, match=r"'dev'.*train, val, test"):
@@ -233,8 +233,8 @@ def test_manifest_marks_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("train", "val", "said"),
     [
-        ({"a": 1, "b": 1, "c": 1}, {"a": 1, "c": 1}, r"val has no picture of 'b'.*val_fraction"),
-        ({"a": 1, "b": 1}, {"a": 1, "b": 1, "c": 1}, r"train has no picture of 'c'.*not be learnt"),
+        ({"a": 1, "b": 1, "c": 1}, {"a": 1, "c": 1}, r"val has no image of 'b'.*val_fraction"),
+        ({"a": 1, "b": 1}, {"a": 1, "b": 1, "c": 1}, r"train has no image of 'c'.*not be learnt"),
         ({"a": 2}, {"a": 1}, "has one class, 'a'; at least two"),
     ],
 )
@@ -267,10 +267,10 @@ def _flat_tar(root: Path) -> Path:
     ("make", "said"),
     [
         (lambda root: root / "absent", "There is no .*absent"),
-        (_empty, "no class folders with pictures"),
-        (_loose, "no class folders with pictures"),
+        (_empty, "no class folders with images"),
+        (_loose, "no class folders with images"),
         (_flat_tar, "not a tar file or a folder of them for each class"),
-        (lambda root: write(root, classes_of({"a": 1, "b": 1})), "Each class .* one picture"),
+        (lambda root: write(root, classes_of({"a": 1, "b": 1})), "Each class .* one image"),
         (lambda root: write(root, classes_of({"train/a": 2, "train/b": 2})), "val_fraction of 0.1"),
     ],
 )
@@ -283,7 +283,7 @@ def test_what_cannot_be_trained_on_is_said(
 
 
 def test_fractions_that_make_no_sense(tmp_path: Path) -> None:
-    """A fraction must leave pictures on both sides, and excludes validation pictures."""
+    """A fraction must leave images on both sides, and excludes validation images."""
     write(tmp_path / "train", classes_of({"a": 2, "b": 2}))
     write(tmp_path / "val", classes_of({"a": 1, "b": 1}))
     with pytest.raises(ParameterError, match=r"float in \(0, 1\)"):
@@ -292,13 +292,13 @@ def test_fractions_that_make_no_sense(tmp_path: Path) -> None:
         open_trainset(tmp_path, val_fraction=0.5)
 
 
-def test_a_picture_that_is_gone_has_a_reason(tmp_path: Path) -> None:
-    """A file that vanished, or is a folder by now, is a bad picture with its reason."""
+def test_a_image_that_is_gone_has_a_reason(tmp_path: Path) -> None:
+    """A file that vanished, or is a folder by now, is a bad image with its reason."""
     write(tmp_path, classes_of({"a": 2, "b": 2}))
     part = open_trainset(tmp_path).train
     (tmp_path / part.name(0)).unlink()
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         part.read(0)
     (tmp_path / part.name(0)).mkdir()
-    with pytest.raises(PictureError, match="not a file"):
+    with pytest.raises(ImageError, match="not a file"):
         part.read(0)

@@ -75,31 +75,31 @@ def _about(
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Turn pictures into VGG features, and features into results.
+    """Turn images into VGG features, and features into results.
 
-    A network of Simonyan & Zisserman (arXiv 1409.1556) runs densely over every picture, rescaled
+    A network of Simonyan & Zisserman (arXiv 1409.1556) runs densely over every image, rescaled
     to smallest side Q; its descriptors are kept in an HDF5 store, and a linear SVM is trained on
     them, as in the paper's Appendix B.
 
-    **See it work**, offline, on 300 shipped pictures:
+    **See it work**, offline, on 300 shipped images:
 
         vggfeat svm --dataset sample
 
-    **Extract features** of your pictures into ./features:
+    **Extract features** of your images into ./features:
 
-        vggfeat extract pictures/ --net D --layer pool5 --Q 256 --Q 384
+        vggfeat extract images/ --net D --layer pool5 --Q 256 --Q 384
 
     **Train and use a classifier** on a folder of class folders:
 
         vggfeat svm --dataset my_folder --layer pool5 --save model
 
-        vggfeat predict model new_pictures/
+        vggfeat predict model new_images/
 
-        vggfeat explain model picture.jpg
+        vggfeat explain model image.jpg
 
-    **Tell what is in pictures** with a whole network:
+    **Tell what is in images** with a whole network:
 
-        vggfeat classify pictures/ --net D
+        vggfeat classify images/ --net D
 
     **Find where objects are**, with a net trained to predict boxes:
 

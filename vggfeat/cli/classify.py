@@ -12,7 +12,7 @@ from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, note, show, work_progress
 from vggfeat.cli.training import warn_of
-from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
+from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Pictures with their classes: ILSVRC's folder with val/, a folder of class folders, "
+        help="Images with their classes: ILSVRC's folder with val/, a folder of class folders, "
         "or a CSV with path and label. The errors are told.",
         rich_help_panel=options.DATA,
     ),
@@ -42,7 +42,7 @@ Table = Annotated[
     Path | None,
     typer.Option(
         "--csv",
-        help="Write every picture's likeliest classes with their probabilities.",
+        help="Write every image's likeliest classes with their probabilities.",
         rich_help_panel=options.OUTPUT,
     ),
 ]
@@ -61,7 +61,7 @@ def classify_command(
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
+        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
     ] = None,
     data: Data = None,
     relative_to: options.RelativeTo = None,
@@ -131,9 +131,9 @@ def classify_command(
     *,
     typed: Mapping[str, Any],
 ) -> None:
-    """Tell what is in pictures with a whole network; or, where that is known, how often it errs.
+    """Tell what is in images with a whole network; or, where that is known, how often it errs.
 
-    The network runs densely over the picture at each scale Q; class scores are averaged over
+    The network runs densely over the image at each scale Q; class scores are averaged over
     locations, then posteriors over mirror image, scales and nets. The authors' nets know ILSVRC's
     1,000 classes; one of `vggfeat train` knows its own.
 
@@ -141,7 +141,7 @@ def classify_command(
 
         vggfeat classify holiday/ --net D
 
-        vggfeat classify pictures/ --weights runs/mine/best.safetensors --Q 224 --Q 256 --Q 288
+        vggfeat classify images/ --weights runs/mine/best.safetensors --Q 224 --Q 256 --Q 288
 
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
@@ -155,7 +155,7 @@ def classify_command(
     from vggfeat.store.store import FeatureStore
 
     if (data is None) == (not sources):
-        raise ParameterError("Name either pictures, or pictures with their classes by --data.")
+        raise ParameterError("Name either images, or images with their classes by --data.")
     if data is not None and relative_to is not None:
         raise ParameterError("--relative-to says nothing to --data. Leave it out.")
     asked = Asked(top, table, results, out, quiet, as_json)
@@ -182,7 +182,7 @@ def classify_command(
     if found is not None:
         tell_errors(scores, found, asked)
     else:
-        tell_pictures(scores, asked)
+        tell_images(scores, asked)
 
 
 def _refuse_unused(context: typer.Context, mode: str) -> None:
@@ -197,13 +197,13 @@ def _refuse_unused(context: typer.Context, mode: str) -> None:
 
 
 def labelled(data: Path) -> LabelledImages:
-    """Find pictures and their classes, and tell of those that have none."""
+    """Find images and their classes, and tell of those that have none."""
     from vggfeat.data.datasets.ilsvrc import read_val
 
     found = read_val(data)
     if found.loose:
         note(
-            f"Warning: {found.where} has {counted(found.loose, 'picture')} beside the class "
+            f"Warning: {found.where} has {counted(found.loose, 'image')} beside the class "
             "folders, which are of no class and left out."
         )
     return found
@@ -228,7 +228,7 @@ def _score(
             shard=share,
             on_bad_image=work.on_bad_image,
             workers=work.workers,
-            progress=progress.pictures,
+            progress=progress.images,
         )
     return scores
 
@@ -243,14 +243,14 @@ def _net_of(weights: list[str] | None) -> list[str]:
 
 
 def _share(typed: str | None, context: typer.Context) -> Partition:
-    """Read which share of how many; what tells of all pictures says nothing to one."""
+    """Read which share of how many; what tells of all images says nothing to one."""
     from vggfeat.data.partition import parse_partition
     from vggfeat.errors import ParameterError
 
     for name, option in (("table", "--csv"), ("results", "--results"), ("top", "--top")):
         if typed and options.is_typed(context, name):
             raise ParameterError(
-                f"{option} says nothing to one share of the pictures. Give it to the "
+                f"{option} says nothing to one share of the images. Give it to the "
                 "last run, without --shard, which puts all shares together."
             )
     return parse_partition(typed)
@@ -259,9 +259,9 @@ def _share(typed: str | None, context: typer.Context) -> Partition:
 def _tell_share(scores: list[Scores], share: Partition, images: int, as_json: bool) -> None:
     done = min(len(one.names) for one in scores)
     failed = {name: why for one in scores for name, why in one.failed.items()}
-    said = f"Share {share} is done: {counted(done, 'picture')}."
+    said = f"Share {share} is done: {counted(done, 'image')}."
     if not len(share.rows(images)):
-        only = counted(images, "picture")
+        only = counted(images, "image")
         said = f"Share {share} is empty: only {only} to do. Nothing was done."
-    show({"shard": str(share), "pictures": done, "failed": failed}, said, as_json=as_json)
+    show({"shard": str(share), "images": done, "failed": failed}, said, as_json=as_json)
     warn_of(failed)

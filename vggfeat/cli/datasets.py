@@ -46,7 +46,7 @@ def list_datasets(as_json: Json = False) -> None:
 
     cards = [load_card(name) for name in card_names()]
     rows: list[list[object]] = [
-        [card.name, len(card.classes), _pictures(card), card.protocol.metric, _download(card)]
+        [card.name, len(card.classes), _images(card), card.protocol.metric, _download(card)]
         for card in cards
     ]
     result = [
@@ -55,13 +55,13 @@ def list_datasets(as_json: Json = False) -> None:
             "title": card.title,
             "classes": len(card.classes),
             "counts": card.counts,
-            "pictures": card.pictures,
+            "images": card.images,
             "metric": card.protocol.metric,
             "licence": card.licence,
         }
         for card in cards
     ]
-    table = grid(["data set", "classes", "pictures", "metric", "download"], rows)
+    table = grid(["data set", "classes", "images", "metric", "download"], rows)
     show({"datasets": result}, table, as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
     rows: dict[str, object] = {
         "data set": card.title or card.name,
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
-        "pictures": _pictures(card),
+        "images": _images(card),
         "protocol": _said(card.protocol.model_dump()),
         "defaults": _said(card.defaults.model_dump()),
         "files": _file(card),
@@ -147,17 +147,17 @@ def check(
 def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
     counts = ", ".join(f"{part} {count:,}" for part, count in found.counts.items())
     verdict = "whole" if found.complete else f"not whole: {len(found.differences)} differences"
-    rows: dict[str, object] = {found.name: verdict, "in": found.root, "pictures": counts}
+    rows: dict[str, object] = {found.name: verdict, "in": found.root, "images": counts}
     if not quiet:
         lists = {"differs": found.differences, "missing": found.missing, "skipped": found.strays}
         rows |= {what: list(lines) for what, lines in lists.items() if lines}
     show(found.to_dict(), facts(rows), as_json=as_json)
 
 
-def _pictures(card: DatasetCard) -> str:
+def _images(card: DatasetCard) -> str:
     if card.counts:
         return ", ".join(f"{part} {count:,}" for part, count in card.counts.items())
-    return f"{card.pictures:,}" if card.pictures else ""
+    return f"{card.images:,}" if card.images else ""
 
 
 def _download(card: DatasetCard) -> str:

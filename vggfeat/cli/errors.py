@@ -41,7 +41,7 @@ def run_errors(
         def progress(row: str) -> Progress | None:
             bars.close()  # that of the row before
             note("", f"{table.name}, {row}", quiet=work.quiet)
-            return bars.enter_context(work_progress("classify", quiet=work.quiet)).pictures
+            return bars.enter_context(work_progress("classify", quiet=work.quiet)).images
 
         for one in run_table(
             table,

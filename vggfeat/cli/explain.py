@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 BEST = 3  # classes that are explained where none are named
 
 Explained = tuple[str, "Explanation | None", str]
-"""A picture's name, its explanation, and where it is drawn, or why it has none."""
+"""An image's name, its explanation, and where it is drawn, or why it has none."""
 
 
 def explain_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
+        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
     ],
     relative_to: options.RelativeTo = None,
     classes: Annotated[
@@ -40,19 +40,19 @@ def explain_command(
         typer.Option("--class", help="Class; repeat for several. The best 3 by default."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the drawings, PICTURE.png each.")
+        Path, typer.Option("--out", "-o", help="Folder for the drawings, IMAGE.png each.")
     ] = Path("evidence"),
     weights: ModelWeights = None,
     table: Annotated[
-        Path | None, typer.Option("--csv", help="Write the figures of every picture and class.")
+        Path | None, typer.Option("--csv", help="Write the figures of every image and class.")
     ] = None,
     device: options.Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Draw which parts of a picture speak for a class, and which against it.
+    """Draw which parts of an image speak for a class, and which against it.
 
-    With average pooling a class score is a sum over the picture's locations, plus a bias: the map
+    With average pooling a class score is a sum over the image's locations, plus a bias: the map
     shows the exact part of each, over all scales and both mirror images. Where the model's settings
     are not linear (a maximum, a power) the parts still add up, and the map is not called exact.
 
@@ -81,8 +81,8 @@ def explain_command(
 
     with interruptible(lambda: begun_anew(done, table, write)):
         spots = places(images.names)
-        for name, picture, place in zip(images.names, images.images, spots, strict=True):
-            done.append(_explained(loaded, name, picture, extractors, classes, out / place))
+        for name, image, place in zip(images.names, images.images, spots, strict=True):
+            done.append(_explained(loaded, name, image, extractors, classes, out / place))
             if not as_json:
                 _tell(done[-1])
     write()
@@ -94,21 +94,21 @@ def explain_command(
 def _explained(
     model: SavedModel,
     name: str,
-    picture: ImageLike,
+    image: ImageLike,
     extractors: Sequence[DenseExtractor],
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
     from vggfeat._io.atomic import make_folder, write_atomic
     from vggfeat.data.image import decode
-    from vggfeat.errors import PictureError
+    from vggfeat.errors import ImageError
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain
 
     try:
-        decoded = decode(picture, extractors[0].extraction)
+        decoded = decode(image, extractors[0].extraction)
         found = explain(model, decoded, extractors, classes)
-    except PictureError as error:
+    except ImageError as error:
         note_error(f"Warning: {name}", error)
         return name, None, str(error)
     if classes is None:
@@ -119,7 +119,7 @@ def _explained(
 
 
 def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
-    """Place drawings below a folder as their pictures lie below the folder that holds them all.
+    """Place drawings below a folder as their images lie below the folder that holds them all.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def _tell(one: Explained) -> None:
         for place in [f"{row['x']:.0f}, {row['y']:.0f}"]
     ]
     told = {
-        "picture": name,
+        "image": name,
         "drawn": where,
         "map": exactness(found.why),
         "L2 norms": _norms(found),
@@ -153,7 +153,7 @@ def _tell(one: Explained) -> None:
 
 
 def _norms(found: Explanation) -> str:
-    """Say what the map was divided by; these follow from the whole picture."""
+    """Say what the map was divided by; these follow from the whole image."""
     each = ", ".join(
         f"{net} {layer} {pool} Q{Q} {norm:.4g}" for (net, layer, pool, Q), norm, _ in found.shares
     )
@@ -163,7 +163,7 @@ def _norms(found: Explanation) -> str:
 def _rows(name: str, found: Explanation) -> list[dict[str, Any]]:
     return [
         {
-            "picture": name,
+            "image": name,
             "class": label,
             **{key: of_class[key] for key in ("score", "sum", "bias")},
             "x": of_class["strongest"][0],
@@ -179,15 +179,15 @@ def _rows(name: str, found: Explanation) -> list[dict[str, Any]]:
 def _plain(one: Explained) -> Mapping[str, Any]:
     name, found, where = one
     if found is None:
-        return {"picture": name, "error": where}
-    return {"picture": name, "drawing": where, **found.to_dict()}
+        return {"image": name, "error": where}
+    return {"image": name, "drawing": where, **found.to_dict()}
 
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
     from vggfeat._io.atomic import make_folder, replacing
 
-    columns = ("picture", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
-    make_folder(target.parent)  # where no picture could be drawn, nobody has made it
+    columns = ("image", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
+    make_folder(target.parent)  # where no image could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -195,5 +195,5 @@ def _write_table(target: Path, done: Sequence[Explained]) -> None:
         writer = csv.DictWriter(file, (*columns, "error"))
         writer.writeheader()
         for name, found, where in done:
-            rows = [{"picture": name, "error": where}] if found is None else _rows(name, found)
+            rows = [{"image": name, "error": where}] if found is None else _rows(name, found)
             writer.writerows(rows)

@@ -35,7 +35,7 @@ class Told(NamedTuple):
 
     out: str
     shard: Partition
-    pictures: int
+    images: int
     as_json: bool
 
 
@@ -44,7 +44,7 @@ def extract_command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PICTURES",
+            metavar="IMAGES",
             help="Folders, files, globs, @paths.txt, - (standard input), CSV or Parquet manifests "
             "with the columns path, label, split, or tars: train-{000..099}.tar. All may be at "
             "addresses: s3://, gs://, https://. The current folder by default.",
@@ -80,23 +80,23 @@ def extract_command(
     *,
     typed: Mapping[str, Any],
 ) -> None:
-    """Run a network densely over pictures and keep their descriptors in a store.
+    """Run a network densely over images and keep their descriptors in a store.
 
-    Every picture is decoded once, rescaled to smallest side Q for each Q, and described by the
+    Every image is decoded once, rescaled to smallest side Q for each Q, and described by the
     average over all locations and over the mirror image. The store keeps raw descriptors for
     each layer and scale: average, stack and L2 come later, without running the network again. The
-    same command again, or one with more layers, poolings, scales or pictures, computes only what
+    same command again, or one with more layers, poolings, scales or images, computes only what
     is lacking or has changed.
 
     For example:
 
-        vggfeat extract pictures/ --layer pool5
+        vggfeat extract images/ --layer pool5
 
-        vggfeat extract pictures/ --net E --Q 256 --Q 384 --Q 512 --out features
+        vggfeat extract images/ --net E --Q 256 --Q 384 --Q 512 --out features
 
-        vggfeat extract pictures/ --out /shared/features --shard 3/16
+        vggfeat extract images/ --out /shared/features --shard 3/16
 
-        vggfeat extract /shared/pictures --out /shared/features --engine ray --address auto
+        vggfeat extract /shared/images --out /shared/features --engine ray --address auto
 
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
@@ -133,7 +133,7 @@ def extract_command(
     )
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:
-        note(f"{images.duplicates} pictures were named twice; each is described once.", quiet=quiet)
+        note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
     told = Told(out, share, len(images), as_json)
     images = images.take(share.rows(len(images))) if share.parts > 1 else images
     done = [_extract(work, images, features, one, told, dtype) for one in features.nets]
@@ -158,7 +158,7 @@ def _extract(
             on_bad_image=work.on_bad_image,
             workers=work.workers,
             share=told.shard.share,
-            progress=progress.pictures,
+            progress=progress.images,
         )
     return Done(extractor, store, summary)
 
@@ -177,7 +177,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
     result = {
         "store": out,
         "shard": str(told.shard),
-        "pictures": len(images),
+        "images": len(images),
         "computed": total.computed,
         "present": total.present,
         "added": [
@@ -197,7 +197,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
     each = f" by each of {len(done)} nets" if len(done) > 1 else ""
     first, *more = _work(total, len(asked) // len(done))
     rows: dict[str, object] = {
-        "pictures": [f"{len(images) - skipped} of {len(images)}{each}  ({first})", *more],
+        "images": [f"{len(images) - skipped} of {len(images)}{each}  ({first})", *more],
         "descriptors": "  ".join(f"{c.descriptor.path} ({c.width})" for c in columns),
         "rate": f"{rate:g} images/s" if total.computed else "nothing to compute",
         "device": f"{result['device']}, {result['precision']}",
@@ -210,7 +210,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         rows["skipped"] = f"{skipped}; reasons in {reasons}"
     if share:
         rows["shard"] = (
-            f"{told.shard} of {told.pictures:,} pictures. When all are done, the same command "
+            f"{told.shard} of {told.images:,} images. When all are done, the same command "
             "without --shard puts them in order, or `vggfeat store merge` joins several --out"
         )
     elif (shards := len(store.index.headers)) > OPEN:
@@ -219,12 +219,12 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
             f"of them with: vggfeat store merge {out} --out OTHER"
         )
     if others and not share:
-        rows["others"] = f"{others} more pictures are kept here; this run did not name them"
+        rows["others"] = f"{others} more images are kept here; this run did not name them"
     show(result, facts(rows), as_json=told.as_json)
     if skipped:
-        note(f"Warning: {skipped} pictures could not be used: {reasons}.")
+        note(f"Warning: {skipped} images could not be used: {reasons}.")
     if len(images) and skipped == len(images):
-        raise DataError("No picture could be read, so that there are no features.")
+        raise DataError("No image could be read, so that there are no features.")
     if not told.as_json and not share:
         typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
 

@@ -11,7 +11,7 @@ from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
-from vggfeat.cli.verdicts import Asked, tell_errors, tell_pictures
+from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
 
 
 def fuse_command(
@@ -41,7 +41,7 @@ def fuse_command(
     """Average the posteriors of several nets (Section 4.4), without running any of them again.
 
     Every net counts the same, however many scales and modes it has. The stores must be finished and
-    have the same pictures, in whatever order.
+    have the same images, in whatever order.
 
     For example:
 
@@ -63,9 +63,9 @@ def fuse_command(
     if data is not None:
         tell_errors(scores, match_classes(labelled(data), classes), asked)
     else:
-        tell_pictures(scores, asked)
+        tell_images(scores, asked)
     if out is not None:
         names = same_images(scores)
         made_of = {"fused": describe_origin(scores), "versions": versions()}
         write_fused(out, scores, names, made_of)
-        note(f"Fused scores of {counted(len(names), 'picture')}: {out}", quiet=quiet)
+        note(f"Fused scores of {counted(len(names), 'image')}: {out}", quiet=quiet)

@@ -83,7 +83,7 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
-            help="Pictures of an update: 256, or a fourth of fewer than 1024.",
+            help="Images of an update: 256, or a fourth of fewer than 1024.",
             rich_help_panel=RECIPE,
         ),
     ] = None,
@@ -157,7 +157,7 @@ def train_command(
 
     The crops, the mirror images and the schedule are those of `vggfeat train`; the loss is the
     squared distance of the box, and what is judged by is its mean intersection over union with the
-    true one, of validation pictures.
+    true one, of validation images.
 
     For example:
 
@@ -210,7 +210,7 @@ def train_command(
 def boxset_of(
     data: str, classes: list[str] | None, boxes: list[Path] | None, *, quiet: bool
 ) -> BoxSet:
-    """Open pictures with boxes, and say what they are."""
+    """Open images with boxes, and say what they are."""
     from vggfeat.ilsvrc.boxset import open_boxset
 
     with download_progress(quiet=quiet or not training.first()) as reading:
@@ -225,14 +225,14 @@ def boxset_of(
     return found
 
 
-def _batch_of(pictures: int) -> int:
-    """Take the paper's batch, or of a small set so few pictures that an epoch has four updates."""
-    return min(BATCH, max(8, pictures // 4 // 8 * 8))  # eights, which processes can share
+def _batch_of(images: int) -> int:
+    """Take the paper's batch, or of a small set so few images that an epoch has four updates."""
+    return min(BATCH, max(8, images // 4 // 8 * 8))  # eights, which processes can share
 
 
-def _patience_of(pictures: int, batch: int) -> int:
+def _patience_of(images: int, batch: int) -> int:
     """Wait for some updates at least: a small set has few of them in an epoch."""
-    return max(PATIENCE, WAITED // max(1, pictures // batch))
+    return max(PATIENCE, WAITED // max(1, images // batch))
 
 
 def _warn_of_scale(weights: Weights, S: int) -> None:

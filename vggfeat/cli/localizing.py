@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.outputs import Classifier
 
 MERGING = "Merging (Appendix A)"
-NOTHING = "Nothing is kept: a test is of all its pictures. --limit makes it shorter."
+NOTHING = "Nothing is kept: a test is of all its images. --limit makes it shorter."
 Classes = Annotated[
     list[str] | None,
     typer.Option("--class", help="Only this class; repeat for several.", rich_help_panel="Data"),
@@ -103,7 +103,7 @@ Average = Annotated[
 def predict_command(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
+        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
     ],
     models: Models,
     relative_to: options.RelativeTo = None,
@@ -111,11 +111,11 @@ def predict_command(
     classes: Classes = None,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder for the copies with boxes, PICTURE.jpg each."),
+        typer.Option("--out", "-o", help="Folder for the copies with boxes, IMAGE.jpg each."),
     ] = Path("boxes"),
     top: Annotated[
         int | None,
-        typer.Option("--top", min=1, help="Labels of a picture, with --classifier; 1 by default."),
+        typer.Option("--top", min=1, help="Labels of an image, with --classifier; 1 by default."),
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write labels, scores and boxes.")
@@ -129,9 +129,9 @@ def predict_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Find where the objects of pictures are, and draw their boxes on copies.
+    """Find where the objects of images are, and draw their boxes on copies.
 
-    Labels are those of a classification system (--classifier), or all classes that the pictures
+    Labels are those of a classification system (--classifier), or all classes that the images
     are known to show (--class). Boxes are in pixels from 1 on, ends included.
 
     For example:
@@ -167,8 +167,8 @@ def predict_command(
     with counting("localize", quiet=quiet, kept=lambda: begun_anew(found, table, write)) as tell:
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.images, spots, strict=True)
-        for done, (name, picture, place) in enumerate(rows, 1):
-            one = _found(name, picture, nets, system, scales, merging, wanted)
+        for done, (name, image, place) in enumerate(rows, 1):
+            one = _found(name, image, nets, system, scales, merging, wanted)
             found.append(write_drawing(one, told, out / place))
             if tell:
                 tell(done, len(images))
@@ -187,7 +187,7 @@ def evaluate_command(
         list[Path] | None,
         typer.Option(
             "--labels",
-            help="Scores of the test pictures whose labels count instead: a store of `vggfeat "
+            help="Scores of the test images whose labels count instead: a store of `vggfeat "
             "classify` or `fuse`, as of several nets and scales. Repeat it to fuse some.",
         ),
     ] = None,
@@ -230,7 +230,7 @@ def evaluate_command(
     merging = Merging(match, threshold, average)
     if labels and not classifier:
         raise ParameterError(
-            "--labels says what pictures show. What their windows show, by which boxes are rated, "
+            "--labels says what images show. What their windows show, by which boxes are rated, "
             "is the classification system's: name one with --classifier."
         )
     nets, scales = nets_of(models, Q, device, precision)
@@ -256,7 +256,7 @@ def evaluate_command(
 
 def _found(
     name: str,
-    picture: ImageLike,
+    image: ImageLike,
     nets: Sequence[Localiser],
     system: Classifier,
     scales: Sequence[Sequence[int]],
@@ -264,12 +264,12 @@ def _found(
     top: int,
 ) -> Found:
     from vggfeat.data.image import decode
-    from vggfeat.errors import PictureError
+    from vggfeat.errors import ImageError
 
     try:
-        decoded = decode(picture)
+        decoded = decode(image)
         return Found(name, _located(decoded, nets, system, scales, merging, top), decoded)
-    except PictureError as error:
+    except ImageError as error:
         note_error(f"Warning: {name}", error)
         return Found(name, [], None, str(error))
 

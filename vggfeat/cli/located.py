@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.localize import Localiser, Located, Merging
     from vggfeat.ilsvrc.outputs import Classifier
 
-SHOWN = 5  # pictures that are warned of
+SHOWN = 5  # images that are warned of
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 KEPT = 100  # objects whose windows are kept, for a page to choose from
 
 
 class Found(NamedTuple):
-    """A picture's labels with their boxes, or why it has none; where it is drawn."""
+    """An image's labels with their boxes, or why it has none; where it is drawn."""
 
     name: str
     labels: list[Located]
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
 
 def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
-    """Draw the boxes on a copy of the picture, and let the picture go."""
+    """Draw the boxes on a copy of the image, and let the image go."""
     from vggfeat._io.atomic import make_folder, write_atomic
     from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
 
@@ -56,7 +56,7 @@ def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
 
 
 def show_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> None:
-    """Print what was found in each picture.
+    """Print what was found in each image.
 
     Raises
     ------
@@ -69,18 +69,18 @@ def show_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> No
 
         reasons = [f", as {one.name}: {one.reason}" for one in found[:1]]
         raise DataError(
-            f"No picture could be read, so that there are no boxes{''.join(reasons)}. Name "
-            "pictures that are whole."
+            f"No image could be read, so that there are no boxes{''.join(reasons)}. Name "
+            "images that are whole."
         )
 
 
 def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> None:
     if as_json:
         rows = [
-            {"picture": one.name, "error": one.reason}
+            {"image": one.name, "error": one.reason}
             if one.reason
             else {
-                "picture": one.name,
+                "image": one.name,
                 "drawing": one.drawn,
                 "labels": [_row(label, classes) for label in one.labels],
             }
@@ -99,18 +99,18 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
         for one in found
         for row in (_row(label, classes) for label in one.labels)
     ]
-    headings = ["picture", "class", "posterior", "xmin, ymin, xmax, ymax", "windows"]
+    headings = ["image", "class", "posterior", "xmin, ymin, xmax, ymax", "windows"]
     if drawn := {str(Path(one.drawn).parent) for one in found if one.drawn}:
         told = facts({"drawn in": ", ".join(sorted(drawn))})
         show({}, grid(headings, lines), told, as_json=False)
 
 
 def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
-    """Write a row for each label of each picture."""
+    """Write a row for each label of each image."""
     from vggfeat._io.atomic import make_folder, replacing
 
-    columns = ("picture", "class", "key", "posterior", "score", "windows", *SIDES, "error")
-    make_folder(target.parent)  # where no picture could be drawn, nobody has made it
+    columns = ("image", "class", "key", "posterior", "score", "windows", *SIDES, "error")
+    make_folder(target.parent)  # where no image could be drawn, nobody has made it
     with (
         replacing(target) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -119,9 +119,9 @@ def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
         writer.writeheader()
         for one in found:
             if one.reason:
-                writer.writerow({"picture": one.name, "error": one.reason})
+                writer.writerow({"image": one.name, "error": one.reason})
             for label in one.labels:
-                writer.writerow({"picture": one.name, **_row(label, classes)})
+                writer.writerow({"image": one.name, **_row(label, classes)})
 
 
 def _row(one: Located, classes: Classes) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def spread(labels: Sequence[int], most: int) -> set[int]:
 
 
 def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
-    """Print errors by class, and the paper's where they are of the same pictures."""
+    """Print errors by class, and the paper's where they are of the same images."""
     from vggfeat.report.localisation_paper import compares, lacking, papers
     from vggfeat.report.words import percent
 
@@ -245,13 +245,13 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
         for table in dict.fromkeys(row.table for row in papers(result)):
             shown = [f"{row.error} ({row.name})" for row in papers(result) if row.table == table]
             told[f"{table}, %"] = ", ".join(shown)
-    # Of 50,000 pictures the rows would take a while to write, for nobody.
+    # Of 50,000 images the rows would take a while to write, for nobody.
     plain = result.to_dict() if as_json else {}
     show(plain, grid(headings, rows), facts(told), as_json=as_json)
     for name, reason in list(result.failed.items())[:SHOWN]:
         note(f"Warning: {name} could not be used and was left out: {reason}")
     if len(result.failed) > SHOWN:
-        note(f"Warning: {len(result.failed) - SHOWN:,} more pictures were left out.")
+        note(f"Warning: {len(result.failed) - SHOWN:,} more images were left out.")
 
 
 def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -> None:
@@ -261,7 +261,7 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
     from vggfeat.report.localisation_page import write_localisation_page
 
     tested, engine = planned.tested, versions(planned.nets[0].extractor)
-    rows = {name: rows[0] for name, rows in tested.pictures()}
+    rows = {name: rows[0] for name, rows in tested.images()}
     how = planned.settings()
     nets = [
         f"{one['net']}, S = {one['S']}, {one['regression'].upper()}, "

@@ -153,7 +153,7 @@ Deterministic = Annotated[
     bool,
     typer.Option(
         "--deterministic",
-        help="The same bits again on this machine, whatever is described beside a picture, resumed "
+        help="The same bits again on this machine, whatever is described beside an image, resumed "
         "or in shares: each goes through the network on its own, which takes longer.",
         rich_help_panel=WORK,
     ),
@@ -162,7 +162,7 @@ Shard = Annotated[
     str | None,
     typer.Option(
         "--shard",
-        help="Do one share of the pictures, as 3/16: processes or machines do one each, into one "
+        help="Do one share of the images, as 3/16: processes or machines do one each, into one "
         "--out or several. auto: that of a SLURM array's task, or of torchrun.",
         rich_help_panel=WORK,
     ),
@@ -258,7 +258,7 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="local: this process describes pictures; or ray: a cluster does.",
+        help="local: this process describes images; or ray: a cluster does.",
         rich_help_panel=WORK,
     ),
 ]
@@ -275,7 +275,7 @@ Evidence = Annotated[
     bool,
     typer.Option(
         "--evidence/--no-evidence",
-        help="In a report, draw where the score of a picture is from.",
+        help="In a report, draw where the score of an image is from.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -284,7 +284,7 @@ Pointing = Annotated[
     typer.Option(
         "--pointing",
         min=0,
-        help="VOC, with a report: on so many test pictures, whether the strongest evidence lies in "
+        help="VOC, with a report: on so many test images, whether the strongest evidence lies in "
         "a box of the class; 0 for none.",
         rich_help_panel=OUTPUT,
     ),

@@ -100,7 +100,7 @@ def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
 class Callbacks:
     """What to call as work goes on; nothing, where it should be quiet."""
 
-    pictures: Callable[[Summary], None] | None = None
+    images: Callable[[Summary], None] | None = None
     splits: Callable[[int, int], None] | None = None
 
 
@@ -110,8 +110,8 @@ def resumed() -> str:
 
 
 def begun_anew(done: Sized, table: Path | None, write: Callable[[], None]) -> str:
-    """Say what Ctrl-C leaves of work that does not, picture by picture; write the table of it."""
-    told = f"{counted(len(done), 'picture')} done; the drawings are kept"
+    """Say what Ctrl-C leaves of work that does not, image by image; write the table of it."""
+    told = f"{counted(len(done), 'image')} done; the drawings are kept"
     if table and len(done):
         write()
         told += f", and {table} has what was found"
@@ -176,7 +176,7 @@ def settle(bar: Progress) -> None:
 
 @contextmanager
 def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
-    """Show what is done, the rate and the time left while pictures are described and learnt."""
+    """Show what is done, the rate and the time left while images are described and learnt."""
     if quiet:
         with interruptible():
             yield Callbacks()
@@ -189,7 +189,7 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
                 tasks.append(bar.add_task(what, total=None, rate=""))
             bar.update(
                 tasks[0],
-                total=summary.pictures,
+                total=summary.images,
                 completed=summary.present + summary.computed + summary.failed,
                 rate=f"{summary.images_per_s:.2f} images/s" if summary.computed else "",
             )

@@ -26,14 +26,14 @@ ModelWeights = Annotated[
     typer.Option("--weights", help="Where the weights of each net of the model lie, if moved."),
 ]
 Best = tuple[str, dict[str, float], str]
-"""A picture's name, its best classes with their scores, and why it has none."""
+"""An image's name, its best classes with their scores, and why it has none."""
 
 
 def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURES", help="What `vggfeat extract` takes."),
+        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
     ],
     relative_to: options.RelativeTo = None,
     weights: ModelWeights = None,
@@ -47,16 +47,16 @@ def predict_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Tell the classes of new pictures with a saved model.
+    """Tell the classes of new images with a saved model.
 
     The network, layer, scales and aggregation are those the model was trained with. A score above
-    0 means that the class's own SVM says yes; a picture's class is the one of highest score.
+    0 means that the class's own SVM says yes; an image's class is the one of highest score.
 
     For example:
 
-        vggfeat predict model new_pictures/ --top 3
+        vggfeat predict model new_images/ --top 3
 
-        vggfeat predict model new_pictures/ --csv scores.csv
+        vggfeat predict model new_images/ --csv scores.csv
     """
     from vggfeat.data.imageset import find_images
     from vggfeat.learn.model import load, refuse_boxes
@@ -76,7 +76,7 @@ def predict_command(
             extractors,
             workers=workers,
             on_bad_image=on_bad_image,
-            progress=work.pictures,
+            progress=work.images,
         ):
             write(one)
             best.append((one.name, _best(loaded, one, top), one.reason))
@@ -112,13 +112,13 @@ def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
 def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
     if as_json:
         rows = [
-            {"picture": name, "error": reason} if reason else {"picture": name, "classes": classes}
+            {"image": name, "error": reason} if reason else {"image": name, "classes": classes}
             for name, classes, reason in best
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
     shown = max((len(classes) for _, classes, _ in best), default=top)
-    headings = ["picture", *["class", "score"] * shown]
+    headings = ["image", *["class", "score"] * shown]
     lines: list[list[object]] = [
         [name, *(cell for label, score in classes.items() for cell in (label, f"{score:+.2f}"))]
         for name, classes, reason in best
@@ -131,7 +131,7 @@ def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
 
 
 def refuse_none(readable: bool) -> None:
-    """Let a command fail that has read no picture at all.
+    """Let a command fail that has read no image at all.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def refuse_none(readable: bool) -> None:
     from vggfeat.errors import DataError
 
     if not readable:
-        raise DataError("No picture could be read, so that there is nothing to tell.")
+        raise DataError("No image could be read, so that there is nothing to tell.")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def run_command(
     pointing: options.Pointing = 50,
     submission: options.Submission = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help=training.PICTURES, rich_help_panel=training.PANEL)
+        Path | None, typer.Option("--data", help=training.IMAGES, rich_help_panel=training.PANEL)
     ] = None,
     runs: Annotated[
         Path,
@@ -216,7 +216,7 @@ def _given(data: Path | None, recipe: str, does: str) -> Path:
     from vggfeat.errors import ParameterError
 
     if data is None:
-        raise ParameterError(f"{recipe} {does} networks: name the pictures by --data ILSVRC_ROOT.")
+        raise ParameterError(f"{recipe} {does} networks: name the images by --data ILSVRC_ROOT.")
     return data
 
 
@@ -232,7 +232,7 @@ def _run_chain(
     from vggfeat.train.chain import train_chain
 
     seed = chain.runs()[0].settings.seed
-    found = training.pictures_of(data, val, val_fraction, seed, quiet=trainer.quiet)
+    found = training.images_of(data, val, val_fraction, seed, quiet=trainer.quiet)
     done = []
     for linked in train_chain(chain, found, out, trainer=trainer):
         done.append(linked)

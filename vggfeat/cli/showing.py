@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from vggfeat.run.svm import Run
 
 
-SHOWN = 5  # unreadable pictures that are named
-ABSENT = 20  # classes without pictures that are named
+SHOWN = 5  # unreadable images that are named
+ABSENT = 20  # classes without images that are named
 
 
 def show_run(run: Run, *, as_json: bool) -> None:
-    """Print settings, result and times, and warn of pictures that were left out."""
+    """Print settings, result and times, and warn of images that were left out."""
     from vggfeat.report.terminal import summary
 
     stores = ", ".join(map(str, run.stores))
@@ -36,7 +36,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
         names = ", ".join(run.card.absent[:ABSENT])
         more = len(run.card.absent) - ABSENT
         note(
-            f"Left out, for there is no picture to train with: {names}"
+            f"Left out, for there is no image to train with: {names}"
             f"{f' and {more} more classes' if more > 0 else ''}."
         )
     if run.card.partial:
@@ -52,13 +52,13 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
     from vggfeat.report.files import write_results
     from vggfeat.report.page import write_page
 
-    pictures = dict(zip(run.images.names, run.images.images, strict=True))
-    maps, game = _explained(run, work, pictures, evidence, pointing)
+    images = dict(zip(run.images.names, run.images.images, strict=True))
+    maps, game = _explained(run, work, images, evidence, pointing)
     pointed = {"pointing game": game.line.partition(": ")[2]} if game else {}
     write_page(
         run.result,
         target,
-        pictures,
+        images,
         title=run.card.title or run.card.name,
         run=_settings(run) | pointed,
         evidence=maps,
@@ -67,7 +67,7 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
             "fingerprints": {column.descriptor.path: column.digest for column in run.columns},
             "resampling": run.columns[0].settings["resampling"],
             "decoder": run.columns[0].settings["decoder"],
-            "licence of the pictures": run.card.licence or "yours to say",
+            "licence of the images": run.card.licence or "yours to say",
         },
         stages={"extract": run.seconds["extract"], "read": run.seconds["read"]},
         paper=[_paper_figure(row) for row in run.card.paper],
@@ -95,7 +95,7 @@ def submit(run: Run, folder: Path) -> None:
 
 
 def _explained(
-    run: Run, work: Work, pictures: Mapping[str, ImageLike], evidence: bool, pointing: int
+    run: Run, work: Work, images: Mapping[str, ImageLike], evidence: bool, pointing: int
 ) -> tuple[Evidence, PointingResult | None]:
     """Draw evidence maps and play the pointing game, where the network is here to do so."""
     from vggfeat.errors import VggfeatError
@@ -116,7 +116,7 @@ def _explained(
         if evidence:
             with counting("evidence", quiet=work.quiet) as tell:
                 wanted = evidence_wanted(result)
-                maps = evidence_maps(model, wanted, result.names, pictures, extractors, tell)
+                maps = evidence_maps(model, wanted, result.names, images, extractors, tell)
     except VggfeatError as error:  # the page is worth having without them
         note(f"No evidence maps: {error}", quiet=work.quiet)
         return maps, None
@@ -130,7 +130,7 @@ def _explained(
     except VggfeatError as error:  # a tree without annotations has its result all the same
         note(f"No pointing game: {error}", quiet=work.quiet)
         return maps, None
-    note(f"{played.line}, in {played.pictures} test pictures")
+    note(f"{played.line}, in {played.images} test images")
     return maps, played
 
 
@@ -175,7 +175,7 @@ def _settings(run: Run) -> dict[str, object]:
     devices = dict.fromkeys(f"{told['device']}, {told['precision']}" for told in behind.values())
     return {
         "data set": f"{run.card.name}: {len(run.images)} "
-        f"{'persons' if run.images.boxes else 'pictures'}, {_classes(run)}",
+        f"{'persons' if run.images.boxes else 'images'}, {_classes(run)}",
         "network": " & ".join(nets),
         "descriptor": f"{layers}{view}, {made.pool} over locations{mirrored}",
         "scales": f"Q = {', '.join(map(str, made.Q))}, {made.aggregate}; "
@@ -200,7 +200,7 @@ def _search(run: Run) -> str:
 
 def _times(run: Run) -> str:
     computed = run.summary.computed
-    rate = f"{computed} pictures, {run.summary.images_per_s:.1f} images/s"
+    rate = f"{computed} images, {run.summary.images_per_s:.1f} images/s"
     return (
         f"features: {run.seconds['extract']:.1f} s ({rate if computed else 'all in the store'}); "
         f"choice of C, training and tests: {sum(run.result.seconds.values()):.1f} s"

@@ -42,7 +42,7 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
     found = info(store)
     rows: dict[str, object] = {
         "store": f"{store} ({size(found['bytes'])}, {found['shards']} shards, {found['dtype']})",
-        "images": f"{found['pictures']}; the last run was asked for {found['asked']}, "
+        "images": f"{found['images']}; the last run was asked for {found['asked']}, "
         f"{found['failed']} failed",
     }
     if state := _state(found):
@@ -174,7 +174,7 @@ def merge_command(
     check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
-    text = f"{out} holds {done.pictures:,} images; {done.shards:,} shards were written."
+    text = f"{out} holds {done.images:,} images; {done.shards:,} shards were written."
     if done.twice:
         text += f" {done.twice:,} images were in several stores, and are kept once."
     lines = [text]

@@ -102,7 +102,7 @@ def svm_command(
 
     The data set's card says how it is tested: VOC on its own parts, by average precision;
     Caltech on three random splits, by mean class recall; a folder of yours on three random
-    splits, half of each class, at most 30 pictures, to train. C is chosen in the training part
+    splits, half of each class, at most 30 images, to train. C is chosen in the training part
     alone. What you do not name is the card's: for VOC and Caltech the paper's net D, fc7, scales
     and aggregation; for a folder fc7 at Q = 256. With a store in --features, and without --quality,
     nets, layers, scales, pooling and weights are the store's. Data that are absent are fetched.
@@ -197,4 +197,4 @@ def _trained_on(run: Run) -> str:
         return "trained on train and val, as tested"
     if run.images.splits:
         return "trained on the part train, as tested"
-    return f"trained on all {len(run.images)} pictures"
+    return f"trained on all {len(run.images)} images"

@@ -1,4 +1,4 @@
-"""What localising needs: nets that predict boxes, and a system that says what pictures show."""
+"""What localising needs: nets that predict boxes, and a system that says what images show."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def system_of(
     *,
     quiet: bool,
 ) -> Classifier:
-    """Open the classification system, or say what pictures are known to show."""
+    """Open the classification system, or say what images are known to show."""
     from vggfeat.errors import ParameterError
     from vggfeat.ilsvrc.classes import chosen, named
     from vggfeat.ilsvrc.outputs import Alike, Restricted
@@ -62,7 +62,7 @@ def system_of(
     if bool(classifier) == bool(classes):
         raise ParameterError(
             "Localising needs labels: either those of a classification system, --classifier MODEL, "
-            f"or the class that all pictures show, --class {named(wanted).names[0]!r}."
+            f"or the class that all images show, --class {named(wanted).names[0]!r}."
         )
     if classifier:
         return Restricted(_opened(classifier, nets[0], device, precision, quiet=quiet), wanted)

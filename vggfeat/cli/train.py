@@ -24,7 +24,7 @@ RECIPE = "The paper's recipe (Section 3.1)"
 
 
 def train_command(
-    data: Annotated[Path, typer.Option("--data", help=training.PICTURES)],
+    data: Annotated[Path, typer.Option("--data", help=training.IMAGES)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "A",
     S: Annotated[
@@ -44,7 +44,7 @@ def train_command(
         int | None,
         typer.Option(
             "--batch",
-            help="Pictures of an update, over all processes: 256, or an eighth of fewer than 2048.",
+            help="Images of an update, over all processes: 256, or an eighth of fewer than 2048.",
             rich_help_panel=RECIPE,
         ),
     ] = None,
@@ -166,7 +166,7 @@ def train_command(
     settings.new_schedule()  # which refuses steps beyond the last epoch
     engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
-    found = training.pictures_of(data, val, val_fraction, seed, quiet=quiet)
+    found = training.images_of(data, val, val_fraction, seed, quiet=quiet)
     if batch is None:
         settings = settings.model_copy(update={"batch": _batch_of(len(found.train))})
     weights = None if init in DRAWN else _weights(init, net, quiet)
@@ -186,13 +186,13 @@ def _scale(S: list[int] | None) -> Any:
     return given[0] if len(given) == 1 else tuple(sorted(given))
 
 
-def _batch_of(pictures: int) -> int:
-    """Take the paper's batch, or of a small set so few pictures that an epoch has eight updates."""
-    return min(BATCH, max(8, pictures // 8 // 8 * 8))  # eights, which processes can share
+def _batch_of(images: int) -> int:
+    """Take the paper's batch, or of a small set so few images that an epoch has eight updates."""
+    return min(BATCH, max(8, images // 8 // 8 * 8))  # eights, which processes can share
 
 
 def _check_source(init: str) -> None:
-    """Refuse what is neither an initialisation nor weights, before any picture is read."""
+    """Refuse what is neither an initialisation nor weights, before any image is read."""
     from vggfeat.errors import ParameterError
     from vggfeat.nets.registry import NAMES
 

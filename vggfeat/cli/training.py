@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vggfeat.train.words import Engine
 
 PANEL = "Training"
-PICTURES = (
+IMAGES = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."
 )
@@ -33,14 +33,12 @@ Workers = Annotated[
 ]
 Val = Annotated[
     Path | None,
-    typer.Option(
-        "--val", help="Validation pictures, if they lie elsewhere.", rich_help_panel=PANEL
-    ),
+    typer.Option("--val", help="Validation images, if they lie elsewhere.", rich_help_panel=PANEL),
 ]
 ValFraction = Annotated[
     float | None,
     typer.Option(
-        "--val-fraction", help="Share of the pictures drawn to validate.", rich_help_panel=PANEL
+        "--val-fraction", help="Share of the images drawn to validate.", rich_help_panel=PANEL
     ),
 ]
 Micro = Annotated[
@@ -48,7 +46,7 @@ Micro = Annotated[
     typer.Option(
         "--micro",
         min=1,
-        help="Pictures computed at a time, if memory is short.",
+        help="Images computed at a time, if memory is short.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -76,7 +74,7 @@ def first() -> bool:
 def engine_of(
     device: str, precision: str, workers: int, micro: int | None, compiled: bool, decoder: str
 ) -> Engine:
-    """Say how a run works, and refuse what is none of the choices before any picture is read.
+    """Say how a run works, and refuse what is none of the choices before any image is read.
 
     Raises
     ------
@@ -94,28 +92,28 @@ def engine_of(
     return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
 
 
-def pictures_of(
+def images_of(
     data: Path, val: Path | None, val_fraction: float | None, seed: int, *, quiet: bool
 ) -> TrainSet:
-    """Open the pictures to train with, and say what they are."""
+    """Open the images to train with, and say what they are."""
     from vggfeat.train.trainset import open_trainset
 
     with download_progress(quiet=quiet or not first()) as reading:
         found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
     if first():
         note(
-            f"{counted(len(found.train), 'picture')} to train, {len(found.val):,} to validate, "
+            f"{counted(len(found.train), 'image')} to train, {len(found.val):,} to validate, "
             f"{counted(len(found.classes), 'class')}, {found.source}.",
             quiet=quiet,
         )
         if found.unvalidated:
-            note(f"Warning: no validation picture of {', '.join(found.unvalidated)}.")
+            note(f"Warning: no validation image of {', '.join(found.unvalidated)}.")
     return found
 
 
 def warn_of(failed: Mapping[str, str]) -> None:
-    """Name the pictures that could not be read."""
+    """Name the images that could not be read."""
     for name, reason in list(failed.items())[:10]:
         note(f"Warning: {name}: {reason}")
     if len(failed) > 10:
-        note(f"Warning: and {counted(len(failed) - 10, 'more picture')} that could not be read.")
+        note(f"Warning: and {counted(len(failed) - 10, 'more image')} that could not be read.")

@@ -1,4 +1,4 @@
-"""What posteriors come to: the likeliest classes of pictures, or how often they are wrong."""
+"""What posteriors come to: the likeliest classes of images, or how often they are wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.validation import Validation
     from vggfeat.recipe import Published
 
-SHOWN = 100  # pictures that are printed; --csv and --json have all
+SHOWN = 100  # images that are printed; --csv and --json have all
 
 Best = list[tuple[int, float]]
 """Classes and their probabilities, the likeliest first."""
@@ -66,8 +66,8 @@ class Asked:
         check_folder("--results", self.results)
 
 
-def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
-    """Print the likeliest classes of every picture."""
+def tell_images(scores: Sequence[Scores], asked: Asked) -> None:
+    """Print the likeliest classes of every image."""
     from vggfeat.ilsvrc.scores import describe_origin, posteriors, same_classes
 
     classes, failed = same_classes(scores), _failed(scores)
@@ -82,21 +82,21 @@ def tell_pictures(scores: Sequence[Scores], asked: Asked) -> None:
             start += len(some)
     shown = list(zip(names, best, strict=False))
     if asked.as_json:
-        pictures: list[dict[str, Any]] = [
-            {"picture": name, "classes": [_plain(classes, *one) for one in found]}
+        images: list[dict[str, Any]] = [
+            {"image": name, "classes": [_plain(classes, *one) for one in found]}
             for name, found in shown
         ]
-        pictures += [{"picture": name, "error": why} for name, why in failed.items()]
-        show({"pictures": pictures, "scores": describe_origin(scores)}, as_json=True)
+        images += [{"image": name, "error": why} for name, why in failed.items()]
+        show({"images": images, "scores": describe_origin(scores)}, as_json=True)
     else:
         lines: list[list[object]] = [
             [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
             for name, found in shown
             for rank, (place, share) in enumerate(found)
         ]
-        show({}, grid(["picture", "class", "%"], lines), as_json=False)
+        show({}, grid(["image", "class", "%"], lines), as_json=False)
         if len(names) > SHOWN:
-            note(f"And {len(names) - SHOWN:,} more pictures; --csv FILE writes all.")
+            note(f"And {len(names) - SHOWN:,} more images; --csv FILE writes all.")
     warn_of(failed)
 
 
@@ -131,7 +131,7 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
         "failed": failed,
         "scores": describe_origin(scores),
     }
-    told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
+    told = {"top1": errors.top1, "top5": errors.top5, "images": errors.images, **about}
     show(
         told,
         facts(_settings(scores, data, errors, partial, asked)),
@@ -156,7 +156,7 @@ def _settings(
             pools = [pool for pool, own in held.items() if own == scales]
             nets.append(f"{net[0].net}, {' and '.join(pools)} at Q = {', '.join(map(str, scales))}")
     rows: dict[str, object] = {
-        "pictures": f"{errors.pictures:,} in {data.where}",
+        "images": f"{errors.images:,} in {data.where}",
         "nets": "; ".join(nets),
     }
     if partial:
@@ -202,23 +202,23 @@ def _paper(scores: Sequence[Scores]) -> list[Published]:
 
 
 def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) -> list[str]:
-    """Say how many of the pictures have no scores, and why."""
+    """Say how many of the images have no scores, and why."""
     absent = set(data.images.names) - set(names)
     unread = len(absent & set(failed))
     rest = len(absent) - unread
-    reasons = [f"{counted(unread, 'picture')} could not be read"] if unread else []
+    reasons = [f"{counted(unread, 'image')} could not be read"] if unread else []
     have = "has" if rest == 1 else "have"
-    return reasons + ([f"{counted(rest, 'picture')} {have} no scores"] if rest else [])
+    return reasons + ([f"{counted(rest, 'image')} {have} no scores"] if rest else [])
 
 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
-    """Return the pictures that have scores, if there are any."""
+    """Return the images that have scores, if there are any."""
     from vggfeat.errors import DataError
     from vggfeat.ilsvrc.scores import same_images
 
     if failed and not any(one.names for one in scores):
         warn_of(failed)
-        raise DataError("No picture could be read, so that there is nothing to tell.")
+        raise DataError("No image could be read, so that there is nothing to tell.")
     return same_images(scores)
 
 

@@ -154,7 +154,7 @@ class _Watch:
             taken=self.started.taken if self.started else (),
             drawn=self.started.drawn if self.started else (),
             run={
-                "data": f"{counted(len(self.data.train), 'picture')} to train, "
+                "data": f"{counted(len(self.data.train), 'image')} to train, "
                 f"{len(self.data.val):,} to validate, {counted(len(self.data.classes), 'class')}",
                 "device": self._device(),
             },
@@ -177,21 +177,21 @@ class _Watch:
         versions_ = ", ".join(f"{name} {number}" for name, number in versions().items())
         return {
             "began from": f"{told.source}, net {told.net} ({told.sha256[:12]})" if told else "–",
-            "pictures": self.data.source,
+            "images": self.data.source,
             "their names and labels": self.data.digest,
             "weights": self.out / BEST,
             "versions": versions_,
         }
 
 
-def _announce(settings: Training, weights: Weights | None, pictures: int, quiet: bool) -> None:
+def _announce(settings: Training, weights: Weights | None, images: int, quiet: bool) -> None:
     from vggfeat.report.training_page import title_of
 
     source = f"from {weights.source}, net {weights.net}" if weights else "at random"
     note(f"{title_of(settings)}; the network begins {source}.", quiet=quiet)
-    if pictures < 4 * settings.batch:
+    if images < 4 * settings.batch:
         note(
-            f"{pictures} pictures make {max(1, pictures // settings.batch)} updates an epoch with "
+            f"{images} images make {max(1, images // settings.batch)} updates an epoch with "
             f"--batch {settings.batch}; a smaller one makes more.",
             quiet=quiet,
         )

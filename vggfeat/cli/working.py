@@ -144,7 +144,7 @@ class Work:
                 on_bad_image=self.on_bad_image,
                 workers=self.workers,
                 n_jobs=self.jobs,
-                progress=work.pictures,
+                progress=work.images,
                 split_progress=work.splits,
                 extract=self.extract,
             )

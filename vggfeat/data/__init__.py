@@ -1,1 +1,1 @@
-"""Pictures and labels: finding, decoding, rescaling and batching them."""
+"""Images and labels: finding, decoding, rescaling and batching them."""

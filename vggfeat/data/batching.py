@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vggfeat.data.identity import NOWHERE, Id, id_of
 from vggfeat.data.image import ImageLike, Pixels, load, read_encoded
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.settings import UPRIGHT, Decoding
 
 # Pixels that may wait in unfinished batches; the largest is run early when they become more.
@@ -72,7 +72,7 @@ class DecodedImage:
 
     row: int
     pixels: dict[int, Pixels]
-    error: PictureError | None = None
+    error: ImageError | None = None
     id: Id = NOWHERE
     wanted: Wanted = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ def decode_ahead(
             own = id_of(image, encoded)
             wanted = job.wanted(job.row, own)
             pixels = load(image, wanted, decoding, encoded=encoded) if wanted else {}
-        except PictureError as error:
+        except ImageError as error:
             return DecodedImage(job.row, {}, error, own)
         return DecodedImage(job.row, pixels, None, own, wanted)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from vggfeat._io.text import printable
-from vggfeat.errors import ParameterError, PictureError
+from vggfeat.errors import ImageError, ParameterError
 from vggfeat.settings import UPRIGHT, Decoding
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ class ImageRef(ABC):
 
         Raises
         ------
-        PictureError
+        ImageError
             With the reason, if it cannot be read; whoever tries later may have more luck.
         """
 
@@ -109,7 +109,7 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
 
     Raises
     ------
-    PictureError
+    ImageError
         With the reason in one line, whatever a decoder raises here or in the block.
 
     Examples
@@ -121,18 +121,18 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
     (3, 2)
     """
     if file == b"":
-        raise PictureError("the file is empty")
+        raise ImageError("the file is empty")
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as image:
             yield image
-    except PictureError:
+    except ImageError:
         raise
     # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in LACKING:
             raise
-        raise PictureError(_reason(error)) from error
+        raise ImageError(_reason(error)) from error
 
 
 def upright_size(file: bytes | BinaryIO | Path) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def upright_size(file: bytes | BinaryIO | Path) -> tuple[int, int]:
 
     Raises
     ------
-    PictureError
+    ImageError
         If that cannot be done.
     """
     with open_encoded(file) as image:
@@ -153,7 +153,7 @@ def read_encoded(image: ImageLike) -> bytes | None:
 
     Raises
     ------
-    PictureError
+    ImageError
         With the reason, if it cannot be read.
     """
     if isinstance(image, Crop):
@@ -165,7 +165,7 @@ def read_encoded(image: ImageLike) -> bytes | None:
     else:
         return None
     if not content:
-        raise PictureError("the file is empty")
+        raise ImageError("the file is empty")
     return content
 
 
@@ -193,7 +193,7 @@ def decode(
 
     Raises
     ------
-    PictureError
+    ImageError
         With the reason, if it cannot be read: no such file, not an image, truncated, or larger
         than :func:`max_pixels`.
 
@@ -250,7 +250,7 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
 
     Raises
     ------
-    PictureError
+    ImageError
         If the result would have more than :data:`MOST_RESCALED` pixels, as
         that of a line does.
 
@@ -261,7 +261,7 @@ def rescale(image: Image.Image, Q: int) -> Pixels:
     """
     size = rescaled_size(*image.size, Q)
     if size[0] * size[1] > MOST_RESCALED:
-        raise PictureError(
+        raise ImageError(
             f"{image.width}×{image.height} pixels become {size[0]}×{size[1]} at Q = {Q}, "
             f"more than the {MOST_RESCALED:,} that are allowed"
         )
@@ -286,7 +286,7 @@ def load(
 
     Raises
     ------
-    PictureError
+    ImageError
         See :func:`decode` and :func:`rescale`.
     """
     decoded = decode(image, decoding, encoded=encoded)
@@ -297,20 +297,20 @@ def _read_file(path: Path) -> bytes:
     try:
         # Opening a pipe would wait for ever.
         if path.exists() and not path.is_file():
-            raise PictureError("not a file, but a folder, a pipe or a device")
+            raise ImageError("not a file, but a folder, a pipe or a device")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > LARGEST:
-                raise PictureError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
+                raise ImageError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
             return file.read()
     except FileNotFoundError:
-        raise PictureError("no such file") from None
-    except PictureError:
+        raise ImageError("no such file") from None
+    except ImageError:
         raise
     except (OSError, ValueError) as error:  # a name that no file can have, also
         if isinstance(error, OSError) and error.errno in LACKING:
             raise
-        raise PictureError(_reason(error)) from error
+        raise ImageError(_reason(error)) from error
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
@@ -319,7 +319,7 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
     right, lower = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
     if left >= right or upper >= lower:
         corners = ", ".join(f"{value:g}" for value in box)
-        raise PictureError(
+        raise ImageError(
             f"its box {corners} lies outside of its {image.width}×{image.height} pixels"
         )
     return image.crop((left, upper, right, lower))
@@ -328,9 +328,9 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
 def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels():
-        raise PictureError(f"{width}×{height} pixels are more than the {max_pixels():,} allowed")
+        raise ImageError(f"{width}×{height} pixels are more than the {max_pixels():,} allowed")
     if width * height == 0:
-        raise PictureError(f"it has no pixels: {width}×{height}")
+        raise ImageError(f"it has no pixels: {width}×{height}")
     image.load()
     rgb = _to_rgb(image)
     turn = _TURNS.get(orientation_of(image)) if exif else None
@@ -355,7 +355,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _from_deep(values: npt.NDArray[Any]) -> Image.Image:
     """16-bit grey values to 8 bits; Pillow's own conversion would clip them at 255."""
     if values.min() < 0 or values.max() > _SIXTEEN_BIT:
-        raise PictureError(f"its values lie outside 0…{_SIXTEEN_BIT}: not a picture of 16 bits")
+        raise ImageError(f"its values lie outside 0…{_SIXTEEN_BIT}: not an image of 16 bits")
     eight = np.rint(values.astype(np.float32) * (255 / _SIXTEEN_BIT)).astype(np.uint8)
     return Image.fromarray(eight).convert("RGB")
 
@@ -371,25 +371,25 @@ def orientation_of(image: Image.Image) -> int:
 
 def _from_array(values: npt.NDArray[Any]) -> Image.Image:
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
-        raise PictureError(
-            f"an array of shape {values.shape} is not a picture: (H, W) or (H, W, 3) is"
+        raise ImageError(
+            f"an array of shape {values.shape} is not an image: (H, W) or (H, W, 3) is"
         )
     if np.issubdtype(values.dtype, np.floating):
         if not (values.min() >= 0 and values.max() <= 1):
-            raise PictureError(
-                f"an array of floats holds a picture in [0, 1], not "
+            raise ImageError(
+                f"an array of floats holds an image in [0, 1], not "
                 f"[{values.min():g}, {values.max():g}]; divide it by its range, or pass uint8"
             )
         values = np.rint(values * 255).astype(np.uint8)
     if values.dtype != np.uint8:
-        raise PictureError(f"an array of {values.dtype} is not a picture: uint8 or floats are")
+        raise ImageError(f"an array of {values.dtype} is not an image: uint8 or floats are")
     return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
 
 
 def _reason(error: Exception) -> str:
     """Say in one line, without the path, why a file could not be read."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture of a format that is read"
+        return "not an image of a format that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {max_pixels():,} pixels allowed: {error}"
     said = (isinstance(error, OSError) and error.strerror) or error

@@ -114,7 +114,7 @@ class ImageSet:
     def positives(self, split: str | None = None) -> Rows:
         """Count the positives of each class, in all rows or in those of a split: (C,)."""
         if self.targets is None:
-            raise DataError("Pictures without targets have no positives to count.")
+            raise DataError("Images without targets have no positives to count.")
         targets = self.targets if split is None else self.targets[self.splits[split]]
         counts: Rows = (targets == 1).sum(axis=0)
         return counts
@@ -229,7 +229,7 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
         if first.label != entry.label:
             raise DataError(
                 f"{entry.name!r} is there twice, as {first.label!r} and as {entry.label!r}. "
-                "A picture has one label: remove one of the lines."
+                "An image has one label: remove one of the lines."
             )
     kept = list(unique.values())
     return ImageSet(
@@ -300,7 +300,7 @@ def boxed_images(images: ImageSet) -> View:
     if not images.boxes:
         raise DataError(
             "There are no given boxes to look at; only rows of the action task have one. Describe "
-            "whole pictures, as --view image does."
+            "whole images, as --view image does."
         )
     crops: tuple[ImageLike, ...] = tuple(
         Crop(Path(str(image)), box) for image, box in zip(images.images, images.boxes, strict=True)

@@ -1,1 +1,1 @@
-"""Dense extraction: from pictures to descriptors in a store."""
+"""Dense extraction: from images to descriptors in a store."""

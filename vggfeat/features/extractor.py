@@ -203,7 +203,7 @@ class DenseExtractor:
 
         Raises
         ------
-        PictureTooSmall
+        ImageTooSmall
             If a layer would have no location; see :meth:`check_scales`.
         DeviceError
             If a descriptor overflows the precision.
@@ -285,7 +285,7 @@ class DenseExtractor:
 
         Raises
         ------
-        PictureError
+        ImageError
             If the image cannot be read.
 
         Examples
@@ -305,7 +305,7 @@ class DenseExtractor:
 
         Raises
         ------
-        PictureError
+        ImageError
             If it cannot be read.
         """
         pixels = torch.from_numpy(load_image(image, [Q], self.extraction)[Q].copy())

@@ -15,7 +15,7 @@ from joblib import cpu_count
 
 from vggfeat.data.batching import DecodedImage, ImageBatch, decode_ahead, make_batches
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DeviceError, ParameterError, PictureError
+from vggfeat.errors import DeviceError, ImageError, ParameterError
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor, explain_overflow
 from vggfeat.features.outbox import Outbox
@@ -46,7 +46,7 @@ class Summary:
 
     Parameters
     ----------
-    pictures : int
+    images : int
         Images asked for.
     present : int
         Those that the store already had.
@@ -61,7 +61,7 @@ class Summary:
         of columns that were computed.
     """
 
-    pictures: int
+    images: int
     present: int = 0
     computed: int = 0
     failed: int = 0
@@ -79,11 +79,11 @@ class Summary:
 
         Examples
         --------
-        >>> Summary(pictures=20, computed=10).plus(Summary(pictures=10, present=2)).present
+        >>> Summary(images=20, computed=10).plus(Summary(images=10, present=2)).present
         2
         """
         return Summary(
-            self.pictures,
+            self.images,
             self.present + done.present,
             self.computed + done.computed,
             self.failed + done.failed,
@@ -137,7 +137,7 @@ def extract(
 
     Raises
     ------
-    PictureError
+    ImageError
         On the first bad image, with ``on_bad_image="error"``; what was computed is kept.
     DeviceError
         If the numbers of most images overflow, as the settings are wrong.
@@ -352,14 +352,14 @@ class Run:
 
         Raises
         ------
-        PictureError
+        ImageError
             If a bad image ends the run.
         """
         name = self.images.names[row]
         self.failed[name] = reason
         self.summary.failed += 1
         if self.stop_on_bad:
-            raise PictureError(f"{name}: {reason}")
+            raise ImageError(f"{name}: {reason}")
 
     def overflow(self, row: int, reason: str) -> None:
         """Leave out an image that could be read and has no finite descriptor, or stop at it."""

@@ -25,7 +25,7 @@ from vggfeat._io.text import counted
 from vggfeat.data.image import Crop, ImageLike, load
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.sources.tar import TarMember
-from vggfeat.errors import DataNotFound, ParameterError, PictureError, StoreError
+from vggfeat.errors import DataNotFound, ImageError, ParameterError, StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import (
     Progress,
@@ -148,7 +148,7 @@ def extract_on_ray(
             _refuse_unseen(done, images.names[block], images.images[block], scales)
             if done.failed and run_options.on_bad_image == "error":
                 name, reason = next(iter(done.failed.items()))
-                raise PictureError(f"{name}: {reason}")
+                raise ImageError(f"{name}: {reason}")
             failed |= done.failed
             overflowed |= done.overflowed
             summary = summary.plus(done.summary)
@@ -162,7 +162,7 @@ def extract_on_ray(
     return summary
 
 
-def absolute(picture: ImageLike) -> ImageLike:
+def absolute(image: ImageLike) -> ImageLike:
     """Name an image's file from the root, as workers run in other folders.
 
     Examples
@@ -170,11 +170,11 @@ def absolute(picture: ImageLike) -> ImageLike:
     >>> str(absolute("/data/a.jpg"))
     '/data/a.jpg'
     """
-    if isinstance(picture, Crop):
-        return replace(picture, path=picture.path.absolute())
-    if isinstance(picture, TarMember) and address_of(picture.archive) is None:
-        return replace(picture, archive=str(Path(picture.archive).absolute()))
-    return Path(picture).absolute() if isinstance(picture, str | Path) else picture
+    if isinstance(image, Crop):
+        return replace(image, path=image.path.absolute())
+    if isinstance(image, TarMember) and address_of(image.archive) is None:
+        return replace(image, archive=str(Path(image.archive).absolute()))
+    return Path(image).absolute() if isinstance(image, str | Path) else image
 
 
 def cut(lacking: NDArray[np.bool_], round_size: int, most: int) -> list[slice]:
@@ -251,7 +251,7 @@ def _describe(network: Network, target: Target, images: ImageSet) -> BlockOutcom
         raise _unseen(storage, f"The node {node} does")
     store = FeatureStore(target.where, "a", dtype=target.dtype)
     run = Run(images, network.open(), target.options, store)
-    with suppress(PictureError):  # it is in `failed`
+    with suppress(ImageError):  # it is in `failed`
         run.all(target.options.workers or network.threads)
     return BlockOutcome(node, run.summary, run.failed, run.overflowed)
 
@@ -288,14 +288,14 @@ def _lacking(
 
 
 def _refuse_unseen(
-    done: BlockOutcome, names: Sequence[str], pictures: Sequence[ImageLike], scales: Sequence[int]
+    done: BlockOutcome, names: Sequence[str], images: Sequence[ImageLike], scales: Sequence[int]
 ) -> None:
     """Tell a bad image from one that only the other node cannot read."""
-    for name, picture in zip(names, pictures, strict=True):
+    for name, image in zip(names, images, strict=True):
         if name not in done.failed or name in done.overflowed:
             continue
-        with suppress(PictureError):
-            if isinstance(picture, str | Path | Crop | TarMember) and load(picture, scales):
+        with suppress(ImageError):
+            if isinstance(image, str | Path | Crop | TarMember) and load(image, scales):
                 raise DataNotFound(
                     f"The node {done.node} cannot read {name} ({done.failed[name]}), and this one "
                     "can. Put the images on a file system that all nodes of the cluster have in "

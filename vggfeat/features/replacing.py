@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vggfeat.data.identity import id_of
 from vggfeat.data.image import read_encoded
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import PictureError, StoreError
+from vggfeat.errors import ImageError, StoreError
 from vggfeat.store.store import FeatureStore
 
 READ = 32  # images that are read to tell other ones from equal copies with other stamps
@@ -50,9 +50,9 @@ def refuse_other_images(images: ImageSet, stamps: NDArray[np.int64], store: Feat
     places = np.linspace(0, len(unknown) - 1, min(READ, len(unknown))).astype(int)
     read = {}
     for row in unknown[places].tolist():
-        with suppress(PictureError):
-            picture = images.images[row]
-            read[row] = id_of(picture, read_encoded(picture)) != tuple(there[row].tolist())
+        with suppress(ImageError):
+            image = images.images[row]
+            read[row] = id_of(image, read_encoded(image)) != tuple(there[row].tolist())
     differ = len(others) + len(unknown) * sum(read.values()) / max(1, len(read))
     if differ < FEW or differ <= shared.sum() / 2:
         return

@@ -21,7 +21,7 @@ from vggfeat._io.remote import is_address
 from vggfeat.data.image import Crop, ImageLike, ImageRef, decode
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.sources.tar import TarMember
-from vggfeat.errors import ParameterError, PictureError, StoreError
+from vggfeat.errors import ImageError, ParameterError, StoreError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
@@ -148,7 +148,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
 
         Raises
         ------
-        PictureError
+        ImageError
             For an image that cannot be read, or whose numbers overflow: a transformer has a row
             for every image.
         """
@@ -286,15 +286,15 @@ def _list_scales(Q: Any) -> tuple[Any, ...]:
 
 def _list_images(X: Any) -> list[ImageLike]:
     if isinstance(X, str | Path | Image.Image):
-        raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of pictures", X)
+        raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of images", X)
     if (
         isinstance(X, np.ndarray)
         and X.dtype != object
         and X.ndim in (2, 3)
         and X.dtype.kind in "uf"
     ):
-        raise PictureError(
-            f"an array of shape {X.shape} may be one picture or many. "
+        raise ImageError(
+            f"an array of shape {X.shape} may be one image or many. "
             "Pass (N, H, W, 3), or a list of arrays."
         )
     return [str(image) if isinstance(image, np.str_) else image for image in _list_elements(X)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat.data.image import Pixels
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.regression import BoxRegression
@@ -67,7 +67,7 @@ def begun(
     Raises
     ------
     DataError
-        If none of the pictures that activations are measured on can be read.
+        If none of the images that activations are measured on can be read.
 
     Notes
     -----
@@ -139,11 +139,11 @@ def _pooled(weights: Weights, part: Boxed, S: Scale, device: str) -> Tensor:
     for row in rows:
         try:
             crops.append(crop(part.part.read(row), S, CENTRE))
-        except PictureError as error:  # training will name it
+        except ImageError as error:  # training will name it
             reason = f"{part.part.name(row)}: {error}"
     if not crops:
         raise DataError(
-            f"None of {len(rows)} training pictures could be read, as {reason}. See whether they "
+            f"None of {len(rows)} training images could be read, as {reason}. See whether they "
             "are whole."
         )
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Pictures and the boxes of their objects, row by row."""
+"""Images and the boxes of their objects, row by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vggfeat.train.part import Part
 
 @dataclass(frozen=True, eq=False)
 class SizedImages:
-    """Pictures that are refused when they are read, if they are not of the size stated for them.
+    """Images that are refused when they are read, if they are not of the size stated for them.
 
     So whoever reads them leaves out those whose boxes lie elsewhere, as it does with damaged
     ones, and the heads of half a million files need not be read beforehand; it takes a hundredth
@@ -53,12 +53,12 @@ class SizedImages:
         return self.images.name(row)
 
     def read(self, row: int) -> bytes:
-        """Read the bytes of a picture.
+        """Read the bytes of an image.
 
         Raises
         ------
-        PictureError
-            If that cannot be done, or the picture is of another size.
+        ImageError
+            If that cannot be done, or the image is of another size.
         """
         content = self.images.read(row)
         width, height = self.sizes[row].tolist()
@@ -73,14 +73,14 @@ class SizedImages:
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """A part of a set: a row for each picture and each class that it shows.
+    """A part of a set: a row for each image and each class that it shows.
 
     Parameters
     ----------
     part : Part
-        Pictures, and their classes by their places in the set's.
+        Images, and their classes by their places in the set's.
     sizes : array, shape (N, 2)
-        Width and height of each picture.
+        Width and height of each image.
     boxes : tuple of N arrays, shape (K, 4)
         Edges of the objects of the class: the one to learn first, then all that count as found.
     """
@@ -97,19 +97,19 @@ class Boxed:
         """The box to learn of each row, edges (N, 4)."""
         return np.array([of[0] for of in self.boxes], dtype=np.float64).reshape(-1, 4)
 
-    def pictures(self) -> Iterator[tuple[str, list[int]]]:
-        """Go through the pictures, each with its rows, which follow one another."""
+    def images(self) -> Iterator[tuple[str, list[int]]]:
+        """Go through the images, each with its rows, which follow one another."""
         for name, rows in groupby(range(len(self)), self.part.name):
             yield name, list(rows)
 
     def open(self, row: int) -> Image.Image:
-        """Decode the picture of a row.
+        """Decode the image of a row.
 
         Raises
         ------
-        PictureError
+        ImageError
             If it cannot be read, or is not of the size that its annotation states: as a wrong
-            annotation's, or one of a picture before it was turned upright. Its boxes lie
+            annotation's, or one of an image before it was turned upright. Its boxes lie
             somewhere else.
         """
         with open_encoded(self.part.read(row)) as opened:

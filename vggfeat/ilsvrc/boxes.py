@@ -1,7 +1,7 @@
 """Boxes as arrays: how much two overlap, and what they are in the frame of a crop or window.
 
-A box is (left, top, right, bottom): the edges of what it covers, in pixels of its picture, from 0
-at the picture's own left and upper edge. Annotations of VOC and ILSVRC count pixels from 1 on and
+A box is (left, top, right, bottom): the edges of what it covers, in pixels of its image, from 0
+at the image's own left and upper edge. Annotations of VOC and ILSVRC count pixels from 1 on and
 name the first and the last one, so that ``xmin, ymin, xmax, ymax`` has the edges ``xmin − 1,
 ymin − 1, xmax, ymax`` and is ``xmax − xmin + 1`` pixels wide, as VOC's development kit reckons.
 
@@ -24,7 +24,7 @@ from vggfeat.train.augment import SIDE, Place
 
 Floats = NDArray[np.float64]
 Size = tuple[int, int]
-"""Width and height of a picture, in pixels."""
+"""Width and height of an image, in pixels."""
 
 
 def edges(boxes: ArrayLike) -> Floats:
@@ -116,14 +116,14 @@ def iou(a: Floats, b: Floats) -> Floats:
 
 
 def to_frame(boxes: Floats, size: Size, place: Place, *, flip: bool = False) -> Floats:
-    """Write boxes of a picture in the frame of a crop.
+    """Write boxes of an image in the frame of a crop.
 
     Parameters
     ----------
     boxes : array, shape (N, 4)
-        Edges in the picture.
+        Edges in the image.
     size : (int, int)
-        Width and height of the picture.
+        Width and height of the image.
     place : Place
         Where the crop lies, as from :func:`vggfeat.train.augment.crop_of`.
     flip : bool
@@ -149,7 +149,7 @@ def to_frame(boxes: Floats, size: Size, place: Place, *, flip: bool = False) -> 
 
 
 def from_frame(framed: Floats, size: Size, place: Place) -> Floats:
-    """Write boxes in the frame of a crop or window as boxes of the picture.
+    """Write boxes in the frame of a crop or window as boxes of the image.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def from_frame(framed: Floats, size: Size, place: Place) -> Floats:
     Returns
     -------
     array, shape (N, 4)
-        Edges in the picture; they may lie outside of it.
+        Edges in the image; they may lie outside of it.
     """
     return _placed(framed, size, place.size, np.array([place.offset], dtype=np.float64))
 
@@ -174,22 +174,22 @@ def window_boxes(dense_map: NDArray[np.float32], size: Size, Q: int) -> Floats:
     dense_map : array, shape (4 K, h, w)
         Of fc8: K boxes a location.
     size : (int, int)
-        Width and height of the picture.
+        Width and height of the image.
     Q : int
         Its smallest side when the map was made.
 
     Returns
     -------
     array, shape (h·w, K, 4)
-        Edges in the picture, location by location, row by row.
+        Edges in the image, location by location, row by row.
 
     Notes
     -----
     Location (i, j) looks at the 224×224 window whose corner is at (32 j, 32 i) of the rescaled
-    picture. Two things differ from the crop that the network was trained on. Its convolutions pad
-    with zeros at the edge of the picture only: inside, a window also sees a little of what is
+    image. Two things differ from the crop that the network was trained on. Its convolutions pad
+    with zeros at the edge of the image only: inside, a window also sees a little of what is
     beside it. And where max-pools round up (the authors' weights), the last window of a side that
-    32 does not divide reaches past the picture's edge, by 31 pixels at most.
+    32 does not divide reaches past the image's edge, by 31 pixels at most.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def window_boxes(dense_map: NDArray[np.float32], size: Size, Q: int) -> Floats:
 
 
 def clipped(boxes: Floats, size: Size) -> Floats:
-    """Cut off what lies outside of the picture; true boxes lie within, so no IoU falls by that.
+    """Cut off what lies outside of the image; true boxes lie within, so no IoU falls by that.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def clipped(boxes: Floats, size: Size) -> Floats:
 
 
 def shown(boxes: Floats, size: Size, place: Place) -> Floats:
-    """Share (N,) of each box of a picture that lies within a crop.
+    """Share (N,) of each box of an image that lies within a crop.
 
     Examples
     --------

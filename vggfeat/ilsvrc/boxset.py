@@ -1,4 +1,4 @@
-"""Pictures with boxes to train and test localisation with: ILSVRC's, or those of a VOC tree."""
+"""Images with boxes to train and test localisation with: ILSVRC's, or those of a VOC tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import classes_in, read_voc_boxes
 from vggfeat.data.image import upright_size
 from vggfeat.data.sources.files import FileImages
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.ilsvrc.boxed import Boxed, SizedImages
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
 from vggfeat.ilsvrc.classes import chosen, ilsvrc_classes, named
@@ -32,19 +32,19 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class BoxSet:
-    """Pictures with boxes, to train, to validate and to test with.
+    """Images with boxes, to train, to validate and to test with.
 
     Parameters
     ----------
     classes : tuple of str
         Synsets (wnids) for ILSVRC.
     train, val, test : Boxed
-        Empty where it was not asked for. ILSVRC's test pictures have no public boxes: those of
+        Empty where it was not asked for. ILSVRC's test images have no public boxes: those of
         validation stand for them.
     source : str
         Where they are from, in words.
     left_out : dict of str to str
-        Reasons why pictures that have boxes are in no part, by their names.
+        Reasons why images that have boxes are in no part, by their names.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +56,7 @@ class BoxSet:
 
     @property
     def trainset(self) -> TrainSet:
-        """The pictures and their classes, as training takes them."""
+        """The images and their classes, as training takes them."""
         return TrainSet(self.classes, self.train.part, self.val.part, self.source)
 
     @property
@@ -74,7 +74,7 @@ def open_boxset(
     parts: Collection[str] = PARTS,
     progress: Progress | None = None,
 ) -> BoxSet:
-    """Find pictures and their boxes.
+    """Find images and their boxes.
 
     Parameters
     ----------
@@ -92,29 +92,29 @@ def open_boxset(
         Folders or tars of ILSVRC's XML files; by default those of
         :data:`~vggfeat.data.datasets.ilsvrc.BOXES`.
     parts : collection of str
-        Of train, val and test, those that are wanted. Where it is test alone, neither pictures
+        Of train, val and test, those that are wanted. Where it is test alone, neither images
         nor boxes of training are looked at, and need not be there.
     progress : callable, optional
-        Called with bytes while a tar file of pictures is indexed.
+        Called with bytes while a tar file of images is indexed.
 
     Returns
     -------
     BoxSet
-        A picture of VOC with objects of two classes is two rows. The largest object that is not
-        difficult is the one to learn, and finding any of them counts. Pictures without objects of
+        An image of VOC with objects of two classes is two rows. The largest object that is not
+        difficult is the one to learn, and finding any of them counts. Images without objects of
         the classes are left out.
 
     Notes
     -----
-    A picture whose boxes cannot be placed, since it is damaged or not of the size that its
+    An image whose boxes cannot be placed, since it is damaged or not of the size that its
     annotation states, is left out. Of VOC all are looked at here, and ``left_out`` names them; of
     ILSVRC only those whose size is not stated. The others are looked at when they are read, and
-    whoever reads them counts them among the pictures that failed.
+    whoever reads them counts them among the images that failed.
 
     Raises
     ------
     DataNotFound
-        If there are no pictures or no boxes.
+        If there are no images or no boxes.
     DataError
         If a part has none, or files are damaged.
     ParameterError
@@ -189,14 +189,14 @@ def _of_ilsvrc(
     parts: Collection[str],
     progress: Progress | None,
 ) -> BoxSet:
-    pictures = open_trainset(root, progress=progress)
-    wanted = tuple(sorted(chosen(classes, pictures.classes, str(root)))) or pictures.classes
+    images = open_trainset(root, progress=progress)
+    wanted = tuple(sorted(chosen(classes, images.classes, str(root)))) or images.classes
     sources = _sources(root, boxes)
     annotations = _read(sources, wanted)
     left_out: dict[str, str] = {}
     train, val = (
-        _annotated(part, pictures.classes, wanted, annotations, left_out)
-        for part in (pictures.train, pictures.val)
+        _annotated(part, images.classes, wanted, annotations, left_out)
+        for part in (images.train, images.val)
     )
     held = {"train": train, "val": val, "test": val}
     for name in parts:
@@ -204,19 +204,19 @@ def _of_ilsvrc(
             where = ", ".join(map(str, sources))
             raise DataError(_nothing(where, name, wanted, left_out))
     held = {name: one if name in parts else one.take([]) for name, one in held.items()}
-    return BoxSet(wanted, **held, source=pictures.source, left_out=left_out)
+    return BoxSet(wanted, **held, source=images.source, left_out=left_out)
 
 
 def _test_of_ilsvrc(
     root: Path, classes: Sequence[str], boxes: Sequence[Path], progress: Progress | None
 ) -> BoxSet:
-    """Open the validation pictures; those of training need not be there."""
+    """Open the validation images; those of training need not be there."""
     every, part, where = _val_of_ilsvrc(root, classes, progress)
     if not set(classes) & set(every):
         _check_of_net(where, classes, every)
     wanted = tuple(classes) or every
     sources = _sources(root, boxes)
-    if not boxes:  # half a million files, of which none is of these pictures
+    if not boxes:  # half a million files, of which none is of these images
         sources = [source for source in sources if "train" not in source.name] or sources
     stems = {PurePosixPath(part.name(row)).stem for row in range(len(part))}
     left_out: dict[str, str] = {}
@@ -261,11 +261,11 @@ def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
 
 
 def _read(
-    sources: Sequence[Path], wanted: Sequence[str], pictures: Collection[str] | None = None
+    sources: Sequence[Path], wanted: Sequence[str], images: Collection[str] | None = None
 ) -> dict[str, Annotation]:
     annotations: dict[str, Annotation] = {}
     for source in sources:
-        annotations |= read_annotations(source, set(wanted), pictures)
+        annotations |= read_annotations(source, set(wanted), images)
     return annotations
 
 
@@ -276,7 +276,7 @@ def _annotated(
     known: Mapping[str, Annotation],
     left_out: dict[str, str],
 ) -> Boxed:
-    """Keep the pictures that have a box of their own class."""
+    """Keep the images that have a box of their own class."""
     code = {label: number for number, label in enumerate(wanted)}
     rows: list[int] = []
     sizes: list[Size] = []
@@ -288,7 +288,7 @@ def _annotated(
         for one in examples_of(name, known[name], [every[label]]):
             try:
                 size = one.size if min(one.size) > 0 else _size(part, row)
-            except PictureError as error:
+            except ImageError as error:
                 left_out[part.name(row)] = str(error)
                 continue
             rows.append(row)
@@ -301,13 +301,13 @@ def _annotated(
 
 
 def _size(part: Part, row: int) -> Size:
-    """Read the size of a picture whose annotation does not state it."""
+    """Read the size of an image whose annotation does not state it."""
     return upright_size(part.read(row))
 
 
 def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[str, str]) -> str:
-    """Say that a part has no picture, and why, if there would be some."""
-    said = f"{where} has no box of a {part} picture of {_some(classes)}"
+    """Say that a part has no image, and why, if there would be some."""
+    said = f"{where} has no box of a {part} image of {_some(classes)}"
     if not left_out:
         return f"{said}."
     name, reason = next(iter(left_out.items()))
@@ -315,10 +315,10 @@ def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[st
 
 
 def _check_of_net(where: str, classes: Sequence[str], every: Sequence[str]) -> None:
-    """Refuse pictures to test a net on that are of other classes than it knows."""
+    """Refuse images to test a net on that are of other classes than it knows."""
     if unknown := [key for key in classes if key not in every]:
         raise DataError(
-            f"{where} has no pictures of {and_more(unknown, 'class')} of the net: its own classes "
+            f"{where} has no images of {and_more(unknown, 'class')} of the net: its own classes "
             f"are {_few(every)}. Name a set that has those that the net was trained on."
         )
 

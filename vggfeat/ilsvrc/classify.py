@@ -1,7 +1,7 @@
 """Classification (Section 3.2): which posteriors make a result, and how often it is wrong.
 
 In the paper's order the map of class scores is averaged over locations, then comes the soft-max;
-then picture and mirror image are averaged, then scales, modes and nets. All after the soft-max are
+then image and mirror image are averaged, then scales, modes and nets. All after the soft-max are
 means of posteriors, whose order does not matter.
 """
 
@@ -42,7 +42,7 @@ def pools_of(mode: str = "dense", locations: str = "scores", grid: int = 5) -> t
     Parameters
     ----------
     mode : {"dense", "multicrop", "both"}
-        The network over the whole picture, over a grid of crops, or the mean of both (Table 5).
+        The network over the whole image, over a grid of crops, or the mean of both (Table 5).
     locations : {"scores", "posteriors"}
         What of the dense map is averaged over locations: class scores, as the paper has it, or
         posteriors.
@@ -183,13 +183,13 @@ class Errors:
     Parameters
     ----------
     tested, wrong1, wrong5 : ndarray (C,) of int64
-        Of each class: its pictures; those whose likeliest class is another; those whose five
+        Of each class: its images; those whose likeliest class is another; those whose five
         likeliest classes are others.
 
     Examples
     --------
     >>> errors = errors_of([np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])], np.array([0, 1]), 3)
-    >>> errors.top1, errors.top5, errors.pictures
+    >>> errors.top1, errors.top5, errors.images
     (0.5, 0.0, 2)
     """
 
@@ -198,8 +198,8 @@ class Errors:
     wrong5: Ints
 
     @property
-    def pictures(self) -> int:
-        """Number of pictures."""
+    def images(self) -> int:
+        """Number of images."""
         return int(self.tested.sum())
 
     @property
@@ -221,17 +221,17 @@ def errors_of(blocks: Iterable[Floats], labels: Ints, classes: int) -> Errors:
     blocks : iterable of ndarray (n, C)
         Posteriors, as from :func:`posteriors`.
     labels : ndarray (N,) of int64
-        The true classes of all pictures.
+        The true classes of all images.
     classes : int
         C.
 
     Raises
     ------
     DataError
-        If there is no picture.
+        If there is no image.
     """
     if not len(labels):
-        raise DataError("There is no picture to test on.")
+        raise DataError("There is no image to test on.")
     counts = np.zeros((3, classes), np.int64)
     start = 0
     for block in blocks:
@@ -264,10 +264,10 @@ def write_errors(
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["class", "name", "pictures", "top-1 errors", "top-5 errors"])
+    writer.writerow(["class", "name", "images", "top-1 errors", "top-5 errors"])
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
-    told = {"top1": errors.top1, "top5": errors.top5, "pictures": errors.pictures, **about}
+    told = {"top1": errors.top1, "top5": errors.top5, "images": errors.images, **about}
     make_folder(folder)
     contents = {
         "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",

@@ -19,12 +19,12 @@ CHUNK = 65_536  # true boxes that are compared at once
 
 
 class Judged(NamedTuple):
-    """What was found of one class in one picture that shows it.
+    """What was found of one class in one image that shows it.
 
     Parameters
     ----------
     name : str
-        The picture's.
+        The image's.
     label : int
         The class.
     truths : array, shape (K, 4)
@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Shares of pictures that are wrong, from 0 to 1.
+    """Shares of images that are wrong, from 0 to 1.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Errors(NamedTuple):
     single1, single5, single : float
         The same three, with the one window of highest class output instead of merging.
     of : int
-        Pictures that show the class.
+        Images that show the class.
     """
 
     central: float
@@ -77,7 +77,7 @@ class Errors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LocalisationResult:
-    """Localisation on test pictures, a row for each picture and class that it shows.
+    """Localisation on test images, a row for each image and class that it shows.
 
     Parameters
     ----------
@@ -88,11 +88,11 @@ class LocalisationResult:
     dense : bool
         Whether protocol 2 was run.
     top : int
-        Labels of a picture that count; 5, or all classes where there are fewer.
+        Labels of an image that count; 5, or all classes where there are fewer.
     settings : dict
         How it was tested.
     failed : dict of str to str
-        Reasons why pictures were left out, by name.
+        Reasons why images were left out, by name.
     windows : dict of int to array, shape (n, 4)
         What merging was given, of some rows: the boxes of the row's class from all windows.
 
@@ -133,7 +133,7 @@ class LocalisationResult:
 
     @property
     def tested(self) -> int:
-        """Count the pictures that were tested."""
+        """Count the images that were tested."""
         return len({one.name for one in self.judged})
 
     @cached_property
@@ -191,7 +191,7 @@ class LocalisationResult:
 
     @property
     def pieces(self) -> float:
-        """Boxes that were left after merging, for each class of a picture: the mean."""
+        """Boxes that were left after merging, for each class of an image: the mean."""
         left = [one.found.pieces for one in self.judged if one.found]
         return float(np.mean(left)) if left else float("nan")
 
@@ -208,13 +208,13 @@ class LocalisationResult:
             "dense": self.dense,
             "boxes_left": self.pieces if self.dense else None,
             "tested": {
-                "pictures": self.tested,
+                "images": self.tested,
                 "objects": len(self.judged),
                 "failed": len(self.failed),
             },
             "settings": dict(self.settings),
             "failed": dict(self.failed),
-            "pictures": [
+            "images": [
                 self._row(one, shares)
                 for one, shares in zip(self.judged, self.shares().tolist(), strict=True)
             ],
@@ -223,7 +223,7 @@ class LocalisationResult:
     def _row(self, one: Judged, shares: list[float]) -> dict[str, Any]:
         central, merged, single = shares
         row = {
-            "picture": one.name,
+            "image": one.name,
             "class": self.names[one.label],
             "key": self.classes[one.label],
             "true": [as_annotated(box) for box in one.truths],

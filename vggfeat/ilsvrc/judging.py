@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.judged import Judged, LocalisationResult
@@ -32,7 +32,7 @@ def judge(
     Parameters
     ----------
     tested : Boxed
-        Test pictures.
+        Test images.
     classes : sequence of str
         What the numbers of their labels mean.
     localisers : sequence of Localiser
@@ -51,7 +51,7 @@ def judge(
     settings : mapping, optional
         How it was tested, for the result to hold.
     progress : callable, optional
-        Called with pictures done and all pictures.
+        Called with images done and all images.
 
     Returns
     -------
@@ -60,13 +60,13 @@ def judge(
     Raises
     ------
     DataError
-        If a net, or the classification system, knows other classes, or no picture can be read.
+        If a net, or the classification system, knows other classes, or no image can be read.
 
     Notes
     -----
     A label is right if fewer than five classes of the classification system are likelier, be they
     localised or not. A box is correct if its intersection over union with any object of the class
-    is more than 0.5. A picture of VOC that shows two classes counts once for each of them.
+    is more than 0.5. An image of VOC that shows two classes counts once for each of them.
     """
     for net in localisers:
         check_classes(classes, net.classes)
@@ -78,11 +78,11 @@ def judge(
     kept: dict[int, Floats] = {}
     failed: dict[str, str] = {}
     known = len(classes)
-    pictures = list(tested.pictures())
-    for done, (name, rows) in enumerate(pictures, 1):
+    images = list(tested.images())
+    for done, (name, rows) in enumerate(images, 1):
         try:
             seen = looked.at(name, rows[0])
-        except PictureError as error:
+        except ImageError as error:
             failed[name] = str(error)
         else:
             for row in rows:
@@ -93,10 +93,10 @@ def judge(
             if seen.outputs:
                 known = seen.outputs.known
         if progress is not None:
-            progress(done, len(pictures))
+            progress(done, len(images))
     if not judged:
         reason = next(iter(failed.values()), "there are none")
-        raise DataError(f"No test picture can be used: {reason}.")
+        raise DataError(f"No test image can be used: {reason}.")
     return LocalisationResult(
         tuple(classes),
         tuple(judged),
@@ -119,14 +119,14 @@ def check_classes(wanted: Sequence[str], known: Sequence[str]) -> None:
     if list(wanted) != list(known):
         others = sorted(set(wanted) ^ set(known)) or list(known)
         raise DataError(
-            f"The pictures have the classes {', '.join(wanted[:5])}{' …' * (len(wanted) > 5)}, the "
+            f"The images have the classes {', '.join(wanted[:5])}{' …' * (len(wanted) > 5)}, the "
             f"model others, or in another order: see {others[0]!r}. Name the same ones with "
             "--class as when it was trained."
         )
 
 
 class _Seen(NamedTuple):
-    """What is known of one picture."""
+    """What is known of one image."""
 
     central: Floats
     outputs: Outputs | None = None
@@ -134,7 +134,7 @@ class _Seen(NamedTuple):
 
 
 class _Looked(NamedTuple):
-    """How pictures are looked at."""
+    """How images are looked at."""
 
     tested: Boxed
     localisers: Sequence[Localiser]
@@ -144,7 +144,7 @@ class _Looked(NamedTuple):
     merging: Merging | None
 
     def at(self, name: str, row: int) -> _Seen:
-        """Look at a picture, whatever it shows."""
+        """Look at an image, whatever it shows."""
         image = self.tested.open(row)
         central = self.localisers[0].central(image)
         if self.classifier is None:

@@ -1,4 +1,4 @@
-"""Whose labels count in localisation: any system's whose scores of the pictures are kept.
+"""Whose labels count in localisation: any system's whose scores of the images are kept.
 
 The paper localises with the labels of its best classification system (Appendix A), which is made
 of several nets, scales and modes; such scores are what ``vggfeat classify`` and ``vggfeat fuse``
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.ilsvrc.boxes import Floats
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StoredLabels:
-    """The posteriors of pictures, kept in stores of scores; found by the names of their files.
+    """The posteriors of images, kept in stores of scores; found by the names of their files.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class StoredLabels:
     Raises
     ------
     StoreError
-        If the scores are not of the same pictures or classes.
+        If the scores are not of the same images or classes.
     DataError
-        If they lack one of the classes, or two pictures have the same file name.
+        If they lack one of the classes, or two images have the same file name.
     """
 
     def __init__(self, scores: Sequence[Scores], classes: tuple[str, ...]) -> None:
@@ -47,8 +47,8 @@ class StoredLabels:
         self._names = {PurePosixPath(name).name: name for name in names}
         if len(self._names) < len(names):
             raise DataError(
-                "Several pictures in the scores have files of the same name, so that they cannot "
-                "be told apart. Classify the test pictures alone."
+                "Several images in the scores have files of the same name, so that they cannot "
+                "be told apart. Classify the test images alone."
             )
 
     @classmethod
@@ -59,18 +59,18 @@ class StoredLabels:
         return cls([one for path in paths for one in open_scores(path)], classes)
 
     def of(self, name: str) -> tuple[Floats, Floats]:
-        """Return a picture's posteriors of the classes localised, and those of all others.
+        """Return an image's posteriors of the classes localised, and those of all others.
 
         Raises
         ------
-        PictureError
+        ImageError
             If there are no scores of it.
         """
         from vggfeat.ilsvrc.scores import posteriors
 
         file = PurePosixPath(name).name
         if file not in self._names:
-            raise PictureError(f"no scores of {file} are among the --labels")
+            raise ImageError(f"no scores of {file} are among the --labels")
         [found] = np.concatenate(list(posteriors(self._scores, [self._names[file]])))
         return split(found, self._rows)
 

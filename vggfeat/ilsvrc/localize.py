@@ -1,4 +1,4 @@
-"""Where the objects of a picture are (Appendix A): windows, their boxes, and one for each label."""
+"""Where the objects of an image are (Appendix A): windows, their boxes, and one for each label."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vggfeat.train.checkpoint import BEST
 from vggfeat.train.shares import CENTRE
 
 TOP = 5
-"""Labels of a picture that count (top-5)."""
+"""Labels of an image that count (top-5)."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Localiser:
         Raises
         ------
         ParameterError
-            If the picture would have no window at this scale.
+            If the image would have no window at this scale.
         """
         self.extractor.check_scales([Q])
         dense_map = self._maps(pixels_of(image, Q))
@@ -156,7 +156,7 @@ class Localiser:
 
 
 class Windows(NamedTuple):
-    """All windows of a picture, over scales and nets.
+    """All windows of an image, over scales and nets.
 
     Parameters
     ----------
@@ -182,16 +182,16 @@ class Windows(NamedTuple):
 
 
 class Located(NamedTuple):
-    """A label of a picture, and where its object is.
+    """A label of an image, and where its object is.
 
     Parameters
     ----------
     label : int
         The class.
     posterior : float
-        The picture's, of the classification system.
+        The image's, of the classification system.
     box : array, shape (4,)
-        Edges of the best merged box, within the picture.
+        Edges of the best merged box, within the image.
     score : float
         Sum of the class outputs of the windows that went into it.
     windows : int
@@ -217,7 +217,7 @@ def windows_of(
     scales: Sequence[Sequence[int]],
     outputs: Outputs,
 ) -> Windows:
-    """Look at all windows of a picture.
+    """Look at all windows of an image.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def windows_of(
     scales : sequence of sequence of int
         The test scales Q of each.
     outputs : Outputs
-        Of the picture at all these scales.
+        Of the image at all these scales.
 
     Raises
     ------
@@ -266,11 +266,11 @@ def locate(
     Parameters
     ----------
     windows : Windows
-        Of the picture.
+        Of the image.
     posteriors : array, shape (C,)
         Of the classification system.
     size : (int, int)
-        Width and height of the picture.
+        Width and height of the image.
     labels : sequence of int, optional
         Those that are wanted; by default the best ones.
     top : int

@@ -121,9 +121,9 @@ def merge(
     Printed as it is, that score rewards boxes that overlap less, so that it cannot be what was
     meant: two equal boxes match worse than two that do not touch. IoU is the natural replacement,
     and what a box is judged by in the end. Its threshold is 0.4: lower than the 0.5 of being
-    correct, since windows at the two ends of a picture see different halves of an object and
+    correct, since windows at the two ends of an image see different halves of an object and
     predict boxes that differ by as much as that, and of 0.2, 0.3, … 0.7 the one that left the
-    lowest error on validation pictures of VOC 2007.
+    lowest error on validation images of VOC 2007.
 
     The result is that of the set of windows, in whatever order they come: boxes are sorted
     by their coordinates, equal ones become one, and of equal matches the one that stands

@@ -1,8 +1,8 @@
-"""What a classification system says of a picture and of its windows (Appendix A).
+"""What a classification system says of an image and of its windows (Appendix A).
 
-The labels of a picture are those of highest posterior; the box of a label is rated by the class
+The labels of an image are those of highest posterior; the box of a label is rated by the class
 outputs of the windows that it came from. Windows are those of the localisation net: 224×224 pixels
-of the rescaled picture, 32 pixels from one to the next.
+of the rescaled image, 32 pixels from one to the next.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ FC8 = "fc8"
 
 
 class Outputs(NamedTuple):
-    """What is said of a picture.
+    """What is said of an image.
 
     Parameters
     ----------
     posteriors : array, shape (C,)
-        Of the picture: which label is likelier; from 0 on.
+        Of the image: which label is likelier; from 0 on.
     windows : mapping of int to array, shape (C, h, w)
         Class outputs of the windows at each scale Q, from 0 on.
     others : array, shape (K,)
@@ -72,11 +72,11 @@ class Classifier(Protocol):
         """Of its C outputs."""
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-        """Classify an upright picture of mode RGB, and its windows at these scales."""
+        """Classify an upright image of mode RGB, and its windows at these scales."""
 
 
 def pixels_of(image: Image.Image, Q: int) -> Tensor:
-    """Rescale a picture to smallest side Q: (1, 3, H, W) of uint8."""
+    """Rescale an image to smallest side Q: (1, 3, H, W) of uint8."""
     return torch.from_numpy(rescale(image, Q).copy()).permute(2, 0, 1)[None]
 
 
@@ -88,7 +88,7 @@ class Alike:
     classes : tuple of str
         Those of the localisation net.
     given : sequence of int
-        The classes that pictures are known to show, all of them for certain.
+        The classes that images are known to show, all of them for certain.
 
     Examples
     --------
@@ -111,7 +111,7 @@ class Alike:
 class Restricted:
     """A classification system of more classes, asked where objects of some of them are.
 
-    A picture's label may be any of its classes: those that are not asked about are the others of
+    An image's label may be any of its classes: those that are not asked about are the others of
     :class:`Outputs`.
 
     Parameters
@@ -132,7 +132,7 @@ class Restricted:
         self._whole, self._rows = classifier, places(classes, classifier.classes)
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-        """Classify a picture, and its windows as to these classes: see :class:`Classifier`."""
+        """Classify an image, and its windows as to these classes: see :class:`Classifier`."""
         said = self._whole.outputs(image, scales)
         windows = {Q: outputs[self._rows] for Q, outputs in said.windows.items()}
         own, others = split(said.posteriors, self._rows)
@@ -143,7 +143,7 @@ class NetClassifier:
     """A classification net, applied densely (Section 3.2).
 
     The posteriors are the soft-max of the class scores averaged over locations, averaged over the
-    picture, its mirror image and the scales; a window's outputs are the soft-max at its location.
+    image, its mirror image and the scales; a window's outputs are the soft-max at its location.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class NetClassifier:
     classes : tuple of str
         Of its outputs.
     scales : sequence of int
-        At which pictures are classified; by default those at which windows are asked for.
+        At which images are classified; by default those at which windows are asked for.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class NetClassifier:
         return cls(made, keys, scales)
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-        """Classify a picture and its windows: see :class:`Classifier`."""
+        """Classify an image and its windows: see :class:`Classifier`."""
         windows: dict[int, Floats] = {}
         posteriors: list[Floats] = []
         for Q in dict.fromkeys([*scales, *self.scales]):
@@ -213,6 +213,6 @@ class NetClassifier:
 
 
 def _windows(image: Image.Image, Q: int) -> tuple[int, int]:
-    """Count the windows of a picture at a scale, one past its edge where 32 does not divide it."""
+    """Count the windows of an image at a scale, one past its edge where 32 does not divide it."""
     width, height = rescaled_size(*image.size, Q)
     return -(-(height - SIDE) // STRIDE) + 1, -(-(width - SIDE) // STRIDE) + 1

@@ -76,7 +76,7 @@ class TableRow(_Frozen):
 
 
 class Classification(_Frozen):
-    """A table of classification errors on ILSVRC-2012's validation pictures.
+    """A table of classification errors on ILSVRC-2012's validation images.
 
     Parameters
     ----------

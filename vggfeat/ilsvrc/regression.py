@@ -121,7 +121,7 @@ class BoxRegression:
     def losses(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Sum the loss over pictures: see :class:`vggfeat.train.task.Task`."""
+        """Sum the loss over images: see :class:`vggfeat.train.task.Task`."""
         wanted, weights = self._targets(rows, draws, scores.device)
         apart = (self._own(scores, labels) - wanted).square().sum(dim=1) / 2
         return (apart * weights).sum()
@@ -129,13 +129,13 @@ class BoxRegression:
     def counts(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Sum the two figures over pictures."""
+        """Sum the two figures over images."""
         wanted, _ = self._targets(rows, draws, scores.device)
         shares = _iou(self._own(scores, labels), wanted)
         return torch.stack([shares.sum(), (shares > CORRECT).to(shares.dtype).sum()])
 
     def _own(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Take the box of each picture's own class: (B, 4)."""
+        """Take the box of each image's own class: (B, 4)."""
         if self.regression == "scr":
             return scores
         boxes = scores.reshape(len(scores), self.classes, 4)

@@ -77,7 +77,7 @@ class Outcome:
             "row": self.row.name,
             "top1": self.errors and self.errors.top1,
             "top5": self.errors and self.errors.top5,
-            "pictures": self.errors.pictures if self.errors else 0,
+            "images": self.errors.images if self.errors else 0,
             "paper": self.row.paper,
             "difference": self.difference,
             "partial": self.partial,
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def open_ilsvrc(root: Path, *, allow_partial: bool) -> Validation:
-    """Open ILSVRC-2012's validation pictures.
+    """Open ILSVRC-2012's validation images.
 
     Raises
     ------
@@ -179,5 +179,5 @@ def run_table(
             continue
         partial = data.partial
         if not partial and (unread := len(data.images) - len(names)):
-            partial = f"{counted(unread, 'picture')} could not be read"
+            partial = f"{counted(unread, 'image')} could not be read"
         yield Outcome(row, errors, partial, provenance=describe_origin(scores))

@@ -1,4 +1,4 @@
-"""Pictures whose classes are known, to test a network on: ILSVRC's validation, or one's own."""
+"""Images whose classes are known, to test a network on: ILSVRC's validation, or one's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vggfeat.ilsvrc.classes import CARD, Classes, ilsvrc_classes
 
 @dataclass(frozen=True)
 class Validation:
-    """Pictures and their classes.
+    """Images and their classes.
 
     Parameters
     ----------
@@ -41,27 +41,27 @@ class Validation:
         if self.classes.keys != ilsvrc_classes().keys:
             return f"{counted(len(self.classes), 'class')} of one's own"
         whole = load_card(CARD).counts["val"]
-        return "" if len(self.images) == whole else f"{len(self.images):,} of {whole:,} pictures"
+        return "" if len(self.images) == whole else f"{len(self.images):,} of {whole:,} images"
 
     def labels_of(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return the classes (n,) of some pictures.
+        """Return the classes (n,) of some images.
 
         Raises
         ------
         DataError
-            If a picture is none of these.
+            If an image is none of these.
         """
         known = dict(zip(self.images.names, self.labels.tolist(), strict=True))
         if unknown := [name for name in names if name not in known]:
             raise DataError(
-                f"{self.where} lacks {and_more(unknown, 'picture')} whose scores are there. Name "
+                f"{self.where} lacks {and_more(unknown, 'image')} whose scores are there. Name "
                 "the folder that they were computed from by `vggfeat classify --data`."
             )
         return np.array([known[name] for name in names], np.int64)
 
 
 def open_validation(root: Path | str, classes: Classes) -> Validation:
-    """Find pictures to test on, and their classes; nothing to train with need be there.
+    """Find images to test on, and their classes; nothing to train with need be there.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def match_classes(found: LabelledImages, classes: Classes) -> Validation:
     place = {key: number for number, key in enumerate(classes.keys)}
     if unknown := sorted(set(labels) - set(place)):
         raise DataError(
-            f"{found.where} has pictures of {and_more(unknown, 'class')} that the network does "
+            f"{found.where} has images of {and_more(unknown, 'class')} that the network does "
             f"not have: it has {', '.join(classes.keys[:3])}, …. Name a folder whose class "
             "folders are called as those that it was trained on."
         )

@@ -111,8 +111,8 @@ def choose(
     columns = means if per_class else _nanmean(means, axis=1)[:, None]
     if np.isnan(columns).any():
         raise DataError(
-            "C cannot be chosen: a class has no picture in any validation part. "
-            "Give it more pictures, or leave the class out."
+            "C cannot be chosen: a class has no image in any validation part. "
+            "Give it more images, or leave the class out."
         )
     # Equal means may differ in the last bit, by the order of their sums.
     tied = columns >= columns.max(axis=0) - 1e-12

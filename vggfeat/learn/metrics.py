@@ -1,6 +1,6 @@
 """How good decisions are.
 
-Labels are compared as they are (strings or integers). A class without a picture in ``y_true`` has
+Labels are compared as they are (strings or integers). A class without an image in ``y_true`` has
 no recall: it is NaN, and left out of the mean.
 """
 
@@ -55,7 +55,7 @@ def confusion_matrix(
 def recall_per_class(
     y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any] | NDArray[Any]
 ) -> Floats:
-    """Share of each class's pictures that were recognised, shape (C,), in [0, 1] or NaN.
+    """Share of each class's images that were recognised, shape (C,), in [0, 1] or NaN.
 
     Examples
     --------
@@ -67,9 +67,9 @@ def recall_per_class(
 
 def recall_of(confusion: NDArray[np.int64]) -> Floats:
     """Recall of each class, shape (C,), from a confusion matrix, shape (C, C)."""
-    pictures = confusion.sum(axis=1)
+    images = confusion.sum(axis=1)
     recalls = np.full(len(confusion), np.nan)
-    np.divide(confusion.diagonal(), pictures, out=recalls, where=pictures > 0)
+    np.divide(confusion.diagonal(), images, out=recalls, where=images > 0)
     return recalls
 
 
@@ -78,12 +78,12 @@ def mean_class_recall(
 ) -> float:
     """Mean over classes of their recall, the metric of Caltech-101 and -256 (Appendix B).
 
-    Every class weighs the same, however many pictures it has.
+    Every class weighs the same, however many images it has.
 
     Raises
     ------
     DataError
-        If there is no picture, or a label is not among ``classes``.
+        If there is no image, or a label is not among ``classes``.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def mean_class_recall(
     """
     recalls = recall_per_class(y_true, y_pred, classes)
     if np.isnan(recalls).all():
-        raise DataError("Mean class recall needs at least one picture. Got none.")
+        raise DataError("Mean class recall needs at least one image. Got none.")
     return float(np.nanmean(recalls))
 
 

@@ -32,11 +32,11 @@ def random_splits(
     """Draw random splits class by class.
 
     The defaults are the rule of ``vggfeat svm`` on a folder of classes: half of each class,
-    rounded down but at least one picture, at most 30, to train; the rest to test. Caltech-101 is
+    rounded down but at least one image, at most 30, to train; the rest to test. Caltech-101 is
     ``train_fraction=None, max_test_per_class=50``; Caltech-256 ``train_fraction=None,
     train_per_class=60`` (Appendix B).
 
-    A class's draw depends on the seed, the split, the class's label and its own pictures alone,
+    A class's draw depends on the seed, the split, the class's label and its own images alone,
     so another class, or another order of classes, changes nothing. Give names rather than
     numbers as labels to keep that when classes are added.
 
@@ -47,13 +47,13 @@ def random_splits(
     n_splits : int
         Number of splits.
     train_per_class : int
-        Most training pictures of a class.
+        Most training images of a class.
     max_test_per_class : int or None
-        Most test pictures of a class; None for all the rest.
+        Most test images of a class; None for all the rest.
     random_state : int
         Seed of PCG64.
     train_fraction : float in (0, 1) or None
-        Largest share of a class to train with; None for all but one picture.
+        Largest share of a class to train with; None for all but one image.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def random_splits(
     Raises
     ------
     DataError
-        If a class has a single picture: it cannot both train and test.
+        If a class has a single image: it cannot both train and test.
 
     Examples
     --------
@@ -74,8 +74,8 @@ def random_splits(
     classes = list(members(np.asarray(y)))
     if single := [str(label) for label, rows in classes if len(rows) < 2]:
         raise DataError(
-            f"{_named(single)} one picture only, which cannot both train and test. "
-            "Add pictures to it, or leave the class out."
+            f"{_named(single)} one image only, which cannot both train and test. "
+            "Add images to it, or leave the class out."
         )
     splits = []
     for number in range(n_splits):
@@ -122,14 +122,14 @@ def evaluate(
     splits : sequence of Split
         As from :func:`random_splits`.
     names : sequence of str, optional
-        Name of each row's picture; row numbers by default.
+        Name of each row's image; row numbers by default.
     grid, folds, loss, solver, tol, random_state, n_jobs
         As for :func:`~vggfeat.learn.search.search_C`.
     validation : float in (0, 1), optional
-        Share of each class's training pictures that choose C, instead of cross-validation among
+        Share of each class's training images that choose C, instead of cross-validation among
         all of them; 0.2 in the paper. Either way all of them train the classifier that is tested.
     ranked : int
-        How many of the highest-scored test pictures to keep for each class.
+        How many of the highest-scored test images to keep for each class.
     progress : callable, optional
         Called with splits done and all splits.
 
@@ -140,7 +140,7 @@ def evaluate(
     Raises
     ------
     DataError
-        If rows, labels and names do not agree, or a class lacks training pictures in a split.
+        If rows, labels and names do not agree, or a class lacks training images in a split.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def _check(
     if not len(X) == len(labels) == len(names):
         raise DataError(
             f"There are {len(X)} descriptors, {len(labels)} labels and {len(names)} names; "
-            "they must be as many. Leave out the labels of pictures that could not be read."
+            "they must be as many. Leave out the labels of images that could not be read."
         )
     if not splits:
         raise DataError("There is no split to train on. Draw some with random_splits.")
@@ -241,9 +241,9 @@ def _check(
         absent = np.setdiff1d(every, labels[split.train])
         if len(absent):
             listed = ", ".join(repr(class_names[c]) for c in absent)
-            raise DataError(f"Split {number} has no training picture of {listed}.")
+            raise DataError(f"Split {number} has no training image of {listed}.")
         if not len(split.test):
-            raise DataError(f"Split {number} has no test picture.")
+            raise DataError(f"Split {number} has no test image.")
 
 
 def _named(labels: list[str]) -> str:

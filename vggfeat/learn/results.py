@@ -15,7 +15,7 @@ from vggfeat.learn.svm import LinearSVM
 
 
 class Mistake(NamedTuple):
-    """A test picture taken for another class; ``margin`` is by how much that class won."""
+    """A test image taken for another class; ``margin`` is by how much that class won."""
 
     row: int
     true: int
@@ -24,7 +24,7 @@ class Mistake(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """A test picture among those that a class scores highest."""
+    """A test image among those that a class scores highest."""
 
     row: int
     true: int
@@ -32,11 +32,11 @@ class Ranked(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """How many pictures of one class were taken for another, of how many."""
+    """How many images of one class were taken for another, of how many."""
 
     true: int
     predicted: int
-    pictures: int
+    images: int
     of: int
 
 
@@ -47,15 +47,15 @@ class SplitResult:
     Parameters
     ----------
     n_train, n_test : int
-        Numbers of pictures.
+        Numbers of images.
     search : CSearch
         The choice of C.
     confusion : array, shape (C, C)
-        Test pictures, true class by predicted class.
+        Test images, true class by predicted class.
     mistakes : tuple of Mistake
         The clearest first.
     ranked : tuple of tuple of Ranked
-        For each class the test pictures of highest score.
+        For each class the test images of highest score.
     seconds : dict
         Time of each stage: ``"choose C"``, ``"fit"``, ``"test"``.
     svm : LinearSVM
@@ -73,12 +73,12 @@ class SplitResult:
 
     @property
     def recalls(self) -> Floats:
-        """Recall of each class, shape (C,); NaN for a class without test pictures."""
+        """Recall of each class, shape (C,); NaN for a class without test images."""
         return recall_of(self.confusion)
 
     @property
     def mean_class_recall(self) -> float:
-        """Mean over the classes that have test pictures."""
+        """Mean over the classes that have test images."""
         return float(np.nanmean(self.recalls))
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class SVMResult:
     class_names : tuple of str
         Classes, in the order of every array here.
     names : tuple of str
-        Name of each row's picture.
+        Name of each row's image.
     splits : tuple of SplitResult
         In the order drawn.
     settings : dict
@@ -140,7 +140,7 @@ class SVMResult:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """Test pictures of all splits, true class by predicted class, shape (C, C)."""
+        """Test images of all splits, true class by predicted class, shape (C, C)."""
         total: NDArray[np.int64] = np.sum([split.confusion for split in self.splits], axis=0)
         return total
 
@@ -164,10 +164,10 @@ class SVMResult:
             for t, p in np.argwhere(counts)
             if t != p
         ]
-        return sorted(pairs, key=lambda pair: (-pair.pictures, -pair.pictures / pair.of, pair))[:n]
+        return sorted(pairs, key=lambda pair: (-pair.images, -pair.images / pair.of, pair))[:n]
 
     def mistakes(self) -> list[Mistake]:
-        """List the mistakes of all splits, the clearest first, each picture once."""
+        """List the mistakes of all splits, the clearest first, each image once."""
         clearest: dict[int, Mistake] = {}
         for mistake in sorted(
             (mistake for split in self.splits for mistake in split.mistakes),

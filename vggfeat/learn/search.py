@@ -1,4 +1,4 @@
-"""The choice of C on held-out training pictures."""
+"""The choice of C on held-out training images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def search_C(
     Parameters
     ----------
     X : array, shape (N, D)
-        Descriptors, of training pictures only; anything that slices by rows, as
+        Descriptors, of training images only; anything that slices by rows, as
         :class:`~vggfeat.learn.rows.Rows` do.
     y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
         Labels or targets, as in :meth:`LinearSVM.fit`.
@@ -146,7 +146,7 @@ def search_C(
 def fit_best(
     X: Any, y: ArrayLike, *, gram: Floats | None = None, **search: Any
 ) -> tuple[LinearSVM, CSearch]:
-    """Choose C on the training pictures, then fit all of them with it.
+    """Choose C on the training images, then fit all of them with it.
 
     Parameters
     ----------

@@ -215,7 +215,7 @@ def targets_of(y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
     classes = np.unique(y)
     if len(classes) < 2:
         raise DataError(
-            f"A classifier needs pictures of at least 2 classes. Got {len(classes)} class."
+            f"A classifier needs images of at least 2 classes. Got {len(classes)} class."
         )
     return classes, np.where(y[:, None] == classes, 1, -1).astype(np.int8)
 

@@ -22,10 +22,10 @@ class Split(NamedTuple):
 
 
 def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> list[Split]:
-    """Deal each class's pictures, shuffled, over the folds.
+    """Deal each class's images, shuffled, over the folds.
 
-    Every picture validates once. A class with fewer pictures than folds validates in that many
-    folds; one with a single picture always trains, for it could not be recognised unseen. The
+    Every image validates once. A class with fewer images than folds validates in that many
+    folds; one with a single image always trains, for it could not be recognised unseen. The
     columns of multi-label targets overlap, so their rows are dealt by their rarest class: it is
     the one that a fold could lack.
 
@@ -45,7 +45,7 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
     Raises
     ------
     DataError
-        If no class has two pictures.
+        If no class has two images.
 
     Examples
     --------
@@ -61,15 +61,15 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
             drawn = generator(random_state, n_folds, label).permutation(rows)
             fold_of[drawn] = np.arange(len(rows)) % n_folds
     if (fold_of < 0).all():
-        raise DataError("C cannot be chosen by cross-validation: every class has one picture only.")
+        raise DataError("C cannot be chosen by cross-validation: every class has one image only.")
     every = np.arange(len(y))
     return [Split(every[fold_of != k], every[fold_of == k]) for k in range(fold_of.max() + 1)]
 
 
 def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
-    """Put a share of each class's pictures aside, to choose C with (Appendix B, Caltech: 20 %).
+    """Put a share of each class's images aside, to choose C with (Appendix B, Caltech: 20 %).
 
-    At least one picture of a class is put aside and at least one trains; one with a single picture
+    At least one image of a class is put aside and at least one trains; one with a single image
     trains.
 
     Parameters
@@ -77,7 +77,7 @@ def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
     y : array, shape (N,)
         Labels.
     share : float in (0, 1)
-        Rounded, class by class, to whole pictures.
+        Rounded, class by class, to whole images.
     random_state : int
         Seed of PCG64.
 
@@ -90,7 +90,7 @@ def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
     ParameterError
         If the share is not between 0 and 1.
     DataError
-        If no class has two pictures.
+        If no class has two images.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
         count = min(max(1, round(share * len(rows))), len(rows) - 1)
         aside[generator(random_state, 1, label).permutation(rows)[:count]] = True
     if not aside.any():
-        raise DataError("No picture can choose C: every class has one picture only.")
+        raise DataError("No image can choose C: every class has one image only.")
     return Split(np.flatnonzero(~aside), np.flatnonzero(aside))
 
 
@@ -124,7 +124,7 @@ def generator(random_state: int, number: int, label: object) -> np.random.Genera
 
 
 def _rarest(y: NDArray[Any]) -> NDArray[Any]:
-    """Label each row of targets (N, C) by its positive class of fewest pictures, -1 for none."""
+    """Label each row of targets (N, C) by its positive class of fewest images, -1 for none."""
     if y.ndim == 1:
         return y
     counts = (y > 0).sum(axis=0)

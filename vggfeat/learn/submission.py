@@ -25,7 +25,7 @@ def write_comp2(
     class_names : sequence of str
         The C classes.
     image_ids : sequence of str
-        The N ids of the test pictures, such as ``2008_000001``.
+        The N ids of the test images, such as ``2008_000001``.
     scores : array, shape (N, C)
         Confidences, finite.
 
@@ -69,9 +69,9 @@ def write_comp10(
     actions : sequence of str
         The ten scored actions, without the distractor ``other``.
     image_ids : sequence of str
-        The picture of each of the N persons.
+        The image of each of the N persons.
     objects : sequence of int
-        The number of each person among its picture's objects, from 1 on.
+        The number of each person among its image's objects, from 1 on.
     scores : array, shape (N, C)
         Confidences, finite.
 
@@ -96,7 +96,7 @@ def write_comp10(
     '2010_1 2 -1.500000000\n'
     """
     if len(image_ids) != len(objects) or any(number < 1 for number in objects):
-        raise DataError("Every person needs a picture's id and an object's number, from 1 on.")
+        raise DataError("Every person needs an image's id and an object's number, from 1 on.")
     _check_ids(image_ids)
     rows = [f"{image} {number}" for image, number in zip(image_ids, objects, strict=True)]
     return _write(folder, "comp10_action_test", actions, rows, scores)
@@ -117,7 +117,7 @@ def _write(
     for name, column in zip(class_names, scores.T, strict=True):
         if not np.isfinite(column).all():
             raise DataError(
-                f"The server takes a finite confidence for every picture; {name} has none, as a "
+                f"The server takes a finite confidence for every image; {name} has none, as a "
                 "class that could not be trained. Train on the whole of trainval."
             )
     make_folder(folder)
@@ -132,4 +132,4 @@ def _write(
 def _check_ids(images: Sequence[str]) -> None:
     for image in images:
         if not image or any(c.isspace() for c in image):
-            raise DataError(f"{image!r} is not a picture's id: it is empty or has a space.")
+            raise DataError(f"{image!r} is not an image's id: it is empty or has a space.")

@@ -71,7 +71,7 @@ def evaluate_voc(
     X : array, shape (N, D)
         Descriptors, L2-normalised.
     targets : array, shape (N, C), of -1, 0 and +1
-        0 where a picture has only difficult objects of the class. Test rows that are 0 throughout
+        0 where an image has only difficult objects of the class. Test rows that are 0 throughout
         have no labels: they are scored, and there is no average precision.
     class_names : sequence of str
         The columns.
@@ -79,9 +79,9 @@ def evaluate_voc(
         Row numbers of the parts. Without a test part there is nothing but the figures of
         validation.
     names : sequence of str, optional
-        Name of each row's picture; row numbers by default.
+        Name of each row's image; row numbers by default.
     groups : array, shape (N,), optional
-        The picture of each row, where several rows are of one: folds keep them together.
+        The image of each row, where several rows are of one: folds keep them together.
     ap : "ap11" or "area"
         The average precision of the headline, and of the choice of C: VOC 2007's, or that of 2010
         and later. The result holds both.
@@ -203,7 +203,7 @@ def _training(
     if not trainable(fitted).any():
         raise DataError(
             "No class has both positives and negatives in train and val, so none can be trained. "
-            "Check that the labels belong to these pictures."
+            "Check that the labels belong to these images."
         )
     if habit == "cv3":
         folds = _grouped_folds(known, groups[rows], random_state)
@@ -235,7 +235,7 @@ def _choose_C(
     if not searched.any():
         raise DataError(
             "C cannot be chosen: no class has positives both in train and in val. Give more "
-            "pictures, or choose C by cross-validation on both together: habit='cv3'."
+            "images, or choose C by cross-validation on both together: habit='cv3'."
         )
     search = search_C(
         known.X,

@@ -27,7 +27,7 @@ class APResult:
     class_names : tuple of str
         The C classes.
     names : tuple of str
-        Name of every row's picture.
+        Name of every row's image.
     ap : "ap11" or "area"
         The headline's kind.
     ap11, area : array, shape (C,)

@@ -214,7 +214,7 @@ def torchvision_names(net: str) -> dict[str, str]:
 
 
 def map_side(side: int, layers: Sequence[Layer], rounding: str = "floor") -> int:
-    """Locations along one side of the map that `layers` make of a picture's side in pixels.
+    """Locations along one side of the map that `layers` make of an image's side in pixels.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def map_side(side: int, layers: Sequence[Layer], rounding: str = "floor") -> int
     Returns
     -------
     int
-        0 or less where the picture is too small.
+        0 or less where the image is too small.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat.errors import ParameterError, PictureTooSmall, WeightsError
+from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
 from vggfeat.nets.config import ROUNDINGS, Layer, layers_until, resolve_layer, smallest_side
 
 INITIALISATIONS = ("glorot", "paper", "kaiming")
@@ -24,7 +24,7 @@ class VGG(nn.Module):
     layers : str or sequence of str
         Layers whose activations are returned; nothing after the last of them is built.
     dense : bool
-        Whether fc6, fc7 and fc8 are convolutions (7×7, 1×1, 1×1) over a picture of any size
+        Whether fc6, fc7 and fc8 are convolutions (7×7, 1×1, 1×1) over an image of any size
         (Section 3.2), or full connections over a 224×224 crop.
     num_classes : int
         Outputs of fc8.
@@ -80,7 +80,7 @@ class VGG(nn.Module):
 
     @property
     def smallest_side(self) -> int:
-        """Smallest side of a picture, in pixels, that gives every layer one location."""
+        """Smallest side of an image, in pixels, that gives every layer one location."""
         return smallest_side(self.layers, self.pool_rounding)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class VGG(nn.Module):
         Parameters
         ----------
         pixels : Tensor (B, 3, H, W)
-            Pictures in the pixel convention of the weights.
+            Images in the pixel convention of the weights.
 
         Returns
         -------
@@ -102,7 +102,7 @@ class VGG(nn.Module):
 
         Raises
         ------
-        PictureTooSmall
+        ImageTooSmall
             If a layer would have no location.
         """
         self._check_size(pixels)
@@ -197,8 +197,8 @@ class VGG(nn.Module):
     def _check_size(self, pixels: Tensor) -> None:
         height, width = pixels.shape[-2:]
         if min(height, width) < self.smallest_side:
-            raise PictureTooSmall(
-                f"A picture of {height}×{width} is too small for {self.wanted[-1]} of net "
+            raise ImageTooSmall(
+                f"An image of {height}×{width} is too small for {self.wanted[-1]} of net "
                 f"{self.net}: its smallest side must be at least {self.smallest_side}."
             )
         if (
@@ -206,9 +206,9 @@ class VGG(nn.Module):
             and self.layers[-1].kind in ("fc", "prob")
             and (height, width) != (224,) * 2
         ):
-            raise PictureTooSmall(
+            raise ImageTooSmall(
                 f"The fully-connected form of net {self.net} takes 224×224 crops, not "
-                f"{height}×{width}. Use .fully_convolutional() for pictures of any size."
+                f"{height}×{width}. Use .fully_convolutional() for images of any size."
             )
 
 

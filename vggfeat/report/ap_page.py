@@ -78,8 +78,8 @@ def ap_view(
 
 def _sections(tested: bool, scored: bool) -> dict[str, str]:
     curves = {"curves": "Precision and recall"} if tested else {}
-    pictures = {"pictures": "Pictures"} if scored else {}
-    return {"classes": "Classes", **curves, "c": "Choice of C", **pictures}
+    images = {"images": "Images"} if scored else {}
+    return {"classes": "Classes", **curves, "c": "Choice of C", **images}
 
 
 def _validated(result: APResult) -> str:
@@ -189,7 +189,7 @@ def _facts(result: APResult) -> dict[str, str]:
         "Grid of C": f"{grid}; {how}, {_validated(result)}; then trained on train and val",
         "Parts": parts,
         "Average precision": f"{AP_NAMES[result.ap]}; equal scores in the order of the list",
-        "Difficult objects": f"pictures with no other object of a class are {training} in "
+        "Difficult objects": f"images with no other object of a class are {training} in "
         "training, and count as nothing in evaluation",
         "Seed": str(settings["random_state"]),
     }

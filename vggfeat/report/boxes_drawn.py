@@ -1,4 +1,4 @@
-"""Boxes drawn on copies of pictures."""
+"""Boxes drawn on copies of images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vggfeat.report.evidence import letters
 
 TRUE, FOUND, SINGLE, WINDOW = (28, 148, 80), (206, 32, 48), (226, 140, 20), (40, 110, 210)
 COLOURS = (FOUND, WINDOW, SINGLE, TRUE, (130, 60, 170))
-"""Of a picture's labels, the likeliest first."""
-_LETTERS = 15  # pixels, on a picture of 440
+"""Of an image's labels, the likeliest first."""
+_LETTERS = 15  # pixels, on an image of 440
 _DASH = 6
 
 
@@ -25,12 +25,12 @@ class Drawn(NamedTuple):
     Parameters
     ----------
     box : array, shape (4,)
-        Edges in the picture.
+        Edges in the image.
     colour : (int, int, int)
     label : str
         Written at its upper left corner.
     thick : float
-        Of its line, in 1/440 of the picture's longer side.
+        Of its line, in 1/440 of the image's longer side.
     dashed : bool
     """
 
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[Drawn], side: int | None = None) -> Image.Image:
-    """Draw boxes on a copy of a picture, the first ones lowest.
+    """Draw boxes on a copy of an image, the first ones lowest.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Drawn], side: int | None = No
         Upright, in mode RGB.
     boxes : sequence of Drawn
     side : int, optional
-        Pixels of the copy's longer side; the picture's own by default.
+        Pixels of the copy's longer side; the image's own by default.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Drawn], side: int | None = No
 
 
 def jpeg(image: Image.Image, quality: int = 82) -> bytes:
-    """Write a picture as JPEG."""
+    """Write an image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()

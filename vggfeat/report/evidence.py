@@ -1,4 +1,4 @@
-"""Evidence maps as pictures: red where a picture speaks for a class, blue where against."""
+"""Evidence maps as images: red where an image speaks for a class, blue where against."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vggfeat.learn.solvers import Floats
 from vggfeat.run.explanation import Explanation
 
 FOR, AGAINST = (196, 22, 42), (24, 92, 180)
-OPACITY = 0.85  # of the strongest evidence; the picture stays visible below it
+OPACITY = 0.85  # of the strongest evidence; the image stays visible below it
 PANEL = 480  # pixels: width of one class's map in a figure
 BLUR = 1.5  # steps of the map's grid, of which pool5's stride has four
 TEXT = 17  # pixels
@@ -31,9 +31,9 @@ def draw(image: Image.Image, found: Explanation) -> bytes:
     Parameters
     ----------
     image : PIL.Image.Image
-        The upright picture.
+        The upright image.
     found : Explanation
-        Of that picture. Each class has a colour scale of its own, symmetric around 0 and printed:
+        Of that image. Each class has a colour scale of its own, symmetric around 0 and printed:
         classes with a C of their own have weights of quite different size.
 
     Returns
@@ -53,7 +53,7 @@ def draw(image: Image.Image, found: Explanation) -> bytes:
     panels = [_panel(image, found, c) for c in range(len(found.classes))]
     width = (PANEL + GAP) * len(panels) + GAP
     foot = _text(
-        "Red speaks for the class, blue against it, by so much for each 1 % of the picture; the "
+        "Red speaks for the class, blue against it, by so much for each 1 % of the image; the "
         f"ring is where most speaks for it. {exactness(found.why)}",
         _SOFT,
         width - 2 * GAP,
@@ -69,14 +69,14 @@ def draw(image: Image.Image, found: Explanation) -> bytes:
 
 
 def overlay(image: Image.Image, found: Explanation, c: int, width: int) -> Image.Image:
-    """Lay the map of a class over its picture in grey, and ring the strongest location.
+    """Lay the map of a class over its image in grey, and ring the strongest location.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        The upright picture.
+        The upright image.
     found : Explanation
-        Of that picture.
+        Of that image.
     c : int
         Which of its classes.
     width : int
@@ -101,7 +101,7 @@ def overlay(image: Image.Image, found: Explanation, c: int, width: int) -> Image
 
 
 def strength(found: Explanation, c: int) -> float:
-    """Strongest evidence that is drawn for or against a class, for each 1 % of the picture."""
+    """Strongest evidence that is drawn for or against a class, for each 1 % of the image."""
     return float(np.abs(_smooth(found, c)).max()) or 1.0
 
 
@@ -144,9 +144,9 @@ def exactness(why: str) -> str:
 
 
 def _smooth(found: Explanation, c: int) -> Floats:
-    """Evidence for each 1 % of the picture, however fine the grid is, without hard edges.
+    """Evidence for each 1 % of the image, however fine the grid is, without hard edges.
 
-    The network sees more of the picture than a location's own cell, so that an edge of the cell
+    The network sees more of the image than a location's own cell, so that an edge of the cell
     is none of the evidence. Reflected at the border, smoothing keeps the sum.
     """
     per_cent = found.evidence[c] * (found.evidence[c].size / 100)

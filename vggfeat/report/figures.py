@@ -1,4 +1,4 @@
-"""The pictures on the page: thumbnails as data addresses."""
+"""The images on the page: thumbnails as data addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vggfeat.data.image import ImageLike, decode
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.report.wanted import Evidence
 
 SIDE = 176  # pixels: shown at half that, so that it is crisp on dense screens
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 
 class EvidenceShown(NamedTuple):
-    """An evidence map with what is said about it; ``truth`` where the picture is a mistake."""
+    """An evidence map with what is said about it; ``truth`` where the image is a mistake."""
 
     name: str
     image: str
@@ -52,20 +52,20 @@ def data_address(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def thumbnails(pictures: Mapping[str, ImageLike]) -> Thumbnail:
-    """Make a function from a picture's name to its thumbnail, made once and only if shown.
+def thumbnails(images: Mapping[str, ImageLike]) -> Thumbnail:
+    """Make a function from an image's name to its thumbnail, made once and only if shown.
 
-    The thumbnail is a JPEG in a ``data:`` address, or None if there is no such picture or it
+    The thumbnail is a JPEG in a ``data:`` address, or None if there is no such image or it
     cannot be read.
     """
 
     @cache
     def thumbnail(name: str) -> str | None:
-        if name not in pictures:
+        if name not in images:
             return None
         try:
-            image = decode(pictures[name])
-        except PictureError:
+            image = decode(images[name])
+        except ImageError:
             return None
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

@@ -65,7 +65,7 @@ def write_results(
 
 
 def write_localisation(folder: Path, result: LocalisationResult) -> list[Path]:
-    """Write ``results.json``, ``classes.csv`` and ``pictures.csv`` of a test of localisation.
+    """Write ``results.json``, ``classes.csv`` and ``images.csv`` of a test of localisation.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def write_localisation(folder: Path, result: LocalisationResult) -> list[Path]:
         If the disk is full or the folder may not be written.
     """
     plain = result.to_dict()
-    tables = {"classes": _flat(plain["classes"]), "pictures": _flat(plain["pictures"])}
+    tables = {"classes": _flat(plain["classes"]), "images": _flat(plain["images"])}
     return _write(folder, plain, tables)
 
 
@@ -123,7 +123,7 @@ def _recall_tables(result: SVMResult) -> Tables:
             ((name, *row) for name, row in zip(classes, result.confusion, strict=True)),
         ),
         "mistakes": (
-            ("picture", "true", "predicted", "margin"),
+            ("image", "true", "predicted", "margin"),
             (
                 (result.names[one.row], classes[one.true], classes[one.predicted], one.margin)
                 for one in result.mistakes()
@@ -162,7 +162,7 @@ def _ap_tables(result: APResult) -> Tables:
             ),
         ),
         "rankings": (
-            ("class", "list", "rank", "picture", "score", "truth"),
+            ("class", "list", "rank", "image", "score", "truth"),
             (
                 (classes[c], kind, one.rank, result.names[one.row], one.score, one.truth)
                 for kind, lists in result.rankings._asdict().items()
@@ -171,7 +171,7 @@ def _ap_tables(result: APResult) -> Tables:
             ),
         ),
         "scores": (
-            ("picture", *classes),
+            ("image", *classes),
             ((name, *row) for name, row in zip(names, result.scores, strict=True)),
         ),
     }

@@ -1,4 +1,4 @@
-"""A test of localisation as one HTML page: errors, pictures with their boxes, what merging did."""
+"""A test of localisation as one HTML page: errors, images with their boxes, what merging did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggfeat._io.atomic import make_folder, write_atomic
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.ilsvrc.judged import Errors, Judged, LocalisationResult
 from vggfeat.ilsvrc.regression import CORRECT
 from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
@@ -21,11 +21,11 @@ from vggfeat.report.page import environment
 from vggfeat.report.words import count
 
 LONG = 30  # classes; more are listed from the worst on, in a box that scrolls
-# A page is to open on any machine: of a thousand classes it shows pictures of some.
+# A page is to open on any machine: of a thousand classes it shows images of some.
 CLASSES, EXAMPLES, PAIRS = 20, 40, 10
-SIDE = 440  # pixels of a picture: shown at half that, so that it is crisp on dense screens
+SIDE = 440  # pixels of an image: shown at half that, so that it is crisp on dense screens
 Open = Callable[[str], Image.Image]
-"""Opens a picture by its name."""
+"""Opens an image by its name."""
 
 
 class Line(NamedTuple):
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A picture with boxes, and what is said of it."""
+    """An image with boxes, and what is said of it."""
 
     name: str
     image: str
@@ -58,17 +58,17 @@ class Pair(NamedTuple):
     told: str
 
 
-class ClassPictures(NamedTuple):
+class ClassImages(NamedTuple):
     """A class with its examples."""
 
     name: str
-    pictures: list[Thumbnail]
+    images: list[Thumbnail]
 
 
 def write_localisation_page(
     result: LocalisationResult,
     target: Path,
-    picture: Open,
+    image: Open,
     *,
     title: str,
     run: Mapping[str, object],
@@ -83,14 +83,14 @@ def write_localisation_page(
         What was found; of the rows whose windows it keeps the page shows what merging did.
     target : Path
         The page; its folder is made.
-    picture : callable
-        Opens a picture by its name; those that it cannot are left out.
+    image : callable
+        Opens an image by its name; those that it cannot are left out.
     title : str
         What was tested on.
     run, provenance : mapping
         What a reader asks for first, and the rest.
     examples : int
-        Most pictures of a class, right and wrong ones in equal parts; fewer where there are many
+        Most images of a class, right and wrong ones in equal parts; fewer where there are many
         classes, of which those of the highest and of the lowest error are shown.
 
     Returns
@@ -119,9 +119,9 @@ def write_localisation_page(
         "ilsvrc": of_ilsvrc(result),
         "compares": compares(result),
         "run": run,
-        "shown": _examples(result, picture, examples),
+        "shown": _examples(result, image, examples),
         "every_class": len(np.unique(result.labels)) <= CLASSES,
-        "pairs": _pairs(result, picture),
+        "pairs": _pairs(result, image),
         "merging": _merging(result),
         "left_out": {**result.settings.get("left_out", {}), **result.failed},
         "provenance": provenance,
@@ -169,7 +169,7 @@ def _merging(result: LocalisationResult) -> dict[str, float]:
     }
 
 
-def _examples(result: LocalisationResult, picture: Open, most: int) -> list[ClassPictures]:
+def _examples(result: LocalisationResult, image: Open, most: int) -> list[ClassImages]:
     """Show of each class the clearest right and wrong ones, by the score of their box."""
     right = _right(result)
     certain = np.array([one.found.score if one.found else 0.0 for one in result.judged])
@@ -182,9 +182,9 @@ def _examples(result: LocalisationResult, picture: Open, most: int) -> list[Clas
         rows = rows[np.argsort(-certain[rows], kind="stable")]
         hits, misses = rows[right[rows]].tolist(), rows[~right[rows]].tolist()
         chosen = hits[: max(half, most - len(misses))] + misses[: max(half, most - len(hits))]
-        tiles = [_picture(result, k, picture, wrong=not right[k]) for k in chosen[:most]]
-        shown.append(ClassPictures(result.names[c], [tile for tile in tiles if tile]))
-    return [one for one in shown if one.pictures]
+        tiles = [_image(result, k, image, wrong=not right[k]) for k in chosen[:most]]
+        shown.append(ClassImages(result.names[c], [tile for tile in tiles if tile]))
+    return [one for one in shown if one.images]
 
 
 def _classes_shown(result: LocalisationResult) -> list[int]:
@@ -204,16 +204,16 @@ def _right(result: LocalisationResult) -> NDArray[np.bool_]:
     return (shares[:, 1] > CORRECT) & (result.ranks < result.top)
 
 
-def _picture(result: LocalisationResult, k: int, picture: Open, *, wrong: bool) -> Thumbnail | None:
+def _image(result: LocalisationResult, k: int, image: Open, *, wrong: bool) -> Thumbnail | None:
     one = result.judged[k]
     boxes = [Drawn(box, TRUE, dashed=True) for box in one.truths]
     boxes.append(Drawn(one.found.box if one.found else one.central, FOUND))
     told = f"IoU {result.shares()[k, 1 if one.found else 0]:.2f}{_taken_for(result, one)}"
-    return _drawn(one.name, picture, boxes, told, wrong)
+    return _drawn(one.name, image, boxes, told, wrong)
 
 
 def _taken_for(result: LocalisationResult, one: Judged) -> str:
-    """Say what a picture was taken for, if not for its class; it may be one not localised."""
+    """Say what an image was taken for, if not for its class; it may be one not localised."""
     if not one.found or not one.rank:
         return ""
     own = result.names[one.label]
@@ -222,35 +222,35 @@ def _taken_for(result: LocalisationResult, one: Judged) -> str:
 
 
 def _drawn(
-    name: str, picture: Open, boxes: Sequence[Drawn], told: str, wrong: bool
+    name: str, image: Open, boxes: Sequence[Drawn], told: str, wrong: bool
 ) -> Thumbnail | None:
     try:
-        opened = picture(name)
-    except PictureError:
+        opened = image(name)
+    except ImageError:
         return None
     address = data_address(jpeg(draw_boxes(opened, boxes, SIDE)))
     return Thumbnail(name, address, told, wrong)
 
 
-def _pairs(result: LocalisationResult, picture: Open) -> list[Pair]:
+def _pairs(result: LocalisationResult, image: Open) -> list[Pair]:
     """Show what merging did, from where it helped most to where it did most harm."""
     shares = result.shares()
     kept = [k for k in result.windows if result.judged[k].found]
     kept.sort(key=lambda k: shares[k, 2] - shares[k, 1])
     places = np.linspace(0, len(kept) - 1, min(PAIRS, len(kept))).round().astype(int)
-    found = [_pair(result, kept[place], picture) for place in places]
+    found = [_pair(result, kept[place], image) for place in places]
     return [one for one in found if one]
 
 
-def _pair(result: LocalisationResult, k: int, picture: Open) -> Pair | None:
+def _pair(result: LocalisationResult, k: int, image: Open) -> Pair | None:
     one, windows = result.judged[k], result.windows[k]
     if one.found is None:
         return None
     every = [Drawn(box, WINDOW, thick=0.6) for box in windows]
     truths = [Drawn(box, TRUE, dashed=True) for box in one.truths]
     merged = [Drawn(one.found.single, SINGLE, thick=2), Drawn(one.found.box, FOUND)]
-    before = _drawn(one.name, picture, [*every, *truths], "", False)
-    after = _drawn(one.name, picture, [*truths, *merged], "", False)
+    before = _drawn(one.name, image, [*every, *truths], "", False)
+    after = _drawn(one.name, image, [*truths, *merged], "", False)
     if before is None or after is None:
         return None
     _, share, single = result.shares()[k]

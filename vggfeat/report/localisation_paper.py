@@ -21,7 +21,7 @@ PAPER = (
     ("test", "Table 10", "Krizhevsky et al., test", 34.2),
     ("test", "Table 10", "GoogLeNet, test", 26.7),
 )
-"""Errors of Tables 8 to 10, in percent, on ILSVRC's validation pictures, or on its test ones."""
+"""Errors of Tables 8 to 10, in percent, on ILSVRC's validation images, or on its test ones."""
 
 
 class PaperRow(NamedTuple):
@@ -39,23 +39,23 @@ def of_ilsvrc(result: LocalisationResult) -> bool:
 
 
 def lacking(result: LocalisationResult) -> list[str]:
-    """Say what of the test pictures was not tested, if anything."""
+    """Say what of the test images was not tested, if anything."""
     told = result.settings
     said = []
     if (limit := told.get("limit")) and limit < told["objects"]:
         said.append(f"the first {count(limit)} of {count(told['objects'])} objects (--limit)")
     for names, why in ((told.get("left_out", {}), "boxes cannot be placed"), (result.failed, "")):
         if names:
-            pictures = "1 picture" if len(names) == 1 else f"{count(len(names))} pictures"
-            said.append(f"{pictures} left out{': ' * bool(why)}{why}")
+            images = "1 image" if len(names) == 1 else f"{count(len(names))} images"
+            said.append(f"{images} left out{': ' * bool(why)}{why}")
     whole = load_card(CARD).counts["val"]
     if of_ilsvrc(result) and result.tested != whole:
-        said.append(f"{count(result.tested)} of {count(whole)} validation pictures")
+        said.append(f"{count(result.tested)} of {count(whole)} validation images")
     return said
 
 
 def compares(result: LocalisationResult) -> bool:
-    """Tell whether the paper's errors are of the same pictures: all of ILSVRC's validation."""
+    """Tell whether the paper's errors are of the same images: all of ILSVRC's validation."""
     return of_ilsvrc(result) and not lacking(result)
 
 

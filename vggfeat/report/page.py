@@ -44,7 +44,7 @@ class PaperRow(NamedTuple):
 def write_page(
     result: Result,
     target: Path,
-    pictures: Mapping[str, ImageLike],
+    images: Mapping[str, ImageLike],
     *,
     title: str,
     run: Mapping[str, object],
@@ -64,8 +64,8 @@ def write_page(
         What was measured.
     target : Path
         The page; its folder is made.
-    pictures : mapping of name to picture
-        Where the pictures lie; one that is absent or cannot be read is shown by its name.
+    images : mapping of name to image
+        Where the images lie; one that is absent or cannot be read is shown by its name.
     title : str
         What was classified, for example the data set's name.
     run : mapping
@@ -81,8 +81,8 @@ def write_page(
         What is missing or extra where only a part of the data was there; the page then says so
         first of all, and draws no difference to the paper's.
     evidence : mapping of (name, class) to EvidenceMap, optional
-        Where in a picture the score of a class arises, as from
-        :func:`~vggfeat.report.wanted.evidence_maps`; shown beside the class's pictures.
+        Where in an image the score of a class arises, as from
+        :func:`~vggfeat.report.wanted.evidence_maps`; shown beside the class's images.
     examples : int
         Most thumbnails for a class.
     mistakes : int
@@ -98,7 +98,7 @@ def write_page(
     StoreError
         If the disk is full or the folder may not be written.
     """
-    thumbnail = thumbnails(pictures)
+    thumbnail = thumbnails(images)
     maps = evidence or {}
     if isinstance(result, SVMResult):
         view = recall_view(result, thumbnail, examples, mistakes, maps)

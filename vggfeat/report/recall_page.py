@@ -21,7 +21,7 @@ class ClassRow(NamedTuple):
     name: str
     recall: float
     spread: float
-    pictures: int
+    images: int
     taken_for: str
 
 
@@ -30,7 +30,7 @@ class PairShown(NamedTuple):
 
     true: str
     predicted: str
-    pictures: int
+    images: int
     of: int
     examples: list[Shown]
 
@@ -72,8 +72,8 @@ def _sections(mistakes: bool) -> dict[str, str]:
 def _validated(result: SVMResult) -> str:
     share = result.settings["validation"]
     if share is None:
-        return "in cross-validation within the training pictures"
-    return f"on the {100 * share:g} % of the training pictures that were put aside to choose C"
+        return "in cross-validation within the training images"
+    return f"on the {100 * share:g} % of the training images that were put aside to choose C"
 
 
 def _facts(result: SVMResult) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _pairs(result: SVMResult, thumbnail: Thumbnail, most: int = 6) -> list[PairS
             PairShown(
                 result.class_names[pair.true],
                 result.class_names[pair.predicted],
-                pair.pictures,
+                pair.images,
                 pair.of,
                 [_mistake(result, one, thumbnail) for one in alike[:4]],
             )

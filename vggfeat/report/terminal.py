@@ -65,8 +65,8 @@ def class_table(result: SVMResult) -> Table:
     table.add_column("recall %", justify="right")
     table.add_column("")
     table.add_column("test", justify="right")
-    pictures = result.confusion.sum(axis=1)
-    for name, recall, tested in zip(result.class_names, result.recalls, pictures, strict=True):
+    images = result.confusion.sum(axis=1)
+    for name, recall, tested in zip(result.class_names, result.recalls, images, strict=True):
         bar = Bar(1, 0, float(np.nan_to_num(recall)), width=24, color="cyan")
         table.add_row(Text(printable(name)), percent(float(recall)), bar, str(tested))
     return table
@@ -99,12 +99,12 @@ def confusion_table(result: SVMResult, n: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("most confused", "taken for"):
         table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=28)
-    table.add_column("pictures", justify="right")
+    table.add_column("images", justify="right")
     for pair in result.most_confused(n):
         true, predicted = (
             Text(printable(result.class_names[c])) for c in (pair.true, pair.predicted)
         )
-        table.add_row(true, predicted, f"{pair.pictures} of {pair.of}")
+        table.add_row(true, predicted, f"{pair.images} of {pair.of}")
     return table
 
 

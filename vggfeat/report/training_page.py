@@ -52,7 +52,7 @@ def write_training_page(
     provenance : mapping
         Versions, digests.
     failed : mapping of name to reason, optional
-        Pictures that could not be read.
+        Images that could not be read.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def _first(settings: Training, history: Rows, best: Mapping[str, Any]) -> dict[s
         "batch": settings.batch,
         "learning rate": f"{settings.learning_rate:g}, {settings.schedule}",
         "speed": f"{speeds[-1]:,.{0 if speeds[-1] >= 100 else 1}f} images/s" if speeds else "–",
-        "waited for pictures": f"{percent(waited)} % of the time",
+        "waited for images": f"{percent(waited)} % of the time",
     }
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from vggfeat.data.image import ImageLike, decode
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.results import SVMResult
@@ -22,7 +22,7 @@ MOST = 24
 
 
 class Wanted(NamedTuple):
-    """Row of a picture and a class; ``truth`` is what the picture is, if that is not the class."""
+    """Row of an image and a class; ``truth`` is what the image is, if that is not the class."""
 
     row: int
     label: str
@@ -39,7 +39,7 @@ class EvidenceMap(NamedTuple):
 
 
 Evidence = Mapping[tuple[str, str], EvidenceMap]
-"""Maps by a picture's name and a class."""
+"""Maps by an image's name and a class."""
 
 
 def evidence_wanted(result: Result, most: int = MOST) -> list[Wanted]:
@@ -50,12 +50,12 @@ def evidence_wanted(result: Result, most: int = MOST) -> list[Wanted]:
     result : SVMResult or APResult
         What was measured.
     most : int
-        The first pictures of the classes come before the clearest mistakes.
+        The first images of the classes come before the clearest mistakes.
 
     Returns
     -------
     list of Wanted
-        For each class the picture of highest score that truly has it, and its worst mistake. Of
+        For each class the image of highest score that truly has it, and its worst mistake. Of
         random splits those of the first, whose classifier should explain them.
 
     Examples
@@ -77,11 +77,11 @@ def evidence_maps(
     model: SavedModel,
     wanted: Sequence[Wanted],
     names: Sequence[str],
-    pictures: Mapping[str, ImageLike],
+    images: Mapping[str, ImageLike],
     extractors: Sequence[DenseExtractor],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, str], EvidenceMap]:
-    """Explain the pictures that a page wants.
+    """Explain the images that a page wants.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ def evidence_maps(
     wanted : sequence of Wanted
         As from :func:`evidence_wanted`.
     names : sequence of str
-        Name of each row's picture.
-    pictures : mapping of name to picture
+        Name of each row's image.
+    images : mapping of name to image
         Where they lie; one that is gone has no map.
     extractors : sequence of DenseExtractor
         As from :func:`~vggfeat.run.predict.model_extractors`.
@@ -101,26 +101,26 @@ def evidence_maps(
     Returns
     -------
     dict
-        For picture and class, as :func:`~vggfeat.report.page.write_page` takes it.
+        For image and class, as :func:`~vggfeat.report.page.write_page` takes it.
     """
     found: dict[tuple[str, str], EvidenceMap] = {}
     for done, one in enumerate(wanted, 1):
         name = names[one.row]
-        with suppress(PictureError):  # the page shows a lost picture by its name
-            found[name, one.label] = _map(model, pictures[name], one, extractors)
+        with suppress(ImageError):  # the page shows a lost image by its name
+            found[name, one.label] = _map(model, images[name], one, extractors)
         if progress is not None:
             progress(done, len(wanted))
     return found
 
 
 def _map(
-    model: SavedModel, picture: ImageLike, wanted: Wanted, extractors: Sequence[DenseExtractor]
+    model: SavedModel, image: ImageLike, wanted: Wanted, extractors: Sequence[DenseExtractor]
 ) -> EvidenceMap:
-    decoded = decode(picture, extractors[0].extraction)
+    decoded = decode(image, extractors[0].extraction)
     found = explain(model, decoded, extractors, [wanted.label])
     out = io.BytesIO()
     overlay(decoded, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
-    text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the picture"
+    text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the image"
     return EvidenceMap(out.getvalue(), text, exactness(found.why), wanted.truth)
 
 

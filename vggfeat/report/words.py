@@ -46,7 +46,7 @@ def headline(result: Result) -> Headline:
         percent(result.mean_class_recall),
         "" if math.isnan(result.std) else percent(result.std),
         "mean class recall",
-        f"over {n} random split{'s' if n > 1 else ''} of {count(len(result.names))} pictures in "
+        f"over {n} random split{'s' if n > 1 else ''} of {count(len(result.names))} images in "
         f"{len(result.class_names)} classes",
     )
 
@@ -57,15 +57,15 @@ def _headline_ap(result: APResult) -> Headline:
     classes = f"over {every} classes" if known == every else f"over {known} of {every} classes"
     rows = count(len(result.parts["test"]))
     if not len(result.parts["test"]):
-        about = f"{classes}; there are no test pictures"
+        about = f"{classes}; there are no test images"
         return Headline(percent(result.validation_mAP), "", "mAP in validation", about)
     if not result.tested:
-        about = f"{classes}; the {rows} test pictures are scored, their labels are not public"
+        about = f"{classes}; the {rows} test images are scored, their labels are not public"
         return Headline(percent(result.validation_mAP), "", "mAP in validation", about)
     kind, other, figure = "11-point", "as area under the curve", result.mAP_area
     if result.ap == "area":
         kind, other, figure = "area", "by the 11-point rule", result.mAP11
-    about = f"{classes} on {rows} test pictures; {percent(figure)} {other}"
+    about = f"{classes} on {rows} test images; {percent(figure)} {other}"
     return Headline(percent(result.mAP), "", f"mAP ({kind})", about)
 
 

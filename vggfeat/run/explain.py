@@ -1,8 +1,8 @@
-"""Which parts of a picture a class score comes from.
+"""Which parts of an image a class score comes from.
 
 Average pooling and a linear SVM are both linear, so that a score w·x + b is a sum over the
 locations of the dense maps: channel k of one location gives w_k·m_k / (n·norms), n being the
-number of locations of all mirror images, and the norms those L2 norms of this very picture by
+number of locations of all mirror images, and the norms those L2 norms of this very image by
 which its descriptors and its row were divided.
 """
 
@@ -24,22 +24,22 @@ from vggfeat.run.explanation import Explanation, Share, rows_of
 from vggfeat.run.locations import located
 from vggfeat.store.column import Descriptor
 
-CELL = 8  # pixels of the picture at the largest Q to a step of the grid: pool5's stride is 32
+CELL = 8  # pixels of the image at the largest Q to a step of the grid: pool5's stride is 32
 
 
 def explain(
     model: SavedModel,
-    picture: ImageLike,
+    image: ImageLike,
     extractors: Sequence[DenseExtractor],
     classes: Sequence[str] | None = None,
 ) -> Explanation:
-    """Share the class scores of a picture out over its locations.
+    """Share the class scores of an image out over its locations.
 
     Parameters
     ----------
     model : SavedModel
-        A linear SVM on whole pictures.
-    picture : path, PIL image or array
+        A linear SVM on whole images.
+    image : path, PIL image or array
         See :func:`~vggfeat.data.image.decode`.
     extractors : sequence of DenseExtractor
         As from :func:`~vggfeat.run.predict.model_extractors`.
@@ -52,8 +52,8 @@ def explain(
 
     Raises
     ------
-    PictureError
-        If the picture cannot be read.
+    ImageError
+        If the image cannot be read.
     ParameterError
         For a class that the model does not know.
     DataError
@@ -79,7 +79,7 @@ def explain(
     refuse_boxes(model)
     how = Aggregation(**model.aggregation)
     rows = rows_of(classes, model.classes)
-    decoded = [decode(picture, one.extraction) for one in extractors]
+    decoded = [decode(image, one.extraction) for one in extractors]
     shape = grid_shape(decoded[0].size, max(model.scales))
     evidence = np.zeros((len(rows), *shape))
     raw: dict[Descriptor, Floats] = {}
@@ -132,7 +132,7 @@ def not_linear(model: SavedModel) -> str:
 
 
 def grid_shape(size: tuple[int, int], Q: int) -> tuple[int, int]:
-    """Rows and columns of the grid over a picture of this width and height.
+    """Rows and columns of the grid over an image of this width and height.
 
     Examples
     --------

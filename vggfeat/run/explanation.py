@@ -1,4 +1,4 @@
-"""A picture's class scores as sums over its locations: what was found, and how it reads."""
+"""An image's class scores as sums over its locations: what was found, and how it reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Share(NamedTuple):
     norm : float
         The L2 norm by which the descriptor was divided; 1 if it was not.
     totals : array, shape (V, C)
-        What it gives to each score: from the picture, and from its mirror image if it counts.
+        What it gives to each score: from the image, and from its mirror image if it counts.
     """
 
     descriptor: Descriptor
@@ -33,7 +33,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Class scores of a picture as sums over its locations.
+    """Class scores of an image as sums over its locations.
 
     Parameters
     ----------
@@ -44,17 +44,17 @@ class Explanation:
     bias : array, shape (C,)
         The part of each score that comes from no location.
     evidence : array, shape (C, H, W)
-        What each step of an even grid over the upright picture gives: H × W is the picture's size
+        What each step of an even grid over the upright image gives: H × W is the image's size
         at the largest Q, divided by 8. The sum over the grid plus the bias is the score.
     shares : tuple of Share
         The same by net, layer, pooling, scale and mirror image.
     row_norm : float
         The L2 norm by which the whole row was divided; 1 if it was not. This and the norms of
-        the shares scale the map; they depend on the whole picture, not on any location.
+        the shares scale the map; they depend on the whole image, not on any location.
     why : str
         Why the map is not exact; empty if it is.
     size : tuple of int
-        Width and height of the upright picture, in pixels.
+        Width and height of the upright image, in pixels.
     """
 
     classes: tuple[str, ...]
@@ -81,7 +81,7 @@ class Explanation:
     def strongest(self) -> Floats:
         """Where each class has most evidence for it: x and y in pixels, shape (C, 2).
 
-        From the left and upper edges of the upright picture on, so that its centre is half its
+        From the left and upper edges of the upright image on, so that its centre is half its
         size. Of a cell of a coarse map, which is larger than a step, it is the middle.
         """
         return np.array([_middle_of_highest(one) for one in self.evidence]) * self.size
@@ -140,7 +140,7 @@ def rows_of(classes: Sequence[str] | None, known: Sequence[str]) -> list[int]:
 
 
 def _middle_of_highest(evidence: Floats) -> Floats:
-    """Place the highest step as shares (x, y) of the picture; of equals, the one in the middle."""
+    """Place the highest step as shares (x, y) of the image; of equals, the one in the middle."""
     slack = 1e-9 * float(np.abs(evidence).max())
     highest = np.argwhere(evidence >= evidence.max() - slack)
     away = ((highest - highest.mean(axis=0)) ** 2).sum(axis=1)

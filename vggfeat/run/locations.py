@@ -20,7 +20,7 @@ from vggfeat.store.column import Descriptor
 
 @dataclass(frozen=True)
 class Located:
-    """A descriptor of a picture, and what each location gives to it.
+    """A descriptor of an image, and what each location gives to it.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class Located:
     norm : float
         Its L2 norm after the power; 1 where nothing is normalised.
     given : list of array, shape (K, h, w)
-        What each location gives to the descriptor after the power: of the picture, and of its
+        What each location gives to the descriptor after the power: of the image, and of its
         mirror image if it counts.
     rows : Spans
         Where the h rows lie, the same in both.
     columns : list of Spans
-        Where the w columns of each lie in the picture.
+        Where the w columns of each lie in the image.
     size : tuple of int
-        Width and height of the picture at this scale.
+        Width and height of the image at this scale.
     """
 
     descriptor: Descriptor
@@ -68,7 +68,7 @@ class Located:
         Returns
         -------
         array, shape (V, C, H, W)
-            From the picture, and from its mirror image; the sum over V, H and W is the weights
+            From the image, and from its mirror image; the sum over V, H and W is the weights
             times the prepared descriptor.
         """
         width, height = self.size
@@ -83,7 +83,7 @@ class Located:
 def located(
     extractor: DenseExtractor, image: Image.Image, scales: Sequence[int], how: Aggregation
 ) -> Iterator[Located]:
-    """Describe a picture as :meth:`DenseExtractor.describe` does, and keep the locations.
+    """Describe an image as :meth:`DenseExtractor.describe` does, and keep the locations.
 
     Parameters
     ----------

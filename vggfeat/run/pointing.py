@@ -12,7 +12,7 @@ import numpy as np
 from vggfeat.data.datasets.voc import read_annotation_of
 from vggfeat.data.image import Box
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.solvers import Floats, Ints
@@ -28,15 +28,15 @@ class PointingResult:
     classes : tuple of str
         The C classes of the model.
     of : array, shape (C,)
-        Pictures with an object of each class.
+        Images with an object of each class.
     hits : array, shape (C,)
         Those of them whose strongest location lies in a box of the class.
     centre : array, shape (C,)
         Those whose middle does: what pointing blindly would hit.
-    pictures : int
-        Pictures looked at.
+    images : int
+        Images looked at.
     failed : dict
-        Why pictures were left out, by name.
+        Why images were left out, by name.
     why : str
         Why the maps are not exact; empty if they are.
     """
@@ -45,18 +45,18 @@ class PointingResult:
     of: Ints
     hits: Ints
     centre: Ints
-    pictures: int
+    images: int
     failed: dict[str, str]
     why: str = ""
 
     @property
     def share(self) -> float:
-        """Hits among all pairs of a picture and one of its classes."""
+        """Hits among all pairs of an image and one of its classes."""
         return float(self.hits.sum() / self.of.sum())
 
     @property
     def centre_share(self) -> float:
-        """The same for the middle of the picture."""
+        """The same for the middle of the image."""
         return float(self.centre.sum() / self.of.sum())
 
     @property
@@ -67,12 +67,12 @@ class PointingResult:
         --------
         >>> of, hits, centre = np.array([3, 1]), np.array([2, 1]), np.array([2, 0])
         >>> print(PointingResult(("cat", "dog"), of, hits, centre, 4, {}).line)
-        Pointing game: 75.0 % of 4 (the picture's centre: 50.0 %)
+        Pointing game: 75.0 % of 4 (the image's centre: 50.0 %)
         """
-        left_out = f"; {len(self.failed)} pictures left out" if self.failed else ""
+        left_out = f"; {len(self.failed)} images left out" if self.failed else ""
         return (
             f"Pointing game: {100 * self.share:.1f} % of {self.of.sum()} "
-            f"(the picture's centre: {100 * self.centre_share:.1f} %{left_out})"
+            f"(the image's centre: {100 * self.centre_share:.1f} %{left_out})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class PointingResult:
         return {
             "share": self.share,
             "centre_share": self.centre_share,
-            "pictures": self.pictures,
+            "images": self.images,
             "of": int(self.of.sum()),
             "hits": int(self.hits.sum()),
             "centre": int(self.centre.sum()),
@@ -104,7 +104,7 @@ def pointing_game(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PointingResult:
-    """Ask for every test picture whether the strongest location is on an object.
+    """Ask for every test image whether the strongest location is on an object.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def pointing_game(
     extractors : sequence of DenseExtractor
         As from :func:`~vggfeat.run.predict.model_extractors`.
     limit : int, optional
-        Look at so many test pictures at most, the first ones that have objects of the classes.
+        Look at so many test images at most, the first ones that have objects of the classes.
     progress : callable, optional
-        Called with pictures done and all pictures.
+        Called with images done and all images.
 
     Returns
     -------
@@ -128,26 +128,26 @@ def pointing_game(
     Raises
     ------
     DataError
-        If no test picture has an annotated object of any class.
+        If no test image has an annotated object of any class.
 
     Notes
     -----
     Zhang et al.'s game, without their tolerance: a location hits if it lies within the outer
-    edges of a box. A picture counts for a class if it has an object of it that is not difficult,
+    edges of a box. An image counts for a class if it has an object of it that is not difficult,
     which is what a label of 1 means; boxes of difficult objects do not count.
     """
     failed: dict[str, str] = {}
-    played = _pictures(model, images, tree, failed)[:limit]
+    played = _images(model, images, tree, failed)[:limit]
     if not played:
         reasons = next(iter(failed.values()), "no object of a class of the model is annotated")
-        raise DataError(f"There is no test picture to point at in {tree}: {reasons}.")
+        raise DataError(f"There is no test image to point at in {tree}: {reasons}.")
     counts = {name: np.zeros(3, dtype=np.int64) for name in model.classes}
     why = ""
     for done, (row, boxes) in enumerate(played, 1):
         name = images.names[row]
         try:
             found = explain(model, images.images[row], extractors, list(boxes))
-        except PictureError as error:
+        except ImageError as error:
             failed[name] = str(error)
         else:
             why = found.why
@@ -161,7 +161,7 @@ def pointing_game(
     return PointingResult(model.classes, of, hits, centre, len(played), failed, why)
 
 
-def _pictures(
+def _images(
     model: SavedModel, images: ImageSet, tree: Path, failed: dict[str, str]
 ) -> list[tuple[int, dict[str, list[Box]]]]:
     """List test rows that have objects of the model's classes, with the boxes of each class."""

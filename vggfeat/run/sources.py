@@ -15,7 +15,7 @@ from vggfeat.data.identity import NOWHERE, id_of, stamp_of
 from vggfeat.data.image import load as load_image
 from vggfeat.data.image import read_encoded
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, PictureError, StoreError
+from vggfeat.errors import DataError, ImageError, StoreError
 from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
@@ -108,7 +108,7 @@ def open_source(
     ------
     DataError
         If the store is packed, and lacks something.
-    PictureError
+    ImageError
         If an image cannot be read, with ``on_bad_image="error"``.
     StoreError
         If columns were made with other settings or weights than those asked for.
@@ -134,7 +134,7 @@ def open_source(
         return extract_source(images, networks(net, store), features, folder, **how)
     if failed and on_bad_image == "error":
         name, reason = next(iter(failed.items()))
-        raise PictureError(f"{name}: {reason}")
+        raise ImageError(f"{name}: {reason}")
     summary = Summary(len(images), present=len(held), failed=len(failed))
     behind = store.provenance(columns[-1].descriptor)
     return Source(store, folder, columns, held, failed, behind, summary)
@@ -338,7 +338,7 @@ def _recognise(images: ImageSet, store: FeatureStore) -> tuple[Pairs, Pairs]:
             continue
         try:
             ids[row] = id_of(images.images[row], read_encoded(images.images[row]))
-        except PictureError:
+        except ImageError:
             continue
         if stamp_of(images.images[row]) != tuple(stamps[row].tolist()):
             stamps[row] = NOWHERE  # replaced since: nobody knows of which file the id is
@@ -385,7 +385,7 @@ def _unreadable(images: ImageSet, held: Mapping[str, str], features: Features) -
             continue
         try:
             load_image(image, features.Q, features)
-        except PictureError as error:
+        except ImageError as error:
             failed[name] = str(error)
         else:
             break

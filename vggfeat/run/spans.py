@@ -1,4 +1,4 @@
-"""Which pixels of a picture a location of a dense map stands for."""
+"""Which pixels of an image a location of a dense map stands for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Spans(NamedTuple):
     ends: Floats
 
     def mirrored(self, side: int) -> Spans:
-        """Bring the spans of a mirror image back to the picture.
+        """Bring the spans of a mirror image back to the image.
 
         Examples
         --------
@@ -47,12 +47,12 @@ def spans_of(name: str, layers: Sequence[Layer], count: int) -> Spans:
 
 
 def spread(spans: Spans, side: int, n: int) -> Floats:
-    """Spread each span evenly over a grid of n equal steps along a side of a picture.
+    """Spread each span evenly over a grid of n equal steps along a side of an image.
 
     Parameters
     ----------
     spans : Spans
-        What of them lies outside of the picture does not count.
+        What of them lies outside of the image does not count.
     side : int
         Pixels.
     n : int

@@ -14,7 +14,7 @@ from vggfeat.run.svm import Run
 
 
 def check_submission(card: DatasetCard, images: ImageSet) -> None:
-    """Refuse a data set that has no server, or no test pictures, before anything is computed.
+    """Refuse a data set that has no server, or no test images, before anything is computed.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def check_submission(card: DatasetCard, images: ImageSet) -> None:
         )
     if not len(images.splits.get("test", ())):
         raise DataError(
-            f"There are no test pictures of {card.name} in {card.root}. Put its test archive "
+            f"There are no test images of {card.name} in {card.root}. Put its test archive "
             "there, and run the same command again."
         )
 
@@ -51,7 +51,7 @@ def write_submission(run: Run, folder: Path) -> list[Path]:
     Raises
     ------
     DataError
-        If the data set's test labels are public, or its test pictures are not here.
+        If the data set's test labels are public, or its test images are not here.
     """
     card, result = run.card, run.result
     check_submission(card, run.images)
@@ -62,13 +62,13 @@ def write_submission(run: Run, folder: Path) -> list[Path]:
     names = [result.names[row] for row in result.parts["test"]]
     if task == "classification":
         return write_comp2(inside, result.class_names, names, result.scores)
-    pictures, _, persons = zip(*(name.rpartition("#") for name in names), strict=True)
+    images, _, persons = zip(*(name.rpartition("#") for name in names), strict=True)
     numbers = [int(person) for person in persons]
-    return write_comp10(inside, result.class_names, pictures, numbers, result.scores)
+    return write_comp10(inside, result.class_names, images, numbers, result.scores)
 
 
 def lacking(run: Run) -> list[str]:
-    """Name what a submission has no score of: pictures of the lists that are absent or damaged.
+    """Name what a submission has no score of: images of the lists that are absent or damaged.
 
     Some may be of another part than test: the lists of a partial tree do not say.
     """

@@ -81,7 +81,7 @@ class Run:
         """Return everything but the descriptors as plain JSON types."""
         return {
             "dataset": self.card.model_dump(mode="json"),
-            "pictures": len(self.images),
+            "images": len(self.images),
             "skipped": self.failed,
             "dimensions": self.X.shape[1],
             "features": self.features.model_dump(mode="json"),

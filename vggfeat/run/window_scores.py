@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import resolve_pooling
@@ -23,7 +23,7 @@ from vggfeat.train.augment import SIDE
 
 
 class SVMClassifier:
-    """A linear SVM on VGG features, asked about pictures and about windows of them.
+    """A linear SVM on VGG features, asked about images and about windows of them.
 
     People without a classification net of their classes have one: ``vggfeat svm --save``.
 
@@ -41,8 +41,8 @@ class SVMClassifier:
 
     Notes
     -----
-    A picture is described as ``vggfeat predict`` does. A window is described by the locations in
-    it, pooled and normalised as the model's whole pictures are, at the one scale at hand (in the
+    An image is described as ``vggfeat predict`` does. A window is described by the locations in
+    it, pooled and normalised as the model's whole images are, at the one scale at hand (in the
     place of each of the model's) and without a mirror image. Margins become outputs between 0 and
     1 by the logistic function, since those of windows are summed.
 
@@ -74,20 +74,20 @@ class SVMClassifier:
         return self.model.classes
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-        """Classify a picture and its windows: see :class:`~vggfeat.ilsvrc.outputs.Classifier`.
+        """Classify an image and its windows: see :class:`~vggfeat.ilsvrc.outputs.Classifier`.
 
         Raises
         ------
-        PictureError
-            If the picture cannot be described.
+        ImageError
+            If the image cannot be described.
         """
-        [said] = predict(self.model, ImageSet(("picture",), (image,)), self.extractors, workers=1)
+        [said] = predict(self.model, ImageSet(("image",), (image,)), self.extractors, workers=1)
         if said.scores is None:
-            raise PictureError(said.reason)
+            raise ImageError(said.reason)
         return Outputs(_logistic(said.scores), {Q: self._windows(image, Q) for Q in scales})
 
     def _windows(self, image: Image.Image, Q: int) -> Floats:
-        """Score the windows of a picture at a scale: (C, h, w)."""
+        """Score the windows of an image at a scale: (C, h, w)."""
         pooled: dict[tuple[str, ...], Tensor] = {}
         for extractor in self.extractors:
             maps = _pooled(extractor, extractor.load_pixels(image, Q))

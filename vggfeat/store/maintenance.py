@@ -61,7 +61,7 @@ def info(path: Path | str) -> dict[str, Any]:
     -------
     dict
         ``path``, ``dtype``, ``columns`` (by path: ``rows``, ``D``, ``settings`` and their
-        ``digest``), ``nets`` (of each the ``provenance``), ``pictures``, ``asked``, ``failed``,
+        ``digest``), ``nets`` (of each the ``provenance``), ``images``, ``asked``, ``failed``,
         ``finished`` (whether all is there), ``shares`` (of each that left a record, ``"3/16"``,
         whether it is finished), ``missing`` (their siblings that did not), ``view`` (whether
         ``features.h5`` is there and newer than all shares of a run), ``shards``, ``leftovers``
@@ -74,7 +74,7 @@ def info(path: Path | str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> info("features")["pictures"]  # doctest: +SKIP
+    >>> info("features")["images"]  # doctest: +SKIP
     9963
     """
     store = FeatureStore(path)
@@ -95,7 +95,7 @@ def info(path: Path | str) -> dict[str, Any]:
             net: {"provenance": store.provenance(net)}
             for net in sorted({name.net for name in columns})
         },
-        "pictures": len(store.names),
+        "images": len(store.names),
         "asked": count_asked(store),
         "failed": len(store.failed),
         "finished": bool(store.packed) or _is_finished(store),

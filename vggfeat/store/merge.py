@@ -37,7 +37,7 @@ class Merged:
 
     Parameters
     ----------
-    pictures : int
+    images : int
         Images in the store that was made.
     twice : int
         Those that were in several parts, and are kept once.
@@ -51,7 +51,7 @@ class Merged:
         Shares of a list, ``"3/16"``, of which others are there.
     """
 
-    pictures: int
+    images: int
     twice: int
     copied: int
     shards: int
@@ -102,7 +102,7 @@ def merge(
     Examples
     --------
     >>> merge(["features-1", "features-2"], "features")  # doctest: +SKIP
-    Merged(pictures=1000000, twice=0, copied=1000000, shards=62, finished=True, missing=())
+    Merged(images=1000000, twice=0, copied=1000000, shards=62, finished=True, missing=())
     """
     if not parts or isinstance(parts, str | Path):
         raise ParameterError.of("parts", "merge", "a list of stores", parts)

@@ -1,7 +1,7 @@
 """Random crops, mirror images and colour shifts of Section 3.1, the same on every machine.
 
-All that is random about a picture in an epoch is a :class:`Draw`, a function of the seed, the
-epoch and the picture's index alone: it depends neither on how many processes or workers there
+All that is random about an image in an epoch is a :class:`Draw`, a function of the seed, the
+epoch and the image's index alone: it depends neither on how many processes or workers there
 are nor on where a resumed run begins. The workers ask :func:`crop_of` where to cut; the device
 does the rest to whole batches, in :func:`to_input`.
 """
@@ -28,14 +28,14 @@ Scale = int | tuple[int, int]
 
 
 class Draw(NamedTuple):
-    """The random numbers of one picture in one epoch.
+    """The random numbers of one image in one epoch.
 
     Parameters
     ----------
     scale, left, top : float
         Uniform in (0, 1): the training scale in its range, and where the crop lies.
     flip : bool
-        Whether the picture is mirrored; half are.
+        Whether the image is mirrored; half are.
     alpha : tuple of three float
         The colour shift along each principal component, from N(0, σ = 0.1).
     """
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     Parameters
     ----------
     size : tuple of int
-        Width and height of the whole picture after rescaling.
+        Width and height of the whole image after rescaling.
     offset : tuple of int
         Left and top of the crop in it, in pixels.
     """
@@ -62,25 +62,25 @@ class Place(NamedTuple):
     offset: tuple[int, int]
 
 
-def draw(seed: int, epoch: int, picture: int) -> Draw:
-    """Draw the random numbers of one picture in one epoch.
+def draw(seed: int, epoch: int, image: int) -> Draw:
+    """Draw the random numbers of one image in one epoch.
 
     They come from Philox, a generator without a past: its key is the seed and the epoch, its
-    counter the picture. A call takes some 15 µs.
+    counter the image. A call takes some 15 µs.
 
     Parameters
     ----------
-    seed, epoch, picture : int
-        From 0 to 2⁶⁴ − 1; the picture by its index in the training set.
+    seed, epoch, image : int
+        From 0 to 2⁶⁴ − 1; the image by its index in the training set.
 
     Examples
     --------
-    >>> draw(0, epoch=3, picture=41) == draw(0, epoch=3, picture=41)
+    >>> draw(0, epoch=3, image=41) == draw(0, epoch=3, image=41)
     True
-    >>> draw(0, epoch=4, picture=41).alpha == draw(0, epoch=5, picture=41).alpha
+    >>> draw(0, epoch=4, image=41).alpha == draw(0, epoch=5, image=41).alpha
     False
     """
-    source = np.random.Philox(key=seed | epoch << 64, counter=picture << 64)
+    source = np.random.Philox(key=seed | epoch << 64, counter=image << 64)
     # The middles of 2⁵² equal parts of [0, 1]: neither 0, whose quantile is infinite, nor 1.
     parts = (source.random_raw(7) >> np.uint64(12)) + 0.5
     scale, left, top, flip, *shifts = (parts * 2.0**-52).tolist()
@@ -89,7 +89,7 @@ def draw(seed: int, epoch: int, picture: int) -> Draw:
 
 
 def training_scale(S: Scale, draw: Draw, side: int = SIDE) -> int:
-    """Smallest side of a picture in this epoch: S itself, or uniform over S_min, …, S_max.
+    """Smallest side of an image in this epoch: S itself, or uniform over S_min, …, S_max.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def training_scale(S: Scale, draw: Draw, side: int = SIDE) -> int:
 
     Examples
     --------
-    >>> training_scale((256, 512), draw(0, epoch=0, picture=7)), training_scale(384, draw(0, 0, 7))
+    >>> training_scale((256, 512), draw(0, epoch=0, image=7)), training_scale(384, draw(0, 0, 7))
     (304, 384)
     """
     low, high = (S, S) if isinstance(S, int) else S
@@ -109,17 +109,17 @@ def training_scale(S: Scale, draw: Draw, side: int = SIDE) -> int:
 
 
 def crop_of(width: int, height: int, S: Scale, draw: Draw, side: int = SIDE) -> Place:
-    """Choose the crop of a picture (Section 3.1): rescale it isotropically, cut anywhere.
+    """Choose the crop of an image (Section 3.1): rescale it isotropically, cut anywhere.
 
     Parameters
     ----------
     width, height : int
-        Of the picture, in pixels.
+        Of the image, in pixels.
     S : int or tuple of two int
         Training scale, the smallest side after rescaling; or the range [S_min; S_max] from which
-        every picture's is drawn.
+        every image's is drawn.
     draw : Draw
-        The picture's random numbers.
+        The image's random numbers.
     side : int
         Side of the crop, in pixels.
 
@@ -130,7 +130,7 @@ def crop_of(width: int, height: int, S: Scale, draw: Draw, side: int = SIDE) -> 
 
     Examples
     --------
-    >>> crop_of(500, 375, 256, draw(0, epoch=0, picture=7))
+    >>> crop_of(500, 375, 256, draw(0, epoch=0, image=7))
     Place(size=(341, 256), offset=(29, 10))
     """
     size = rescaled_size(width, height, training_scale(S, draw, side))
@@ -155,7 +155,7 @@ def to_input(
     pixels : PixelConvention
         What the network takes; the mean is subtracted here.
     draws : sequence of B Draw, optional
-        The pictures' random numbers; None in validation: no mirror images, no colour shift.
+        The images' random numbers; None in validation: no mirror images, no colour shift.
     colours : Colours or None
         Whose principal components shift the colours; None for no shift.
 
@@ -184,7 +184,7 @@ def to_input(
 
 
 def mirrored(crops: Tensor, which: Sequence[bool]) -> Tensor:
-    """Mirror some pictures of a batch (B, 3, H, W), left to right.
+    """Mirror some images of a batch (B, 3, H, W), left to right.
 
     Examples
     --------

@@ -151,7 +151,7 @@ def train_chain(
 ) -> Iterator[Linked]:
     """Train what is not trained yet, link by link; one that was interrupted goes on.
 
-    A link is trained when its schedule has ended, on the same pictures, with the same settings,
+    A link is trained when its schedule has ended, on the same images, with the same settings,
     from the same weights.
 
     Parameters
@@ -172,13 +172,13 @@ def train_chain(
     Raises
     ------
     StoreError
-        If a link's folder holds a run on other pictures, with other settings or from other
+        If a link's folder holds a run on other images, with other settings or from other
         weights, or the weights of a trained link are gone.
     VggfeatError
         If training diverges; all checkpoints are intact.
     """
     if trainer is None:
-        # Who reads a recipe, or describes pictures, loads no training.
+        # Who reads a recipe, or describes images, loads no training.
         from vggfeat.train.loop import train
 
         trainer = train

@@ -37,7 +37,7 @@ class Position:
     step : int
         Updates in all.
     sums : list of float
-        Loss, top-1 and top-5 hits, and pictures of the epoch so far.
+        Loss, top-1 and top-5 hits, and images of the epoch so far.
     best : float
         The best validation accuracy so far; −1 before the first.
     schedule : dict

@@ -68,16 +68,16 @@ ILSVRC = Colours(
 )
 
 
-def principal_components(pictures: Iterable[Pixels]) -> Colours:
+def principal_components(images: Iterable[Pixels]) -> Colours:
     """Compute the mean and the principal components of the pixels of a training set.
 
     Sums of whole numbers are exact, so the result is that of all pixels at once; the memory is
-    that of one picture. Every pixel counts the same. Of each vector the entry largest in
+    that of one image. Every pixel counts the same. Of each vector the entry largest in
     magnitude is positive.
 
     Parameters
     ----------
-    pictures : iterable of ndarray (H, W, 3) of uint8
+    images : iterable of ndarray (H, W, 3) of uint8
         RGB; looked at once.
 
     Raises
@@ -95,13 +95,13 @@ def principal_components(pictures: Iterable[Pixels]) -> Colours:
     count = 0
     total = np.zeros(3, np.int64)
     squares = np.zeros((3, 3), np.int64)
-    for picture in pictures:
-        for rows in _chunks(picture):
+    for image in images:
+        for rows in _chunks(image):
             count += len(rows)
             total += rows.sum(axis=0).astype(np.int64)
             squares += (rows.T @ rows).astype(np.int64)  # exact: below 2⁵³ in a chunk
     if not count:
-        raise DataError("There are no pixels to compute the mean colour of: no picture was read.")
+        raise DataError("There are no pixels to compute the mean colour of: no image was read.")
     mean = total / count
     covariance = (squares / count - np.outer(mean, mean)) / 255**2
     values, vectors = np.linalg.eigh(covariance)
@@ -112,11 +112,11 @@ def principal_components(pictures: Iterable[Pixels]) -> Colours:
 
 
 def colour_shifts(alphas: Sequence[Triple], colours: Colours) -> Tensor:
-    """Compute Krizhevsky's P·(α∘λ), which is added to every pixel of a picture.
+    """Compute Krizhevsky's P·(α∘λ), which is added to every pixel of an image.
 
     λ and P are the eigenvalues and eigenvectors of the covariance of R, G, B. Read literally, the
     formula depends on the unit, since λ has its square: here it is that of [0, 1], where the
-    values commonly used belong. A picture's red varies by 0.1·0.2175·0.57 ≈ 0.012, 3 of 255.
+    values commonly used belong. An image's red varies by 0.1·0.2175·0.57 ≈ 0.012, 3 of 255.
 
     Returns
     -------
@@ -140,14 +140,14 @@ def _triple(values: Iterable[float]) -> Triple:
     return first, second, third
 
 
-def _chunks(picture: Pixels) -> Iterator[npt.NDArray[np.float64]]:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+def _chunks(image: Pixels) -> Iterator[npt.NDArray[np.float64]]:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ParameterError.of(
-            "pictures",
+            "images",
             "principal_components",
             "arrays (H, W, 3) of uint8",
-            f"{picture.shape} of {picture.dtype}",
+            f"{image.shape} of {image.dtype}",
         )
-    rows = picture.reshape(-1, 3)
+    rows = image.reshape(-1, 3)
     for begin in range(0, len(rows), _CHUNK):
         yield rows[begin : begin + _CHUNK].astype(np.float64)

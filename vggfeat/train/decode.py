@@ -1,6 +1,6 @@
-"""From the bytes of a picture to the crop that is trained on, with as little work as possible.
+"""From the bytes of an image to the crop that is trained on, with as little work as possible.
 
-Three quarters of a rescaled picture may lie outside of its crop, so only the crop is computed:
+Three quarters of a rescaled image may lie outside of its crop, so only the crop is computed:
 the pixels are those of :func:`vggfeat.data.image.rescale` and a cut, to a grey level. And a JPEG
 of many more pixels than asked for is decoded at half, a quarter or an eighth of its size, which
 libjpeg does in the frequency domain.
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vggfeat.data.image import Pixels, decode, open_encoded, orientation_of
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 from vggfeat.train.augment import SIDE, Draw, Place, Scale, crop_of, training_scale
 
 # A JPEG is decoded at reduced size while its smallest side stays at least this multiple of S. On
@@ -42,7 +42,7 @@ class Packed(NamedTuple):
 
 
 def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: bool = True) -> Pixels:
-    """Decode a picture and compute its crop.
+    """Decode an image and compute its crop.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
     S : int or tuple of two int
         Training scale, or its range.
     draw : Draw
-        The picture's random numbers.
+        The image's random numbers.
     side : int
         Side of the crop, in pixels.
     reduced : bool
@@ -64,15 +64,15 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
 
     Raises
     ------
-    PictureError
+    ImageError
         With the reason, if it cannot be decoded.
 
     Examples
     --------
     >>> from vggfeat._io.assets import asset
     >>> from vggfeat.train.augment import draw
-    >>> picture = asset("clipart10") / "boat" / "boat_0001.jpg"
-    >>> crop(picture.read_bytes(), 256, draw(0, epoch=0, picture=7)).shape
+    >>> image = asset("clipart10") / "boat" / "boat_0001.jpg"
+    >>> crop(image.read_bytes(), 256, draw(0, epoch=0, image=7)).shape
     (224, 224, 3)
     """
     with open_encoded(content) as image:
@@ -84,9 +84,9 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
 
 
 def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
-    """Prepare a picture for the GPU, or None where Pillow must decode it.
+    """Prepare an image for the GPU, or None where Pillow must decode it.
 
-    nvJPEG takes grey and RGB pictures and does not turn them upright; nothing but the head is
+    nvJPEG takes grey and RGB images and does not turn them upright; nothing but the head is
     read here.
     """
     try:
@@ -95,27 +95,25 @@ def packed(content: bytes, S: Scale, draw: Draw, side: int) -> Packed | None:
             if not plain or orientation_of(image) != 1:
                 return None
             place = crop_of(*image.size, S, draw, side)
-    except PictureError:  # Pillow's full reading will say what is wrong with it
+    except ImageError:  # Pillow's full reading will say what is wrong with it
         return None
     return Packed(torch.frombuffer(bytearray(content), dtype=torch.uint8), place)
 
 
-def decode_packed(
-    pictures: Sequence[Packed], side: int, device: torch.device
-) -> list[Tensor | None]:
+def decode_packed(images: Sequence[Packed], side: int, device: torch.device) -> list[Tensor | None]:
     """Decode and crop on the GPU with nvJPEG: (3, side, side) of uint8 each, None where it fails.
 
     Rescaled by torch's bilinear interpolation with antialiasing, whose grey levels differ by one
     or two from Pillow's.
     """
-    contents = [picture.content for picture in pictures]
+    contents = [image.content for image in images]
     try:
         decoded: list[Tensor | None] = list(_nvjpeg(contents, device))
     except RuntimeError:  # one of them fails all
         decoded = [_one(content, device) for content in contents]
     return [
-        None if pixels is None else _cut_tensor(pixels, picture.place, side)
-        for picture, pixels in zip(pictures, decoded, strict=True)
+        None if pixels is None else _cut_tensor(pixels, image.place, side)
+        for image, pixels in zip(images, decoded, strict=True)
     ]
 
 
@@ -154,7 +152,7 @@ def _cut(
 ) -> Pixels:
     """Rescale what lies in the crop.
 
-    The crop's box is reckoned in the full picture, so that a reduced one is cut at the same place.
+    The crop's box is reckoned in the full image, so that a reduced one is cut at the same place.
     """
     step = -(-stored[0] // reduced[0])  # 1, 2, 4 or 8: sizes are divided by it and rounded up
     if image.size != reduced:  # turned upright

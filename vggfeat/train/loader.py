@@ -1,7 +1,7 @@
 """Batches of crops: the same ones whatever the number of processes and workers, ahead of time.
 
 What is trained on is a function of the seed: an epoch's order of the seed and the epoch, a crop of
-the seed, the epoch and the picture's row. Global batch k is rows [k·B, (k + 1)·B) of the order;
+the seed, the epoch and the image's row. Global batch k is rows [k·B, (k + 1)·B) of the order;
 each process takes a contiguous share of it, and each of its workers makes whole shares.
 """
 
@@ -52,12 +52,12 @@ class Loader:
     """Crops of a part of a training set, in batches, decoded ahead by worker processes.
 
     In training the last, incomplete batch of an epoch is left out, and a set smaller than a batch
-    is one batch. A picture that cannot be read is noted in ``failed``, and the next one of the
+    is one batch. An image that cannot be read is noted in ``failed``, and the next one of the
     epoch's order that can be takes its place: so batches keep their size, the gradient its scale,
     and every process decides alike without asking the others.
 
     In validation the order is that of the part, the last batch is kept, and what cannot be read is
-    left out, so that no picture counts twice; then a batch is smaller, and may be empty. The crop
+    left out, so that no image counts twice; then a batch is smaller, and may be empty. The crop
     is the central one, from a full decoding, at Q = S, or Q = 0.5 (S_min + S_max) of a range
     (Section 3.2).
 
@@ -68,8 +68,8 @@ class Loader:
     batch_size : int
         B, over all processes; a multiple of `world`.
     S : int or tuple of two int
-        Training scale: the smallest side of a rescaled picture, or the range [S_min; S_max] from
-        which each picture's is drawn.
+        Training scale: the smallest side of a rescaled image, or the range [S_min; S_max] from
+        which each image's is drawn.
     crop : int
         Side of the crops, in pixels.
     workers : int
@@ -88,7 +88,7 @@ class Loader:
     Attributes
     ----------
     failed : dict of str to str
-        Name and reason of each picture that this process could not read.
+        Name and reason of each image that this process could not read.
     waited : float
         Share of the time since :meth:`batches` was begun that was spent waiting for a batch, its
         first one included.
@@ -178,7 +178,7 @@ class Loader:
         ParameterError
             If the epoch has no such batch.
         DataError
-            If many pictures, one after another, cannot be read.
+            If many images, one after another, cannot be read.
         """
         if not 0 <= start <= len(self):
             raise ParameterError.of("start", "batches", f"an int from 0 to {len(self)}", start)
@@ -286,5 +286,5 @@ def _prepare_worker(_: int) -> None:
     # Ctrl-C is for the process that trains, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which torch ends a worker
-    # Of damaged metadata, which many of a million pictures have, in every worker.
+    # Of damaged metadata, which many of a million images have, in every worker.
     warnings.filterwarnings("ignore", module=r"PIL\.")

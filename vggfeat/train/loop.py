@@ -80,7 +80,7 @@ def train(
     begin : callable
         Builds the network; :func:`~vggfeat.train.start.start`.
     task : Task, optional
-        What the last layer is to say; the classes of the pictures by default.
+        What the last layer is to say; the classes of the images by default.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def train(
     StoreError
         If `out` holds another run and `resume` is not asked for, or its settings differ.
     DataError
-        If too many pictures cannot be read, or a decoding process is killed.
+        If too many images cannot be read, or a decoding process is killed.
     VggfeatError
         If the loss is not finite; the last checkpoint is intact.
     """
@@ -202,7 +202,7 @@ class _Run:
         self._end_epoch(begun, here.batch - first)
 
     def _update(self, batch: Batch, k: int) -> Tensor:
-        """Make one step of gradient descent; return this process's loss, hits and pictures."""
+        """Make one step of gradient descent; return this process's loss, hits and images."""
         total = self.loader.global_size(k)
         mine = len(batch.labels)
         size = self.engine.micro or mine
@@ -242,7 +242,7 @@ class _Run:
         draws: Sequence[Draw] | None,
         losses: Tensor,
     ) -> Tensor:
-        """Return loss, the task's two figures, and pictures of a batch, each a sum."""
+        """Return loss, the task's two figures, and images of a batch, each a sum."""
         counts = self.task.counts(scores, labels, rows, draws)
         return torch.cat([losses[None], counts, counts.new_tensor([len(labels)])]).to(self.exact)
 
@@ -290,7 +290,7 @@ class _Run:
 
     @torch.no_grad()
     def _validated(self) -> dict[str, float]:
-        """Central crops, one for each picture (quicker than Section 3.2's protocols)."""
+        """Central crops, one for each image (quicker than Section 3.2's protocols)."""
         self.model.eval()
         sums = torch.zeros(4, dtype=self.exact, device=self.team.device)
         for batch in self.validation.batches():
@@ -305,11 +305,11 @@ class _Run:
             sums += self._counted(scores, labels, batch.rows, None, losses)
         total = self._looked_at(sums)
         if not total[-1]:
-            raise DataError("No validation picture can be read.")
+            raise DataError("No validation image can be read.")
         return {f"val_{name}": value for name, value in self._means(total).items()}
 
     def _means(self, sums: list[float]) -> dict[str, float]:
-        """Divide loss and figures by the number of pictures."""
+        """Divide loss and figures by the number of images."""
         return {name: value / sums[-1] for name, value in zip(self.names, sums, strict=False)}
 
     def _end_epoch(self, begun: float, done: int) -> None:

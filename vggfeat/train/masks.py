@@ -1,4 +1,4 @@
-"""Dropout whose masks belong to the pictures of a step, not to the process that computes them."""
+"""Dropout whose masks belong to the images of a step, not to the process that computes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Masks:
     """Dropout after fc6 and fc7, the same for one process or many, whole or resumed.
 
     The masks of a step are drawn for the whole global batch from the seed and the step, and each
-    process takes the rows of its pictures: torch's own dropout would draw others in every process.
+    process takes the rows of its images: torch's own dropout would draw others in every process.
     A mask goes before the ReLU, which comes to the same: it is not negative.
 
     Parameters
@@ -47,7 +47,7 @@ class Masks:
                 net.get_submodule(name).register_forward_hook(self._hook(name))
 
     def place(self, step: int, rows: slice, of: int) -> None:
-        """Set the masks of the next forward pass: some rows of a global batch of `of` pictures."""
+        """Set the masks of the next forward pass: some rows of a global batch of `of` images."""
         if self._drawn[0] != step:
             # A step has a stream of its own, far from those of other steps.
             source = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)

@@ -37,7 +37,7 @@ class Part:
 
         Raises
         ------
-        PictureError
+        ImageError
             If it cannot be read.
         DataError
             If the machine lacks what reading takes.

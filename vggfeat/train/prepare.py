@@ -24,10 +24,10 @@ from vggfeat.train.settings import Training
 from vggfeat.train.start import Start
 from vggfeat.train.words import Engine
 
-COLOURED = 2_000  # pictures of which mean and principal components are taken: to 0.1 of 255
+COLOURED = 2_000  # images of which mean and principal components are taken: to 0.1 of 255
 DESCRIBED = ("settings", "task")  # what must be the same, and is no digest
 LONG = 40  # characters of what differs that are shown; a digest has more
-LEVELLED = 32  # pictures on which the size of pool5 is measured: to a few percent
+LEVELLED = 32  # images on which the size of pool5 is measured: to a few percent
 
 
 def found(out: Path, told: Mapping[str, Any], *, resume: bool) -> tuple[Position, dict[str, Any]]:
@@ -67,7 +67,7 @@ def found(out: Path, told: Mapping[str, Any], *, resume: bool) -> tuple[Position
         which = f" ({'; '.join(differ)})" if differ else ""
         raise StoreError(
             f"{path} is of a run with other {', '.join(wrong)}{which}.",
-            "Resume with the same settings, pictures and weights, or name another --out.",
+            "Resume with the same settings, images and weights, or name another --out.",
         )
     return position, known
 
@@ -153,7 +153,7 @@ def level(
     8 at pool5; drawn full connections expect 1, and the size of their steps grows with its
     square: at the paper's rates training would diverge. Since ReLU and pooling pass a factor on,
     the last convolution, weights and biases, is divided by the root mean square that pool5 has on
-    central crops of some training pictures. Nothing else changes; L2-normalised descriptors of
+    central crops of some training images. Nothing else changes; L2-normalised descriptors of
     pool5 stay the same.
 
     Parameters
@@ -161,7 +161,7 @@ def level(
     begun : Start
         Changed in place where convolutions were taken, and fc6 was drawn for them.
     part : Part
-        Pictures to train with.
+        Images to train with.
     settings : Training
     pixels : PixelConvention
         What the network takes.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from vggfeat.errors import ParameterError
 
 FACTOR = 10.0  # the paper divides the rate by it
-EPOCHS = 74  # of the paper: 370,000 iterations of 256 pictures
+EPOCHS = 74  # of the paper: 370,000 iterations of 256 images
 
 
 class Schedule(Protocol):

@@ -16,7 +16,7 @@ from pydantic import (
 from vggfeat.nets.config import TABLE_1
 from vggfeat.train.schedule import EPOCHS, Plateau, Schedule, Step
 
-CROP = 224  # side of what is cut out of a rescaled picture
+CROP = 224  # side of what is cut out of a rescaled image
 
 
 def _range(value: Any) -> Any:
@@ -38,10 +38,10 @@ class Training(BaseModel):
     net : str
         Configuration of Table 1.
     S : int or (int, int)
-        Training scale, the smallest side of a rescaled picture; or the range [S_min; S_max] from
-        which that of each picture is drawn.
+        Training scale, the smallest side of a rescaled image; or the range [S_min; S_max] from
+        which that of each image is drawn.
     batch : int
-        Pictures of a step, over all processes.
+        Images of a step, over all processes.
     learning_rate, momentum, weight_decay : float
         Of :class:`~vggfeat.train.optimiser.Momentum`.
     dropout : float

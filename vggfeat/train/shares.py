@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vggfeat.data.image import Pixels
-from vggfeat.errors import DataError, PictureError
+from vggfeat.errors import DataError, ImageError
 from vggfeat.train.augment import Draw, Scale, draw
 from vggfeat.train.decode import Packed, crop, packed
 from vggfeat.train.part import Part
@@ -26,9 +26,9 @@ from vggfeat.train.part import Part
 Job: TypeAlias = tuple[int, int]  # epoch, global batch
 # The middle of everything: the central crop, at the middle 0.5 (S_min + S_max) of a range of S.
 CENTRE = Draw(0.5, 0.5, 0.5, False, (0.0, 0.0, 0.0))
-# Pictures unreadable one after another, after which the fault is the disk's rather than theirs.
+# Images unreadable one after another, after which the fault is the disk's rather than theirs.
 MOST_BAD = 16
-_ORDER = 1 << 192  # Philox's counter for an epoch's order; those of pictures lie below
+_ORDER = 1 << 192  # Philox's counter for an epoch's order; those of images lie below
 
 
 class Share(NamedTuple):
@@ -44,7 +44,7 @@ class Share(NamedTuple):
     packed : dict of int to Packed
         What the GPU is to decode, by its place in the share.
     failed : dict of str to str
-        Name and reason of each picture that could not be read.
+        Name and reason of each image that could not be read.
     error : str
         Why there is no share.
     """
@@ -124,7 +124,7 @@ class Shares(Dataset[Share]):
     def make(
         self, epoch: int, position: int, failed: dict[str, str], *, pack: bool = False
     ) -> Made | None:
-        """Make one place: in training of the first picture from there on that can be read.
+        """Make one place: in training of the first image from there on that can be read.
 
         Raises
         ------
@@ -133,16 +133,16 @@ class Shares(Dataset[Share]):
         """
         reason = ""
         for row in self._candidates(epoch, position):
-            picture_draw = draw(self.seed, epoch, row) if self.augment else CENTRE
+            image_draw = draw(self.seed, epoch, row) if self.augment else CENTRE
             try:
-                return Made(position, row, self._pixels(row, picture_draw, pack))
-            except PictureError as error:
+                return Made(position, row, self._pixels(row, image_draw, pack))
+            except ImageError as error:
                 reason = f"{self.part.name(row)}: {error}"
                 failed[self.part.name(row)] = str(error)
         if self.augment:
             raise DataError(
-                f"{self._patience} pictures, one after another, could not be read; the last is "
-                f"{reason}. See whether the disk is there and the pictures are whole, and resume."
+                f"{self._patience} images, one after another, could not be read; the last is "
+                f"{reason}. See whether the disk is there and the images are whole, and resume."
             )
         return None
 
@@ -158,12 +158,12 @@ class Shares(Dataset[Share]):
         for step in range(self._patience):
             yield int(order[(position + step) % len(order)])
 
-    def _pixels(self, row: int, picture_draw: Draw, pack: bool) -> Pixels | Packed:
+    def _pixels(self, row: int, image_draw: Draw, pack: bool) -> Pixels | Packed:
         content = self.part.read(row)
-        if pack and (left := packed(content, self.S, picture_draw, self.side)):
+        if pack and (left := packed(content, self.S, image_draw, self.side)):
             return left
         # Validation is exact: what is measured is what the other commands will see.
-        return crop(content, self.S, picture_draw, self.side, reduced=self.augment)
+        return crop(content, self.S, image_draw, self.side, reduced=self.augment)
 
     def _share(self, made: Sequence[Made], failed: dict[str, str], error: str = "") -> Share:
         pixels = np.zeros((len(made), self.side, self.side, 3), dtype=np.uint8)
@@ -187,7 +187,7 @@ class Shares(Dataset[Share]):
 
 @lru_cache(maxsize=2)
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Order of the pictures in an epoch: the same on every machine.
+    """Order of the images in an epoch: the same on every machine.
 
     It sorts numbers of Philox, a generator without a past, rather than trust numpy to shuffle in
     the same way for ever.

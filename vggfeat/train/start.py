@@ -145,7 +145,7 @@ def start(
 
 
 def _pool_rounding(weights: Weights | Mapping[str, Tensor] | None) -> str:
-    """Return the rounding of the weights; it matters where 32 does not divide a picture."""
+    """Return the rounding of the weights; it matters where 32 does not divide an image."""
     return weights.pixels.pool_rounding if isinstance(weights, Weights) else "floor"
 
 

@@ -32,7 +32,7 @@ class Task(Protocol):
     """What the last layer is for.
 
     Two figures are counted beside the loss and named as ``metrics.csv`` has them: means over
-    pictures, from 0 to 1, the higher the better. The first decides which weights are the best, and
+    images, from 0 to 1, the higher the better. The first decides which weights are the best, and
     when the learning rate drops. What is kept with the weights, so that they can be used, tells
     tasks apart, too: a checkpoint of another is refused.
     """
@@ -52,7 +52,7 @@ class Task(Protocol):
     def losses(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Sum the loss over pictures.
+        """Sum the loss over images.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Task(Protocol):
         labels : Tensor (B,) of int64
             Classes, on the device of the scores.
         rows : Tensor (B,) of int64
-            Rows of the pictures in their part, on the CPU.
+            Rows of the images in their part, on the CPU.
         draws : sequence of B Draw, or None
             Their random numbers; None of central crops, in validation.
 
@@ -72,7 +72,7 @@ class Task(Protocol):
     def counts(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Sum the two figures over pictures, shape (2,); parameters as of :meth:`losses`."""
+        """Sum the two figures over images, shape (2,); parameters as of :meth:`losses`."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ class Classification:
     def losses(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Sum the loss over pictures: see :class:`Task`."""
+        """Sum the loss over images: see :class:`Task`."""
         smoothing = self.label_smoothing if draws is not None else 0.0
         return F.cross_entropy(scores, labels, reduction="sum", label_smoothing=smoothing)
 
     def counts(
         self, scores: Tensor, labels: Tensor, rows: Tensor, draws: Sequence[Draw] | None
     ) -> Tensor:
-        """Count the pictures whose class is the best, or among the five best."""
+        """Count the images whose class is the best, or among the five best."""
         best = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
         return torch.stack([best[:, 0].sum(), best.any(1).sum()]).double()

@@ -1,4 +1,4 @@
-"""What is trained on: pictures with a class each, to train and to validate.
+"""What is trained on: images with a class each, to train and to validate.
 
 ILSVRC-2012 as it is distributed (a tar file of tar files) or unpacked, any folder of class
 folders, or a CSV manifest.
@@ -35,7 +35,7 @@ SPLITS = ("train", "val", "test")  # of a manifest; the last is left alone
 
 @dataclass(frozen=True, eq=False)
 class TrainSet:
-    """Pictures to train and to validate with.
+    """Images to train and to validate with.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class TrainSet:
         Sorted; for ILSVRC the synsets (wnids), in the order of the authors' Caffe models.
     train, val : Part
     source : str
-        Where the training and the validation pictures are from, in words.
+        Where the training and the validation images are from, in words.
     unvalidated : tuple of str
-        Classes of one picture, of which none was drawn for validation.
+        Classes of one image, of which none was drawn for validation.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class TrainSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the names of classes and pictures and of the labels, not of the pictures.
+        """SHA-256 of the names of classes and images and of the labels, not of the images.
 
         Two that agree are trained on in the same order; where they lie does not matter.
         """
@@ -95,7 +95,7 @@ def open_trainset(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainSet:
-    """Find the pictures to train and to validate with.
+    """Find the images to train and to validate with.
 
     Parameters
     ----------
@@ -107,14 +107,14 @@ def open_trainset(
         - a folder with ``train``, which holds a folder for each class;
         - a folder that holds a folder for each class;
         - a CSV manifest with the columns path, label and, optionally, split: train, val, or test,
-          whose pictures are left alone.
+          whose images are left alone.
     val : path, optional
-        The validation pictures, as a folder of class folders, a CSV manifest, or ILSVRC's flat
+        The validation images, as a folder of class folders, a CSV manifest, or ILSVRC's flat
         folder or tar file; by default ``val`` or ``ILSVRC2012_img_val.tar`` beside the training
-        pictures. The classes of ILSVRC's are in its development kit or in Caffe's ``val.txt``,
+        images. The classes of ILSVRC's are in its development kit or in Caffe's ``val.txt``,
         beside them or in `root`: see :func:`vggfeat.data.datasets.ilsvrc.find_truth`.
     val_fraction : float in (0, 1), optional
-        Share of the training pictures that is drawn, class by class, to validate instead; 0.1 for
+        Share of the training images that is drawn, class by class, to validate instead; 0.1 for
         a single set without parts. At least one of a class, where it has two.
     seed : int
         Of that draw.
@@ -124,12 +124,12 @@ def open_trainset(
     Raises
     ------
     ParameterError
-        If the fraction is not between 0 and 1, or there are validation pictures already.
+        If the fraction is not between 0 and 1, or there are validation images already.
     DataNotFound
-        If pictures, or the classes of ILSVRC's validation pictures, are not there.
+        If images, or the classes of ILSVRC's validation images, are not there.
     DataError
         If there are fewer than two classes, training and validation have not the same ones, no
-        class has two pictures to draw from, the name of a class has several lines, or a file is
+        class has two images to draw from, the name of a class has several lines, or a file is
         damaged.
 
     Examples
@@ -169,7 +169,7 @@ def open_trainset(
         base = root if root.is_dir() else root.parent
         validation = read_images(validation, [base], progress)
     if val_fraction is not None:
-        expected = f"left out, since there are validation pictures in {validation.where}"
+        expected = f"left out, since there are validation images in {validation.where}"
         raise ParameterError.of("val_fraction", "open_trainset", expected, val_fraction)
     return _matched(train, _coded(validation, train.classes))
 
@@ -195,12 +195,12 @@ def _from_manifest(path: Path) -> tuple[LabelledImages, LabelledImages | None, b
     known = {*images.splits} | ({""} if marked < len(images) else set())
     if unknown := sorted(known - set(SPLITS)):
         raise DataError(
-            f"{path} has the split {unknown[0]!r}; each picture's should be one of "
-            f"{', '.join(SPLITS)}. Remove the column to have validation pictures drawn."
+            f"{path} has the split {unknown[0]!r}; each image's should be one of "
+            f"{', '.join(SPLITS)}. Remove the column to have validation images drawn."
         )
     train, val = (images.take(images.splits.get(name, [])) for name in SPLITS[:2])
     if not len(train):
-        raise DataNotFound(f"{path} has no picture of the split 'train' to train with. Mark some.")
+        raise DataNotFound(f"{path} has no image of the split 'train' to train with. Mark some.")
     return train, val if len(val) else None, False
 
 
@@ -214,13 +214,13 @@ def _coded(images: LabelledImages, classes: Sequence[str] = ()) -> _Coded:
 def _matched(train: _Coded, val: _Coded) -> TrainSet:
     if missing := sorted(set(train.classes) - set(val.classes)):
         raise DataError(
-            f"{val.where} has no picture of {and_more(missing, 'class')}, which {train.where} has: "
+            f"{val.where} has no image of {and_more(missing, 'class')}, which {train.where} has: "
             "validation would not see it. Add some, take it out of training, or name no validation "
-            "pictures and have some drawn, by a val_fraction."
+            "images and have some drawn, by a val_fraction."
         )
     if unknown := sorted(set(val.classes) - set(train.classes)):
         raise DataError(
-            f"{train.where} has no picture of {and_more(unknown, 'class')}, which {val.where} has: "
+            f"{train.where} has no image of {and_more(unknown, 'class')}, which {val.where} has: "
             "it could not be learnt. Add some, or take it out of validation."
         )
     return TrainSet(
@@ -235,8 +235,8 @@ def _drawn(train: _Coded, fraction: float, seed: int) -> TrainSet:
     counts = np.bincount(train.part.labels)
     if counts.max() < 2:
         raise DataError(
-            f"Each class of {train.where} has one picture, so none can be put aside to validate. "
-            "Add pictures, or name validation pictures."
+            f"Each class of {train.where} has one image, so none can be put aside to validate. "
+            "Add images, or name validation images."
         )
     split = held_out_part(np.array(train.classes)[train.part.labels], fraction, seed)
     return TrainSet(
@@ -252,11 +252,11 @@ def _no_validation(root: Path) -> str:
     base = root if root.is_dir() else root.parent
     if root.suffix.lower() == ".csv":
         return (
-            f"{root} has no picture of the split 'val'. Mark some, name others, or have a share of "
-            f"the training pictures drawn, as by a val_fraction of {VAL_FRACTION}."
+            f"{root} has no image of the split 'val'. Mark some, name others, or have a share of "
+            f"the training images drawn, as by a val_fraction of {VAL_FRACTION}."
         )
     return (
-        f"There are no validation pictures in {base / 'val'} or {base / VAL_TAR}. Put them there, "
-        "name others, or have a share of the training pictures drawn, as by a val_fraction of "
+        f"There are no validation images in {base / 'val'} or {base / VAL_TAR}. Put them there, "
+        "name others, or have a share of the training images drawn, as by a val_fraction of "
         f"{VAL_FRACTION}."
     )

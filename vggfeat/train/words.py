@@ -25,7 +25,7 @@ class Told:
     images_per_s : float
         Over all processes, since the run was begun or resumed.
     waited : float
-        Share of the time that the device waited for pictures.
+        Share of the time that the device waited for images.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ class Trained:
     taken, drawn : tuple of str
         Layers taken from other weights, and drawn at random.
     failed : dict
-        Reason by name of the pictures that could not be read.
+        Reason by name of the images that could not be read.
     """
 
     out: Path
@@ -80,7 +80,7 @@ class Engine:
     workers : int
         Processes that decode, for each process that trains.
     micro : int, optional
-        Pictures that a process computes at a time; all of its share by default.
+        Images that a process computes at a time; all of its share by default.
     compile : bool
         Whether ``torch.compile`` is used.
     decoder : str

@@ -15,7 +15,7 @@ from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 from vggfeat.data.datasets.annotations import Annotation, VocObject, examples_of, read_annotations
 from vggfeat.data.datasets.voc import read_voc_boxes
 from vggfeat.data.image import upright_size
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 
 SIZE = "<size><width>500</width><height>375</height><depth>3</depth></size>"
 FISH = OBJECT.format(name="n01440764", difficult=0, box=(13, 22, 455, 290))
@@ -109,14 +109,14 @@ def test_the_largest_object_that_is_not_difficult_is_learnt() -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Five pictures of cats and dogs, one of them with both, one with a difficult dog."""
+    """Five images of cats and dogs, one of them with both, one with a difficult dog."""
     rows = {"train": {"000001": (1, -1), "000002": (1, 1)}, "val": {"000003": (-1, 0)}}
     write_voc(tmp_path, ("cat", "dog"), {**rows, "test": {"000004": (-1, 1)}})
     return tmp_path
 
 
-def test_a_tree_of_voc_has_an_example_for_each_class_of_a_picture(tree: Path) -> None:
-    """By part and by picture; pictures of difficult objects alone are in none."""
+def test_a_tree_of_voc_has_an_example_for_each_class_of_a_image(tree: Path) -> None:
+    """By part and by image; images of difficult objects alone are in none."""
     classes, parts, _ = read_voc_boxes(tree)
     assert classes == ("cat", "dog")
     named = {part: [(one.name, one.label) for one in found] for part, found in parts.items()}
@@ -126,7 +126,7 @@ def test_a_tree_of_voc_has_an_example_for_each_class_of_a_picture(tree: Path) ->
     assert parts["test"][0].boxes.tolist() == [[1, 1, 4, 4]]
 
 
-def test_sizes_are_read_of_the_picture_where_the_file_states_none(tree: Path) -> None:
+def test_sizes_are_read_of_the_image_where_the_file_states_none(tree: Path) -> None:
     """8×6 pixels were drawn."""
     [one, *_] = read_voc_boxes(tree).splits["train"]
     assert one.size == (8, 6)
@@ -138,15 +138,15 @@ def state(tree: Path, name: str, width: int, height: int) -> None:
 
 
 def turn(path: Path, orientation: int) -> None:
-    """Let a camera have held a picture so."""
+    """Let a camera have held an image so."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     with Image.open(path) as image:
         image.save(path, exif=exif)
 
 
-def test_pictures_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
-    """A size that is not the picture's, or that of before it was turned upright; named with why."""
+def test_images_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
+    """A size that is not the image's, or that of before it was turned upright; named with why."""
     state(tree, "000001", 500, 375)
     state(tree, "000004", 8, 6)
     turn(tree / "JPEGImages" / "000004.jpg", 6)
@@ -161,17 +161,17 @@ def test_pictures_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_sizes_are_those_of_the_decoded_picture(tmp_path: Path, orientation: int) -> None:
+def test_upright_sizes_are_those_of_the_decoded_image(tmp_path: Path, orientation: int) -> None:
     """Of each orientation, as PIL turns it."""
     draw_jpeg(tmp_path / "a.jpg")
     turn(tmp_path / "a.jpg", orientation)
     with Image.open(tmp_path / "a.jpg") as image:
         assert upright_size(tmp_path / "a.jpg") == ImageOps.exif_transpose(image).size
-    with pytest.raises(PictureError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         upright_size(io.BytesIO(b"none"))
 
 
-def test_damaged_pictures_are_left_out(tree: Path) -> None:
+def test_damaged_images_are_left_out(tree: Path) -> None:
     """Whether the annotation states a size or not."""
     state(tree, "000001", 8, 6)
     for name in ("000001", "000002"):
@@ -203,7 +203,7 @@ def test_only_the_classes_asked_for(tree: Path) -> None:
         read_voc_boxes(tree / "ImageSets")
 
 
-def test_pictures_that_are_not_there_are_left_out(tree: Path) -> None:
+def test_images_that_are_not_there_are_left_out(tree: Path) -> None:
     """Their annotations alone cannot be learnt from."""
     (tree / "JPEGImages" / "000002.jpg").unlink()
     assert [one.name for one in read_voc_boxes(tree).splits["train"]] == ["000001"]
@@ -211,9 +211,9 @@ def test_pictures_that_are_not_there_are_left_out(tree: Path) -> None:
     assert len(read_voc_boxes(tree).splits["train"]) == 3
 
 
-def test_genuine_boxes_are_those_of_the_files(real_pictures: Path) -> None:
+def test_genuine_boxes_are_those_of_the_files(real_images: Path) -> None:
     """Counted again with another parser: 73, 69 and 139 examples of four classes."""
-    tree = real_pictures / "VOCdevkit" / "VOC2007"
+    tree = real_images / "VOCdevkit" / "VOC2007"
     wanted = ["bus", "car", "cat", "train"]
     classes, parts, left_out = read_voc_boxes(tree, wanted)
     assert not left_out

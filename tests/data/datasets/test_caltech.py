@@ -15,7 +15,7 @@ from vggfeat.errors import DataError
 
 
 def test_strays_are_skipped_and_named(tmp_path: Path) -> None:
-    """RENAME2, the folder in 056.dog and loose files are no pictures of any class."""
+    """RENAME2, the folder in 056.dog and loose files are no images of any class."""
     write_classes(tmp_path, {"056.dog": 2, "198.spider": 1, "257.clutter": 3})
     (tmp_path / "198.spider" / "RENAME2").write_text("mv 1 2")
     draw_jpeg(tmp_path / "056.dog" / "greg" / "056_0001.jpg")
@@ -29,9 +29,9 @@ def test_strays_are_skipped_and_named(tmp_path: Path) -> None:
     assert images.positives().tolist() == [2, 1, 3]
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     """Nothing to read is said with the folder's name."""
-    with pytest.raises(DataError, match="has no pictures in class folders such as cat"):
+    with pytest.raises(DataError, match="has no images in class folders such as cat"):
         read_caltech(tmp_path, ("cat", "dog"))
 
 
@@ -41,12 +41,12 @@ def test_the_background_is_a_class() -> None:
     assert load_card("caltech256").classes[-1] == "257.clutter"
 
 
-def test_the_genuine_part_is_known_to_be_one(real_pictures: Path) -> None:
+def test_the_genuine_part_is_known_to_be_one(real_images: Path) -> None:
     """Some of the 102 classes are there; the others are named, and every count agrees."""
-    root = real_pictures / "caltech101"
+    root = real_images / "caltech101"
     folders = {path.name: path for path in (root / "101_ObjectCategories").iterdir()}
     counts = {label: len(list(path.glob("*.jpg"))) for label, path in folders.items()}
-    seen = f"{sum(counts.values()):,} of 9,144 pictures; BACKGROUND_Google: 80 of 467"
+    seen = f"{sum(counts.values()):,} of 9,144 images; BACKGROUND_Google: 80 of 467"
     refuses(lambda: open_dataset("caltech101", root), DataError, [seen])
     card, images = open_dataset("caltech101", root, allow_partial=True)
     assert card.partial

@@ -21,7 +21,7 @@ OWN = """
 name = "mine"
 reader = "voc"
 folder = "VOC2007"
-root = "pictures"
+root = "images"
 classes = ["cat", "dog"]
 [counts]
 train = 1
@@ -45,7 +45,7 @@ PARTS = {
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
-    write_voc(tmp_path / "pictures" / "VOC2007", ("cat", "dog"), PARTS)
+    write_voc(tmp_path / "images" / "VOC2007", ("cat", "dog"), PARTS)
     (tmp_path / "mine.toml").write_text(OWN)
     return str(tmp_path / "mine.toml")
 
@@ -80,7 +80,7 @@ def test_counts_agree_with_each_other(name: str, classes: int, total: int) -> No
     """Trainval is train and val, class by class; a whole is the sum of its classes."""
     card = load_card(name)
     assert len(card.classes) == classes
-    counts = card.counts or {"all": card.pictures}
+    counts = card.counts or {"all": card.images}
     assert sum(count for part, count in counts.items() if part != "trainval") == total
     if "trainval" in card.positives:
         both = np.add(card.positives["train"], card.positives["val"])
@@ -151,19 +151,19 @@ def test_a_card_of_ones_own_is_opened(own: str) -> None:
     card, images = open_dataset(own)
     assert (card.name, card.partial, card.differences, card.absent) == ("mine", False, (), ())
     assert images.names == ("000001", "000002", "000003")
-    assert Path(card.root) == Path(own).resolve().parent / "pictures" / "VOC2007"
+    assert Path(card.root) == Path(own).resolve().parent / "images" / "VOC2007"
 
 
 def test_data_that_differ_are_refused_unless_allowed(own: str) -> None:
     """The first differences are named; allowed, the card says what it lacks."""
-    tree = Path(own).parent / "pictures" / "VOC2007"
+    tree = Path(own).parent / "images" / "VOC2007"
     (tree / "JPEGImages" / "000001.jpg").unlink()
     (tree / "ImageSets" / "Main" / "test.txt").unlink()
-    with pytest.raises(DataError, match=r"train: 0 of 1 pictures; .* more .*--allow-partial"):
+    with pytest.raises(DataError, match=r"train: 0 of 1 images; .* more .*--allow-partial"):
         open_dataset(own)
     card, images = open_dataset(own, allow_partial=True)
     assert card.partial
-    assert "test: 0 of 1 pictures" in card.differences
+    assert "test: 0 of 1 images" in card.differences
     assert card.absent == ("cat",)
     assert card.classes == ("cat", "dog")
     assert images.missing == ("000001",)
@@ -172,7 +172,7 @@ def test_data_that_differ_are_refused_unless_allowed(own: str) -> None:
 
 def test_only_parts_that_are_needed_must_be_there(own: str) -> None:
     """Without its test part a data set is whole to who asks for training alone."""
-    (Path(own).parent / "pictures" / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
+    (Path(own).parent / "images" / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
     card, _ = open_dataset(own, splits=["train", "val", "trainval"])
     assert not card.partial
 
@@ -204,7 +204,7 @@ def test_a_class_folder_too_many_is_a_difference(tmp_path: Path) -> None:
     write_classes(tmp_path / "101_ObjectCategories", {"camera": 50, "zebra": 4})
     differences = map(str, check_dataset("caltech101", tmp_path).differences)
     found = [one for one in differences if one.startswith(("camera", "zebra"))]
-    assert found == ["zebra: 4 pictures, none promised"]
+    assert found == ["zebra: 4 images, none promised"]
 
 
 def test_actions_are_opened_by_their_card(tmp_path: Path) -> None:
@@ -216,17 +216,17 @@ def test_actions_are_opened_by_their_card(tmp_path: Path) -> None:
     card, images = open_dataset("voc2012-action", tmp_path, allow_partial=True)
     assert images.names == ("a#1",)
     assert len(images.boxes) == 1
-    assert card.differences[0] == "train: 1 of 3,134 pictures"
+    assert card.differences[0] == "train: 1 of 3,134 images"
     assert card.absent == classes[1:]
 
 
 def test_ilsvrc_is_read_from_class_folders(tmp_path: Path) -> None:
-    """The validation pictures in folders of their synsets are the part val."""
+    """The validation images in folders of their synsets are the part val."""
     write_classes(tmp_path / "val", {"n01440764": 2, "n15075141": 1})
     card, images = open_dataset("ilsvrc2012", tmp_path, allow_partial=True)
     assert images.splits["val"].tolist() == [0, 1, 2]
     assert images.targets.argmax(axis=1).tolist() == [0, 0, 999]
-    assert card.differences == ("val: 3 of 50,000 pictures",)
+    assert card.differences == ("val: 3 of 50,000 images",)
 
 
 def test_folders_and_files_have_targets_too(tmp_path: Path) -> None:

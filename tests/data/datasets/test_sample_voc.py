@@ -56,7 +56,7 @@ def test_no_drawing_is_in_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_whole_of_it_is_as_its_card_says() -> None:
-    """240 scenes; torchvision reads the same pictures, objects and boxes; labels follow them."""
+    """240 scenes; torchvision reads the same images, objects and boxes; labels follow them."""
     card, images = open_dataset("sample-voc")
     assert not card.partial
     assert (len(images), card.absent) == (240, ())
@@ -94,10 +94,10 @@ def other_root(path: str) -> Any:
 def test_boxes_hold_all_of_the_drawing(tmp_path: Path) -> None:
     """Outside the boxes each row of pixels has one colour; inside there is something else."""
     write_scenes(tmp_path / "tree")
-    for picture in sorted((tmp_path / "tree" / "JPEGImages").iterdir())[:12]:
-        pixels = np.asarray(Image.open(picture).convert("RGB")).astype(float)
+    for image in sorted((tmp_path / "tree" / "JPEGImages").iterdir())[:12]:
+        pixels = np.asarray(Image.open(image).convert("RGB")).astype(float)
         outside = np.ones(pixels.shape[:2], bool)
-        objects = read_annotation_of(tmp_path / "tree", picture.stem).objects
+        objects = read_annotation_of(tmp_path / "tree", image.stem).objects
         for one in objects:
             xmin, ymin, xmax, ymax = map(int, one.box)
             # JPEG's blocks of 16 pixels smear what lies in them.

@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_labels_and_parts_are_those_of_the_lists(tree: Path) -> None:
-    """Targets are −1, 0 and 1 as written; a picture of train is in trainval too."""
+    """Targets are −1, 0 and 1 as written; an image of train is in trainval too."""
     images = read_voc(tree, CLASSES)
     assert images.names == ("000001", "000002", "000003", "000004", "000005")
     assert images.targets.tolist() == [[-1, -1], [1, -1], [1, 1], [-1, 0], [0, 1]]
@@ -57,7 +57,7 @@ def test_columns_follow_the_classes_asked_for(tree: Path) -> None:
 
 
 def test_taking_rows_keeps_what_belongs_to_them(tree: Path) -> None:
-    """Labels and parts stay with their pictures when an unreadable one is left out."""
+    """Labels and parts stay with their images when an unreadable one is left out."""
     images = read_voc(tree, CLASSES)
     kept = images.take([1, 3, 4])
     assert kept.names == ("000002", "000004", "000005")
@@ -68,7 +68,7 @@ def test_taking_rows_keeps_what_belongs_to_them(tree: Path) -> None:
 
 
 def test_a_test_part_without_lists_has_no_labels(tree: Path) -> None:
-    """As in 2012: the pictures are there, the targets 0, and none counts as labelled."""
+    """As in 2012: the images are there, the targets 0, and none counts as labelled."""
     write_voc(tree, CLASSES, {"test": {"2012_000009": None}})
     for label in CLASSES:
         (tree / "ImageSets" / "Main" / f"{label}_test.txt").unlink()
@@ -80,8 +80,8 @@ def test_a_test_part_without_lists_has_no_labels(tree: Path) -> None:
     assert images.labelled.sum() == 3
 
 
-def test_pictures_that_are_not_there_are_named(tree: Path) -> None:
-    """A listed picture without a file is left out of every part and named."""
+def test_images_that_are_not_there_are_named(tree: Path) -> None:
+    """A listed image without a file is left out of every part and named."""
     (tree / "JPEGImages" / "000002.jpg").unlink()
     images = read_voc(tree, CLASSES)
     assert images.missing == ("000002",)
@@ -103,7 +103,7 @@ def test_persons_have_rows_and_boxes_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lines", ["2011_000007 2\n", "2011_000007\n"])
 def test_test_persons_come_from_the_list_or_the_annotation(lines: str, tmp_path: Path) -> None:
-    """The test list names persons; where it names pictures only, all their persons count."""
+    """The test list names persons; where it names images only, all their persons count."""
     write_actions(tmp_path, ACTIONS, PERSONS)
     box = (5, 6, 7.5, 8)
     dog = OBJECT.format(name="dog", difficult=0, box=(1, 1, 2, 2))
@@ -121,7 +121,7 @@ def test_test_persons_come_from_the_list_or_the_annotation(lines: str, tmp_path:
     [
         ("cat_train", "000002 2\n", "label of -1, 0 or 1"),
         ("cat_train", "000002 1 1\n", "should be 'id label'"),
-        ("cat_train", "../../x 1\n", "not a picture's id"),
+        ("cat_train", "../../x 1\n", "not an image's id"),
         ("cat_train", "000002 -1\n000005 0\n", "another list gives it -1"),
         ("cat_val", "", "gives no label to 000001"),
         ("cat_val", None, "cat_val.txt is missing"),
@@ -167,9 +167,9 @@ def test_a_missing_annotation_is_named(tree: Path) -> None:
         read_annotation_of(tree, "000099")
 
 
-def test_genuine_pictures_have_their_published_labels(real_pictures: Path) -> None:
-    """70, 70 and 140 pictures; a class is 1 exactly where the annotation has such an object."""
-    tree = real_pictures / "VOCdevkit" / "VOC2007"
+def test_genuine_images_have_their_published_labels(real_images: Path) -> None:
+    """70, 70 and 140 images; a class is 1 exactly where the annotation has such an object."""
+    tree = real_images / "VOCdevkit" / "VOC2007"
     classes = load_card("voc2007").classes
     images = read_voc(tree, classes)
     counts = {part: len(rows) for part, rows in images.splits.items()}

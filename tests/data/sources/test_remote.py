@@ -1,4 +1,4 @@
-"""Pictures at addresses: found, read with patience, bounded, and bad ones with their reasons."""
+"""Images at addresses: found, read with patience, bounded, and bad ones with their reasons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources import remote
 from vggfeat.data.sources.remote import RemoteImage
-from vggfeat.errors import DataError, DataNotFound, DownloadError, PictureError
+from vggfeat.errors import DataError, DataNotFound, DownloadError, ImageError
 
 pytest.importorskip("aiohttp")
 
@@ -42,10 +42,10 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
         yield server
 
 
-def reasons(pictures: object) -> list[str]:
-    """Decode as a run does, and say why pictures are bad."""
-    jobs = [Job(row, lambda row, image: {20: None}) for row in range(len(pictures))]
-    return [str(one.error or "") for one in decode_ahead(pictures, jobs, workers=4)]
+def reasons(images: object) -> list[str]:
+    """Decode as a run does, and say why images are bad."""
+    jobs = [Job(row, lambda row, image: {20: None}) for row in range(len(images))]
+    return [str(one.error or "") for one in decode_ahead(images, jobs, workers=4)]
 
 
 def test_a_folder_of_a_web_server_is_searched(web: WebServer) -> None:
@@ -58,7 +58,7 @@ def test_a_folder_of_a_web_server_is_searched(web: WebServer) -> None:
     assert labelled.labels == ("a", "a", "b", "b")
 
 
-def test_globs_and_braces_name_pictures_on_the_web(web: WebServer) -> None:
+def test_globs_and_braces_name_images_on_the_web(web: WebServer) -> None:
     """Each is named by its host and path; hidden ones are left out."""
     host = web.url("").removeprefix("http://")
     expected = (f"{host}p/a/0.png", f"{host}p/b/0.png")
@@ -66,7 +66,7 @@ def test_globs_and_braces_name_pictures_on_the_web(web: WebServer) -> None:
     assert find_images([web.url("p/{a,b}/0.png")]).names == expected
 
 
-def test_lists_and_manifests_name_pictures_anywhere(
+def test_lists_and_manifests_name_images_anywhere(
     web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list here may name addresses; one at an address names what is relative to it."""
@@ -97,12 +97,10 @@ def test_a_manifest_at_an_address_names_no_files_here(web: WebServer, path: str)
         find_images([web.url("m.csv")])
 
 
-def test_bad_pictures_say_why_and_end_no_run(
-    web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Absent, forbidden, empty, too large, not a picture: each has its reason, the rest is read."""
+def test_bad_images_say_why_and_end_no_run(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absent, forbidden, empty, too large, not an image: each has its reason, the rest is read."""
     monkeypatch.setattr(remote, "LARGEST", 10_000)
-    web.files |= {"empty.png": b"", "no.png": b"no picture", "large.png": b"x" * 20_000}
+    web.files |= {"empty.png": b"", "no.png": b"no image", "large.png": b"x" * 20_000}
     web.failures["forbidden.png"] = [403] * 9
     names = ["gone.png", "forbidden.png", "empty.png", "large.png", "no.png", "p/a/0.png"]
     found = [RemoteImage(web.url(name) + "?sig=SECRET") for name in names]
@@ -112,7 +110,7 @@ def test_bad_pictures_say_why_and_end_no_run(
         "HTTP status 403",
         "the file is empty",
         "its 20,000 bytes are more than the 10,000 allowed",
-        "not a picture of a format that is read",
+        "not an image of a format that is read",
         "",
     ]
     assert web.asked["gone.png"] == web.asked["forbidden.png"] == 1
@@ -143,7 +141,7 @@ def test_what_leads_nowhere_is_named(web: WebServer) -> None:
     """An absent list, an empty folder and a manifest without a path say so."""
     with pytest.raises(DataNotFound, match="There is nothing at"):
         find_images([web.url("none.csv")])
-    with pytest.raises(DataNotFound, match=r"nothing at|no pictures"):
+    with pytest.raises(DataNotFound, match=r"nothing at|no images"):
         find_images([web.url("none/")])
     web.files["m.csv"] = b"file\nx.png\n"
     with pytest.raises(DataError, match="needs 'path'"):
@@ -151,7 +149,7 @@ def test_what_leads_nowhere_is_named(web: WebServer) -> None:
 
 
 def test_tars_on_the_web_are_read_in_parts(web: WebServer, tmp_path: Path) -> None:
-    """A tar is listed once, whatever runs later; then each picture is one small request."""
+    """A tar is listed once, whatever runs later; then each image is one small request."""
     files = {f"{n}.png": png(n) for n in range(3)} | {"2.cls": b"cat"}
     web.files["t-0.tar"] = Path(pack(tmp_path / "t.tar", files)).read_bytes()
     found = find_images([web.url("t-{0..0}.tar")])
@@ -173,7 +171,7 @@ def test_tars_on_the_web_are_read_in_parts(web: WebServer, tmp_path: Path) -> No
 
 
 def test_a_tar_at_an_address_that_was_replaced_has_other_stamps(tmp_path: Path) -> None:
-    """Its pictures lie where others lay, with the same sizes and times."""
+    """Its images lie where others lay, with the same sizes and times."""
     memory = fsspec.filesystem("memory")
     stamps = []
     for seed in (1, 2):
@@ -246,8 +244,8 @@ def test_an_image_at_an_address_travels_and_shows_no_secret() -> None:
     assert "SECRET" not in repr([image])
 
 
-def test_a_million_pictures_are_a_million_small_objects() -> None:
-    """What waits for its turn takes some hundred bytes, and no bytes of its picture."""
+def test_a_million_images_are_a_million_small_objects() -> None:
+    """What waits for its turn takes some hundred bytes, and no bytes of its image."""
     tracemalloc.start()
     many = [
         RemoteImage(f"s3://bucket/folder/{n:08}.jpg", (n << 32, n << 40), n) for n in range(10_000)
@@ -258,7 +256,7 @@ def test_a_million_pictures_are_a_million_small_objects() -> None:
     assert json.dumps(str(many[7])) == '"s3://bucket/folder/00000007.jpg"'
 
 
-def test_reading_raises_picture_errors_alone() -> None:
-    """A file system that fails in its own way makes a bad picture, not a broken run."""
-    with pytest.raises(PictureError, match="no such file"):
+def test_reading_raises_image_errors_alone() -> None:
+    """A file system that fails in its own way makes a bad image, not a broken run."""
+    with pytest.raises(ImageError, match="no such file"):
         RemoteImage("memory://never/was.png").read()

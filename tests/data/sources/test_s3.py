@@ -1,4 +1,4 @@
-"""Buckets: pictures, manifests and tars of an S3-compatible server."""
+"""Buckets: images, manifests and tars of an S3-compatible server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def io_image(content: bytes) -> Any:
     return Image.open(io.BytesIO(content))
 
 
-def test_bad_objects_are_bad_pictures(s3: Any) -> None:
+def test_bad_objects_are_bad_images(s3: Any) -> None:
     """An object that went, one that is empty, and one that was never there have their reasons."""
     s3.pipe({"pics/p/0.jpg": jpeg(0), "pics/p/1.jpg": b"", "pics/p/2.jpg": jpeg(2)})
     s3.pipe("pics/p/all.csv", b"path\n0.jpg\n1.jpg\nnone.jpg\n")
@@ -59,7 +59,7 @@ def test_bad_objects_are_bad_pictures(s3: Any) -> None:
 
 
 def test_manifests_and_tars_of_a_bucket(s3: Any, tmp_path: Any) -> None:
-    """Parquet is read in parts, tars by their headers, and each picture by one request."""
+    """Parquet is read in parts, tars by their headers, and each image by one request."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 

@@ -28,7 +28,7 @@ from vggfeat.data.image import decode, read_encoded
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources import tar as module
 from vggfeat.data.sources.tar import TarIndex, TarMember, read_tar
-from vggfeat.errors import DataError, DataNotFound, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError
 
 PACKED = {
     "n02/n02_1.JPEG": b"first" * 300,
@@ -48,11 +48,11 @@ def tar_of(members: dict[str, bytes]) -> bytes:
 
 
 def tar_of_tars(path: Path) -> Path:
-    """Pack the pictures as ILSVRC's are: a tar file for each class, and a stray text."""
+    """Pack the images as ILSVRC's are: a tar file for each class, and a stray text."""
     inner = {}
     for folder in ("n02", "n01"):
         own = {n.split("/")[1]: c for n, c in PACKED.items() if n.startswith(folder)}
-        inner[f"{folder}.tar"] = tar_of(own | {"readme.txt": b"no picture"})
+        inner[f"{folder}.tar"] = tar_of(own | {"readme.txt": b"no image"})
     path.write_bytes(tar_of(inner))
     return path
 
@@ -67,17 +67,17 @@ def names_of(index: TarIndex) -> list[str]:
     return [index.name(row) for row in range(len(index))]
 
 
-def test_pictures_are_read_from_the_middle(tmp_path: Path) -> None:
-    """Each picture's pixels are its own, by an address of a few bytes that can be sent away."""
+def test_images_are_read_from_the_middle(tmp_path: Path) -> None:
+    """Each image's pixels are its own, by an address of a few bytes that can be sent away."""
     files = {f"n/{n:03}.png": jpeg(n, "PNG") for n in range(5)}
     found = find_images([pack(tmp_path / "a.tar", files)], tmp_path)
     assert found.names == tuple(f"a.tar/{name}" for name in files)
-    for picture, content in zip(
+    for image, content in zip(
         pickle.loads(pickle.dumps(found.images)), files.values(), strict=True
     ):
-        assert isinstance(picture, TarMember)
-        assert len(pickle.dumps(picture)) < 300
-        assert np.array_equal(decode(picture), decode(Image.open(io.BytesIO(content))))
+        assert isinstance(image, TarMember)
+        assert len(pickle.dumps(image)) < 300
+        assert np.array_equal(decode(image), decode(Image.open(io.BytesIO(content))))
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -90,8 +90,8 @@ def test_long_names_and_all_kinds_of_tars_are_read(tmp_path: Path, kind: int) ->
     assert names_of(read_tar(path)) == names
 
 
-def test_samples_have_one_picture_and_their_label(tmp_path: Path) -> None:
-    """Members that share a key are one sample: its picture, and its label by .cls, .json, .txt."""
+def test_samples_have_one_image_and_their_label(tmp_path: Path) -> None:
+    """Members that share a key are one sample: its image, and its label by .cls, .json, .txt."""
     one = jpeg(1)
     files = {
         "000.jpg": one,
@@ -116,8 +116,8 @@ def test_samples_have_one_picture_and_their_label(tmp_path: Path) -> None:
     ]
 
 
-def test_a_plain_tar_loses_no_picture(tmp_path: Path) -> None:
-    """Dots in names make no samples where none has a picture of its own; hidden files are left."""
+def test_a_plain_tar_loses_no_image(tmp_path: Path) -> None:
+    """Dots in names make no samples where none has an image of its own; hidden files are left."""
     names = [
         "./IMG.1.jpg",
         "./IMG.2.jpg",
@@ -130,10 +130,10 @@ def test_a_plain_tar_loses_no_picture(tmp_path: Path) -> None:
     assert names_of(read_tar(path)) == ["IMG.1.jpg", "IMG.2.jpg", "x/a.b.png"]
 
 
-def test_braces_globs_and_folders_name_the_same_pictures(
+def test_braces_globs_and_folders_name_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names say from which tar a picture is, whatever else is named beside it."""
+    """Names say from which tar an image is, whatever else is named beside it."""
     monkeypatch.chdir(tmp_path)
     for n in range(3):
         pack(tmp_path / f"t-{n:02}.tar", {"0.jpg": jpeg(n), "0.cls": b"c%d" % n})
@@ -171,10 +171,10 @@ def test_a_tar_written_again_has_other_stamps(tmp_path: Path) -> None:
     assert (find_images([path]).stamps() != before).any(axis=1).all()
 
 
-def test_links_devices_and_absurd_sizes_are_bad_pictures(
+def test_links_devices_and_absurd_sizes_are_bad_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no file of a picture's size is left out with its reason, and the others are read."""
+    """What is no file of an image's size is left out with its reason, and the others are read."""
     monkeypatch.setattr(module, "LARGEST", 4000)
     kinds = {"link.jpg": tarfile.SYMTYPE, "hard.jpg": tarfile.LNKTYPE, "dev.jpg": tarfile.CHRTYPE}
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
@@ -188,10 +188,10 @@ def test_links_devices_and_absurd_sizes_are_bad_pictures(
             tar.addfile(member, io.BytesIO(content))
     found = find_images([str(tmp_path / "a.tar")], tmp_path)
     reasons = {}
-    for name, picture in zip(found.names, found.images, strict=True):
+    for name, image in zip(found.names, found.images, strict=True):
         try:
-            decode(picture)
-        except PictureError as error:
+            decode(image)
+        except ImageError as error:
             reasons[name.removeprefix("a.tar/")] = str(error)
     assert {name: reason.split(",")[0] for name, reason in reasons.items()} == {
         "link.jpg": "a link in a tar",
@@ -209,7 +209,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_damage_is_never_an_early_end(tmp_path: Path) -> None:
-    """A header that was overwritten, a cut and a negative size are errors, not fewer pictures."""
+    """A header that was overwritten, a cut and a negative size are errors, not fewer images."""
     whole = Path(pack(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(4)})).read_bytes()
     second = 512 + -(-len(jpeg(0)) // 512) * 512
     spoilt = {
@@ -247,16 +247,16 @@ def test_compressed_and_absent_tars_say_what_to_do(tmp_path: Path) -> None:
         find_images([str(tmp_path / "none.tar")])
 
 
-def test_a_tar_that_went_away_makes_bad_pictures(tmp_path: Path) -> None:
-    """What cannot be read any more is a picture's reason, not the end of a run."""
+def test_a_tar_that_went_away_makes_bad_images(tmp_path: Path) -> None:
+    """What cannot be read any more is an image's reason, not the end of a run."""
     path = Path(pack(tmp_path / "a.tar", {"0.jpg": jpeg(0)}))
-    picture = find_images([str(path)]).images[0]
+    image = find_images([str(path)]).images[0]
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(PictureError, match="ends within it"):
-        decode(picture)
+    with pytest.raises(ImageError, match="ends within it"):
+        decode(image)
     path.unlink()
-    with pytest.raises(PictureError, match="No such file"):
-        decode(picture)
+    with pytest.raises(ImageError, match="No such file"):
+        decode(image)
 
 
 @pytest.fixture
@@ -264,8 +264,8 @@ def archive(tmp_path: Path) -> Path:
     return tar_of_tars(tmp_path / "train.tar")
 
 
-def test_tar_of_tars_gives_each_picture_by_name(archive: Path) -> None:
-    """Every picture has its bytes, its class as the folder of its name, in the tar's order."""
+def test_tar_of_tars_gives_each_image_by_name(archive: Path) -> None:
+    """Every image has its bytes, its class as the folder of its name, in the tar's order."""
     found = read_tar(archive)
     assert [found.name(row) for row in range(len(found))] == list(PACKED)
     assert {found.name(row): found.read(row) for row in range(len(found))} == PACKED
@@ -273,7 +273,7 @@ def test_tar_of_tars_gives_each_picture_by_name(archive: Path) -> None:
 
 
 def test_flat_tar_keeps_plain_names(tmp_path: Path) -> None:
-    """A tar file of pictures, as ILSVRC's validation is, gives them without a folder."""
+    """A tar file of images, as ILSVRC's validation is, gives them without a folder."""
     path = tmp_path / "val.tar"
     path.write_bytes(tar_of({"./b.JPEG": b"2", "a.JPEG": b"1", "._a.JPEG": b"hidden"}))
     found = read_tar(path)
@@ -308,7 +308,7 @@ def test_index_is_remembered_until_the_archive_changes(
 @pytest.mark.usefixtures("_old")
 @pytest.mark.parametrize("date", [1_700_000_000, 9_300_000_000])  # the second in the year 2264
 def test_an_archive_of_the_same_size_and_date_is_another(archive: Path, date: int) -> None:
-    """Where pictures lie is found anew; where nothing has changed, it is remembered."""
+    """Where images lie is found anew; where nothing has changed, it is remembered."""
     for name in ("one", "two"):
         archive.write_bytes(tar_of({f"{name}.JPEG": b"same size"}))
         os.utime(archive, (date, date))
@@ -380,7 +380,7 @@ def test_cut_off_archive_is_refused(archive: Path, bytes_left: int) -> None:
 
 
 def test_class_without_an_end_is_refused(tmp_path: Path) -> None:
-    """A class cut off between two pictures does not run on into the next class."""
+    """A class cut off between two images does not run on into the next class."""
     whole = tar_of({"1.JPEG": b"first", "2.JPEG": b"second"})
     path = tmp_path / "train.tar"
     path.write_bytes(tar_of({"n01.tar": whole[: 2 * tarfile.BLOCKSIZE], "n02.tar": whole}))
@@ -404,15 +404,15 @@ def test_compressed_archive_says_to_unpack_it(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
-    """No file, and no picture in it, are errors of their own."""
+    """No file, and no image in it, are errors of their own."""
     for read in (read_tar, read_class_tar):
         refuses(lambda: read(tmp_path / "absent.tar"), DataNotFound, ["absent.tar"])  # noqa: B023
-    (tmp_path / "empty.tar").write_bytes(tar_of({"readme.txt": b"no picture"}))
+    (tmp_path / "empty.tar").write_bytes(tar_of({"readme.txt": b"no image"}))
     assert len(read_tar(tmp_path / "empty.tar")) == 0
     refuses(lambda: read_class_tar(tmp_path / "empty.tar"), DataNotFound, ["empty.tar"])
 
 
-def test_a_tar_beside_its_picture_is_none_of_classes(tmp_path: Path) -> None:
+def test_a_tar_beside_its_image_is_none_of_classes(tmp_path: Path) -> None:
     """A sample may hold a tar, of frames say: only a tar that stands alone is looked into."""
     inner = tar_of({"frame.jpg": b"frame"})
     files = {"0.jpg": b"0", "0.tar": inner, "1.tar": inner, "1.json": b"{}", "c.d.tar": inner}
@@ -420,14 +420,14 @@ def test_a_tar_beside_its_picture_is_none_of_classes(tmp_path: Path) -> None:
     assert names_of(read_tar(path)) == ["0.jpg", "c.d/frame.jpg"]
 
 
-def test_archive_that_vanishes_or_shrinks_is_a_bad_picture(archive: Path) -> None:
-    """Reading a picture that is no longer there gives its reason, as a bad file does."""
+def test_archive_that_vanishes_or_shrinks_is_a_bad_image(archive: Path) -> None:
+    """Reading an image that is no longer there gives its reason, as a bad file does."""
     found = read_tar(archive)
     archive.write_bytes(archive.read_bytes()[: int(found.offsets.min()) + 2])
-    with pytest.raises(PictureError, match="ends within it"):
+    with pytest.raises(ImageError, match="ends within it"):
         found.read(int(found.offsets.argmin()))
     archive.unlink()
-    with pytest.raises(PictureError, match="No such file"):
+    with pytest.raises(ImageError, match="No such file"):
         found.read(0)
 
 

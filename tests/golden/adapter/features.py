@@ -34,7 +34,7 @@ def reason_kind(reason: object) -> str:
     """Say of which kind the reason is why an image cannot be used, whatever its wording."""
     kinds = {
         "empty": "empty",
-        "no image": "not a picture of a format",
+        "no image": "not an image of a format",
         "cut": "truncated",
     }
     fitting = [kind for kind, words in kinds.items() if words in str(reason)]
@@ -43,9 +43,9 @@ def reason_kind(reason: object) -> str:
 
 def image_error() -> type[Exception]:
     """Return what is raised for one image that cannot be used."""
-    from vggfeat.errors import PictureError
+    from vggfeat.errors import ImageError
 
-    return PictureError
+    return ImageError
 
 
 # Networks
@@ -132,7 +132,7 @@ def extract(
     words += ["--normalize", "descriptor", "--dtype", "float32", "--on-bad-image", "skip"]
     words += ["--shard", shard] if shard else []
     told = run(*words, *WORK, "--json", cwd=out.parent).json
-    counts = {"images": told["pictures"]}
+    counts = {"images": told["images"]}
     counts |= {name: told[name] for name in ("computed", "present", "skipped")}
     dimensions = {column(path, layers[0]): width for path, width in told["dimensions"].items()}
     return {"counts": counts, "dimensions": dimensions, "precision": told["precision"]}
@@ -185,7 +185,7 @@ def store_info(store: Path) -> dict[str, Any]:
     last = list(columns.values())[-1]["settings"]
     return {
         **{name: told[name] for name in keys},
-        "images": told["pictures"],
+        "images": told["images"],
         "settings": {
             "net": next(iter(told["nets"])),
             "weights_sha256": last["weights"],
@@ -209,7 +209,7 @@ def pack(store: Path, target: Path) -> None:
 
 def merge(parts: list[Path], out: Path) -> int:
     """Run ``vggfeat store merge``: the number of images."""
-    images: int = run("store", "merge", *parts, "--out", out, "--json").json["pictures"]
+    images: int = run("store", "merge", *parts, "--out", out, "--json").json["images"]
     return images
 
 

@@ -65,7 +65,7 @@ def _classified(told: Mapping[str, Any], table: Path) -> dict[str, Any]:
         shares[Path(row["name"]).name] = dict(found)
         order[Path(row["name"]).name] = [label for label, _ in found]
     errors = {name: told[name] for name in ("top1", "top5")}
-    return {"errors": errors, "images": told["pictures"], "shares": shares, "order": order}
+    return {"errors": errors, "images": told["images"], "shares": shares, "order": order}
 
 
 def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
@@ -103,7 +103,7 @@ def write_posteriors(
 def fused_shares(stores: Sequence[Path], table: Path, top: int) -> dict[str, dict[str, float]]:
     """Run ``vggfeat fuse`` on images without labels: shares of the likeliest classes by image."""
     run("fuse", *stores, "--csv", table, "--top", top, "--json", "-q")
-    return _classified({"top1": None, "top5": None, "pictures": None}, table)["shares"]
+    return _classified({"top1": None, "top5": None, "images": None}, table)["shares"]
 
 
 def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
@@ -224,8 +224,8 @@ def judge_boxes(
             one["key"]: {k: one[k] for k in result["errors"]} for one in result["classes"]
         },
         "images": {
-            f"{Path(one['picture']).stem} {one['key']}": {k: one[k] for k in keys if k in one}
-            for one in result["pictures"]
+            f"{Path(one['image']).stem} {one['key']}": {k: one[k] for k in keys if k in one}
+            for one in result["images"]
         },
     }
 

@@ -124,7 +124,7 @@ def of_run(told: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         "classes": result["class_names"],
         "dims": told["dimensions"],
-        "images": told["pictures"],
+        "images": told["images"],
         "left out": sorted(told["skipped"]),
     }
     if result["metric"] == "mAP":
@@ -194,7 +194,7 @@ def predict(model: Path, images: Path, table: Path, top: int) -> dict[str, Any]:
         }
         for row in rows
     }
-    order = {base_name(one["picture"]): list(one["classes"]) for one in told}
+    order = {base_name(one["image"]): list(one["classes"]) for one in told}
     agree = all(order[base_name(row["name"])][0] == row["class"] for row in rows)
     return {"scores": scores, "order": order, "table agrees": agree}
 
@@ -211,7 +211,7 @@ def explain(model: Path, images: Sequence[Path], table: Path, drawn: Path) -> di
             }
             figures["exact"] = row["exact"] == "True"
             figures["gap"] = figures["sum"] + figures["bias"] - figures["score"]
-            found.setdefault(base_name(row["picture"]), {})[row["class"]] = figures
+            found.setdefault(base_name(row["image"]), {})[row["class"]] = figures
     return found
 
 

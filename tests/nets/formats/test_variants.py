@@ -69,10 +69,10 @@ def test_caffe_lengths_are_not_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old", [True, False])
 def test_matconvnet_mean(old: bool, tmp_path: Path, small: State) -> None:
-    """Both generations of MatConvNet files bring their mean, a colour or a picture, in RGB."""
+    """Both generations of MatConvNet files bring their mean, a colour or an image, in RGB."""
     mean = (120.0, 110.0, 100.0)
-    picture = np.broadcast_to(np.float32(mean), (2, 2, 3)) + np.float32([[[0], [2]], [[-2], [0]]])
-    write_matconvnet(tmp_path / "m.mat", small, old=old, mean=mean if old else picture)
+    image = np.broadcast_to(np.float32(mean), (2, 2, 3)) + np.float32([[[0], [2]], [[-2], [0]]])
+    write_matconvnet(tmp_path / "m.mat", small, old=old, mean=mean if old else image)
     raw = formats.read(tmp_path / "m.mat", "A")
     assert raw.pixels == PixelConvention("RGB", 255.0, mean, pool_rounding="ceil")
     assert not raw.assumed

@@ -101,7 +101,7 @@ def test_every_net_equals_torch_in_fp32(fast: str, net: str) -> None:
 @pytest.mark.parametrize("fast", [*FAST, "torch"], indirect=True)
 @pytest.mark.parametrize("net", ["A-LRN", "E"])
 def test_bf16_is_as_close_as_bf16_is(fast: str, net: str) -> None:
-    """The cosine to fp32 is at least 0.9999, of every picture, also through LRN."""
+    """The cosine to fp32 is at least 0.9999, of every image, also through LRN."""
     for shape in SHAPES:
         for plain, found in both(network(net, ("pool3",)), fast, torch.bfloat16, shape):
             cosine = F.cosine_similarity(plain.flatten(1), found.flatten(1))
@@ -117,7 +117,7 @@ def test_bf16_is_as_close_as_bf16_is(fast: str, net: str) -> None:
     ],
     indirect=True,
 )
-def test_whole_networks_run_over_whole_pictures(fast: str, whole_net: Weights) -> None:
+def test_whole_networks_run_over_whole_images(fast: str, whole_net: Weights) -> None:
     """Posteriors and fc7 before its ReLU, of A over 224×288 pixels, to 1e-5 of their size."""
     made = VGG("A", layers=("fc7_pre", "prob"), dense=True, num_classes=10, init=None)
     made = made.load(whole_net.state).eval().requires_grad_(False)
@@ -179,8 +179,8 @@ def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "survived"), done.stderr
 
 
-def test_numbers_that_are_none_are_no_pictures_fault() -> None:
-    """OpenVINO gives them without an error where memory ends: the run ends, no picture is bad."""
+def test_numbers_that_are_none_are_no_images_fault() -> None:
+    """OpenVINO gives them without an error where memory ends: the run ends, no image is bad."""
     pytest.importorskip("openvino")
     net = build_runtime(network("A", ("pool1",)), "openvino", CPU, torch.float32)
     wrong = np.full((1, 64, 8, 8), np.nan, np.float32)

@@ -85,7 +85,7 @@ def test_nan_is_not_lost() -> None:
 
 @pytest.mark.parametrize(("batch", "tall", "wide"), [(1, 1, 1), (5, 2, 3), (2, 40, 9), (3, 2, 300)])
 def test_blocks_cover_every_tile_once(batch: int, tall: int, wide: int) -> None:
-    """Every row of tiles of every picture, and about as many at once as asked for."""
+    """Every row of tiles of every image, and about as many at once as asked for."""
     seen = torch.zeros(batch, tall, dtype=torch.int64)
     for some, rows in _blocks(batch, tall, wide):
         seen[some, rows] += 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vggfeat.data.image import Box
 from vggfeat.data.sources.tar import DAMAGED
-from vggfeat.errors import DataError, DataNotFound, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError
 
 SUFFIX = ".xml"
 LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
@@ -132,7 +132,7 @@ def read_annotations(
     if empty:
         raise DataNotFound(
             f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
-            "for each picture."
+            "for each image."
         )
     return dict(sorted(annotations.items()))
 
@@ -192,12 +192,12 @@ def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
 
     Raises
     ------
-    PictureError
+    ImageError
         With both.
     """
     if size != stated:
         pixels, others = ("×".join(map(str, pair)) for pair in (size, stated))
-        raise PictureError(f"it has {pixels} pixels and its annotation states {others}")
+        raise ImageError(f"it has {pixels} pixels and its annotation states {others}")
 
 
 def _annotation_files(

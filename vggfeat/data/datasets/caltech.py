@@ -57,7 +57,7 @@ def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
                 strays.append(_named(path, tree))
     if not images:
         raise DataError(
-            f"{tree} has no pictures in class folders such as {classes[0]}. Restore it from the "
+            f"{tree} has no images in class folders such as {classes[0]}. Restore it from the "
             "original archive."
         )
     return ImageSet(

@@ -278,7 +278,7 @@ class DatasetCard(CardModel):
     asset: Below | None = None
     composed: int | None = None
     root: str = ""
-    pictures: int | None = None
+    images: int | None = None
     classes: tuple[str, ...] = ()
     counts: dict[str, int] = {}
     positives: dict[str, tuple[int, ...]] = {}

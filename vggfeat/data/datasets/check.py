@@ -32,7 +32,7 @@ class Difference:
     >>> print(Difference("test", "car", 721, 73))
     test: 73 of 721 positives of car
     >>> print(Difference("all", "zebra", 0, 12))
-    zebra: 12 pictures, none promised
+    zebra: 12 images, none promised
     """
 
     part: str
@@ -45,9 +45,9 @@ class Difference:
         if self.expected is None:
             return f"{where}: nothing there"
         if self.expected == 0:
-            return f"{where}: {self.found:,} pictures, none promised"
+            return f"{where}: {self.found:,} images, none promised"
         positives = f" positives of {self.label}" if self.label and self.part != EVERY else ""
-        return f"{where}: {self.found:,} of {self.expected:,}{positives or ' pictures'}"
+        return f"{where}: {self.found:,} of {self.expected:,}{positives or ' images'}"
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def absent(card: DatasetCard, images: ImageSet) -> tuple[str, ...]:
 def _rows(card: DatasetCard, images: ImageSet, needs: Sequence[str]) -> list[Difference]:
     counts = {split: len(rows) for split, rows in images.splits.items()} | {EVERY: len(images)}
     promised = dict(card.counts)
-    if card.pictures is not None:
-        promised[EVERY] = card.pictures
+    if card.images is not None:
+        promised[EVERY] = card.images
     return [
         Difference(split, "", promised.get(split), counts.get(split, 0))
         for split in dict.fromkeys([*promised, *needs])

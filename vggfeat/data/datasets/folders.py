@@ -88,7 +88,7 @@ def read_folders(root: Path) -> ImageSet:
         for path in walk(folder)
     ]
     if not entries:
-        raise DataNotFound(f"{root} has no class folders with pictures, such as {root}/cat/1.jpg.")
+        raise DataNotFound(f"{root} has no class folders with images, such as {root}/cat/1.jpg.")
     return image_set_of(entries)
 
 
@@ -113,7 +113,7 @@ def read_manifest(path: Path | str, relative_to: Path | None = None) -> ImageSet
     _need_labels(images, str(path))
     if not any(isinstance(each, ImageRef) or Path(str(each)).exists() for each in images.images):
         raise DataNotFound(
-            f"Not one of the {len(images)} pictures of {path} is there, such as "
+            f"Not one of the {len(images)} images of {path} is there, such as "
             f"{images.images[0]}. Paths in it are relative to the folder that it lies in."
         )
     return images
@@ -128,7 +128,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     images = replace(images, names=tuple(name.removeprefix(prefix) for name in images.names))
     rows = [row for row, name in enumerate(images.names) if "/" in name]
     if not rows:
-        raise DataNotFound(f"{redact(source)} has no class folders with pictures, nor labels.")
+        raise DataNotFound(f"{redact(source)} has no class folders with images, nor labels.")
     kept = images.take(rows)
     return replace(kept, labels=tuple(name.partition("/")[0] for name in kept.names))
 

@@ -111,8 +111,8 @@ class LabelledImages:
         names = [self.images.name(row) for row in range(len(self))]
         if unknown := [name for name in names if name not in truth]:
             raise DataError(
-                f"{self.where}: the lists of ILSVRC's validation pictures do not know "
-                f"{and_more(unknown, 'picture')}. Remove what is not of ILSVRC, or use class "
+                f"{self.where}: the lists of ILSVRC's validation images do not know "
+                f"{and_more(unknown, 'image')}. Remove what is not of ILSVRC, or use class "
                 "folders."
             )
         return [truth[name] for name in names]
@@ -206,14 +206,14 @@ def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
         images = read_images(root)
         images = images.take(images.splits.get("val", [])) if images.splits else images
         if not len(images):
-            raise DataNotFound(f"{root} has no pictures of the split 'val'. Mark some.")
+            raise DataNotFound(f"{root} has no images of the split 'val'. Mark some.")
         return images
     where = find_val(root) or root
     if where == root and not (where.is_dir() or where.suffix == ".tar"):
         raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
     if where == root and (root / "train").is_dir():
         raise DataNotFound(
-            f"{root} has train, but no val to test on. Put the validation pictures there, or name "
+            f"{root} has train, but no val to test on. Put the validation images there, or name "
             "the folder that they are in."
         )
     return read_images(where, [root], progress)
@@ -248,7 +248,7 @@ def read_images(
     else:
         images = list_files(path, [path])
     if not len(images):
-        raise DataNotFound(f"There are no validation pictures in {path}. Name another folder.")
+        raise DataNotFound(f"There are no validation images in {path}. Name another folder.")
     if "/" in images.name(0):
         return _labelled_by_folder(images, path)
     return LabelledImages(images, path, truth=find_truth([path.parent, path, *lists]))
@@ -265,7 +265,7 @@ def read_class_folders(root: Path) -> LabelledImages:
     images = list_files(root, _folders(root))
     if not len(images):
         raise DataNotFound(
-            f"{root} has no class folders with pictures, such as {root / 'cat' / '1.jpg'}. Name a "
+            f"{root} has no class folders with images, such as {root / 'cat' / '1.jpg'}. Name a "
             f"folder that has them, or has them in train, or holds {TRAIN_TAR}, or a CSV file with "
             "the columns path and label."
         )
@@ -314,9 +314,9 @@ def find_truth(places: Sequence[Path]) -> Path:
                 return file
     looked = ", ".join(str(place) for place in dict.fromkeys(places))
     raise DataNotFound(
-        "The validation pictures lie in no class folders, and no list of their classes was found "
+        "The validation images lie in no class folders, and no list of their classes was found "
         f"in {looked}. Put {KIT}.tar.gz (or its {TRUTH} and {META}) or Caffe's val.txt there, or "
-        "move the pictures into a folder for each class, val/n01440764/…."
+        "move the images into a folder for each class, val/n01440764/…."
     )
 
 
@@ -406,7 +406,7 @@ def _read_tar(path: Path, progress: Progress | None) -> EncodedImages:
     order = np.argsort(index.names, kind="stable")
     index = index.take(order[index.refusals[order] == b""])
     if not len(index):
-        raise DataNotFound(f"{path} holds no pictures, nor tar files with pictures.")
+        raise DataNotFound(f"{path} holds no images, nor tar files with images.")
     return index
 
 
@@ -415,7 +415,7 @@ def _labelled_by_folder(images: EncodedImages, where: Path) -> LabelledImages:
     labels = [os.fsdecode(bytes(name).rpartition(b"/")[0].split(b"/")[0]) for name in images.names]
     if "" in labels:
         raise DataError(
-            f"{where} holds pictures, not a tar file or a folder of them for each class. Name "
+            f"{where} holds images, not a tar file or a folder of them for each class. Name "
             f"{TRAIN_TAR}, which does."
         )
     return LabelledImages(images, where, np.array(labels))
@@ -473,9 +473,9 @@ def _from_caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
         number = int(words[1]) if len(words) == 2 and words[1].isdecimal() else len(names)
         if number >= len(names):
             raise DataError(
-                f"{path}, line {line}: {' '.join(words)!r} is not a picture's name and the number "
+                f"{path}, line {line}: {' '.join(words)!r} is not an image's name and the number "
                 f"of its class, from 0 to {len(names) - 1}. Put Caffe's synsets.txt beside it, if "
-                "the training pictures are only a part of ILSVRC."
+                "the training images are only a part of ILSVRC."
             )
         truth[PurePosixPath(words[0]).name] = names[number]
     return truth

@@ -22,7 +22,7 @@ from vggfeat.data.datasets.annotations import (
 from vggfeat.data.datasets.card import DatasetCard, Reader, VocProtocol, register
 from vggfeat.data.image import Box, upright_size
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, DataNotFound, ParameterError, PictureError
+from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 
 Task = Literal["classification", "action"]
 SPLITS = ("train", "val", "trainval", "test")
@@ -180,7 +180,7 @@ def read_voc_boxes(
         found = examples_of(name, read_annotation_of(tree, name).named(wanted), wanted)
         try:
             examples[row] = [_sized(example, path) for example in found]
-        except PictureError as error:
+        except ImageError as error:
             examples[row], left_out[name] = [], str(error)
     held = {
         split: [example for row in of_split for example in examples[row]]
@@ -300,7 +300,7 @@ def _row(path: Path, number: int, fields: Sequence[str]) -> Row:
     person = fields[1] if len(fields) > 1 else "0"
     # An id becomes a path: nothing in a list may lead out of the folder of images.
     if len(fields) > 2 or not _PERSON.fullmatch(person) or {"/", "\\"} & set(fields[0]):
-        raise DataError(f"{path}, line {number}, is {' '.join(fields)!r}: not a picture's id.")
+        raise DataError(f"{path}, line {number}, is {' '.join(fields)!r}: not an image's id.")
     return fields[0], int(person)
 
 

@@ -51,7 +51,7 @@ def list_images(source: str) -> Iterator[Entry]:
         yield entry
     if empty:
         raise DataNotFound(
-            f"There are no pictures in {redact_source(source)!r}. Pictures end in "
+            f"There are no images in {redact_source(source)!r}. Images end in "
             f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, tars, or a list as @paths.txt."
         )
 
@@ -102,7 +102,7 @@ def list_entries(source: str) -> Iterator[Entry]:
         for each in several:
             yield from list_entries(each)
     else:
-        raise DataNotFound(f"There is no picture, folder or list {source!r}. Check the spelling.")
+        raise DataNotFound(f"There is no image, folder or list {source!r}. Check the spelling.")
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -36,7 +36,7 @@ class EncodedImages(Protocol):
         """Return where an image is."""
 
     def read(self, row: int) -> bytes:
-        """Read the file of an image, whole; PictureError if that cannot be done."""
+        """Read the file of an image, whole; ImageError if that cannot be done."""
 
     def take(self, rows: ArrayLike) -> EncodedImages:
         """Keep these rows, in this order."""
@@ -79,7 +79,7 @@ class FileImages:
         return RemoteImage(place) if is_address(place) else self.root / place
 
     def read(self, row: int) -> bytes:
-        """Read the file of an image, whole; PictureError if that cannot be done."""
+        """Read the file of an image, whole; ImageError if that cannot be done."""
         content = read_encoded(self.image(row))
         assert content is not None
         return content

@@ -72,7 +72,7 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
         raise DataError(f"{printable(text)[:200]!r} is no path: there is a zero byte in it.")
     if is_address(text):
         if "::" in text or text.startswith("file:"):
-            raise DataError(f"A list of pictures may name paths and addresses, not {redact(text)}.")
+            raise DataError(f"A list of images may name paths and addresses, not {redact(text)}.")
         return RemoteImage(text), name_of(text)
     if isinstance(folder, Path):
         return folder / text, name_of(text)

@@ -24,7 +24,7 @@ from vggfeat._io.remote import (
 from vggfeat.data.identity import digest, nanoseconds
 from vggfeat.data.image import EXTENSIONS, ImageRef, Stamp
 from vggfeat.data.names import name_on_web, prefix_of
-from vggfeat.errors import PictureError
+from vggfeat.errors import ImageError
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
 DEEPEST = 32  # folders below one another; a web server may link them in circles
@@ -62,7 +62,7 @@ class RemoteImage(ImageRef):
         try:
             content = read_bytes(self.address)
         except Unreachable as error:
-            raise PictureError(str(error)) from None
+            raise ImageError(str(error)) from None
         _check_size(len(content))
         return content
 
@@ -168,7 +168,7 @@ def expand_glob(source: str) -> list[str]:
 
 def _check_size(size: int) -> None:
     if size > LARGEST:
-        raise PictureError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
+        raise ImageError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
 
 
 def _nanoseconds(changed: object) -> int:

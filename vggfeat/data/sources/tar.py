@@ -43,7 +43,7 @@ from vggfeat.data.identity import digest, in_64_bits, is_settled
 from vggfeat.data.image import EXTENSIONS, LACKING, ImageRef, Stamp
 from vggfeat.data.sources.files import Ints, Names
 from vggfeat.data.sources.remote import changed_at, stamp_of
-from vggfeat.errors import DataError, DataNotFound, PictureError, StoreError, VggfeatError
+from vggfeat.errors import DataError, DataNotFound, ImageError, StoreError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its image in several formats, the first of these.
@@ -84,7 +84,7 @@ class TarMember(ImageRef):
     def read(self) -> bytes:
         """Read the file of the image, whole."""
         if self.refusal:
-            raise PictureError(self.refusal)
+            raise ImageError(self.refusal)
         try:
             if is_address(self.archive):
                 return read_bytes(self.archive, self.offset, self.offset + self.size)
@@ -95,9 +95,9 @@ class TarMember(ImageRef):
             if isinstance(error, OSError) and error.errno in LACKING:
                 raise
             reason = error.strerror if isinstance(error, OSError) else error
-            raise PictureError(f"its tar cannot be read: {reason}") from None
+            raise ImageError(f"its tar cannot be read: {reason}") from None
         if len(content) < self.size:
-            raise PictureError("its tar ends within it")
+            raise ImageError("its tar ends within it")
         return content
 
     def stamp(self) -> Stamp:
@@ -158,7 +158,7 @@ class TarIndex:
         return TarMember(self.archive, offset, size, refusal, self.version)
 
     def read(self, row: int) -> bytes:
-        """Read the file of an image, whole; PictureError if that cannot be done."""
+        """Read the file of an image, whole; ImageError if that cannot be done."""
         return self.image(row).read()
 
     def take(self, rows: ArrayLike) -> TarIndex:
@@ -204,8 +204,8 @@ def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
     archive = os.fspath(archive)
     if archive.lower().endswith(PACKED):
         raise DataError(
-            f"{redact(archive)} is compressed, so that no picture can be read from its middle. "
-            "Unpack it to a plain .tar: pictures are compressed already."
+            f"{redact(archive)} is compressed, so that no image can be read from its middle. "
+            "Unpack it to a plain .tar: images are compressed already."
         )
     try:
         return _read_remembered(archive, _identify(archive), progress)
@@ -282,7 +282,7 @@ def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
         write_atomic(path, content.getvalue())
     except StoreError as error:
         warnings.warn(
-            f"Where pictures lie in tars could not be remembered in {path.parent} "
+            f"Where images lie in tars could not be remembered in {path.parent} "
             f"({error.__cause__}), and will be looked for at every start. Set VGGFEAT_HOME to a "
             "folder that may be written.",
             stacklevel=4,
@@ -412,7 +412,7 @@ def _refusal(member: tarfile.TarInfo) -> str:
     if not member.isfile():
         return "not a file, but a pipe or a device"
     if member.issparse():
-        return "a sparse file, as which no picture is packed"
+        return "a sparse file, as which no image is packed"
     if member.size > LARGEST and not member.name.endswith(".tar"):
         return f"its {member.size:,} bytes are more than the {LARGEST:,} allowed"
     return ""

@@ -75,7 +75,7 @@ def _pixels(file: dict[str, Value]) -> PixelConvention | None:
     image = _entry(stated, "averageImage")
     if not isinstance(image, Numbers) or not image.data or math.prod(image.shape) % 3:
         return None
-    # One colour, (1, 1, 3) or (3, 1), or a whole average picture (224, 224, 3)
+    # One colour, (1, 1, 3) or (3, 1), or a whole average image (224, 224, 3)
     colours = image.array().reshape(-1, 3, order="F").astype(np.float64)
     red, green, blue = colours.mean(axis=0).tolist()
     return replace(USUAL, mean=(red, green, blue))

@@ -24,7 +24,7 @@ from vggfeat.nets.vgg import VGG
 class OpenVINOVGG(Inference):
     """A dense network on the CPU, computed by OpenVINO, for inference alone.
 
-    Pictures may be of any shape: OpenVINO keeps what it made for each shape that it has met.
+    Images may be of any shape: OpenVINO keeps what it made for each shape that it has met.
     Several threads may use it; one at a time computes, on all its cores.
 
     Parameters

@@ -2,7 +2,7 @@
 
 torch's eager convolution reorders its weights at every call and writes its output twice, before
 and after the ReLU. oneDNN, which computes both, can do neither: torch's own compiler calls it so,
-through the two operators used here. They need no compilation, so pictures may be of any shape.
+through the two operators used here. They need no compilation, so images may be of any shape.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PackedVGG(Inference):
     net : VGG
         Dense, with its weights, in the precision to compute in; nothing is shared with it.
     height, width : int
-        Size of a typical picture, in pixels, for which weights are packed. Others are computed
+        Size of a typical image, in pixels, for which weights are packed. Others are computed
         as well.
 
     Examples

@@ -25,7 +25,7 @@ from vggfeat.nets.runtimes.inference import Inference, place
 from vggfeat.nets.runtimes.packed import PackedVGG, can_pack
 from vggfeat.nets.vgg import VGG
 
-Block = tuple[slice, slice]  # which pictures, and which rows of their tiles
+Block = tuple[slice, slice]  # which images, and which rows of their tiles
 
 OUT, IN = 4, 6  # sides of a tile: of the outputs, and of the inputs that they need
 # Tiles transformed at once, which should stay in the processor's cache; below so few, the weights,
@@ -126,7 +126,7 @@ class _Tiled:
 
         def compute(block: Block) -> None:
             some, rows = block
-            # From (4, 4, pictures, tall, wide, channels).
+            # From (4, 4, images, tall, wide, channels).
             outputs = self._transformed(padded[some], rows, wide).permute(2, 3, 0, 4, 1, 5)
             if rectify:
                 torch.clamp(outputs, min=0, out=found[some, rows])
@@ -138,12 +138,12 @@ class _Tiled:
         return maps.permute(0, 3, 1, 2)
 
     def _transformed(self, padded: Tensor, rows: slice, wide: int) -> Tensor:
-        """Return the outputs (4, 4, pictures, tall, wide, channels) of some rows of tiles."""
+        """Return the outputs (4, 4, images, tall, wide, channels) of some rows of tiles."""
         count, tall, inputs = len(padded), rows.stop - rows.start, padded.shape[-1]
-        picture, row, column, _ = padded.stride()
+        image, row, column, _ = padded.stride()
         tiles = padded.as_strided(
             (IN, IN, count, tall, wide, inputs),
-            (row, column, picture, OUT * row, OUT * column, 1),
+            (row, column, image, OUT * row, OUT * column, 1),
             padded.storage_offset() + rows.start * OUT * row,
         )
         forth = (self._forth @ tiles.reshape(IN**2, -1)).view(IN**2, -1, inputs)
@@ -217,12 +217,12 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
 
 def _blocks(batch: int, tall: int, wide: int) -> Iterator[Block]:
-    """Take pictures and rows of tiles, so that about MANY are transformed at once."""
-    pictures = max(1, MANY // (tall * wide))
+    """Take images and rows of tiles, so that about MANY are transformed at once."""
+    images = max(1, MANY // (tall * wide))
     rows = max(1, MANY // wide)
-    for first in range(0, batch, pictures):
+    for first in range(0, batch, images):
         for top in range(0, tall, rows):
-            yield slice(first, min(first + pictures, batch)), slice(top, min(top + rows, tall))
+            yield slice(first, min(first + images, batch)), slice(top, min(top + rows, tall))
 
 
 def _build(net: VGG, device: torch.device, dtype: torch.dtype) -> VGG:

@@ -1,4 +1,4 @@
-"""Pictures of every format that is read: mutated, absurd, animated, of many pages, misnamed."""
+"""Images of every format that is read: mutated, absurd, animated, of many pages, misnamed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PIECES += (b"II*\0", b"RIFF", b"WEBP", b"VP8X", b"ANIM", b"ANMF", b"GIF89a", b"\
 
 
 def written(values: np.ndarray, kind: str, mode: str, **options: Any) -> bytes:
-    """Write a picture in a mode; Pillow makes none of 16 bits or floats from colours itself."""
+    """Write an image in a mode; Pillow makes none of 16 bits or floats from colours itself."""
     if mode in ("I;16", "F"):
         numbers = np.uint16 if mode == "I;16" else np.float32
         grey = values[..., 0].astype(np.float64)
@@ -86,7 +86,7 @@ def png(width: int, height: int, rows: bytes) -> bytes:
 
 
 def absurd() -> Iterator[bytes]:
-    """Yield bombs, lines and pictures of sizes that no picture has."""
+    """Yield bombs, lines and images of sizes that no image has."""
     for width, height in ((2**31 - 1, 2**31 - 1), (1, 2**31 - 1), (100_000, 100_000), (0, 9)):
         yield png(width, height, b"\0" * 1000)
     yield png(30_000, 30_000, bytes(3751 * 30_000))
@@ -102,12 +102,12 @@ def absurd() -> Iterator[bytes]:
     )
 
 
-class Pictures(Campaign):
-    """A hostile picture between two good ones: these are described, and it is or is named."""
+class Images(Campaign):
+    """A hostile image between two good ones: these are described, and it is or is named."""
 
-    name = "pictures"
+    name = "images"
     cases = 20_000
-    memory = 3 << 30  # what a picture of as many pixels as are allowed may take
+    memory = 3 << 30  # what an image of as many pixels as are allowed may take
     seconds = 60.0
     tokens = PIECES
     Q = 64
@@ -139,7 +139,7 @@ class Pictures(Campaign):
         store = FeatureStore(None, "a")
         extract(images, network, [self.Q], store, workers=1)  # type: ignore[arg-type]  # it stands in
         there = store.complete()
-        assert {"first", "last"} <= set(there), f"good pictures are absent: {there}"
+        assert {"first", "last"} <= set(there), f"good images are absent: {there}"
         reason = store.failed.get("bad", "")
         assert ("bad" in there) != bool(reason), "neither described nor named"
         assert reason.isprintable(), f"a strange reason: {reason!r}"
@@ -148,4 +148,4 @@ class Pictures(Campaign):
             assert np.isfinite(values).all(), "not finite"
 
 
-CAMPAIGNS = (Pictures,)
+CAMPAIGNS = (Images,)
