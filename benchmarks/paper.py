@@ -220,8 +220,8 @@ def parted(typed: str, names: Collection[str] = TABLE_1) -> tuple[str, str]:
     return (name, source) if equals and name in names else ("", typed)
 
 
-def scoring(device: str, net: str, source: str, pool: str) -> DenseExtractor:
-    """Open a network whose class scores are wanted."""
+def scoring(device: str, net: str, source: str, pool: str, folder: Path | None) -> DenseExtractor:
+    """Open a network whose class scores are wanted; none are stored, so that no folder counts."""
     features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
     return network(net, features, device, {})
 

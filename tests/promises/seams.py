@@ -209,7 +209,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "open_ilsvrc": ("vggfeat.ilsvrc.tables:open_ilsvrc", lambda _: SimpleNamespace(partial="")),
         "run_table": (
             "vggfeat.ilsvrc.tables:run_table",
-            lambda given: (given["opener"]("D", "authors", "softmax"), _stop(given)),
+            lambda given: (given["opener"]("D", "authors", "softmax", None), _stop(given)),
         ),
         "open_trainset": ("vggfeat.train.trainset:open_trainset", None),
         "Watched": ("vggfeat.cli.run:Watched", None),
