@@ -110,10 +110,10 @@ def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
     draw("photos/a.png")
     draw("photos/b.png")
 
-    def stopping(image, **how):
+    def stopping(image, decoding, **named):
         if "b.png" in str(image):
             raise KeyboardInterrupt
-        return decode(image, **how)
+        return decode(image, decoding, **named)
 
     monkeypatch.setattr("vggfeat.data.image.decode", stopping)
     done = explain(model(), "photos", "--csv", "f.csv", status=130)
