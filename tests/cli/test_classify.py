@@ -375,6 +375,7 @@ def test_the_name_of_a_image_forges_no_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_table_with_all_of_its_nets_has_differences(ilsvrc: Path) -> None:
     """Trained nets are found among the runs; what rows share is computed once."""
     keys = ilsvrc_classes().keys

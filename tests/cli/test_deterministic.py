@@ -97,6 +97,7 @@ def test_an_svm_has_the_same_figures_whatever_its_jobs(
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_recipe_describes_with_the_bits_of_an_extraction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

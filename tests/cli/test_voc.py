@@ -23,6 +23,7 @@ def eleven_points(targets: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean([max(precision[recall >= t], default=0) for t in np.arange(11) / 10]))
 
 
+@pytest.mark.slow
 def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> None:
     """From the scores that the run wrote, a second 11-point formula gives each class's AP."""
     written = ["--features", "f", "--report", "r.html", "--json", "-q"]

@@ -78,6 +78,7 @@ def test_weights_by_formula_neither_die_nor_explode(net: str, tiny: str, small_n
     check_alive(Weights(net, formula_state(net), PIXELS, "formula", "none"))
 
 
+@pytest.mark.slow
 def test_whole_weights_by_formula_neither_die_nor_explode(whole_net: Weights) -> None:
     """So it is with 4096 columns, where numbers of a poor formula would be all alike."""
     check_alive(whole_net)

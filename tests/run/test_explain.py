@@ -69,9 +69,16 @@ def predicted(model, image, extractors):
     return next(predict(model, ImageSet(("a",), (image,)), extractors)).scores
 
 
-@pytest.mark.parametrize("which", ["A", "AB"])
 @pytest.mark.parametrize("normalize", ["descriptor", "locations", "none"])
-@pytest.mark.parametrize("how", ["average", "stack"])
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [
+        ("A", "average"),
+        ("A", "stack"),
+        pytest.param("AB", "average", marks=pytest.mark.slow),
+        pytest.param("AB", "stack", marks=pytest.mark.slow),
+    ],
+)
 def test_locations_and_bias_add_up_to_the_score(nets, which, normalize, how):
     """In linear settings the sum over the image plus the bias is what predict says."""
     how = Aggregation(how, normalize)

@@ -32,7 +32,10 @@ def model_of(extractor: DenseExtractor, widths: list[int], Q: int = 64) -> Saved
     )
 
 
-@pytest.mark.parametrize(("layer", "width", "stride"), [("pool4", 512, 16), ("pool5", 512, 32)])
+@pytest.mark.parametrize(
+    ("layer", "width", "stride"),
+    [("pool4", 512, 16), pytest.param("pool5", 512, 32, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("pool", ["average", "max", "gem3"])
 def test_a_window_is_scored_by_the_locations_in_it(
     layer: str, width: int, stride: int, pool: str
