@@ -1,24 +1,19 @@
-"""Images of another folder that have the names of a store's: few are counted, most are refused."""
+"""Images that have the names of others in a store replace them, and are counted."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import pytest
 from helpers.cli import run
-from helpers.extraction import content, draw_small, extract_sums
-from helpers.mistakes import refuses
+from helpers.extraction import content, extract_sums
 from helpers.networks import FakeExtractor, pixel_sums
 from PIL import Image
 from support import noise
 
-from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.errors import StoreError
-from vggfeat.features import replacing
+from vggfeat.data.imageset import find_images
 from vggfeat.features.pipeline import extract
 from vggfeat.store.store import FeatureStore
 
@@ -38,19 +33,20 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "x" / "photos"
 
 
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def test_a_folder_of_other_images_is_counted(photos: Path, tmp_path: Path) -> None:
+    """Its images replace those of their names; the earlier ones come back without computing."""
+    other, before = tmp_path / "y" / "photos", content(tmp_path / "f")
+    done = extract_sums(other, tmp_path / "f")
+    assert (done.computed, done.replaced) == (12, 12)
+    done = extract_sums(photos, tmp_path / "f")
+    assert (done.computed, done.replaced) == (0, 12)
+    assert content(tmp_path / "f") == before
 
 
-def test_a_folder_of_other_images_is_refused(photos: Path, tmp_path: Path) -> None:
-    """The store stays as it was, to the byte; under more of their path, both are kept."""
-    before = files(tmp_path / "f")
-    other = tmp_path / "y" / "photos"
-    named = ("photos/00.png", "--relative-to", "--out", "12")
-    refuses(lambda: extract_sums(other, tmp_path / "f"), StoreError, named)
-    assert files(tmp_path / "f") == before
+def test_under_more_of_their_path_both_are_kept(photos: Path, tmp_path: Path) -> None:
+    """Names relative to the folder above both are different ones."""
     store = FeatureStore(tmp_path / "f", "a")
-    images = find_images([str(other)], relative_to=tmp_path)
+    images = find_images([str(tmp_path / "y" / "photos")], relative_to=tmp_path)
     done = extract(images, FakeExtractor(pixel_sums), (8, 10), store)
     assert (done.computed, done.replaced, len(store.names)) == (12, 0, 24)
 
@@ -88,31 +84,6 @@ def test_equal_copies_are_the_same_images(photos: Path, tmp_path: Path) -> None:
     assert (done.computed, done.present, done.replaced) == (0, 12, 0)
 
 
-def test_few_images_may_all_be_new(tmp_path: Path) -> None:
-    """One or two that are edited again and again take seconds."""
-    for seed in range(3):
-        draw(tmp_path / "p" / "a.png", seed)
-        draw(tmp_path / "p" / "b.png", seed + 10)
-        done = extract_sums(tmp_path / "p", tmp_path / "f")
-        assert (done.computed, done.replaced) == (2, 2 if seed else 0)
-
-
-def test_many_are_judged_by_some(tmp_path: Path) -> None:
-    """Of a large folder a few are read, as a run reads all that it computes anyway."""
-    draw_small(tmp_path / "p", good=200, bad=0)
-    extract_sums(tmp_path / "p", tmp_path / "f")
-    arrays = tuple(noise(12, 10, seed) for seed in range(200))
-    names = find_images([str(tmp_path / "p")]).names
-    images = ImageSet(names, arrays)
-    store = FeatureStore(tmp_path / "f", "a")
-    with mock.patch.object(replacing, "id_of", wraps=replacing.id_of) as read:
-        refuses(
-            lambda: replacing.refuse_other_images(images, np.zeros((200, 2), np.int64), store),
-            StoreError,
-        )
-    assert read.call_count == replacing.READ
-
-
 def test_the_command_says_what_was_replaced(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,8 +91,10 @@ def test_the_command_says_what_was_replaced(
     monkeypatch.chdir(tmp_path)
     words = ("--layer", "pool1", "--Q", "16", "--weights", "embedded", "--out", "g")
     assert run("extract", "x/photos", *words, "--json").json["replaced"] == 0
-    done = run("extract", "y/photos", *words, status=StoreError.exit_status)
-    assert "--relative-to" in done.err
+    done = run("extract", "y/photos", *words)
+    assert "12 images replaced" in done.out
+    assert "--relative-to" in done.out
+    assert run("extract", "x/photos", *words, "--json").json["replaced"] == 12
     draw(photos / "00.png", 999)
     assert run("extract", "x/photos", *words, "--json").json["replaced"] == 1
     draw(photos / "00.png", 998)

@@ -204,7 +204,11 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         "store": f"{out} ({size(store.nbytes)})",
     }
     if total.replaced:
-        rows["replaced"] = f"{counted(total.replaced, 'image')} replaced others of the same name"
+        rows["replaced"] = [
+            f"{counted(total.replaced, 'image')} replaced others of the same name. If they are no",
+            "newer versions: the earlier command takes up its rows without computing; keep both",
+            "with --relative-to DIR, or another --out",
+        ]
     reasons = f"{out}/{of_share(FAILED, share)}"
     if skipped:
         rows["skipped"] = f"{skipped}; reasons in {reasons}"

@@ -22,7 +22,6 @@ from vggfeat.features.outbox import Outbox
 from vggfeat.features.plan import Bools, Plan
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
-from vggfeat.features.replacing import refuse_other_images
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -168,7 +167,6 @@ def extract(
     """
     options = RunOptions(tuple(scales), tuple(outputs), on_bad_image, workers)
     run = Run(images, extractor, options, store, progress)
-    refuse_other_images(images, run.plan.stamps, store)
     store.begin(images.names, run.provenance, share)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)

@@ -187,11 +187,24 @@ class GeM(Pooling):
 
     def pool(self, dense_map: Tensor) -> Tensor:
         """Return means (B, C)."""
-        activations = dense_map.flatten(2).clamp(min=self.smallest)
-        # Of shares of the maximum no power overflows; the mean and its gradient stay what they are.
+        return self.result(self.add(None, dense_map, 3), 3)
+
+    def add(self, state: Any, tile: Tensor, axis: int) -> Any:
+        """Add up powers of shares of the maximum, which never overflow."""
+        activations = tile.flatten(2).clamp(min=self.smallest)
+        total, locations, earlier = state or (0, 0, None)
         maxima = activations.detach().amax(2)
+        if earlier is not None:
+            maxima = maxima.maximum(earlier)
+            total = total * (earlier / maxima).pow(self.p)
         shares = activations / maxima[:, :, None]
-        return maxima * shares.pow(self.p).mean(2).pow(1 / self.p)
+        return total + shares.pow(self.p).sum(2), locations + activations.shape[2], maxima
+
+    def result(self, state: Any, axis: int) -> Tensor:
+        """Return the mean, times the maximum."""
+        total, locations, maxima = state
+        means: Tensor = maxima * (total / locations).pow(1 / self.p)
+        return means
 
 
 @register("cells")

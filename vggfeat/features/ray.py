@@ -36,7 +36,6 @@ from vggfeat.features.pipeline import (
     round_size,
 )
 from vggfeat.features.provenance import provenance
-from vggfeat.features.replacing import refuse_other_images
 from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
@@ -120,7 +119,6 @@ def extract_on_ray(
     extraction, columns, made_by = cluster.get(probe)
     store.add_columns(columns)
     stamps = images.stamps()
-    refuse_other_images(images, stamps, store)
     device = f"Ray, {counted(slot.nodes, 'node')}: {made_by['device']}"
     store.begin(images.names, {**made_by, "device": device}, share)
 
