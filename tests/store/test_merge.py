@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,11 +31,13 @@ from storing import (
 
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreDamaged, StoreError
 from vggfeat.store import merge as merging
-from vggfeat.store import view
+from vggfeat.store import runs, view
 from vggfeat.store.column import Column
 from vggfeat.store.export import export, pack
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.merge import merge
+from vggfeat.store.runs import write_run
+from vggfeat.store.storage import Storage
 from vggfeat.store.store import FeatureStore
 
 # As folders are searched: the files of a folder before the folders in it.
@@ -157,6 +160,30 @@ def test_an_interrupted_merge_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list((tmp_path / "all" / "shards").iterdir())) == 7
     assert info(tmp_path / "all")["finished"]
     assert_whole(tmp_path / "all")
+
+
+def test_a_merge_says_once_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed right after run.json, which is written last, it has said what is left of a part."""
+    make_store(tmp_path / "a", [D], FEW[:4])
+    store = FeatureStore(tmp_path / "a", "a")
+    store.add_columns([E])
+    store.begin(FEW[:4])
+    fill(store, [E], FEW[:2])
+
+    def stop(storage: Storage, run: Mapping[str, Any]) -> None:
+        write_run(storage, run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            merge([tmp_path / "a"], tmp_path / "all")
+    assert not info(tmp_path / "all")["finished"]
+    assert not merge([tmp_path / "a"], tmp_path / "all").finished
+    make_store(tmp_path / "a", [D, E], FEW[:4])
+    assert merge([tmp_path / "a"], tmp_path / "all").finished
 
 
 def test_failed_images_go_along(tmp_path: Path) -> None:

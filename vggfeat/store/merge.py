@@ -128,8 +128,7 @@ def merge(
         copied, shards = copied + rows, shards + 1
         if progress:
             progress(copied, copy.total)
-    target.finish(order, failed)
-    write_run(target.storage, {**joined, "failed": len(failed)})
+    target.finish(order, failed, record=joined)
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
     missing = tuple(map(name_share, missing_shares(joined_shares([joined]))))

@@ -33,7 +33,8 @@ def start_run(storage: Storage, run: Mapping[str, Any]) -> None:
 def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, str]) -> None:
     """Write ``run.json`` and ``failed.csv`` of a run, or of one share of it, that is through.
 
-    A run over the whole list removes those of the shares: it has tried again what they name.
+    A run over the whole list removes those of the shares: it has tried again what they name. All
+    its ``lists`` are done, unless it says itself what is ``finished``, ``done`` and ``left``.
     """
     share = run["share"]
     if failed:
@@ -42,8 +43,8 @@ def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, st
         storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
     else:
         storage.remove(of_share(FAILED, share))
-    outcome = {"failed": len(failed), "finished": True, "done": run["lists"], "left": {}}
-    write_run(storage, {**run, **outcome})
+    outcome = {"finished": True, "done": run["lists"], "left": {}}
+    write_run(storage, {**outcome, **run, "failed": len(failed)})
     if share is None:
         for own in (FAILED, RUN):
             for name in list_shares(storage, own):

@@ -699,7 +699,11 @@ class FeatureStore:
         return new
 
     def finish(
-        self, names: Sequence[str], failed: Mapping[str, str], share: Share | None = None
+        self,
+        names: Sequence[str],
+        failed: Mapping[str, str],
+        share: Share | None = None,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         """Write ``features.h5``, ``failed.csv`` and ``run.json`` when a run is through.
 
@@ -714,6 +718,8 @@ class FeatureStore:
             By name, why images could not be used.
         share : (int, int), optional
             Part and number of parts.
+        record : mapping, optional
+            What a merge says of the runs that it joins, in place of what a run says of itself.
         """
         self.check_writable()
         self.refresh()
@@ -724,7 +730,8 @@ class FeatureStore:
             self._notes.merge_files(self.index)
         else:
             self.save_notes()
-        finish_run(self.storage, self._describe_run(names, share), failed)
+        run = {**self._describe_run(names, share), **(record or {})}
+        finish_run(self.storage, run, failed)
         self._failed = None
         sweep(self.storage)
 
