@@ -129,6 +129,7 @@ def test_info_of_shares(tmp_path: Path) -> None:
     half = len(NAMES) // 2
     for number, names in enumerate((NAMES[:half], NAMES[half:]), 1):
         store = FeatureStore(tmp_path, "a")
+        store.add_columns([FC7])
         store.begin(names, share=(number, 2))
         fill(store, [FC7], names)
         look()

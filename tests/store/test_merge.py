@@ -315,6 +315,33 @@ def test_shares_that_are_missing_are_named(tmp_path: Path) -> None:
     assert state(tmp_path / "again") == (True, [])
 
 
+def test_shares_are_told_apart_by_columns(tmp_path: Path) -> None:
+    """All shares of one net say nothing of those of another, in parts as in one folder."""
+
+    def share(root: Path, net: Column, number: int) -> Path:
+        names = NAMES[number - 1 :: 3]
+        store = FeatureStore(root, "a")
+        store.add_columns([net])
+        store.begin(names, share=(number, 3))
+        fill(store, [net], names)
+        store.finish(names, {}, (number, 3))
+        return root
+
+    parts = [share(tmp_path / f"D{number}", D, number) for number in (1, 2, 3)]
+    parts.append(share(tmp_path / "E1", E, 1))
+    done = merge(parts, tmp_path / "all")
+    assert (done.finished, done.missing) == (False, ("2/3", "3/3"))
+    assert state(tmp_path / "all") == (False, ["2/3", "3/3"])
+    assert info(tmp_path / "all")["asked"] == 25
+    for number in (1, 2, 3):
+        share(tmp_path / "one", D, number)
+    share(tmp_path / "one", E, 1)
+    assert not info(tmp_path / "one")["finished"]
+    done = merge([share(tmp_path / f"E{n}", E, n) for n in (2, 3)], tmp_path / "all")
+    assert (done.finished, done.missing) == (True, ())
+    assert_whole(tmp_path / "all", [D, E])
+
+
 def test_shares_do_what_a_killed_run_did_not(tmp_path: Path) -> None:
     """All of a list's shares together are the whole of it."""
     dead = killed(tmp_path / "dead", range(25))

@@ -422,7 +422,8 @@ def _is_finished(store: FeatureStore) -> bool:
     """Tell whether all was computed: by one run, or by all shares of one, which write no view."""
     runs = store.runs
     shares = joined_shares(runs)
-    done = _has_view(store) or (any(shares.values()) and not missing_shares(shares))
+    some = any(asked for own in shares.values() for asked in own.values())
+    done = _has_view(store) or (some and not missing_shares(shares))
     return done and all(run["finished"] for run in runs)
 
 

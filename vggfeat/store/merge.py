@@ -19,6 +19,7 @@ from vggfeat.store.runs import (
     joined_shares,
     missing_shares,
     name_share,
+    name_shares,
     write_run,
 )
 from vggfeat.store.shard import Matrix, Pairs, Rows
@@ -240,7 +241,7 @@ def _begin(target: FeatureStore, out: Collection[FeatureStore], joined: Mapping[
     """Note that a merge has begun: what it adds to the store is not done before its end."""
     runs = [run for store in out for run in store.runs]
     done = {key: paths for run in runs for key, paths in run["done"].items()}
-    shares = {name_share(share): asked for share, asked in joined_shares(runs).items()}
+    shares = name_shares(joined_shares(runs))
     begun = {"failed": 0, "finished": False, "done": done, "left": {}, "shares": shares}
     write_run(target.storage, {**joined, **begun})
 
@@ -265,6 +266,7 @@ def _join_runs(
     left = {key: paths for key, paths in left.items() if key not in done or paths - done[key]}
     shares = joined_shares(runs)
     missing = missing_shares(shares)
+    seen = {share for own in shares.values() for share in own}  # with one column or another
 
     def is_open(run: Mapping[str, Any]) -> bool:
         others_did = run["left"] and not left.keys() & run["left"].keys()
@@ -276,13 +278,14 @@ def _join_runs(
         if any(map(is_open, store.runs))
     )
     before = (run["asked"] for store in out for run in store.runs if is_open(run))
-    asked = max(len(names) + max(sum(unseen), sum(missing.values())), *before, 0)
+    absent = sum(images for share, images in missing.items() if share not in seen)
+    asked = max(len(names) + max(sum(unseen), absent), *before, 0)
     return {
         "asked": asked,
         "new": max((run["new"] for run in runs if is_open(run)), default=0),
         "finished": not left and not missing and asked <= len(names),
         "share": None,
-        "shares": {name_share(one): shares[one] for one in shares} if missing else {},
+        "shares": name_shares(shares) if missing else {},
         "provenance": {},
         "done": {key: sorted(paths) for key, paths in done.items()},
         "left": {key: sorted(paths) for key, paths in left.items()},

@@ -70,31 +70,45 @@ def digest_list(names: Iterable[str]) -> str:
     return hashlib.sha256(b"\0".join(sorted(encode(list(names))))).hexdigest()[:32]
 
 
-def joined_shares(runs: Iterable[Mapping[str, Any]]) -> dict[Share, int]:
-    """Count the images of each share that runs, and merges of them, were of."""
-    shares: dict[Share, int] = {}
+def joined_shares(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[Share, int]]:
+    """Count by column the images of each share that runs, and merges of them, were of."""
+    shares: dict[str, dict[Share, int]] = {}
     for run in runs:
-        shares |= {parse_share(text): asked for text, asked in run["shares"].items()}
+        for path, own in run["shares"].items():
+            counts = {parse_share(text): asked for text, asked in own.items()}
+            shares.setdefault(path, {}).update(counts)
         if run["share"]:
-            shares[run["share"]] = run["asked"]
+            lists = (*run["done"].values(), *run["left"].values())
+            for path in {path for paths in lists for path in paths} or {""}:
+                shares.setdefault(path, {})[run["share"]] = run["asked"]
     return shares
 
 
-def missing_shares(shares: Mapping[Share, int]) -> dict[Share, int]:
-    """Count the images, at least, of each share that is not among some; each is dealt as many.
+def missing_shares(shares: Mapping[str, Mapping[Share, int]]) -> dict[Share, int]:
+    """Count the images, at least, of each share that some column lacks; each is dealt as many.
 
     Examples
     --------
-    >>> missing_shares({(1, 3): 7, (2, 3): 6}), missing_shares({(1, 1): 5})
+    >>> missing_shares({"/D": {(1, 3): 7, (2, 3): 6}}), missing_shares({"/D": {(1, 1): 5}})
     ({(3, 3): 5}, {})
     """
-    missing = {}
-    for parts in sorted({parts for (_, parts), asked in shares.items() if asked}):
-        own = {part: asked for (part, of), asked in shares.items() if of == parts}
-        for part in set(range(1, parts + 1)).difference(own):
-            later = (asked for other, asked in own.items() if other > part)
-            missing[part, parts] = max(later, default=max(0, min(own.values()) - 1))
+    missing: dict[Share, int] = {}
+    for counts in shares.values():
+        for parts in sorted({parts for (_, parts), asked in counts.items() if asked}):
+            own = {part: asked for (part, of), asked in counts.items() if of == parts}
+            for part in set(range(1, parts + 1)).difference(own):
+                later = (asked for other, asked in own.items() if other > part)
+                asked = max(later, default=max(0, min(own.values()) - 1))
+                missing[part, parts] = max(asked, missing.get((part, parts), 0))
     return dict(sorted(missing.items()))
+
+
+def name_shares(shares: Mapping[str, Mapping[Share, int]]) -> dict[str, dict[str, int]]:
+    """Write shares by column as a record keeps them."""
+    return {
+        path: {name_share(share): asked for share, asked in own.items()}
+        for path, own in shares.items()
+    }
 
 
 def parse_share(text: str) -> Share:
@@ -129,7 +143,10 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
             "asked": int(run["asked"]),
             "finished": run["finished"] is True,
             "share": share and parse_share(name_share(share)),
-            "shares": {name_share(parse_share(text)): int(shares[text]) for text in shares},
+            "shares": {
+                str(path): {name_share(parse_share(text)): int(own[text]) for text in own}
+                for path, own in shares.items()
+            },
             "done": {key: list(map(str, paths)) for key, paths in dict(run["done"]).items()},
             "left": {key: list(map(str, paths)) for key, paths in dict(run["left"]).items()},
         }
