@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.boxes import red_tree
+from helpers.mistakes import refuses
 from PIL import Image
 from trees import OBJECT, withhold
 
@@ -122,6 +123,14 @@ def test_a_manifest_is_tested_by_its_split(imagenet: Path) -> None:
     found = open_boxset(table, parts=("test",), boxes=[imagenet / "bbox_train"])
     assert found.classes == WNIDS
     assert found.test.open(1).size == SIZE
+
+
+def test_boxes_that_contradict_each_other_are_refused(imagenet: Path) -> None:
+    """Two sources that state other boxes of an image of one name; the same ones may be twice."""
+    shutil.copytree(imagenet / "bbox_val", imagenet / "Annotations")
+    assert len(open_boxset(imagenet).test) == 3
+    annotate(imagenet / "Annotations", "ILSVRC2012_val_00000001", WNIDS[0], (400, 300))
+    refuses(lambda: open_boxset(imagenet), DataError, ["bbox_val", "ILSVRC2012_val_00000001"])
 
 
 def test_bad_images_of_ilsvrc_are_left_out(imagenet: Path) -> None:

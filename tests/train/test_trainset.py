@@ -188,6 +188,20 @@ def test_val_may_lie_elsewhere(tmp_path: Path) -> None:
     assert (len(found.train), len(found.val)) == (4, 4)
 
 
+@pytest.mark.parametrize("root", ["m.csv", "mine"])
+def test_a_manifest_validates_by_its_split(tmp_path: Path, root: str) -> None:
+    """Of a manifest that is named to validate with, rows to train and to test on are left alone."""
+    write(tmp_path / "mine", classes_of({"cat": 3, "ant": 3}))
+    rows = [
+        f"mine/{label}/{label}_{number}.JPEG,{label},{split}\n"
+        for label in ("ant", "cat")
+        for number, split in enumerate(("train", "val", "test"))
+    ]
+    (tmp_path / "m.csv").write_text("path,label,split\n" + "".join(rows))
+    found = open_trainset(tmp_path / root, val=tmp_path / "m.csv")
+    assert [data for _, _, data in content(found.val)] == [b"ant 1", b"cat 1"]
+
+
 def test_draw_is_by_class_recorded_and_disjoint(tmp_path: Path) -> None:
     """A tenth of each class validates, at least one of two, the same ones for the same seed."""
     write(tmp_path, classes_of({"ant": 20, "bee": 2, "cat": 1}))

@@ -213,7 +213,7 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
     Raises
     ------
     DataError
-        If two images have one name, or an image two labels.
+        If two images have one name, or an image two labels or two splits.
     """
     unique: dict[str, Entry] = {}
     total = 0
@@ -230,6 +230,11 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
             raise DataError(
                 f"{entry.name!r} is there twice, as {first.label!r} and as {entry.label!r}. "
                 "An image has one label: remove one of the lines."
+            )
+        if first.split != entry.split:
+            raise DataError(
+                f"{entry.name!r} is there twice, in the split {first.split!r} and in "
+                f"{entry.split!r}. An image is in one split: remove one of the lines."
             )
     kept = list(unique.values())
     return ImageSet(

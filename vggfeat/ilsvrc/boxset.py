@@ -12,7 +12,13 @@ import numpy as np
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more, counted
-from vggfeat.data.datasets.annotations import Annotation, Example, examples_of, read_annotations
+from vggfeat.data.datasets.annotations import (
+    Annotation,
+    Example,
+    add_annotation,
+    examples_of,
+    read_annotations,
+)
 from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import classes_in, read_voc_boxes
@@ -238,7 +244,7 @@ def _val_of_ilsvrc(
     if root.suffix.lower() == ".csv":
         images = read_images(root)
         every = images.classes
-        val = images.take(images.splits["val"]) if "val" in images.splits else None
+        val = images.take_val() if images.splits else None
     else:
         where = find_val(base)
         val = read_images(where, [base], progress) if where else None
@@ -265,7 +271,8 @@ def _read(
 ) -> dict[str, Annotation]:
     annotations: dict[str, Annotation] = {}
     for source in sources:
-        annotations |= read_annotations(source, set(wanted), images)
+        for name, annotation in read_annotations(source, set(wanted), images).items():
+            add_annotation(annotations, name, annotation, str(source))
     return annotations
 
 

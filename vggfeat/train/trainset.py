@@ -109,10 +109,11 @@ def open_trainset(
         - a CSV manifest with the columns path, label and, optionally, split: train, val, or test,
           whose images are left alone.
     val : path, optional
-        The validation images, as a folder of class folders, a CSV manifest, or ILSVRC's flat
-        folder or tar file; by default ``val`` or ``ILSVRC2012_img_val.tar`` beside the training
-        images. The classes of ILSVRC's are in its development kit or in Caffe's ``val.txt``,
-        beside them or in `root`: see :func:`vggfeat.data.datasets.ilsvrc.find_truth`.
+        The validation images, as a folder of class folders, a CSV manifest, of which the split
+        ``val`` is taken where it has splits, or ILSVRC's flat folder or tar file; by default
+        ``val`` or ``ILSVRC2012_img_val.tar`` beside the training images. The classes of ILSVRC's
+        are in its development kit or in Caffe's ``val.txt``, beside them or in `root`: see
+        :func:`vggfeat.data.datasets.ilsvrc.find_truth`.
     val_fraction : float in (0, 1), optional
         Share of the training images that is drawn, class by class, to validate instead; 0.1 for
         a single set without parts. At least one of a class, where it has two.
@@ -167,7 +168,7 @@ def open_trainset(
         return _drawn(train, val_fraction or VAL_FRACTION, seed)
     if isinstance(validation, Path):
         base = root if root.is_dir() else root.parent
-        validation = read_images(validation, [base], progress)
+        validation = read_images(validation, [base], progress).take_val()
     if val_fraction is not None:
         expected = f"left out, since there are validation images in {validation.where}"
         raise ParameterError.of("val_fraction", "open_trainset", expected, val_fraction)

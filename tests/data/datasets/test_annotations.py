@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from PIL import Image, ImageOps
 from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 
@@ -73,6 +74,16 @@ def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
     assert [one.name for one in only["ILSVRC2012_val_00000001"].objects] == ["n02099601"]
     assert list(read_annotations(source, images={"n02099601_7", "else"})) == ["n02099601_7"]
     assert read_annotations(source, images={"else"}) == {}
+
+
+def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Of images of one name in two folders; the same annotation may be there twice."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.xml").write_bytes(xml(FISH))
+    assert list(read_annotations(tmp_path)) == ["1"]
+    (tmp_path / "b" / "1.xml").write_bytes(xml(FISH, FISH))
+    refuses(lambda: read_annotations(tmp_path), DataError, ["1.xml"])
 
 
 def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:

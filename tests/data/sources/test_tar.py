@@ -272,6 +272,38 @@ def test_tar_of_tars_gives_each_image_by_name(archive: Path) -> None:
     assert found.take([2, 0]).read(1) == PACKED["n02/n02_1.JPEG"]
 
 
+def test_folders_within_a_tar_of_a_class_are_in_the_names(tmp_path: Path) -> None:
+    """Images of one name in two folders of it are two."""
+    inner = tar_of({"a/1.png": b"1", "b/1.png": b"2"})
+    path = Path(pack(tmp_path / "all.tar", {"cat.tar": inner}))
+    assert names_of(read_tar(path)) == ["cat/a/1.png", "cat/b/1.png"]
+
+
+@pytest.mark.parametrize("between", [{}, {"b.jpg": b"2"}])
+def test_of_members_of_one_name_the_last_counts(tmp_path: Path, between: dict[str, bytes]) -> None:
+    """As where a tar, to which an image was added anew, is unpacked."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, content in [("a.jpg", b"1"), *between.items(), ("a.jpg", b"3")]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    found = read_tar(path)
+    assert names_of(found) == [*between, "a.jpg"]
+    assert found.read(len(found) - 1) == b"3"
+
+
+@pytest.mark.usefixtures("_old")
+def test_samples_and_single_images_are_remembered_apart(tmp_path: Path) -> None:
+    """What one reading left out is there in the other, from the index or not."""
+    path = pack(tmp_path / "a.tar", {"1.jpg": b"1", "1.seg.png": b"2", "1.cls": b"cat"})
+    for _ in range(2):
+        assert names_of(read_tar(path)) == ["1.jpg"]
+        every = read_tar(path, samples=False)
+        assert names_of(every) == ["1.jpg", "1.seg.png"]
+        assert (read_tar(path).label(0), every.label(0)) == ("cat", "")
+
+
 def test_flat_tar_keeps_plain_names(tmp_path: Path) -> None:
     """A tar file of images, as ILSVRC's validation is, gives them without a folder."""
     path = tmp_path / "val.tar"

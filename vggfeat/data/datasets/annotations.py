@@ -117,7 +117,8 @@ def read_annotations(
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If an annotation, or the tar, is damaged or cannot be read.
+        If an annotation, or the tar, is damaged or cannot be read, or an image has two annotations
+        that differ.
     """
     annotations: dict[str, Annotation] = {}
     empty = True
@@ -128,13 +129,48 @@ def read_annotations(
         annotation = parse_annotation(content, f"{source}: {name}")
         annotation = annotation if classes is None else annotation.named(classes)
         if annotation.objects:
-            annotations[_stem(name)] = annotation
+            add_annotation(annotations, _stem(name), annotation, f"{source}: {name}")
     if empty:
         raise DataNotFound(
             f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
             "for each image."
         )
     return dict(sorted(annotations.items()))
+
+
+def add_annotation(
+    annotations: dict[str, Annotation], name: str, annotation: Annotation, where: str
+) -> None:
+    """Add the annotation of an image, which may be there already, but not another one.
+
+    Parameters
+    ----------
+    annotations : dict
+        By the names of images; it is changed.
+    name : str
+        The image's.
+    annotation : Annotation
+    where : str
+        Where it is from, for the error.
+
+    Raises
+    ------
+    DataError
+        If the image has another annotation.
+
+    Examples
+    --------
+    >>> annotations: dict[str, Annotation] = {}
+    >>> add_annotation(annotations, "cat", Annotation((20, 10), ()), "a/cat.xml")
+    >>> annotations["cat"].size
+    (20, 10)
+    """
+    if annotations.setdefault(name, annotation) != annotation:
+        raise DataError(
+            f"{where} is a second annotation of {name!r}, which differs from the first. Boxes are "
+            "found by the name of the image, without its folder: rename one of the images, or "
+            "remove one of the annotations."
+        )
 
 
 def parse_annotation(content: bytes, where: str) -> Annotation:

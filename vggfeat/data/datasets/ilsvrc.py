@@ -123,6 +123,21 @@ class LabelledImages:
         labels = self.labels[kept] if self.truth is None else self.labels
         return replace(self, images=self.images.take(kept), labels=labels, splits={})
 
+    def take_val(self) -> LabelledImages:
+        """Keep those to validate on: of a manifest with splits the split ``val``, or else all.
+
+        Raises
+        ------
+        DataNotFound
+            If there are splits, but no images of that one.
+        """
+        if not self.splits:
+            return self
+        rows = self.splits.get("val")
+        if rows is None:
+            raise DataNotFound(f"{self.where} has no images of the split 'val'. Mark some.")
+        return self.take(rows)
+
     def image_set(self) -> ImageSet:
         """Return the images as a set, with labels unless a list has them."""
         rows = range(len(self))
@@ -149,6 +164,11 @@ class IlsvrcReader(Reader):
         else:
             found = read_images(val, [tree])
             labels = found.labels_among(card.classes)
+            if unknown := sorted(set(labels) - set(card.classes)):
+                raise DataError(
+                    f"{val} has images of {and_more(unknown, 'class')}, which ILSVRC does not "
+                    "have. Its images lie in it without folders, or in those of their classes."
+                )
             images = replace(
                 found.image_set(), labels=tuple(labels), targets=one_hot(labels, card.classes)
             )
@@ -203,11 +223,7 @@ def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
     (300, 'bird', 0)
     """
     if root.suffix.lower() == ".csv":
-        images = read_images(root)
-        images = images.take(images.splits.get("val", [])) if images.splits else images
-        if not len(images):
-            raise DataNotFound(f"{root} has no images of the split 'val'. Mark some.")
-        return images
+        return read_images(root).take_val()
     where = find_val(root) or root
     if where == root and not (where.is_dir() or where.suffix == ".tar"):
         raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
@@ -402,7 +418,7 @@ def _as_bytes(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bytes_]]:
 
 def _read_tar(path: Path, progress: Progress | None) -> EncodedImages:
     """Find the images of a tar, by name, as in a listed folder: both are the same set."""
-    index = read_tar(path, progress)
+    index = read_tar(path, progress, samples=False)
     order = np.argsort(index.names, kind="stable")
     index = index.take(order[index.refusals[order] == b""])
     if not len(index):

@@ -54,7 +54,7 @@ LONGEST_CLASS = 200  # characters; a longer .txt is a caption
 HEADERS = 2 * tarfile.BLOCKSIZE  # bytes read at once: headers, not images
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 """What reading a damaged tar, compressed or not, raises."""
-_FORMAT = 2  # of the remembered index
+_FORMAT = 3  # of the remembered index
 _MASK = (1 << 64) - 1  # which makes a digest positive
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
@@ -170,7 +170,9 @@ class TarIndex:
 _ARRAYS = ("names", "offsets", "sizes", "labels", "refusals")
 
 
-def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
+def read_tar(
+    archive: str | Path, progress: Progress | None = None, *, samples: bool = True
+) -> TarIndex:
     """Find the images of a tar, in its order: in the index that is remembered, or by its headers.
 
     For the 138 GB of ILSVRC's training images the first call takes minutes; later ones, while the
@@ -180,7 +182,8 @@ def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
     the formats that are read); its others, such as key.mask.png, are left out. Where it has no
     such file, as in a tar that is none of WebDataset's, each image in it counts. Its label is
     what stands in key.cls; or the "label", "cls" or "class" of key.json; or the one line of
-    key.txt, unless it is as long as a caption.
+    key.txt, unless it is as long as a caption. Of members of one name the last counts, as it does
+    where a tar is unpacked.
 
     Parameters
     ----------
@@ -188,6 +191,9 @@ def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
         A tar, not compressed: its middle is read.
     progress : callable, optional
         Called with the bytes walked so far and in all.
+    samples : bool
+        Whether members that share a key are a sample; if not, every image counts, as in a folder,
+        and has no label.
 
     Returns
     -------
@@ -208,7 +214,7 @@ def read_tar(archive: str | Path, progress: Progress | None = None) -> TarIndex:
             "Unpack it to a plain .tar: images are compressed already."
         )
     try:
-        return _read_remembered(archive, _identify(archive), progress)
+        return _read_remembered(archive, _identify(archive, samples), progress, samples)
     except Unreachable as error:
         raise error.of(archive) from None
     except VggfeatError:
@@ -226,11 +232,12 @@ class _Identity(NamedTuple):
     settled: bool  # whether it changes if the tar does
 
 
-def _identify(archive: str) -> _Identity:
+def _identify(archive: str, samples: bool) -> _Identity:
+    kind = "" if samples else "-images"
     if is_address(archive):
         info = stat(archive)
         stamp = stamp_of(info)
-        key = f"{digest(redact(archive)) & _MASK:016x}"
+        key = f"{digest(redact(archive)) & _MASK:016x}{kind}"
         if stamp is None:
             return _Identity(key, "", 0, False)
         settled = is_settled(changed_at(info) or 0)
@@ -239,13 +246,15 @@ def _identify(archive: str) -> _Identity:
     status = path.stat()
     # A program can set the time of change as it likes, but not that of the file's own record.
     times = status.st_mtime_ns, status.st_ctime_ns
-    key = f"{path.stem}-{digest(path.resolve()) & _MASK:016x}"
+    key = f"{path.stem}-{digest(path.resolve()) & _MASK:016x}{kind}"
     content = " ".join(map(str, (_FORMAT, status.st_size, status.st_ino, *times)))
     version = digest(status.st_size, in_64_bits(status.st_mtime_ns))
     return _Identity(key, content, version, is_settled(*times))
 
 
-def _read_remembered(archive: str, identity: _Identity, progress: Progress | None) -> TarIndex:
+def _read_remembered(
+    archive: str, identity: _Identity, progress: Progress | None, samples: bool
+) -> TarIndex:
     remembered = home() / "tars" / f"{identity.key}.npz"
     index = _recall(remembered, archive, identity)
     if index is not None:
@@ -256,7 +265,7 @@ def _read_remembered(archive: str, identity: _Identity, progress: Progress | Non
             lock.enter_context(file_lock(remembered))
         index = _recall(remembered, archive, identity)  # by another process meanwhile
         if index is None:
-            index = _make_index(archive, identity.version, progress)
+            index = _make_index(archive, identity.version, progress, samples)
             if identity.settled:
                 _remember(remembered, index, identity)
     return index
@@ -289,14 +298,15 @@ def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
         )
 
 
-def _make_index(archive: str, version: int, progress: Progress | None) -> TarIndex:
-    samples: list[_Sample] = []
+def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
+    found: dict[tuple[str, str], _Sample] = {}
     with _open(archive) as file:
         total = file.seek(0, os.SEEK_END)
         try:
-            for sample in _samples(file, archive, 0, total):
-                samples.append(sample)
-                if progress and len(samples) % 1000 == 0:
+            for inner, sample in _samples(file, archive, 0, total, samples):
+                found.pop((inner, sample.name), None)
+                found[inner, sample.name] = sample
+                if progress and len(found) % 1000 == 0:
                     progress(sample.offset + sample.size, total)
         except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
             if isinstance(error, VggfeatError):
@@ -307,7 +317,8 @@ def _make_index(archive: str, version: int, progress: Progress | None) -> TarInd
             ) from error
     if progress:
         progress(total, total)
-    names, offsets, sizes, labels, refusals = zip(*samples, strict=True) if samples else [()] * 5
+    columns = zip(*found.values(), strict=True) if found else [()] * 5
+    names, offsets, sizes, labels, refusals = columns
     return TarIndex(
         archive,
         version,
@@ -356,24 +367,31 @@ class _File(NamedTuple):
 
 
 def _samples(
-    file: BinaryIO, archive: str, start: int, end: int, folder: str = ""
-) -> Iterator[_Sample]:
-    """Go through the samples of the tar that lies in these bytes, and of tars in it."""
+    file: BinaryIO, archive: str, start: int, end: int, samples: bool, within: str = ""
+) -> Iterator[tuple[str, _Sample]]:
+    """Go through the samples of the tar that lies in these bytes, and of tars in it.
+
+    Beside each is the name of the tar within the tar that it is in.
+    """
+    folder = f"{Path(within).stem}/" if within else ""
     for _, group in groupby(_files(file, archive, start, end), lambda member: member.key):
-        files = list(group)
-        if not folder and all(member.is_tar for member in files):
-            for inner in files:
-                last, stem = inner.offset + inner.size, Path(inner.name).stem
-                yield from _samples(file, archive, inner.offset, last, stem)
-            continue
+        files = list({member.name: member for member in group}.values())
         images = [member for member in files if member.is_image]
-        if not images:
+        tars = [member for member in files if member.is_tar]
+        # Beside its own image a tar is of a sample: of its frames, say.
+        if not within and tars and not images and (not samples or len(tars) == len(files)):
+            for inner in tars:
+                last = inner.offset + inner.size
+                yield from _samples(file, archive, inner.offset, last, samples, inner.name)
             continue
-        label = _label({member.suffix.lower(): member for member in files}, file)
-        exact = [member for member in images if "." not in member.suffix]
-        for image in [min(exact, key=lambda member: member.rank)] if exact else images:
-            name = f"{folder}/{posixpath.basename(image.name)}" if folder else image.name
-            yield _Sample(name, image.offset, image.size, label, image.refusal)
+        label = ""
+        if samples and images:
+            label = _label({member.suffix.lower(): member for member in files}, file)
+            exact = [member for member in images if "." not in member.suffix]
+            images = [min(exact, key=lambda member: member.rank)] if exact else images
+        for image in images:
+            name = folder + image.name
+            yield within, _Sample(name, image.offset, image.size, label, image.refusal)
 
 
 def _files(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_File]:
