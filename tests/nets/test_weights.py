@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,14 @@ def test_assumed_pixels(state: State, tmp_path: Path) -> None:
     assert (said.pixels, said.assumed) == (CAFFE, False)
     own = PixelConvention("RGB", 1.0, (0.0, 0.0, 0.0))
     assert load(tmp_path / "t.pth", "A", layers=("conv1_1",), pixels=own).pixels == own
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"range": float("inf")}, {"mean": (0.0, 0.0, float("nan"))}, {"std": (1.0, 0.0, 1.0)}]
+)
+def test_a_convention_of_no_numbers_is_refused(wrong: dict[str, Any]) -> None:
+    """However it is made."""
+    refuses(lambda: replace(CAFFE, **wrong), WeightsError)
 
 
 def test_conventions_of_whole_numbers_are_those_of_floats() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vggfeat.errors import ParameterError, WeightsError
@@ -25,6 +25,11 @@ class PixelConvention:
     pool_rounding : {"floor", "ceil"}
         How max-pools round an odd side: Caffe up, torch down (it matters for dense evaluation).
 
+    Raises
+    ------
+    WeightsError
+        If a number is not finite, `range` or `std` is not positive, or a word is none of these.
+
     Examples
     --------
     >>> PixelConvention.from_json(CAFFE.to_json()) == CAFFE
@@ -40,10 +45,17 @@ class PixelConvention:
     pool_rounding: str = "floor"
 
     def __post_init__(self) -> None:
-        """Make floats of whole numbers: what is equal is to have one text."""
+        """Make floats of whole numbers: what is equal is to have one text; refuse nonsense."""
         object.__setattr__(self, "range", float(self.range))
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if (
+            (self.channels not in ("RGB", "BGR") or self.pool_rounding not in ("floor", "ceil"))
+            or (len(self.mean) != 3 or len(self.std) != 3)
+            or not all(map(math.isfinite, (self.range, *self.mean, *self.std)))
+            or not (self.range > 0 and min(self.std) > 0)
+        ):
+            raise WeightsError(f"its pixel convention makes no sense: {str(self)[:200]}")
 
     def __str__(self) -> str:
         over = "" if self.std == (1.0, 1.0, 1.0) else f" over {self.std}"
@@ -66,18 +78,12 @@ class PixelConvention:
         """
         try:
             found: dict[str, Any] = json.loads(text)
-            channels, rounding = found["channels"], found["pool_rounding"]
-            mean, std = (tuple(float(v) for v in found[key]) for key in ("mean", "std"))
-            full = float(found["range"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            values = (found[each.name] for each in fields(cls))
+            return cls(*values)
+        except WeightsError:
+            raise
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise WeightsError(f"its pixel convention cannot be read: {text[:80]!r}") from error
-        if (
-            (channels not in ("RGB", "BGR") or rounding not in ("floor", "ceil"))
-            or (len(mean) != 3 or len(std) != 3)
-            or not (full > 0 and min(std) > 0 and all(map(math.isfinite, (full, *mean, *std))))
-        ):
-            raise WeightsError(f"its pixel convention makes no sense: {text[:200]!r}")
-        return cls(channels, full, mean, std, rounding)
 
 
 CAFFE = PixelConvention("BGR", 255.0, (103.939, 116.779, 123.68), pool_rounding="ceil")

@@ -77,6 +77,8 @@ def test_matconvnet_mean(old: bool, tmp_path: Path, small: State) -> None:
     assert raw.pixels == PixelConvention("RGB", 255.0, mean, pool_rounding="ceil")
     assert not raw.assumed
     assert same(raw.state, small)
+    write_matconvnet(tmp_path / "m.mat", small, old=old, mean=(120.0, float("nan"), 100.0))
+    refuses(lambda: formats.read(tmp_path / "m.mat", "A"), WeightsError, ["m.mat", "nan"])
 
 
 def test_matconvnet_one_by_one(tmp_path: Path) -> None:
