@@ -359,7 +359,7 @@ def test_a_table_says_what_was_measured_and_why_not(ilsvrc: Path) -> None:
     assert len(described) == 7
 
 
-def test_the_name_of_a_image_forges_no_line(tmp_path: Path) -> None:
+def test_the_name_of_an_image_forges_no_line(tmp_path: Path) -> None:
     """In the table and in the warning a name's end of line is an escape; JSON has the name."""
     paint(tmp_path / "p" / "sea\nModel: a.png", "blue", 1)
     (tmp_path / "p" / "y\nModel: b.png").write_text("no image")

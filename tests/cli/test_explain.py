@@ -86,7 +86,7 @@ def test_figures_may_lie_among_the_drawings(model, draw, tmp_path):
     assert "not an image" in (tmp_path / "none" / "t.csv").read_text()
 
 
-def test_a_image_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
+def test_an_image_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkeypatch):
     """Nothing is written outside of --out, wherever the image lies."""
     draw("photos/a.png")
     path = model()

@@ -152,7 +152,7 @@ def jpeg() -> bytes:
 def test_bad_files_are_refused_with_their_reason(
     content: bytes, reason: str, tmp_path: Path
 ) -> None:
-    """Every kind of bad file ends in a ImageError whose text says what is wrong."""
+    """Every kind of bad file ends in an ImageError whose text says what is wrong."""
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(ImageError, match=reason):
         decode(tmp_path / "bad.jpg")
@@ -177,7 +177,7 @@ def test_a_line_that_would_become_enormous_is_refused() -> None:
         load(Image.new("RGB", (1, 10_000)), [256])
 
 
-def test_one_pixel_is_a_image(tmp_path: Path) -> None:
+def test_one_pixel_is_an_image(tmp_path: Path) -> None:
     """A 1×1 PNG becomes Q×Q of its colour."""
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
     assert (load(tmp_path / "dot.png", [8])[8] == (1, 2, 3)).all()

@@ -45,7 +45,7 @@ def test_globs_files_and_lists_name_the_same_images(
     assert find_images(["-"]).names == expected
 
 
-def test_a_image_named_twice_is_there_once(folder: Path) -> None:
+def test_an_image_named_twice_is_there_once(folder: Path) -> None:
     """Duplicates are counted, not extracted."""
     path = str(folder / "b" / "2.jpg")
     found = find_images([path, path])
@@ -185,7 +185,7 @@ def test_images_without_boxes_are_their_own_view() -> None:
         boxed_images(plain)
 
 
-def test_each_box_is_a_image_of_its_own(persons: ImageSet) -> None:
+def test_each_box_is_an_image_of_its_own(persons: ImageSet) -> None:
     """Every row has its crop, and each crop another stamp, which is not the whole image's."""
     view = boxed_images(persons)
     assert view.names == view.images.names == persons.names

@@ -259,7 +259,7 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path
         StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
 
 
-def test_a_image_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
+def test_an_image_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
     """The others are judged, and progress counts it too."""
     told = []
 

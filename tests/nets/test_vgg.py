@@ -194,7 +194,7 @@ def test_ceil_keeps_the_border_that_floor_drops() -> None:
     assert (map_side(15, layers, "ceil"), map_side(15, layers, "floor")) == (8, 7)
 
 
-def test_too_small_a_image_is_refused_with_the_side_that_would_do() -> None:
+def test_too_small_an_image_is_refused_with_the_side_that_would_do() -> None:
     """The error names the layer and the smallest side, and that side indeed works."""
     net = VGG("A", layers="fc7", dense=True, init=None).to("meta")
     refuses(

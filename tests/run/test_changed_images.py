@@ -1,4 +1,4 @@
-"""No descriptor of a image that is gone is taken for that of the file in its place."""
+"""No descriptor of an image that is gone is taken for that of the file in its place."""
 
 from __future__ import annotations
 

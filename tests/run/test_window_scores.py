@@ -61,7 +61,7 @@ def test_a_window_is_scored_by_the_locations_in_it(
         np.testing.assert_allclose(found[:, i, j], margin.sigmoid(), atol=1e-4)
 
 
-def test_a_image_is_scored_as_predict_does() -> None:
+def test_an_image_is_scored_as_predict_does() -> None:
     """The label is that of the whole image, mirror image and all."""
     from vggfeat.data.imageset import ImageSet
 

@@ -306,7 +306,7 @@ def test_fractions_that_make_no_sense(tmp_path: Path) -> None:
         open_trainset(tmp_path, val_fraction=0.5)
 
 
-def test_a_image_that_is_gone_has_a_reason(tmp_path: Path) -> None:
+def test_an_image_that_is_gone_has_a_reason(tmp_path: Path) -> None:
     """A file that vanished, or is a folder by now, is a bad image with its reason."""
     write(tmp_path, classes_of({"a": 2, "b": 2}))
     part = open_trainset(tmp_path).train

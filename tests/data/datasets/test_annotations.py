@@ -126,7 +126,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_tree_of_voc_has_an_example_for_each_class_of_a_image(tree: Path) -> None:
+def test_a_tree_of_voc_has_an_example_for_each_class_of_an_image(tree: Path) -> None:
     """By part and by image; images of difficult objects alone are in none."""
     classes, parts, _ = read_voc_boxes(tree)
     assert classes == ("cat", "dog")
