@@ -295,6 +295,46 @@ def test_what_another_part_has_done_in_part_is_left(tmp_path: Path) -> None:
     assert info(tmp_path / "3")["asked"] == info(tmp_path / "4")["asked"] == 25
 
 
+def test_a_part_goes_on_with_a_longer_list(tmp_path: Path) -> None:
+    """What an earlier merge said was left of the shorter list, the part itself says no more."""
+    dead, other = killed(tmp_path / "dead", range(10)), part(tmp_path / "other", range(10, 15))
+    assert not merge([dead, other], tmp_path / "all").finished
+    part(dead, range(20))
+    assert merge([dead, other], tmp_path / "all").finished
+    assert state(tmp_path / "all") == (True, [])
+
+
+def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
+    """A merge into a store that lacks a column of a list leaves it so, until its part is there."""
+    make_store(tmp_path / "dead", [D], FEW[:4])
+    store = FeatureStore(tmp_path / "dead", "a")
+    store.add_columns([E])
+    store.begin(FEW[:4])
+    fill(store, [E], FEW[:2])
+    make_store(tmp_path / "other", [D, E], FEW[4:])
+    for name in ("dead", "other", "dead"):
+        assert not merge([tmp_path / name], tmp_path / "all").finished
+    make_store(tmp_path / "dead", [D, E], FEW[:4])
+    assert merge([tmp_path / "dead"], tmp_path / "all").finished
+
+
+def test_a_stopped_merge_forgets_nothing_that_was_left(tmp_path: Path) -> None:
+    """The store that it goes into had a run of its own, which was killed."""
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    make_store(tmp_path / "all", [D], FEW[:4])
+    store = FeatureStore(tmp_path / "all", "a")
+    store.add_columns([E])
+    store.begin(FEW[:4])
+    fill(store, [E], FEW[:2])
+    make_store(tmp_path / "other", [D, E], FEW[4:])
+    with pytest.raises(KeyboardInterrupt):
+        merge([tmp_path / "other"], tmp_path / "all", progress=stop)
+    assert not merge([tmp_path / "other"], tmp_path / "all").finished
+
+
 def test_shares_that_are_missing_are_named(tmp_path: Path) -> None:
     """Until they are merged as well, or one run does all."""
     parts = shares(tmp_path, [1, 3, 4], 4)

@@ -121,7 +121,9 @@ def merge(
     target = FeatureStore(out, "a", dtype=next(iter(every.values())).dtype)
     target.add_columns(list(columns.values()))
     order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
-    joined = _join_runs(opened.values(), there.values(), order, _complete_columns(every, images))
+    covered = _covers(stores.values(), _with_features(there).values(), images)
+    whole = _complete_columns(every, images)
+    joined = _join_runs(opened.values(), there.values(), order, whole, covered)
     _begin(target, there.values(), joined)
     copy = _Copy(list(stores.values()), columns, images, target)
     copied = shards = 0
@@ -242,7 +244,7 @@ def _begin(target: FeatureStore, out: Collection[FeatureStore], joined: Mapping[
     runs = [run for store in out for run in store.runs]
     done = {key: paths for run in runs for key, paths in run["done"].items()}
     shares = name_shares(joined_shares(runs))
-    begun = {"failed": 0, "finished": False, "done": done, "left": {}, "shares": shares}
+    begun = {"failed": 0, "finished": False, "done": done, "shares": shares}
     write_run(target.storage, {**joined, **begun})
 
 
@@ -251,10 +253,13 @@ def _join_runs(
     out: Collection[FeatureStore],
     names: Sequence[str],
     complete: Collection[str],
+    covered: bool,
 ) -> dict[str, Any]:
     """Join the records of runs: what no part has done of all that they were asked for is left.
 
     What `out` was asked for it was perhaps by a merge of the same parts, and is not added again.
+    Where the parts have all that `out` has, they also say anew what such a merge said was left: a
+    part that has gone on with a longer list has no more left of the shorter one.
     """
     runs = [run for store in (*parts, *out) for run in store.runs]
     done: dict[str, set[str]] = {digest_list(names): set(complete)}
@@ -264,6 +269,10 @@ def _join_runs(
             for key, paths in of.items():
                 lists.setdefault(key, set()).update(paths)
     left = {key: paths for key, paths in left.items() if key not in done or paths - done[key]}
+    repeated = (run for store in out for run in store.runs if covered and run["merged"])
+    anew = {key for store in parts for run in store.runs for key in run["left"]}
+    dropped = {key for run in repeated for key in run["left"]} - anew
+    still = {key: paths for key, paths in left.items() if key not in dropped}
     shares = joined_shares(runs)
     missing = missing_shares(shares)
     seen = {share for own in shares.values() for share in own}  # with one column or another
@@ -283,13 +292,23 @@ def _join_runs(
     return {
         "asked": asked,
         "new": max((run["new"] for run in runs if is_open(run)), default=0),
-        "finished": not left and not missing and asked <= len(names),
+        "finished": not still and not missing and asked <= len(names),
+        "merged": True,
         "share": None,
         "shares": name_shares(shares) if missing else {},
         "provenance": {},
         "done": {key: sorted(paths) for key, paths in done.items()},
-        "left": {key: sorted(paths) for key, paths in left.items()},
+        "left": {key: sorted(paths) for key, paths in still.items()},
     }
+
+
+def _covers(
+    parts: Collection[FeatureStore], out: Collection[FeatureStore], images: _Images
+) -> bool:
+    """Tell whether the parts have every row that `out` has."""
+    names = sorted({name for store in (*parts, *out) for name in store.columns})
+    held = np.logical_or.reduce([store.has(names, images.names) for store in parts])
+    return all(held[store.has(names, images.names)].all() for store in out)
 
 
 def _complete_columns(stores: Mapping[str, FeatureStore], images: _Images) -> list[str]:

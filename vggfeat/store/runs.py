@@ -54,7 +54,10 @@ def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, st
 
 def write_run(storage: Storage, run: Mapping[str, Any]) -> None:
     """Write the record of a run, or of one share of it."""
-    kept = ("asked", "new", "failed", "finished", "share", "shares", "provenance", "done", "left")
+    kept = (
+        *("asked", "new", "failed", "finished", "merged", "share", "shares"),
+        *("provenance", "done", "left"),
+    )
     content = json.dumps({name: run[name] for name in kept if name in run}, indent=2, default=str)
     storage.write(of_share(RUN, run["share"]), content.encode())
 
@@ -142,6 +145,7 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
             **run,
             "asked": int(run["asked"]),
             "finished": run["finished"] is True,
+            "merged": run.get("merged") is True,
             "share": share and parse_share(name_share(share)),
             "shares": {
                 str(path): {name_share(parse_share(text)): int(own[text]) for text in own}
