@@ -21,7 +21,7 @@ from storing import FC7, LARGE, NAMES, POOL5, check, column, fill, make_store, v
 from vggfeat._io.checksums import append_checksum_to
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.export import pack
-from vggfeat.store.maintenance import ALTERED, Repaired, info, repair, verify
+from vggfeat.store.maintenance import ALTERED, RepairSummary, info, repair, verify
 from vggfeat.store.store import FeatureStore
 
 FILE = "columns/D.fc7.average.Q256.json"
@@ -285,7 +285,7 @@ def test_a_sound_store_is_not_touched(tmp_path: Path) -> None:
     """Of a store without damage nothing changes, not even a time."""
     make_store(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert repair(tmp_path) == Repaired()
+    assert repair(tmp_path) == RepairSummary()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -296,7 +296,7 @@ def test_a_damaged_shard_goes_and_the_others_stay(tmp_path: Path) -> None:
     lost = names_in(bad)
     flip(bad)
     done = repair(tmp_path)
-    assert done == Repaired({f"shards/{bad.name}.damaged": ALTERED}, {}, ("features.h5",))
+    assert done == RepairSummary({f"shards/{bad.name}.damaged": ALTERED}, {}, ("features.h5",))
     assert verify(tmp_path) == []
     kept = [name for name in NAMES if name not in lost]
     assert FeatureStore(tmp_path).names == kept
@@ -394,7 +394,7 @@ def test_outputs_that_were_given_other_names_are_no_damage(tmp_path: Path) -> No
         make_store(tmp_path, [replace(FC7, outputs=tuple(names))], NAMES[: 4 * number + 4])
         assert verify(tmp_path) == []
     make_store(tmp_path, [replace(FC7, outputs=tuple("abcde"))])
-    assert (verify(tmp_path), repair(tmp_path)) == ([], Repaired())
+    assert (verify(tmp_path), repair(tmp_path)) == ([], RepairSummary())
     assert FeatureStore(tmp_path).columns[FC7.descriptor].outputs == tuple("abcde")
     path = tmp_path / FILE
     path.write_text(path.read_text().replace('"c"', '"k"'))  # one bit
@@ -515,7 +515,7 @@ def test_the_view_names_its_store(tmp_path: Path) -> None:
     """features.h5 given instead of its folder is no packed file."""
     make_store(tmp_path)
     assert verify(tmp_path / "features.h5") == []
-    assert repair(tmp_path / "features.h5") == Repaired()
+    assert repair(tmp_path / "features.h5") == RepairSummary()
 
 
 def test_a_bucket(s3: Any) -> None:

@@ -15,7 +15,7 @@ from vggfeat.cli.targets import check_file, check_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vggfeat.store.maintenance import Repaired
+    from vggfeat.store.maintenance import RepairSummary
 
 store_app = typer.Typer(
     no_args_is_help=True,
@@ -127,7 +127,7 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
         raise typer.Exit(StoreDamaged.exit_status)
 
 
-def _mended(store: str, done: Repaired) -> list[str]:
+def _mended(store: str, done: RepairSummary) -> list[str]:
     """Say what was mended, and what to do next."""
     lines = [f"{name} was set aside: {why}." for name, why in done.aside.items()]
     lines += [

@@ -19,7 +19,7 @@ from vggfeat.store.index import INDEX, list_stamps, read_headers, write_headers
 from vggfeat.store.runs import (
     FAILED,
     RUN,
-    joined_shares,
+    join_shares,
     list_shares,
     missing_shares,
     name_share,
@@ -100,7 +100,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "failed": len(store.failed),
         "finished": bool(store.packed) or _is_finished(store),
         "shares": _shares(store),
-        "missing": list(map(name_share, missing_shares(joined_shares(store.runs)))),
+        "missing": list(map(name_share, missing_shares(join_shares(store.runs)))),
         "view": bool(store.packed) or _has_view(store),
         "shards": len(index.headers),
         "leftovers": 0 if store.packed else len(list_leftovers(store.storage)),
@@ -149,7 +149,7 @@ def verify(path: Path | str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Repaired:
+class RepairSummary:
     """What was mended.
 
     Parameters
@@ -168,7 +168,7 @@ class Repaired:
     rebuilt: tuple[str, ...] = ()
 
 
-def repair(path: Path | str) -> Repaired:
+def repair(path: Path | str) -> RepairSummary:
     """Move what is damaged out of a store, so that all that is left can be trusted.
 
     Every shard is compared with its digest. One that differs is renamed to ``….h5.damaged``,
@@ -184,7 +184,7 @@ def repair(path: Path | str) -> Repaired:
 
     Returns
     -------
-    Repaired
+    RepairSummary
 
     Raises
     ------
@@ -207,10 +207,10 @@ def repair(path: Path | str) -> Repaired:
         storage.remove(name)
         aside[name + DAMAGED] = why
     if survey.unusable:
-        return Repaired(aside, survey.unusable)
+        return RepairSummary(aside, survey.unusable)
     for name, content in survey.lost.items():
         storage.write_new(name, content)
-    return Repaired(aside, {}, (*survey.lost, *_rebuild_caches(path, survey)))
+    return RepairSummary(aside, {}, (*survey.lost, *_rebuild_caches(path, survey)))
 
 
 class _Survey:
@@ -421,7 +421,7 @@ def count_asked(store: FeatureStore) -> int:
 def _is_finished(store: FeatureStore) -> bool:
     """Tell whether all was computed: by one run, or by all shares of one, which write no view."""
     runs = store.runs
-    shares = joined_shares(runs)
+    shares = join_shares(runs)
     some = any(asked for own in shares.values() for asked in own.values())
     done = _has_view(store) or (some and not missing_shares(shares))
     return done and all(run["finished"] for run in runs)

@@ -16,7 +16,7 @@ from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.maintenance import count_asked
 from vggfeat.store.runs import (
     digest_list,
-    joined_shares,
+    join_shares,
     missing_shares,
     name_share,
     name_shares,
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergeSummary:
     """What was joined.
 
     Parameters
@@ -62,7 +62,7 @@ class Merged:
 
 def merge(
     parts: Sequence[Path | str], out: Path | str, *, progress: Progress | None = None
-) -> Merged:
+) -> MergeSummary:
     """Join stores into one, whose shards are of 128 MB.
 
     Images come in the order in which folders are searched, whatever the order of the parts. One
@@ -84,7 +84,7 @@ def merge(
 
     Returns
     -------
-    Merged
+    MergeSummary
 
     Raises
     ------
@@ -103,7 +103,7 @@ def merge(
     Examples
     --------
     >>> merge(["features-1", "features-2"], "features")  # doctest: +SKIP
-    Merged(images=1000000, twice=0, copied=1000000, shards=62, finished=True, missing=())
+    MergeSummary(images=1000000, twice=0, copied=1000000, shards=62, finished=True, missing=())
     """
     if not parts or isinstance(parts, str | Path):
         raise ParameterError.of("parts", "merge", "a list of stores", parts)
@@ -134,8 +134,8 @@ def merge(
     target.finish(order, failed, record=joined)
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
-    missing = tuple(map(name_share, missing_shares(joined_shares([joined]))))
-    return Merged(len(held), twice, copied, shards, joined["finished"], missing)
+    missing = tuple(map(name_share, missing_shares(join_shares([joined]))))
+    return MergeSummary(len(held), twice, copied, shards, joined["finished"], missing)
 
 
 class _Images(NamedTuple):
@@ -243,7 +243,7 @@ def _begin(target: FeatureStore, out: Collection[FeatureStore], joined: Mapping[
     """Note that a merge has begun: what it adds to the store is not done before its end."""
     runs = [run for store in out for run in store.runs]
     done = {key: paths for run in runs for key, paths in run["done"].items()}
-    shares = name_shares(joined_shares(runs))
+    shares = name_shares(join_shares(runs))
     begun = {"failed": 0, "finished": False, "done": done, "shares": shares}
     write_run(target.storage, {**joined, **begun})
 
@@ -273,7 +273,7 @@ def _join_runs(
     anew = {key for store in parts for run in store.runs for key in run["left"]}
     dropped = {key for run in repeated for key in run["left"]} - anew
     still = {key: paths for key, paths in left.items() if key not in dropped}
-    shares = joined_shares(runs)
+    shares = join_shares(runs)
     missing = missing_shares(shares)
     seen = {share for own in shares.values() for share in own}  # with one column or another
 

@@ -73,7 +73,7 @@ def digest_list(names: Iterable[str]) -> str:
     return hashlib.sha256(b"\0".join(sorted(encode(list(names))))).hexdigest()[:32]
 
 
-def joined_shares(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[Share, int]]:
+def join_shares(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[Share, int]]:
     """Count by column the images of each share that runs, and merges of them, were of."""
     shares: dict[str, dict[Share, int]] = {}
     for run in runs:
