@@ -35,7 +35,7 @@ from vggfeat.store.column import JSON, Column, Descriptor
 
 Key = tuple[str, str]  # a layer and a pooling
 
-# An image of more pixels is described in tiles, and its memory stays that of one tile.
+# An image of more pixels is described in tiles: in memory is one, and what poolings keep of others.
 TILE_PIXELS = 2_000_000
 
 
