@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vggfeat.data.datasets import open_dataset
-from vggfeat.data.datasets.folders import read_folders, read_manifest
+from vggfeat.data.datasets.folders import read_folders, read_labelled
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import VIEWS, ImageSet, boxed_images, find_images, whole_images
 from vggfeat.errors import DataError, DataNotFound, ParameterError
@@ -85,14 +85,14 @@ def test_class_folders_give_labels(folder: Path) -> None:
         ("path,label\nx.jpg,cat\nx.jpg,dog\n", "as 'cat' and as 'dog'"),
         ("path,label,split\nx.jpg,cat,train\nx.jpg,cat,val\n", "'train' and in 'val'"),
         ("path\nx.jpg\n", "no column 'label'"),
-        ("path,label\nx.jpg,cat\ny.jpg,\n", r"no label to y\.jpg"),
+        ("path,label\nx.jpg,cat\ny.jpg,\n", r"no label to 'y\.jpg'"),
     ],
 )
 def test_bad_manifests_are_refused(text: str, message: str, tmp_path: Path) -> None:
     """What is wrong in a manifest is named, with its line or image."""
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_manifest(tmp_path / "m.csv")
+        read_labelled(str(tmp_path / "m.csv"))
 
 
 def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_one_file_named_in_two_ways_is_one_image(tmp_path: Path) -> None:
     """A manifest cannot give one image two labels by writing its path differently."""
     (tmp_path / "m.csv").write_text("path,label\nx.jpg,cat\n./x.jpg,dog\n")
     with pytest.raises(DataError, match="as 'cat' and as 'dog'"):
-        read_manifest(tmp_path / "m.csv")
+        read_labelled(str(tmp_path / "m.csv"))
 
 
 def test_linked_folders_are_searched_once(folder: Path) -> None:
@@ -203,4 +203,4 @@ def test_a_manifest_of_absent_images_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,label\nnope.jpg,cat\nnope2.jpg,dog\n")
     with pytest.raises(DataNotFound, match=r"2 images.*nope\.jpg.*relative"):
-        read_manifest(manifest)
+        read_labelled(str(manifest))

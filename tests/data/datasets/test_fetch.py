@@ -252,6 +252,24 @@ def test_hostile_archives_are_not_unpacked(evil: tarfile.TarInfo, tmp_path: Path
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tar", "box"]
 
 
+def test_nothing_is_unpacked_through_a_link_of_another_archive(tmp_path: Path) -> None:
+    """A link within its archive leads elsewhere once it lies in the tree, and is refused."""
+    (tmp_path / "own").mkdir()
+    first = tar_of(
+        (member("own/x"), b"x"), (member("tree/JPEGImages", tarfile.SYMTYPE, "../own"), b"")
+    )
+    second = tar_of((member("tree/JPEGImages/1.jpg"), b"1"))
+    for name, content in (("first.tar", first), ("second.tar", second)):
+        (tmp_path / name).write_bytes(content)
+    refuses(
+        lambda: unpack(tmp_path / "first.tar", "tree", tmp_path / "tree"),
+        DataError,
+        ["first.tar", "tree/JPEGImages", "link"],
+    )
+    unpack(tmp_path / "second.tar", "tree", tmp_path / "tree")
+    assert not list((tmp_path / "own").iterdir())
+
+
 @pytest.mark.parametrize("cut", [100, 2000, 5000])
 def test_a_damaged_archive_leaves_nothing(cut: int, tmp_path: Path) -> None:
     """Cut off within a member, an archive is refused and the target does not appear."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vggfeat.data.datasets.folders import read_manifest
+from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources import lists
 from vggfeat.errors import DataError, DataNotFound
@@ -42,8 +42,8 @@ def test_labels_may_be_numbers_or_absent(tmp_path: Path) -> None:
     """A class may be called 0; a row may have none."""
     source = write(tmp_path / "m.parquet", path=["a.jpg", "b.jpg", "c.jpg"], label=[0, None, 1])
     assert find_images([source]).labels == ("0", "", "1")
-    with pytest.raises(DataError, match=r"no label to b\.jpg"):
-        read_manifest(source)
+    with pytest.raises(DataError, match=r"no label to 'b\.jpg'"):
+        read_labelled(source)
 
 
 def test_bad_parquet_is_refused(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from packing import jpeg, pack
 from servers import WebServer, web_server
 from support import noise
 
 from vggfeat._io import remote as connections
 from vggfeat.data.batching import Job, decode_ahead
-from vggfeat.data.datasets.folders import read_labelled, read_manifest
+from vggfeat.data.datasets import open_dataset
+from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources import remote
@@ -58,6 +60,27 @@ def test_a_folder_of_a_web_server_is_searched(web: WebServer) -> None:
     assert labelled.labels == ("a", "a", "b", "b")
 
 
+def test_folders_in_a_tar_are_its_labels_here_and_at_an_address(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the host is a class, nor has a tar columns; what is in no folder is of no class."""
+    monkeypatch.chdir(tmp_path)
+    files = {"cat/1.png": png(1), "loose.png": png(3), "dog/2.png": png(2)}
+    pack(tmp_path / "zoo.tar", files)
+    web.files["p/zoo.tar"] = Path("zoo.tar").read_bytes()
+    host = web.url("").removeprefix("http://")
+    for source, tar in (("zoo.tar", "zoo.tar"), (web.url("p/zoo.tar"), f"{host}p/zoo.tar")):
+        images = read_labelled(source)
+        assert images.names == (f"{tar}/cat/1.png", f"{tar}/dog/2.png")
+        assert images.labels == ("cat", "dog")
+    Path("mine.toml").write_text(
+        'name = "mine"\nreader = "manifest"\nfolder = "zoo.tar"\nroot = "."\n'
+    )
+    assert open_dataset("mine.toml")[1].names == ("zoo.tar/cat/1.png", "zoo.tar/dog/2.png")
+    pack(tmp_path / "flat.tar", {"1.png": png(1)})
+    refuses(lambda: read_labelled("flat.tar"), DataNotFound, ["flat.tar", "class folders"])
+
+
 def test_globs_and_braces_name_images_on_the_web(web: WebServer) -> None:
     """Each is named by its host and path; hidden ones are left out."""
     host = web.url("").removeprefix("http://")
@@ -77,7 +100,7 @@ def test_lists_and_manifests_name_images_anywhere(
     csv = b"path,label,split\na/0.png,cat,train\n../p/b/1.png,dog,test\n"
     web.files["p/all.csv"] = csv
     for source in (web.url("p/all.csv"), web.url("p/all.csv?token=SECRET")):
-        found = read_manifest(source)
+        found = read_labelled(source)
         assert found.names == ("a/0.png", "p/b/1.png")
         assert found.labels == ("cat", "dog")
         assert {name: rows.tolist() for name, rows in found.splits.items()} == {

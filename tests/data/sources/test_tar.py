@@ -279,6 +279,21 @@ def test_folders_within_a_tar_of_a_class_are_in_the_names(tmp_path: Path) -> Non
     assert names_of(read_tar(path)) == ["cat/a/1.png", "cat/b/1.png"]
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"a/cat.tar": tar_of({"1.png": b"1"}), "b/cat.tar": tar_of({"1.png": b"2"})},
+        {"cat/1.png": b"1", "cat.tar": tar_of({"1.png": b"2"})},
+    ],
+)
+def test_two_images_of_one_name_in_a_tar_are_refused(
+    tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    """Tars in two folders may have one stem, which is the folder of their images."""
+    path = pack(tmp_path / "all.tar", members)
+    refuses(lambda: read_tar(path), DataError, ["all.tar", "cat/1.png", list(members)[1]])
+
+
 @pytest.mark.parametrize("between", [{}, {"b.jpg": b"2"}])
 def test_of_members_of_one_name_the_last_counts(tmp_path: Path, between: dict[str, bytes]) -> None:
     """As where a tar, to which an image was added anew, is unpacked."""

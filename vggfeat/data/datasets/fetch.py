@@ -209,8 +209,8 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
     Raises
     ------
     DataError
-        If the archive is damaged, lacks the folder, or has a member that
-        :func:`tarfile.data_filter` refuses: one that leads out of its folder, or a device.
+        If the archive is damaged, lacks the folder, or has a symbolic link or what
+        :func:`tarfile.data_filter` refuses: a member that leads out of its folder, or a device.
     StoreError
         If the folder cannot be written.
     """
@@ -224,6 +224,10 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
                 with explain_os_errors(target):
                     raise
             raise DataError(f"{path} was not unpacked, it is damaged: {error}") from error
+        if link := next((each for each in temporary.rglob("*") if each.is_symlink()), None):
+            # Within its archive it leads nowhere else, but another may be unpacked through it.
+            inside = link.relative_to(temporary).as_posix()
+            raise DataError(f"{path} was not unpacked: {inside} in it is a symbolic link.")
         source = temporary / folder
         if not source.is_dir():
             raise DataError(f"{path} holds no {folder}/. It is not the archive it is named for.")

@@ -1,18 +1,19 @@
-"""Class folders, and manifests with a label for each image."""
+"""Class folders, and manifests and tars with a label for each image."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vggfeat._io.remote import is_address, redact
+from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import ImageRef
 from vggfeat.data.imageset import ImageSet, find_images, image_set_of
-from vggfeat.data.names import prefix_of
-from vggfeat.data.sources import redact_source
+from vggfeat.data.names import name_of, prefix_of
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import Entry
+from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, DataNotFound
 
 
@@ -29,28 +30,34 @@ class FoldersReader(Reader):
 
 @register("manifest")
 class ManifestReader(Reader):
-    """A CSV or Parquet manifest, or tars."""
+    """A CSV or Parquet manifest, or a tar."""
 
     in_place = True
 
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
         """Read the images, with labels, and with the splits that the manifest marks."""
         is_tar = tree.suffix.lower() == ".tar"
-        return read_manifest(tree, relative_to=tree.parent if is_tar else None)
+        return read_labelled(str(tree), relative_to=tree.parent if is_tar else None)
 
 
-def read_labelled(source: str) -> ImageSet:
-    """Read a folder of class folders, a manifest or tars, all of whose images have labels.
+def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
+    """Read class folders, a manifest or tars, all of whose images have labels.
+
+    Where no image of a tar, or of a folder at an address, has a label of its own, its first folder
+    in there is its class. What lies beside the class folders is left out.
 
     Parameters
     ----------
     source : str
         A path, an address, or a pattern of tars.
+    relative_to : Path, optional
+        As for :func:`~vggfeat.data.imageset.find_images`.
 
     Raises
     ------
     DataError, DataNotFound, DownloadError, MissingExtra
-        As for :func:`~vggfeat.data.imageset.find_images`, and if a label is missing.
+        As for :func:`~vggfeat.data.imageset.find_images`, if a label is missing, and if not one of
+        a manifest's images is there.
 
     Examples
     --------
@@ -58,10 +65,20 @@ def read_labelled(source: str) -> ImageSet:
     >>> read_labelled(str(asset("clipart10"))).classes[:3]
     ['bird', 'boat', 'bug']
     """
-    if not is_address(source):
-        return read_folders(Path(source)) if Path(source).is_dir() else read_manifest(source)
-    images = find_images([source])
-    return images if images.labels else _labelled_by_folder(images, source)
+    if Path(source).is_dir():
+        return read_folders(Path(source))
+    images = find_images([source], relative_to)
+    if not images.labels:
+        images = _labelled_by_folder(images, source)
+    pairs = zip(images.names, images.labels, strict=True)
+    if unlabelled := [name for name, label in pairs if not label]:
+        raise DataError(f"{redact(source)} gives no label to {and_more(unlabelled, 'image')}.")
+    if not any(isinstance(each, ImageRef) or Path(str(each)).exists() for each in images.images):
+        raise DataNotFound(
+            f"Not one of the {len(images)} images of {source} is there, such as "
+            f"{images.images[0]}. Paths in it are relative to the folder that it lies in."
+        )
+    return images
 
 
 def read_folders(root: Path) -> ImageSet:
@@ -92,56 +109,21 @@ def read_folders(root: Path) -> ImageSet:
     return image_set_of(entries)
 
 
-def read_manifest(path: Path | str, relative_to: Path | None = None) -> ImageSet:
-    """Read a manifest, or tars, whose images all have labels.
-
-    Parameters
-    ----------
-    path : path
-        Or a pattern of tars.
-    relative_to : Path, optional
-        As for :func:`~vggfeat.data.imageset.find_images`.
-
-    Raises
-    ------
-    DataError
-        If a label is missing.
-    DataNotFound
-        If not one of its images is there.
-    """
-    images = find_images([path], relative_to)
-    _need_labels(images, str(path))
-    if not any(isinstance(each, ImageRef) or Path(str(each)).exists() for each in images.images):
-        raise DataNotFound(
-            f"Not one of the {len(images)} images of {path} is there, such as "
-            f"{images.images[0]}. Paths in it are relative to the folder that it lies in."
-        )
-    return images
-
-
 def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
-    """Name images from the folder at an address, and take the first folder as the label.
-
-    What lies beside the class folders has no label and is left out.
-    """
-    prefix = prefix_of(source)
-    images = replace(images, names=tuple(name.removeprefix(prefix) for name in images.names))
-    rows = [row for row, name in enumerate(images.names) if "/" in name]
+    """Label images by their folders in a tar, or below an address, from which they are named."""
+    names, folders, prefix = list(images.names), [], prefix_of(source)
+    for row, image in enumerate(images.images):
+        if isinstance(image, TarMember):
+            tar = PurePosixPath(name_of(image.archive)).name
+            below = f"/{names[row]}".partition(f"/{tar}/")[2]
+        elif is_address(source):
+            below = names[row] = names[row].removeprefix(prefix)
+        else:
+            raise DataError(
+                f"{source} has no column 'label'. Its columns should be path, label[, split]."
+            )
+        folders.append(below.partition("/")[0] if "/" in below else "")
+    rows = [row for row, folder in enumerate(folders) if folder]
     if not rows:
         raise DataNotFound(f"{redact(source)} has no class folders with images, nor labels.")
-    kept = images.take(rows)
-    return replace(kept, labels=tuple(name.partition("/")[0] for name in kept.names))
-
-
-def _need_labels(images: ImageSet, source: str) -> None:
-    where = redact_source(source)
-    if unlabelled := [
-        name for name, label in zip(images.names, images.labels, strict=False) if not label
-    ]:
-        raise DataError(
-            f"{where} gives no label to {unlabelled[0]} and {len(unlabelled) - 1} others."
-        )
-    if not images.labels:
-        raise DataError(
-            f"{where} has no column 'label'. Its columns should be path, label[, split]."
-        )
+    return replace(images, names=tuple(names), labels=tuple(folders)).take(rows)

@@ -33,7 +33,7 @@ from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.caltech import read_caltech
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
-from vggfeat.data.datasets.folders import read_manifest
+from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.imageset import ImageSet, one_hot
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
 from vggfeat.data.sources.remote import RemoteImage
@@ -403,7 +403,7 @@ def find_boxes(root: Path) -> list[Path]:
 
 
 def _read_csv(path: Path) -> LabelledImages:
-    images = read_manifest(path)
+    images = read_labelled(str(path))
     places = [
         image.address if isinstance(image, RemoteImage) else str(image) for image in images.images
     ]

@@ -299,13 +299,19 @@ def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
 
 
 def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
-    found: dict[tuple[str, str], _Sample] = {}
+    found: dict[str, tuple[str, _Sample]] = {}
     with _open(archive) as file:
         total = file.seek(0, os.SEEK_END)
         try:
             for inner, sample in _samples(file, archive, 0, total, samples):
-                found.pop((inner, sample.name), None)
-                found[inner, sample.name] = sample
+                earlier, _ = found.pop(sample.name, (inner, sample))
+                if earlier != inner:
+                    raise DataError(
+                        f"{redact(archive)} has two images {sample.name!r}, in "
+                        f"{earlier or 'a folder'} and in {inner or 'a folder'}. Give tars in a tar "
+                        "names of their own."
+                    )
+                found[sample.name] = inner, sample
                 if progress and len(found) % 1000 == 0:
                     progress(sample.offset + sample.size, total)
         except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
@@ -317,7 +323,7 @@ def _make_index(archive: str, version: int, progress: Progress | None, samples: 
             ) from error
     if progress:
         progress(total, total)
-    columns = zip(*found.values(), strict=True) if found else [()] * 5
+    columns = zip(*(sample for _, sample in found.values()), strict=True) if found else [()] * 5
     names, offsets, sizes, labels, refusals = columns
     return TarIndex(
         archive,
