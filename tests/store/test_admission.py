@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from helpers.mistakes import refuses
@@ -69,6 +70,19 @@ def test_settings_without_a_row_bind_nobody(tmp_path: Path) -> None:
     make_store(tmp_path / "s", [column(flip=False)])
     [held] = FeatureStore(tmp_path / "s").columns.values()
     assert held.settings["flip"] is False
+
+
+def test_new_columns_leave_the_index_as_it_is(tmp_path: Path) -> None:
+    """It takes half a second at a million rows, and a new column has no rows yet."""
+    make_store(tmp_path / "s", size=4)
+    store = FeatureStore(tmp_path / "s", "a")
+    index = store.index
+    store.add_columns([FC7, POOL5])
+    assert store.index is index
+    assert fill(store, [FC7, POOL5]) == len(NAMES)
+    check(store, [FC7, POOL5], NAMES)
+    store.add_columns([replace(FC7, outputs=tuple("vwxyz"))])
+    assert store.columns[FC7.descriptor].outputs == tuple("vwxyz")
 
 
 def test_another_writers_settings_are_met_before_a_shard(tmp_path: Path) -> None:

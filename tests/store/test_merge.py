@@ -31,7 +31,7 @@ from storing import (
 
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreDamaged, StoreError
 from vggfeat.store import merge as merging
-from vggfeat.store import runs, view
+from vggfeat.store import view
 from vggfeat.store.column import Column
 from vggfeat.store.export import export, pack
 from vggfeat.store.maintenance import info, repair, verify
@@ -177,7 +177,7 @@ def test_a_merge_says_once_what_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_run", stop)
+        patch.setattr("vggfeat.store.store.write_run", stop)
         with pytest.raises(KeyboardInterrupt):
             merge([tmp_path / "a"], tmp_path / "all")
     assert not info(tmp_path / "all")["finished"]
@@ -318,6 +318,29 @@ def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
     assert merge([tmp_path / "dead"], tmp_path / "all").finished
 
 
+def test_a_column_without_a_row_is_left(tmp_path: Path) -> None:
+    """A part that was killed before its first row of a column is remembered for it."""
+    make_store(tmp_path / "dead", [D], FEW[:4])
+    store = FeatureStore(tmp_path / "dead", "a")
+    store.add_columns([E])
+    store.begin(FEW[:4])
+    make_store(tmp_path / "same", [D], FEW[:4])
+    for name in ("dead", "same"):
+        assert not merge([tmp_path / name], tmp_path / "all").finished
+    make_store(tmp_path / "dead", [D, E], FEW[:4])
+    assert merge([tmp_path / "dead"], tmp_path / "all").finished
+
+
+def test_killed_parts_over_the_same_images(tmp_path: Path) -> None:
+    """Once they are through, the store was asked for as many images as it has."""
+    parts = [killed(tmp_path / "1", range(10)), killed(tmp_path / "2", range(5, 15))]
+    assert not merge(parts, tmp_path / "all").finished
+    for number, rows in (("1", range(10)), ("2", range(5, 15))):
+        part(tmp_path / number, rows)
+    assert merge(parts, tmp_path / "all").finished
+    assert info(tmp_path / "all")["asked"] == 15
+
+
 def test_a_stopped_merge_forgets_nothing_that_was_left(tmp_path: Path) -> None:
     """The store that it goes into had a run of its own, which was killed."""
 
@@ -376,7 +399,7 @@ def test_shares_are_told_apart_by_columns(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         share(tmp_path / "one", D, number)
     share(tmp_path / "one", E, 1)
-    assert not info(tmp_path / "one")["finished"]
+    assert state(tmp_path / "one") == (False, ["2/3", "3/3"])  # those of E alone
     done = merge([share(tmp_path / f"E{n}", E, n) for n in (2, 3)], tmp_path / "all")
     assert (done.finished, done.missing) == (True, ())
     assert_whole(tmp_path / "all", [D, E])

@@ -16,10 +16,10 @@ from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.maintenance import count_asked
 from vggfeat.store.runs import (
     digest_list,
+    join_lists,
     join_shares,
     missing_shares,
     name_share,
-    name_shares,
     write_run,
 )
 from vggfeat.store.shard import Matrix, Pairs, Rows
@@ -121,10 +121,12 @@ def merge(
     target = FeatureStore(out, "a", dtype=next(iter(every.values())).dtype)
     target.add_columns(list(columns.values()))
     order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
-    covered = _covers(stores.values(), _with_features(there).values(), images)
     whole = _complete_columns(every, images)
-    joined = _join_runs(opened.values(), there.values(), order, whole, covered)
-    _begin(target, there.values(), joined)
+    joined = _join_runs(opened.values(), there.values(), order, whole)
+    # What the merge adds to the store is not done before its end.
+    runs = [run for store in there.values() for run in store.runs]
+    held_before = {"done": join_lists(run["done"] for run in runs), "shares": join_shares(runs)}
+    write_run(target.storage, {**joined, **held_before, "failed": 0, "finished": False})
     copy = _Copy(list(stores.values()), columns, images, target)
     copied = shards = 0
     for rows in copy.run():
@@ -239,76 +241,48 @@ def _with_features(stores: Mapping[str, FeatureStore]) -> dict[str, FeatureStore
     return {where: store for where, store in stores.items() if store.columns}
 
 
-def _begin(target: FeatureStore, out: Collection[FeatureStore], joined: Mapping[str, Any]) -> None:
-    """Note that a merge has begun: what it adds to the store is not done before its end."""
-    runs = [run for store in out for run in store.runs]
-    done = {key: paths for run in runs for key, paths in run["done"].items()}
-    shares = name_shares(join_shares(runs))
-    begun = {"failed": 0, "finished": False, "done": done, "shares": shares}
-    write_run(target.storage, {**joined, **begun})
-
-
 def _join_runs(
     parts: Collection[FeatureStore],
     out: Collection[FeatureStore],
     names: Sequence[str],
     complete: Collection[str],
-    covered: bool,
 ) -> dict[str, Any]:
     """Join the records of runs: what no part has done of all that they were asked for is left.
 
     What `out` was asked for it was perhaps by a merge of the same parts, and is not added again.
-    Where the parts have all that `out` has, they also say anew what such a merge said was left: a
-    part that has gone on with a longer list has no more left of the shorter one.
     """
     runs = [run for store in (*parts, *out) for run in store.runs]
-    done: dict[str, set[str]] = {digest_list(names): set(complete)}
-    left: dict[str, set[str]] = {}
-    for run in runs:
-        for lists, of in ((done, run["done"]), (left, run["left"])):
-            for key, paths in of.items():
-                lists.setdefault(key, set()).update(paths)
-    left = {key: paths for key, paths in left.items() if key not in done or paths - done[key]}
-    repeated = (run for store in out for run in store.runs if covered and run["merged"])
-    anew = {key for store in parts for run in store.runs for key in run["left"]}
-    dropped = {key for run in repeated for key in run["left"]} - anew
-    still = {key: paths for key, paths in left.items() if key not in dropped}
+    done = join_lists([*(run["done"] for run in runs), {digest_list(names): complete}])
+    left = join_lists(run["left"] for run in runs)
+    left = {
+        key: sorted(set(paths).difference(done.get(key, ())))
+        for key, paths in left.items()
+        if key not in done or set(paths).difference(done[key])
+    }
     shares = join_shares(runs)
     missing = missing_shares(shares)
     seen = {share for own in shares.values() for share in own}  # with one column or another
+    absent = sum(images for share, images in missing.items() if share not in seen)
 
     def is_open(run: Mapping[str, Any]) -> bool:
-        others_did = run["left"] and not left.keys() & run["left"].keys()
-        return not run["finished"] and not others_did
+        return not left.keys().isdisjoint(run["left"])
 
-    unseen = (
+    unseen = sum(
         max(0, count_asked(store) - len(store.names) - len(store.failed))
         for store in parts
         if any(map(is_open, store.runs))
     )
-    before = (run["asked"] for store in out for run in store.runs if is_open(run))
-    absent = sum(images for share, images in missing.items() if share not in seen)
-    asked = max(len(names) + max(sum(unseen), absent), *before, 0)
+    before = [run["asked"] for store in out for run in store.runs if is_open(run)]
     return {
-        "asked": asked,
+        "asked": max(len(names) + max(unseen, absent), *before, 0),
         "new": max((run["new"] for run in runs if is_open(run)), default=0),
-        "finished": not still and not missing and asked <= len(names),
-        "merged": True,
+        "finished": not left and not missing,
         "share": None,
-        "shares": name_shares(shares) if missing else {},
+        "shares": shares if missing else {},
         "provenance": {},
-        "done": {key: sorted(paths) for key, paths in done.items()},
-        "left": {key: sorted(paths) for key, paths in still.items()},
+        "done": done,
+        "left": left,
     }
-
-
-def _covers(
-    parts: Collection[FeatureStore], out: Collection[FeatureStore], images: _Images
-) -> bool:
-    """Tell whether the parts have every row that `out` has."""
-    names = sorted({name for store in (*parts, *out) for name in store.columns})
-    held = np.logical_or.reduce([store.has(names, images.names) for store in parts])
-    return all(held[store.has(names, images.names)].all() for store in out)
 
 
 def _complete_columns(stores: Mapping[str, FeatureStore], images: _Images) -> list[str]:

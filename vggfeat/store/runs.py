@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from vggfeat.errors import StoreDamaged
@@ -19,47 +21,54 @@ from vggfeat.store.shard import encode
 from vggfeat.store.storage import Storage
 
 FAILED, RUN = "failed.csv", "run.json"
+_FIELDS = ("asked", "new", "failed", "finished", "share", "shares", "provenance", "done", "left")
 Share = tuple[int, int]
 """Part and number of parts."""
 Lists = dict[str, list[str]]
 """Paths of columns, by the digest of a list of images."""
+Shares = dict[str, dict[Share, int]]
+"""Images of each share of a list, by the path of a column."""
 
 
-def start_run(storage: Storage, run: Mapping[str, Any]) -> None:
-    """Write ``run.json`` of a run, or of one share of it, that has begun with some ``lists``."""
-    write_run(storage, {**run, "failed": 0, "finished": False, "done": {}, "left": run["lists"]})
+def record_run(
+    storage: Storage,
+    names: Sequence[str],
+    columns: Collection[str],
+    about: Mapping[str, Any],
+    *,
+    finished: bool,
+) -> None:
+    """Write the record of a run, or of one share of it, that begins or is through.
 
-
-def finish_run(storage: Storage, run: Mapping[str, Any], failed: Mapping[str, str]) -> None:
-    """Write ``run.json`` and ``failed.csv`` of a run, or of one share of it, that is through.
-
-    A run over the whole list removes those of the shares: it has tried again what they name. All
-    its ``lists`` are done, unless it says itself what is ``finished``, ``done`` and ``left``.
+    It takes over what the record in its place had left of the same columns. What that one says of
+    other columns stays where it is a share's, since nets that share a list in one folder have one
+    file; a whole run that is through has the last word.
     """
-    share = run["share"]
-    if failed:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("name", "reason"), *failed.items()])
-        storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
-    else:
-        storage.remove(of_share(FAILED, share))
-    outcome = {"finished": True, "done": run["lists"], "left": {}}
-    write_run(storage, {**outcome, **run, "failed": len(failed)})
-    if share is None:
-        for own in (FAILED, RUN):
-            for name in list_shares(storage, own):
-                if name != own:
-                    storage.remove(name)
+    before: dict[str, Any] = {"left": {}, "done": {}}
+    with suppress(StoreDamaged):
+        before = read_run(storage, of_share(RUN, about["share"]))
+    taken = _choose(before["left"], lambda path: path in columns)
+    mine: Lists = join_lists([taken, {digest_list(names): columns}])
+    others: dict[str, Lists] = {"left": {}, "done": {}}
+    if about["share"] or not finished:
+        others = {of: _choose(before[of], lambda path: path not in columns) for of in others}
+    of = "done" if finished else "left"
+    lists = {**others, of: join_lists([others[of], mine])}
+    write_run(storage, {**about, "finished": finished and not lists["left"], **lists})
 
 
-def write_run(storage: Storage, run: Mapping[str, Any]) -> None:
-    """Write the record of a run, or of one share of it."""
-    kept = (
-        *("asked", "new", "failed", "finished", "merged", "share", "shares"),
-        *("provenance", "done", "left"),
-    )
-    content = json.dumps({name: run[name] for name in kept if name in run}, indent=2, default=str)
-    storage.write(of_share(RUN, run["share"]), content.encode())
+def _choose(lists: Lists, keep: Callable[[str], bool]) -> Lists:
+    chosen = {key: list(filter(keep, paths)) for key, paths in lists.items()}
+    return {key: paths for key, paths in chosen.items() if paths}
+
+
+def join_lists(several: Iterable[Mapping[str, Iterable[str]]]) -> Lists:
+    """Join what several records say of lists of images."""
+    joined: dict[str, set[str]] = {}
+    for lists in several:
+        for key, paths in lists.items():
+            joined.setdefault(key, set()).update(paths)
+    return {key: sorted(paths) for key, paths in joined.items()}
 
 
 def digest_list(names: Iterable[str]) -> str:
@@ -73,16 +82,15 @@ def digest_list(names: Iterable[str]) -> str:
     return hashlib.sha256(b"\0".join(sorted(encode(list(names))))).hexdigest()[:32]
 
 
-def join_shares(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[Share, int]]:
+def join_shares(runs: Iterable[Mapping[str, Any]]) -> Shares:
     """Count by column the images of each share that runs, and merges of them, were of."""
-    shares: dict[str, dict[Share, int]] = {}
+    shares: Shares = {}
     for run in runs:
         for path, own in run["shares"].items():
-            counts = {parse_share(text): asked for text, asked in own.items()}
-            shares.setdefault(path, {}).update(counts)
+            shares.setdefault(path, {}).update(own)
         if run["share"]:
             lists = (*run["done"].values(), *run["left"].values())
-            for path in {path for paths in lists for path in paths} or {""}:
+            for path in set(chain.from_iterable(lists)) or {""}:
                 shares.setdefault(path, {})[run["share"]] = run["asked"]
     return shares
 
@@ -106,20 +114,6 @@ def missing_shares(shares: Mapping[str, Mapping[Share, int]]) -> dict[Share, int
     return dict(sorted(missing.items()))
 
 
-def name_shares(shares: Mapping[str, Mapping[Share, int]]) -> dict[str, dict[str, int]]:
-    """Write shares by column as a record keeps them."""
-    return {
-        path: {name_share(share): asked for share, asked in own.items()}
-        for path, own in shares.items()
-    }
-
-
-def parse_share(text: str) -> Share:
-    """Read what :func:`name_share` wrote."""
-    part, parts = map(int, text.split("/"))
-    return part, parts
-
-
 def name_share(share: Share) -> str:
     """Write a share as it is typed.
 
@@ -131,6 +125,15 @@ def name_share(share: Share) -> str:
     return f"{share[0]}/{share[1]}"
 
 
+def write_run(storage: Storage, run: Mapping[str, Any]) -> None:
+    """Write the record of a run, or of one share of it."""
+    kept = {name: run[name] for name in _FIELDS if name in run}
+    if "shares" in run:
+        by_path = run["shares"].items()
+        kept["shares"] = {p: {name_share(s): n for s, n in own.items()} for p, own in by_path}
+    storage.write(of_share(RUN, run["share"]), json.dumps(kept, indent=2, default=str).encode())
+
+
 def read_runs(storage: Storage) -> list[dict[str, Any]]:
     """Return ``run.json``, where there is one, and those of the shares."""
     return [read_run(storage, name) for name in list_shares(storage, RUN)]
@@ -140,19 +143,18 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
     """Return what a run, or one share of it, said of itself."""
     try:
         run = dict(json.loads(storage.read(name) or b""))
-        share, shares = run["share"], dict(run.get("shares", {}))
+        shares = dict(run.get("shares", {})).items()
         return {
             **run,
             "asked": int(run["asked"]),
             "finished": run["finished"] is True,
-            "merged": run.get("merged") is True,
-            "share": share and parse_share(name_share(share)),
+            "share": run["share"] and _parse_share(run["share"]),
             "shares": {
-                str(path): {name_share(parse_share(text)): int(own[text]) for text in own}
-                for path, own in shares.items()
+                path: {_parse_share(text.split("/")): int(own[text]) for text in own}
+                for path, own in shares
             },
-            "done": {key: list(map(str, paths)) for key, paths in dict(run["done"]).items()},
-            "left": {key: list(map(str, paths)) for key, paths in dict(run["left"]).items()},
+            "done": join_lists([run["done"]]),
+            "left": join_lists([run["left"]]),
         }
     except (
         AttributeError,
@@ -163,6 +165,29 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
         RecursionError,
     ) as error:
         raise StoreDamaged(f"{storage}/{name} is damaged: {error}. Delete it.") from error
+
+
+def _parse_share(numbers: Iterable[Any]) -> Share:
+    part, parts = map(int, numbers)
+    return part, parts
+
+
+def write_failed(storage: Storage, failed: Mapping[str, str], share: Share | None) -> None:
+    """Write ``failed.csv`` of a run, or of one share of it; none where nothing failed."""
+    if not failed:
+        storage.remove(of_share(FAILED, share))
+        return
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("name", "reason"), *failed.items()])
+    storage.write(of_share(FAILED, share), b"".join(encode([text.getvalue()])))
+
+
+def remove_shares(storage: Storage) -> None:
+    """Remove what shares left: a run over the whole list has tried again what they name."""
+    for own in (FAILED, RUN):
+        for name in list_shares(storage, own):
+            if name != own:
+                storage.remove(name)
 
 
 def read_failed(storage: Storage) -> dict[str, str]:
@@ -201,5 +226,4 @@ def list_shares(storage: Storage, name: str) -> list[str]:
     """Name the file of a whole run, where it is there, then those of all shares."""
     stem, _, ending = name.partition(".")
     pattern = re.compile(rf"{stem}(-\d+-of-\d+)?\.{ending}")
-    found = (one for one in storage.list() if pattern.fullmatch(one))
-    return sorted(found, key=lambda one: (one != name, one))
+    return sorted(filter(pattern.fullmatch, storage.list()), key=lambda one: (one != name, one))

@@ -40,12 +40,13 @@ from vggfeat.store.runs import (
     FAILED,
     RUN,
     Share,
-    digest_list,
-    finish_run,
     list_shares,
     read_failed,
     read_runs,
-    start_run,
+    record_run,
+    remove_shares,
+    write_failed,
+    write_run,
 )
 from vggfeat.store.shard import (
     DTYPES,
@@ -502,9 +503,10 @@ class FeatureStore:
                 held = column
             refuse_other_settings(self.storage, held, column)
             self._refuse_other_scales(column)
+            if self.index.columns.get(name, held) != held:  # of a new one there are no rows yet
+                self._index = self._names = None
             self._admitted[name] = held
             self._own.add(name)
-        self._index = None
 
     def _refuse_other_scales(self, column: Column) -> None:
         """Scales of one layer and pooling are averaged, so that they have the same settings.
@@ -546,16 +548,20 @@ class FeatureStore:
         self._provenance = json.loads(json.dumps(dict(provenance or {}), default=str))
         # When the run does not finish, nobody knows these.
         self._new = int((~self.identify(names, noted=False).any(axis=1)).sum())
-        start_run(self.storage, self._describe_run(names, share))
+        self._record(names, share, failed=0, finished=False)
 
-    def _describe_run(self, names: Sequence[str], share: Share | None) -> dict[str, Any]:
-        return {
+    def _record(
+        self, names: Sequence[str], share: Share | None, *, failed: int, finished: bool
+    ) -> None:
+        columns = {column.path for column in self._own}
+        about = {
             "asked": len(names),
             "new": self._new,
+            "failed": failed,
             "share": share,
             "provenance": self._provenance,
-            "lists": {digest_list(names): sorted(column.path for column in self._own)},
         }
+        record_run(self.storage, names, columns, about, finished=finished)
 
     def write(
         self,
@@ -730,9 +736,14 @@ class FeatureStore:
             self._notes.merge_files(self.index)
         else:
             self.save_notes()
-        run = {**self._describe_run(names, share), **(record or {})}
-        finish_run(self.storage, run, failed)
+        write_failed(self.storage, failed, share)
         self._failed = None
+        if record is None:
+            self._record(names, share, failed=len(failed), finished=True)
+        else:
+            write_run(self.storage, {**record, "failed": len(failed)})
+        if share is None:
+            remove_shares(self.storage)
         sweep(self.storage)
 
     def write_caches(self) -> None:
