@@ -14,7 +14,7 @@ from golden.inputs import Inputs
 
 @case(
     "G15-tables",
-    command="run table11-voc2007 and table12-voc2012-action with pool2 at Q = 24 and 32, four "
+    command="run table11-voc2007 and table12-voc2012-action with pool2 at Q = 24 and 36, four "
     "classes; --submission of the second",
     tolerance={
         "*/C/*": "choice",
@@ -38,7 +38,7 @@ def tables(inputs: Inputs) -> Found:
         ("table12-voc2012-action", "voc2012", ("--submission", work / "sent")),
     ):
         recipe = adapter.small_recipe(
-            name, work / f"{name}.toml", weights=weights, layer="pool2", Q=(24, 32)
+            name, work / f"{name}.toml", weights=weights, layer="pool2", Q=(24, 36)
         )
         values[name] = adapter.run_recipe(recipe, trees / f"{year}.toml", trees, *more)
         for row, told in values[name].items():
