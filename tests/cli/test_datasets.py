@@ -61,7 +61,7 @@ def test_check_says_what_is_missing(tmp_path: Path) -> None:
     assert "crab/tmp" in done.out
     done = datasets("check", "caltech101", "--root", tmp_path, "--json", status=3)
     differences = done.json["differences"]
-    assert {"part": "all", "label": "crab", "expected": 73, "found": 70} in differences
+    assert {"split": "all", "label": "crab", "expected": 73, "found": 70} in differences
 
 
 def test_fetch_of_what_ships_says_where_it_is() -> None:
@@ -72,7 +72,7 @@ def test_fetch_of_what_ships_says_where_it_is() -> None:
 
 def test_fetch_offline_fails_with_instructions(tmp_path: Path) -> None:
     """The error says what to put where: the archive of the part that is wanted, and no other."""
-    done = datasets("fetch", "voc2012", "--root", tmp_path, "--part", "test", "-q", status=3)
+    done = datasets("fetch", "voc2012", "--root", tmp_path, "--split", "test", "-q", status=3)
     assert f"{tmp_path}/" in done.err
     assert "VOC2012test.tar" in done.err
     assert "trainval" not in done.err

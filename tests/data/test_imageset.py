@@ -83,7 +83,7 @@ def test_class_folders_give_labels(folder: Path) -> None:
         ("file,label\nx.jpg,cat\n", "needs 'path'"),
         ("path,label\n,cat\n", "line 2"),
         ("path,label\nx.jpg,cat\nx.jpg,dog\n", "as 'cat' and as 'dog'"),
-        ("path,label,split\nx.jpg,cat,train\nx.jpg,cat,val\n", "'train' and in 'val'"),
+        ("path,label,split\nx.jpg,cat,train\nx.jpg,cat,val\n", "as 'train' and as 'val'"),
         ("path\nx.jpg\n", "no column 'label'"),
         ("path,label\nx.jpg,cat\ny.jpg,\n", r"no label to 'y\.jpg'"),
     ],

@@ -95,7 +95,7 @@ class Archives(Campaign):
         path.write_bytes(case)
         refused: list[VggfeatError] = []
         uses: tuple[Callable[[Path], object], ...] = (self._unpacked, self._unwrapped)
-        for use in (*uses, self._indexed, read_annotations):
+        for use in (*uses, self._indexed, lambda path: read_annotations([path])):
             try:
                 use(path)
             except VggfeatError as error:
@@ -111,7 +111,7 @@ class Archives(Campaign):
         unpack(path, "data", path.parent / "target")
 
     def _unwrapped(self, path: Path) -> None:
-        unwrap(path, "inner.tar", path.parent / "inner.tar", None)
+        unwrap(path, "inner.tar", path.parent / "inner.tar")
 
     def _indexed(self, path: Path) -> None:
         found = read_tar(path)

@@ -7,7 +7,7 @@ from promises.option_row import EFFECT, FLAG, FREE, PRINTED, rows
 DOWNLOADS = ("--quiet", "--quiet", "download_progress.quiet", True, FLAG)
 PARTS = [
     ("--root", "--root there", "{}.root", "there", FREE),
-    ("--part", "--part test --part val", "{}.splits", ["test", "val"], "--part exam → 3"),
+    ("--split", "--split test --split val", "{}.splits", ["test", "val"], "--split exam → 3"),
 ]
 DATASETS = [
     *rows("datasets list", "", ("--json", "--json", EFFECT, None, FLAG)),

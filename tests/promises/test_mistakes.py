@@ -209,7 +209,7 @@ BEFORE_WEIGHTS = rows("""
     datasets show nowhere → 3: nowhere | sample
     datasets show card.toml → 3: card.toml | reader | kind
     datasets fetch nowhere → 3: nowhere | sample
-    datasets fetch voc2007 --part nothing → 3: 'nothing' | test, train, trainval, val
+    datasets fetch voc2007 --split nothing → 3: 'nothing' | test, train, trainval, val
     datasets fetch voc2007 --root notes.txt → 3: notes.txt | --root
     datasets check voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from vggfeat.data.datasets.ilsvrc import KIT, META, TRAIN_TAR, TRUTH, VAL_TAR, read_synsets
+from vggfeat.data.datasets.ilsvrc import TRAIN_TAR, VAL_TAR
+from vggfeat.data.datasets.ilsvrc_truth import KIT, META, TRUTH, read_synsets
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.train.part import Part
 from vggfeat.train.trainset import TrainSet, open_trainset

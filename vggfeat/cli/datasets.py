@@ -28,9 +28,9 @@ Root = Annotated[
         "archives. VGGFEAT_DATA, or ./data, by default.",
     ),
 ]
-Parts = Annotated[
+Splits = Annotated[
     list[str] | None,
-    typer.Option("--part", help="Part that is wanted, such as test; repeat for several."),
+    typer.Option("--split", help="Split that is wanted, such as test; repeat for several."),
 ]
 
 
@@ -96,7 +96,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
 def fetch(
     name: Name,
     root: Root = None,
-    part: Parts = None,
+    split: Splits = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -108,13 +108,13 @@ def fetch(
 
         vggfeat datasets fetch voc2007
 
-        vggfeat datasets fetch voc2012 --part test --root /data
+        vggfeat datasets fetch voc2012 --split test --root /data
     """
     from vggfeat.data.datasets import check_dataset, fetch_dataset
 
     with download_progress(quiet=quiet) as progress:
-        tree = fetch_dataset(name, root, part, progress)
-    found = check_dataset(name, root, part)
+        tree = fetch_dataset(name, root, split, progress)
+    found = check_dataset(name, root, split)
     show({"path": str(tree), **found.to_dict()}, str(tree), as_json=as_json)
     if not found.complete:
         note(f"Warning: it is not whole: `vggfeat datasets check {name}` says what differs.")
@@ -124,11 +124,11 @@ def fetch(
 def check(
     name: Name,
     root: Root = None,
-    part: Parts = None,
+    split: Splits = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Compare what is here with the card, part by part and class by class; change nothing.
+    """Compare what is here with the card, split by split and class by class; change nothing.
 
     The exit status is 0 for a whole data set, and 3 if anything is missing or extra.
 
@@ -138,14 +138,14 @@ def check(
     """
     from vggfeat.data.datasets import check_dataset
 
-    found = check_dataset(name, root, part)
+    found = check_dataset(name, root, split)
     _show_check(found, quiet, as_json)
     if not found.complete:
         raise typer.Exit(INCOMPLETE)
 
 
 def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
-    counts = ", ".join(f"{part} {count:,}" for part, count in found.counts.items())
+    counts = ", ".join(f"{split} {count:,}" for split, count in found.counts.items())
     verdict = "whole" if found.complete else f"not whole: {len(found.differences)} differences"
     rows: dict[str, object] = {found.name: verdict, "in": found.root, "images": counts}
     if not quiet:
@@ -156,7 +156,7 @@ def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
 
 def _images(card: DatasetCard) -> str:
     if card.counts:
-        return ", ".join(f"{part} {count:,}" for part, count in card.counts.items())
+        return ", ".join(f"{split} {count:,}" for split, count in card.counts.items())
     return f"{card.images:,}" if card.images else ""
 
 

@@ -29,15 +29,9 @@ Key = tuple[int, tuple[tuple[int, Any], ...], int, int]
 
 
 class Job(NamedTuple):
-    """An image to be decoded.
+    """An image to be decoded: its row, and what is wanted of it, once its id is known.
 
-    Parameters
-    ----------
-    row : int
-        Its place in the list.
-    wanted : callable
-        Called with the row and the image's id once its bytes are read, by a decoding thread:
-        returns what is wanted of it, by scale. Of nothing it is not decoded.
+    A decoding thread calls `wanted` with row and id; where nothing is wanted it decodes nothing.
     """
 
     row: int
@@ -46,23 +40,11 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of one shape.
+    """Images of one shape, of which the same is wanted."""
 
-    Parameters
-    ----------
-    Q : int
-        Their smallest side, in pixels.
-    rows : tuple of int
-        Which images they are, ascending.
-    pixels : Tensor (B, 3, H, W) of uint8
-        RGB, in channels_last order, never padded.
-    wanted : hashable
-        What is wanted of them.
-    """
-
-    Q: int
-    rows: tuple[int, ...]
-    pixels: Tensor
+    Q: int  # their smallest side
+    rows: tuple[int, ...]  # which they are, ascending
+    pixels: Tensor  # (B, 3, H, W) of uint8: RGB, in channels_last order, never padded
     wanted: Any = None
 
 
@@ -84,17 +66,9 @@ def decode_ahead(
     *,
     workers: int,
 ) -> Generator[DecodedImage, None, None]:
-    """Decode images in threads (Pillow releases the interpreter's lock) and keep their order.
+    """Decode those images that the jobs name in threads, and keep the order of the jobs.
 
-    Parameters
-    ----------
-    images : sequence of ImageLike
-        All images.
-    jobs : iterable of Job
-        Which of them.
-    decoding : Decoding
-    workers : int
-        Number of threads.
+    Pillow releases the interpreter's lock.
     """
 
     def read(job: Job) -> DecodedImage:
@@ -122,14 +96,9 @@ def decode_ahead(
 
 
 def make_batches(decoded: Iterable[DecodedImage], pixel_budget: int) -> Iterator[ImageBatch]:
-    """Group decoded images by exact shape and what is wanted; a batch is run when it is full.
+    """Group good images, rows ascending, by exact shape and what is wanted.
 
-    Parameters
-    ----------
-    decoded : iterable of DecodedImage
-        Good images, rows ascending.
-    pixel_budget : int
-        Pixels after which a batch is complete; one image alone may exceed it.
+    A batch is complete at `pixel_budget` pixels; one image alone may exceed it.
 
     Examples
     --------

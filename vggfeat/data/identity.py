@@ -27,19 +27,10 @@ SETTLED = 2 * 10**9
 
 
 def id_of(image: ImageLike, encoded: bytes | None) -> Id:
-    """Return the first 16 bytes of the SHA-256 of an image.
+    """Return the first 16 bytes of the SHA-256 of an image, of which `encoded` is the file.
 
-    Parameters
-    ----------
-    image : ImageLike
-    encoded : bytes or None
-        Its file, as :func:`~vggfeat.data.image.read_encoded` gives it.
-
-    Returns
-    -------
-    (int, int)
-        Of a file's bytes; of a box, of that digest and the box; of an array, of its shape, type
-        and bytes.
+    It is that of a file's bytes; of a box, of that digest and the box; of an array, of its shape,
+    type and bytes.
 
     Examples
     --------
@@ -48,12 +39,11 @@ def id_of(image: ImageLike, encoded: bytes | None) -> Id:
     """
     if encoded is None:
         return _first_bytes(_hash_pixels(image))
-    content = hashlib.sha256(encoded).digest()
+    content = hashlib.sha256(encoded)
     if isinstance(image, Crop):
-        content = hashlib.sha256(
-            content + ",".join(str(float(x)) for x in image.box).encode()
-        ).digest()
-    return _first_bytes(content)
+        box = ",".join(str(float(x)) for x in image.box)
+        content = hashlib.sha256(content.digest() + box.encode())
+    return _first_bytes(content.digest())
 
 
 def stamps_of(images: Sequence[ImageLike]) -> NDArray[np.int64]:
@@ -71,11 +61,8 @@ def stamps_of(images: Sequence[ImageLike]) -> NDArray[np.int64]:
 def stamp_of(image: ImageLike) -> Stamp:
     """Return what tells a file from another that has, or had, its name.
 
-    Returns
-    -------
-    (int, int)
-        Size and time of change in ns of a file, the latter with the box of a box; what its listing
-        says of an object or a member of a tar; (0, 0) of what is no file.
+    It is size and time of change in ns of a file, the latter with the box of a box; what its
+    listing says of an object or a member of a tar; (0, 0) of what is no file.
 
     Examples
     --------
@@ -97,13 +84,7 @@ def stamp_of(image: ImageLike) -> Stamp:
 
 
 def digest(*known: object) -> int:
-    """Make one number of 64 bits of what is known of a file.
-
-    Examples
-    --------
-    >>> digest("etag", 120) == digest("etag", 120) != digest("etag", 121)
-    True
-    """
+    """Make one number of 64 bits of what is known of a file."""
     content = "\0".join(map(str, known)).encode("utf-8", "surrogateescape")
     whole = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(whole, "big", signed=True)

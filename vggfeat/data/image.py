@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from vggfeat.settings import UPRIGHT, Decoding
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+"""xmin, ymin, xmax, ymax in pixels from 1 on, both ends included, as VOC has them."""
 Stamp = tuple[int, int]
 
 
@@ -52,15 +52,7 @@ class ImageRef(ABC):
 
 @dataclass(frozen=True)
 class Crop:
-    """A box of an image, cut out when it is decoded.
-
-    Parameters
-    ----------
-    path : Path
-        The whole image.
-    box : Box
-        xmin, ymin, xmax, ymax in pixels from 1 on, both ends included, as VOC has them.
-    """
+    """A box of an image, cut out when it is decoded."""
 
     path: Path
     box: Box
@@ -111,14 +103,6 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
     ------
     ImageError
         With the reason in one line, whatever a decoder raises here or in the block.
-
-    Examples
-    --------
-    >>> file = io.BytesIO()
-    >>> Image.new("L", (3, 2)).save(file, "PNG")
-    >>> with open_encoded(file.getvalue()) as image:
-    ...     image.size
-    (3, 2)
     """
     if file == b"":
         raise ImageError("the file is empty")
@@ -136,13 +120,7 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
 
 
 def upright_size(file: bytes | BinaryIO | Path) -> tuple[int, int]:
-    """Read the width and height of an encoded image, turned upright, from its head.
-
-    Raises
-    ------
-    ImageError
-        If that cannot be done.
-    """
+    """Read the width and height of an encoded image, turned upright, from its head."""
     with open_encoded(file) as image:
         width, height = image.size
         return (height, width) if orientation_of(image) in _ON_ITS_SIDE else (width, height)
@@ -235,24 +213,17 @@ def rescaled_size(width: int, height: int, Q: int) -> tuple[int, int]:
 
 
 def rescale(image: Image.Image, Q: int) -> Pixels:
-    """Rescale isotropically to smallest side Q: bilinear, antialiased, rounded to uint8.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        In mode RGB.
-    Q : int
-        Smallest side, in pixels.
+    """Rescale an RGB image isotropically to smallest side Q: bilinear, antialiased.
 
     Returns
     -------
     ndarray (H, W, 3) of uint8
+        Rounded.
 
     Raises
     ------
     ImageError
-        If the result would have more than :data:`MOST_RESCALED` pixels, as
-        that of a line does.
+        If it would have more than :data:`MOST_RESCALED` pixels, as that of a line does.
 
     Examples
     --------
@@ -277,18 +248,7 @@ def load(
     *,
     encoded: bytes | None = None,
 ) -> dict[int, Pixels]:
-    """Decode an image once, from its file or from what was read of it, and rescale it.
-
-    Returns
-    -------
-    dict
-        Pixels (H, W, 3) of uint8 for each Q.
-
-    Raises
-    ------
-    ImageError
-        See :func:`decode` and :func:`rescale`.
-    """
+    """Decode an image once by :func:`decode`, and :func:`rescale` it to each Q."""
     decoded = decode(image, decoding, encoded=encoded)
     return {Q: rescale(decoded, Q) for Q in scales}
 
@@ -298,11 +258,9 @@ def _read_file(path: Path) -> bytes:
         # Opening a pipe would wait for ever.
         if path.exists() and not path.is_file():
             raise ImageError("not a file, but a folder, a pipe or a device")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > LARGEST:
-                raise ImageError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
-            return file.read()
+        if (size := path.stat().st_size) > LARGEST:
+            raise ImageError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except ImageError:
@@ -344,20 +302,16 @@ def _as_rgb(image: Image.Image, exif: bool) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return _from_array(np.asarray(image))
-    if image.mode.startswith("I"):
-        return _from_deep(np.asarray(image))
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it at 255
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > _SIXTEEN_BIT:
+            raise ImageError(f"its values lie outside 0…{_SIXTEEN_BIT}: not an image of 16 bits")
+        eight = np.rint(values.astype(np.float32) * (255 / _SIXTEEN_BIT)).astype(np.uint8)
+        return Image.fromarray(eight).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_deep(values: npt.NDArray[Any]) -> Image.Image:
-    """16-bit grey values to 8 bits; Pillow's own conversion would clip them at 255."""
-    if values.min() < 0 or values.max() > _SIXTEEN_BIT:
-        raise ImageError(f"its values lie outside 0…{_SIXTEEN_BIT}: not an image of 16 bits")
-    eight = np.rint(values.astype(np.float32) * (255 / _SIXTEEN_BIT)).astype(np.uint8)
-    return Image.fromarray(eight).convert("RGB")
 
 
 def orientation_of(image: Image.Image) -> int:

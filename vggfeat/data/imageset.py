@@ -170,15 +170,11 @@ def find_images(
 
     Notes
     -----
-    A name depends on its own source alone:
-
-    - of a folder ``x/photos``: ``photos/`` and the path below it; of ``.``, ``..`` and ``/`` the
-      path below alone;
-    - of a file, a glob or a tar: the path as it is typed, without a leading ``./``, ``../``, ``/``
-      or drive: ``a/1.jpg``, ``a/000.tar/member.jpg``;
-    - of a list or a manifest: the entry as it is written, likewise;
-    - at an address: of a folder as above; of an object or a tar its bucket or host and its path,
-      without what is secret.
+    A name depends on its own source alone: of a folder ``x/photos`` it is ``photos/`` and the path
+    below it (of ``.``, ``..`` and ``/`` the path below alone); of a file, a glob or a tar the path
+    as it is typed, without a leading ``./``, ``../``, ``/`` or drive (``a/000.tar/member.jpg``); of
+    a list the entry as it is written, likewise; of an object or a tar at an address its bucket or
+    host and its path, without what is secret.
 
     Examples
     --------
@@ -226,29 +222,21 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
                 "Name them from a folder above both, by --relative-to DIR; images at addresses "
                 "need stores of their own."
             )
-        if first.label != entry.label:
-            raise DataError(
-                f"{entry.name!r} is there twice, as {first.label!r} and as {entry.label!r}. "
-                "An image has one label: remove one of the lines."
-            )
-        if first.split != entry.split:
-            raise DataError(
-                f"{entry.name!r} is there twice, in the split {first.split!r} and in "
-                f"{entry.split!r}. An image is in one split: remove one of the lines."
-            )
+        for what in ("label", "split"):
+            if (one := getattr(first, what)) != (other := getattr(entry, what)):
+                raise DataError(
+                    f"{entry.name!r} is there twice, as {one!r} and as {other!r}. An image has one "
+                    f"{what}: remove one of the lines."
+                )
     kept = list(unique.values())
+    splits = np.array([entry.split for entry in kept])
     return ImageSet(
         names=tuple(unique),
         images=tuple(entry.image for entry in kept),
         labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
-        splits=_rows_by_split(kept),
+        splits={name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})},
         duplicates=total - len(kept),
     )
-
-
-def _rows_by_split(entries: Sequence[Entry]) -> dict[str, Rows]:
-    splits = np.array([entry.split for entry in entries])
-    return {name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})}
 
 
 def _same_file(first: Path | ImageRef, second: Path | ImageRef) -> bool:
@@ -258,15 +246,7 @@ def _same_file(first: Path | ImageRef, second: Path | ImageRef) -> bool:
 
 
 class View(NamedTuple):
-    """What rows are described by.
-
-    Parameters
-    ----------
-    images : ImageSet
-        Images to describe, each once.
-    names : tuple of str
-        For every row the name of its image there.
-    """
+    """What rows are described by: images, each once, and for every row the name of its image."""
 
     images: ImageSet
     names: tuple[str, ...]

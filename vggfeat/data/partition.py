@@ -17,22 +17,8 @@ EXPECTED = "one of 1/N … N/N, or auto"
 
 @dataclass(frozen=True)
 class Partition:
-    """One of several shares of a list of images.
+    """One of several shares of a list of images: which, from 1 on, of how many.
 
-    Parameters
-    ----------
-    part : int
-        Which, from 1 on.
-    parts : int
-        Of how many.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such share.
-
-    Notes
-    -----
     The list is shuffled by a fixed seed and dealt: neighbours come from one folder, camera or
     class, and often have one size, so that every share gets about as many of each kind. It follows
     from the length of the list alone: every process must be given the same list.
@@ -57,7 +43,7 @@ class Partition:
 
     @property
     def share(self) -> tuple[int, int] | None:
-        """Part and number of parts, as a store takes them; None of the whole."""
+        """Both numbers, as a store takes them; None of the whole."""
         return (self.part, self.parts) if self.parts > 1 else None
 
     def rows(self, n: int) -> Rows:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +20,7 @@ from vggfeat.train.part import Part
 
 
 @dataclass(frozen=True, eq=False)
-class SizedImages:
+class SizedImages(EncodedImages):
     """Images that are refused when they are read, if they are not of the size stated for them.
 
     So whoever reads them leaves out those whose boxes lie elsewhere, as it does with damaged
@@ -35,22 +36,14 @@ class SizedImages:
 
     images: EncodedImages
     sizes: Ints
+    names: Names = field(init=False)
 
-    @property
-    def names(self) -> Names:
-        """Paths (N,), as bytes."""
-        return self.images.names
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", self.images.names)
 
     def image(self, row: int) -> Path | ImageRef:
         """Return where an image is."""
         return self.images.image(row)
-
-    def name(self, row: int) -> str:
-        """Return the name of an image."""
-        return self.images.name(row)
 
     def read(self, row: int) -> bytes:
         """Read the bytes of an image.
@@ -65,10 +58,10 @@ class SizedImages:
         check_stated_size(upright_size(content), (width, height))
         return content
 
-    def take(self, rows: ArrayLike) -> SizedImages:
+    def take(self, rows: ArrayLike) -> Self:
         """Keep these rows, in this order."""
         kept = np.asarray(rows, dtype=np.int64)
-        return SizedImages(self.images.take(kept), self.sizes[kept])
+        return replace(self, images=self.images.take(kept), sizes=self.sizes[kept])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from vggfeat._io.text import and_more, counted
 from vggfeat.data.datasets.annotations import (
     Annotation,
     Example,
-    add_annotation,
     examples_of,
     read_annotations,
 )
@@ -198,7 +197,7 @@ def _of_ilsvrc(
     images = open_trainset(root, progress=progress)
     wanted = tuple(sorted(chosen(classes, images.classes, str(root)))) or images.classes
     sources = _sources(root, boxes)
-    annotations = _read(sources, wanted)
+    annotations = read_annotations(sources, set(wanted))
     left_out: dict[str, str] = {}
     train, val = (
         _annotated(part, images.classes, wanted, annotations, left_out)
@@ -226,7 +225,7 @@ def _test_of_ilsvrc(
         sources = [source for source in sources if "train" not in source.name] or sources
     stems = {PurePosixPath(part.name(row)).stem for row in range(len(part))}
     left_out: dict[str, str] = {}
-    test = _annotated(part, every, wanted, _read(sources, wanted, stems), left_out)
+    test = _annotated(part, every, wanted, read_annotations(sources, set(wanted), stems), left_out)
     if not len(test):
         raise DataError(_nothing(", ".join(map(str, sources)), "test", wanted, left_out))
     none = test.take([])
@@ -264,16 +263,6 @@ def _known(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
     return list(boxes) or find_boxes(root if root.is_dir() else root.parent)
-
-
-def _read(
-    sources: Sequence[Path], wanted: Sequence[str], images: Collection[str] | None = None
-) -> dict[str, Annotation]:
-    annotations: dict[str, Annotation] = {}
-    for source in sources:
-        for name, annotation in read_annotations(source, set(wanted), images).items():
-            add_annotation(annotations, name, annotation, str(source))
-    return annotations
 
 
 def _annotated(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.data.datasets.voc import read_annotation_of
+from vggfeat.data.datasets.annotations import read_annotation
 from vggfeat.data.image import Box
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ImageError
@@ -169,7 +169,7 @@ def _images(
     for row in images.splits.get("test", ()):
         boxes: dict[str, list[Box]] = {}
         try:
-            objects = read_annotation_of(tree, images.names[row]).objects
+            objects = read_annotation(tree, images.names[row]).objects
         except DataError as error:
             failed[images.names[row]] = str(error)
             continue

@@ -113,7 +113,7 @@ def open_trainset(
         ``val`` is taken where it has splits, or ILSVRC's flat folder or tar file; by default
         ``val`` or ``ILSVRC2012_img_val.tar`` beside the training images. The classes of ILSVRC's
         are in its development kit or in Caffe's ``val.txt``, beside them or in `root`: see
-        :func:`vggfeat.data.datasets.ilsvrc.find_truth`.
+        :func:`vggfeat.data.datasets.ilsvrc_truth.find_truth`.
     val_fraction : float in (0, 1), optional
         Share of the training images that is drawn, class by class, to validate instead; 0.1 for
         a single set without parts. At least one of a class, where it has two.

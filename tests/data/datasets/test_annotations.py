@@ -65,15 +65,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
     """Names without folders, sizes, and boxes as they are written."""
-    found = read_annotations(source)
-    assert list(found) == ["ILSVRC2012_val_00000001", "n01440764_18", "n02099601_7"]
+    found = read_annotations([source])
+    assert sorted(found) == ["ILSVRC2012_val_00000001", "n01440764_18", "n02099601_7"]
     assert found["n01440764_18"].size == (500, 375)
     assert [one.box for one in found["n01440764_18"].objects] == [(13, 22, 455, 290)] * 2
-    only = read_annotations(source, {"n02099601"})
-    assert list(only) == ["ILSVRC2012_val_00000001", "n02099601_7"]
+    only = read_annotations([source], {"n02099601"})
+    assert sorted(only) == ["ILSVRC2012_val_00000001", "n02099601_7"]
     assert [one.name for one in only["ILSVRC2012_val_00000001"].objects] == ["n02099601"]
-    assert list(read_annotations(source, images={"n02099601_7", "else"})) == ["n02099601_7"]
-    assert read_annotations(source, images={"else"}) == {}
+    assert list(read_annotations([source], images={"n02099601_7", "else"})) == ["n02099601_7"]
+    assert read_annotations([source], images={"else"}) == {}
 
 
 def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -81,28 +81,28 @@ def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.xml").write_bytes(xml(FISH))
-    assert list(read_annotations(tmp_path)) == ["1"]
+    assert list(read_annotations([tmp_path])) == ["1"]
     (tmp_path / "b" / "1.xml").write_bytes(xml(FISH, FISH))
-    refuses(lambda: read_annotations(tmp_path), DataError, ["1.xml"])
+    refuses(lambda: read_annotations([tmp_path]), DataError, ["1.xml"])
 
 
 def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
     """A damaged file, a damaged archive, an empty folder and none at all."""
     with pytest.raises(DataNotFound, match="There is no"):
-        read_annotations(tmp_path / "absent")
+        read_annotations([tmp_path / "absent"])
     with pytest.raises(DataNotFound, match="holds no annotations"):
-        read_annotations(tmp_path)
+        read_annotations([tmp_path])
     (tmp_path / "n1.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"n1\.xml is not an annotation"):
-        read_annotations(tmp_path)
-    assert read_annotations(tmp_path, images={"n2"}) == {}
+        read_annotations([tmp_path])
+    assert read_annotations([tmp_path], images={"n2"}) == {}
     (tmp_path / "n1.xml").unlink()
     (tmp_path / "n1.xml").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=r"n1\.xml cannot be read: No such file"):
-        read_annotations(tmp_path)
+        read_annotations([tmp_path])
     (tmp_path / "boxes.tgz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"boxes\.tgz is no tar file"):
-        read_annotations(tmp_path / "boxes.tgz")
+        read_annotations([tmp_path / "boxes.tgz"])
 
 
 def test_the_largest_object_that_is_not_difficult_is_learnt() -> None:

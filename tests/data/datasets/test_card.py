@@ -195,7 +195,7 @@ def test_parts_of_a_manifest_are_those_of_its_split_column(tmp_path: Path) -> No
         refuses(
             lambda: action(str(own), splits=["val"]),  # noqa: B023
             DataError,
-            ["mine has no part 'val'; it has all, test, train."],
+            ["mine has no split 'val'; it has all, test, train."],
         )
 
 

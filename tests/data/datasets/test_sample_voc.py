@@ -12,8 +12,8 @@ from torchvision.datasets import VOCDetection
 
 from vggfeat.data.datasets import load_card, open_dataset
 from vggfeat.data.datasets import sample_voc as module
+from vggfeat.data.datasets.annotations import read_annotation
 from vggfeat.data.datasets.sample_voc import compose, write_scenes
-from vggfeat.data.datasets.voc import read_annotation_of
 from vggfeat.errors import DataError, ParameterError
 
 
@@ -76,7 +76,7 @@ def test_the_whole_of_it_is_as_its_card_says() -> None:
                 (one["name"], tuple(float(side) for side in one["bndbox"].values()))
                 for one in found
             ]
-            objects = read_annotation_of(tree, images.names[row]).objects
+            objects = read_annotation(tree, images.names[row]).objects
             assert [(one.name, one.box) for one in objects] == expected
             labels = dict.fromkeys(card.classes, -1)
             for one in sorted(objects, key=lambda one: not one.difficult):
@@ -97,7 +97,7 @@ def test_boxes_hold_all_of_the_drawing(tmp_path: Path) -> None:
     for image in sorted((tmp_path / "tree" / "JPEGImages").iterdir())[:12]:
         pixels = np.asarray(Image.open(image).convert("RGB")).astype(float)
         outside = np.ones(pixels.shape[:2], bool)
-        objects = read_annotation_of(tmp_path / "tree", image.stem).objects
+        objects = read_annotation(tmp_path / "tree", image.stem).objects
         for one in objects:
             xmin, ymin, xmax, ymax = map(int, one.box)
             # JPEG's blocks of 16 pixels smear what lies in them.

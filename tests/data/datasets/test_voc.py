@@ -10,7 +10,8 @@ import pytest
 from trees import OBJECT, write_actions, write_voc, write_xml
 
 from vggfeat.data.datasets import load_card
-from vggfeat.data.datasets.voc import read_annotation_of, read_voc
+from vggfeat.data.datasets.annotations import read_annotation
+from vggfeat.data.datasets.voc import read_voc
 from vggfeat.errors import DataError
 
 CLASSES = ("cat", "dog")
@@ -157,14 +158,14 @@ def test_damaged_annotations_are_refused(text: str, reason: str, tree: Path) -> 
     path = tree / "Annotations" / "000001.xml"
     path.write_text(text)
     with pytest.raises(DataError, match=reason) as refused:
-        read_annotation_of(tree, "000001")
+        read_annotation(tree, "000001")
     assert str(path) in str(refused.value)
 
 
 def test_a_missing_annotation_is_named(tree: Path) -> None:
     """No annotation is said as such."""
-    with pytest.raises(DataError, match=r"000099\.xml is missing"):
-        read_annotation_of(tree, "000099")
+    with pytest.raises(DataError, match=r"000099\.xml cannot be read: No such file"):
+        read_annotation(tree, "000099")
 
 
 def test_genuine_images_have_their_published_labels(real_images: Path) -> None:
@@ -179,4 +180,4 @@ def test_genuine_images_have_their_published_labels(real_images: Path) -> None:
         root = ElementTree.parse(tree / "Annotations" / f"{name}.xml").getroot()
         named = {element.findtext("name") for element in root.iter("object")}
         assert {classes[c] for c in np.flatnonzero(row == 1)} == named
-        assert {one.name for one in read_annotation_of(tree, name).objects} == named
+        assert {one.name for one in read_annotation(tree, name).objects} == named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,16 +11,9 @@ from pkgutil import iter_modules
 from vggfeat._io.assets import asset
 from vggfeat._io.download import Progress
 from vggfeat._io.remote import is_address, redact
-from vggfeat.data.datasets.card import (
-    EVERY,
-    READERS,
-    DatasetCard,
-    card_names,
-    is_card,
-    load_card,
-)
+from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard, card_names, is_card, load_card
 from vggfeat.data.datasets.check import Check, absent, check
-from vggfeat.data.datasets.fetch import data_folder, find_tree, not_here, provide
+from vggfeat.data.datasets.fetch import data_folder, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.imageset import ImageSet, one_hot
@@ -63,7 +56,7 @@ def open_dataset(
         Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
         It may be the tree of the data set, a folder above it, or hold the original archives.
     splits : sequence of str, optional
-        Parts that must be there; those that the protocol needs by default.
+        Splits that must be there; those that the protocol needs by default.
     allow_partial : bool
         Whether data that are not all that the card promises will do. They are never fetched then,
         and the card that is returned is marked.
@@ -98,23 +91,23 @@ def open_dataset(
         return _unnamed(name)
     card = load_card(name)
     needs = _needs(card, splits)
-    tree = _place(card, root, needs, fetch, allow_partial, progress)
-    card, images = _read(card, tree)
-    _refuse_unknown(card, needs, images.splits)
-    found = check(card, images, tree, needs)
-    if not (found.complete or allow_partial):
-        raise DataError(_incomplete(card, found))
-    return (
-        card.model_copy(
-            update={
-                "root": str(tree.resolve()),
-                "partial": not found.complete,
-                "differences": tuple(map(str, found.differences)),
-                "absent": absent(card, images),
-            }
+    tree = _tree(
+        card,
+        root,
+        lambda base: provide(
+            card, base, needs, fetch=fetch, allow_partial=allow_partial, progress=progress
         ),
-        images,
     )
+    card, images, checked = _read(card, tree, needs)
+    if not (checked.complete or allow_partial):
+        raise DataError(_incomplete(card, checked))
+    state = {
+        "root": str(tree.resolve()),
+        "partial": not checked.complete,
+        "differences": tuple(map(str, checked.differences)),
+        "absent": absent(card, images),
+    }
+    return card.model_copy(update=state), images
 
 
 def check_dataset(
@@ -136,13 +129,8 @@ def check_dataset(
     """
     card = load_card(name)
     needs = _needs(card, splits)
-    if card.asset or card.composed:
-        tree = _place(card, root, needs, False, True, None)
-    else:
-        tree = _there(card, _base(card, root), needs)
-    card, images = _read(card, tree)
-    _refuse_unknown(card, needs, images.splits)
-    return check(card, images, tree, needs)
+    tree = _tree(card, root, lambda base: locate(card, base, needs))
+    return _read(card, tree, needs)[2]
 
 
 def fetch_dataset(
@@ -167,7 +155,7 @@ def fetch_dataset(
             raise DataError(
                 f"The folder {root} cannot be made: {error.strerror}. Name another --root."
             ) from error
-    return _place(card, root, needs, True, False, progress)
+    return _tree(card, root, lambda base: provide(card, base, needs, progress=progress))
 
 
 def _needs(card: DatasetCard, splits: Sequence[str] | None) -> tuple[str, ...]:
@@ -187,10 +175,15 @@ def _refuse_unknown(card: DatasetCard, splits: Sequence[str], there: Iterable[st
     archived = (split for archive in card.archives for split in archive.needed_for)
     known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived, *there})
     if unknown := [split for split in splits if split not in known]:
-        raise DataError(f"{card.name} has no part {unknown[0]!r}; it has {', '.join(known)}.")
+        raise DataError(f"{card.name} has no split {unknown[0]!r}; it has {', '.join(known)}.")
 
 
-def _base(card: DatasetCard, root: str | Path | None) -> Path:
+def _tree(card: DatasetCard, root: str | Path | None, look: Callable[[Path], Path]) -> Path:
+    """Return where a data set ships, was composed, or is found by `look` from a folder on."""
+    if card.asset:
+        return asset(card.asset)
+    if card.composed:
+        return compose(card.composed) / card.folder
     base = data_folder(root or card.root or None)
     if root is not None and not base.is_dir():
         raise DataNotFound(
@@ -198,26 +191,7 @@ def _base(card: DatasetCard, root: str | Path | None) -> Path:
             f"{card.folder or 'the data'}, or make it: `vggfeat datasets fetch {card.name} "
             f"--root {base}` does."
         )
-    return base
-
-
-def _place(
-    card: DatasetCard,
-    root: str | Path | None,
-    needs: Sequence[str],
-    fetch: bool,
-    allow_partial: bool,
-    progress: Progress | None,
-) -> Path:
-    """Find or make the tree of a data set."""
-    if card.asset:
-        return asset(card.asset)
-    if card.composed:
-        return compose(card.composed) / card.folder
-    base = _base(card, root)
-    if _plain(card):
-        return base / card.folder
-    return provide(card, base, needs, fetch=fetch, allow_partial=allow_partial, progress=progress)
+    return base / card.folder if _plain(card) else look(base)
 
 
 def _plain(card: DatasetCard) -> bool:
@@ -225,18 +199,14 @@ def _plain(card: DatasetCard) -> bool:
     return READERS[card.reader].in_place and not card.archives
 
 
-def _there(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
-    if _plain(card):
-        return base / card.folder
-    tree = find_tree(card, base)
-    if tree is None:
-        raise DataNotFound(*not_here(card, base, None, needs))
-    return tree
-
-
-def _read(card: DatasetCard, tree: Path) -> tuple[DatasetCard, ImageSet]:
+def _read(
+    card: DatasetCard, tree: Path, needs: Sequence[str]
+) -> tuple[DatasetCard, ImageSet, Check]:
     images = READERS[card.reader].read(card, tree)
-    return (card, images) if images.targets is not None else _with_targets(card, images, tree)
+    if images.targets is None:
+        card, images = _with_targets(card, images, tree)
+    _refuse_unknown(card, needs, images.splits)
+    return card, images, check(card, images, tree, needs)
 
 
 def _with_targets(
@@ -266,18 +236,18 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     return _with_targets(card, read_labelled(name), source)
 
 
-def _incomplete(card: DatasetCard, found: Check) -> str:
-    first = "; ".join(map(str, found.differences[:_SHOWN]))
-    more = len(found.differences) - _SHOWN
+def _incomplete(card: DatasetCard, checked: Check) -> str:
+    first = "; ".join(map(str, checked.differences[:_SHOWN]))
+    more = len(checked.differences) - _SHOWN
     rest = f"; and {more} more differences" if more > 0 else ""
     if card.asset or card.composed:
         mend = "Remove that folder, and it is made anew" if card.composed else "Restore it"
         return (
-            f"{found.root} is not what its card promises: {first}{rest}. {mend}, or use it as it "
+            f"{checked.root} is not what its card promises: {first}{rest}. {mend}, or use it as it "
             "is with --allow-partial."
         )
     return (
-        f"{card.title or card.name} in {found.root} is not whole: {first}{rest}. See all of them "
-        f"with `vggfeat datasets check {card.name} --root {found.root}`; restore it, or use it as "
-        "it is with --allow-partial."
+        f"{card.title or card.name} in {checked.root} is not whole: {first}{rest}. See all of them "
+        f"with `vggfeat datasets check {card.name} --root {checked.root}`; restore it, or use it "
+        "as it is with --allow-partial."
     )

@@ -19,7 +19,6 @@ from vggfeat.data.sources.tar import DAMAGED
 from vggfeat.errors import DataError, DataNotFound, ImageError
 
 SUFFIX = ".xml"
-LARGEST = 1 << 20  # bytes of an annotation; the longest of ILSVRC has 20,000
 
 
 @dataclass(frozen=True)
@@ -30,25 +29,25 @@ class VocObject:
     box: Box
     difficult: bool = False
 
+    @property
+    def area(self) -> float:
+        """Its pixels."""
+        xmin, ymin, xmax, ymax = self.box
+        return (xmax - xmin + 1) * (ymax - ymin + 1)
+
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an XML file says of an image.
-
-    Parameters
-    ----------
-    size : (int, int)
-        Width and height; (0, 0) where it does not say.
-    objects : tuple of VocObject
-        With boxes in pixels from 1 on, ends included.
-    """
+    """What an XML file says of an image: width and height, (0, 0) if nothing, and its objects."""
 
     size: tuple[int, int]
     objects: tuple[VocObject, ...]
 
     def named(self, classes: Collection[str]) -> Annotation:
         """Keep the objects of some classes."""
-        return Annotation(self.size, tuple(o for o in self.objects if o.name in classes))
+        return Annotation(
+            self.size, tuple(shown for shown in self.objects if shown.name in classes)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +56,8 @@ class Example:
 
     Parameters
     ----------
-    name : str
-        The image's.
-    label : str
-        The class.
+    name, label : str
+        Of the image, and of the class.
     size : (int, int)
         Width and height of the image.
     boxes : array, shape (K, 4)
@@ -74,32 +71,29 @@ class Example:
     boxes: NDArray[np.float64]
 
 
-def read_annotation(path: Path) -> Annotation:
-    """Read one XML file.
+def read_annotation(tree: Path, image: str) -> Annotation:
+    """Read the annotation of an image, such as ``000026``, of a tree with ``Annotations``.
 
     Raises
     ------
     DataError
-        If it cannot be read, or is none.
+        If there is no annotation, or it is not one.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return parse_annotation(content, str(path))
+    path = tree / "Annotations" / f"{image}{SUFFIX}"
+    return _parse(_read_file(path), str(path))
 
 
 def read_annotations(
-    source: Path,
+    sources: Sequence[Path],
     classes: Collection[str] | None = None,
     images: Collection[str] | None = None,
 ) -> dict[str, Annotation]:
-    """Read all XML files of a folder, at any depth, or of a tar.
+    """Read all XML files of folders, at any depth, and of tars.
 
     Parameters
     ----------
-    source : Path
-        A folder of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tar that they come
+    sources : sequence of Path
+        Folders of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tars that they come
         in, compressed or not.
     classes : collection of str, optional
         Keep only objects of these; an image without any is left out.
@@ -110,97 +104,38 @@ def read_annotations(
     Returns
     -------
     dict
-        By the name of the image, without a suffix and without folders; sorted.
+        By the name of the image, without a suffix and without folders.
 
     Raises
     ------
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If an annotation, or the tar, is damaged or cannot be read, or an image has two annotations
+        If an annotation, or a tar, is damaged or cannot be read, or an image has two annotations
         that differ.
     """
     annotations: dict[str, Annotation] = {}
-    empty = True
-    for name, content in _annotation_files(source, images):
-        empty = False
-        if content is None:
-            continue
-        annotation = parse_annotation(content, f"{source}: {name}")
-        annotation = annotation if classes is None else annotation.named(classes)
-        if annotation.objects:
-            add_annotation(annotations, _stem(name), annotation, f"{source}: {name}")
-    if empty:
-        raise DataNotFound(
-            f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, one "
-            "for each image."
-        )
-    return dict(sorted(annotations.items()))
-
-
-def add_annotation(
-    annotations: dict[str, Annotation], name: str, annotation: Annotation, where: str
-) -> None:
-    """Add the annotation of an image, which may be there already, but not another one.
-
-    Parameters
-    ----------
-    annotations : dict
-        By the names of images; it is changed.
-    name : str
-        The image's.
-    annotation : Annotation
-    where : str
-        Where it is from, for the error.
-
-    Raises
-    ------
-    DataError
-        If the image has another annotation.
-
-    Examples
-    --------
-    >>> annotations: dict[str, Annotation] = {}
-    >>> add_annotation(annotations, "cat", Annotation((20, 10), ()), "a/cat.xml")
-    >>> annotations["cat"].size
-    (20, 10)
-    """
-    if annotations.setdefault(name, annotation) != annotation:
-        raise DataError(
-            f"{where} is a second annotation of {name!r}, which differs from the first. Boxes are "
-            "found by the name of the image, without its folder: rename one of the images, or "
-            "remove one of the annotations."
-        )
-
-
-def parse_annotation(content: bytes, where: str) -> Annotation:
-    """Read what an XML file holds.
-
-    Parameters
-    ----------
-    content : bytes
-    where : str
-        Where it is from, for the error.
-
-    Raises
-    ------
-    DataError
-        If it is none, or an object in it has no name or no box.
-
-    Examples
-    --------
-    >>> box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
-    >>> text = f"<a><object><name>cat</name><bndbox>{box}</bndbox></object></a>"
-    >>> parse_annotation(text.encode(), "cat.xml").objects
-    (VocObject(name='cat', box=(1.0, 2.0, 9.0, 8.0), difficult=False),)
-    """
-    try:
-        root: Element = fromstring(content)
-        size = tuple(_number(root, f"size/{side}") for side in ("width", "height"))
-        objects = tuple(map(_object, root.findall("object")))
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DataError(f"{where} is not an annotation: {error}") from error
-    return Annotation((size[0], size[1]) if min(size) > 0 else (0, 0), objects)
+    for source in sources:
+        empty = True
+        for name, content in _annotation_files(source, images):
+            empty = False
+            if content is None:
+                continue
+            annotation = _parse(content, f"{source}: {name}")
+            annotation = annotation if classes is None else annotation.named(classes)
+            image = PurePosixPath(name).stem
+            if annotation.objects and annotations.setdefault(image, annotation) != annotation:
+                raise DataError(
+                    f"{source}: {name} is a second annotation of {image!r}, which differs from the "
+                    "first. Boxes are found by the name of the image, without its folder: rename "
+                    "one of the images, or remove one of the annotations."
+                )
+        if empty:
+            raise DataNotFound(
+                f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, "
+                "one for each image."
+            )
+    return annotations
 
 
 def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
@@ -217,20 +152,14 @@ def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> li
     for label in classes:
         objects = [shown for shown in annotation.objects if shown.name == label]
         if not all(shown.difficult for shown in objects):
-            ordered = sorted(objects, key=lambda shown: (shown.difficult, -_area(shown), shown.box))
+            ordered = sorted(objects, key=lambda shown: (shown.difficult, -shown.area, shown.box))
             boxes = np.array([shown.box for shown in ordered], dtype=np.float64)
             examples.append(Example(name, label, annotation.size, boxes))
     return examples
 
 
 def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
-    """Refuse an image of another size than its annotation states.
-
-    Raises
-    ------
-    ImageError
-        With both.
-    """
+    """Refuse an image of another size than its annotation states, by an ImageError with both."""
     if size != stated:
         pixels, others = ("×".join(map(str, pair)) for pair in (size, stated))
         raise ImageError(f"it has {pixels} pixels and its annotation states {others}")
@@ -258,46 +187,46 @@ def _annotation_files(
 
 
 def _annotation_members(
-    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
+    tar: tarfile.TarFile, images: Collection[str] | None
 ) -> Iterator[tuple[str, bytes | None]]:
     """Go through the annotations of a tar, and of tars in it, one for each synset."""
     while (member := tar.next()) is not None:
         cast("Any", tar).members.clear()  # half a million of them would fill the memory
         file = tar.extractfile(member) if member.isreg() else None
-        if file is None:
-            continue
-        if member.name.endswith(SUFFIX):
-            if member.size > LARGEST:
-                raise DataError(f"{member.name} has {member.size:,} bytes: it is no annotation.")
+        if file and member.name.endswith(SUFFIX):
             yield member.name, file.read() if _is_wanted(member.name, images) else None
-        elif nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+        elif file and member.name.endswith((".tar", ".tar.gz", ".tgz")):
             with tarfile.open(fileobj=file) as inner:
-                yield from _annotation_members(inner, images, nested=False)
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+                yield from _annotation_members(inner, images)
 
 
 def _is_wanted(name: str, images: Collection[str] | None) -> bool:
-    return images is None or _stem(name) in images
+    return images is None or PurePosixPath(name).stem in images
 
 
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. Restore it from the original "
+            "archive."
+        ) from error
+
+
+def _parse(content: bytes, where: str) -> Annotation:
+    try:
+        root: Element = fromstring(content)
+        width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
+        objects = tuple(map(_object, root.findall("object")))
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise DataError(f"{where} is not an annotation: {error}") from error
+    return Annotation((width, height) if min(width, height) > 0 else (0, 0), objects)
 
 
 def _number(root: Element, path: str) -> int:
     text = (root.findtext(path) or "0").strip()
     return int(text) if text.isdecimal() else 0
-
-
-def _area(shown: VocObject) -> float:
-    xmin, ymin, xmax, ymax = shown.box
-    return (xmax - xmin + 1) * (ymax - ymin + 1)
 
 
 def _object(element: Element) -> VocObject:

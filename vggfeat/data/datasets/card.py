@@ -29,7 +29,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 EVERY = "all"
-"""Name of the part that is the whole of a data set without parts of its own."""
+"""Name of the split that is the whole of a data set without splits of its own."""
 
 
 def _within(path: str) -> str:
@@ -91,14 +91,14 @@ class SplitsProtocol(CardModel):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Parts that a run cannot do without."""
+        """Splits that a run cannot do without."""
         return (EVERY,)
 
 
 class VocProtocol(CardModel):
-    """Fixed parts and an average precision for each class, as the PASCAL VOC devkit has them.
+    """Fixed splits and an average precision for each class, as the PASCAL VOC devkit has them.
 
-    C is chosen on the parts train → val; the classifier of trainval is tested on test.
+    C is chosen on the splits train → val; the classifier of trainval is tested on test.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class VocProtocol(CardModel):
     C : "per class" or "one"
         Whether each class has its own C.
     needs : tuple of str
-        Parts that a run cannot do without, and that are therefore fetched.
+        Splits that a run cannot do without, and that are therefore fetched.
     server_file : str
         Name of the file that the evaluation server takes, with ``{class}`` in it; empty where the
         test labels are public.
@@ -142,9 +142,9 @@ class IlsvrcProtocol(CardModel):
 
 
 def _kind(value: Any) -> str:
-    """Take random splits where a card does not say: they need no parts of the data's own."""
-    found = value.get("kind", "splits") if isinstance(value, dict) else getattr(value, "kind", "")
-    return str(found)
+    """Take random splits where a card does not say: they need none of the data's own."""
+    kind = value.get("kind", "splits") if isinstance(value, dict) else getattr(value, "kind", "")
+    return str(kind)
 
 
 Protocol = Annotated[
@@ -169,20 +169,16 @@ class Archive(CardModel):
 
     Parameters
     ----------
-    file : str
-        Its original name.
+    file, bytes : str, int
+        Its original name and its size.
     urls : tuple of str
         Addresses, tried in order; none where an account is asked for.
-    bytes : int, optional
-        Its size.
-    sha256, md5 : str, optional
+    sha256, md5 : str
         Its checksums, as far as they are known; at least one.
     needed_for : tuple of str
-        Parts of the data set that it holds.
+        Splits of the data set that it holds.
     proof : str
         Path below the card's folder that exists once it is unpacked; the folder itself if empty.
-    wrapper : Wrapper, optional
-        The file that it is published in.
     """
 
     file: str = Field(pattern=r"^[^/\\]+\.(tar|tar\.gz|tgz)$")
@@ -248,16 +244,12 @@ class DatasetCard(CardModel):
     classes : tuple of str
         In the order of the columns of ``ImageSet.targets``.
     counts : dict
-        Rows of each part: images, or persons of the action task.
+        Rows of each split: images, or persons of the action task.
     positives : dict
-        Positives of each class in each part, in the order of `classes`; the part ``all`` is the
-        whole of a data set without parts.
+        Positives of each class in each split, in the order of `classes`; the split ``all`` is the
+        whole of a data set without splits.
     strays : tuple of str
         Names of files and folders in the original archives that are none of its images.
-    archives, protocol, defaults, paper
-        See their classes.
-    licence, citation, source : str
-        Who made it, and what may be done with it.
     partial : bool
         In an opened card: whether the data are not all that the card promises.
     differences : tuple of str
@@ -298,10 +290,10 @@ class DatasetCard(CardModel):
     def _agrees(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
-        for part, numbers in self.positives.items():
+        for split, numbers in self.positives.items():
             if len(numbers) != len(self.classes):
                 raise ValueError(
-                    f"positives.{part} has {len(numbers)} numbers for {len(self.classes)} classes"
+                    f"positives.{split} has {len(numbers)} numbers for {len(self.classes)} classes"
                 )
         if self.reader not in READERS:
             raise ValueError(f"reader should be one of {', '.join(sorted(READERS))}")
@@ -311,10 +303,9 @@ class DatasetCard(CardModel):
                 f"the reader {self.reader} goes with a protocol of kind "
                 f"{' or '.join(reader.protocols)}"
             )
-        if reader.needs_classes and not (self.classes and self.folder):
-            raise ValueError(f"the reader {self.reader} needs classes and folder")
-        if self.archives and not (self.classes and self.folder):
-            raise ValueError("archives need classes, and folder: the tree's path inside them")
+        if (reader.needs_classes or self.archives) and not (self.classes and self.folder):
+            what = "archives" if self.archives else f"the reader {self.reader}"
+            raise ValueError(f"{what} needs classes and folder, the path of the tree in archives")
         return self
 
 
@@ -367,12 +358,7 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> DatasetCard:
-    """Read a shipped card, or one of your own.
-
-    Parameters
-    ----------
-    name : str
-        Name of a shipped card, or path of a ``.toml`` file.
+    """Read a shipped card by its name, or one of your own by the path of its ``.toml`` file.
 
     Raises
     ------

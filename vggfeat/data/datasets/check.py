@@ -18,8 +18,8 @@ class Difference:
 
     Parameters
     ----------
-    part : str
-        Name of the split; ``all`` for the whole.
+    split : str
+        Its name; ``all`` for the whole.
     label : str
         The class; empty for the rows of the split.
     expected : int or None
@@ -35,47 +35,31 @@ class Difference:
     zebra: 12 images, none promised
     """
 
-    part: str
+    split: str
     label: str
     expected: int | None
     found: int
 
     def __str__(self) -> str:
-        where = self.label if self.part == EVERY and self.label else self.part
+        where = self.label if self.split == EVERY and self.label else self.split
         if self.expected is None:
             return f"{where}: nothing there"
         if self.expected == 0:
             return f"{where}: {self.found:,} images, none promised"
-        positives = f" positives of {self.label}" if self.label and self.part != EVERY else ""
+        positives = f" positives of {self.label}" if self.label and self.split != EVERY else ""
         return f"{where}: {self.found:,} of {self.expected:,}{positives or ' images'}"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a look at a data set found.
-
-    Parameters
-    ----------
-    name : str
-        The card's.
-    root : str
-        Where the data are.
-    counts : dict
-        Rows found in each split.
-    differences : tuple of Difference
-        What is missing or extra; empty for a whole data set.
-    missing : tuple of str
-        Images that the lists name and that are not there.
-    strays : tuple of str
-        Files and folders that were skipped.
-    """
+    """What a look at a data set found."""
 
     name: str
     root: str
-    counts: dict[str, int]
-    differences: tuple[Difference, ...]
-    missing: tuple[str, ...]
-    strays: tuple[str, ...]
+    counts: dict[str, int]  # rows of each split
+    differences: tuple[Difference, ...]  # what is missing or extra; none for a whole data set
+    missing: tuple[str, ...]  # images that the lists name and that are not there
+    strays: tuple[str, ...]  # files and folders that were skipped
 
     @property
     def complete(self) -> bool:
@@ -88,22 +72,10 @@ class Check:
 
 
 def check(card: DatasetCard, images: ImageSet, tree: Path, needs: Sequence[str]) -> Check:
-    """Compare a data set with its card.
+    """Compare what was read of a tree with its card.
 
-    Parameters
-    ----------
-    card : DatasetCard
-        The promise; what it gives no number for is not compared.
-    images : ImageSet
-        What was read.
-    tree : Path
-        Where from.
-    needs : sequence of str
-        Splits that must be there; others are compared only if they are.
-
-    Returns
-    -------
-    Check
+    What the card gives no number for is not compared, and splits that are not needed only if they
+    are there.
     """
     differences = [
         *_rows(card, images, needs),

@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vggfeat._io.assets import offline
@@ -34,7 +34,20 @@ def find_tree(card: DatasetCard, base: Path) -> Path | None:
     The folder may be the tree itself (``VOC2007``, ``101_ObjectCategories``), the one above it
     (``VOCdevkit``), or one that holds either, directly or in a folder of its own.
     """
-    return next((path for path in _candidates(card, base) if _is_tree(card, path)), None)
+    name = Path(card.folder).name
+    folders = [base / card.folder, base / name, base]
+    for pattern in (f"*/{card.folder}", f"*/{name}"):
+        folders += sorted(base.glob(pattern))
+    is_tree = READERS[card.reader].is_tree
+    return next((path for path in folders if path.is_dir() and is_tree(card, path)), None)
+
+
+def locate(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
+    """Return that tree; DataNotFound says what to put where."""
+    tree = find_tree(card, base)
+    if tree is None:
+        raise DataNotFound(*_not_here(card, base, None, needs))
+    return tree
 
 
 def provide(
@@ -51,17 +64,12 @@ def provide(
     Parameters
     ----------
     card : DatasetCard
-        The data set.
     base : Path
         Where to look, and where to put what is fetched.
     needs : sequence of str
         Splits that are wanted; no archive is fetched for any other.
-    fetch : bool
-        Whether an archive that is not here may be downloaded.
-    allow_partial : bool
-        Whether a tree will do as it is.
-    progress : callable, optional
-        Called with the bytes so far and in all of each download.
+    fetch, allow_partial, progress
+        As for :func:`~vggfeat.data.datasets.open_dataset`.
 
     Raises
     ------
@@ -80,24 +88,16 @@ def provide(
         if path is None and fetch and not offline() and _addresses(archive):
             path = _fetched(card, archive, base, progress)
         if path is None:
-            raise DataNotFound(*not_here(card, base, tree, needs))
-        verify(path, archive)
+            raise DataNotFound(*_not_here(card, base, tree, needs))
+        checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
+        if broken := checksums.mismatch(path):
+            raise DataError(
+                f"{path} is not the {archive.file} of the card: {broken}. Remove it, and fetch it "
+                "anew."
+            )
         tree = tree or base / card.folder
         unpack(path, card.folder, tree, archive.proof)
-    if tree is None:
-        raise DataNotFound(*not_here(card, base, tree, needs))
-    return tree
-
-
-def _candidates(card: DatasetCard, base: Path) -> Iterator[Path]:
-    name = Path(card.folder).name
-    yield from (base / card.folder, base / name, base)
-    for pattern in (f"*/{card.folder}", f"*/{name}"):
-        yield from sorted(base.glob(pattern))
-
-
-def _is_tree(card: DatasetCard, folder: Path) -> bool:
-    return folder.is_dir() and READERS[card.reader].is_tree(card, folder)
+    return tree or locate(card, base, needs)
 
 
 def _lacking(card: DatasetCard, tree: Path | None, needs: Sequence[str]) -> list[Archive]:
@@ -123,7 +123,7 @@ def _lying(archive: Archive, base: Path, tree: Path | None) -> Path | None:
 def _unwrapped(archive: Archive, path: Path) -> Path:
     assert archive.wrapper is not None
     target = path.with_name(archive.file)
-    unwrap(path, archive.wrapper.member, target, archive.bytes)
+    unwrap(path, archive.wrapper.member, target)
     return target
 
 
@@ -144,7 +144,7 @@ def _fetched(card: DatasetCard, archive: Archive, base: Path, progress: Progress
     return _unwrapped(archive, path)
 
 
-def not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[str]) -> list[str]:
+def _not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[str]) -> list[str]:
     """Say what is not here, and what to put where, line by line."""
     what = card.title or card.name
     lacking = _lacking(card, tree, needs)
@@ -172,21 +172,6 @@ def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> list
         inside = f" ({archive.wrapper.member} in it)" if archive.wrapper else ""
         lines.append(f"  {archive.file} ({size}{digest}) from {' or '.join(places)}{inside}")
     return lines
-
-
-def verify(path: Path, archive: Archive) -> None:
-    """Check a file's size and checksums against the card.
-
-    Raises
-    ------
-    DataError
-        With what was expected and what was found.
-    """
-    checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
-    if broken := checksums.mismatch(path):
-        raise DataError(
-            f"{path} is not the {archive.file} of the card: {broken}. Remove it, and fetch it anew."
-        )
 
 
 def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
@@ -234,23 +219,22 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
         _merge(source, target, source / proof)
 
 
-def unwrap(path: Path, member: str, target: Path, size: int | None) -> None:
+def unwrap(path: Path, member: str, target: Path) -> None:
     """Take one file out of a zip archive.
 
     Raises
     ------
     DataError
-        If the archive is damaged, has no such member, or one that is not of `size` bytes.
+        If the archive is damaged, or has no such member.
     """
     try:
-        with zipfile.ZipFile(path) as archive, replacing(target) as temporary:
-            info = archive.getinfo(member)
-            if size is not None and info.file_size != size:
-                raise DataError(
-                    f"{path}: {member} has {info.file_size:,} bytes, expected {size:,}."
-                )
-            with archive.open(info) as packed, temporary.open("wb") as out:
-                shutil.copyfileobj(packed, out)
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(member) as packed,
+            replacing(target) as temporary,
+            temporary.open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out)
     except VggfeatError:
         raise
     except KeyError as error:
@@ -262,11 +246,7 @@ def unwrap(path: Path, member: str, target: Path, size: int | None) -> None:
 def _merge(source: Path, target: Path, last: Path) -> None:
     """Move a file or folder to a place where a part of it may already be."""
     if source.is_dir() and target.is_dir():
-        for child in sorted(source.iterdir(), key=lambda path: (path in _way(last), path)):
+        for child in sorted(source.iterdir(), key=lambda path: (last.is_relative_to(path), path)):
             _merge(child, target / child.name, last)
     else:
         source.replace(target)
-
-
-def _way(path: Path) -> set[Path]:
-    return {path, *path.parents}

@@ -1,54 +1,37 @@
-"""ILSVRC-2012 as it is distributed, or unpacked: images, their classes, and their boxes.
+"""ILSVRC-2012 as it is distributed, or unpacked: images, their classes, and where their boxes are.
 
 ``ILSVRC2012_img_train.tar`` holds a tar for each class, ``ILSVRC2012_img_val.tar`` holds images;
 both are read where they lie, and unpacked they are ``train`` with class folders and a flat ``val``.
 Class folders and manifests of one's own are read here too, so that whatever trains or tests on
 ILSVRC does so on them.
-
-Two lists tell the classes of flat validation images. The development kit's
-``ILSVRC2012_validation_ground_truth.txt`` has a number for each image, in the order of their names;
-``meta.mat`` beside it says which synset the number means. Those numbers are *not* the order of the
-classes by synset, which the authors' models and this project have: reading them as such is the
-classical mistake. Caffe's ``val.txt`` has lines of a name and the number of its class from 0 on, in
-the order of ``synsets.txt``, or sorted.
-
-Boxes are XML files in VOC's form, one for each image, ``n01440764/n01440764_18.xml`` or
-``ILSVRC2012_val_00000001.xml``, in folders or in tars.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.caltech import read_caltech
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.folders import read_labelled
+from vggfeat.data.datasets.ilsvrc_truth import find_truth, read_truth
 from vggfeat.data.imageset import ImageSet, one_hot
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
 from vggfeat.data.sources.remote import RemoteImage
-from vggfeat.data.sources.tar import DAMAGED, read_tar
+from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DataError, DataNotFound
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
-KIT = "ILSVRC2012_devkit_t12"
-TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-META = "meta.mat"
-CAFFE = "val.txt"
-VAL_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 # Where boxes are looked for, below the folder of the images: as they are distributed, and as they
-# are usually unpacked.
+# are usually unpacked. They are XML files in VOC's form, one for each image.
 BOXES = (
     "ILSVRC2012_bbox_train_v2.tar.gz",
     "ILSVRC2012_bbox_val_v3.tgz",
@@ -70,7 +53,8 @@ class LabelledImages:
     labels : ndarray (N,) of str
         The class of each, unless `truth` has it.
     truth : Path, optional
-        The list that has the classes: see :func:`find_truth`.
+        The list that has the classes: see
+        :func:`~vggfeat.data.datasets.ilsvrc_truth.find_truth`.
     splits : mapping
         Rows of each split of a manifest.
     loose : int
@@ -79,7 +63,7 @@ class LabelledImages:
 
     images: EncodedImages
     where: Path
-    labels: np.ndarray[Any, np.dtype[np.str_]] = field(default_factory=lambda: np.array([], str))
+    labels: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
     truth: Path | None = None
     splits: Mapping[str, Ints] = field(default_factory=dict)
     loose: int = 0
@@ -93,12 +77,7 @@ class LabelledImages:
         return tuple(np.unique(self.labels).tolist())
 
     def labels_among(self, classes: Sequence[str]) -> list[str]:
-        """Return the class of each image.
-
-        Parameters
-        ----------
-        classes : sequence of str
-            What the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
+        """Return the class of each image; `classes` are for :func:`read_truth`.
 
         Raises
         ------
@@ -176,12 +155,9 @@ class IlsvrcReader(Reader):
 
 
 def find_train(root: Path) -> Path | None:
-    """Find the training images of ILSVRC's folder: the tar, or ``train`` with class folders.
+    """Find the training images of ILSVRC's folder: ``train`` with class folders, or the tar.
 
-    Parameters
-    ----------
-    root : Path
-        The folder, or the tar itself.
+    The root may be the tar itself.
     """
     tar = root / TRAIN_TAR if root.is_dir() else root
     if tar.is_file():
@@ -195,7 +171,7 @@ def find_val(root: Path) -> Path | None:
     return next((path for path in (root / "val", root / VAL_TAR) if path.exists()), None)
 
 
-def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
+def read_val(root: Path) -> LabelledImages:
     """Read images to test on, where nothing to train with need be there.
 
     Parameters
@@ -203,10 +179,9 @@ def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
     root : path
         ILSVRC's folder, with ``val`` or ``ILSVRC2012_img_val.tar`` in it, or either itself: a
         folder for each synset, or all in one with the development kit or Caffe's ``val.txt`` beside
-        it (see :func:`find_truth`). Or any folder of class folders, or a CSV manifest with the
-        columns path and label, of which the split ``val`` is taken where it has splits.
-    progress : callable, optional
-        Called with bytes while a tar is indexed.
+        it (see :mod:`~vggfeat.data.datasets.ilsvrc_truth`). Or any folder of class folders, or a
+        CSV manifest with the columns path and label, of which the split ``val`` is taken where it
+        has splits.
 
     Raises
     ------
@@ -232,7 +207,7 @@ def read_val(root: Path, progress: Progress | None = None) -> LabelledImages:
             f"{root} has train, but no val to test on. Put the validation images there, or name "
             "the folder that they are in."
         )
-    return read_images(where, [root], progress)
+    return read_images(where, [root])
 
 
 def read_images(
@@ -240,20 +215,8 @@ def read_images(
 ) -> LabelledImages:
     """Read images of any layout: a manifest, a tar, class folders, or one flat folder.
 
-    Parameters
-    ----------
-    path : Path
-    lists : sequence of Path
-        Folders in which ILSVRC's lists are looked for, besides `path` and that above.
-    progress : callable, optional
-        Called with bytes while a tar is indexed.
-
-    Raises
-    ------
-    DataNotFound
-        If there are no images, or nothing says their classes.
-    DataError
-        If a file cannot be used.
+    ILSVRC's lists are looked for in `lists`, besides `path` and the folder above it; the errors are
+    those of :func:`read_val`.
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
@@ -271,13 +234,7 @@ def read_images(
 
 
 def read_class_folders(root: Path) -> LabelledImages:
-    """Read a folder that holds a folder for each class.
-
-    Raises
-    ------
-    DataNotFound
-        If there are no images.
-    """
+    """Read a folder that holds a folder for each class; DataNotFound without an image."""
     images = list_files(root, _folders(root))
     if not len(images):
         raise DataNotFound(
@@ -290,109 +247,12 @@ def read_class_folders(root: Path) -> LabelledImages:
 
 
 def read_class_tar(path: Path, progress: Progress | None = None) -> LabelledImages:
-    """Read a tar of a tar, or of a folder, for each class.
-
-    Raises
-    ------
-    DataNotFound
-        If there are no images.
-    DataError
-        If images are in no class, or it is no tar.
-    """
+    """Read a tar of a tar, or of a folder, for each class; DataError if images are in none."""
     return _labelled_by_folder(_read_tar(path, progress), path)
 
 
-def find_truth(places: Sequence[Path]) -> Path:
-    """Find the lists of the classes of flat validation images.
-
-    Parameters
-    ----------
-    places : sequence of Path
-        Folders to look in, the likeliest first: for the kit's two files (there, in ``data``, or
-        in ``ILSVRC2012_devkit_t12/data``), for ``ILSVRC2012_devkit_t12.tar.gz``, for ``val.txt``.
-
-    Returns
-    -------
-    Path
-        The folder of the kit's two files, the packed kit, or Caffe's ``val.txt``.
-
-    Raises
-    ------
-    DataNotFound
-        If there is none.
-    """
-    for place in places:
-        for folder in (place, place / "data", place / KIT / "data"):
-            if (folder / TRUTH).is_file() and (folder / META).is_file():
-                return folder
-        for file in (place / f"{KIT}.tar.gz", place / CAFFE):
-            if file.is_file():
-                return file
-    looked = ", ".join(str(place) for place in dict.fromkeys(places))
-    raise DataNotFound(
-        "The validation images lie in no class folders, and no list of their classes was found "
-        f"in {looked}. Put {KIT}.tar.gz (or its {TRUTH} and {META}) or Caffe's val.txt there, or "
-        "move the images into a folder for each class, val/n01440764/…."
-    )
-
-
-def read_truth(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Read the class of each validation image.
-
-    Parameters
-    ----------
-    path : Path
-        As :func:`find_truth` finds it.
-    classes : sequence of str
-        What the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
-
-    Returns
-    -------
-    dict
-        The synset (wnid) for each name of an image.
-
-    Raises
-    ------
-    DataError
-        If a list cannot be read.
-    """
-    return _from_caffe(path, classes) if path.name == CAFFE else _from_kit(path)
-
-
-def read_synsets(content: bytes, path: Path) -> dict[int, str]:
-    """Read which synset each ILSVRC2012_ID of ``meta.mat`` means.
-
-    Parameters
-    ----------
-    content : bytes
-    path : Path
-        Where it is from, for the error.
-
-    Raises
-    ------
-    DataError
-        If it is damaged, or no ``meta.mat`` of ILSVRC-2012.
-    """
-    from scipy.io import loadmat  # which takes as long to load as all the rest
-
-    try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)["synsets"])
-        return {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-    # Of a damaged file scipy raises errors of a dozen classes.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be used: {type(error).__name__}: {error}. Restore it from {KIT}.tar.gz."
-        ) from error
-
-
 def find_boxes(root: Path) -> list[Path]:
-    """Find the folders and tars of boxes beside ILSVRC's images.
-
-    Raises
-    ------
-    DataNotFound
-        If there are none.
-    """
+    """Find the folders and tars of boxes beside ILSVRC's images; DataNotFound without any."""
     sources = [root / name for name in BOXES if (root / name).exists()]
     if not sources:
         raise DataNotFound(
@@ -407,13 +267,10 @@ def _read_csv(path: Path) -> LabelledImages:
     places = [
         image.address if isinstance(image, RemoteImage) else str(image) for image in images.images
     ]
-    # As a manifest's paths are relative to it, so are these.
-    files = FileImages(Path(), _as_bytes(images.names), _as_bytes(places))
-    return LabelledImages(files, path, np.array(images.labels), splits=images.splits)
-
-
-def _as_bytes(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bytes_]]:
-    return np.array([os.fsencode(text) for text in texts], dtype=np.bytes_)
+    names, files = (np.array(list(map(os.fsencode, texts))) for texts in (images.names, places))
+    return LabelledImages(
+        FileImages(Path(), names, files), path, np.array(images.labels), splits=images.splits
+    )
 
 
 def _read_tar(path: Path, progress: Progress | None) -> EncodedImages:
@@ -446,59 +303,3 @@ def _folders(root: Path) -> list[Path]:
 def _has_images(folder: Path) -> bool:
     """Tell class folders from others, such as the development kit's."""
     return next(walk(folder), None) is not None
-
-
-def _from_kit(path: Path) -> dict[str, str]:
-    truth, meta = _kit_files(path)
-    wnids = read_synsets(meta, path / META)
-    classes: dict[str, str] = {}
-    for line, words in _lines(truth):
-        number = int(words[0]) if len(words) == 1 and words[0].isdecimal() else -1
-        if number not in wnids:
-            raise DataError(
-                f"{path / TRUTH}, line {line}: {' '.join(words)!r} is no ILSVRC2012_ID of {META}."
-                f" Restore both from {KIT}.tar.gz."
-            )
-        classes[VAL_NAME.format(line)] = wnids[number]
-    return classes
-
-
-def _kit_files(path: Path) -> tuple[bytes, bytes]:
-    """Read the kit's two files, from their folder or from the kit as it is distributed."""
-    if path.is_dir():
-        return (path / TRUTH).read_bytes(), (path / META).read_bytes()
-    try:
-        with tarfile.open(path) as kit:
-            files = [kit.extractfile(f"{KIT}/data/{name}") for name in (TRUTH, META)]
-            truth, meta = (cast("Any", file).read() for file in files)
-    except (*DAMAGED, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path} cannot be used: {error}. Fetch it anew; it holds {KIT}/data/{TRUTH} and "
-            f"{META}."
-        ) from error
-    return truth, meta
-
-
-def _from_caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    listed = path.with_name("synsets.txt")
-    names = list(classes)
-    if listed.is_file():
-        names = [words[0] for _, words in _lines(listed.read_bytes())]
-    truth: dict[str, str] = {}
-    for line, words in _lines(path.read_bytes()):
-        number = int(words[1]) if len(words) == 2 and words[1].isdecimal() else len(names)
-        if number >= len(names):
-            raise DataError(
-                f"{path}, line {line}: {' '.join(words)!r} is not an image's name and the number "
-                f"of its class, from 0 to {len(names) - 1}. Put Caffe's synsets.txt beside it, if "
-                "the training images are only a part of ILSVRC."
-            )
-        truth[PurePosixPath(words[0]).name] = names[number]
-    return truth
-
-
-def _lines(content: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Go through the words of each line that has any, with its number from 1 on."""
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
-        if words := line.split():
-            yield number, words

@@ -19,7 +19,7 @@ from vggfeat.errors import ParameterError
 VERSION = 1  # of the scenes: whatever changes their pixels or labels changes it
 SIZE = (500, 375)
 SCENES = {"train": 60, "val": 60, "test": 120}
-# Of each class's 30 images, those that each part may show: none is in two parts.
+# Of each class's 30 images, those that each split may show: none is in two splits.
 DRAWINGS = {"train": slice(0, 8), "val": slice(8, 15), "test": slice(15, 30)}
 DIFFICULT = 0.1  # share of objects too small to be counted
 LONGEST = (100, 170)  # pixels of an object's longer side; a quarter of the scene is 250 × 187
@@ -69,21 +69,21 @@ def write_scenes(tree: Path) -> None:
         (tree / folder).mkdir(parents=True)
     labels: dict[str, dict[str, Mapping[str, int]]] = {}
     number = 0
-    for part, count in SCENES.items():
-        pool = _pool(drawings, DRAWINGS[part])
-        labels[part] = {}
+    for split, count in SCENES.items():
+        pool = _pool(drawings, DRAWINGS[split])
+        labels[split] = {}
         for _ in range(count):
             number += 1
             scene = _scene(f"{number:06d}", pool, np.random.default_rng([VERSION, number]))
             _write(tree, scene)
-            labels[part][scene.name] = _labels(scene.objects)
+            labels[split][scene.name] = _labels(scene.objects)
     labels["trainval"] = labels["train"] | labels["val"]
-    for part, rows in labels.items():
-        _write_lists(tree / "ImageSets" / "Main", part, rows, drawings.classes)
+    for split, rows in labels.items():
+        _write_lists(tree / "ImageSets" / "Main", split, rows, drawings.classes)
 
 
 def _pool(drawings: ImageSet, some: slice) -> dict[str, list[Path]]:
-    """Paths of each class's drawings, of those that a part may show."""
+    """Paths of each class's drawings, of those that a split may show."""
     pool: dict[str, list[Path]] = {label: [] for label in drawings.classes}
     for label, path in zip(drawings.labels, drawings.images, strict=True):
         pool[label].append(Path(str(path)))
@@ -162,13 +162,13 @@ def _xml(shown: VocObject) -> str:
 
 
 def _write_lists(
-    folder: Path, part: str, rows: Mapping[str, Mapping[str, int]], classes: Sequence[str]
+    folder: Path, split: str, rows: Mapping[str, Mapping[str, int]], classes: Sequence[str]
 ) -> None:
     names = sorted(rows)
-    (folder / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     for label in classes:
         lines = "".join(f"{name} {rows[name].get(label, -1):2d}\n" for name in names)
-        (folder / f"{label}_{part}.txt").write_text(lines)
+        (folder / f"{label}_{split}.txt").write_text(lines)
 
 
 def _rename_first(source: Path, target: Path) -> None:

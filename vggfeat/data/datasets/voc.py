@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,8 +11,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vggfeat.data.datasets.annotations import (
-    SUFFIX,
-    Annotation,
     Example,
     VocObject,
     check_stated_size,
@@ -53,12 +51,12 @@ class VocReader(Reader):
 
 
 def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") -> ImageSet:
-    """Read the images, splits and labels of one year.
+    """Read the images, splits and labels of one year, a folder such as ``VOC2007``.
 
     Parameters
     ----------
     tree : Path
-        Folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2007``.
+        With ``Annotations``, ``ImageSets`` and ``JPEGImages``.
     classes : sequence of str
         Columns of the targets.
     task : "classification" or "action"
@@ -83,51 +81,41 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
     lists = tree / "ImageSets" / LISTS[task]
     if not lists.is_dir():
         raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
-    there = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
     labels: dict[Row, dict[str, int]] = {}
-    rows_of: dict[str, list[Row]] = {}
-    for split in there:
-        rows_of[split] = _read_split(lists, split, classes, labels, tree, task)
-    return _image_set(tree, classes, rows_of, labels, task)
-
-
-def read_annotation_of(tree: Path, image: str) -> Annotation:
-    """Read the annotation of an image of a tree.
-
-    Parameters
-    ----------
-    tree : Path
-        Folder with ``Annotations``.
-    image : str
-        The image's id, such as ``000026``.
-
-    Raises
-    ------
-    DataError
-        If there is no annotation, or it is not one.
-    """
-    path = tree / "Annotations" / f"{image}{SUFFIX}"
-    if not path.exists():
-        raise DataError(f"{path} is missing: there is no annotation of {image}.")
-    return read_annotation(path)
+    rows = {
+        split: _read_split(tree, task, split, classes, labels)
+        for split in SPLITS
+        if (lists / f"{split}.txt").is_file()
+    }
+    every = sorted({row for of_split in rows.values() for row in of_split})
+    folder = tree / "JPEGImages"
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    kept = [row for row in every if f"{row[0]}.jpg" in there]
+    place = {row: at for at, row in enumerate(kept)}
+    targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
+    for row, at in place.items():
+        if row in labels:
+            targets[at] = [labels[row][name] for name in classes]
+    return ImageSet(
+        names=tuple(map(row_name, kept)),
+        images=tuple(folder / f"{image}.jpg" for image, _ in kept),
+        targets=targets,
+        labelled=np.array([row in labels for row in kept], dtype=bool),
+        splits={
+            split: np.array([place[row] for row in of_split if row in place], dtype=np.int64)
+            for split, of_split in rows.items()
+        },
+        boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
+        missing=tuple(row_name(row) for row in every if row not in place),
+    )
 
 
 class VocBoxes(NamedTuple):
-    """What a year of VOC has to localise.
-
-    Parameters
-    ----------
-    classes : tuple of str
-    splits : dict of str to list of Example
-        By split, as far as it is there, sorted by image. An image with objects of two classes is
-        two examples.
-    left_out : dict of str to str
-        Reasons why images with such objects are in no split, by their names.
-    """
+    """What a year of VOC has to localise; an image with objects of two classes is two examples."""
 
     classes: tuple[str, ...]
-    splits: dict[str, list[Example]]
-    left_out: dict[str, str]
+    splits: dict[str, list[Example]]  # as far as they are there, sorted by image
+    left_out: dict[str, str]  # why images are in no split, by their names
 
 
 def read_voc_boxes(
@@ -138,7 +126,7 @@ def read_voc_boxes(
     Parameters
     ----------
     tree : Path
-        Folder with ``Annotations``, ``ImageSets`` and ``JPEGImages``, such as ``VOC2007``.
+        As for :func:`read_voc`.
     classes : sequence of str
         Those that are wanted, in their order; by default all that have a list.
     splits : collection of str
@@ -177,9 +165,14 @@ def read_voc_boxes(
     left_out: dict[str, str] = {}
     for row in sorted({row for some in rows.values() for row in some}):
         name, path = images.names[row], Path(str(images.images[row]))
-        found = examples_of(name, read_annotation_of(tree, name).named(wanted), wanted)
+        annotation = read_annotation(tree, name).named(wanted)
+        examples[row] = examples_of(name, annotation, wanted)
+        if not examples[row]:
+            continue
         try:
-            examples[row] = [_sized(example, path) for example in found]
+            size = upright_size(path)
+            check_stated_size(size, size if annotation.size == (0, 0) else annotation.size)
+            examples[row] = [replace(example, size=size) for example in examples[row]]
         except ImageError as error:
             examples[row], left_out[name] = [], str(error)
     held = {
@@ -211,15 +204,6 @@ def classes_in(tree: Path) -> list[str]:
     return sorted(known)
 
 
-def _sized(example: Example, path: Path) -> Example:
-    """Check the size of an example's image, or find it where it is not stated."""
-    size = upright_size(path)
-    if example.size == (0, 0):
-        return replace(example, size=size)
-    check_stated_size(size, example.size)
-    return example
-
-
 def _task(card: DatasetCard) -> Task:
     assert isinstance(card.protocol, VocProtocol)
     return card.protocol.task
@@ -238,14 +222,10 @@ def row_name(row: Row) -> str:
 
 
 def _read_split(
-    lists: Path,
-    split: str,
-    classes: Sequence[str],
-    labels: dict[Row, dict[str, int]],
-    tree: Path,
-    task: Task,
+    tree: Path, task: Task, split: str, classes: Sequence[str], labels: dict[Row, dict[str, int]]
 ) -> list[Row]:
     """List the rows of a split, and add their labels to `labels`."""
+    lists = tree / "ImageSets" / LISTS[task]
     paths = {name: lists / f"{name}_{split}.txt" for name in classes}
     there = [name for name, path in paths.items() if path.is_file()]
     if not there:
@@ -289,7 +269,7 @@ def _unlabelled(path: Path, tree: Path, task: Task) -> list[Row]:
     for number, fields in _lines(path):
         row = _row(path, number, fields)
         if task == "action" and not row[1]:
-            objects = read_annotation_of(tree, row[0]).objects
+            objects = read_annotation(tree, row[0]).objects
             rows += [(row[0], k) for k, shown in enumerate(objects, 1) if shown.name == "person"]
         else:
             rows.append(row)
@@ -314,48 +294,12 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, fields
 
 
-def _image_set(
-    tree: Path,
-    classes: Sequence[str],
-    rows_of: dict[str, list[Row]],
-    labels: dict[Row, dict[str, int]],
-    task: Task,
-) -> ImageSet:
-    every = sorted({row for rows in rows_of.values() for row in rows})
-    present = _images_of(tree, (image for image, _ in every))
-    kept = [row for row in every if row[0] in present]
-    number = {row: at for at, row in enumerate(kept)}
-    targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
-    for row, at in number.items():
-        if row in labels:
-            targets[at] = [labels[row][name] for name in classes]
-    splits = {
-        split: np.array([number[row] for row in rows if row in number], dtype=np.int64)
-        for split, rows in rows_of.items()
-    }
-    return ImageSet(
-        names=tuple(map(row_name, kept)),
-        images=tuple(present[image] for image, _ in kept),
-        targets=targets,
-        labelled=np.array([row in labels for row in kept], dtype=bool),
-        splits=splits,
-        boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
-        missing=tuple(row_name(row) for row in every if row not in number),
-    )
-
-
-def _images_of(tree: Path, ids: Iterable[str]) -> dict[str, Path]:
-    folder = tree / "JPEGImages"
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {name: folder / f"{name}.jpg" for name in ids if f"{name}.jpg" in there}
-
-
 def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
     image = ""
     objects: tuple[VocObject, ...] = ()
     for row in rows:
         if row[0] != image:
-            image, objects = row[0], read_annotation_of(tree, row[0]).objects
+            image, objects = row[0], read_annotation(tree, row[0]).objects
         if not 1 <= row[1] <= len(objects):
             raise DataError(
                 f"{tree / 'Annotations' / image}.xml has {len(objects)} objects; the lists name "

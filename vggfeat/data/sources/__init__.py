@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
 from vggfeat.data.image import EXTENSIONS
 from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.sources.files import walk
-from vggfeat.data.sources.lists import Entry, read_csv, read_list, read_parquet, read_typed
+from vggfeat.data.sources.lists import Entry, read_csv, read_list, read_parquet
 from vggfeat.data.sources.remote import RemoteImage, expand_glob, is_glob, list_below
 from vggfeat.data.sources.tar import PACKED, read_tar
 from vggfeat.errors import DataError, DataNotFound
@@ -28,17 +29,10 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def list_images(source: str) -> Iterator[Entry]:
     """List the images of a source, which must have some that can be read from here.
 
-    Parameters
-    ----------
-    source : str
-        As it is typed.
-
     Raises
     ------
-    DataNotFound, DataError, DownloadError
-        As for :func:`list_entries`, and if there are no images.
-    MissingExtra
-        If what reads addresses is not installed.
+    DataNotFound, DataError, DownloadError, MissingExtra
+        If there are none; see :func:`~vggfeat.data.imageset.find_images`.
     """
     empty, schemes = True, set[str]()
     for entry in list_entries(source):
@@ -51,14 +45,9 @@ def list_images(source: str) -> Iterator[Entry]:
         yield entry
     if empty:
         raise DataNotFound(
-            f"There are no images in {redact_source(source)!r}. Images end in "
+            f"There are no images in {redact(source)!r}. Images end in "
             f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, tars, or a list as @paths.txt."
         )
-
-
-def redact_source(source: str) -> str:
-    """Write a source without credentials."""
-    return redact(source) if is_address(source) else source
 
 
 def is_beyond_path(source: str) -> bool:
@@ -73,20 +62,10 @@ def is_beyond_path(source: str) -> bool:
 
 
 def list_entries(source: str) -> Iterator[Entry]:
-    """List what a source names.
-
-    Raises
-    ------
-    DataNotFound
-        If the source does not exist.
-    DataError
-        If a manifest or a tar cannot be used.
-    """
+    """List what a source names, be it nothing."""
     path = Path(source)
-    if source == "-":
-        yield from read_typed()
-    elif source.startswith("@") and not path.exists():
-        yield from read_list(source[1:])
+    if source == "-" or (source.startswith("@") and not path.exists()):
+        yield from read_list(source.removeprefix("@"))
     elif is_address(source):
         yield from _at_address(source)
     elif path.is_dir():
@@ -111,7 +90,7 @@ def expand_braces(pattern: str) -> list[str]:
     Raises
     ------
     DataError
-        If they name more than a million.
+        If they name nothing, or more than a million.
 
     Examples
     --------
@@ -121,22 +100,16 @@ def expand_braces(pattern: str) -> list[str]:
     ['a-1.tar', 'a-2.tar', 'b-1.tar', 'b-2.tar']
     """
     pieces = _BRACES.split(pattern)  # texts and the insides of braces by turns
-    choices: list[list[str]] = [[piece] for piece in pieces]
-    total = 1
+    choices: list[Sequence[str]] = [[piece] for piece in pieces]
     for place in range(1, len(pieces), 2):
-        inside = pieces[place]
-        if limits := _RANGE.fullmatch(inside):
-            numbers = range(int(limits[1]), int(limits[2]) + 1)
-            total *= len(numbers)
-            few = numbers if total <= MOST_NAMED else ()
-            choices[place] = [f"{number:0{len(limits[1])}d}" for number in few]
-        else:
-            choices[place] = inside.split(",")
-            total *= len(choices[place])
-    if not 0 < total <= MOST_NAMED:
+        choices[place] = pieces[place].split(",")
+        if limits := _RANGE.fullmatch(pieces[place]):
+            numbers = range(int(limits[1]), int(limits[2]) + 1)[: MOST_NAMED + 1]
+            choices[place] = [f"{number:0{len(limits[1])}d}" for number in numbers]
+    if not 0 < prod(map(len, choices)) <= MOST_NAMED:
         raise DataError(
-            f"{redact(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
-            "Write {000..099}, from the lower number to the higher."
+            f"{redact(pattern)} should name between 1 and {MOST_NAMED:,} sources. Write "
+            "{000..099}, from the lower number to the higher."
         )
     return ["".join(some) for some in product(*choices)]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,50 +21,11 @@ Names: TypeAlias = NDArray[np.bytes_]
 Ints: TypeAlias = NDArray[np.int64]
 
 
-class EncodedImages(Protocol):
+class EncodedImages(ABC):
     """A compact list of encoded images, which are read one by one: files, or members of a tar."""
 
-    @property
-    def names(self) -> Names:
-        """Names (N,), as bytes."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, row: int) -> str:
-        """Return the name of an image."""
-
-    def image(self, row: int) -> Path | ImageRef:
-        """Return where an image is."""
-
-    def read(self, row: int) -> bytes:
-        """Read the file of an image, whole; ImageError if that cannot be done."""
-
-    def take(self, rows: ArrayLike) -> EncodedImages:
-        """Keep these rows, in this order."""
-
-
-@dataclass(frozen=True, eq=False)
-class FileImages:
-    """Images that are files, or objects at addresses.
-
-    Parameters
-    ----------
-    root : Path
-    names : ndarray (N,) of bytes
-        Paths below it.
-    places : ndarray (N,) of bytes, optional
-        Paths below the root, or addresses, where they are not the names.
-
-    Examples
-    --------
-    >>> images = FileImages(Path("photos"), np.array([b"a/1.jpg", b"a/2.jpg"]))
-    >>> images.name(1), images.image(1).as_posix(), len(images.take([1]))
-    ('a/2.jpg', 'photos/a/2.jpg', 1)
-    """
-
-    root: Path
     names: Names
-    places: Names | None = None
+    """Names (N,), as bytes."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,19 +34,43 @@ class FileImages:
         """Return the name of an image."""
         return os.fsdecode(bytes(self.names[row]))
 
-    def image(self, row: int) -> Path | RemoteImage:
-        """Return where an image is."""
-        places = self.names if self.places is None else self.places
-        place = os.fsdecode(bytes(places[row]))
-        return RemoteImage(place) if is_address(place) else self.root / place
-
     def read(self, row: int) -> bytes:
         """Read the file of an image, whole; ImageError if that cannot be done."""
         content = read_encoded(self.image(row))
         assert content is not None
         return content
 
-    def take(self, rows: ArrayLike) -> FileImages:
+    @abstractmethod
+    def image(self, row: int) -> Path | ImageRef:
+        """Return where an image is."""
+
+    @abstractmethod
+    def take(self, rows: ArrayLike) -> Self:
+        """Keep these rows, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages(EncodedImages):
+    """Images that are files below a folder, or at other `places` if names are not their paths.
+
+    Examples
+    --------
+    >>> images = FileImages(Path("photos"), np.array([b"a/1.jpg", b"a/2.jpg"]))
+    >>> images.name(1), images.image(1), len(images.take([1]))
+    ('a/2.jpg', ...Path('photos/a/2.jpg'), 1)
+    """
+
+    root: Path
+    names: Names
+    places: Names | None = None
+
+    def image(self, row: int) -> Path | ImageRef:
+        """Return where an image is."""
+        places = self.names if self.places is None else self.places
+        place = os.fsdecode(bytes(places[row]))
+        return RemoteImage(place) if is_address(place) else self.root / place
+
+    def take(self, rows: ArrayLike) -> Self:
         """Keep these rows, in this order."""
         kept = np.asarray(rows, dtype=np.int64)
         places = None if self.places is None else self.places[kept]

@@ -30,8 +30,6 @@ from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 
 COLUMNS = ("path", "label", "split")
 LINES_AT_ONCE = 8192
-LONGEST = 1 << 20  # bytes of a line
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +43,7 @@ class Entry:
 
 
 def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
-    """Find the image that a list names, and its name: the entry as it is written.
-
-    Parameters
-    ----------
-    text : str
-        A path, or an address.
-    folder : Path or address
-        What the path is relative to.
+    """Find the image that a list names by a path or an address, and its name: that, as written.
 
     Raises
     ------
@@ -82,19 +73,18 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
 def read_list(source: str) -> Iterator[Entry]:
     """Read a list with one path a line; relative to the current folder, or to the list's address.
 
+    It may have a NUL after each path instead, as `find -print0` writes them, or be typed: ``-``.
+
     Raises
     ------
     DataNotFound
         If the list cannot be read.
     """
-    folder = parent(source) if is_address(source) else Path()
+    if source == "-":
+        yield from _lines(sys.stdin.buffer if sys.stdin else io.BytesIO(), Path())
+        return
     with _open(source, "list") as file:
-        yield from _lines(file, folder)
-
-
-def read_typed() -> Iterator[Entry]:
-    """Read such a list from standard input."""
-    yield from _lines(sys.stdin.buffer if sys.stdin else io.BytesIO(), Path())
+        yield from _lines(file, parent(source) if is_address(source) else Path())
 
 
 def read_csv(source: str) -> Iterator[Entry]:
@@ -146,14 +136,12 @@ def read_parquet(source: str) -> Iterator[Entry]:
             raise DataError(f"{redact(source)} cannot be read as Parquet: {error}") from error
 
 
-def _file(source: str) -> BinaryIO:
-    return open_file(source, whole=True) if is_address(source) else Path(source).open("rb")
-
-
 @contextmanager
 def _open(source: str, what: str) -> Iterator[BinaryIO]:
     try:
-        with _file(source) as file:
+        with (
+            open_file(source, whole=True) if is_address(source) else Path(source).open("rb") as file
+        ):
             yield file
     except Unreachable as error:
         raise error.of(source) from None
@@ -164,7 +152,6 @@ def _open(source: str, what: str) -> Iterator[BinaryIO]:
 
 
 def _lines(file: BinaryIO, folder: Path | str) -> Iterator[Entry]:
-    """Read one path a line, or paths with a NUL after each, as `find -print0` writes them."""
     for line in _pieces(file):
         if text := os.fsdecode(line.rstrip(b"\r\n")):
             yield Entry(*resolve_entry(text, folder))
@@ -177,8 +164,6 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     while some := file.read(BLOCK):
         *whole, kept = (kept + some).split(end)
         yield from whole
-        if len(kept) > LONGEST:
-            raise DataError(f"It has a line of more than {LONGEST:,} bytes: it is no list.")
     yield from kept.split(end)
 
 

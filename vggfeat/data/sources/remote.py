@@ -34,16 +34,7 @@ _TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", 
 
 @dataclass(frozen=True, slots=True)
 class RemoteImage(ImageRef):
-    """An image at an address.
-
-    Parameters
-    ----------
-    address : str
-        Where it is, with whatever credentials are in it.
-    known : (int, int), optional
-        Its stamp, from a listing; without it, an address is one image for ever.
-    size : int
-        Bytes, from a listing; −1 if unknown.
+    """An image at an address, with whatever credentials are in it.
 
     Examples
     --------
@@ -53,6 +44,7 @@ class RemoteImage(ImageRef):
     """
 
     address: str
+    # From a listing. Without a stamp, an address is one image for ever.
     known: Stamp | None = field(default=None, compare=False)
     size: int = field(default=-1, compare=False)
 
@@ -80,10 +72,7 @@ class RemoteImage(ImageRef):
 def stamp_of(info: Info) -> Stamp | None:
     """Make a stamp of what a listing says of an object; None if it says too little.
 
-    Returns
-    -------
-    (int, int)
-        A digest of its ETag, or of its time of change where it has none; its size.
+    It is a digest of the ETag, or of the time of change where there is none; and the size.
 
     Examples
     --------
@@ -100,17 +89,18 @@ def stamp_of(info: Info) -> Stamp | None:
 
 def changed_at(info: Info) -> int | None:
     """Return when an object was changed, in ns; None where its listing does not say it."""
-    changed = next((info[key] for key in _TIMES if info.get(key)), None)
-    return None if changed is None else _nanoseconds(changed)
+    changed: object = next((info[key] for key in _TIMES if info.get(key)), None)
+    if changed is None:
+        return None
+    if isinstance(changed, str):
+        changed = _date(changed)
+    if isinstance(changed, datetime):
+        changed = (changed.replace(tzinfo=changed.tzinfo or UTC) - _EPOCH).total_seconds()
+    return nanoseconds(changed) if isinstance(changed, int | float) else 0
 
 
 def list_below(source: str) -> Iterator[tuple[RemoteImage, str]]:
-    """Go through the images below an address and their names, sorted, without hidden ones.
-
-    Parameters
-    ----------
-    source : str
-        Address of a folder.
+    """Go through the images below the address of a folder and their names, sorted.
 
     Raises
     ------
@@ -169,14 +159,6 @@ def expand_glob(source: str) -> list[str]:
 def _check_size(size: int) -> None:
     if size > LARGEST:
         raise ImageError(f"its {size:,} bytes are more than the {LARGEST:,} allowed")
-
-
-def _nanoseconds(changed: object) -> int:
-    if isinstance(changed, str):
-        changed = _date(changed)
-    if isinstance(changed, datetime):
-        changed = (changed.replace(tzinfo=changed.tzinfo or UTC) - _EPOCH).total_seconds()
-    return nanoseconds(changed) if isinstance(changed, int | float) else 0
 
 
 def _date(text: str) -> datetime | None:

@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,7 +41,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data.identity import digest, in_64_bits, is_settled
 from vggfeat.data.image import EXTENSIONS, LACKING, ImageRef, Stamp
-from vggfeat.data.sources.files import Ints, Names
+from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.data.sources.remote import changed_at, stamp_of
 from vggfeat.errors import DataError, DataNotFound, ImageError, StoreError, VggfeatError
 
@@ -49,6 +49,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst",
 # Where a sample has its image in several formats, the first of these.
 PREFERRED = (".jpg", ".jpeg", ".webp", ".png")
 LABELS = ("cls", "json", "txt")
+LABEL_KEYS = ("label", "cls", "class")  # of the .json
 LARGEST_LABEL = 1 << 16  # bytes
 LONGEST_CLASS = 200  # characters; a longer .txt is a caption
 HEADERS = 2 * tarfile.BLOCKSIZE  # bytes read at once: headers, not images
@@ -61,25 +62,13 @@ _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class TarMember(ImageRef):
-    """An image in a tar.
-
-    Parameters
-    ----------
-    archive : str
-        Path or address of the tar.
-    offset, size : int
-        First byte and number of bytes.
-    refusal : str
-        Why it is not read, if it is not.
-    version : int
-        What tells the tar from others that have been there, where that is known.
-    """
+    """An image in a tar, which is at a path or an address."""
 
     archive: str
     offset: int
     size: int
-    refusal: str = ""
-    version: int = 0
+    refusal: str = ""  # why it is not read, if it is not
+    version: int = 0  # what tells the tar from others that have been there, where that is known
 
     def read(self) -> bytes:
         """Read the file of the image, whole."""
@@ -112,7 +101,7 @@ class TarMember(ImageRef):
 
 
 @dataclass(frozen=True, eq=False)
-class TarIndex:
+class TarIndex(EncodedImages):
     """The images of a tar.
 
     Nothing is kept open, so that it may be sent to, or inherited by, any number of processes; and
@@ -120,10 +109,8 @@ class TarIndex:
 
     Parameters
     ----------
-    archive : str
-        Path or address of the tar.
-    version : int
-        What tells it from others that have been there, where that is known.
+    archive, version
+        As of a :class:`TarMember`.
     names : ndarray (N,) of bytes
         Such as ``n01440764/n01440764_10026.JPEG``: the name of a tar in the tar is the folder.
     offsets, sizes : ndarray (N,) of int64
@@ -140,13 +127,6 @@ class TarIndex:
     labels: Names
     refusals: Names
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, row: int) -> str:
-        """Return the name of an image in the tar."""
-        return os.fsdecode(bytes(self.names[row]))
-
     def label(self, row: int) -> str:
         """Return the label of an image; empty where it has none."""
         return os.fsdecode(bytes(self.labels[row]))
@@ -157,11 +137,7 @@ class TarIndex:
         offset, size = int(self.offsets[row]), int(self.sizes[row])
         return TarMember(self.archive, offset, size, refusal, self.version)
 
-    def read(self, row: int) -> bytes:
-        """Read the file of an image, whole; ImageError if that cannot be done."""
-        return self.image(row).read()
-
-    def take(self, rows: ArrayLike) -> TarIndex:
+    def take(self, rows: ArrayLike) -> Self:
         """Keep these rows, in this order."""
         kept = np.asarray(rows, dtype=np.int64)
         return replace(self, **{name: getattr(self, name)[kept] for name in _ARRAYS})
@@ -214,7 +190,20 @@ def read_tar(
             "Unpack it to a plain .tar: images are compressed already."
         )
     try:
-        return _read_remembered(archive, _identify(archive, samples), progress, samples)
+        identity = _identify(archive, samples)
+        path = home() / "tars" / f"{identity.key}.npz"
+        if (index := _recall(path, archive, identity)) is not None:
+            return index
+        with ExitStack() as lock:
+            with suppress(OSError):  # of a folder that may not be written, _remember tells
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(file_lock(path))
+            if (index := _recall(path, archive, identity)) is not None:
+                return index  # of another process meanwhile
+            index = _make_index(archive, identity.version, progress, samples)
+            if identity.settled:
+                _remember(path, index, identity)
+            return index
     except Unreachable as error:
         raise error.of(archive) from None
     except VggfeatError:
@@ -252,25 +241,6 @@ def _identify(archive: str, samples: bool) -> _Identity:
     return _Identity(key, content, version, is_settled(*times))
 
 
-def _read_remembered(
-    archive: str, identity: _Identity, progress: Progress | None, samples: bool
-) -> TarIndex:
-    remembered = home() / "tars" / f"{identity.key}.npz"
-    index = _recall(remembered, archive, identity)
-    if index is not None:
-        return index
-    with ExitStack() as lock:
-        with suppress(OSError):  # of a folder that may not be written, _remember tells
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(file_lock(remembered))
-        index = _recall(remembered, archive, identity)  # by another process meanwhile
-        if index is None:
-            index = _make_index(archive, identity.version, progress, samples)
-            if identity.settled:
-                _remember(remembered, index, identity)
-    return index
-
-
 def _recall(path: Path, archive: str, identity: _Identity) -> TarIndex | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -298,57 +268,7 @@ def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
         )
 
 
-def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
-    found: dict[str, tuple[str, _Sample]] = {}
-    with _open(archive) as file:
-        total = file.seek(0, os.SEEK_END)
-        try:
-            for inner, sample in _samples(file, archive, 0, total, samples):
-                earlier, _ = found.pop(sample.name, (inner, sample))
-                if earlier != inner:
-                    raise DataError(
-                        f"{redact(archive)} has two images {sample.name!r}, in "
-                        f"{earlier or 'a folder'} and in {inner or 'a folder'}. Give tars in a tar "
-                        "names of their own."
-                    )
-                found[sample.name] = inner, sample
-                if progress and len(found) % 1000 == 0:
-                    progress(sample.offset + sample.size, total)
-        except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
-            if isinstance(error, VggfeatError):
-                raise
-            raise DataError(
-                f"{redact(archive)} is no uncompressed tar, or damaged: {error}. Fetch or make it "
-                "anew; if it is compressed, unpack it (gunzip, unxz)."
-            ) from error
-    if progress:
-        progress(total, total)
-    columns = zip(*(sample for _, sample in found.values()), strict=True) if found else [()] * 5
-    names, offsets, sizes, labels, refusals = columns
-    return TarIndex(
-        archive,
-        version,
-        np.array([os.fsencode(name) for name in names], np.bytes_),
-        np.array(offsets, np.int64),
-        np.array(sizes, np.int64),
-        np.array([os.fsencode(label) for label in labels], np.bytes_),
-        np.array([refusal.encode() for refusal in refusals], np.bytes_),
-    )
-
-
-def _open(archive: str) -> BinaryIO:
-    return open_file(archive) if is_address(archive) else Path(archive).open("rb", HEADERS)
-
-
-class _Sample(NamedTuple):
-    name: str
-    offset: int
-    size: int
-    label: str
-    refusal: str
-
-
-class _File(NamedTuple):
+class _Member(NamedTuple):
     """A member of a tar that is called key.suffix."""
 
     name: str
@@ -357,6 +277,8 @@ class _File(NamedTuple):
     offset: int
     size: int
     refusal: str
+    tar: str = ""  # within the tar, that it is in
+    label: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -372,35 +294,68 @@ class _File(NamedTuple):
         return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
 
 
-def _samples(
-    file: BinaryIO, archive: str, start: int, end: int, samples: bool, within: str = ""
-) -> Iterator[tuple[str, _Sample]]:
-    """Go through the samples of the tar that lies in these bytes, and of tars in it.
+def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
+    images: dict[str, _Member] = {}
+    with open_file(archive) if is_address(archive) else Path(archive).open("rb", HEADERS) as file:
+        total = file.seek(0, os.SEEK_END)
+        try:
+            for image in _images(file, archive, 0, total, samples):
+                earlier = images.pop(image.name, image)
+                if earlier.tar != image.tar:
+                    raise DataError(
+                        f"{redact(archive)} has two images {image.name!r}, in "
+                        f"{earlier.tar or 'a folder'} and in {image.tar or 'a folder'}. Give tars "
+                        "in a tar names of their own."
+                    )
+                images[image.name] = image
+                if progress and len(images) % 1000 == 0:
+                    progress(image.offset + image.size, total)
+        except VggfeatError:
+            raise
+        except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+            raise DataError(
+                f"{redact(archive)} is no uncompressed tar, or damaged: {error}. Fetch or make it "
+                "anew; if it is compressed, unpack it (gunzip, unxz)."
+            ) from error
+    if progress:
+        progress(total, total)
+    members = images.values()
+    return TarIndex(
+        archive,
+        version,
+        names=np.array([os.fsencode(each.name) for each in members], np.bytes_),
+        offsets=np.array([each.offset for each in members], np.int64),
+        sizes=np.array([each.size for each in members], np.int64),
+        labels=np.array([os.fsencode(each.label) for each in members], np.bytes_),
+        refusals=np.array([each.refusal.encode() for each in members], np.bytes_),
+    )
 
-    Beside each is the name of the tar within the tar that it is in.
-    """
-    folder = f"{Path(within).stem}/" if within else ""
-    for _, group in groupby(_files(file, archive, start, end), lambda member: member.key):
-        files = list({member.name: member for member in group}.values())
-        images = [member for member in files if member.is_image]
-        tars = [member for member in files if member.is_tar]
+
+def _images(
+    file: BinaryIO, archive: str, start: int, end: int, samples: bool, tar: str = ""
+) -> Iterator[_Member]:
+    """Go through the images of the tar that lies in these bytes, and of tars in it."""
+    folder = f"{Path(tar).stem}/" if tar else ""
+    for _, group in groupby(_members(file, archive, start, end), lambda member: member.key):
+        members = list({member.name: member for member in group}.values())
+        images = [member for member in members if member.is_image]
+        tars = [member for member in members if member.is_tar]
         # Beside its own image a tar is of a sample: of its frames, say.
-        if not within and tars and not images and (not samples or len(tars) == len(files)):
+        if not tar and tars and not images and (not samples or len(tars) == len(members)):
             for inner in tars:
                 last = inner.offset + inner.size
-                yield from _samples(file, archive, inner.offset, last, samples, inner.name)
+                yield from _images(file, archive, inner.offset, last, samples, inner.name)
             continue
         label = ""
         if samples and images:
-            label = _label({member.suffix.lower(): member for member in files}, file)
+            label = _label({member.suffix.lower(): member for member in members}, file)
             exact = [member for member in images if "." not in member.suffix]
             images = [min(exact, key=lambda member: member.rank)] if exact else images
         for image in images:
-            name = folder + image.name
-            yield within, _Sample(name, image.offset, image.size, label, image.refusal)
+            yield image._replace(name=folder + image.name, tar=tar, label=label)
 
 
-def _files(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_File]:
+def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Member]:
     for member in _headers(file, start, end):
         name = posixpath.normpath(member.name)
         if name.startswith(("/", "../")) or name == "..":
@@ -411,7 +366,7 @@ def _files(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_File
         hidden = "/." in f"/{name}"
         if member.isdir() or hidden or not (parts := _KEY.fullmatch(name)):
             continue
-        yield _File(name, parts[1], parts[2], member.offset_data, member.size, _refusal(member))
+        yield _Member(name, parts[1], parts[2], member.offset_data, member.size, _refusal(member))
 
 
 def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
@@ -433,38 +388,36 @@ def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
 def _refusal(member: tarfile.TarInfo) -> str:
     if member.issym() or member.islnk():
         return "a link in a tar, which is not followed"
-    if not member.isfile():
-        return "not a file, but a pipe or a device"
-    if member.issparse():
-        return "a sparse file, as which no image is packed"
+    if not member.isfile() or member.issparse():
+        return "not a file, but a pipe, a device or sparse"
     if member.size > LARGEST and not member.name.endswith(".tar"):
         return f"its {member.size:,} bytes are more than the {LARGEST:,} allowed"
     return ""
 
 
-def _label(files: dict[str, _File], file: BinaryIO) -> str:
+def _label(members: dict[str, _Member], file: BinaryIO) -> str:
+    """Return the label of a sample, whose members are known by their suffixes."""
     for suffix in LABELS:
-        member = files.get(suffix)
+        member = members.get(suffix)
         if member is None or member.refusal or member.size > LARGEST_LABEL:
             continue
         back = file.tell()
         file.seek(member.offset)
-        content = file.read(member.size)
+        text = file.read(member.size).decode("utf-8", "replace").strip()
         file.seek(back)
-        if label := _label_in(content.decode("utf-8", "replace").strip(), suffix):
-            return label
+        if suffix == "json":
+            text = _label_in_json(text)
+        elif suffix == "txt" and (len(text) > LONGEST_CLASS or "\n" in text):
+            continue
+        if text:
+            return text
     return ""
 
 
-def _label_in(text: str, suffix: str) -> str:
-    if suffix == "json":
-        try:
-            content: Any = json.loads(text)
-        except (ValueError, RecursionError):
-            return ""
-        known = content if isinstance(content, dict) else {}
-        labels = [known.get(key) for key in ("label", "cls", "class")]
-        return next((str(own) for own in labels if isinstance(own, str | int) and own != ""), "")
-    if suffix == "txt" and (len(text) > LONGEST_CLASS or "\n" in text):
+def _label_in_json(text: str) -> str:
+    try:
+        content: Any = json.loads(text)
+    except (ValueError, RecursionError):
         return ""
-    return text
+    values = [content.get(key) for key in LABEL_KEYS] if isinstance(content, dict) else []
+    return next((str(each) for each in values if isinstance(each, str | int) and each != ""), "")
