@@ -27,8 +27,8 @@ from storing import (
 
 from vggfeat._io import atomic
 from vggfeat.errors import StoreError
+from vggfeat.store.index import read_view_names
 from vggfeat.store.store import FeatureStore
-from vggfeat.store.view import read_view_names
 
 
 def test_the_view_does_not_show_what_has_changed(tmp_path: Path) -> None:

@@ -1,30 +1,17 @@
-"""Which columns a store takes in: those that it lacks, and those whose settings are its own.
+"""What a store takes in: columns that it lacks, or whose settings are its own; and where it begins.
 
 Each column has a file, which whoever comes first creates; all others read it and compare.
 """
 
 from __future__ import annotations
 
+from vggfeat._io.atomic import TEMPORARY
 from vggfeat._io.text import printable
-from vggfeat.errors import FingerprintMismatch
-from vggfeat.store.column import Column, Descriptor, differences
-from vggfeat.store.storage import Storage
-
-
-def read_column_files(storage: Storage) -> dict[Descriptor, Column]:
-    """Return the columns that have files.
-
-    Raises
-    ------
-    StoreDamaged
-        If one is not what was written.
-    """
-    columns = {}
-    for name in (f"columns/{bare}" for bare in storage.list("columns")):
-        if name.endswith(".json") and (content := storage.read(name)):
-            column = Column.from_json(content, f"{storage}/{name}")
-            columns[column.descriptor] = column
-    return columns
+from vggfeat.errors import FingerprintMismatch, StoreError
+from vggfeat.store.column import Column, differences
+from vggfeat.store.index import INDEX, list_stamps
+from vggfeat.store.runs import FAILED, RUN, list_shares
+from vggfeat.store.storage import DAMAGED, FOLDERS, MANIFEST, VIEW, LocalStorage, Storage
 
 
 def create_column_file(storage: Storage, column: Column) -> Column:
@@ -55,4 +42,38 @@ def refuse_other_settings(storage: Storage, held: Column, asked: Column) -> None
             f"{printable(storage)} holds {held.descriptor.path} that was made with other "
             f"settings:\n{differences(held.settings, asked.settings)}\n"
             "Use another --out for the new settings, or ask for the stored ones."
+        )
+
+
+def refuse_changed(storage: Storage, column: Column) -> None:
+    """Refuse to write rows of a column whose file others have changed, or is gone."""
+    where = f"{storage}/{column.descriptor.file}"
+    if (content := storage.read(column.descriptor.file)) is None:
+        raise StoreError(
+            f"{where} is gone. Run the same command again: what was in the store and is no longer "
+            "there is computed anew."
+        )
+    refuse_other_settings(storage, Column.from_json(content, where), column)
+
+
+def refuse_other_dtype(storage: Storage, held: str, asked: str) -> None:
+    """Keep numbers of another type out of a store."""
+    if held != asked:
+        raise StoreError(
+            f"{storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or use "
+            "another --out."
+        )
+
+
+def refuse_strange(storage: Storage) -> None:
+    """Keep out of folders that hold something else: files of the store would replace it."""
+    ours = {MANIFEST, VIEW, INDEX, *list_stamps(storage)}
+    ours |= {name for own in (FAILED, RUN) for name in list_shares(storage, own)}
+    others = {n for n in storage.list() if not n.startswith(TEMPORARY)} - ours
+    if isinstance(storage, LocalStorage) and storage.path.is_dir():
+        others |= {p.name for p in storage.path.iterdir() if p.is_dir()}.difference(FOLDERS)
+    if any(not name.endswith(DAMAGED) for name in others):
+        raise StoreError(
+            f"{storage} is no feature store, and not empty. Name a new or an empty folder with "
+            "--out, or one that `vggfeat extract` made."
         )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.shard import Pairs, Rows, ShardHeader
+from vggfeat.store.shard import Pairs, Rows, ShardHeader, open_hdf5, stored
 from vggfeat.store.storage import VIEW, Storage
 
 INDEX = "index.npz"
@@ -387,6 +387,33 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
         "stamps": np.concatenate([none, *(header.stamps for header in headers)]),
     }
     storage.write(INDEX, _npz(arrays))
+
+
+def read_column_files(storage: Storage) -> dict[Descriptor, Column]:
+    """Return the columns that have files.
+
+    Raises
+    ------
+    StoreDamaged
+        If one is not what was written.
+    """
+    columns = {}
+    for name in (f"columns/{bare}" for bare in storage.list("columns")):
+        if name.endswith(".json") and (content := storage.read(name)):
+            column = Column.from_json(content, f"{storage}/{name}")
+            columns[column.descriptor] = column
+    return columns
+
+
+def read_view_names(storage: Storage) -> list[bytes] | None:
+    """Return the names in ``features.h5``, in order; None where it is absent or damaged."""
+    content = storage.read(VIEW)
+    image = None if content is None else strip_checksum(content)
+    if image is None:
+        return None
+    with open_hdf5(f"{storage}/{VIEW}", io.BytesIO(image)) as file:
+        names: list[bytes] = stored(file, "names")[:].tolist()
+    return names
 
 
 def list_stamps(storage: Storage) -> list[str]:

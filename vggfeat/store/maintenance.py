@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
-from vggfeat.store.index import INDEX, list_stamps, read_headers, write_headers
+from vggfeat.store.index import INDEX, list_stamps, write_headers
 from vggfeat.store.runs import (
     FAILED,
     RUN,
@@ -26,8 +25,9 @@ from vggfeat.store.runs import (
     read_list,
     read_run,
 )
-from vggfeat.store.shard import DTYPES, FOLDER, ShardHeader, read_header, stored
+from vggfeat.store.shard import DTYPES, ShardHeader, read_header, stored
 from vggfeat.store.storage import (
+    DAMAGED,
     MANIFEST,
     VIEW,
     LocalStorage,
@@ -36,12 +36,13 @@ from vggfeat.store.storage import (
     folder_of,
     has_sound_bytes,
     list_leftovers,
+    list_shards,
     open_storage,
     packed_file,
-    parse_manifest,
+    read_manifest,
     sweep,
 )
-from vggfeat.store.store import DAMAGED, FeatureStore, is_shard
+from vggfeat.store.store import FeatureStore
 from vggfeat.store.view import check_view
 
 BLOCK = 1024  # rows that are checked at a time
@@ -141,7 +142,7 @@ def verify(path: Path | str) -> list[str]:
     survey = _Survey(storage)
     wrong = dict.fromkeys(survey.lost, MISSING) | survey.damaged | survey.unusable
     problems = [f"{name}: {why}" for name, why in sorted(wrong.items())]
-    problems += _check_caches(storage, survey.headers)
+    problems += _check_caches(storage)
     return problems + [
         f"{path.name} is left over from a killed run; the next run removes it"
         for path in list_leftovers(storage)
@@ -234,9 +235,8 @@ class _Survey:
         self.damaged: dict[str, str] = {}
         self.unusable: dict[str, str] = {}
         self.lost: dict[str, bytes] = {}
-        for name in sorted(storage.list(FOLDER)):
-            if is_shard(name):
-                self._check_shard(f"{FOLDER}/{name}")
+        for key in list_shards(storage):
+            self._check_shard(key)
         self.dtype = self._check_manifest()
         self._check_columns()
         for name in list_stamps(storage):
@@ -268,22 +268,18 @@ class _Survey:
 
     def _check_manifest(self) -> str:
         """Return the type of the store's numbers."""
-        content = self.storage.read(MANIFEST)
-        known = {build_manifest(dtype): dtype for dtype in DTYPES}
-        here = [header.dtype for header in self.headers.values()]
-        if content is None and not here:
-            if not (self.damaged or self.unusable):
-                raise StoreError(f"{self.storage} is no feature store: it has no {MANIFEST}.")
-            return DTYPES[0]
-        dtype = known.get(content or b"")
-        if content is not None and dtype is None:
-            if not here:  # nothing says that it is a store of this vggfeat, unless it does
-                with suppress(StoreDamaged):
-                    parse_manifest(content, f"{self.storage}/{MANIFEST}")
+        dtype, here = None, [header.dtype for header in self.headers.values()]
+        try:
+            dtype = read_manifest(self.storage)
+        except StoreError as error:
+            if not here and not isinstance(error, StoreDamaged):
+                raise  # nothing says that it is a store of this vggfeat
             self.damaged[MANIFEST] = ALTERED
         if dtype is None and here:
             dtype = here[0]
             self.lost[MANIFEST] = build_manifest(dtype)
+        if dtype is None and not (self.damaged or self.unusable):
+            raise StoreError(f"{self.storage} is no feature store: it has no {MANIFEST}.")
         for key, header in self.headers.items():
             if header.dtype != dtype:
                 self.unusable[key] = f"it holds {header.dtype}, and the store {dtype}"
@@ -368,45 +364,28 @@ def _check_packed(path: Path) -> list[str]:
         return [str(error)]
 
 
-def _check_caches(storage: Storage, headers: Mapping[str, ShardHeader]) -> list[str]:
-    """Say what of the caches and the view is not what was written."""
-    keys = {f"{FOLDER}/{name}" for name in storage.list(FOLDER)}
-    return [*_check_index(storage, headers), *check_view(storage, keys)]
-
-
-def _check_index(storage: Storage, headers: Mapping[str, ShardHeader]) -> list[str]:
+def _check_caches(storage: Storage) -> list[str]:
+    """Say which of the caches and the view is not what was written."""
     content = storage.read(INDEX)
-    if content is not None and strip_checksum(content) is None:
-        return [f"{INDEX} is not what was written; repairing makes it anew"]
-    return [
-        f"{INDEX} is wrong about {key}; repairing makes it anew"
-        for key, header in read_headers(storage, headers).items()
-        if not _is_same(header, headers[key])
-    ]
-
-
-def _is_same(header: ShardHeader, other: ShardHeader) -> bool:
-    alike = (header.names, header.columns, header.dtype, header.generation) == (
-        *(other.names, other.columns, other.dtype, other.generation),
-    )
-    pairs = ((header.ids, other.ids), (header.stamps, other.stamps))
-    return alike and all(np.array_equal(*pair) for pair in pairs)
+    if content is None or strip_checksum(content) is not None:
+        return check_view(storage)
+    return [f"{INDEX} is not what was written; repairing makes it anew", *check_view(storage)]
 
 
 def _rebuild_caches(path: Path | str, survey: _Survey) -> Iterator[str]:
     """Make the index and the view anew where they need it; give their names."""
-    storage, headers = survey.storage, list(survey.headers.values())
-    bad_view = check_view(storage, survey.headers)
-    if _check_index(storage, survey.headers):
-        storage.remove(INDEX)
-        if headers:
-            write_headers(storage, headers)
-            yield INDEX
-    if bad_view and headers:
-        FeatureStore(path, "a", dtype=survey.dtype).write_caches()
-        yield VIEW
-    elif bad_view:
-        storage.remove(VIEW)
+    problems = _check_caches(survey.storage)
+    for name in (INDEX, VIEW):
+        if not any(problem.startswith(name) for problem in problems):
+            continue
+        if not survey.headers:
+            survey.storage.remove(name)
+            continue
+        if name == INDEX:
+            write_headers(survey.storage, list(survey.headers.values()))
+        else:
+            FeatureStore(path, "a", dtype=survey.dtype).write_caches()
+        yield name
 
 
 def count_asked(store: FeatureStore) -> int:

@@ -22,9 +22,9 @@ from vggfeat.store.runs import (
     name_share,
     write_run,
 )
-from vggfeat.store.shard import Matrix, Pairs, Rows
+from vggfeat.store.shard import Bools, Matrix, Pairs, Rows
 from vggfeat.store.storage import MANIFEST, folder_of, open_storage
-from vggfeat.store.store import Bools, FeatureStore
+from vggfeat.store.store import FeatureStore
 
 SHARD_BYTES = 128 << 20  # of descriptors in one shard, of which three copies are in memory
 BLOCK = 4096  # rows that are read at a time

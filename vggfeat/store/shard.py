@@ -28,6 +28,8 @@ from vggfeat.errors import ParameterError, StoreDamaged, StoreError, VggfeatErro
 from vggfeat.store.column import JSON, Column, Descriptor
 
 Matrix = NDArray[Any]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 Pairs = NDArray[np.int64]
 """Ids or stamps of n images, (n, 2)."""

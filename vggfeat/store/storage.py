@@ -31,6 +31,7 @@ T = TypeVar("T")
 MANIFEST, VIEW = "manifest.json", "features.h5"
 FORMAT = "vggfeat features"
 FOLDERS = ("", FOLDER, "columns")
+DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 
 # Here an object is seen whole or not at all; elsewhere a file grows while it is written, and gets
 # its name afterwards.
@@ -96,8 +97,8 @@ def build_manifest(dtype: str) -> bytes:
     return json.dumps({"format": FORMAT, "version": VERSION, "dtype": dtype}).encode()
 
 
-def parse_manifest(content: bytes, where: str) -> str:
-    """Return the dtype that a manifest says.
+def read_manifest(storage: Storage) -> str | None:
+    """Return the dtype that the manifest of a store says; None where it is absent.
 
     Raises
     ------
@@ -106,13 +107,14 @@ def parse_manifest(content: bytes, where: str) -> str:
     StoreError
         If it is no store's manifest, or that of another version.
     """
+    where, content = f"{storage}/{MANIFEST}", storage.read(MANIFEST)
+    if content is None:
+        return None
+    anew = f"Make it anew of the shards with: vggfeat store repair {storage}."
     try:
         held = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise StoreDamaged(
-            f"{where} is damaged: {error}. Make it anew of the shards with: vggfeat store repair "
-            f"{where.rpartition('/')[0]}."
-        ) from error
+        raise StoreDamaged(f"{where} is damaged: {error}. {anew}") from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise StoreError(f"{where} belongs to something else. Choose another --out.")
     if (version := held.get("version")) != VERSION and isinstance(version, int):
@@ -123,8 +125,7 @@ def parse_manifest(content: bytes, where: str) -> str:
         )
     if content not in map(build_manifest, DTYPES):
         raise StoreDamaged(
-            f"{where} is damaged: its format, version and dtype are not what was written. Make it "
-            f"anew of the shards with: vggfeat store repair {where.rpartition('/')[0]}."
+            f"{where} is damaged: its format, version and dtype are not what was written. {anew}"
         )
     return str(held["dtype"])
 
@@ -141,6 +142,12 @@ def sweep(storage: Storage) -> None:
     if isinstance(storage, LocalStorage):
         for folder in FOLDERS:
             atomic.sweep(storage.path / folder)
+
+
+def list_shards(storage: Storage) -> list[str]:
+    """Name all shards, sorted; what repairing has set aside is none."""
+    names = sorted(storage.list(FOLDER))
+    return [f"{FOLDER}/{n}" for n in names if n.endswith(".h5") and not n.startswith(".")]
 
 
 def has_sound_bytes(storage: Storage, key: str) -> bool:

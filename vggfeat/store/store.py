@@ -19,28 +19,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from vggfeat._io import atomic
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.store.admission import (
     create_column_file,
-    read_column_files,
+    refuse_changed,
+    refuse_other_dtype,
     refuse_other_settings,
+    refuse_strange,
     replace_column_file,
 )
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.index import INDEX, Index, Notes, list_stamps, read_headers, write_headers
+from vggfeat.store.index import (
+    Index,
+    Notes,
+    read_column_files,
+    read_headers,
+    read_view_names,
+    write_headers,
+)
 from vggfeat.store.read import check_digest, read_columns
 from vggfeat.store.runs import (
-    FAILED,
-    RUN,
     Share,
-    list_shares,
     read_failed,
     read_runs,
     record_run,
@@ -50,7 +56,8 @@ from vggfeat.store.runs import (
 )
 from vggfeat.store.shard import (
     DTYPES,
-    FOLDER,
+    Bools,
+    Floats,
     Matrix,
     Pairs,
     ShardHeader,
@@ -63,24 +70,21 @@ from vggfeat.store.shard import (
 from vggfeat.store.storage import (
     FOLDERS,
     MANIFEST,
-    VIEW,
     LocalStorage,
     MemoryStorage,
     Storage,
     build_manifest,
     folder_of,
+    list_shards,
     open_storage,
     packed_file,
-    parse_manifest,
+    read_manifest,
     shard_key,
     sweep,
 )
-from vggfeat.store.view import read_view_names, write_view
+from vggfeat.store.view import write_view
 
-DAMAGED = ".damaged"  # what a file's name ends in that repairing has set aside
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 
 class FeatureStore:
@@ -163,12 +167,10 @@ class FeatureStore:
     # Opening
 
     def _open(self, dtype: str) -> str:
-        content = self.storage.read(MANIFEST)
-        held = (
-            parse_manifest(content, f"{self.storage}/{MANIFEST}") if content is not None else None
-        )
+        held = read_manifest(self.storage)
+        is_lost = held is None
         self._load()
-        if held is None and self._headers:  # lost: every shard says its type
+        if is_lost and self._headers:  # every shard says its type
             held = next(iter(self._headers.values())).dtype
         if self.mode == "r":
             if held is None and not isinstance(self.storage, MemoryStorage):
@@ -178,22 +180,15 @@ class FeatureStore:
                 )
             return held or dtype
         if held is None:
-            _refuse_strange(self.storage)
+            refuse_strange(self.storage)
         new = build_manifest(dtype)
-        lost = content is None and held in (None, dtype)
-        if lost and not self.storage.write_new(MANIFEST, new):
-            held = parse_manifest(self.storage.read(MANIFEST) or b"", f"{self.storage}/{MANIFEST}")
-        if held not in (None, dtype):
+        if is_lost and held in (None, dtype) and not self.storage.write_new(MANIFEST, new):
+            held = read_manifest(self.storage)
+        if held and held != dtype:
             if self._headers:
-                raise self._other_dtype(str(held), dtype)
+                refuse_other_dtype(self.storage, held, dtype)
             self.storage.write(MANIFEST, new)  # a run that kept nothing binds nobody
         return dtype
-
-    def _other_dtype(self, held: str, asked: str) -> StoreError:
-        return StoreError(
-            f"{self.storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or "
-            "use another --out."
-        )
 
     def _open_packed(self, path: Path) -> str:
         if self.mode == "a":
@@ -211,9 +206,7 @@ class FeatureStore:
 
     def _load(self) -> bool:
         """Read what is new since the last time; return whether there were shards."""
-        there = self.storage.list(FOLDER)
-        keys = [f"{FOLDER}/{name}" for name in sorted(there) if is_shard(name)]
-        new = [key for key in keys if key not in self._headers]
+        new = [key for key in list_shards(self.storage) if key not in self._headers]
         known = read_headers(self.storage, new) if len(new) >= INDEXED else {}
         for key in new:
             self._headers[key] = known.get(key) or self._read_header(key)
@@ -280,7 +273,7 @@ class FeatureStore:
         """Bytes of all files."""
         if self.packed:
             return self.packed.stat().st_size
-        return sum(sum(self.storage.list(folder).values()) for folder in ("", FOLDER, "columns"))
+        return sum(sum(self.storage.list(folder).values()) for folder in FOLDERS)
 
     def provenance(self, of: str | Descriptor) -> dict[str, Any]:
         """Return what the writer of the newest shard of a net, or of a column, said of itself."""
@@ -602,23 +595,14 @@ class FeatureStore:
         if len(set(keys)) < len(keys):
             raise ParameterError.of("names", "FeatureStore.write", "different names", names)
         if not self._headers:  # until there are rows, another run may have chosen another type
-            manifest = self.storage.read(MANIFEST) or build_manifest(self.dtype)
-            if (dtype := parse_manifest(manifest, f"{self.storage}/{MANIFEST}")) != self.dtype:
-                raise self._other_dtype(dtype, self.dtype)
+            held = read_manifest(self.storage) or self.dtype
+            refuse_other_dtype(self.storage, held, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
                 raise ParameterError.not_one_of(
                     "arrays", "FeatureStore.write", list(self._admitted), descriptor
                 )
-            column = self._admitted[descriptor]
-            content = self.storage.read(descriptor.file)
-            if content is None:
-                raise StoreError(
-                    f"{self.storage}/{descriptor.file} is gone. Run the same command again: what "
-                    "was in the store and is no longer there is computed anew."
-                )
-            held = Column.from_json(content, f"{self.storage}/{descriptor.file}")
-            refuse_other_settings(self.storage, held, column)
+            refuse_changed(self.storage, self._admitted[descriptor])
         kept = {
             name: cast_rows(self._admitted[name], array, names, self.dtype)
             for name, array in arrays.items()
@@ -636,7 +620,7 @@ class FeatureStore:
         content = build_shard(header, kept)
         key = shard_key(content)
         self.storage.write(key, content)
-        self._headers[key] = ShardHeader(**{**header.__dict__, "key": key})
+        self._headers[key] = replace(header, key=key)
         self._index = self._names = None
 
     def _next_generation(self) -> int:
@@ -653,11 +637,8 @@ class FeatureStore:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Make rows of images that came back current again: copy them into a new shard."""
-        index, wanted, seen = (
-            self.index,
-            _pairs(ids, len(names), "ids"),
-            _pairs(stamps, len(names), "stamps"),
-        )
+        index, wanted = self.index, _pairs(ids, len(names), "ids")
+        seen = _pairs(stamps, len(names), "stamps")
         numbers = index.numbers(encode(names))
         places = {name: index.places(name, numbers, wanted) for name in columns}
         values = read_columns(self.storage, index.headers, index.columns, places)
@@ -748,34 +729,9 @@ class FeatureStore:
 
     def write_caches(self) -> None:
         """Write ``features.h5`` and, where there are shards enough to need it, ``index.npz``."""
-        index = self.index
-        names = index.columns
-        write_view(self.storage, index, names, index.counted, self.dtype, self._provenance)
+        write_view(self.storage, self.index, self.dtype, self._provenance)
         if len(self._headers) >= INDEXED:
-            write_headers(self.storage, index.headers)
-
-
-def is_shard(name: str) -> bool:
-    """Tell a shard's file by its name."""
-    return name.endswith(".h5") and not name.startswith(".")
-
-
-def _refuse_strange(storage: Storage) -> None:
-    """Keep out of folders that hold something else: files of the store would replace it."""
-    ours = {MANIFEST, VIEW, INDEX, *list_stamps(storage)}
-    ours |= {name for own in (FAILED, RUN) for name in list_shares(storage, own)}
-    others = {n for n in storage.list() if not n.startswith(atomic.TEMPORARY)} - ours
-    if any(not name.endswith(DAMAGED) for name in others) or _has_other_folders(storage):
-        raise StoreError(
-            f"{storage} is no feature store, and not empty. Name a new or an empty folder with "
-            "--out, or one that `vggfeat extract` made."
-        )
-
-
-def _has_other_folders(storage: Storage) -> bool:
-    if not isinstance(storage, LocalStorage) or not storage.path.is_dir():
-        return False
-    return any(p.is_dir() and p.name not in FOLDERS for p in storage.path.iterdir())
+            write_headers(self.storage, self.index.headers)
 
 
 def _pairs(values: ArrayLike, n: int, what: str) -> Pairs:

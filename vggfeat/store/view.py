@@ -12,43 +12,36 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
 from vggfeat._io.checksums import append_checksum, strip_checksum
-from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.column import Column
 from vggfeat.store.index import Index, Places
 from vggfeat.store.shard import (
     VERSION,
     Rows,
     create_in_memory,
     open_hdf5,
-    stored,
     write_column,
     write_rows,
     write_text,
 )
-from vggfeat.store.storage import VIEW, Storage
+from vggfeat.store.storage import VIEW, Storage, list_shards
 
 OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
 
 
-def write_view(
-    storage: Storage,
-    index: Index,
-    columns: Mapping[Descriptor, Column],
-    rows: Rows,
-    dtype: str,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write ``features.h5`` over some images of an index, (n,), in this order.
+def write_view(storage: Storage, index: Index, dtype: str, provenance: Mapping[str, Any]) -> None:
+    """Write ``features.h5`` over all images of an index that have a row, in its order.
 
     Where an image lacks a column its row reads as NaN. The provenance is that of the last run.
     """
-    shown = {name: index.where[name][rows] for name in sorted(columns) if name in index.where}
+    rows = index.counted
+    shown = {name: index.where[name][rows] for name in index.held}
     used = np.unique(np.concatenate([np.array([-1]), *(p[:, 0] for p in shown.values())])) >= 0
     with create_in_memory() as file:
         compact = {"chunks": True, "compression": "gzip"} if len(rows) else {}
@@ -61,25 +54,13 @@ def write_view(
             write_text(file, "note", _note(int(used.sum()), storage))
             shown = {}
         for name, places in shown.items():
-            if (places[:, 0] >= 0).any():
-                _write_virtual(file, columns[name], places, index, np.dtype(dtype))
+            _write_virtual(file, index.columns[name], places, index, np.dtype(dtype))
         file.flush()
         image = bytes(file.id.get_file_image())
     storage.write(VIEW, append_checksum(image))  # HDF5 passes over what follows the file
 
 
-def read_view_names(storage: Storage) -> list[bytes] | None:
-    """Return the names in ``features.h5``, in order; None where it is absent or damaged."""
-    content = storage.read(VIEW)
-    image = None if content is None else strip_checksum(content)
-    if image is None:
-        return None
-    with open_hdf5(f"{storage}/{VIEW}", io.BytesIO(image)) as file:
-        names: list[bytes] = stored(file, "names")[:].tolist()
-    return names
-
-
-def check_view(storage: Storage, keys: Collection[str]) -> list[str]:
+def check_view(storage: Storage) -> list[str]:
     """Say if ``features.h5``, where it is there, is not what was written, or lacks shards."""
     content = storage.read(VIEW)
     if content is None:
@@ -96,7 +77,7 @@ def check_view(storage: Storage, keys: Collection[str]) -> list[str]:
         file.visititems(add)
     return [
         f"{VIEW} needs {key}, which is missing; repairing makes it anew without"
-        for key in sorted(shown.difference(keys))
+        for key in sorted(shown.difference(list_shards(storage)))
     ]
 
 
