@@ -30,13 +30,7 @@ def replace_column_file(storage: Storage, column: Column) -> None:
 
 
 def refuse_other_settings(storage: Storage, held: Column, asked: Column) -> None:
-    """Keep rows that were made with other settings out of a column.
-
-    Raises
-    ------
-    FingerprintMismatch
-        Naming the differences.
-    """
+    """Keep rows that were made with other settings out of a column, naming the differences."""
     if held.digest != asked.digest:
         raise FingerprintMismatch(
             f"{printable(storage)} holds {held.descriptor.path} that was made with other "

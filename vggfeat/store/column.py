@@ -130,13 +130,7 @@ class Column:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: object) -> Column:
-        """Inverse of :meth:`to_json`, and of :meth:`to_dict` as JSON, which has no checksum.
-
-        Raises
-        ------
-        StoreDamaged
-            If the text is not what was written.
-        """
+        """Inverse of :meth:`to_json`, and of :meth:`to_dict` as JSON, which has no checksum."""
         try:
             held = json.loads(text)
             descriptor, outputs = Descriptor.parse(held["path"]), tuple(held["outputs"])

@@ -263,17 +263,11 @@ def _write_csv(target: Path, names: Sequence[str], blocks: Callable[[], Blocks])
         writer = csv.writer(file)
         for number, (some, arrays) in enumerate(blocks()):
             if not number:
-                writer.writerow(["name", *_columns(arrays)])
+                fronts = [("x" if path == "X" else f"{path}/", v) for path, v in arrays.items()]
+                heads = [f"{front}{at}" for front, v in fronts for at in range(v.shape[1])]
+                writer.writerow(["name", *heads])
             values = np.concatenate(list(arrays.values()), axis=1).astype(str)
             writer.writerows([name, *row] for name, row in zip(some, values.tolist(), strict=True))
-
-
-def _columns(arrays: Mapping[str, Matrix]) -> list[str]:
-    return [
-        f"x{column}" if path == "X" else f"{path}/{column}"
-        for path, values in arrays.items()
-        for column in range(values.shape[1])
-    ]
 
 
 def _write_parquet(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, repeat
@@ -154,9 +154,8 @@ class Index:
         others = known[~same]
         if len(others):
             number, _, _, old_ids, old_stamps = self._of(numbers[others])
-            keys = zip(number.tolist(), map(tuple, old_stamps.tolist()), strict=True)
-            earlier = dict(zip(keys, old_ids.tolist(), strict=True))
-            asked = zip(numbers[others].tolist(), map(tuple, stamps[others].tolist()), strict=True)
+            earlier = dict(zip(_keys(number, old_stamps), old_ids.tolist(), strict=True))
+            asked = _keys(numbers[others], stamps[others])
             ids[others] = [earlier.get(key, (0, 0)) for key in asked]
         return ids
 
@@ -175,10 +174,9 @@ class Index:
         if len(others):
             number, shard, row, old, _ = self._of(numbers[others])
             mine = self._has_column(descriptor, shard, row)
-            keys = zip(number[mine].tolist(), map(tuple, old[mine].tolist()), strict=True)
             rows = np.stack([shard[mine], row[mine]], axis=1).tolist()
-            earlier = dict(zip(keys, rows, strict=True))
-            asked = zip(numbers[others].tolist(), map(tuple, ids[others].tolist()), strict=True)
+            earlier = dict(zip(_keys(number[mine], old[mine]), rows, strict=True))
+            asked = _keys(numbers[others], ids[others])
             found[others] = [earlier.get(key, (-1, -1)) for key in asked]
         return found
 
@@ -288,6 +286,10 @@ class Index:
         return found
 
 
+def _keys(numbers: Rows, pairs: Pairs) -> Iterator[tuple[int, tuple[int, int]]]:
+    return zip(numbers.tolist(), map(tuple, pairs.tolist()), strict=True)
+
+
 class Notes:
     """What writers noted of images since their rows were written, and this writer's own file.
 
@@ -302,8 +304,15 @@ class Notes:
 
     def load(self) -> None:
         """Read what all writers have saved."""
-        files = list_stamps(self._storage)
-        self._read = Stamps.join([read_stamps(self._storage, name) for name in files])
+        self._read = self._join(self._contents())
+
+    def _contents(self) -> dict[str, bytes]:
+        contents = {name: self._storage.read(name) for name in list_stamps(self._storage)}
+        return {name: content for name, content in contents.items() if content is not None}
+
+    def _join(self, contents: Mapping[str, bytes]) -> Stamps:
+        where = f"{self._storage}/"
+        return Stamps.join([parse_stamps(c, where + name) for name, c in contents.items()])
 
     @property
     def stamps(self) -> Stamps:
@@ -337,14 +346,12 @@ class Notes:
 
     def merge_files(self, index: Index) -> None:
         """Make one file of all, and remove those that have not changed since they were read."""
-        storage = self._storage
-        contents = {name: storage.read(name) or b"" for name in list_stamps(storage)}
-        saved = [parse_stamps(c, f"{storage}/{name}") for name, c in contents.items() if c]
-        self._own = Stamps.join([*saved, self._own])
-        write_stamps(storage, self._file, index.needed(self._own))
+        contents = self._contents()
+        self._own = Stamps.join([self._join(contents), self._own])
+        write_stamps(self._storage, self._file, index.needed(self._own))
         for name, content in contents.items():
-            if name != self._file and storage.read(name) == content:
-                storage.remove(name)
+            if name != self._file and self._storage.read(name) == content:
+                self._storage.remove(name)
 
 
 def read_headers(storage: Storage, keys: Iterable[str]) -> dict[str, ShardHeader]:
@@ -390,13 +397,7 @@ def write_headers(storage: Storage, headers: Sequence[ShardHeader]) -> None:
 
 
 def read_column_files(storage: Storage) -> dict[Descriptor, Column]:
-    """Return the columns that have files.
-
-    Raises
-    ------
-    StoreDamaged
-        If one is not what was written.
-    """
+    """Return the columns that have files."""
     columns = {}
     for name in (f"columns/{bare}" for bare in storage.list("columns")):
         if name.endswith(".json") and (content := storage.read(name)):
@@ -421,21 +422,11 @@ def list_stamps(storage: Storage) -> list[str]:
     return sorted(filter(_STAMPS.fullmatch, storage.list()))
 
 
-def read_stamps(storage: Storage, name: str) -> Stamps:
-    """Read a file of stamps; nothing where it is absent.
+def parse_stamps(content: bytes, where: str) -> Stamps:
+    """Parse the content of a file of stamps.
 
     It may say that an image has changed, so that what is damaged is not passed over.
-
-    Raises
-    ------
-    StoreDamaged
     """
-    content = storage.read(name)
-    return Stamps.join([]) if content is None else parse_stamps(content, f"{storage}/{name}")
-
-
-def parse_stamps(content: bytes, where: str) -> Stamps:
-    """Parse the content of a file of stamps; see :func:`read_stamps`."""
     arrays = _parse_npz(content)
     try:
         names = _split(arrays["names"])

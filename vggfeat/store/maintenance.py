@@ -215,26 +215,14 @@ def repair(path: Path | str) -> RepairSummary:
 
 
 class _Survey:
-    """What a look at every file of a store tells.
-
-    Attributes
-    ----------
-    headers : dict of ShardHeader
-        Of the shards that can be read.
-    damaged : dict
-        Why files are not what was written.
-    unusable : dict
-        Why shards cannot be used though they are what was written.
-    lost : dict
-        Content of files that the shards say and that are absent, or among the damaged.
-    """
+    """A look at every file of a store: what the shards that can be read say, and what is wrong."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.headers: dict[str, ShardHeader] = {}
-        self.damaged: dict[str, str] = {}
-        self.unusable: dict[str, str] = {}
-        self.lost: dict[str, bytes] = {}
+        self.damaged: dict[str, str] = {}  # why files are not what was written
+        self.unusable: dict[str, str] = {}  # why shards that are so cannot be used all the same
+        self.lost: dict[str, bytes] = {}  # content of absent or damaged files, as the shards say
         for key in list_shards(storage):
             self._check_shard(key)
         self.dtype = self._check_manifest()

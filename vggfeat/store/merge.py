@@ -107,7 +107,9 @@ def merge(
     """
     if not parts or isinstance(parts, str | Path):
         raise ParameterError.of("parts", "merge", "a list of stores", parts)
-    opened, there = _open_parts(parts, out), _open_out(out)
+    opened, there = _open_parts(parts, out), {}
+    if (storage := open_storage(folder_of(out))).read(MANIFEST) is not None:
+        there = {str(storage): FeatureStore(out)}
     stores = _with_features(opened)
     every = _with_features(there) | stores
     columns = _join_columns(every)
@@ -184,17 +186,13 @@ class _Copy:
                     yield len(some) * len(places)
 
     def _write(self, rows: Rows, places: Sequence[int], net: str) -> None:
-        first = next(
-            part
-            for part, held in zip(self.parts, self.held, strict=True)
-            if held[rows[0], places[0]]
-        )
+        has_first = [held[rows[0], places[0]] for held in self.held]
         self.target.write(
             self._names(rows),
             self.images.ids[rows],
             self.images.stamps[rows],
             {self.order[place]: self._read(rows, place) for place in places},
-            first.provenance(net),
+            self.parts[has_first.index(True)].provenance(net),
         )
 
     def _read(self, rows: Rows, place: int) -> Matrix:
@@ -222,19 +220,11 @@ def _open_parts(parts: Sequence[Path | str], out: Path | str) -> dict[str, Featu
     target = Path(str(open_storage(folder_of(out)))).resolve()
     if target in [Path(where).resolve() for where in opened]:
         raise StoreError(f"{out} is one of the parts. Name another --out.")
-    if not _with_features(opened):
+    if not any(store.columns for store in opened.values()):
         raise StoreError(f"{', '.join(map(str, parts))} hold no features. Extract some first.")
     # By their shards, so that the order in which they are named changes nothing.
     by_shards = sorted(opened.items(), key=lambda item: [h.key for h in item[1].index.headers])
     return dict(by_shards)
-
-
-def _open_out(out: Path | str) -> dict[str, FeatureStore]:
-    """Open the store to be made, where it is there already."""
-    if open_storage(folder_of(out)).read(MANIFEST) is None:
-        return {}
-    store = FeatureStore(out)
-    return {str(store.storage): store}
 
 
 def _with_features(stores: Mapping[str, FeatureStore]) -> dict[str, FeatureStore]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggfeat._io import checksums
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.index import Places
-from vggfeat.store.shard import FOLDER, Rows, ShardHeader, as_slice, damaged, read_rows, stored
-from vggfeat.store.shard import to_float32 as widen
+from vggfeat.store.shard import (
+    FOLDER,
+    Floats,
+    Rows,
+    ShardHeader,
+    as_slice,
+    damaged,
+    read_rows,
+    stored,
+    to_float32,
+)
 from vggfeat.store.storage import LocalStorage, Storage, has_sound_bytes
-
-Floats = NDArray[np.float32]
 
 
 def read_columns(
@@ -25,29 +31,7 @@ def read_columns(
     *,
     verify: bool = False,
 ) -> dict[Descriptor, Floats]:
-    """Read rows of columns.
-
-    Parameters
-    ----------
-    storage : Storage
-    headers : sequence of ShardHeader
-        The shards, in the order in which `places` counts them.
-    columns : mapping of Column
-    places : mapping of Places
-        For each column shard and row of n images.
-    verify : bool
-        Whether the digest of each shard is checked first.
-
-    Returns
-    -------
-    dict of ndarray (n, D)
-        NaN where a column lacks an image.
-
-    Raises
-    ------
-    StoreDamaged
-        If a shard cannot be read, or is not what was written.
-    """
+    """Read the rows (n, D) of columns that lie at some places (n, 2); NaN where there is none."""
     result = {}
     for name, where in places.items():
         result[name] = np.empty((len(where), columns[name].width), np.float32)
@@ -65,20 +49,14 @@ def read_columns(
                 if name in header.absent and not np.isfinite(values).all():
                     raise damaged(f"{storage}/{header.key}", f"{name.path} lacks numbers")
                 if (together := as_slice(targets)) is not None:
-                    widen(values, result[name][together])
+                    to_float32(values, result[name][together])
                 else:
                     result[name][targets] = values
     return result
 
 
 def check_digest(storage: Storage, key: str) -> None:
-    """Compare a shard or a packed file with its digest.
-
-    Raises
-    ------
-    StoreDamaged
-        If it is not what was written.
-    """
+    """Refuse a shard or a packed file that is not what was written."""
     if key.startswith(FOLDER):
         sound = has_sound_bytes(storage, key)
     else:

@@ -134,15 +134,7 @@ def build_shard(header: ShardHeader, arrays: Mapping[Descriptor, Matrix]) -> byt
 
 
 def cast_rows(column: Column, array: Matrix, names: Sequence[str], dtype: str) -> Matrix:
-    """Bring the descriptors of some images into the type in which they are kept.
-
-    Raises
-    ------
-    ParameterError
-        If the shape is not that of the names and the column.
-    StoreError
-        If a number is not finite in that type.
-    """
+    """Bring descriptors into the type in which they are kept, in which they must be finite."""
     values, path = np.asarray(array), column.descriptor.path
     if values.shape != (len(names), column.width):
         expected = f"arrays ({len(names)}, {column.width}) of {path}"

@@ -98,15 +98,7 @@ def build_manifest(dtype: str) -> bytes:
 
 
 def read_manifest(storage: Storage) -> str | None:
-    """Return the dtype that the manifest of a store says; None where it is absent.
-
-    Raises
-    ------
-    StoreDamaged
-        If the text cannot be read.
-    StoreError
-        If it is no store's manifest, or that of another version.
-    """
+    """Return the dtype that a store's manifest says, None where it is absent; refuse others."""
     where, content = f"{storage}/{MANIFEST}", storage.read(MANIFEST)
     if content is None:
         return None
@@ -291,14 +283,7 @@ class RemoteStorage:
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None if it is absent."""
-
-        def read(fs: Any, path: str) -> bytes | None:
-            try:
-                return bytes(fs.cat_file(path))
-            except FileNotFoundError:
-                return None
-
-        return self._do("read", name, read)
+        return self._do("read", name, lambda fs, path: bytes(fs.cat_file(path)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file in place of any other."""
@@ -317,31 +302,18 @@ class RemoteStorage:
                 return False
             return True
 
-        return self._do("written", name, put)
+        return bool(self._do("written", name, put))
 
     def list(self, folder: str = "") -> dict[str, int]:
         """Return the bytes of each file directly in a folder, by bare name."""
-
-        def ask(fs: Any, path: str) -> dict[str, int]:
-            try:
-                entries = fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return {}
-            files = {entry["name"]: entry for entry in entries if entry.get("type") == "file"}
-            sizes = {name.rpartition("/")[2]: int(e.get("size") or 0) for name, e in files.items()}
-            return {name: size for name, size in sizes.items() if name}
-
-        return self._do("listed", folder, ask)
+        entries = self._do("listed", folder, lambda fs, path: fs.ls(path, detail=True)) or []
+        files = {e["name"].rpartition("/")[2]: e for e in entries if e.get("type") == "file"}
+        return {name: int(entry.get("size") or 0) for name, entry in files.items() if name}
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-
-        def remove(fs: Any, path: str) -> None:
-            if fs.exists(path):
-                fs.rm_file(path)
-
         self._fetched.pop(name, None)
-        self._do("removed", name, remove)
+        self._do("removed", name, lambda fs, path: fs.rm_file(path))
 
     @contextmanager
     def open(self, name: str) -> Iterator[h5py.File]:
@@ -373,8 +345,8 @@ class RemoteStorage:
             fs.rm_file(path)
         fs.mv(temporary, path)
 
-    def _do(self, action: str, name: str, what: Callable[[Any, str], T]) -> T:
-        """Do something with a file, again if that may help; say what could not be done."""
+    def _do(self, action: str, name: str, what: Callable[[Any, str], T]) -> T | None:
+        """Do something with a file, again if that may help; None where there is none."""
         if action not in ("read", "listed") and self._scheme in READ_ONLY:
             raise StoreError(
                 f"{self} can be read and not written. Write to a folder or a bucket, such as "
@@ -384,6 +356,8 @@ class RemoteStorage:
         try:
             return remote.retry(lambda: what(*remote.open_filesystem(address)))
         except remote.Unreachable as error:
+            if error.absent and action != "written":
+                return None
             raise StoreError(
                 f"{remote.redact(address)} could not be {action}: {error}. What was written before "
                 "is safe: run the same command again; it goes on from there."

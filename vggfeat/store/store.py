@@ -277,10 +277,9 @@ class FeatureStore:
 
     def provenance(self, of: str | Descriptor) -> dict[str, Any]:
         """Return what the writer of the newest shard of a net, or of a column, said of itself."""
-        index = self.index
-        for header in reversed(index.headers):
+        for header in reversed(self.index.headers):
             for name, column in header.columns.items():
-                if of in (name, name.net) and column.digest == index.columns[name].digest:
+                if of in (name, name.net) and column.digest == self.index.columns[name].digest:
                     own = header.provenance  # of a packed file: of each net
                     return dict(own.get(name.net, {})) if self.packed else own
         return {}
@@ -651,16 +650,10 @@ class FeatureStore:
             self.write(whose, wanted[rows], seen[rows], arrays, provenance)
 
     def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
-        """Remember what images look like now: :meth:`save_notes` keeps it.
+        """Remember what n images look like now: :meth:`save_notes` keeps it.
 
-        Parameters
-        ----------
-        names : sequence of str
-            The n images.
-        ids : ndarray (n, 2)
-            Which images they are; 0 for those that have changed and were not yet read, whose
-            descriptors are not read any more.
-        stamps : ndarray (n, 2)
+        Their `ids` and `stamps` are (n, 2); an id is 0 where an image has changed and was not yet
+        read, so that its descriptors are not read any more.
         """
         self.check_writable()
         seen = _pairs(stamps, len(names), "stamps")
@@ -699,12 +692,10 @@ class FeatureStore:
 
         Parameters
         ----------
-        names : sequence of str
-            All images that the run was asked for.
+        names, share
+            As :meth:`begin` takes them.
         failed : mapping of str
             By name, why images could not be used.
-        share : (int, int), optional
-            Part and number of parts.
         record : mapping, optional
             What a merge says of the runs that it joins, in place of what a run says of itself.
         """
