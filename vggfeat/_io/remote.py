@@ -33,7 +33,7 @@ LARGEST = 1 << 29  # bytes of an object that is read at once
 NO_RANGES = "its server sends no parts of files (HTTP ranges): use one that does, or download it"
 
 # Two letters at least: C:// is a drive.
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/])")
 _LINK = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<host>[^/?#]*)(?P<path>[^?#]*)"
@@ -68,15 +68,7 @@ _LASTING = (  # what another attempt would meet again
 
 
 class Unreachable(Exception):
-    """An object could not be reached; the message is the reason, without its address.
-
-    Parameters
-    ----------
-    reason : str
-        One line without secrets.
-    absent : bool
-        Whether there is nothing at the address.
-    """
+    """An object could not be reached, or is absent; the message is the reason, without secrets."""
 
     def __init__(self, reason: str, *, absent: bool = False) -> None:
         super().__init__(reason)
@@ -129,11 +121,6 @@ def address_of(where: PurePath | str) -> str | None:
 def split(address: str) -> Link:
     """Take an address apart.
 
-    Raises
-    ------
-    DataError
-        If it is none, or chained to one through something without a path.
-
     Examples
     --------
     >>> split("https://me:secret@host/a.jpg?size=2")
@@ -154,11 +141,6 @@ def split(address: str) -> Link:
 
 def join(address: str, path: str) -> str:
     """Find what a path leads to from the folder at an address.
-
-    Raises
-    ------
-    DataError
-        If it leads out of the host or bucket.
 
     Examples
     --------
@@ -248,17 +230,7 @@ _shared: dict[tuple[int, str, str], Any] = {}
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system of an address, and the path of the object in it.
-
-    Raises
-    ------
-    MissingExtra
-        If what reads such addresses is not installed.
-    DownloadError
-        If ``VGGFEAT_OFFLINE`` forbids the network.
-    DataError
-        If there are no such addresses.
-    """
+    """Return the fsspec file system of an address, and the path of the object in it."""
     link = split(address)
     if offline() and not _is_here(address):
         raise DownloadError(
@@ -312,21 +284,11 @@ def _missing(scheme: str, error: ImportError) -> MissingExtra:
 
 
 def read_bytes(address: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Read an object, or its bytes from `start` up to `end`.
-
-    Raises
-    ------
-    Unreachable
-        With the reason, after several attempts where that may help.
-    """
+    """Read an object, or its bytes from `start` up to `end`; several times where that may help."""
     if start is not None and start == end:
         return b""
 
-    def read() -> bytes:
-        fs, path = open_filesystem(address)
-        return bytes(fs.cat_file(path, start=start, end=end))
-
-    content = retry(read)
+    content = with_filesystem(address, lambda fs, path: bytes(fs.cat_file(path, start, end)))
     if end is not None and len(content) != end - (start or 0):
         if len(content) > end - (start or 0):
             raise Unreachable(NO_RANGES)
@@ -335,30 +297,12 @@ def read_bytes(address: str, start: int | None = None, end: int | None = None) -
 
 
 def stat(address: str) -> Info:
-    """Return what is known of an object: its ``size``, and whatever else its server says.
-
-    Raises
-    ------
-    Unreachable
-        If nothing is.
-    """
-
-    def ask() -> Info:
-        fs, path = open_filesystem(address)
-        return dict(fs.info(path))
-
-    return retry(ask)
+    """Return what is known of an object: its ``size``, and whatever else its server says."""
+    return with_filesystem(address, lambda fs, path: dict(fs.info(path)))
 
 
 def list_folder(address: str) -> dict[str, Info]:
     """Return what lies directly in a folder, by name.
-
-    Raises
-    ------
-    Unreachable
-        If it cannot be listed.
-    DataError
-        If a name leads out of the folder.
 
     Examples
     --------
@@ -367,13 +311,12 @@ def list_folder(address: str) -> dict[str, Info]:
     1
     """
 
-    def ask() -> dict[str, Info]:
-        fs, path = open_filesystem(address)
+    def ask(fs: Any, path: str) -> dict[str, Info]:
         front = path.strip("/") + "/" if path.strip("/") else ""
         paths = {info["name"].strip("/"): info for info in fs.ls(path, detail=True)}
         return {p[len(front) :]: info for p, info in paths.items() if p.startswith(front)}
 
-    listed = retry(ask)
+    listed = with_filesystem(address, ask)
     if outside := next((name for name in listed if ".." in name.split("/")), None):
         raise DataError(f"A listing leads out of its folder, by {redact(outside)!r}.")
     return {name: info for name, info in listed.items() if name}
@@ -382,17 +325,7 @@ def list_folder(address: str) -> dict[str, Info]:
 def open_file(address: str, *, whole: bool = False) -> BinaryIO:
     """Open an object to be read in order, by requests of :data:`BLOCK` bytes.
 
-    Parameters
-    ----------
-    address : str
-        Where it is.
-    whole : bool
-        Whether it may be read at once where its server sends no parts.
-
-    Raises
-    ------
-    Unreachable
-        If it cannot be read.
+    With `whole`, it may be read at once where its server sends no parts.
     """
     info = stat(address)
     size = info.get("size")
@@ -429,14 +362,13 @@ class _Blocks(io.RawIOBase):
         return len(content)
 
 
-def retry(action: Callable[[], T]) -> T:
-    """Do what needs a network, and again if the reason of a failure may pass.
+def with_filesystem(address: str, action: Callable[[Any, str], T]) -> T:
+    """Do something with the file system of an address and the path in it, again if it may help."""
+    return retry(lambda: action(*open_filesystem(address)))
 
-    Raises
-    ------
-    Unreachable
-        With the reason of the last attempt.
-    """
+
+def retry(action: Callable[[], T]) -> T:
+    """Do what needs a network, and again if the reason of a failure may pass; or Unreachable."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()

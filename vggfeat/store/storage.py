@@ -354,7 +354,7 @@ class RemoteStorage:
             )
         address = f"{self.address}/{name}" if name else self.address
         try:
-            return remote.retry(lambda: what(*remote.open_filesystem(address)))
+            return remote.with_filesystem(address, what)
         except remote.Unreachable as error:
             if error.absent and action != "written":
                 return None
