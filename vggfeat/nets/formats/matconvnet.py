@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets.formats import Format, register
-from vggfeat.nets.formats.matlab import Numbers, Value, read_variables
 from vggfeat.nets.formats.parameters import Contents, Pair, Parameter
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 
@@ -28,15 +27,17 @@ def _sniff(_: Path, head: bytes) -> bool:
 
 def _read(path: Path) -> Contents:
     """Read a SimpleNN model."""
-    with path.open("rb") as opened:
-        if opened.read(10) == MATLAB[1]:
-            raise WeightsError(
-                "it was saved by Matlab with -v7.3. Save it again with -v7, or use the original "
-                "imagenet-vgg-verydeep-16.mat"
-            )
-    file = read_variables(path)
-    layers = file.get("layers")
-    if not isinstance(layers, list):
+    from scipy.io import loadmat  # which takes as long to load as all the rest
+
+    try:
+        file = loadmat(path, struct_as_record=False)
+    except NotImplementedError as error:
+        raise WeightsError(
+            "it was saved by Matlab with -v7.3. Save it again with -v7, or use the original "
+            "imagenet-vgg-verydeep-16.mat"
+        ) from error
+    layers = _cells(file.get("layers"))
+    if not layers or "params" in file:
         kind = "a DagNN model" if "params" in file else "no model of MatConvNet"
         raise WeightsError(
             f"it is {kind}: it has no cell 'layers'. The files that are read are SimpleNN "
@@ -44,7 +45,7 @@ def _read(path: Path) -> Contents:
         )
     pairs, ignored = {}, []
     for layer in layers:
-        name, blobs = str(_entry(layer, "name")), _blobs(layer)
+        name, blobs = str(_first(_field(layer, "name"))), _blobs(layer)
         if len(blobs) == 2 and OURS.fullmatch(name):
             pairs[name] = Pair(_filters(blobs[0]), _parameter(blobs[1], blobs[1].shape))
         elif blobs:
@@ -52,37 +53,47 @@ def _read(path: Path) -> Contents:
     return Contents(pairs, ignored, USUAL, _pixels(file))
 
 
-def _blobs(layer: Value) -> list[Numbers]:
+def _blobs(layer: Any) -> list[np.ndarray]:
     """List filters and biases: newer files have them in one cell, older ones as two fields."""
-    together = _entry(layer, "weights")
-    if not isinstance(together, list):
-        together = [_entry(layer, "filters"), _entry(layer, "biases")]
-    return [blob for blob in together if isinstance(blob, Numbers) and blob.data]
+    together = _cells(_field(layer, "weights"))
+    blobs = together or [_field(layer, "filters"), _field(layer, "biases")]
+    return [blob for blob in blobs if _holds_numbers(blob)]
 
 
-def _filters(blob: Numbers) -> Parameter:
+def _filters(blob: np.ndarray) -> Parameter:
     """Return filters (out, in, k, k); Matlab drops the last sides where they are 1."""
-    sides = (*blob.shape, *(1,) * (4 - len(blob.shape)))
-    return _parameter(blob, sides).permuted(3, 2, 0, 1)
+    return _parameter(blob, (*blob.shape, *(1,) * (4 - blob.ndim))).permuted(3, 2, 0, 1)
 
 
-def _parameter(blob: Numbers, shape: tuple[int, ...]) -> Parameter:
-    return Parameter(shape, blob.dtype.name, lambda: torch.from_numpy(blob.array()).reshape(shape))
+def _parameter(blob: np.ndarray, shape: tuple[int, ...]) -> Parameter:
+    return Parameter(shape, blob.dtype.name, lambda: torch.from_numpy(blob).reshape(shape))
 
 
-def _pixels(file: dict[str, Value]) -> PixelConvention | None:
-    stated = _entry(file.get("meta"), "normalization") or file.get("normalization")
-    image = _entry(stated, "averageImage")
-    if not isinstance(image, Numbers) or not image.data or math.prod(image.shape) % 3:
+def _pixels(file: dict[str, Any]) -> PixelConvention | None:
+    stated = _field(file.get("meta"), "normalization")
+    image = _field(file.get("normalization") if stated is None else stated, "averageImage")
+    if not _holds_numbers(image) or image.size % 3:
         return None
     # One colour, (1, 1, 3) or (3, 1), or a whole average image (224, 224, 3)
-    colours = image.array().reshape(-1, 3, order="F").astype(np.float64)
+    colours = image.reshape(-1, 3, order="F").astype(np.float64)
     red, green, blue = colours.mean(axis=0).tolist()
     return replace(USUAL, mean=(red, green, blue))
 
 
-def _entry(struct: Value, name: str) -> Value:
-    return struct.get(name) if isinstance(struct, dict) else None
+def _cells(value: Any) -> list[Any]:
+    return list(value.flat) if isinstance(value, np.ndarray) and value.dtype == object else []
+
+
+def _field(struct: Any, name: str) -> Any:
+    return getattr(_first(struct), name, None)
+
+
+def _first(value: Any) -> Any:
+    return value.flat[0] if isinstance(value, np.ndarray) and value.size else value
+
+
+def _holds_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.size > 0 and value.dtype.kind in "fiu"
 
 
 register(Format("MatConvNet", (".mat",), _sniff, _read))
