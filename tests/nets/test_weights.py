@@ -351,6 +351,19 @@ def test_not_a_number(state: State, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("-inf")])
+def test_what_is_not_a_number_is_not_converted(state: State, tmp_path: Path, wrong: float) -> None:
+    """Nothing is written of a file with such a number in any layer."""
+    state["conv2_1.bias"][5] = wrong
+    safetensors.torch.save_file(state, tmp_path / "n.safetensors")
+    refuses(
+        lambda: convert(tmp_path / "n.safetensors", tmp_path / "n.pth", "A"),
+        WeightsError,
+        ["n.safetensors", "conv2_1.bias"],
+    )
+    assert not (tmp_path / "n.pth").exists()
+
+
 def test_weights_that_are_loaded(state: State) -> None:
     """Weights of one's own pass through, restricted to what is needed, and survive pickling."""
     mine = Weights("A", state, TORCHVISION, "mine", "MIT")

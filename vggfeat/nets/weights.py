@@ -111,13 +111,11 @@ class Weights:
         """The digest of all parameters up to each layer that has some."""
         digest, found = hashlib.sha256(), {}
         for layer in parameter_layers(self.net, ["fc8"]):
-            if f"{layer}.weight" not in self.state:
-                continue
-            for name in (f"{layer}.bias", f"{layer}.weight"):
+            for name in sorted(name for name in self.state if _layer_of(name) == layer):
                 tensor = self.state[name].detach().to("cpu", torch.float32).contiguous()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.numpy().astype("<f4", copy=False).data)
-            found[layer] = digest.copy().hexdigest()
+                found[layer] = digest.copy().hexdigest()
         return found
 
     def restricted(self, layers: Iterable[str]) -> Weights:
@@ -134,14 +132,14 @@ class Weights:
         ['conv1_1.bias', 'conv1_1.weight']
         """
         needed = self._check_covers(layers)
-        names = [f"{layer}.{part}" for layer in needed for part in ("weight", "bias")]
-        return replace(self, state={name: self.state[name] for name in names})
+        state = {name: values for name, values in self.state.items() if _layer_of(name) in needed}
+        return replace(self, state=state)
 
     def _check_covers(self, layers: Iterable[str]) -> list[str]:
         """Return the layers whose parameters some layers need; refuse to go without one."""
         needed = parameter_layers(self.net, layers)
-        missing = [layer for layer in needed if f"{layer}.weight" not in self.state]
-        if missing:
+        there = set(map(_layer_of, self.state))
+        if missing := [layer for layer in needed if layer not in there]:
             raise WeightsError(
                 f"The weights of net {self.net} from {self.source} lack {', '.join(missing)}. "
                 "Load them for these layers."
@@ -269,10 +267,11 @@ def convert(
     Raises
     ------
     WeightsError
-        If the source cannot be read.
+        If the source cannot be read, or has numbers that are NaN or infinite.
     """
     raw = formats.read(source, net)
     found = _weights(raw, raw.state)
+    _check_finite(found)
     written = formats.write(
         target,
         found.state,
@@ -348,8 +347,12 @@ def _check_finite(weights: Weights) -> None:
             whose = weights.origin or weights.source
             raise WeightsError(
                 f"{whose}: {name} holds numbers that are NaN or infinite. "
-                "Ask for an earlier layer, or use other weights."
+                "Use other weights, or only layers before it."
             )
+
+
+def _layer_of(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _convolutions(net: str) -> list[str]:

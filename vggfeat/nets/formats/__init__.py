@@ -119,7 +119,7 @@ class RawWeights:
     @property
     def layers(self) -> list[str]:
         """Names of the layers whose parameters are there, in order."""
-        return [n.removesuffix(".weight") for n in self.parameters if n.endswith(".weight")]
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.parameters))
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -142,9 +142,12 @@ class RawWeights:
                 f"{self.path} lacks {', '.join(missing)}: it holds net {self.net} from "
                 f"{self.layers[0]} to {self.layers[-1]}. {advice.capitalize()}."
             )
-        names = [f"{layer}.{part}" for layer in wanted for part in ("weight", "bias")]
         with _blaming(self.path, self.format):
-            return {name: self.parameters[name].tensor() for name in names}
+            return {
+                name: parameter.tensor()
+                for name, parameter in self.parameters.items()
+                if name.rpartition(".")[0] in wanted
+            }
 
 
 def read(path: Path | str, net: str | None = None) -> RawWeights:
