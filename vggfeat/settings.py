@@ -18,6 +18,9 @@ from pydantic import (
 from vggfeat.errors import DataError, ParameterError
 
 Model = TypeVar("Model")
+Aggregate = Literal["average", "max", "stack"]
+Normalize = Literal["descriptor", "locations", "none"]
+OnBadImage = Literal["skip", "error"]
 Locations = Literal["raw", "l2"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
@@ -116,11 +119,11 @@ class Features(Dense):
         min_length=1,
         description="Test scales: smallest side of the rescaled image, in pixels.",
     )
-    normalize: Literal["descriptor", "locations", "none"] = Field(
+    normalize: Normalize = Field(
         default="descriptor",
         description="What is L2-normalised: descriptors, every location as well, or nothing.",
     )
-    aggregate: Literal["average", "max", "stack"] = Field(
+    aggregate: Aggregate = Field(
         default="average", description="How the descriptors of several scales are combined."
     )
     power: float | None = Field(

@@ -59,6 +59,17 @@ def test_power_keeps_signs() -> None:
     np.testing.assert_array_equal(found, np.array([[-2.0, 3.0]], np.float32))
 
 
+@pytest.mark.parametrize("power", [0.5, 0.1, 1e-3])
+def test_a_power_of_the_smallest_numbers_is_finite(power: float) -> None:
+    """Denormal numbers stay finite, and their neighbours have their values."""
+    values = np.array([[1e-45, -1e-40, 0.0, 9.0]], np.float32)
+    found = aggregate({column(256): values}, normalize="none", power=power)
+    np.testing.assert_allclose(found[0, 2:], [0.0, 9.0**power], rtol=1e-6)
+    assert (np.sign(found) == np.sign(values)).all()
+    assert np.isfinite(found).all()
+    assert np.isfinite(aggregate({column(256): values}, power=power)).all()
+
+
 @pytest.mark.parametrize("how", ["average", "max", "stack"])
 @pytest.mark.parametrize("power", [None, 0.5])
 def test_gradients_times_descriptors_add_up(how: str, power: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import ParameterError
+from vggfeat.settings import Aggregate, Normalize
 from vggfeat.store.column import Column, Descriptor
 
 Matrix = npt.NDArray[Any]
-HOWS = ("average", "max", "stack")
-NORMALIZATIONS = ("descriptor", "locations", "none")
 
 
 def aggregate(
@@ -174,10 +173,10 @@ def check_aggregation(how: str, normalize: str, power: float | None) -> None:
     ParameterError
         Naming the setting and the choices.
     """
-    if how not in HOWS:
-        raise ParameterError.not_one_of("aggregate", "aggregate", HOWS, how)
-    if normalize not in NORMALIZATIONS:
-        raise ParameterError.not_one_of("normalize", "aggregate", NORMALIZATIONS, normalize)
+    if how not in (choices := get_args(Aggregate)):
+        raise ParameterError.not_one_of("aggregate", "aggregate", choices, how)
+    if normalize not in (choices := get_args(Normalize)):
+        raise ParameterError.not_one_of("normalize", "aggregate", choices, normalize)
     if power is not None and not 0 < power <= 1:
         raise ParameterError.of("power", "aggregate", "a float in (0, 1] or None", power)
 
@@ -189,8 +188,9 @@ def _to_tensor(values: Matrix) -> Tensor:
 
 def _prepare(values: Tensor, normalize: str, power: float | None) -> Tensor:
     if power is not None:
-        factors: Tensor = values.abs() ** (power - 1)  # infinite at 0, which stays 0
-        values = values * factors.masked_fill(values == 0, 0).detach()
+        # Not smaller, as the factor would be infinite: what is smaller stays next to 0.
+        sizes = values.abs().clamp(min=torch.finfo(values.dtype).tiny)
+        values = values * (sizes ** (power - 1)).detach()
     return values if normalize == "none" else _l2(values)
 
 

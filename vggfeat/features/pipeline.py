@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from joblib import cpu_count
@@ -22,10 +22,10 @@ from vggfeat.features.outbox import Outbox
 from vggfeat.features.plan import Bools, Plan
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
+from vggfeat.settings import OnBadImage
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
-BAD_IMAGE_POLICIES = ("skip", "error")
 # A shard is written after so many bytes, or so many seconds: what `kill -9` can lose.
 BYTES_PER_SHARD = 64 << 20
 SECONDS_PER_SHARD = 30.0
@@ -195,10 +195,8 @@ class RunOptions:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.on_bad_image not in BAD_IMAGE_POLICIES:
-            raise ParameterError.not_one_of(
-                "on_bad_image", "extract", BAD_IMAGE_POLICIES, self.on_bad_image
-            )
+        if self.on_bad_image not in (choices := get_args(OnBadImage)):
+            raise ParameterError.not_one_of("on_bad_image", "extract", choices, self.on_bad_image)
 
 
 class ImageDescription(NamedTuple):
