@@ -15,6 +15,7 @@ from PIL import Image
 from support import noise, random_weights
 
 from vggfeat._io import cluster as cluster_module
+from vggfeat.cli.working import Work
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.sources.tar import TarMember
@@ -39,7 +40,7 @@ from vggfeat.features.ray import (
 from vggfeat.learn import solvers
 from vggfeat.learn.backends import jobs_backend
 from vggfeat.learn.svm import LinearSVM
-from vggfeat.settings import Extraction, Hardware
+from vggfeat.settings import Extraction, Features, Hardware
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -199,6 +200,18 @@ def test_a_cluster_makes_the_store_of_a_local_run(
     # Either goes on where the other stopped, and tries the bad image again.
     _, summary = local(images, tmp_path / "ray")
     assert (summary.present, summary.computed, summary.failed) == (39, 0, 1)
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_default_store_is_that_of_a_local_run(cluster: Any, precision: str) -> None:
+    """Its folder and its columns are named by what the cluster computes in."""
+    features = Features(layers="pool2", weights="embedded", Q=(32,))
+    here, there = (
+        Work("cpu", precision, "skip", None, quiet=True, engine=engine).network(features, "D")
+        for engine in ("local", "ray")
+    )
+    assert there.cache_key == here.cache_key
+    assert there.columns([32]) == here.columns([32])
 
 
 @pytest.mark.slow

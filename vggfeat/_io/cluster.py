@@ -133,6 +133,13 @@ def run_in_turn(
             ray.wait(list(waiting), num_returns=len(waiting), timeout=CANCEL_SECONDS)
 
 
+def put(value: Any) -> Any:
+    """Put a value into Ray's object store, from which each node takes it once."""
+    import ray
+
+    return ray.put(value)
+
+
 def get(reference: Any) -> Any:
     """Take what a task returned, or raise its error as if it had been raised here."""
     import ray

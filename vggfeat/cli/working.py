@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vggfeat.cli.output import download_progress, note, work_progress
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vggfeat.store.store import FeatureStore
 
 ENGINES = ("local", "ray")
-ON_BAD_IMAGE = ("skip", "error")
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,9 @@ class Work:
             return extract(images, extractor, scales, store, **how)
         from vggfeat.features.ray import extract_on_ray
 
-        extraction = extractor.extraction.but(precision=self.precision)
         hardware = extractor.hardware.but(device=self.device)
         how |= {"address": self.address, "weights": extractor.weights}
-        return extract_on_ray(images, extraction, hardware, scales, store, **how)
+        return extract_on_ray(images, extractor.extraction, hardware, scales, store, **how)
 
     def run(
         self,
@@ -158,14 +156,16 @@ class Work:
         return jobs_backend(self.jobs_backend, self.address)
 
     def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
-        from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
+        from vggfeat.nets.runtimes import resolve_device, resolve_precision
 
-        if self.engine == "ray":  # this machine only says what is wanted of the cluster
-            return "fp32"
         held = store.index.columns if store else {}  # also those of a run that has just begun
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
         columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
         stored = [column.settings.get("precision", "auto") for column in columns]
+        if self.engine == "ray":
+            from vggfeat.features.ray import resolve_precision_on_ray
+
+            return resolve_precision_on_ray(self.precision, self.device, stored, self.address)
         return resolve_precision(self.precision, resolve_device(self.device), stored)
 
     def _open(self, extraction: Extraction) -> DenseExtractor:
@@ -179,10 +179,14 @@ class Work:
         check_pools(extraction.pools, layers, extraction.locations)
         with download_progress(quiet=self.quiet) as progress:
             weights = load(extraction.weights, extraction.net, layers, progress=progress)
-        device = "cpu" if self.engine == "ray" else self.device
+        ours, device = extraction, self.device
+        if self.engine == "ray":  # this machine may lack what the cluster has
+            ours, device = extraction.but(precision="fp32"), "cpu"
         extractor = DenseExtractor(
-            extraction, weights=weights, device=device, deterministic=self.deterministic
+            ours, weights=weights, device=device, deterministic=self.deterministic
         )
+        # By what the cluster computes in, folders and columns are named.
+        extractor.extraction = extractor.extraction.but(precision=extraction.precision)
         self._tell(extractor, extraction.layers)
         return extractor
 
@@ -207,7 +211,7 @@ def check_machine(device: str, precision: str) -> None:
     ParameterError, DeviceError
         Naming it.
     """
-    from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
+    from vggfeat.nets.runtimes import resolve_device, resolve_precision
 
     resolve_precision(precision, resolve_device(device))
 
@@ -221,9 +225,10 @@ def check_on_bad_image(policy: str) -> None:
         Naming them.
     """
     from vggfeat.errors import ParameterError
+    from vggfeat.settings import OnBadImage
 
-    if policy not in ON_BAD_IMAGE:
-        raise ParameterError.not_one_of("on_bad_image", "vggfeat", ON_BAD_IMAGE, policy)
+    if policy not in (choices := get_args(OnBadImage)):
+        raise ParameterError.not_one_of("on_bad_image", "vggfeat", choices, policy)
 
 
 def settings(base: Features, **given: Any) -> Features:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -36,12 +36,11 @@ from vggfeat.features.pipeline import (
     round_size,
 )
 from vggfeat.features.provenance import provenance
-from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
+from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Extraction, Hardware
 from vggfeat.store.column import Column, Descriptor
-from vggfeat.store.shard import Pairs
 from vggfeat.store.storage import LocalStorage, RemoteStorage, open_storage
 from vggfeat.store.store import FeatureStore
 
@@ -110,20 +109,24 @@ def extract_on_ray(
     run_options = RunOptions(tuple(scales), **options)
     store.check_writable()
     where = _shared(store)
-    cluster.connect(address)
+    columns = [column for name, column in store.index.columns.items() if name.net == extraction.net]
+    stored = [column.settings.get("precision", "auto") for column in columns]
+    precision = resolve_precision_on_ray(extraction.precision, hardware.device, stored, address)
     slot = cluster.choose_slot(hardware.device)
     weights = weights or load_weights(extraction.weights, extraction.net, extraction.layers)
-    network = Network(extraction, hardware.but(device=slot.device), _put(weights), slot.threads)
-    held = [column for name, column in store.index.columns.items() if name.net == extraction.net]
-    probe = slot.remote(_probe).remote(network, run_options, held)
-    extraction, columns, made_by = cluster.get(probe)
+    network = Network(
+        extraction.but(precision=precision),
+        hardware.but(device=slot.device),
+        cluster.put(weights),
+        slot.threads,
+    )
+    columns, made_by = cluster.get(slot.remote(_probe).remote(network, run_options))
     store.add_columns(columns)
-    stamps = images.stamps()
     device = f"Ray, {counted(slot.nodes, 'node')}: {made_by['device']}"
     store.begin(images.names, {**made_by, "device": device}, share)
 
     names = [column.descriptor for column in columns]
-    lacking = _lacking(store, names, images.names, stamps)
+    lacking = _lacking(store, names, images)
     whole_rounds = round_size(slot.device, scales, extraction.pools)
     blocks = cut(lacking, whole_rounds, min(BLOCK, int(lacking.sum()) // BLOCKS))
     target = Target(where, store.dtype, names, run_options)
@@ -132,7 +135,7 @@ def extract_on_ray(
     def begin(number: int) -> Any:
         block = images.take(range(*blocks[number].indices(len(images))))
         there = ImageSet(block.names, tuple(map(absolute, block.images)))
-        return task.remote(replace(network, extraction=extraction), target, there)
+        return task.remote(network, target, there)
 
     start = time.perf_counter()
     summary = Summary(len(images), present=int((~lacking).sum()))
@@ -158,6 +161,22 @@ def extract_on_ray(
     _await(store, names, [name for name in images.names if name not in failed])
     store.finish(images.names, failed, share)
     return summary
+
+
+def resolve_precision_on_ray(
+    precision: str, device: str, stored: Iterable[str] = (), address: str | None = None
+) -> str:
+    """Turn a name into a precision that a node computes in, as `resolve_precision` does here.
+
+    Raises
+    ------
+    MissingExtra, DeviceError
+        As from :func:`extract_on_ray`.
+    """
+    cluster.connect(address)
+    slot = cluster.choose_slot(device)
+    found: str = cluster.get(slot.remote(_resolve).remote(precision, slot.device, list(stored)))
+    return found
 
 
 def absolute(image: ImageLike) -> ImageLike:
@@ -191,23 +210,13 @@ def cut(lacking: NDArray[np.bool_], round_size: int, most: int) -> list[slice]:
     return [block for block in blocks if lacking[block].any()]
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """What a worker opens a network with; `weights` is a reference into Ray's object store."""
 
     extraction: Extraction
     hardware: Hardware
     weights: Any
     threads: int
-
-    def device(self) -> str:
-        """Name the GPU that Ray has given this task, or the CPU."""
-        return cluster.own_gpu() if self.hardware.device == "cuda" else "cpu"
-
-    def open(self) -> DenseExtractor:
-        """Open it, once for all tasks of this process."""
-        hardware = self.hardware.but(device=self.device())
-        return _open_once(self.extraction, hardware, self.weights, self.threads)
 
 
 class Target(NamedTuple):
@@ -228,17 +237,15 @@ class BlockOutcome(NamedTuple):
     overflowed: dict[str, str]
 
 
-def _probe(
-    network: Network, options: RunOptions, held: list[Column]
-) -> tuple[Extraction, list[Column], dict[str, Any]]:
-    """Find out on a node what is computed for a store with such columns, and by what."""
-    device = resolve_device(network.device())
-    stored = [column.settings.get("precision", "auto") for column in held]
-    precision = resolve_precision(network.extraction.precision, device, stored)
-    extractor = replace(network, extraction=network.extraction.but(precision=precision)).open()
+def _resolve(precision: str, kind: str, stored: list[str]) -> str:
+    return resolve_precision(precision, resolve_device(_own_device(kind)), stored)
+
+
+def _probe(network: Network, options: RunOptions) -> tuple[list[Column], dict[str, Any]]:
+    """Find out on a node what is computed, and by what."""
+    extractor = _open(network)
     extractor.check_scales(options.scales)
-    columns = extractor.columns(options.scales, options.outputs)
-    return extractor.extraction, columns, provenance(extractor)
+    return extractor.columns(options.scales, options.outputs), provenance(extractor)
 
 
 def _describe(network: Network, target: Target, images: ImageSet) -> BlockOutcome:
@@ -248,40 +255,37 @@ def _describe(network: Network, target: Target, images: ImageSet) -> BlockOutcom
     if any(storage.read(column.file) is None for column in target.columns):
         raise _unseen(storage, f"The node {node} does")
     store = FeatureStore(target.where, "a", dtype=target.dtype)
-    run = Run(images, network.open(), target.options, store)
+    run = Run(images, _open(network), target.options, store)
     with suppress(ImageError):  # it is in `failed`
         run.all(target.options.workers or network.threads)
     return BlockOutcome(node, run.summary, run.failed, run.overflowed)
 
 
+def _own_device(kind: str) -> str:
+    """Name the GPU that Ray has given this task, or the CPU."""
+    return cluster.own_gpu() if kind == "cuda" else "cpu"
+
+
+def _open(network: Network) -> DenseExtractor:
+    device = _own_device(network.hardware.device)
+    return _open_once(network._replace(hardware=network.hardware.but(device=device)))
+
+
 @lru_cache(maxsize=1)
-def _open_once(
-    extraction: Extraction, hardware: Hardware, reference: Any, threads: int
-) -> DenseExtractor:
+def _open_once(network: Network) -> DenseExtractor:
     """Open a network for all blocks that this process describes."""
-    import ray
-
-    if hardware.device == "cpu":
-        torch.set_num_threads(threads)
-    weights = ray.get(reference)  # its arrays are shared and read-only: torch wants its own
-    state = {name: torch.tensor(array) for name, array in weights.state.items()}
-    return DenseExtractor(extraction, hardware=hardware, weights=replace(weights, state=state))
-
-
-def _put(weights: Weights) -> Any:
-    """Put weights into Ray's object store, from which each node takes them once."""
-    import ray
-
-    arrays: Any = {name: tensor.numpy() for name, tensor in weights.state.items()}
-    return ray.put(replace(weights, state=arrays))
+    if network.hardware.device == "cpu":
+        torch.set_num_threads(network.threads)
+    weights = cluster.get(network.weights)
+    return DenseExtractor(network.extraction, hardware=network.hardware, weights=weights)
 
 
 def _lacking(
-    store: FeatureStore, columns: Sequence[Descriptor], names: Sequence[str], stamps: Pairs
+    store: FeatureStore, columns: Sequence[Descriptor], images: ImageSet
 ) -> NDArray[np.bool_]:
     """Tell which images lack a column, or must be read before that is known."""
-    ids = store.recall(names, stamps)
-    held = store.has(columns, names, ids, current=True).all(axis=1)
+    ids = store.recall(images.names, images.stamps())
+    held = store.has(columns, images.names, ids, current=True).all(axis=1)
     return np.asarray(~(held & ids.any(axis=1)))
 
 
