@@ -33,7 +33,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.nets.config import torchvision_names
 from vggfeat.nets.preprocessing import TORCHVISION
-from vggfeat.nets.runtimes.device import DTYPES
+from vggfeat.nets.runtimes import DTYPES
 from vggfeat.store.store import FeatureStore
 
 Run = Callable[[], np.ndarray]

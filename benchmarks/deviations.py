@@ -21,7 +21,7 @@ from torch import Tensor
 from vggfeat._io.assets import asset
 from vggfeat.data.image import decode
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.nets.runtimes.device import has_bf16, resolve_device
+from vggfeat.nets.runtimes import has_bf16, resolve_device
 from vggfeat.nets.runtimes.packed import can_pack
 
 Rows = NDArray[np.floating]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 import vggfeat
 from vggfeat.nets.config import layers_until, map_side
-from vggfeat.nets.runtimes import resolve_runtime
-from vggfeat.nets.runtimes.device import DTYPES, describe_device, has_bf16
+from vggfeat.nets.runtimes import DTYPES, describe_device, has_bf16, resolve_runtime
 from vggfeat.nets.runtimes.packed import can_pack
 
 SIDES = {"cpu": (2048, 4096), "cuda": (8192,), "mps": (4096,)}

@@ -44,7 +44,7 @@ from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_t
 from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 from vggfeat.nets.config import TABLE_1
-from vggfeat.nets.runtimes.device import describe_device, resolve_device
+from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
 from vggfeat.run.svm import Run, run_svm

@@ -24,7 +24,7 @@ from contenders import Work
 from floor import machine
 from stages import COMMANDS, seconds_of
 
-from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes import has_bf16
 
 FALL = 0.25
 ROUNDS = 3  # of repetitions, as long as a ratio seems to have fallen

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 from stages import peak, stages, start_up
 
-from vggfeat.nets.runtimes.device import has_bf16, resolve_device
+from vggfeat.nets.runtimes import has_bf16, resolve_device
 
 REFERENCE = (384,)
 WHOLE = {

@@ -14,7 +14,7 @@ from support import noise, random_weights
 from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
-from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes import has_bf16
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware

@@ -18,7 +18,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.tiling import iter_tiles
 from vggfeat.nets.config import layers_until, margins, torchvision_names
 from vggfeat.nets.preprocessing import CAFFE
-from vggfeat.nets.runtimes.device import has_bf16, resolve_device, resolve_precision
+from vggfeat.nets.runtimes import has_bf16, resolve_device, resolve_precision
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights

@@ -16,12 +16,12 @@ from support import noise, random_weights
 
 from vggfeat.data.batching import ImageBatch
 from vggfeat.data.image import Pixels
-from vggfeat.errors import DeviceError, WeightsError
+from vggfeat.errors import DeviceError, ParameterError, WeightsError
 from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import describe_batch
-from vggfeat.nets.runtimes import winograd
-from vggfeat.nets.runtimes.device import arithmetic, check_deterministic, has_bf16
+from vggfeat.nets.runtimes import check_deterministic, has_bf16, winograd
+from vggfeat.nets.runtimes.inference import arithmetic
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights
@@ -244,13 +244,9 @@ def open_extractor(weights: Weights, runtime: str) -> DenseExtractor:
 @QUICK
 @given(share=st.floats(0, 1), layer=st.sampled_from(["conv1_1", "conv2_1", "conv3_1"]))
 def test_overflow_is_an_error_or_does_not_happen(runtime: str, share: float, layer: str) -> None:
-    """Weights of any size: finite descriptors that are right, or an error; never wrong ones.
-
-    The ReLUs of oneDNN and OpenVINO make 0 of NaN: for them up to 1e25, where nothing overflows.
-    """
+    """Weights of any size: finite descriptors that are right, or an error; never wrong ones."""
     skip_unless(runtime, "fp32")
-    exponent = share * (37 if runtime == "torch" else 25)
-    weights = scaled(WEIGHTS, layer, 10.0**exponent)
+    weights = scaled(WEIGHTS, layer, 10.0 ** (37 * share))
     batch = torch.from_numpy(image(0, 1).copy()).permute(2, 0, 1)[None]
     plain = VGG("A", layers="pool3", dense=True, pool_rounding="ceil", init=None)
     plain.load({name: one.double() for name, one in weights.state.items()})
@@ -262,7 +258,25 @@ def test_overflow_is_an_error_or_does_not_happen(runtime: str, share: float, lay
     except DeviceError:
         assert expected.abs().max() > 1e30
         return
+    except ParameterError:  # of a runtime that would not tell
+        assert runtime != "torch"
+        assert expected.abs().max() > 1e25
+        return
     assert (found - expected).norm() <= 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("runtime", ["auto", "packed", "openvino", "winograd"])
+def test_overflow_is_seen_by_the_runtime_that_is_taken(runtime: str) -> None:
+    """Weights of 1e37: "auto" takes torch, which tells; the others, asked for, are refused."""
+    skip_unless(runtime, "fp32")
+    weights = scaled(WEIGHTS, "conv2_1", 3e37)
+    if runtime != "auto":
+        refuses(partial(open_extractor, weights, runtime), ParameterError, [runtime, "torch"])
+        return
+    extractor = open_extractor(weights, runtime)
+    assert extractor.runtime == "torch"
+    batch = torch.from_numpy(image(0, 1).copy()).permute(2, 0, 1)[None]
+    refuses(partial(extractor.describe, batch), DeviceError, ["fp32"])
 
 
 @pytest.mark.parametrize(

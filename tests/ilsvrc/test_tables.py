@@ -11,7 +11,7 @@ from storing import make_store
 from vggfeat.cli import errors
 from vggfeat.cli.working import Work
 from vggfeat.ilsvrc.tables import keeping_one
-from vggfeat.nets.runtimes import device
+from vggfeat.nets import runtimes
 from vggfeat.recipe import Evaluated, published
 from vggfeat.store.column import Column, Descriptor
 
@@ -101,7 +101,7 @@ def test_a_network_has_the_precision_of_the_store_that_it_is_for(tmp_path: Path)
     make_store(tmp_path / "kept", [made], ["a.png"])
     open_ = mock.Mock(side_effect=lambda extraction: mock.Mock(extraction=extraction))
     with (
-        mock.patch.object(device, "has_bf16", return_value=True),
+        mock.patch.object(runtimes, "has_bf16", return_value=True),
         mock.patch.object(Work, "_open", lambda self, extraction: open_(extraction)),
     ):
         opener = errors.opener(Work("cpu", "auto", "skip", None, quiet=True))

@@ -16,7 +16,7 @@ from support import noise
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.runtimes.device import has_bf16
+from vggfeat.nets.runtimes import has_bf16
 
 
 @pytest.mark.parametrize("pixels", [CAFFE, TORCHVISION])

@@ -88,7 +88,7 @@ def open_networks(
     model: SavedModel, device: str, weights: list[str] | None, *, quiet: bool
 ) -> list[DenseExtractor]:
     """Open the networks of a model, and say what runs where."""
-    from vggfeat.nets.runtimes.device import describe_device
+    from vggfeat.nets.runtimes import describe_device
     from vggfeat.run.predict import model_extractors
 
     extractors = model_extractors(model, device, weights or ())

@@ -163,7 +163,7 @@ class _Watch:
         )
 
     def _device(self) -> str:
-        from vggfeat.nets.runtimes.device import describe_device, resolve_device
+        from vggfeat.nets.runtimes import describe_device, resolve_device
 
         world = int(os.environ.get("WORLD_SIZE", "1"))
         count = f"{world} × " if world > 1 else ""

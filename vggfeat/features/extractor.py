@@ -19,15 +19,17 @@ from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
 from vggfeat.features.tiling import iter_tiles, longer_axis
 from vggfeat.nets.config import resolve_layer
-from vggfeat.nets.runtimes import build_runtime, resolve_runtime
-from vggfeat.nets.runtimes.device import (
+from vggfeat.nets.runtimes import (
     DTYPES,
-    arithmetic,
+    build_runtime,
     check_deterministic,
     describe_device,
+    may_overflow,
     resolve_device,
     resolve_precision,
+    resolve_runtime,
 )
+from vggfeat.nets.runtimes.inference import arithmetic
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction, Hardware
@@ -379,6 +381,15 @@ class DenseExtractor:
         mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
         self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
         self._range = pixels.range
+        sizes = torch.maximum(mean.abs(), (pixels.range - mean).abs()) / std
+        if self.runtime != "torch" and may_overflow(net, sizes):
+            # A fused ReLU makes 0 of NaN, and nobody would see that numbers had overflowed.
+            if self.hardware.runtime != "auto":
+                raise ParameterError(
+                    "With these weights numbers may overflow, which the runtime "
+                    f"{self.runtime} does not tell. Use the runtime 'torch' or 'auto'."
+                )
+            self.runtime = "torch"
         return build_runtime(net, self.runtime, self.device, self.dtype)
 
     def _default_budget(self) -> int:

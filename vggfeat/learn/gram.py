@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vggfeat.learn.solvers import Floats
-from vggfeat.nets.runtimes.device import resolve_device
+from vggfeat.nets.runtimes import resolve_device
 
 DEVICE: ContextVar[str] = ContextVar("DEVICE", default="auto")
 """Where products are taken: ``"auto"`` for the GPU where there is one, or a device of torch."""

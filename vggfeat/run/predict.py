@@ -11,7 +11,7 @@ from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.learn.model import SavedModel, refuse_boxes
-from vggfeat.nets.runtimes.device import resolve_device, resolve_precision
+from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction
 from vggfeat.store.column import Column, differences

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
 from vggfeat.errors import DataError, StoreError, VggfeatError
 from vggfeat.nets import formats
-from vggfeat.nets.runtimes.device import DTYPES
+from vggfeat.nets.runtimes import DTYPES
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
 from vggfeat.train.checkpoint import BEST, LAST, restore, save

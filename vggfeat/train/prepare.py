@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vggfeat.errors import StoreError
 from vggfeat.nets.preprocessing import PixelConvention
-from vggfeat.nets.runtimes.device import resolve_precision
+from vggfeat.nets.runtimes import resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import to_input
 from vggfeat.train.checkpoint import LAST, Position, read

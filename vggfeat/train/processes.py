@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from vggfeat.errors import Terminated
-from vggfeat.nets.runtimes.device import resolve_device
+from vggfeat.nets.runtimes import resolve_device
 
 _joined = count()
 
@@ -101,7 +101,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     Parameters
     ----------
     device : str
-        See :func:`~vggfeat.nets.runtimes.device.resolve_device`; with several GPUs in a
+        See :func:`~vggfeat.nets.runtimes.resolve_device`; with several GPUs in a
         machine each process takes the one of its local rank.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -97,7 +97,7 @@ def runtimes() -> list[tuple[str, str]]:
 
     import torch
 
-    from vggfeat.nets.runtimes.device import has_bf16
+    from vggfeat.nets.runtimes import has_bf16
     from vggfeat.nets.runtimes.packed import can_pack
 
     absent = set() if find_spec("openvino") else {"openvino"}

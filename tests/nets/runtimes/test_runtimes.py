@@ -21,9 +21,8 @@ from vggfeat.errors import MissingExtra, ParameterError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
 from vggfeat.nets.config import TABLE_1, Layer
-from vggfeat.nets.runtimes import build_runtime, list_runtimes, packed, resolve_runtime
+from vggfeat.nets.runtimes import build_runtime, has_bf16, list_runtimes, packed, resolve_runtime
 from vggfeat.nets.runtimes import openvino as ov
-from vggfeat.nets.runtimes.device import has_bf16
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights

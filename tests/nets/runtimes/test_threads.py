@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vggfeat import DenseExtractor
 from vggfeat.nets.runtimes import winograd
-from vggfeat.nets.runtimes.device import arithmetic
+from vggfeat.nets.runtimes.inference import arithmetic
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.runtimes.winograd import _Tiled
 

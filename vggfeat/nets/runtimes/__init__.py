@@ -1,23 +1,158 @@
-"""What computes a network: torch, or a faster form for CPUs; the numbers agree.
+"""Where and how a network is computed: the device, the precision, and the runtime.
 
-A runtime is a module of this package that registers itself.
+Runtimes are torch, and faster forms for CPUs; their numbers agree. A runtime is a module of this
+package that registers itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from vggfeat.errors import MissingExtra, ParameterError
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:  # torch takes a second to import
-    import torch
+from vggfeat.errors import DeviceError, MissingExtra, ParameterError
+from vggfeat.settings import Precision
 
+if TYPE_CHECKING:
     from vggfeat.nets.vgg import VGG
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+# Winograd's transforms go up to 36,100 times beyond what they begin and end with.
+LARGEST = torch.finfo(torch.float32).max / 40_000
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """Turn a name into a device that this machine has.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"} or "cuda:1" and the like
+        ``"auto"`` takes CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If a device asked for by name is missing: it is never replaced silently.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not index.isdigit()):
+        raise ParameterError.not_one_of("device", "vggfeat", DEVICES, device)
+    has = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if kind == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if has[name]))
+    missing_index = kind == "cuda" and index and int(index) >= torch.cuda.device_count()
+    if not has[kind] or missing_index:
+        there = ", ".join(name for name in has if has[name])
+        raise DeviceError(
+            f"This machine has no device {device!r}; torch {torch.__version__} sees: {there}. "
+            "Use --device auto, or install a torch that was built for it."
+        )
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device, stored: Iterable[str] = ()) -> str:
+    """Turn a name into a precision that the device's hardware computes in.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        ``"auto"`` takes what is stored, else bf16 where the hardware has it, else fp32.
+    device : torch.device
+        Where the network runs.
+    stored : iterable of str
+        Precisions of the columns that a store has, of which ``"auto"`` takes the first that this
+        device computes in.
+
+    Raises
+    ------
+    DeviceError
+        If the hardware would only emulate it.
+
+    Examples
+    --------
+    >>> resolve_precision("fp32", resolve_device("cpu"))
+    'fp32'
+    """
+    if precision not in get_args(Precision):
+        raise ParameterError.not_one_of("precision", "vggfeat", get_args(Precision), precision)
+    if precision == "auto":
+        for one in stored:
+            with suppress(DeviceError):
+                return resolve_precision(one, device)
+        return "bf16" if has_bf16(device) else "fp32"
+    if precision == "bf16" and not has_bf16(device):
+        raise DeviceError(
+            f"{describe_device(device)} does not compute in bf16; emulated, it would be slower "
+            "than fp32. Use --precision fp32 or auto."
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
+    return precision
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bf16 itself: AMX or AVX512-BF16, Ampere and later."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
+    return False
+
+
+def _cpu_has(probe: str) -> bool:
+    """Ask torch's probes of the CPU, which have no public name yet; an absent one says no."""
+    return bool(getattr(torch.cpu, probe, bool)())
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device as a person knows it.
+
+    Examples
+    --------
+    >>> describe_device(torch.device("cpu")).startswith("CPU")
+    True
+    """
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    return f"CPU ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def check_deterministic(device: torch.device) -> None:
+    """Refuse to promise the same bits where nothing holds the promise; prepare CUDA for it.
+
+    Raises
+    ------
+    DeviceError
+        On a device whose maker does not say how it repeats a result.
+    """
+    if device.type == "mps":
+        raise DeviceError(
+            "Nothing says that an Apple GPU repeats its results bit by bit. Use --device cpu with "
+            "--deterministic, or leave it out."
+        )
+    if device.type == "cuda":
+        # Read when cuBLAS is first used; a choice of the user's stands.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)
@@ -98,7 +233,6 @@ def resolve_runtime(name: str, device: torch.device, precision: str) -> str:
 
     Examples
     --------
-    >>> import torch
     >>> resolve_runtime("auto", torch.device("cpu"), "fp32")
     'winograd'
     """
@@ -142,6 +276,27 @@ def build_runtime(net: VGG, runtime: str, device: torch.device, dtype: torch.dty
             f"{net.net} has. Use the runtime 'torch'."
         )
     return chosen.build(net.requires_grad_(False).eval(), device, dtype)
+
+
+def may_overflow(net: VGG, sizes: Tensor) -> bool:
+    """Tell whether a dense network may leave the range of fp32, which is that of bf16 as well.
+
+    Parameters
+    ----------
+    net : VGG
+        Dense, on the CPU, float32.
+    sizes : Tensor (3,)
+        The largest values of each channel of its input, without their signs.
+    """
+    sizes = sizes.double()
+    for layer in net.layers:
+        if layer.has_parameters:
+            module = getattr(net, layer.name)
+            sums = torch.linalg.vector_norm(module.weight, 1, (2, 3)).double()
+            sizes = sums @ sizes + module.bias.abs()
+            if not sizes.max() < LARGEST:
+                return True
+    return False
 
 
 def _check(runtime: Runtime, device: torch.device, precision: str) -> None:
