@@ -73,7 +73,7 @@ class Classifier(_Frozen):
             )
 
 
-class Row(_Frozen):
+class RecipeRow(_Frozen):
     """One line of a table: settings that are not the recipe's, and the paper's figure.
 
     Parameters
@@ -114,7 +114,7 @@ class Recipe(_Frozen):
         What describes the images.
     classifier : Classifier
         How C is chosen, and with which loss.
-    rows : tuple of Row
+    rows : tuple of RecipeRow
         The lines of the table; one that adds nothing by default.
 
     Examples
@@ -129,7 +129,7 @@ class Recipe(_Frozen):
     dataset: str
     features: Features = Features()
     classifier: Classifier = Classifier()
-    rows: tuple[Row, ...] = Field(default=(Row(),), min_length=1)
+    rows: tuple[RecipeRow, ...] = Field(default=(RecipeRow(),), min_length=1)
 
     @model_validator(mode="after")
     def _rows_hold(self) -> Self:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
     from vggfeat.run.pointing import PointingResult
-    from vggfeat.run.svm import Run
+    from vggfeat.run.svm import SVMRun
 
 
 SHOWN = 5  # unreadable images that are named
 ABSENT = 20  # classes without images that are named
 
 
-def show_run(run: Run, *, as_json: bool) -> None:
+def show_run(run: SVMRun, *, as_json: bool) -> None:
     """Print settings, result and times, and warn of images that were left out."""
     from vggfeat.report.terminal import summary
 
@@ -47,7 +47,7 @@ def show_run(run: Run, *, as_json: bool) -> None:
         note(f"Warning: so were {len(run.failed) - SHOWN} more; --json names them all.")
 
 
-def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
+def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
     """Write the page, and its figures beside it."""
     from vggfeat.report.files import write_results
     from vggfeat.report.page import write_page
@@ -79,7 +79,7 @@ def write_report(run: Run, target: Path, work: Work, *, evidence: bool, pointing
     note(f"Report: {target}", quiet=work.quiet)
 
 
-def submit(run: Run, folder: Path) -> None:
+def submit(run: SVMRun, folder: Path) -> None:
     """Write what VOC's evaluation server takes, and warn of what it lacks."""
     from vggfeat.run.submission import lacking, write_submission
 
@@ -95,7 +95,7 @@ def submit(run: Run, folder: Path) -> None:
 
 
 def _explained(
-    run: Run, work: Work, images: Mapping[str, ImageLike], evidence: bool, pointing: int
+    run: SVMRun, work: Work, images: Mapping[str, ImageLike], evidence: bool, pointing: int
 ) -> tuple[Evidence, PointingResult | None]:
     """Draw evidence maps and play the pointing game, where the network is here to do so."""
     from vggfeat.errors import VggfeatError
@@ -158,7 +158,7 @@ def comparison(card: DatasetCard, done: Sequence[Outcome], *, same: bool) -> Ren
     return grid(["row", "here", "metric", "paper %", "difference"], rows)
 
 
-def _settings(run: Run) -> dict[str, object]:
+def _settings(run: SVMRun) -> dict[str, object]:
     made, behind = run.features, run.provenance
     digests = {column.descriptor.net: column.settings["weights"] for column in run.columns}
     nets = [
@@ -184,12 +184,12 @@ def _settings(run: Run) -> dict[str, object]:
     }
 
 
-def _classes(run: Run) -> str:
+def _classes(run: SVMRun) -> str:
     every, here = len(run.card.classes), len(run.card.classes) - len(run.card.absent)
     return f"{every} classes" if here == every else f"{here} of {every} classes"
 
 
-def _search(run: Run) -> str:
+def _search(run: SVMRun) -> str:
     grid, how = run.classifier.grid, run.result.settings
     whose = {"per class": ", one for each class", "one": ", one for all classes"}
     return (
@@ -198,7 +198,7 @@ def _search(run: Run) -> str:
     )
 
 
-def _times(run: Run) -> str:
+def _times(run: SVMRun) -> str:
     computed = run.summary.computed
     rate = f"{computed} images, {run.summary.images_per_s:.1f} images/s"
     return (

@@ -15,7 +15,7 @@ from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.cli.working import Work, settings
 
 if TYPE_CHECKING:
-    from vggfeat.run.svm import Run
+    from vggfeat.run.svm import SVMRun
 
 
 @options.of_extraction
@@ -180,7 +180,7 @@ def svm_command(
         write_report(run, report, work, evidence=evidence, pointing=pointing)
 
 
-def _save(run: Run, path: Path, work: Work) -> None:
+def _save(run: SVMRun, path: Path, work: Work) -> None:
     from vggfeat.learn.model import save
     from vggfeat.run.svm import final_model
 
@@ -190,7 +190,7 @@ def _save(run: Run, path: Path, work: Work) -> None:
     note(f"Model: {save(path, model)}, {_trained_on(run)}, with C = {chosen}.")
 
 
-def _trained_on(run: Run) -> str:
+def _trained_on(run: SVMRun) -> str:
     from vggfeat.learn.voc_results import APResult
 
     if isinstance(run.result, APResult):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Summary
     from vggfeat.recipe import Classifier
-    from vggfeat.run.svm import Run
+    from vggfeat.run.svm import SVMRun
     from vggfeat.settings import Extraction, Features
     from vggfeat.store.store import FeatureStore
 
@@ -124,7 +124,7 @@ class Work:
         features: Features,
         classifier: Classifier,
         folder: Path | None,
-    ) -> Run:
+    ) -> SVMRun:
         """Test a linear SVM, with progress."""
         from vggfeat.learn.gram import DEVICE
         from vggfeat.run.svm import run_svm

@@ -49,7 +49,7 @@ class Thumbnail(NamedTuple):
     wrong: bool
 
 
-class Pair(NamedTuple):
+class ImagePair(NamedTuple):
     """What merging was given, and what it made of it."""
 
     name: str
@@ -232,7 +232,7 @@ def _drawn(
     return Thumbnail(name, address, told, wrong)
 
 
-def _pairs(result: LocalisationResult, image: Open) -> list[Pair]:
+def _pairs(result: LocalisationResult, image: Open) -> list[ImagePair]:
     """Show what merging did, from where it helped most to where it did most harm."""
     shares = result.shares()
     kept = [k for k in result.windows if result.judged[k].found]
@@ -242,7 +242,7 @@ def _pairs(result: LocalisationResult, image: Open) -> list[Pair]:
     return [one for one in found if one]
 
 
-def _pair(result: LocalisationResult, k: int, image: Open) -> Pair | None:
+def _pair(result: LocalisationResult, k: int, image: Open) -> ImagePair | None:
     one, windows = result.judged[k], result.windows[k]
     if one.found is None:
         return None
@@ -258,4 +258,4 @@ def _pair(result: LocalisationResult, k: int, image: Open) -> Pair | None:
         f"{result.names[one.label]}: {len(windows)} windows, boxes left: {one.found.pieces}, the "
         f"best of {one.found.windows}. IoU {share:.2f}; of the single window {single:.2f}"
     )
-    return Pair(one.name, before.image, after.image, told)
+    return ImagePair(one.name, before.image, after.image, told)

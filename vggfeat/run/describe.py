@@ -23,7 +23,7 @@ from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.pooling import gives_posteriors, list_features
-from vggfeat.run.sources import Extract, Networks, Source, extract_source, open_source
+from vggfeat.run.sources import Extract, Networks, ViewSource, extract_source, open_source
 from vggfeat.settings import Features
 from vggfeat.store.column import Column
 
@@ -119,7 +119,7 @@ def describe(
     aggregation = Aggregation(features.aggregate, features.normalize, features.power)
     views = [(name, VIEWS[name](images)) for name in features.views]
     total = Summary(sum(len(view.images) for _, view in views) * len(features.nets))
-    sources: list[tuple[View, Source]] = []
+    sources: list[tuple[View, ViewSource]] = []
     how: dict[str, Any] = {"on_bad_image": on_bad_image, "workers": workers, "extract": extract}
     for name, view in views:
         for net in features.nets:
@@ -157,7 +157,7 @@ def _place(folder: Path, view: str) -> Path:
 
 def _gathered(
     images: ImageSet,
-    sources: Sequence[tuple[View, Source]],
+    sources: Sequence[tuple[View, ViewSource]],
     aggregation: Aggregation,
     summary: Summary,
 ) -> Described:
@@ -188,7 +188,7 @@ def _gathered(
 
 
 def _rows(
-    sources: Sequence[tuple[View, Source]], rows: Sequence[int], aggregation: Aggregation
+    sources: Sequence[tuple[View, ViewSource]], rows: Sequence[int], aggregation: Aggregation
 ) -> Matrix:
     """Combine descriptors into rows, in memory or, where they are too many, in a file."""
     for _, source in sources:
@@ -208,7 +208,7 @@ def _rows(
 
 
 def _combined(
-    sources: Sequence[tuple[View, Source]],
+    sources: Sequence[tuple[View, ViewSource]],
     rows: Sequence[int],
     aggregation: Aggregation,
     step: int,

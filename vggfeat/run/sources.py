@@ -35,7 +35,7 @@ Networks = Callable[[str, FeatureStore | None], DenseExtractor]
 
 
 @dataclass(frozen=True)
-class Source:
+class ViewSource:
     """Columns of one net and view, in a store that has them.
 
     Parameters
@@ -83,7 +83,7 @@ def open_source(
     *,
     on_bad_image: str = "skip",
     **how: Any,
-) -> Source:
+) -> ViewSource:
     """Read columns from a store; open a network only where something is to be computed.
 
     An image is recognised by its bytes and its name; or, under another name, by its bytes and the
@@ -137,7 +137,7 @@ def open_source(
         raise ImageError(f"{name}: {reason}")
     summary = Summary(len(images), present=len(held), failed=len(failed))
     behind = store.provenance(columns[-1].descriptor)
-    return Source(store, folder, columns, held, failed, behind, summary)
+    return ViewSource(store, folder, columns, held, failed, behind, summary)
 
 
 def extract_source(
@@ -151,7 +151,7 @@ def extract_source(
     dtype: str = "float32",
     extract: Extract = pipeline.extract,
     **how: Any,
-) -> Source:
+) -> ViewSource:
     """Compute what a store lacks, and read from it.
 
     Parameters
@@ -184,7 +184,7 @@ def extract_source(
     held = {own: name for own, name in pairs if name in complete}
     failed = {own: store.failed[name] for own, name in pairs if name in store.failed}
     behind = store.runs[0]["provenance"]
-    return Source(store, folder, columns, held, failed, behind, summary)
+    return ViewSource(store, folder, columns, held, failed, behind, summary)
 
 
 def stored_settings(

@@ -10,7 +10,7 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.learn.submission import write_comp2, write_comp10
 from vggfeat.learn.voc_results import APResult
-from vggfeat.run.svm import Run
+from vggfeat.run.svm import SVMRun
 
 
 def check_submission(card: DatasetCard, images: ImageSet) -> None:
@@ -33,12 +33,12 @@ def check_submission(card: DatasetCard, images: ImageSet) -> None:
         )
 
 
-def write_submission(run: Run, folder: Path) -> list[Path]:
+def write_submission(run: SVMRun, folder: Path) -> list[Path]:
     """Write what the evaluation server takes, where test labels are not public.
 
     Parameters
     ----------
-    run : Run
+    run : SVMRun
         With a test part.
     folder : Path
         Where the tree ``results/VOC2012/…`` goes that the server wants in its archive.
@@ -67,7 +67,7 @@ def write_submission(run: Run, folder: Path) -> list[Path]:
     return write_comp10(inside, result.class_names, images, numbers, result.scores)
 
 
-def lacking(run: Run) -> list[str]:
+def lacking(run: SVMRun) -> list[str]:
     """Name what a submission has no score of: images of the lists that are absent or damaged.
 
     Some may be of another part than test: the lists of a partial tree do not say.

@@ -33,7 +33,7 @@ SplitProgress = Callable[[int, int], None]
 
 
 @dataclass
-class Run:
+class SVMRun:
     """A test of descriptors on a data set, and all that stands behind it.
 
     Parameters
@@ -108,7 +108,7 @@ def run_svm(
     progress: Progress | None = None,
     split_progress: SplitProgress | None = None,
     extract: Extract = extract,
-) -> Run:
+) -> SVMRun:
     """Test a linear SVM on descriptors of a data set, by the protocol of its card.
 
     Parameters
@@ -134,7 +134,7 @@ def run_svm(
 
     Returns
     -------
-    Run
+    SVMRun
 
     Raises
     ------
@@ -156,7 +156,7 @@ def run_svm(
         extract=extract,
     )
     result = _test(card, described.images, described.X, classifier, n_jobs, split_progress)
-    return Run(
+    return SVMRun(
         card=card,
         images=described.images,
         X=described.X,
@@ -172,7 +172,7 @@ def run_svm(
     )
 
 
-def tested_model(run: Run) -> SavedModel:
+def tested_model(run: SVMRun) -> SavedModel:
     """Return the classifier that was tested; of several random splits, that of the first."""
     result = run.result
     if isinstance(result, APResult):
@@ -180,7 +180,7 @@ def tested_model(run: Run) -> SavedModel:
     return _saved(run, result.splits[0].svm, result.splits[0].search.C)
 
 
-def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
+def final_model(run: SVMRun, n_jobs: int | None = -1) -> SavedModel:
     """Return the classifier to use on new images.
 
     Where splits were drawn at random, it is trained on every image of the data set, C chosen by
@@ -198,7 +198,7 @@ def final_model(run: Run, n_jobs: int | None = -1) -> SavedModel:
     return _saved(run, svm, search.C)
 
 
-def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
+def _saved(run: SVMRun, svm: LinearSVM, C: Any) -> SavedModel:
     result, made = run.result, run.features
     several = isinstance(result, APResult)
     known = result.trained if isinstance(result, APResult) else np.ones(len(svm.coef_), bool)
@@ -217,7 +217,7 @@ def _saved(run: Run, svm: LinearSVM, C: Any) -> SavedModel:
     )
 
 
-def _origin(run: Run, net: str) -> str:
+def _origin(run: SVMRun, net: str) -> str:
     """Say where a net's weights were; a store that others wrote may not tell."""
     weights = run.provenance[net].get("weights", {})
     return str(weights.get("origin", weights.get("source", "auto")))

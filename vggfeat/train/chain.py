@@ -19,7 +19,7 @@ from vggfeat.train.words import Trained
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Link(BaseModel):
+class ChainLink(BaseModel):
     """A run of a chain, as its recipe writes it.
 
     Parameters
@@ -42,7 +42,7 @@ class Link(BaseModel):
     paper: tuple[Percent, Percent] | None = None
 
 
-class Run(NamedTuple):
+class ChainRun(NamedTuple):
     """A link with all of its settings."""
 
     name: str
@@ -56,7 +56,7 @@ class Linked(NamedTuple):
 
     Parameters
     ----------
-    run : Run
+    run : ChainRun
     out : Path
         Its folder.
     history : list of dict
@@ -65,7 +65,7 @@ class Linked(NamedTuple):
         Whether it was there already.
     """
 
-    run: Run
+    run: ChainRun
     out: Path
     history: list[dict[str, Any]]
     skipped: bool
@@ -102,7 +102,7 @@ class Chain(BaseModel):
         What it trains.
     training : dict
         Settings that all links share; the paper's where nothing is said.
-    links : tuple of Link
+    links : tuple of ChainLink
         In order.
 
     Examples
@@ -120,7 +120,7 @@ class Chain(BaseModel):
     name: str = ""
     title: str = ""
     training: dict[str, Any] = {}
-    links: tuple[Link, ...] = Field(min_length=1)
+    links: tuple[ChainLink, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
@@ -138,10 +138,12 @@ class Chain(BaseModel):
             nets[run.name] = net
         return self
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ChainRun]:
         """Return the links, each with all of its settings."""
         return [
-            Run(link.name, link.origin, Training(**{**self.training, **link.training}), link.paper)
+            ChainRun(
+                link.name, link.origin, Training(**{**self.training, **link.training}), link.paper
+            )
             for link in self.links
         ]
 
