@@ -79,6 +79,7 @@ def test_new_columns_leave_the_index_as_it_is(tmp_path: Path) -> None:
     index = store.index
     store.add_columns([FC7, POOL5])
     assert store.index is index
+    assert index.columns.keys() == {FC7.descriptor, POOL5.descriptor}
     assert fill(store, [FC7, POOL5]) == len(NAMES)
     check(store, [FC7, POOL5], NAMES)
     store.add_columns([replace(FC7, outputs=tuple("vwxyz"))])

@@ -115,6 +115,12 @@ class Index:
             self.where[descriptor] = places
         self._table = (number, shard, row, ids, stamps)
 
+    def add_column(self, column: Column) -> None:
+        """Take in a column that no shard has: all else stays as it is."""
+        self.columns = {**self.columns, column.descriptor: column}
+        self.where[column.descriptor] = np.full((len(self.names), 2), -1, np.int32)
+        self.__dict__.pop("_shards_with", None)
+
     @cached_property
     def generation(self) -> int:
         """The highest generation of a shard."""

@@ -495,7 +495,9 @@ class FeatureStore:
                 held = column
             refuse_other_settings(self.storage, held, column)
             self._refuse_other_scales(column)
-            if self.index.columns.get(name, held) != held:  # of a new one there are no rows yet
+            if name not in self.index.columns:
+                self.index.add_column(held)
+            elif self.index.columns[name] != held:
                 self._index = self._names = None
             self._admitted[name] = held
             self._own.add(name)
