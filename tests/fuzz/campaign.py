@@ -18,30 +18,15 @@ OWNED = "owned"  # a file of this name appears above the folder where hostile co
 class Campaign:
     """Files of one kind, mutated and crafted, and what reads them.
 
-    Parameters
-    ----------
-    folder : Path
-        Where it may write; the attempt may write nowhere else.
-
-    Attributes
-    ----------
-    name : str
-        As it is printed.
-    cases : int
-        How many are tried by default.
-    memory : int
-        Bytes that an attempt may take beyond what the process had before.
-    seconds : float
-        Time that an attempt may take.
-    tokens : sequence of bytes
-        What is inserted into files.
+    It may write in `folder` and nowhere else. `cases` are tried by default, each for some `seconds`
+    at most; `tokens` are inserted into files, and `allowed` are events that are no crime here.
     """
 
     name = ""
     cases = 1000
-    memory = 1 << 30
     seconds = 20.0
     tokens: Sequence[bytes] = ()
+    allowed: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,15 +50,7 @@ class Campaign:
         return mutated(dice, self.seeds, self.tokens)
 
     def attempt(self, case: Any) -> None:
-        """Read it.
-
-        Raises
-        ------
-        VggfeatError
-            If it is refused, as it may be.
-        AssertionError
-            If a promise was broken; as does any other error.
-        """
+        """Read it, or refuse it by an error of vggfeat; any other error is a broken promise."""
         raise NotImplementedError
 
     def lost(self, seed: int, number: int) -> str:
@@ -84,6 +61,8 @@ class Campaign:
             self.attempt(case)
         except VggfeatError as error:
             problem = "" if str(error).strip() else "an error without a word"
+        except MemoryError:  # a file may promise more than there is
+            problem = ""
         except BaseException as error:
             problem = "".join(traceback.format_exception(error)[-6:])
         else:

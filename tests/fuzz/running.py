@@ -1,4 +1,4 @@
-"""Campaigns in processes of their own, begun anew where one died, and counted."""
+"""Campaigns in processes of their own, watched, begun anew where one died, and counted."""
 
 from __future__ import annotations
 
@@ -8,94 +8,137 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from fuzz.campaigns import CAMPAIGNS
 
 TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parent
-Plan = list[tuple[str, int, int]]
+MEMORY = 4 << 30  # bytes that a process may take beyond what it has at first
+# Of sys.audit: what no file that is read may ever cause, and what may change files in its folder.
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen")
+FORBIDDEN += ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "os.symlink", "os.link")
+CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @dataclass
 class Tally:
-    """What came of a campaign."""
+    """What came of a campaign; it stopped at files that never end, which no reader need survive."""
 
     name: str
     tried: int = 0
+    stopped: int = 0
     problems: dict[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lost = len(self.problems)
-        return f"{self.name}: tried {self.tried:,}, survived {self.tried - lost:,}, lost {lost}"
+        told = f"{self.name}: tried {self.tried:,}, survived {self.tried - lost:,}, lost {lost}"
+        return told + f", of which {self.stopped} never ended" * bool(self.stopped)
 
 
-def run(wanted: Sequence[tuple[str, int]], seed: int = 0) -> list[Tally]:
+def run(wanted: dict[str, int], seed: int = 0) -> list[Tally]:
     """Try so many cases of each campaign, one campaign after the other."""
-    tallies = {name: Tally(name) for name, _ in wanted}
-    plan: Plan = [(name, 0, cases) for name, cases in wanted]
+    tallies = {name: Tally(name) for name in wanted}
+    plan = [(name, 0, cases) for name, cases in wanted.items()]
     while plan:
-        plan = _rest(plan, tallies, seed)
+        status, lines, complaint = _run_child(plan, seed)
+        for told in map(json.loads, lines):
+            tally = tallies[told["name"]]
+            if "problem" in told:
+                tally.problems[told["number"]] = told["problem"]
+            else:
+                tally.tried += 1
+        if status == 0:
+            break
+        if not lines:
+            raise RuntimeError(f"the campaigns could not begin:\n{complaint}")
+        name, number = told["name"], told["number"]
+        if status == -signal.SIGALRM:
+            tallies[name].stopped += 1
+        else:
+            why = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            tallies[name].problems[number] = f"the process died: {why}\n{complaint[-1500:]}"
+        place = [one for one, _, _ in plan].index(name)
+        plan = [(name, number + 1, plan[place][2]), *plan[place + 1 :]]
     return list(tallies.values())
 
 
-def _rest(plan: Plan, tallies: dict[str, Tally], seed: int) -> Plan:
-    """Go on with a plan until it is done or its process dies; return what is left of it."""
+def _run_child(plan: list[tuple[str, int, int]], seed: int) -> tuple[int, list[str], str]:
     with tempfile.TemporaryDirectory(prefix="vggfeat-fuzz-") as folder:
-        status, said, complaint = _child(plan, folder, seed)
-        at = _where(Path(folder, "at"))
-    for line in said:
-        told = json.loads(line)
-        tallies[told["name"]].problems[told["number"]] = told["problem"]
-    if status == 0:
-        for name, first, cases in plan:
-            tallies[name].tried += cases - first
-        return []
-    name, number = at
-    if number < 0:
-        raise RuntimeError(f"the campaign {name} could not begin:\n{complaint}")
-    place = [one for one, _, _ in plan].index(name)
-    for done, first, cases in plan[:place]:
-        tallies[done].tried += cases - first
-    tallies[name].tried += number + 1 - plan[place][1]
-    tallies[name].problems[number] = f"the process died: {_death(status)}\n{complaint[-1500:]}"
-    return [(name, number + 1, plan[place][2]), *plan[place + 1 :]]
-
-
-def _where(told: Path) -> tuple[str, int]:
-    """Read at which case a process was."""
-    if not told.exists():
-        return "", -1
-    name, _, number = told.read_text().strip().rpartition(" ")
-    return name, int(number)
-
-
-def _child(plan: Plan, folder: str, seed: int) -> tuple[int, list[str], str]:
-    home = Path(folder, "home")
-    home.mkdir()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")]),
-        "VGGFEAT_HOME": str(home),
-        "VGGFEAT_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_ARENA_MAX": "2",  # of each thread's, or the limit counts what nobody uses
-    }
-    asked = json.dumps({"folder": folder, "campaigns": plan, "seed": seed})
-    done = subprocess.run(
-        # No attempt may write a file: what one imports leaves no byte code.
-        [sys.executable, "-B", "-X", "faulthandler", "-m", "fuzz.child"],
-        input=asked,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=environment,
-        cwd=folder,
-    )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *sys.path]),
+            "VGGFEAT_HOME": folder,
+            "VGGFEAT_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "2",  # of each thread's, or the limit counts what nobody uses
+        }
+        done = subprocess.run(
+            # No attempt may write a file: what one imports leaves no byte code.
+            [sys.executable, "-B", "-X", "faulthandler", "-m", "fuzz.running"],
+            input=json.dumps([plan, seed]),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            cwd=folder,
+        )
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
-def _death(status: int) -> str:
-    if status == -signal.SIGALRM:
-        return "it took too long"
-    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+class Guard:
+    """Notes what an attempt did that no attempt may do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inside = (folder, Path(os.devnull))
+        self.on = False
+        self.allowed: tuple[str, ...] = ()
+        self.seen: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        writes = event == "open" and isinstance(args[2], int) and args[2] & WRITING
+        if event in FORBIDDEN and event not in self.allowed:
+            self.seen.append(f"{event} {args}"[:300])
+        # A number is a file that is open already: that was heard when it was opened.
+        elif (writes or event in CHANGING) and not isinstance(args[0], int):
+            path = Path(os.path.abspath(os.fsdecode(args[0])))  # noqa: PTH100  # follows no link
+            if not any(path.is_relative_to(place) for place in self.inside):
+                self.seen.append(f"{event} {path}")
+
+
+def _try_all(plan: list[tuple[str, int, int]], seed: int) -> None:
+    """Try cases one after the other in this process; print where it is, and what was lost."""
+    import resource
+
+    folder = Path.cwd()
+    guard = Guard(folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name, first, cases in plan:
+        (folder / name).mkdir()
+        campaign = CAMPAIGNS[name](folder / name)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        guard.allowed = campaign.allowed
+        for number in range(first, cases):
+            told = {"name": name, "number": number}
+            print(json.dumps(told), flush=True)
+            signal.setitimer(signal.ITIMER_REAL, campaign.seconds)
+            guard.on = True
+            problem = campaign.lost(seed, number)
+            guard.on = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if guard.seen:
+                problem += f"it did what no file may cause: {guard.seen[:3]}"
+                guard.seen.clear()
+            if problem:
+                print(json.dumps({**told, "problem": problem}), flush=True)
+
+
+if __name__ == "__main__":
+    _try_all(*json.load(sys.stdin))

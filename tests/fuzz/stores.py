@@ -8,9 +8,7 @@ import json
 import os
 import random
 import shutil
-import struct
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from vggfeat.train import checkpoint
 from vggfeat.train.optimiser import Momentum
 
 FILE = ONE.descriptor.file
-DEEP = b"[" * 100_000
 VALUES = (None, -1, 0, 2**70, 1e308, "", "x", [], {}, [[]], {"a": 1}, True, "é\u202e\0\n", [None])
 
 
@@ -56,89 +53,42 @@ def altered(dice: random.Random, text: str) -> str:
     return json.dumps(whole)
 
 
-def hostile_hdf5(folder: Path) -> Iterator[bytes]:
-    """Make files whose arrays promise terabytes, lie elsewhere, or are of another kind."""
+def hostile_hdf5(shard: bytes, folder: Path) -> Iterator[bytes]:
+    """Put arrays that lie elsewhere, or hold what no store does, into a shard of four images."""
+    at, shape = ONE.descriptor.path, (4, 5)
     secret, other, path = (folder / name for name in ("secret.bin", "other.h5", "made.h5"))
-    secret.write_bytes(bytes(4 * 12 * 5))
+    secret.write_bytes(bytes(4 * 4 * 5))
     with h5py.File(other, "w") as file:
-        file["x"] = np.zeros((12, 5), "f4")
-        file["names"] = np.array([name.encode() for name in NAMES])
-    layout = h5py.VirtualLayout((12, 5), "f4")
-    layout[:] = h5py.VirtualSource(str(other), "x", (12, 5))
-    at = ONE.descriptor.path
-    ways: dict[str, dict[str, Any]] = {
-        at: {
-            "wide": lambda file: file.create_dataset(at, (12, 1 << 40), "f4", chunks=(1, 1024)),
-            "long": lambda file: file.create_dataset(at, (1 << 40, 5), "f4", chunks=(1024, 5)),
-            "outside": lambda file: file.create_dataset(
-                at, (12, 5), "f4", external=[(str(secret), 0, 240)]
-            ),
-            "virtual": lambda file: file.create_virtual_dataset(at, layout),
-            "text": lambda file: file.create_dataset(at, data=[[b"a"] * 5] * 12),
-            "scalar": lambda file: file.create_dataset(at, data=1.0),
-            "linked": lambda file: file.update({at: h5py.ExternalLink(str(other), "x")}),
-            "objects": lambda file: file.create_dataset(at, (12, 5), h5py.string_dtype()),
-            "flat": lambda file: file.create_dataset("D/Q256", data=np.zeros((12, 5), "f4")),
-            "nan": lambda file: file.create_dataset(at, data=np.full((12, 5), np.nan, "f4")),
-        },
-        "names": {
-            "numbers": lambda file: file.create_dataset("names", data=np.arange(12)),
-            "many": lambda file: file.create_dataset("names", (1 << 40,), "S9", chunks=(1024,)),
-            "linked": lambda file: file.update({"names": h5py.ExternalLink(str(other), "names")}),
-            "square": lambda file: file.create_dataset("names", data=[[b"a", b"b"]] * 6),
-            "objects": lambda file: file.create_dataset("names", data=NAMES),
-            "twice": lambda file: file.create_dataset("names", data=[b"a"] * 12),
-        },
-        "id": {
-            "flat": lambda file: file.create_dataset("id", data=np.zeros(12)),
-            "floats": lambda file: file.create_dataset("id", data=np.full((12, 2), np.nan)),
-            "many": lambda file: file.create_dataset("id", (1 << 40, 2), "i8", chunks=(1024, 2)),
-        },
-        "settings": {
-            text[:9]: text for text in ("[]", "5", DEEP.decode()[:60_000], json.dumps({"x": [{}]}))
-        },
-    }
-    for place, several in ways.items():
-        for way in several.values():
-            with h5py.File(path, "w", libver=("v108", "v110")) as file:
-                if place != "settings":
-                    way(file)
-                for name, values in (
-                    ("names", [one.encode() for one in NAMES]),
-                    ("id", np.ones((12, 2), np.int64)),
-                    ("stamp", np.ones((12, 2), np.int64)),
-                    (at, np.zeros((12, 5), "f4")),
-                ):
-                    if name != place:
-                        file[name] = values
-                text = way if place == "settings" else json.dumps(dict(ONE.settings))
-                if isinstance(file.get(at), h5py.Dataset):
-                    file[at].attrs["settings"] = text
-                file.attrs.update({"version": 2, "generation": 1, "provenance": "{}"})
-                file.attrs["sealed"] = True
-            yield path.read_bytes()
+        file["x"], file["names"] = np.zeros(shape, "f4"), np.array([b"a", b"b", b"c", b"d"])
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[:] = h5py.VirtualSource(str(other), "x", shape)
+    external = [(str(secret), 0, 80)]
+    ways: tuple[tuple[str, Callable[[h5py.File], object]], ...] = (
+        (at, lambda file: file.create_dataset(at, shape, "f4", external=external)),
+        (at, lambda file: file.create_virtual_dataset(at, layout)),
+        (at, lambda file: file.update({at: h5py.ExternalLink(str(other), "x")})),
+        (at, lambda file: file.create_dataset(at, data=np.full(shape, np.nan, "f4"))),
+        ("names", lambda file: file.update({"names": h5py.ExternalLink(str(other), "names")})),
+        ("names", lambda file: file.create_dataset("names", data=[b"a"] * 4)),
+        ("id", lambda file: file.create_dataset("id", data=np.full((4, 2), np.nan))),
+    )
+    for place, put in ways:
+        path.write_bytes(shard)
+        with h5py.File(path, "r+", libver=("v108", "v110")) as file:
+            told = dict(file[at].attrs)
+            del file[place]
+            put(file)
+            if place == at and file.get(at, getlink=True).__class__ is h5py.HardLink:
+                file[at].attrs.update(told)
+            file.attrs["sealed"] = True
+        yield path.read_bytes()
 
 
-def hostile_npz(folder: Path) -> Iterator[bytes]:
-    """Make caches with pickles in them, or that promise terabytes."""
-
-    def npz(**members: bytes) -> bytes:
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(f"{name}.npy", content)
-        return out.getvalue()
-
-    def npy(shape: str) -> bytes:
-        head = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".encode()
-        return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head
-
+def hostile_npz(folder: Path) -> bytes:
+    """Make a cache with a pickle in it."""
     out = io.BytesIO()
     np.savez(out, kinds=np.array([Hostile(folder)], object), allow_pickle=True)
-    yield out.getvalue()
-    names = ("keys", "kinds", "kind", "rows", "names", "ids", "stamps", "generations")
-    for one in (npy("(1099511627776, 1024)"), npy("(" * 4000), npy("(-1,)"), npy("()")):
-        yield npz(**dict.fromkeys(names, one))
+    return out.getvalue()
 
 
 class Stores(Campaign):
@@ -166,18 +116,13 @@ class Stores(Campaign):
         return list(self.files.values())
 
     def crafted(self) -> Sequence[tuple[str, bytes]]:
-        made = list(hostile_hdf5(self.folder))
+        shard = next(content for name, content in self.files.items() if name.startswith("shards"))
+        made = list(hostile_hdf5(shard, self.folder))
         found = [(name, one) for one in made for name in ("shards/x.h5", "packed.h5")]
-        npz = list(hostile_npz(self.folder))
-        found += [(name, one) for one in npz for name in ("index.npz", self.stamps)]
-        for one in (DEEP, b"5", b"[]", b"{}", b"\xff", b"null", b'{"nets":' + DEEP):
+        found += [(name, hostile_npz(self.folder)) for name in ("index.npz", self.stamps)]
+        for one in (b"5", b"[]", b"{}", b"\xff", b"null"):
             found += [(name, one) for name in ("manifest.json", "failed.csv", "run.json", FILE)]
-        head = b'{"format": "vggfeat features", "version": 2, "dtype": '
-        found += [
-            ("manifest.json", head + one + b"}") for one in (b"5", b'"<f9"', b'[], "nets": 5')
-        ]
-        found += [("failed.csv", one) for one in (b"name\n" * 9, b"a,b\n1,2\n", b'"' * 200_000)]
-        return found
+        return [*found, ("failed.csv", b"a,b\n1,2\n")]
 
     def drawn(self, dice: random.Random) -> tuple[str, bytes]:
         name = dice.choice(sorted(self.files))
@@ -257,8 +202,7 @@ class Models(Campaign):
     def crafted(self) -> Sequence[bytes]:
         path = self.folder / "pickle.pth"
         torch.save(Hostile(self.folder), path)
-        deep = [save({}, metadata={key: DEEP.decode()}) for key in ("vggfeat", "vggfeat training")]
-        return [path.read_bytes(), *deep, self._signed(DEEP.decode()), b"\xff" * 8, b""]
+        return [path.read_bytes(), self._signed("[]"), b"\xff" * 8, b""]
 
     def drawn(self, dice: random.Random) -> bytes:
         how = dice.random()
