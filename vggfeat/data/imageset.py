@@ -47,14 +47,12 @@ class ImageSet:
         Row numbers, ascending, of each split that a data set comes with. A row may be in several,
         as VOC's train is in trainval, or in none.
     boxes : tuple of Box
-        xmin, ymin, xmax, ymax of the person of each row, in pixels from 1 on, both ends included,
-        as VOC has them; empty without boxes.
+        Of the person of each row; empty without boxes.
     duplicates : int
         How often an image was named again, and left out.
-    missing : tuple of str
-        Names of rows that the lists of a data set promise and whose image is not there.
-    strays : tuple of str
-        Files and, with a ``/`` behind them, folders that were skipped as none of the data set's.
+    missing, strays : tuple of str
+        Rows that the lists of a data set promise and whose image is not there; files and, with a
+        ``/`` behind them, folders that were skipped as none of the data set's.
 
     Examples
     --------

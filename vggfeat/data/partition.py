@@ -58,14 +58,9 @@ WHOLE = Partition()
 def parse_partition(typed: str | None, environment: Mapping[str, str] | None = None) -> Partition:
     """Read ``--shard``.
 
-    Parameters
-    ----------
-    typed : str or None
-        ``"3/16"``; ``"auto"``, which asks the environment; None for the whole.
-    environment : mapping, optional
-        ``os.environ`` by default. Of a SLURM array the task's number counts from its first and in
-        its steps; of torchrun, the rank. Of a torchrun in every task of an array, both: each rank
-        of each task is a share.
+    It is ``"3/16"``; None for the whole; or ``"auto"``, which asks the environment, ``os.environ``
+    by default. Of a SLURM array the task's number counts from its first and in its steps; of
+    torchrun, the rank; of a torchrun in every task of an array, each rank of each task is a share.
 
     Raises
     ------

@@ -21,8 +21,7 @@ from vggfeat.data.datasets.ilsvrc import (
     LabelledImages,
     find_train,
     find_val,
-    read_class_folders,
-    read_class_tar,
+    read_class_images,
     read_images,
 )
 from vggfeat.errors import DataError, DataNotFound, ParameterError
@@ -183,8 +182,8 @@ def _find(
         return _from_manifest(root)
     train = find_train(root)
     if train is None:
-        return read_class_folders(root), None, True
-    images = read_class_tar(train, progress) if train.is_file() else read_class_folders(train)
+        return read_class_images(root), None, True
+    images = read_class_images(train, progress)
     return images, find_val(root if root.is_dir() else root.parent), False
 
 

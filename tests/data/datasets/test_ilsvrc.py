@@ -13,8 +13,7 @@ from vggfeat.data.datasets.ilsvrc import (
     VAL_TAR,
     IlsvrcReader,
     LabelledImages,
-    read_class_folders,
-    read_class_tar,
+    read_class_images,
     read_val,
 )
 from vggfeat.errors import DataError, DataNotFound
@@ -44,10 +43,10 @@ def test_a_tar_of_class_folders_has_every_image_of_the_folder(tmp_path: Path) ->
     with tarfile.open(tmp_path / "noted.tar", "w") as tar:
         for member in ("cat.tar", "cat.txt", "dog.tar"):
             tar.add(tmp_path / member, member)
-    folders = read_class_folders(root)
+    folders = read_class_images(root)
     assert names_of(folders) == sorted(NAMES)
     for archive in ("folders.tar", "tars.tar", "noted.tar"):
-        packed = read_class_tar(tmp_path / archive)
+        packed = read_class_images(tmp_path / archive)
         assert names_of(packed) == names_of(folders)
         assert packed.labels.tolist() == folders.labels.tolist()
         assert [packed.images.read(row).decode() for row in range(len(packed))] == sorted(NAMES)

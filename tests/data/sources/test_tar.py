@@ -22,7 +22,7 @@ from PIL import Image
 from vggfeat._io.assets import home
 from vggfeat.data import identity
 from vggfeat.data.datasets.folders import read_labelled
-from vggfeat.data.datasets.ilsvrc import read_class_tar
+from vggfeat.data.datasets.ilsvrc import read_class_images
 from vggfeat.data.identity import id_of
 from vggfeat.data.image import decode, read_encoded
 from vggfeat.data.imageset import find_images
@@ -452,11 +452,11 @@ def test_compressed_archive_says_to_unpack_it(tmp_path: Path) -> None:
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     """No file, and no image in it, are errors of their own."""
-    for read in (read_tar, read_class_tar):
+    for read in (read_tar, read_class_images):
         refuses(lambda: read(tmp_path / "absent.tar"), DataNotFound, ["absent.tar"])  # noqa: B023
     (tmp_path / "empty.tar").write_bytes(tar_of({"readme.txt": b"no image"}))
     assert len(read_tar(tmp_path / "empty.tar")) == 0
-    refuses(lambda: read_class_tar(tmp_path / "empty.tar"), DataNotFound, ["empty.tar"])
+    refuses(lambda: read_class_images(tmp_path / "empty.tar"), DataNotFound, ["empty.tar"])
 
 
 def test_a_tar_beside_its_image_is_none_of_classes(tmp_path: Path) -> None:

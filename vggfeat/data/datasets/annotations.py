@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -36,18 +36,11 @@ class VocObject:
         return (xmax - xmin + 1) * (ymax - ymin + 1)
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """What an XML file says of an image: width and height, (0, 0) if nothing, and its objects."""
 
     size: tuple[int, int]
     objects: tuple[VocObject, ...]
-
-    def named(self, classes: Collection[str]) -> Annotation:
-        """Keep the objects of some classes."""
-        return Annotation(
-            self.size, tuple(shown for shown in self.objects if shown.name in classes)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +114,10 @@ def read_annotations(
             empty = False
             if content is None:
                 continue
-            annotation = _parse(content, f"{source}: {name}")
-            annotation = annotation if classes is None else annotation.named(classes)
+            size, objects = _parse(content, f"{source}: {name}")
+            annotation = Annotation(
+                size, tuple(each for each in objects if classes is None or each.name in classes)
+            )
             image = PurePosixPath(name).stem
             if annotation.objects and annotations.setdefault(image, annotation) != annotation:
                 raise DataError(

@@ -47,14 +47,14 @@ def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
     """
     labels: list[str] = []
     images: list[Path] = []
-    strays = _beside(tree, classes)
+    strays = [path for path in _listed(tree) if path.name not in set(classes)]
     for label in classes:
         for path in _listed(tree / label):
             if path.suffix.lower() in EXTENSIONS and path.is_file():
                 labels.append(label)
                 images.append(path)
             else:
-                strays.append(_named(path, tree))
+                strays.append(path)
     if not images:
         raise DataError(
             f"{tree} has no images in class folders such as {classes[0]}. Restore it from the "
@@ -65,13 +65,8 @@ def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
         images=tuple(images),
         labels=tuple(labels),
         targets=one_hot(labels, classes),
-        strays=tuple(strays),
+        strays=tuple(path.relative_to(tree).as_posix() + "/" * path.is_dir() for path in strays),
     )
-
-
-def _beside(tree: Path, classes: Sequence[str]) -> list[str]:
-    wanted = set(classes)
-    return [_named(path, tree) for path in _listed(tree) if path.name not in wanted]
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -79,7 +74,3 @@ def _listed(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _named(path: Path, tree: Path) -> str:
-    return path.relative_to(tree).as_posix() + ("/" if path.is_dir() else "")

@@ -23,11 +23,6 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataNotFound
 from vggfeat.settings import Features, data_error
 
-Difficult = Literal["drop", "negative"]
-APKind = Literal["ap11", "area"]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Md5 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-
 EVERY = "all"
 """Name of the split that is the whole of a data set without splits of its own."""
 
@@ -59,21 +54,6 @@ def _fraction(value: Any) -> Any:
 class SplitsProtocol(CardModel):
     """Random splits of every class, and the metric over them (Appendix B, Caltech).
 
-    Parameters
-    ----------
-    splits : int
-        How many are drawn.
-    train_fraction : float in (0, 1), or None
-        Largest share of a class to train with; None, ``"all"`` in TOML, for all but one image.
-    train_per_class : int
-        Most training images of a class.
-    max_test_per_class : int or None
-        Most test images of a class; None for all the rest.
-    validation_fraction : float in (0, 1), or None
-        Share of the training images that choose C; None for cross-validation among them.
-    seed : int
-        Of the draws.
-
     Examples
     --------
     >>> SplitsProtocol(train_fraction="all").train_fraction is None
@@ -83,9 +63,11 @@ class SplitsProtocol(CardModel):
     kind: Literal["splits"] = "splits"
     metric: Literal["mean class recall"] = "mean class recall"
     splits: int = Field(default=3, ge=1, le=1000)
+    # Largest share of a class to train with; None, "all" in TOML, for all but one image.
     train_fraction: Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_fraction)] = 0.5
-    train_per_class: int = Field(default=30, ge=1)
-    max_test_per_class: int | None = Field(default=None, ge=1)
+    train_per_class: int = Field(default=30, ge=1)  # at most
+    max_test_per_class: int | None = Field(default=None, ge=1)  # None for all the rest
+    # Share of the training images that choose C; None for cross-validation among them.
     validation_fraction: float | None = Field(default=None, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
@@ -100,23 +82,6 @@ class VocProtocol(CardModel):
 
     C is chosen on the splits train → val; the classifier of trainval is tested on test.
 
-    Parameters
-    ----------
-    task : "classification" or "action"
-        Images with ``ImageSets/Main``, or persons in given boxes with ``ImageSets/Action``.
-    ap : "ap11" or "area"
-        The year's own average precision: of 11 points (2007), or the area (2010 and later).
-    difficult : "drop" or "negative"
-        What an image with only difficult objects of a class is to that class in training; in
-        evaluation it is always left out.
-    C : "per class" or "one"
-        Whether each class has its own C.
-    needs : tuple of str
-        Splits that a run cannot do without, and that are therefore fetched.
-    server_file : str
-        Name of the file that the evaluation server takes, with ``{class}`` in it; empty where the
-        test labels are public.
-
     Examples
     --------
     >>> VocProtocol(ap="ap11").difficult
@@ -125,11 +90,16 @@ class VocProtocol(CardModel):
 
     kind: Literal["voc"] = "voc"
     metric: Literal["mAP"] = "mAP"
+    # Images with ImageSets/Main, or persons in given boxes with ImageSets/Action.
     task: Literal["classification", "action"] = "classification"
-    ap: APKind
-    difficult: Difficult = "drop"
+    ap: Literal["ap11", "area"]  # the year's own: of 11 points (2007), or the area (2010 and later)
+    # What an image with only difficult objects of a class is to that class in training; in
+    # evaluation it is always left out.
+    difficult: Literal["drop", "negative"] = "drop"
     C: Literal["per class", "one"] = "per class"
-    needs: tuple[str, ...] = ("train", "val", "trainval", "test")
+    needs: tuple[str, ...] = ("train", "val", "trainval", "test")  # and that are fetched
+    # Name of the file that the evaluation server takes, with {class} in it; empty where the test
+    # labels are public.
     server_file: str = ""
 
 
@@ -155,40 +125,34 @@ Protocol = Annotated[
 ]
 
 
-class Wrapper(CardModel):
-    """An archive that is published only inside another one."""
+class File(CardModel):
+    """A file that is published, and its checksums as far as they are known."""
 
     file: Annotated[Below, Field(pattern=r"^[^/]+$")]
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = ()  # tried in order; none where an account is asked for
+    bytes: int | None = Field(default=None, gt=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
+
+
+class Wrapper(File):
+    """A file in which an archive is published."""
+
     member: str
-    bytes: int | None = None
 
 
-class Archive(CardModel):
-    """A file of the data set as its authors publish it.
-
-    Parameters
-    ----------
-    file, bytes : str, int
-        Its original name and its size.
-    urls : tuple of str
-        Addresses, tried in order; none where an account is asked for.
-    sha256, md5 : str
-        Its checksums, as far as they are known; at least one.
-    needed_for : tuple of str
-        Splits of the data set that it holds.
-    proof : str
-        Path below the card's folder that exists once it is unpacked; the folder itself if empty.
-    """
+class Archive(File):
+    """An archive of the data set as its authors publish it, with a checksum at least."""
 
     file: str = Field(pattern=r"^[^/\\]+\.(tar|tar\.gz|tgz)$")
-    urls: tuple[str, ...] = ()
-    bytes: int | None = Field(default=None, gt=0)
-    sha256: Sha256 | None = None
-    md5: Md5 | None = None
-    needed_for: tuple[str, ...]
-    proof: Below = ""
+    needed_for: tuple[str, ...]  # splits of the data set that it holds
+    proof: Below = ""  # what exists in the tree once it is unpacked; the tree itself if empty
     wrapper: Wrapper | None = None
+
+    @property
+    def published(self) -> File:
+        """The file that is fetched: this, or the one that it is in."""
+        return self.wrapper or self
 
     @model_validator(mode="after")
     def _verifiable(self) -> Self:
@@ -224,39 +188,6 @@ class PaperFigure(CardModel):
 class DatasetCard(CardModel):
     """A data set: its classes, counts, protocol, files, licence and the paper's figures.
 
-    Parameters
-    ----------
-    name, title : str
-        Its name on the command line, and in a report.
-    reader : str
-        What reads the layout of its files: one of :data:`READERS`.
-    folder : str
-        Path of its tree inside the archives, and below a root.
-    asset : str, optional
-        Where it lies among the files that travel with vggfeat.
-    composed : int, optional
-        Version of :mod:`vggfeat.data.datasets.sample_voc` that makes it.
-    root : str
-        In a card: where its data lie, from the card's own folder on. In an opened one: where they
-        were found.
-    images : int, optional
-        How many images there are in all.
-    classes : tuple of str
-        In the order of the columns of ``ImageSet.targets``.
-    counts : dict
-        Rows of each split: images, or persons of the action task.
-    positives : dict
-        Positives of each class in each split, in the order of `classes`; the split ``all`` is the
-        whole of a data set without splits.
-    strays : tuple of str
-        Names of files and folders in the original archives that are none of its images.
-    partial : bool
-        In an opened card: whether the data are not all that the card promises.
-    differences : tuple of str
-        In an opened card: what is missing or extra.
-    absent : tuple of str
-        In an opened card: classes without a single positive to train with.
-
     Examples
     --------
     >>> DatasetCard(name="mine", reader="folders").protocol.splits
@@ -265,16 +196,18 @@ class DatasetCard(CardModel):
 
     name: str
     title: str = ""
-    reader: str
-    folder: Below = ""
-    asset: Below | None = None
-    composed: int | None = None
-    root: str = ""
-    images: int | None = None
-    classes: tuple[str, ...] = ()
-    counts: dict[str, int] = {}
+    reader: str  # what reads the layout of its files: one of READERS
+    folder: Below = ""  # path of its tree inside the archives, and below a root
+    asset: Below | None = None  # where it lies among the files that travel with vggfeat
+    composed: int | None = None  # version of sample_voc that makes it
+    root: str = ""  # where its data lie, from the card's own folder on; once opened, where they are
+    images: int | None = None  # in all
+    classes: tuple[str, ...] = ()  # in the order of the columns of ImageSet.targets
+    counts: dict[str, int] = {}  # rows of each split: images, or persons of the action task
+    # Of each class in each split, in the order of classes; the split "all" is the whole of a data
+    # set without splits.
     positives: dict[str, tuple[int, ...]] = {}
-    strays: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()  # files and folders in the archives that are none of its images
     archives: tuple[Archive, ...] = ()
     licence: str = ""
     citation: str = ""
@@ -282,6 +215,8 @@ class DatasetCard(CardModel):
     protocol: Protocol = SplitsProtocol()
     defaults: Features = Features()
     paper: tuple[PaperFigure, ...] = ()
+    # Once opened: whether the data are not all that the card promises, what is missing or extra,
+    # and classes without a single positive to train with.
     partial: bool = False
     differences: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()

@@ -16,17 +16,6 @@ from vggfeat.data.imageset import ImageSet
 class Difference:
     """A number that is not what the card promises.
 
-    Parameters
-    ----------
-    split : str
-        Its name; ``all`` for the whole.
-    label : str
-        The class; empty for the rows of the split.
-    expected : int or None
-        What the card promises; None for at least one.
-    found : int
-        What is there.
-
     Examples
     --------
     >>> print(Difference("test", "car", 721, 73))
@@ -35,9 +24,9 @@ class Difference:
     zebra: 12 images, none promised
     """
 
-    split: str
-    label: str
-    expected: int | None
+    split: str  # "all" for the whole
+    label: str  # the class; empty for the rows of the split
+    expected: int | None  # what the card promises; None for at least one
     found: int
 
     def __str__(self) -> str:

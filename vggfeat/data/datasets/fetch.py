@@ -12,7 +12,7 @@ from pathlib import Path
 from vggfeat._io.assets import offline
 from vggfeat._io.atomic import explain_os_errors, make_folder, replacing, temporary_beside
 from vggfeat._io.download import Checksums, Progress, download
-from vggfeat.data.datasets.card import EVERY, READERS, Archive, DatasetCard
+from vggfeat.data.datasets.card import EVERY, READERS, Archive, DatasetCard, File
 from vggfeat.data.sources.tar import DAMAGED
 from vggfeat.errors import DataError, DataNotFound, DownloadError, VggfeatError
 
@@ -85,12 +85,11 @@ def provide(
         path = _lying(archive, base, tree)
         if path is None and tree is not None and allow_partial:
             continue
-        if path is None and fetch and not offline() and _addresses(archive):
+        if path is None and fetch and not offline() and archive.published.urls:
             path = _fetched(card, archive, base, progress)
         if path is None:
             raise DataNotFound(*_not_here(card, base, tree, needs))
-        checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
-        if broken := checksums.mismatch(path):
+        if broken := _checksums(archive).mismatch(path):
             raise DataError(
                 f"{path} is not the {archive.file} of the card: {broken}. Remove it, and fetch it "
                 "anew."
@@ -111,34 +110,31 @@ def _lacking(card: DatasetCard, tree: Path | None, needs: Sequence[str]) -> list
 
 def _lying(archive: Archive, base: Path, tree: Path | None) -> Path | None:
     """Find an archive that someone has put beside the data, taking it out of its wrapper."""
-    folders = [base, *(list(tree.parents)[:2] if tree else [])]
-    for folder in folders:
+    for folder in (base, *(list(tree.parents)[:2] if tree else [])):
         if (folder / archive.file).is_file():
             return folder / archive.file
-        if archive.wrapper and (folder / archive.wrapper.file).is_file():
-            return _unwrapped(archive, folder / archive.wrapper.file)
+        if (folder / archive.published.file).is_file():
+            return _unwrapped(archive, folder / archive.published.file)
     return None
 
 
 def _unwrapped(archive: Archive, path: Path) -> Path:
-    assert archive.wrapper is not None
+    """Take an archive out of the file that it is published in."""
+    if archive.wrapper is None:
+        return path
     target = path.with_name(archive.file)
     unwrap(path, archive.wrapper.member, target)
     return target
 
 
-def _addresses(archive: Archive) -> tuple[str, ...]:
-    return archive.wrapper.urls if archive.wrapper else archive.urls
+def _checksums(file: File) -> Checksums:
+    return Checksums(file.sha256, file.md5, size=file.bytes)
 
 
 def _fetched(card: DatasetCard, archive: Archive, base: Path, progress: Progress | None) -> Path:
+    file = archive.published
     try:
-        if archive.wrapper is None:
-            checksums = Checksums(archive.sha256, archive.md5, size=archive.bytes)
-            return download(archive.urls, base / archive.file, checksums, progress)
-        wrapper = archive.wrapper
-        checksums = Checksums(size=wrapper.bytes)
-        path = download(wrapper.urls, base / wrapper.file, checksums, progress)
+        path = download(file.urls, base / file.file, _checksums(file), progress)
     except DownloadError as error:
         raise DownloadError(*error.lines, *_by_hand(card, [archive], base)) from error
     return _unwrapped(archive, path)
@@ -154,7 +150,7 @@ def _not_here(card: DatasetCard, base: Path, tree: Path | None, needs: Sequence[
         partial = ", or use it as it is with --allow-partial"
     else:
         said, partial = f"{what} is not in {base}{os.sep}.", ""
-    fetchable = [archive for archive in lacking if _addresses(archive)]
+    fetchable = [archive for archive in lacking if archive.published.urls]
     do = f"Run `vggfeat datasets fetch {card.name}`, or point" if fetchable else "Point"
     if fetchable and offline():
         do = "VGGFEAT_OFFLINE forbids the network. Unset it and " + do[0].lower() + do[1:]
@@ -168,28 +164,17 @@ def _by_hand(card: DatasetCard, archives: Sequence[Archive], base: Path) -> list
     for archive in archives:
         size = f"{archive.bytes:,} bytes, " if archive.bytes else ""
         digest = f"sha256 {archive.sha256}" if archive.sha256 else f"md5 {archive.md5}"
-        places = _addresses(archive) or (card.source,)
+        places = archive.published.urls or (card.source,)
         inside = f" ({archive.wrapper.member} in it)" if archive.wrapper else ""
         lines.append(f"  {archive.file} ({size}{digest}) from {' or '.join(places)}{inside}")
     return lines
 
 
 def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
-    """Unpack one folder of a tar to a place of its own, or into what is already there.
+    """Unpack one folder of a verified tar to a place of its own, or into what is already there.
 
-    The members go to a temporary folder first and are renamed into place; the one that proves
-    that the archive was unpacked comes last, so an interrupted run unpacks again.
-
-    Parameters
-    ----------
-    path : Path
-        The archive, verified: a cut between two members shows in its checksum alone.
-    folder : str
-        Path of the wanted folder inside it.
-    target : Path
-        Where that folder goes.
-    proof : str
-        Path below it that is renamed last.
+    The members go to a temporary folder first and are renamed into place. `proof`, a path below the
+    folder that proves that the archive was unpacked, comes last: an interrupted run unpacks again.
 
     Raises
     ------

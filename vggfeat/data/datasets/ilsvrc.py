@@ -44,29 +44,14 @@ BOXES = (
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images whose classes are known, or are in a list of ILSVRC's.
-
-    Parameters
-    ----------
-    images : EncodedImages
-    where : Path
-    labels : ndarray (N,) of str
-        The class of each, unless `truth` has it.
-    truth : Path, optional
-        The list that has the classes: see
-        :func:`~vggfeat.data.datasets.ilsvrc_truth.find_truth`.
-    splits : mapping
-        Rows of each split of a manifest.
-    loose : int
-        Images beside the class folders, which are of no class and left out.
-    """
+    """Images whose classes are known, or are in a list of ILSVRC's: `truth`."""
 
     images: EncodedImages
     where: Path
-    labels: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
+    labels: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))  # (N,)
     truth: Path | None = None
-    splits: Mapping[str, Ints] = field(default_factory=dict)
-    loose: int = 0
+    splits: Mapping[str, Ints] = field(default_factory=dict)  # of a manifest
+    loose: int = 0  # images beside the class folders, which are of no class and left out
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,13 +88,7 @@ class LabelledImages:
         return replace(self, images=self.images.take(kept), labels=labels, splits={})
 
     def take_val(self) -> LabelledImages:
-        """Keep those to validate on: of a manifest with splits the split ``val``, or else all.
-
-        Raises
-        ------
-        DataNotFound
-            If there are splits, but no images of that one.
-        """
+        """Keep those to validate on: of a manifest with splits the split ``val``, or else all."""
         if not self.splits:
             return self
         rows = self.splits.get("val")
@@ -223,7 +202,7 @@ def read_images(
     if path.is_file():
         images: EncodedImages = _read_tar(path, progress)
     elif any(map(_has_images, _folders(path))):
-        return read_class_folders(path)
+        return read_class_images(path)
     else:
         images = list_files(path, [path])
     if not len(images):
@@ -233,22 +212,27 @@ def read_images(
     return LabelledImages(images, path, truth=find_truth([path.parent, path, *lists]))
 
 
-def read_class_folders(root: Path) -> LabelledImages:
-    """Read a folder that holds a folder for each class; DataNotFound without an image."""
-    images = list_files(root, _folders(root))
+def read_class_images(path: Path, progress: Progress | None = None) -> LabelledImages:
+    """Read a folder of class folders, or a tar of a tar, or of a folder, for each class.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no images.
+    DataError
+        If images of a tar are in no class.
+    """
+    if path.is_file():
+        return _labelled_by_folder(_read_tar(path, progress), path)
+    images = list_files(path, _folders(path))
     if not len(images):
         raise DataNotFound(
-            f"{root} has no class folders with images, such as {root / 'cat' / '1.jpg'}. Name a "
+            f"{path} has no class folders with images, such as {path / 'cat' / '1.jpg'}. Name a "
             f"folder that has them, or has them in train, or holds {TRAIN_TAR}, or a CSV file with "
             "the columns path and label."
         )
-    loose = sum(map(is_image, root.iterdir()))
-    return replace(_labelled_by_folder(images, root), loose=loose)
-
-
-def read_class_tar(path: Path, progress: Progress | None = None) -> LabelledImages:
-    """Read a tar of a tar, or of a folder, for each class; DataError if images are in none."""
-    return _labelled_by_folder(_read_tar(path, progress), path)
+    loose = sum(map(is_image, path.iterdir()))
+    return replace(_labelled_by_folder(images, path), loose=loose)
 
 
 def find_boxes(root: Path) -> list[Path]:

@@ -58,7 +58,11 @@ def compose(version: int = VERSION) -> Path:
         make_folder(target.parent)
         with temporary_beside(target) as temporary:
             write_scenes(temporary / "VOCdevkit" / "VOC2007")
-            _rename_first(temporary, target)
+            try:
+                temporary.rename(target)
+            except OSError:  # another process may have composed the same meanwhile
+                if not target.is_dir():
+                    raise
     return target
 
 
@@ -169,12 +173,3 @@ def _write_lists(
     for label in classes:
         lines = "".join(f"{name} {rows[name].get(label, -1):2d}\n" for name in names)
         (folder / f"{label}_{split}.txt").write_text(lines)
-
-
-def _rename_first(source: Path, target: Path) -> None:
-    """Rename, unless another process has composed the same meanwhile."""
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise

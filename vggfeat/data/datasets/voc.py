@@ -165,7 +165,7 @@ def read_voc_boxes(
     left_out: dict[str, str] = {}
     for row in sorted({row for some in rows.values() for row in some}):
         name, path = images.names[row], Path(str(images.images[row]))
-        annotation = read_annotation(tree, name).named(wanted)
+        annotation = read_annotation(tree, name)
         examples[row] = examples_of(name, annotation, wanted)
         if not examples[row]:
             continue

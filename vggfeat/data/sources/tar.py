@@ -40,14 +40,14 @@ from vggfeat._io.remote import (
     stat,
 )
 from vggfeat.data.identity import digest, in_64_bits, is_settled
-from vggfeat.data.image import EXTENSIONS, LACKING, ImageRef, Stamp
-from vggfeat.data.sources.files import EncodedImages, Ints, Names
+from vggfeat.data.image import LACKING, ImageRef, Stamp
+from vggfeat.data.sources.files import EncodedImages, Ints, Names, is_image
 from vggfeat.data.sources.remote import changed_at, stamp_of
 from vggfeat.errors import DataError, DataNotFound, ImageError, StoreError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its image in several formats, the first of these.
-PREFERRED = (".jpg", ".jpeg", ".webp", ".png")
+PREFERRED = ("jpg", "jpeg", "webp", "png")
 LABELS = ("cls", "json", "txt")
 LABEL_KEYS = ("label", "cls", "class")  # of the .json
 LARGEST_LABEL = 1 << 16  # bytes
@@ -107,16 +107,8 @@ class TarIndex(EncodedImages):
     Nothing is kept open, so that it may be sent to, or inherited by, any number of processes; and
     its arrays are compact, since each process has them (40 bytes and a name for an image).
 
-    Parameters
-    ----------
-    archive, version
-        As of a :class:`TarMember`.
-    names : ndarray (N,) of bytes
-        Such as ``n01440764/n01440764_10026.JPEG``: the name of a tar in the tar is the folder.
-    offsets, sizes : ndarray (N,) of int64
-        Where the bytes of each image begin, and how many they are.
-    labels, refusals : ndarray (N,) of bytes
-        The label of each sample, and why a member is not read; empty where there is none.
+    All arrays are (N,). Names are such as ``n01440764/n01440764_10026.JPEG``: the stem of a tar in
+    the tar is the folder. Archive, version and refusals are those of each :class:`TarMember`.
     """
 
     archive: str
@@ -124,7 +116,7 @@ class TarIndex(EncodedImages):
     names: Names
     offsets: Ints
     sizes: Ints
-    labels: Names
+    labels: Names  # empty where there is none
     refusals: Names
 
     def label(self, row: int) -> str:
@@ -280,19 +272,6 @@ class _Member(NamedTuple):
     tar: str = ""  # within the tar, that it is in
     label: str = ""
 
-    @property
-    def is_image(self) -> bool:
-        return "." + self.suffix.rpartition(".")[2].lower() in EXTENSIONS
-
-    @property
-    def is_tar(self) -> bool:
-        return self.name.endswith(".tar") and not self.refusal
-
-    @property
-    def rank(self) -> int:
-        suffix = "." + self.suffix.lower()
-        return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
-
 
 def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
     images: dict[str, _Member] = {}
@@ -338,8 +317,8 @@ def _images(
     folder = f"{Path(tar).stem}/" if tar else ""
     for _, group in groupby(_members(file, archive, start, end), lambda member: member.key):
         members = list({member.name: member for member in group}.values())
-        images = [member for member in members if member.is_image]
-        tars = [member for member in members if member.is_tar]
+        images = [each for each in members if is_image(Path(each.name))]
+        tars = [each for each in members if each.name.endswith(".tar") and not each.refusal]
         # Beside its own image a tar is of a sample: of its frames, say.
         if not tar and tars and not images and (not samples or len(tars) == len(members)):
             for inner in tars:
@@ -350,9 +329,13 @@ def _images(
         if samples and images:
             label = _label({member.suffix.lower(): member for member in members}, file)
             exact = [member for member in images if "." not in member.suffix]
-            images = [min(exact, key=lambda member: member.rank)] if exact else images
+            images = [min(exact, key=_rank)] if exact else images
         for image in images:
             yield image._replace(name=folder + image.name, tar=tar, label=label)
+
+
+def _rank(member: _Member) -> int:
+    return (*PREFERRED, suffix := member.suffix.lower()).index(suffix)
 
 
 def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Member]:
