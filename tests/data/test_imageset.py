@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,21 +26,6 @@ def test_a_folder_is_searched_in_order_without_hidden_files(folder: Path) -> Non
     """Images are sorted by their paths; hidden and other files are left out."""
     names = find_images([str(folder)]).names
     assert names == ("root/a/1.JPEG", "root/b/10.png", "root/b/2.jpg")
-
-
-def test_globs_files_and_lists_name_the_same_images(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A glob, files, @list and standard input all lead to the same files."""
-    monkeypatch.chdir(folder)
-    expected = ("b/10.png", "b/2.jpg")
-    assert find_images(["b/*"]).names == expected
-    assert find_images(list(expected)).names == expected
-    Path("list.txt").write_text("b/10.png\nb/2.jpg\n\n")
-    assert find_images(["@list.txt"]).names == expected
-    typed = io.TextIOWrapper(io.BytesIO(b"b/10.png\r\nb/2.jpg"))
-    monkeypatch.setattr(sys, "stdin", typed)
-    assert find_images(["-"]).names == expected
 
 
 def test_an_image_named_twice_is_there_once(folder: Path) -> None:

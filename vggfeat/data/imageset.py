@@ -267,12 +267,7 @@ def whole_images(images: ImageSet) -> View:
 
 
 def boxed_images(images: ImageSet) -> View:
-    """Look at the given box of every row (Appendix B, VOC action classification).
-
-    Raises
-    ------
-    DataError
-        If there are no boxes.
+    """Look at the given box of every row (Appendix B, VOC action classification), if there are any.
 
     Examples
     --------

@@ -81,13 +81,12 @@ def read_annotations(
     classes: Collection[str] | None = None,
     images: Collection[str] | None = None,
 ) -> dict[str, Annotation]:
-    """Read all XML files of folders, at any depth, and of tars.
+    """Read all XML files of folders, at any depth, and of tars, compressed or not.
 
     Parameters
     ----------
     sources : sequence of Path
-        Folders of boxes (``train/n01440764/n01440764_18.xml``, or flat), or the tars that they come
-        in, compressed or not.
+        With ``train/n01440764/n01440764_18.xml``, say, or flat.
     classes : collection of str, optional
         Keep only objects of these; an image without any is left out.
     images : collection of str, optional
@@ -104,8 +103,7 @@ def read_annotations(
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If an annotation, or a tar, is damaged or cannot be read, or an image has two annotations
-        that differ.
+        If one is damaged or cannot be read, or an image has two annotations that differ.
     """
     annotations: dict[str, Annotation] = {}
     for source in sources:

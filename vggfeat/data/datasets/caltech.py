@@ -24,21 +24,11 @@ class CaltechReader(Reader):
 
 
 def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
-    """Read the images of the named class folders.
+    """Read the images of the named class folders of ``101_ObjectCategories``, say, class by class.
 
-    Parameters
-    ----------
-    tree : Path
-        ``101_ObjectCategories`` or ``256_ObjectCategories``.
-    classes : sequence of str
-        Names of the class folders, background included (Appendix B counts 102 and 257 classes),
-        in the order of the columns of the targets.
-
-    Returns
-    -------
-    ImageSet
-        Class by class. What is neither an image in a class folder nor such a folder is left out
-        and named in ``strays``: a folder inside a class folder repeats images of other classes.
+    Background is among the classes: Appendix B counts 102 and 257. What is neither an image in a
+    class folder nor such a folder is left out and named in ``strays``: a folder inside a class
+    folder repeats images of other classes.
 
     Raises
     ------

@@ -59,17 +59,10 @@ def provide(
     allow_partial: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Return the tree of a data set, with the archives unpacked that it lacks.
+    """Return the tree of a data set, at or below `base`, with the archives unpacked that it lacks.
 
-    Parameters
-    ----------
-    card : DatasetCard
-    base : Path
-        Where to look, and where to put what is fetched.
-    needs : sequence of str
-        Splits that are wanted; no archive is fetched for any other.
-    fetch, allow_partial, progress
-        As for :func:`~vggfeat.data.datasets.open_dataset`.
+    None is fetched for splits that are not in `needs`; the rest is as for
+    :func:`~vggfeat.data.datasets.open_dataset`.
 
     Raises
     ------

@@ -82,16 +82,12 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
 
 
 def read_folders(root: Path) -> ImageSet:
-    """Read a folder of class folders.
+    """Read a folder of class folders; files beside these (a licence, a table) are of no class.
 
     Raises
     ------
     DataNotFound
         If the folder is missing, or has no class folders with images.
-
-    Notes
-    -----
-    Files beside the class folders (a licence, a table) are not images of any class.
     """
     if not root.is_dir():
         raise DataNotFound(

@@ -28,18 +28,10 @@ VAL_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 
 
 def find_truth(places: Sequence[Path]) -> Path:
-    """Find the lists of the classes of flat validation images.
+    """Find the lists of the classes of flat validation images, in folders, the likeliest first.
 
-    Parameters
-    ----------
-    places : sequence of Path
-        Folders to look in, the likeliest first: for the kit's two files (there, in ``data``, or
-        in ``ILSVRC2012_devkit_t12/data``), for ``ILSVRC2012_devkit_t12.tar.gz``, for ``val.txt``.
-
-    Returns
-    -------
-    Path
-        The folder of the kit's two files, the packed kit, or Caffe's ``val.txt``.
+    It is the folder of the kit's two files (a place itself, ``data`` or
+    ``ILSVRC2012_devkit_t12/data`` in it), ``ILSVRC2012_devkit_t12.tar.gz``, or Caffe's ``val.txt``.
 
     Raises
     ------
@@ -62,14 +54,9 @@ def find_truth(places: Sequence[Path]) -> Path:
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Read the synset (wnid) of each validation image, by name.
+    """Read the synset (wnid) of each validation image, by name, from what :func:`find_truth` finds.
 
-    Parameters
-    ----------
-    path : Path
-        As :func:`find_truth` finds it.
-    classes : sequence of str
-        What the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
+    `classes` are what the numbers of a ``val.txt`` mean where no ``synsets.txt`` is beside it.
 
     Raises
     ------

@@ -53,30 +53,20 @@ class VocReader(Reader):
 def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") -> ImageSet:
     """Read the images, splits and labels of one year, a folder such as ``VOC2007``.
 
-    Parameters
-    ----------
-    tree : Path
-        With ``Annotations``, ``ImageSets`` and ``JPEGImages``.
-    classes : sequence of str
-        Columns of the targets.
-    task : "classification" or "action"
-        A row is an image, named by its id, or a person in a given box, named ``id#number``.
+    For classification a row is an image, named by its id; for action a person in a given box, named
+    ``id#number``, and one who does something else than the ten actions is in all lists, as −1.
 
     Returns
     -------
     ImageSet
-        Rows sorted by name, with targets, the splits that are there, and boxes for actions. Rows
-        whose image is not there are left out and named in ``missing``.
+        Rows sorted by name, with targets in the order of `classes`, the splits that are there, and
+        boxes for actions. A split with no list of any class, as the test split of 2012, has no
+        labels. Rows whose image is not there are left out and named in ``missing``.
 
     Raises
     ------
     DataError
         If a list or an annotation is damaged, or lists contradict each other.
-
-    Notes
-    -----
-    A split with no list of any class, as the test split of 2012, has no labels. A person of the
-    action task who does something else than the ten actions is in all lists, as −1.
     """
     lists = tree / "ImageSets" / LISTS[task]
     if not lists.is_dir():
@@ -121,16 +111,9 @@ class VocBoxes(NamedTuple):
 def read_voc_boxes(
     tree: Path, classes: Sequence[str] = (), splits: Collection[str] = SPLITS
 ) -> VocBoxes:
-    """Read the examples of splits of a year of VOC.
+    """Read the examples of some splits of a year of VOC, and of nothing that only others show.
 
-    Parameters
-    ----------
-    tree : Path
-        As for :func:`read_voc`.
-    classes : sequence of str
-        Those that are wanted, in their order; by default all that have a list.
-    splits : collection of str
-        Of train, val, trainval and test. What only the others show is not looked at.
+    Classes are in the order asked for; by default all that have a list.
 
     Returns
     -------
@@ -145,10 +128,8 @@ def read_voc_boxes(
     ------
     ParameterError
         If the tree has no such class.
-    DataNotFound
-        If it has no lists.
-    DataError
-        If a list or an annotation is damaged.
+    DataNotFound, DataError
+        If it has no lists; if a list or an annotation is damaged.
     """
     known = classes_in(tree)
     if unknown := [name for name in classes if name not in known]:
@@ -183,13 +164,7 @@ def read_voc_boxes(
 
 
 def classes_in(tree: Path) -> list[str]:
-    """List the classes of a tree: those with a list of a split, whichever are there.
-
-    Raises
-    ------
-    DataNotFound
-        If it has no lists.
-    """
+    """List the classes of a tree, which have a list of any split; DataNotFound without lists."""
     lists = tree / "ImageSets" / "Main"
     known = {
         path.name.removesuffix(f"_{split}.txt")

@@ -110,10 +110,8 @@ def read_parquet(source: str) -> Iterator[Entry]:
 
     Raises
     ------
-    DataError
-        If it is damaged, has no column ``path``, or a row without one.
-    MissingExtra
-        If pyarrow is not installed.
+    DataError, MissingExtra
+        As for :func:`read_csv`, and if it is damaged; if pyarrow is not installed.
     """
     try:
         import pyarrow.lib

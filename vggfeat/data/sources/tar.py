@@ -150,28 +150,15 @@ def read_tar(
     the formats that are read); its others, such as key.mask.png, are left out. Where it has no
     such file, as in a tar that is none of WebDataset's, each image in it counts. Its label is
     what stands in key.cls; or the "label", "cls" or "class" of key.json; or the one line of
-    key.txt, unless it is as long as a caption. Of members of one name the last counts, as it does
-    where a tar is unpacked.
-
-    Parameters
-    ----------
-    archive : path or address
-        A tar, not compressed: its middle is read.
-    progress : callable, optional
-        Called with the bytes walked so far and in all.
-    samples : bool
-        Whether members that share a key are a sample; if not, every image counts, as in a folder,
-        and has no label.
-
-    Returns
-    -------
-    TarIndex
-        A link, a device, or a file larger than any image is in it, with a refusal.
+    key.txt, unless it is as long as a caption. Without `samples` every image counts, as in a
+    folder, and has no label. Of members of one name the last counts, as it does where a tar is
+    unpacked. A link, a device, or a file larger than any image is there with a refusal.
 
     Raises
     ------
     DataError
-        If it is no tar, compressed, damaged, cut off, or has a member whose name leads out of it.
+        If it is no tar, compressed, damaged, cut off, has a member whose name leads out of it, or
+        two images of one name in two tars.
     DataNotFound, DownloadError
         If it cannot be read.
     """
