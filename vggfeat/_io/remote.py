@@ -288,7 +288,9 @@ def read_bytes(address: str, start: int | None = None, end: int | None = None) -
     if start is not None and start == end:
         return b""
 
-    content = with_filesystem(address, lambda fs, path: bytes(fs.cat_file(path, start, end)))
+    content = with_filesystem(
+        address, lambda fs, path: bytes(fs.cat_file(path, start=start, end=end))
+    )
     if end is not None and len(content) != end - (start or 0):
         if len(content) > end - (start or 0):
             raise Unreachable(NO_RANGES)
