@@ -47,7 +47,7 @@ from vggfeat.nets.config import TABLE_1
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.run.submission import write_submission
-from vggfeat.run.svm import Run, run_svm
+from vggfeat.run.svm import SVMRun, run_svm
 from vggfeat.settings import Features
 
 COLUMNS = ("table", "row", "here %", "paper %", "difference", "")
@@ -270,7 +270,7 @@ def measured(
         return failed(cell, error)
 
 
-def filled(cell: Cell, run: Run, submission: Path | None) -> Cell:
+def filled(cell: Cell, run: SVMRun, submission: Path | None) -> Cell:
     """Put a result into a cell, with what keeps it from being compared."""
     value, spread, tested = figure(run.result)
     server = isinstance(run.card.protocol, VocProtocol) and bool(run.card.protocol.server_file)
