@@ -87,18 +87,6 @@ def test_any_hdf5_reader_sees_the_view(tmp_path: Path) -> None:
     assert lacking == [False] * 6 + [True] * 6
 
 
-def test_a_view_over_too_many_shards_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """HDF5 would read what it cannot open as NaN: the view then has names and a note."""
-    monkeypatch.setattr("vggfeat.store.view.OPEN", 2)
-    make_store(tmp_path / "s")
-    with h5py.File(tmp_path / "s" / "features.h5") as file:
-        assert set(file) == {"names", "id", "stamp"}
-        assert b"store merge" in file.attrs["note"]
-    check(FeatureStore(tmp_path / "s"), [FC7], NAMES)
-
-
 def test_thousands_of_shards(tmp_path: Path) -> None:
     """From 64 shards on their headers are read from index.npz; a lost or old one does no harm."""
     names = [f"{number:03}" for number in range(100)]

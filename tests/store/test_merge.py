@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +59,33 @@ def assert_whole(folder: Path, columns: Sequence[Column] = (FC7,)) -> None:
     store = FeatureStore(folder)
     assert store.names == NAMES
     check(store, columns, NAMES)
+
+
+def killed(
+    folder: Path, names: Sequence[str], columns: Sequence[Column] = (FC7,), done: int = 2
+) -> Path:
+    """Make a store whose run over some images was killed after so many of them."""
+    store = FeatureStore(folder, "a")
+    store.add_columns(columns)
+    store.begin(names)
+    fill(store, columns, names[:done])
+    return folder
+
+
+def share(folder: Path, number: int, of: int, net: Column = FC7) -> Path:
+    """Finish a share of the images in a folder."""
+    names = NAMES[number - 1 :: of]
+    store = FeatureStore(folder, "a")
+    store.add_columns([net])
+    store.begin(names, share=(number, of))
+    fill(store, [net], names)
+    store.finish(names, {}, (number, of))
+    return folder
+
+
+def shares(root: Path, numbers: Sequence[int], of: int) -> list[Path]:
+    """Make finished shares of the images, each in a folder of its own."""
+    return [share(root / f"{number}-of-{of}", number, of) for number in numbers]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -167,10 +193,7 @@ def test_a_merge_says_once_what_is_finished(
 ) -> None:
     """Killed right after run.json, which is written last, it has said what is left of a part."""
     make_store(tmp_path / "a", [D], FEW[:4])
-    store = FeatureStore(tmp_path / "a", "a")
-    store.add_columns([E])
-    store.begin(FEW[:4])
-    fill(store, [E], FEW[:2])
+    killed(tmp_path / "a", FEW[:4], [E])
 
     def stop(storage: Storage, run: Mapping[str, Any]) -> None:
         write_run(storage, run)
@@ -199,9 +222,7 @@ def test_failed_images_go_along(tmp_path: Path) -> None:
 def test_a_part_that_is_not_finished_is_remembered(tmp_path: Path) -> None:
     """The merged store lacks what no part has, however often it is merged, until a run ends."""
     part(tmp_path / "a", range(12))
-    store = FeatureStore(tmp_path / "b", "a")
-    store.begin(NAMES[12:22])
-    fill(store, [FC7], NAMES[12:14])
+    killed(tmp_path / "b", NAMES[12:22])
     for _ in range(2):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
         found = info(tmp_path / "all")
@@ -227,11 +248,7 @@ def test_a_part_that_kept_nothing_is_remembered(tmp_path: Path) -> None:
 def test_shares_in_one_folder(tmp_path: Path) -> None:
     """Writers of one folder have no view; a merge, or the whole's run, makes one of all."""
     for number in (1, 2, 3, 4):
-        store = FeatureStore(tmp_path / "s", "a")
-        names = NAMES[number - 1 :: 4]
-        store.begin(names, share=(number, 4))
-        fill(store, [FC7], names)
-        store.finish(names, {}, (number, 4))
+        share(tmp_path / "s", number, 4)
     assert not (tmp_path / "s" / "features.h5").exists()
     told = info(tmp_path / "s")
     assert (told["asked"], told["finished"], told["view"]) == (25, True, False)
@@ -239,27 +256,6 @@ def test_shares_in_one_folder(tmp_path: Path) -> None:
     assert_whole(tmp_path / "few")
     make_store(tmp_path / "s", names=NAMES)
     assert_whole(tmp_path / "s")
-
-
-def killed(folder: Path, rows: Sequence[int], columns: Sequence[Column] = (FC7,)) -> Path:
-    """Make a store whose run over some of the images was killed after two of them."""
-    names = [NAMES[row] for row in rows]
-    store = FeatureStore(folder, "a")
-    store.add_columns(columns)
-    store.begin(names)
-    fill(store, columns, names[:2])
-    return folder
-
-
-def shares(root: Path, numbers: Sequence[int], of: int) -> list[Path]:
-    """Make finished shares of the images, each in a folder of its own."""
-    for number in numbers:
-        names = NAMES[number - 1 :: of]
-        store = FeatureStore(root / f"{number}-of-{of}", "a")
-        store.begin(names, share=(number, of))
-        fill(store, [FC7], names)
-        store.finish(names, {}, (number, of))
-    return [root / f"{number}-of-{of}" for number in numbers]
 
 
 def state(path: Path) -> tuple[bool, list[str]]:
@@ -271,7 +267,7 @@ def state(path: Path) -> tuple[bool, list[str]]:
 @pytest.mark.parametrize("later", [False, True])
 def test_what_another_part_has_done_is_not_left(tmp_path: Path, later: bool) -> None:
     """A killed run counts for nothing where a part has all that it was asked for."""
-    dead, whole = killed(tmp_path / "dead", range(25)), part(tmp_path / "whole", range(25))
+    dead, whole = killed(tmp_path / "dead", NAMES[:25]), part(tmp_path / "whole", range(25))
     if later:
         assert not merge([dead], tmp_path / "all").finished
         assert state(tmp_path / "all") == (False, [])
@@ -284,10 +280,10 @@ def test_what_another_part_has_done_is_not_left(tmp_path: Path, later: bool) -> 
 
 def test_what_another_part_has_done_in_part_is_left(tmp_path: Path) -> None:
     """Other columns, or fewer images, are not what a killed run was asked for."""
-    dead = killed(tmp_path / "dead", range(25), [FC7, LARGE])
+    dead = killed(tmp_path / "dead", NAMES[:25], [FC7, LARGE])
     whole, fewer = part(tmp_path / "whole", range(25)), part(tmp_path / "fewer", range(24))
     assert not merge([dead, whole], tmp_path / "1").finished
-    assert not merge([killed(tmp_path / "two", range(25)), fewer], tmp_path / "2").finished
+    assert not merge([killed(tmp_path / "two", NAMES[:25]), fewer], tmp_path / "2").finished
     assert not info(tmp_path / "1")["finished"]
     large = part(tmp_path / "large", range(25), [LARGE])
     assert merge([tmp_path / "1", large], tmp_path / "3").finished
@@ -297,7 +293,7 @@ def test_what_another_part_has_done_in_part_is_left(tmp_path: Path) -> None:
 
 def test_a_part_goes_on_with_a_longer_list(tmp_path: Path) -> None:
     """What an earlier merge said was left of the shorter list, the part itself says no more."""
-    dead, other = killed(tmp_path / "dead", range(10)), part(tmp_path / "other", range(10, 15))
+    dead, other = killed(tmp_path / "dead", NAMES[:10]), part(tmp_path / "other", range(10, 15))
     assert not merge([dead, other], tmp_path / "all").finished
     part(dead, range(20))
     assert merge([dead, other], tmp_path / "all").finished
@@ -307,10 +303,7 @@ def test_a_part_goes_on_with_a_longer_list(tmp_path: Path) -> None:
 def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
     """A merge into a store that lacks a column of a list leaves it so, until its part is there."""
     make_store(tmp_path / "dead", [D], FEW[:4])
-    store = FeatureStore(tmp_path / "dead", "a")
-    store.add_columns([E])
-    store.begin(FEW[:4])
-    fill(store, [E], FEW[:2])
+    killed(tmp_path / "dead", FEW[:4], [E])
     make_store(tmp_path / "other", [D, E], FEW[4:])
     for name in ("dead", "other", "dead"):
         assert not merge([tmp_path / name], tmp_path / "all").finished
@@ -321,9 +314,7 @@ def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
 def test_a_column_without_a_row_is_left(tmp_path: Path) -> None:
     """A part that was killed before its first row of a column is remembered for it."""
     make_store(tmp_path / "dead", [D], FEW[:4])
-    store = FeatureStore(tmp_path / "dead", "a")
-    store.add_columns([E])
-    store.begin(FEW[:4])
+    killed(tmp_path / "dead", FEW[:4], [E], done=0)
     make_store(tmp_path / "same", [D], FEW[:4])
     for name in ("dead", "same"):
         assert not merge([tmp_path / name], tmp_path / "all").finished
@@ -333,7 +324,7 @@ def test_a_column_without_a_row_is_left(tmp_path: Path) -> None:
 
 def test_killed_parts_over_the_same_images(tmp_path: Path) -> None:
     """Once they are through, the store was asked for as many images as it has."""
-    parts = [killed(tmp_path / "1", range(10)), killed(tmp_path / "2", range(5, 15))]
+    parts = [killed(tmp_path / "1", NAMES[:10]), killed(tmp_path / "2", NAMES[5:15])]
     assert not merge(parts, tmp_path / "all").finished
     for number, rows in (("1", range(10)), ("2", range(5, 15))):
         part(tmp_path / number, rows)
@@ -348,10 +339,7 @@ def test_a_stopped_merge_forgets_nothing_that_was_left(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     make_store(tmp_path / "all", [D], FEW[:4])
-    store = FeatureStore(tmp_path / "all", "a")
-    store.add_columns([E])
-    store.begin(FEW[:4])
-    fill(store, [E], FEW[:2])
+    killed(tmp_path / "all", FEW[:4], [E])
     make_store(tmp_path / "other", [D, E], FEW[4:])
     with pytest.raises(KeyboardInterrupt):
         merge([tmp_path / "other"], tmp_path / "all", progress=stop)
@@ -380,34 +368,24 @@ def test_shares_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_shares_are_told_apart_by_columns(tmp_path: Path) -> None:
     """All shares of one net say nothing of those of another, in parts as in one folder."""
-
-    def share(root: Path, net: Column, number: int) -> Path:
-        names = NAMES[number - 1 :: 3]
-        store = FeatureStore(root, "a")
-        store.add_columns([net])
-        store.begin(names, share=(number, 3))
-        fill(store, [net], names)
-        store.finish(names, {}, (number, 3))
-        return root
-
-    parts = [share(tmp_path / f"D{number}", D, number) for number in (1, 2, 3)]
-    parts.append(share(tmp_path / "E1", E, 1))
+    parts = [share(tmp_path / f"D{number}", number, 3, D) for number in (1, 2, 3)]
+    parts.append(share(tmp_path / "E1", 1, 3, E))
     done = merge(parts, tmp_path / "all")
     assert (done.finished, done.missing) == (False, ("2/3", "3/3"))
     assert state(tmp_path / "all") == (False, ["2/3", "3/3"])
     assert info(tmp_path / "all")["asked"] == 25
     for number in (1, 2, 3):
-        share(tmp_path / "one", D, number)
-    share(tmp_path / "one", E, 1)
+        share(tmp_path / "one", number, 3, D)
+    share(tmp_path / "one", 1, 3, E)
     assert state(tmp_path / "one") == (False, ["2/3", "3/3"])  # those of E alone
-    done = merge([share(tmp_path / f"E{n}", E, n) for n in (2, 3)], tmp_path / "all")
+    done = merge([share(tmp_path / f"E{n}", n, 3, E) for n in (2, 3)], tmp_path / "all")
     assert (done.finished, done.missing) == (True, ())
     assert_whole(tmp_path / "all", [D, E])
 
 
 def test_shares_do_what_a_killed_run_did_not(tmp_path: Path) -> None:
     """All of a list's shares together are the whole of it."""
-    dead = killed(tmp_path / "dead", range(25))
+    dead = killed(tmp_path / "dead", NAMES[:25])
     assert not merge([dead, *shares(tmp_path, [1], 2)], tmp_path / "half").finished
     done = merge([tmp_path / "half", *shares(tmp_path, [2], 2)], tmp_path / "all")
     assert (done.finished, done.missing) == (True, ())
@@ -606,7 +584,7 @@ def test_a_merged_view_reads_everywhere(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(view, "OPEN", 3)
     part(tmp_path / "s", range(25))
     with h5py.File(tmp_path / "s" / "features.h5") as file:
-        assert "D" not in file
+        assert set(file) == {"names", "id", "stamp"}
         assert f"vggfeat store merge {tmp_path / 's'} --out" in str(file.attrs["note"])
     merge([tmp_path / "s"], tmp_path / "few")
     with h5py.File(tmp_path / "few" / "features.h5") as file:
@@ -657,13 +635,4 @@ def test_processes_that_begin_at_once(tmp_path: Path, shares: list[str]) -> None
         process.communicate(timeout=60)
         assert process.returncode == 0
     assert merge([tmp_path / "s"], tmp_path / "all").copied == len(NAMES)
-    assert_whole(tmp_path / "all")
-
-
-def test_a_store_that_was_copied_is_the_same(tmp_path: Path) -> None:
-    """Two copies of one store join into one with the same rows."""
-    part(tmp_path / "a", range(25))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    done = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
-    assert (done.twice, done.copied) == (25, 25)
     assert_whole(tmp_path / "all")

@@ -96,7 +96,6 @@ class Index:
     where: dict[Descriptor, Places] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._check_widths()
         # Oldest first, so that what is assigned last is the newest.
         self.headers = sorted(self.headers, key=lambda header: (header.generation, header.key))
         self.names, placed = self._name_all()
@@ -210,16 +209,6 @@ class Index:
         number = self._table[0]
         order = np.argsort(number, kind="stable")
         return order, np.searchsorted(number[order], np.arange(len(self.names) + 1))
-
-    def _check_widths(self) -> None:
-        for header in self.headers:
-            for descriptor, column in header.columns.items():
-                held = self.columns.get(descriptor, column)
-                if held.digest == column.digest and held.width != column.width:
-                    raise StoreDamaged(
-                        f"{descriptor.path} has {column.width} numbers in {header.key} and "
-                        f"{held.width} in others. Delete the one that is wrong."
-                    )
 
     def _name_all(self) -> tuple[list[bytes], Rows]:
         """Return all names, and the place among them of each row of the shards, oldest first.

@@ -79,7 +79,13 @@ def info(path: Path | str) -> dict[str, Any]:
     9963
     """
     store = FeatureStore(path)
-    index, columns = store.index, store.columns
+    index, columns, runs = store.index, store.columns, store.runs
+    shares = {name_share(run["share"]): run["finished"] for run in runs if run["share"]}
+    joined = join_shares(runs)
+    missing = missing_shares(joined)
+    # A whole run removes what shares left, which write no view.
+    has_view = bool(store.packed) or (VIEW in store.storage.list() and not shares)
+    all_shares = not missing and any(asked for own in joined.values() for asked in own.values())
     return {
         "path": str(path),
         "dtype": store.dtype,
@@ -99,10 +105,10 @@ def info(path: Path | str) -> dict[str, Any]:
         "images": len(store.names),
         "asked": count_asked(store),
         "failed": len(store.failed),
-        "finished": bool(store.packed) or _is_finished(store),
-        "shares": _shares(store),
-        "missing": list(map(name_share, missing_shares(join_shares(store.runs)))),
-        "view": bool(store.packed) or _has_view(store),
+        "finished": (has_view or all_shares) and all(run["finished"] for run in runs),
+        "shares": shares,
+        "missing": list(map(name_share, missing)),
+        "view": has_view,
         "shards": len(index.headers),
         "leftovers": 0 if store.packed else len(list_leftovers(store.storage)),
         "bytes": store.nbytes,
@@ -378,27 +384,7 @@ def _rebuild_caches(path: Path | str, survey: _Survey) -> Iterator[str]:
 
 def count_asked(store: FeatureStore) -> int:
     """Count the images that the last run, or all shares of it together, was asked for."""
-    if not store.runs:
-        return len(store.names)
-    asked: list[int] = [run["asked"] for run in store.runs]
-    whole = asked[0] if RUN in list_shares(store.storage, RUN) else 0
-    return max(whole, sum(asked) - whole)
-
-
-def _is_finished(store: FeatureStore) -> bool:
-    """Tell whether all was computed: by one run, or by all shares of one, which write no view."""
     runs = store.runs
-    shares = join_shares(runs)
-    some = any(asked for own in shares.values() for asked in own.values())
-    done = _has_view(store) or (some and not missing_shares(shares))
-    return done and all(run["finished"] for run in runs)
-
-
-def _has_view(store: FeatureStore) -> bool:
-    """Tell whether there is a view that no share came after: a whole run removes theirs."""
-    return VIEW in store.storage.list() and not _shares(store)
-
-
-def _shares(store: FeatureStore) -> dict[str, bool]:
-    """Tell of each share that left a record here whether it is finished."""
-    return {name_share(run["share"]): run["finished"] for run in store.runs if run["share"]}
+    whole = sum(run["asked"] for run in runs if not run["share"])
+    shares = sum(run["asked"] for run in runs if run["share"])
+    return max(whole, shares) if runs else len(store.names)
