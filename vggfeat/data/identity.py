@@ -21,7 +21,7 @@ from vggfeat.settings import Decoding
 Id = tuple[int, int]
 NOWHERE = (0, 0)  # the stamp of what is no file, which is read to be known
 AT_ONCE = 16  # threads that wait for a network drive
-MANY = 1000  # files for which they are started
+MANY = 1000  # files that each asks for at a time
 # What changed less than so many ns ago may change again, and its time, by its clock, stay as it is.
 SETTLED = 2 * 10**9
 
@@ -48,13 +48,10 @@ def id_of(image: ImageLike, encoded: bytes | None) -> Id:
 
 def stamps_of(images: Sequence[ImageLike]) -> NDArray[np.int64]:
     """Return the stamps (N, 2) of images, none of which is opened."""
-    if len(images) < MANY:
-        stamps = list(map(stamp_of, images))
-    else:
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-stamp") as pool:
-            some = (images[start : start + MANY] for start in range(0, len(images), MANY))
-            groups = pool.map(lambda group: list(map(stamp_of, group)), some)
-            stamps = [stamp for group in groups for stamp in group]
+    groups = (images[start : start + MANY] for start in range(0, len(images), MANY))
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-stamp") as pool:
+        done = pool.map(lambda group: list(map(stamp_of, group)), groups)
+        stamps = [stamp for group in done for stamp in group]
     return np.array(stamps, np.int64).reshape(-1, 2)
 
 

@@ -85,30 +85,25 @@ def parse_partition(typed: str | None, environment: Mapping[str, str] | None = N
 
 
 def _from_environment(environment: Mapping[str, str]) -> Partition:
-    array, ranks = _slurm_array(environment), _torchrun(environment)
-    if array is None and ranks is None:
+    in_array = "SLURM_ARRAY_TASK_ID" in environment
+    in_torchrun = "RANK" in environment and "WORLD_SIZE" in environment
+    if not (in_array or in_torchrun):
         raise ParameterError(
             "--shard auto finds neither a SLURM array (SLURM_ARRAY_TASK_ID) nor torchrun (RANK, "
             "WORLD_SIZE). Say which share to do: --shard 1/4"
         )
-    array, ranks = array or WHOLE, ranks or WHOLE
-    return Partition((array.part - 1) * ranks.parts + ranks.part, array.parts * ranks.parts)
+    task, tasks = _slurm_array(environment) if in_array else (0, 1)
+    rank, ranks = 0, 1
+    if in_torchrun:
+        rank, ranks = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+    return Partition(task * ranks + rank + 1, tasks * ranks)
 
 
-def _torchrun(environment: Mapping[str, str]) -> Partition | None:
-    if "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return None
-    return Partition(_number(environment, "RANK") + 1, _number(environment, "WORLD_SIZE"))
-
-
-def _slurm_array(environment: Mapping[str, str]) -> Partition | None:
-    if "SLURM_ARRAY_TASK_ID" not in environment:
-        return None
+def _slurm_array(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return which task of the array this is, from 0 on, and how many there are."""
     task, count = (_number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT"))
-    first, last = (
-        _number(environment, f"SLURM_ARRAY_TASK_{name}", default)
-        for name, default in (("MIN", 0), ("MAX", count - 1))
-    )
+    first = _number(environment, "SLURM_ARRAY_TASK_MIN", 0)
+    last = _number(environment, "SLURM_ARRAY_TASK_MAX", count - 1)
     step = _number(environment, "SLURM_ARRAY_TASK_STEP", 1) or 1
     place, rest = divmod(task - first, step)
     if rest or (last - first) // step + 1 != count:
@@ -117,7 +112,7 @@ def _slurm_array(environment: Mapping[str, str]) -> Partition | None:
             f"{count} tasks between {first} and {last}, so that its task {task} may be any of "
             f"them. To do one share again, name it: --shard 3/{max(count, 3)}"
         )
-    return Partition(place + 1, count)
+    return place, count
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:

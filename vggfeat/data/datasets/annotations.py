@@ -202,8 +202,7 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: {error.strerror or error}. Restore it from the original "
-            "archive."
+            f"{path} cannot be read: {error.strerror or error}; restore it from its archive"
         ) from error
 
 

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from vggfeat._io.remote import (
     BLOCK,
-    Unreachable,
     is_address,
     join,
     open_file,
@@ -25,8 +24,8 @@ from vggfeat._io.remote import (
 from vggfeat._io.text import printable
 from vggfeat.data.image import ImageRef
 from vggfeat.data.names import name_of
-from vggfeat.data.sources.remote import RemoteImage
-from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
+from vggfeat.data.sources.remote import RemoteImage, explain_unreadable
+from vggfeat.errors import DataError, MissingExtra, VggfeatError
 
 COLUMNS = ("path", "label", "split")
 LINES_AT_ONCE = 8192
@@ -136,17 +135,10 @@ def read_parquet(source: str) -> Iterator[Entry]:
 
 @contextmanager
 def _open(source: str, what: str) -> Iterator[BinaryIO]:
-    try:
-        with (
-            open_file(source, whole=True) if is_address(source) else Path(source).open("rb") as file
-        ):
+    with explain_unreadable(source, what):
+        at_address = is_address(source)
+        with open_file(source, whole=True) if at_address else Path(source).open("rb") as file:
             yield file
-    except Unreachable as error:
-        raise error.of(source) from None
-    except VggfeatError:
-        raise
-    except OSError as error:
-        raise DataNotFound(f"The {what} {source} cannot be read: {error.strerror}.") from error
 
 
 def _lines(file: BinaryIO, folder: Path | str) -> Iterator[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ from vggfeat._io.remote import (
 from vggfeat.data.identity import digest, nanoseconds
 from vggfeat.data.image import EXTENSIONS, ImageRef, Stamp
 from vggfeat.data.names import name_on_web, prefix_of
-from vggfeat.errors import ImageError
+from vggfeat.errors import DataNotFound, ImageError, VggfeatError
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
 DEEPEST = 32  # folders below one another; a web server may link them in circles
@@ -109,13 +109,24 @@ def list_below(source: str) -> Iterator[tuple[RemoteImage, str]]:
     """
     prefix = prefix_of(source)
     on_web = split(source).scheme in HTTP
-    try:
+    with explain_unreadable(source):
         for address, path, info in _walk(source, "", DEEPEST):
             size = info.get("size")
             image = RemoteImage(address, stamp_of(info), -1 if size is None else size)
             yield image, prefix + (name_on_web(path) if on_web else path)
+
+
+@contextmanager
+def explain_unreadable(source: str, what: str = "source") -> Iterator[None]:
+    """Name a source, at an address or here, in the error where it cannot be read."""
+    try:
+        yield
     except Unreachable as error:
         raise error.of(source) from None
+    except VggfeatError:
+        raise
+    except OSError as error:
+        raise DataNotFound(f"The {what} {source} cannot be read: {error.strerror}.") from error
 
 
 def is_glob(source: str) -> bool:
@@ -150,10 +161,8 @@ def expand_glob(source: str) -> list[str]:
         below = [name.strip("/").removeprefix(root) for name in fs.glob(path)]
         return sorted(_inside(base, name) for name in below if "/." not in f"/{name}")
 
-    try:
+    with explain_unreadable(source):
         return retry(ask)
-    except Unreachable as error:
-        raise error.of(source) from None
 
 
 def _check_size(size: int) -> None:

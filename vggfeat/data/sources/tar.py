@@ -42,8 +42,8 @@ from vggfeat._io.remote import (
 from vggfeat.data.identity import digest, in_64_bits, is_settled
 from vggfeat.data.image import LACKING, ImageRef, Stamp
 from vggfeat.data.sources.files import EncodedImages, Ints, Names, is_image
-from vggfeat.data.sources.remote import changed_at, stamp_of
-from vggfeat.errors import DataError, DataNotFound, ImageError, StoreError, VggfeatError
+from vggfeat.data.sources.remote import changed_at, explain_unreadable, stamp_of
+from vggfeat.errors import DataError, ImageError, StoreError, VggfeatError
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 # Where a sample has its image in several formats, the first of these.
@@ -168,7 +168,7 @@ def read_tar(
             f"{redact(archive)} is compressed, so that no image can be read from its middle. "
             "Unpack it to a plain .tar: images are compressed already."
         )
-    try:
+    with explain_unreadable(archive, "tar"):
         identity = _identify(archive, samples)
         path = home() / "tars" / f"{identity.key}.npz"
         if (index := _recall(path, archive, identity)) is not None:
@@ -183,12 +183,6 @@ def read_tar(
             if identity.settled:
                 _remember(path, index, identity)
             return index
-    except Unreachable as error:
-        raise error.of(archive) from None
-    except VggfeatError:
-        raise
-    except OSError as error:
-        raise DataNotFound(f"The tar {archive} cannot be read: {error.strerror}.") from error
 
 
 class _Identity(NamedTuple):
