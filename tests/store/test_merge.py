@@ -300,6 +300,16 @@ def test_a_part_goes_on_with_a_longer_list(tmp_path: Path) -> None:
     assert state(tmp_path / "all") == (True, [])
 
 
+def test_a_run_over_a_shorter_list_does_not_do_a_longer_one(tmp_path: Path) -> None:
+    """What a part had left is left, whatever else was computed in the merged store."""
+    dead = killed(tmp_path / "dead", NAMES[:10])
+    assert not merge([dead], tmp_path / "all").finished
+    part(tmp_path / "all", range(3))
+    assert not merge([dead], tmp_path / "all").finished
+    part(tmp_path / "all", range(10))
+    assert merge([dead], tmp_path / "all").finished
+
+
 def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
     """A merge into a store that lacks a column of a list leaves it so, until its part is there."""
     make_store(tmp_path / "dead", [D], FEW[:4])

@@ -40,17 +40,18 @@ def record_run(
 ) -> None:
     """Write the record of a run, or of one share of it, that begins or is through.
 
-    It takes over what the record in its place had left of the same columns. What that one says of
-    other columns stays where it is a share's, since nets that share a list in one folder have one
-    file; a whole run that is through has the last word.
+    It takes over what the record in its place had left of the same columns of a list that was no
+    longer. What that one says of other columns stays where it is a share's, since nets that share a
+    list in one folder have one file; a whole run that is through has the last word.
     """
-    before: dict[str, Any] = {"left": {}, "done": {}}
+    before: dict[str, Any] = {"asked": 0, "left": {}, "done": {}}
     with suppress(StoreDamaged):
         before = read_run(storage, of_share(RUN, about["share"]))
-    taken = _choose(before["left"], lambda path: path in columns)
-    mine: Lists = join_lists([taken, {digest_list(names): columns}])
+    is_as_long = before["asked"] <= len(names)
+    taken = _choose(before["left"], lambda path: path in columns) if is_as_long else {}
+    mine = join_lists([taken, {digest_list(names): columns}])
     others: dict[str, Lists] = {"left": {}, "done": {}}
-    if about["share"] or not finished:
+    if about["share"] or (is_as_long and not finished):
         others = {of: _choose(before[of], lambda path: path not in columns) for of in others}
     of = "done" if finished else "left"
     lists = {**others, of: join_lists([others[of], mine])}
