@@ -637,19 +637,15 @@ class FeatureStore:
         stamps: ArrayLike,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make rows of images that came back current again: copy them into a new shard."""
-        index, wanted = self.index, _pairs(ids, len(names), "ids")
-        seen = _pairs(stamps, len(names), "stamps")
-        numbers = index.numbers(encode(names))
+        """Make rows of images that came back current again: copy them into a new shard.
+
+        Of all these images all these columns are there.
+        """
+        index = self.index
+        numbers, wanted = index.numbers(encode(names)), _pairs(ids, len(names), "ids")
         places = {name: index.places(name, numbers, wanted) for name in columns}
         values = read_columns(self.storage, index.headers, index.columns, places)
-        held = np.array([places[name][:, 0] >= 0 for name in columns]).T
-        for pattern in np.unique(held, axis=0):
-            rows = np.flatnonzero((held == pattern).all(axis=1))
-            some = [name for name, has in zip(columns, pattern, strict=True) if has]
-            arrays = {name: values[name][rows] for name in some}
-            whose = [names[row] for row in rows.tolist()]
-            self.write(whose, wanted[rows], seen[rows], arrays, provenance)
+        self.write(names, ids, stamps, values, provenance)
 
     def note(self, names: Sequence[str], ids: ArrayLike, stamps: ArrayLike) -> None:
         """Remember what n images look like now: :meth:`save_notes` keeps it.
