@@ -76,21 +76,10 @@ def combine(
     normalize: str = "descriptor",
     power: float | None = None,
 ) -> Tensor:
-    """Combine descriptors as :func:`aggregate` does, as torch differentiates it.
+    """Combine tensors (N, D), a mapping for each view, as :func:`aggregate` does.
 
-    Powers and norms rescale a value by a number that counts as a constant: a gradient times the
-    descriptors then adds up to what it is the gradient of.
-
-    Parameters
-    ----------
-    views : sequence of mappings of Descriptor to Tensor (N, D)
-        One for each view of the images.
-    how, normalize, power
-        As for :func:`aggregate`.
-
-    Returns
-    -------
-    Tensor (N, D)
+    It is differentiable: powers and norms rescale a value by a number that counts as a constant, so
+    that a gradient times the descriptors adds up to what it is the gradient of.
 
     Examples
     --------
@@ -116,11 +105,6 @@ def combine(
 class Aggregation:
     """The settings of :func:`aggregate`, checked before anything is computed.
 
-    Parameters
-    ----------
-    how, normalize, power
-        See :func:`aggregate`.
-
     Examples
     --------
     >>> Aggregation("stack").to_dict()
@@ -140,13 +124,7 @@ class Aggregation:
         return "l2" if self.normalize == "locations" else "raw"
 
     def check(self, columns: Iterable[Column]) -> None:
-        """Refuse columns whose locations were not normalised, if they should be.
-
-        Raises
-        ------
-        ParameterError
-            Saying how to extract them.
-        """
+        """Refuse columns whose locations were not normalised, if they should be."""
         if self.locations == "l2" and any(c.settings.get("locations") != "l2" for c in columns):
             raise ParameterError(
                 "These descriptors were pooled from raw locations; normalize='locations' needs "
@@ -166,13 +144,7 @@ class Aggregation:
 
 
 def check_aggregation(how: str, normalize: str, power: float | None) -> None:
-    """Refuse settings that :func:`aggregate` does not know, before anything is computed.
-
-    Raises
-    ------
-    ParameterError
-        Naming the setting and the choices.
-    """
+    """Refuse settings that :func:`aggregate` does not know."""
     if how not in (choices := get_args(Aggregate)):
         raise ParameterError.not_one_of("aggregate", "aggregate", choices, how)
     if normalize not in (choices := get_args(Normalize)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import isqrt
 from numbers import Integral
@@ -49,17 +50,14 @@ class DenseExtractor:
     extraction : Extraction or str
         What is computed; of a net of Table 1 by name, the settings are the defaults.
     layers : str or sequence of str, optional
-        Layers whose maps are pooled, in place of the extraction's; ``"fc7"`` is the paper's
-        (Appendix B).
+        Layers whose maps are pooled, in place of the extraction's.
     hardware : Hardware, optional
         Where it is computed.
     weights : str or Weights, optional
-        A source (``"auto"``, ``"authors"``, ``"torchvision"``, ``"embedded"``), a file, or
-        loaded weights, in place of the extraction's.
+        A source, a file, or loaded weights, in place of the extraction's.
     **fields
-        Other settings of :class:`~vggfeat.settings.Extraction` (``pool``, ``flip``,
-        ``precision`` …) and of :class:`~vggfeat.settings.Hardware` (``device``, ``runtime``,
-        ``deterministic``), in place of those given.
+        Other settings of :class:`~vggfeat.settings.Extraction` and of
+        :class:`~vggfeat.settings.Hardware`, in place of those given.
 
     Attributes
     ----------
@@ -67,7 +65,6 @@ class DenseExtractor:
         With its layers by our names, and its precision as resolved.
     hardware : Hardware
     weights : Weights
-        As loaded.
     device : torch.device
     runtime : str
         What computes; see :func:`~vggfeat.nets.runtimes.resolve_runtime`.
@@ -128,19 +125,9 @@ class DenseExtractor:
         self.pixel_budget = self._default_budget()
 
     def columns(self, scales: Iterable[int], outputs: Sequence[str] = ()) -> list[Column]:
-        """List the columns that are computed at some scales, in stacking order.
+        """List the columns that are computed at some scales, by layer, pooling and Q.
 
-        Parameters
-        ----------
-        scales : iterable of int
-            Test scales Q.
-        outputs : sequence of str
-            What the class scores of fc8 and prob are called.
-
-        Returns
-        -------
-        list of Column
-            By layer, pooling and Q, each with all settings that change its numbers.
+        Each has all settings that change its numbers; `outputs` names the class scores.
 
         Examples
         --------
@@ -175,7 +162,7 @@ class DenseExtractor:
         return f"{net}-{digest[:16]}" + "-deterministic" * self.hardware.deterministic
 
     def descriptors(self, scales: Iterable[int]) -> list[Descriptor]:
-        """List the names of :meth:`columns`, without reading the weights for their digest."""
+        """List the names of :meth:`columns`, without the digests of weights."""
         scales = list(scales)
         return [Descriptor(self.extraction.net, *key, Q) for key in self._keys() for Q in scales]
 
@@ -218,27 +205,14 @@ class DenseExtractor:
     def describe_finite(
         self, pixels: Tensor, wanted: Iterable[Key] | None = None
     ) -> tuple[Tensor, dict[Key, Tensor]]:
-        """Describe those of some images whose numbers do not overflow.
-
-        Parameters
-        ----------
-        pixels, wanted
-            As for :meth:`describe`.
+        """Describe, as :meth:`describe` does, those images whose numbers do not overflow.
 
         Returns
         -------
         kept : Tensor (n,) of int64
             Which images they are, ascending.
         descriptors : dict
-            Theirs (n, D), as from :meth:`describe`.
-
-        Examples
-        --------
-        >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
-        >>> pixels = torch.zeros(2, 3, 32, 48, dtype=torch.uint8)
-        >>> kept, descriptors = extractor.describe_finite(pixels)
-        >>> kept.tolist(), descriptors["pool1", "average"].shape
-        ([0, 1], torch.Size([2, 64]))
+            Theirs (n, D).
         """
         keys = self._keys(wanted)
         parts = [self._describe_or_halve(part, keys) for part in self._split(pixels)]
@@ -247,12 +221,7 @@ class DenseExtractor:
         return kept, {key: values[kept] for key, values in descriptors.items()}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the dense maps of images of one shape, without their mirror images.
-
-        Parameters
-        ----------
-        pixels : Tensor (B, 3, H, W) of uint8
-            RGB.
+        """Return dense maps of images (B, 3, H, W) of uint8, without their mirror images.
 
         Returns
         -------
@@ -264,8 +233,11 @@ class DenseExtractor:
         DeviceError
             If a number overflows the precision.
         """
-        parts = [self._maps(part) for part in self._split(pixels)]
-        maps = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.extraction.layers}
+        for part in self._split(pixels):
+            for name, dense_map in self._maps(part, self.extraction.layers).items():
+                parts[name].append(dense_map.cpu())
+        maps = {name: torch.cat(several) for name, several in parts.items()}
         if not _finite_rows(list(maps.values())).all():
             raise DeviceError(explain_overflow(self.extraction.precision))
         return maps
@@ -276,7 +248,6 @@ class DenseExtractor:
         Parameters
         ----------
         image : path, PIL image or array
-            See :func:`~vggfeat.data.image.decode`.
         Q : int
             Smallest side, in pixels.
 
@@ -303,13 +274,7 @@ class DenseExtractor:
         return {layer: dense_map[0] for layer, dense_map in maps.items()}
 
     def load_pixels(self, image: ImageLike, Q: int) -> Tensor:
-        """Decode and rescale an image as the extraction says: (1, 3, H, W) of uint8.
-
-        Raises
-        ------
-        ImageError
-            If it cannot be read.
-        """
+        """Decode and rescale an image as the extraction says: (1, 3, H, W) of uint8."""
         pixels = torch.from_numpy(load_image(image, [Q], self.extraction)[Q].copy())
         return pixels.permute(2, 0, 1)[None]
 
@@ -319,8 +284,7 @@ class DenseExtractor:
         Raises
         ------
         ParameterError
-            With the smallest Q that would do; and with the largest, at which a square image has
-            as many pixels as are allowed.
+            With the smallest and the largest Q that would do.
         """
         poolings = map(resolve_pooling, self.extraction.pools)
         smallest = max(self.net.smallest_side, *(pooling.smallest_side for pooling in poolings))
@@ -365,10 +329,11 @@ class DenseExtractor:
     def _build(self) -> VGG:
         pixels = self.weights.pixels
         state = dict(self.weights.state)
-        first = state["conv1_1.weight"]
+        order = slice(None)
         if pixels.channels == "BGR":
             # The network takes RGB from here on, so that pixels need no reordering.
-            state["conv1_1.weight"] = first.flip(1)
+            state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
+            order = slice(None, None, -1)
         net = VGG(
             self.extraction.net,
             layers=self.extraction.layers,
@@ -377,7 +342,6 @@ class DenseExtractor:
             pool_rounding=pixels.pool_rounding,
             init=None,
         ).load(state)
-        order = slice(None, None, -1 if pixels.channels == "BGR" else 1)
         mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
         self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
         self._range = pixels.range
@@ -405,44 +369,34 @@ class DenseExtractor:
 
     def _describe(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
         poolings = {key: resolve_pooling(key[1]) for key in keys}
+        flip, budget = self.extraction.flip, self.pixel_budget
         described: dict[Key, Tensor] = {}
-        for (layer, pool), pooling in poolings.items():
-            own = pooling.describe(
-                partial(self._map, layer),
-                pixels,
-                flip=self.extraction.flip,
-                budget=self.pixel_budget,
-            )
+        for key, pooling in poolings.items():
+            network = partial(self._map, key[0])
+            own = pooling.describe(network, pixels, flip=flip, budget=budget)
             if own is not None:
-                described[layer, pool] = own
+                described[key] = own
         of_maps = {key: pooling for key, pooling in poolings.items() if key not in described}
         if of_maps:
             described |= self._pool_both(pixels, of_maps)
         return {key: described[key].cpu() for key in keys}
 
     def _map(self, layer: str, pixels: Tensor) -> Tensor:
-        """Run the network as far as one layer over images that are not large."""
-        [maps] = self._tiles(pixels, [layer])
-        return maps[layer]
+        return self._maps(pixels, [layer])[layer]
 
-    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+    def _maps(self, pixels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         axis = longer_axis(pixels)
-        tiles = list(self._tiles(pixels, self.extraction.layers))
-        return {name: torch.cat([maps[name] for maps in tiles], axis).cpu() for name in tiles[0]}
+        tiles = list(self._tiles(pixels, layers))
+        return {name: torch.cat([maps[name] for maps in tiles], axis) for name in layers}
 
     def _describe_or_halve(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
         """Describe images, half of them at a time where the memory is too small for all."""
-        try:
+        with suppress(torch.OutOfMemoryError):
             return self._describe(pixels, keys)
-        except torch.OutOfMemoryError:
-            pass
-        return self._describe_halves(pixels, keys)  # outside of the handler, which holds memory
-
-    def _describe_halves(self, pixels: Tensor, keys: Sequence[Key]) -> dict[Key, Tensor]:
         if len(pixels) == 1:
             raise DeviceError(
                 f"An image of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the memory of "
-                f"{describe_device(self.device)}. Use a smaller Q, or --device cpu."
+                f"{self.device_name}. Use a smaller Q, or --device cpu."
             )
         halves = [self._describe_or_halve(half, keys) for half in pixels.chunk(2)]
         return {key: torch.cat([half[key] for half in halves]) for key in keys}
@@ -482,13 +436,7 @@ class DenseExtractor:
 
 
 def explain_overflow(precision: str) -> str:
-    """Say that numbers overflow, and what would be right.
-
-    Examples
-    --------
-    >>> explain_overflow("fp16")
-    'Its numbers overflow in fp16, which ends at 65504. Use --precision bf16 or fp32.'
-    """
+    """Say that numbers overflow, and what would be right."""
     if precision == "fp16":
         return "Its numbers overflow in fp16, which ends at 65504. Use --precision bf16 or fp32."
     return (

@@ -13,14 +13,7 @@ from vggfeat.nets.config import INPUT_SIDE
 
 
 def offsets(side: int, grid: int) -> list[int]:
-    """Where crops begin along a side: evenly, the first and the last at the borders.
-
-    Parameters
-    ----------
-    side : int
-        Of the rescaled image, in pixels, at least 224.
-    grid : int
-        Number of crops along it; one lies in the middle.
+    """Where a grid of crops begins along a side: evenly, from border to border; one in the middle.
 
     Examples
     --------
@@ -37,20 +30,15 @@ def offsets(side: int, grid: int) -> list[int]:
 def average_crops(
     describe: Callable[[Tensor], Tensor], pixels: Tensor, grid: int, *, flip: bool, budget: int
 ) -> Tensor:
-    """Average the descriptors of all crops, and of their mirror images.
-
-    Crops are cut out as they are needed, so that memory is bounded by `budget` whatever the grid.
+    """Average the descriptors of all crops, and of their mirror images with `flip`.
 
     Parameters
     ----------
     describe : callable
         Descriptors (b, D) of crops (b, 3, 224, 224).
     pixels : Tensor (B, 3, H, W)
-        Images of one shape.
     grid : int
         Crops along each side.
-    flip : bool
-        Whether mirror images of the crops count as well.
     budget : int
         Pixels that may go through the network at a time; one crop may exceed it. Where the
         device's memory does not hold as many, it is half of it, and half again.
@@ -65,7 +53,10 @@ def average_crops(
     start, size = 0, max(1, budget // INPUT_SIDE**2)
     while len(some := everything[start : start + size]):
         places = [(n // len(corners), *corners[n % len(corners)]) for n in some]
-        described = _describe(describe, _cut(pixels, places), flip=flip)
+        crops = torch.stack(
+            [pixels[n, :, y : y + INPUT_SIDE, x : x + INPUT_SIDE] for n, y, x in places]
+        )
+        described = _describe(describe, crops, flip=flip)
         if described is None:  # outside of the handler, whose error still holds the memory
             size = len(some) // 2
             continue
@@ -75,11 +66,6 @@ def average_crops(
             sums[image] = sums[image] + total if image in sums else total
         start += len(some)
     return torch.stack([sums[image] for image in range(len(pixels))]) / len(corners)
-
-
-def _cut(pixels: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
-    """Cut crops (b, 3, 224, 224) out of images, by image, top and left."""
-    return torch.stack([pixels[n, :, y : y + INPUT_SIDE, x : x + INPUT_SIDE] for n, y, x in places])
 
 
 def _describe(describe: Callable[[Tensor], Tensor], crops: Tensor, *, flip: bool) -> Tensor | None:

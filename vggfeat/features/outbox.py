@@ -15,12 +15,6 @@ from vggfeat.store.column import Descriptor
 class Outbox:
     """Images on their way into the store of a plan.
 
-    Parameters
-    ----------
-    plan : Plan
-    provenance : mapping
-        Versions and the device, for shards.
-
     Attributes
     ----------
     complete : dict

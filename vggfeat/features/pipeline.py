@@ -47,17 +47,14 @@ class Summary:
     ----------
     images : int
         Images asked for.
-    present : int
-        Those that the store already had.
-    computed, failed : int
-        Those done by this run, and those that could not be read.
+    present, computed, failed : int
+        Those that the store already had, those done by this run, and those that could not be read.
     seconds : float
         Time since the start.
     replaced : int
         Those that took the place of others of their names.
     added : Counter of int
-        Of those done by this run, the images that had some of the columns: how many, by the number
-        of columns that were computed.
+        Of those that had some of the columns, how many were computed with so many more.
     """
 
     images: int
@@ -74,13 +71,7 @@ class Summary:
         return self.computed / self.seconds if self.seconds else 0.0
 
     def plus(self, done: Summary) -> Summary:
-        """Add what another run did to one that counts the images of both.
-
-        Examples
-        --------
-        >>> Summary(images=20, computed=10).plus(Summary(images=10, present=2)).present
-        2
-        """
+        """Add what another run did to one that counts the images of both."""
         return Summary(
             self.images,
             self.present + done.present,
@@ -176,18 +167,7 @@ def extract(
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run works, wherever it does.
-
-    Parameters
-    ----------
-    scales, outputs, on_bad_image, workers
-        As :func:`extract` takes them.
-
-    Raises
-    ------
-    ParameterError
-        For what is no way to treat bad images.
-    """
+    """How a run works, wherever it does: options of :func:`extract`."""
 
     scales: tuple[int, ...]
     outputs: tuple[str, ...] = ()
@@ -208,13 +188,7 @@ class ImageDescription(NamedTuple):
 
 
 class Run:
-    """Images on their way into a store.
-
-    Parameters
-    ----------
-    images, extractor, store, progress
-        As :func:`extract` takes them.
-    options : RunOptions
+    """Images on their way into a store, as far as :func:`extract` does not begin or finish it.
 
     Attributes
     ----------
@@ -223,8 +197,6 @@ class Run:
         By name, why images could not be used.
     overflowed : dict
         Those of them that could be read, and whose numbers overflow.
-    provenance : dict
-        Versions and the device.
     plan : Plan
         What is left to do.
     """
@@ -254,8 +226,8 @@ class Run:
         self.summary = Summary(len(images))
         self.failed: dict[str, str] = {}
         self.overflowed: dict[str, str] = {}
-        self.start = time.perf_counter()
         self.plan = Plan(images, self.columns, store)
+        self._start = time.perf_counter()
         self._outbox = Outbox(self.plan, self.provenance)
         self._computed: Bools = np.zeros(len(images), bool)  # by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing
@@ -272,7 +244,7 @@ class Run:
     def all(self, workers: int) -> None:
         """Describe and write everything that is lacking."""
         self.plan.note_changed()
-        self.tell()
+        self._tell()
         decoded = decode_ahead(
             self.images.images, self.plan.jobs(), self.extractor.extraction, workers=workers
         )
@@ -281,8 +253,8 @@ class Run:
         with ExitStack() as at_end, closing(decoded) as stream:
             at_end.callback(self._write)
             # By place in the list, so that a bad image tried again shifts no other round.
-            for _, some in groupby(stream, lambda image: image.row // self.round_size):
-                self._describe_round(some)
+            for _, images in groupby(stream, lambda image: image.row // self.round_size):
+                self._describe_round(images)
                 late = time.perf_counter() - written > SECONDS_PER_SHARD
                 if late or self._outbox.nbytes >= BYTES_PER_SHARD:
                     if self._write():
@@ -305,13 +277,13 @@ class Run:
                     continue  # at another scale
                 if reason:
                     overflowed.add(row)
-                    self.overflow(row, reason)
+                    self._overflow(row, reason)
                     continue
                 found[row] |= arrays
                 if len(found[row]) == wanted[row]:
                     self._complete(row, found.pop(row))
-            self.tell()
-        self.tell()
+            self._tell()
+        self._tell()
 
     def _complete(self, row: int, arrays: dict[Descriptor, Matrix]) -> None:
         self._outbox.complete[row] = arrays
@@ -329,7 +301,7 @@ class Run:
             if not self.plan.left[row]:
                 continue  # decoded, and meanwhile done by others
             if image.error is not None:
-                self.fail(row, str(image.error))
+                self._fail(row, str(image.error))
                 continue
             self.plan.ids[row] = image.id
             wanted[row] = sum(map(len, image.wanted.values()))
@@ -343,40 +315,29 @@ class Run:
                 self._met[row] = True
                 self.summary.present += 1
 
-    def fail(self, row: int, reason: str) -> None:
-        """Leave an image out, or stop at it.
-
-        Raises
-        ------
-        ImageError
-            If a bad image ends the run.
-        """
+    def _fail(self, row: int, reason: str) -> None:
+        """Leave an image out, or stop at it."""
         name = self.images.names[row]
         self.failed[name] = reason
         self.summary.failed += 1
         if self.stop_on_bad:
             raise ImageError(f"{name}: {reason}")
 
-    def overflow(self, row: int, reason: str) -> None:
+    def _overflow(self, row: int, reason: str) -> None:
         """Leave out an image that could be read and has no finite descriptor, or stop at it."""
         self.overflowed[self.images.names[row]] = reason
-        self.fail(row, reason)
+        self._fail(row, reason)
         judge_settings(self.overflowed, self.summary, at_least=OVERFLOWED)
 
-    def tell(self) -> None:
+    def _tell(self) -> None:
         """Tell how far the run is."""
-        self.summary.seconds = time.perf_counter() - self.start
+        self.summary.seconds = time.perf_counter() - self._start
         if self.progress:
             self.progress(self.summary)
 
 
 def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) -> None:
-    """Stop where so many images overflowed, and they are more than have descriptors.
-
-    Raises
-    ------
-    DeviceError
-    """
+    """Stop where so many images overflowed, and they are more than have descriptors."""
     good = done.present + done.computed
     if len(overflowed) >= at_least and len(overflowed) > good:
         raise DeviceError(
@@ -388,19 +349,9 @@ def judge_settings(overflowed: Mapping[str, str], done: Summary, at_least: int) 
 def describe_batch(
     extractor: DenseExtractor, batch: ImageBatch, dtype: str
 ) -> Iterator[ImageDescription]:
-    """Describe a batch; what has no finite descriptor leaves as a reason, its neighbours as rows.
+    """Describe the images of a batch in order, to be kept as float32 or float16.
 
-    Parameters
-    ----------
-    extractor : DenseExtractor
-    batch : ImageBatch
-    dtype : {"float32", "float16"}
-        In which the descriptors are to be kept.
-
-    Yields
-    ------
-    ImageDescription
-        In the order of the batch.
+    One that has no finite descriptor is yielded with the reason, its neighbours with their rows.
 
     Examples
     --------
@@ -428,16 +379,7 @@ def describe_batch(
 
 
 def round_size(device: str, scales: Sequence[int], pools: Sequence[str] = ("average",)) -> int:
-    """Count the images of a round: fewer where each takes more.
-
-    Parameters
-    ----------
-    device : str
-        Type of a device.
-    scales : sequence of int
-        Test scales Q.
-    pools : sequence of str
-        All poolings of the extraction, of which crops alone count.
+    """Count the images of a round on a type of device: fewer where each takes more.
 
     Examples
     --------

@@ -33,12 +33,6 @@ class Expectation(NamedTuple):
 class Plan:
     """What is left to do of a list of images, for some columns of a store.
 
-    Parameters
-    ----------
-    images : ImageSet
-    columns : sequence of Descriptor
-    store : FeatureStore
-
     Attributes
     ----------
     stamps : ndarray (N, 2)
@@ -66,10 +60,7 @@ class Plan:
     def look(self, done: Collection[str] = ()) -> dict[int, list[Descriptor]]:
         """Look what the store has now; return what it has of images that are not its current ones.
 
-        Parameters
-        ----------
-        done : collection of str
-            Images that are to be left out, as they failed or wait to be written.
+        Those that are `done`, as they failed or wait to be written, are left out.
         """
         names = self.images.names
         self.ids = self.store.recall(names, self.stamps)

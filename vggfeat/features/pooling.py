@@ -30,29 +30,14 @@ class Pooling(ABC):
     A pooling is a subclass with a name, given by :func:`register`; its parameters are in the name.
     Of an image that goes through the network in tiles the maps are put together, and pooled whole.
     Where that takes too much memory, a pooling overrides :meth:`add` and :meth:`result`.
-
-    Attributes
-    ----------
-    about : str
-        A few words for ``--help``.
-    posteriors : bool
-        Whether descriptors are an image's posteriors, which are made of class scores alone.
-    inexact : str
-        Why evidence maps follow a convention; empty where locations just add up.
-    parts : tuple of str
-        Names of the parts of a descriptor, each as wide as the map.
-    smallest_side : int
-        Pixels that an image has along each side, at least.
-    crop_pixels : int
-        Pixels of an image that go through the network by :meth:`describe`.
     """
 
-    about: ClassVar[str] = ""
-    posteriors: ClassVar[bool] = False
-    inexact: ClassVar[str] = ""
-    parts: ClassVar[tuple[str, ...]] = ("",)
-    smallest_side: ClassVar[int] = 1
-    crop_pixels: int = 0
+    about: ClassVar[str] = ""  # a few words for --help
+    posteriors: ClassVar[bool] = False  # of class scores alone
+    inexact: ClassVar[str] = ""  # why evidence maps follow a convention; empty: they add up
+    parts: ClassVar[tuple[str, ...]] = ("",)  # names of a descriptor's parts, as wide as the map
+    smallest_side: ClassVar[int] = 1  # of an image, in pixels
+    crop_pixels: int = 0  # of an image, that go through the network by `describe`
 
     @abstractmethod
     def pool(self, dense_map: Tensor) -> Tensor:
@@ -90,7 +75,6 @@ class Pooling(ABC):
         network : callable
             Dense maps (b, C, h, w) of pixels (b, 3, H, W).
         pixels : Tensor (B, 3, H, W) of uint8
-            Images of one shape.
         flip : bool
             Whether mirror images count as well.
         budget : int
@@ -130,7 +114,7 @@ class Average(Pooling):
         return total + flat.sum(2), locations + flat.shape[2]
 
     def result(self, state: Any, axis: int) -> Tensor:
-        """Divide the sum by the number of locations."""
+        """Return means (B, C)."""
         total, locations = state
         mean: Tensor = total / locations
         return mean
@@ -147,14 +131,8 @@ class Maximum(Pooling):
         return dense_map.flatten(2).max(2).values
 
     def add(self, state: Any, tile: Tensor, axis: int) -> Any:
-        """Keep the larger of two maxima."""
-        largest = self.pool(tile)
-        return largest if state is None else state.maximum(largest)
-
-    def result(self, state: Any, axis: int) -> Tensor:
-        """Return the maxima of all tiles."""
-        maxima: Tensor = state
-        return maxima
+        """Keep a tile's maxima alone."""
+        return super().add(state, self.pool(tile)[..., None, None], axis)
 
 
 @register("gem{p}", p=3)
@@ -163,11 +141,6 @@ class GeM(Pooling):
 
     It is (mean of x^p)^(1/p) of activations x of at least 1e-6: with p = 1 the average of a map
     without negative numbers, and nearer to the maximum the larger p is.
-
-    Parameters
-    ----------
-    p : str
-        A power above 0, as short as it can be written.
 
     Examples
     --------
@@ -273,13 +246,7 @@ class Posteriors(Average):
 
 @register("crops{grid}", grid=5)
 class MultiCrop(Softmax):
-    """The mean of the posteriors of a grid of crops, each run on its own (Section 3.2).
-
-    Parameters
-    ----------
-    grid : str
-        Crops along each side.
-    """
+    """The mean of the posteriors of a grid of crops, each run on its own (Section 3.2)."""
 
     smallest_side = INPUT_SIDE
 
@@ -333,11 +300,6 @@ def _find(name: str) -> Pooling | None:
 def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> None:
     """Refuse poolings that are none, that come twice, or that do not fit the layers.
 
-    Raises
-    ------
-    ParameterError
-        Of an image's posteriors too (Section 3.2), which fc8 has alone.
-
     Examples
     --------
     >>> check_pools(("softmax", "crops5"), ("fc8",), "raw")
@@ -364,13 +326,7 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
 
 
 def gives_posteriors(name: str) -> bool:
-    """Tell whether a pooling makes an image's posteriors, which add up to 1.
-
-    Examples
-    --------
-    >>> gives_posteriors("softmax"), gives_posteriors("average"), gives_posteriors("unknown")
-    (True, False, False)
-    """
+    """Tell whether a pooling makes an image's posteriors, which add up to 1."""
     pooling = _find(name)
     return pooling is not None and pooling.posteriors
 

@@ -10,17 +10,11 @@ from typing import Any
 from vggfeat.features.extractor import DenseExtractor
 
 PACKAGES = ("vggfeat", "torch", "torchvision", "numpy", "pillow", "h5py", "scikit-learn")
-ENGINES = {"openvino": ("openvino",)}
-"""Packages of runtimes that are not torch's."""
+ENGINES = ("openvino",)  # runtimes of packages of their own
 
 
 def provenance(extractor: DenseExtractor) -> dict[str, Any]:
-    """Describe where an extractor's descriptors come from.
-
-    Returns
-    -------
-    dict
-        Plain JSON types; of it the weights' digest and the precision alone are settings of columns.
+    """Describe where an extractor's descriptors come from, in plain JSON types.
 
     Examples
     --------
@@ -46,16 +40,10 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
 
 
 def versions(extractor: DenseExtractor | None = None) -> dict[str, str]:
-    """Versions of Python and of the packages that make a result, with those of a network's engine.
-
-    Examples
-    --------
-    >>> "torch" in versions()
-    True
-    """
+    """Versions of Python and of the packages that make a result, a network's engine among them."""
     found = {"python": platform.python_version()}
-    engine = extractor.runtime if extractor else ""
-    for package in (*PACKAGES, *ENGINES.get(engine, ())):
+    engines = [extractor.runtime] if extractor and extractor.runtime in ENGINES else []
+    for package in (*PACKAGES, *engines):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from sources that are not installed

@@ -44,23 +44,16 @@ class Tile:
 def iter_tiles(
     pixels: Tensor, layers: Sequence[Layer], smallest: int, limit: int
 ) -> Iterator[Tile]:
-    """Cut images of more pixels than a limit along their longer side.
+    """Cut images (B, 3, H, W) of more pixels than a limit along their longer side.
 
     Parameters
     ----------
-    pixels : Tensor (B, 3, H, W)
-        Images of one shape.
     layers : sequence of Layer
         What runs over the tiles.
     smallest : int
         Pixels along a side that make a location.
     limit : int
         Pixels of a tile, margins included, where its margins leave room.
-
-    Yields
-    ------
-    Tile
-        In order; their cropped maps, put together, equal the map of the whole.
     """
     axis = longer_axis(pixels)
     if pixels.numel() <= 3 * limit:

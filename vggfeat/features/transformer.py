@@ -200,16 +200,10 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
 
     def _extractor(self) -> DenseExtractor:
         weights = _WeightsKey(self.weights)
-        settings = {
-            "flip": self.flip,
-            "pool": self.pool,
-            "locations": self._aggregation().locations,
-            "exif": self.exif,
-            "device": self.device,
-            "precision": self.precision,
-            "deterministic": self.deterministic,
-        }
-        return _open(self.net, tuple(self._layers()), weights, tuple(settings.items()))
+        names = ("flip", "pool", "exif", "device", "precision", "deterministic")
+        settings = [(name, getattr(self, name)) for name in names]
+        settings.append(("locations", self._aggregation().locations))
+        return _open(self.net, tuple(self._layers()), weights, tuple(settings))
 
     def _aggregation(self) -> Aggregation:
         return Aggregation(self.aggregate, self.normalize, self.power)
@@ -279,7 +273,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _list_scales(Q: Any) -> tuple[Any, ...]:
-    """List scales as Python's ints, as a grid made by numpy has not; others are refused later."""
+    """List scales, of which a grid made by numpy has its own ints; others are refused later."""
     scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
     return tuple(int(scale) if isinstance(scale, Integral) else scale for scale in scales)
 
@@ -287,12 +281,7 @@ def _list_scales(Q: Any) -> tuple[Any, ...]:
 def _list_images(X: Any) -> list[ImageLike]:
     if isinstance(X, str | Path | Image.Image):
         raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of images", X)
-    if (
-        isinstance(X, np.ndarray)
-        and X.dtype != object
-        and X.ndim in (2, 3)
-        and X.dtype.kind in "uf"
-    ):
+    if isinstance(X, np.ndarray) and X.ndim in (2, 3) and X.dtype.kind in "uf":
         raise ImageError(
             f"an array of shape {X.shape} may be one image or many. "
             "Pass (N, H, W, 3), or a list of arrays."
@@ -301,7 +290,7 @@ def _list_images(X: Any) -> list[ImageLike]:
 
 
 def _list_elements(X: Any) -> list[Any]:
-    """List the elements of X; of a data frame its one column, as iterating yields its name."""
+    """List the elements of X, of a data frame those of its one column."""
     if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2:
         if X.shape[1] != 1:
             raise ParameterError.of("X", "VGGFeatures", "a data frame of one column", X.shape)
