@@ -23,8 +23,8 @@ from vggfeat._io.download import Checksums
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets import formats, registry
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.nets.registry import SOURCES, RemoteFile, Source
-from vggfeat.nets.weights import Weights, convert, describe, fetch, listing, load
+from vggfeat.nets.registry import SOURCES, RemoteFile, Source, fetch, listing
+from vggfeat.nets.weights import Weights, convert, describe, load
 
 State = dict[str, Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,13 +23,7 @@ _STATEMENTS = ""  # stands for the statements, where other keys are names of par
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a ``.safetensors``.
-
-    Raises
-    ------
-    OSError
-        If the disk is full, which the library reports in its own way.
-    """
+    """Write a ``.safetensors``; a full disk, which the library tells its own way, is an OSError."""
     try:
         save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
@@ -57,38 +51,20 @@ def checksums_of(state: Mapping[str, Tensor], statements: Mapping[str, str]) -> 
     return append_checksum(json.dumps(digests, sort_keys=True).encode()).decode()
 
 
-def check_tensors(
-    metadata: Mapping[str, str],
-) -> Callable[[str, Callable[[], Tensor]], Callable[[], Tensor]]:
-    """Return what makes a reader of a parameter compare its digest; files without one are read.
-
-    Raises
-    ------
-    WeightsError
-        If what the file says of itself is not what was written.
-    """
-    if KEY not in metadata and metadata.get(OWN, WITHOUT) != WITHOUT:
-        raise WeightsError("its checksums are gone")
+def digests_in(metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """Read the digests of a file's parameters; None where it has none, as those of others."""
     if KEY not in metadata:
-        return lambda name, tensor: tensor
+        if metadata.get(OWN, WITHOUT) != WITHOUT:
+            raise WeightsError("its checksums are gone")
+        return None
     statements = {name: text for name, text in metadata.items() if name != KEY}
     content = strip_checksum(metadata[KEY].encode("utf-8", "surrogatepass"))
     if content is None:
         raise WeightsError("its checksums are not what was written")
-    digests = json.loads(content)
+    digests: dict[str, str] = json.loads(content)
     if digests[_STATEMENTS] != _digest(statements):
         raise WeightsError("what it says of itself is not what was written")
-
-    def reader(name: str, tensor: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def read() -> Tensor:
-            value = tensor()
-            if sha256_tensor(value) != digests.get(name):
-                raise WeightsError(f"{name} is not what was written: its checksum does not match")
-            return value
-
-        return read
-
-    return reader
+    return digests
 
 
 def _digest(statements: Mapping[str, str]) -> str:

@@ -29,28 +29,14 @@ INPUT_SIDE = 224  # pixels of the crops that the networks were trained on (Secti
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a configuration, ReLU included.
+    """One layer of a configuration, ReLU included."""
 
-    Parameters
-    ----------
-    name : str
-        ``conv1_1`` … ``pool5``, ``fc6``, ``fc7``, ``fc8``, ``prob``.
-    kind : {"conv", "lrn", "pool", "fc", "prob"}
-        What it does.
-    inputs, outputs : int
-        Channels before and after.
-    kernel : int
-        Side of its window in locations of its input; 1 where it has none.
-    relu : bool
-        Whether a ReLU follows.
-    """
-
-    name: str
-    kind: str
-    inputs: int
+    name: str  # conv1_1 … pool5, fc6, fc7, fc8, prob
+    kind: str  # conv, lrn, pool, fc or prob
+    inputs: int  # channels
     outputs: int
-    kernel: int = 1
-    relu: bool = False
+    kernel: int = 1  # side of its window in locations of its input
+    relu: bool = False  # whether one follows
 
     @property
     def has_parameters(self) -> bool:
@@ -68,14 +54,7 @@ class Layer:
         return self.kernel // 2 if self.kind == "conv" else 0
 
     def output_side(self, side: int, rounding: str = "floor") -> int:
-        """Locations along one side of its map of an input with so many.
-
-        Examples
-        --------
-        >>> pool = layers_of("A")[1]
-        >>> pool.output_side(7), pool.output_side(7, "ceil")
-        (3, 4)
-        """
+        """Locations along one side of its map of an input with so many."""
         free = side + 2 * self.padding - self.kernel
         steps = -(-free // self.stride) if rounding == "ceil" else free // self.stride
         return steps + 1
@@ -154,6 +133,11 @@ def layers_until(net: str, names: Iterable[str], num_classes: int = 1000) -> tup
     return layers_of(net, num_classes)[: last + 1]
 
 
+def convolutions(net: str) -> list[Layer]:
+    """List the convolutions of a configuration."""
+    return [layer for layer in layers_of(net) if layer.kind == "conv"]
+
+
 def parameter_layers(net: str, names: Iterable[str]) -> list[str]:
     """Names of the layers with parameters that `names` need."""
     return [layer.name for layer in layers_until(net, names) if layer.has_parameters]
@@ -193,11 +177,6 @@ def torchvision_names(net: str) -> dict[str, str]:
 
     torchvision counts convolution, ReLU and pool as modules of ``features`` and full connection,
     ReLU and dropout as modules of ``classifier``.
-
-    Examples
-    --------
-    >>> torchvision_names("D")["features.30"], torchvision_names("D")["classifier.6"]
-    ('pool5', 'fc8')
     """
     names: dict[str, str] = {}
     position = {"features": 0, "classifier": 0}
@@ -216,19 +195,7 @@ def torchvision_names(net: str) -> dict[str, str]:
 def map_side(side: int, layers: Sequence[Layer], rounding: str = "floor") -> int:
     """Locations along one side of the map that `layers` make of an image's side in pixels.
 
-    Parameters
-    ----------
-    side : int
-        Height or width in pixels.
-    layers : sequence of Layer
-        The layers in order, from the first.
-    rounding : {"floor", "ceil"}
-        How max-pools round an odd side; Caffe's weights were made with ``"ceil"``.
-
-    Returns
-    -------
-    int
-        0 or less where the image is too small.
+    They are 0 or less where the image is too small.
 
     Examples
     --------
@@ -296,7 +263,7 @@ def margins(layers: Sequence[Layer]) -> tuple[int, int]:
 
 
 def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Pixels by which layers look around a location in their padding, and ahead beyond it."""
+    """Count the pixels by which layers look around a location in their padding, and ahead of it."""
     padded = ahead = 0
     stride = 1
     for layer in layers:

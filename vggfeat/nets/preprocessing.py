@@ -69,13 +69,7 @@ class PixelConvention:
 
     @classmethod
     def from_json(cls, text: str) -> PixelConvention:
-        """Inverse of :meth:`to_json`.
-
-        Raises
-        ------
-        WeightsError
-            If the text is not a pixel convention.
-        """
+        """Inverse of :meth:`to_json`; any other text is a :class:`WeightsError`."""
         try:
             found: dict[str, Any] = json.loads(text)
             values = (found[each.name] for each in fields(cls))
@@ -93,11 +87,6 @@ CONVENTIONS = {"caffe": CAFFE, "torchvision": TORCHVISION}
 
 def convention(pixels: PixelConvention | str) -> PixelConvention:
     """Return a convention given itself or by name.
-
-    Raises
-    ------
-    ParameterError
-        If there is no convention of this name.
 
     Examples
     --------

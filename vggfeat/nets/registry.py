@@ -33,23 +33,11 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Weights of one net from one source.
-
-    Parameters
-    ----------
-    name, net : str
-        ``"authors"``, ``"torchvision"`` or ``"embedded"``; configuration of Table 1.
-    files : tuple of RemoteFile
-        The original, then other files with the same parameters, as they are tried.
-    pixels : PixelConvention
-        Convention of the weights.
-    licence : str
-        Their licence.
-    """
+    """Weights of one net from one source."""
 
     name: str
     net: str
-    files: tuple[RemoteFile, ...]
+    files: tuple[RemoteFile, ...]  # the original, then others with the same parameters
     pixels: PixelConvention
     licence: str
 
@@ -66,84 +54,65 @@ class Row:
     cached: bool
 
 
-def _authors(net: str, depth: int, caffe: Checksums, keras: Checksums) -> Source:
+def _authors(net: str, depth: int, sha256: str, size: int, md5: str, size_of_copy: int) -> Source:
     name = f"VGG_ILSVRC_{depth}_layers.caffemodel"
+    urls = (f"https://{OXFORD}{name}", f"http://{OXFORD}{name}")
     copy = f"vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
     files = (
-        RemoteFile(name, (f"https://{OXFORD}{name}", f"http://{OXFORD}{name}"), caffe),
-        RemoteFile(copy, (f"{KERAS}vgg{depth}/{copy}",), keras),
+        RemoteFile(name, urls, Checksums(sha256, size=size)),
+        RemoteFile(copy, (f"{KERAS}vgg{depth}/{copy}",), Checksums(md5=md5, size=size_of_copy)),
     )
     return Source("authors", net, files, CAFFE, CC_BY)
 
 
-def _torchvision(net: str, name: str, checksums: Checksums) -> Source:
-    file = RemoteFile(name, (PYTORCH + name,), checksums)
+def _torchvision(net: str, name: str, sha256: str | None = None, size: int | None = None) -> Source:
+    prefix = None if sha256 else name.removesuffix(".pth").rpartition("-")[2]
+    file = RemoteFile(name, (PYTORCH + name,), Checksums(sha256, sha256_prefix=prefix, size=size))
     return Source("torchvision", net, (file,), TORCHVISION, BSD)
 
 
-EMBEDDED = Source(
-    "embedded",
-    "D",
-    (
-        RemoteFile(
-            "vgg_d_conv_fp16.safetensors",
-            (),
-            Checksums("9cf42f1115db350946270577dbe3f7a580c8029dadf106e58a6453df0a153b04"),
-        ),
+_EMBEDDED_SHA256 = "9cf42f1115db350946270577dbe3f7a580c8029dadf106e58a6453df0a153b04"
+_EMBEDDED_FILE = RemoteFile("vgg_d_conv_fp16.safetensors", (), Checksums(_EMBEDDED_SHA256))
+EMBEDDED = Source("embedded", "D", (_EMBEDDED_FILE,), CAFFE, CC_BY)
+_ALL = (
+    _authors(
+        "D",
+        16,
+        "a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197",
+        553432081,
+        "64373286793e3c8b2b4e3219cbf3544b",
+        553467096,
     ),
-    CAFFE,
-    CC_BY,
+    _authors(
+        "E",
+        19,
+        "31b4c627c40c6ee151325f079b7ac557fddbd1f79af932888796127a4f4f6954",
+        574671192,
+        "cbe5617147190e668d6c5d5026f83318",
+        574710816,
+    ),
+    _torchvision("A", "vgg11-8a719046.pth"),
+    _torchvision("B", "vgg13-19584684.pth"),
+    _torchvision(
+        "D",
+        "vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        553433881,
+    ),
+    _torchvision(
+        "E",
+        "vgg19-dcbb9e9d.pth",
+        "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        574673361,
+    ),
+    EMBEDDED,
 )
-SOURCES = {
-    (source.name, source.net): source
-    for source in (
-        _authors(
-            "D",
-            16,
-            Checksums(
-                "a6196bc498e45ea4cb2637114ae8db9410cf1556fd60a55ae93272371beba197", size=553432081
-            ),
-            Checksums(md5="64373286793e3c8b2b4e3219cbf3544b", size=553467096),
-        ),
-        _authors(
-            "E",
-            19,
-            Checksums(
-                "31b4c627c40c6ee151325f079b7ac557fddbd1f79af932888796127a4f4f6954", size=574671192
-            ),
-            Checksums(md5="cbe5617147190e668d6c5d5026f83318", size=574710816),
-        ),
-        _torchvision("A", "vgg11-8a719046.pth", Checksums(sha256_prefix="8a719046")),
-        _torchvision("B", "vgg13-19584684.pth", Checksums(sha256_prefix="19584684")),
-        _torchvision(
-            "D",
-            "vgg16-397923af.pth",
-            Checksums(
-                "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", size=553433881
-            ),
-        ),
-        _torchvision(
-            "E",
-            "vgg19-dcbb9e9d.pth",
-            Checksums(
-                "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44", size=574673361
-            ),
-        ),
-        EMBEDDED,
-    )
-}
+SOURCES = {(source.name, source.net): source for source in _ALL}
 NAMES = ("auto", *dict.fromkeys(name for name, _ in SOURCES))
 
 
 def source_of(name: str, net: str) -> Source:
-    """Find a source in the registry.
-
-    Raises
-    ------
-    ParameterError
-        If no source has this name, or there is no such net.
-    WeightsError
-        If it lacks this net; the message says which have it.
+    """Find a source in the registry; an error says which names and nets there are.
 
     Examples
     --------
@@ -174,11 +143,6 @@ def cached(source: Source) -> Path | None:
 
     A file is hashed once; a note beside it, ``<file>.verified``, holds for as long as size and
     time of the last change are the same.
-
-    Raises
-    ------
-    WeightsError
-        If the file is there and is not what it must be.
     """
     if source is EMBEDDED:
         return assets.asset(source.files[0].name)

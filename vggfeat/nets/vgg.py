@@ -84,7 +84,11 @@ class VGG(nn.Module):
         return smallest_side(self.layers, self.pool_rounding)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the activations of the last layer asked for.
+        """Return the activations of the last layer asked for; see :meth:`maps`."""
+        return self.maps(pixels)[self.wanted[-1]]
+
+    def maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the activations of every layer asked for, computed in one pass.
 
         Parameters
         ----------
@@ -93,12 +97,7 @@ class VGG(nn.Module):
 
         Returns
         -------
-        Tensor (B, D, h, w), or (B, D) of fc layers that are not dense
-        """
-        return self.maps(pixels)[self.wanted[-1]]
-
-    def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the activations of every layer asked for, computed in one pass.
+        dict of Tensor (B, D, h, w), or (B, D) of fc layers that are not dense
 
         Raises
         ------
@@ -213,16 +212,9 @@ class VGG(nn.Module):
 
 
 def initialise(net: nn.Module, how: str, generator: torch.Generator | None = None) -> None:
-    """Draw the weights of every convolution and full connection at random; biases become 0.
+    """Draw the weights of a module's convolutions and full connections as :class:`VGG` says.
 
-    Parameters
-    ----------
-    net : Module
-        Changed in place.
-    how : {"glorot", "paper", "kaiming"}
-        See :class:`VGG`.
-    generator : torch.Generator, optional
-        Source of the random numbers.
+    Biases become 0; the module is changed in place.
     """
     if how not in INITIALISATIONS:
         raise ParameterError.not_one_of("init", "VGG", INITIALISATIONS, how)

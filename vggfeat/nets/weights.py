@@ -16,23 +16,8 @@ from torch import Tensor
 from vggfeat._io.download import Progress
 from vggfeat.errors import WeightsError, WeightsNotFound
 from vggfeat.nets import formats, registry
-from vggfeat.nets.config import layers_of, parameter_layers
-from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention, convention
-from vggfeat.nets.registry import Row, fetch, listing
-
-__all__ = [
-    "CAFFE",
-    "TORCHVISION",
-    "Description",
-    "PixelConvention",
-    "Row",
-    "Weights",
-    "convert",
-    "describe",
-    "fetch",
-    "listing",
-    "load",
-]
+from vggfeat.nets.config import convolutions, parameter_layers
+from vggfeat.nets.preprocessing import PixelConvention, convention
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +77,6 @@ class Weights:
         It is made of names, shapes and float32 numbers: the same whatever file they came from, and
         whatever other layers were loaded.
 
-        Raises
-        ------
-        WeightsError
-            If they are not all there.
-
         Examples
         --------
         >>> first, five = (load("embedded", layers=(layer,)) for layer in ("pool1", "pool5"))
@@ -119,24 +99,13 @@ class Weights:
         return found
 
     def restricted(self, layers: Iterable[str]) -> Weights:
-        """Return only the parameters that these layers need.
-
-        Raises
-        ------
-        WeightsError
-            If one of them is not there.
-
-        Examples
-        --------
-        >>> sorted(load("embedded", layers=("pool5",)).restricted(["conv1_1"]).state)
-        ['conv1_1.bias', 'conv1_1.weight']
-        """
+        """Return only the parameters that these layers need; refuse to go without one."""
         needed = self._check_covers(layers)
         state = {name: values for name, values in self.state.items() if _layer_of(name) in needed}
         return replace(self, state=state)
 
     def _check_covers(self, layers: Iterable[str]) -> list[str]:
-        """Return the layers whose parameters some layers need; refuse to go without one."""
+        """Return the layers whose parameters some layers need."""
         needed = parameter_layers(self.net, layers)
         there = set(map(_layer_of, self.state))
         if missing := [layer for layer in needed if layer not in there]:
@@ -206,11 +175,12 @@ def load(
     """
     needed = parameter_layers(net, layers)
     if isinstance(weights, Weights):
-        found = _same_net(weights, net).restricted(layers)
+        if weights.net != net:
+            raise WeightsError(f"These weights are those of net {weights.net}, not of net {net}.")
+        found = weights.restricted(layers)
     elif isinstance(weights, str) and weights in registry.NAMES:
-        found = _from_registry(
-            _chosen(net, needed) if weights == "auto" else weights, net, needed, progress
-        )
+        name = _choose_source(net, needed) if weights == "auto" else weights
+        found = _from_registry(name, net, needed, progress)
     else:
         found = _from_file(Path(weights).expanduser(), net, needed)
     _check_finite(found)
@@ -284,11 +254,11 @@ def convert(
     return describe(written)
 
 
-def _chosen(net: str, needed: list[str]) -> str:
+def _choose_source(net: str, needed: list[str]) -> str:
     """Name the source that ``auto`` means."""
     if ("authors", net) in registry.SOURCES:
         here = registry.cached(registry.source_of("authors", net))
-        covered = net == registry.EMBEDDED.net and set(needed) <= set(_convolutions(net))
+        covered = net == registry.EMBEDDED.net and _has_embedded(needed)
         return "embedded" if covered and here is None else "authors"
     if ("torchvision", net) in registry.SOURCES:
         return "torchvision"
@@ -300,14 +270,14 @@ def _chosen(net: str, needed: list[str]) -> str:
 
 def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
     source = registry.source_of(name, net)
-    if source is registry.EMBEDDED and not set(needed) <= set(_convolutions(net)):
+    if source is registry.EMBEDDED and not _has_embedded(needed):
         others = "Use --layer pool5, or --weights authors for the whole net"
         if registry.LAST in needed:
             others = f"Name authors, torchvision, or {registry.WHOLE}"
         raise WeightsError(
             f"The embedded weights of net D end at pool5 and lack {needed[-1]}. {others}."
         )
-    raw = formats.read(fetch(name, net, progress, layers=needed), net)
+    raw = formats.read(registry.fetch(name, net, progress, layers=needed), net)
     return Weights(net, raw.take(needed), source.pixels, name, source.licence, origin=name)
 
 
@@ -334,12 +304,6 @@ def _weights(raw: formats.RawWeights, state: dict[str, Tensor]) -> Weights:
     )
 
 
-def _same_net(weights: Weights, net: str) -> Weights:
-    if weights.net != net:
-        raise WeightsError(f"These weights are those of net {weights.net}, not of net {net}.")
-    return weights
-
-
 def _check_finite(weights: Weights) -> None:
     """Refuse NaN: torchvision publishes a file whose classifier is not a number."""
     for name, tensor in weights.state.items():
@@ -355,5 +319,5 @@ def _layer_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _convolutions(net: str) -> list[str]:
-    return [layer.name for layer in layers_of(net) if layer.kind == "conv"]
+def _has_embedded(needed: list[str]) -> bool:
+    return set(needed) <= {layer.name for layer in convolutions(registry.EMBEDDED.net)}

@@ -33,27 +33,13 @@ _TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 @dataclass(frozen=True)
 class Format:
-    """How files of one format are told from others, read, and perhaps written.
-
-    Parameters
-    ----------
-    name : str
-        As users know it.
-    suffixes : tuple of str
-        Of its files' names.
-    sniff : callable
-        Takes a path and the file's first :data:`HEAD` bytes, and tells whether it is this format's.
-    read : callable
-        Takes a path and returns :class:`~vggfeat.nets.formats.parameters.Contents`.
-    write : callable, optional
-        Takes a path, a state dict, and what else is to be kept, as texts.
-    """
+    """How files of one format are told from others, read, and perhaps written."""
 
     name: str
     suffixes: tuple[str, ...]
-    sniff: Callable[[Path, bytes], bool]
+    sniff: Callable[[Path, bytes], bool]  # by its first HEAD bytes, whether a file is of it
     read: Callable[[Path], Contents]
-    write: Callable[[Path, dict[str, Tensor], dict[str, str]], None] | None = None
+    write: Callable[[Path, dict[str, Tensor], dict[str, str]], None] | None = None  # with texts
 
 
 _REGISTRY: dict[str, Format] = {}
@@ -80,36 +66,16 @@ def list_formats() -> tuple[Format, ...]:
 
 @dataclass(frozen=True)
 class RawWeights:
-    """What a file of weights holds; its numbers are read when they are taken.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    format : str
-        Name of its format.
-    net : str
-        Configuration of Table 1.
-    parameters : dict
-        Name in the state dict to the parameter in the file.
-    pixels : PixelConvention
-        The convention that the file states, or that of most files of its kind.
-    assumed : bool
-        Whether the file does not state its convention.
-    metadata : dict
-        ``source`` and ``licence``, where the file has them.
-    ignored : tuple of str
-        Parameters in the file that belong to no layer of a VGG net.
-    """
+    """What a file of weights holds; its numbers are read when they are taken."""
 
     path: Path
     format: str
     net: str
-    parameters: dict[str, Parameter]
+    parameters: dict[str, Parameter]  # by their names in the state dict
     pixels: PixelConvention
-    assumed: bool
+    assumed: bool  # the file does not state its pixels: they are those of most of its kind
     metadata: dict[str, str]
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[str, ...]  # parameters of no layer of a VGG net
 
     @property
     def about(self) -> dict[str, str]:
@@ -127,13 +93,7 @@ class RawWeights:
         return self.take(self.layers)
 
     def take(self, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Read the parameters of some layers, float32.
-
-        Raises
-        ------
-        WeightsError
-            If the file lacks one of them, or is damaged there.
-        """
+        """Read the parameters of some layers, float32."""
         wanted = list(layers)
         if missing := [layer for layer in wanted if layer not in self.layers]:
             whole = "use a file with all of them"
@@ -204,25 +164,15 @@ def read(path: Path | str, net: str | None = None) -> RawWeights:
 
 
 def find_format(path: Path) -> Format:
-    """Tell the format of a file by its content, then by its name.
-
-    Raises
-    ------
-    WeightsError
-        If it is none of those that are read; it says what the file begins with.
-
-    Examples
-    --------
-    >>> from vggfeat._io import assets
-    >>> find_format(assets.asset("vgg_d_conv_fp16.safetensors")).name
-    'safetensors'
-    """
+    """Tell the format of a file by its content, then by its name."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     for file_format in list_formats():
         if file_format.sniff(path, head):
             return file_format
-    for file_format in list_formats() if not _is_text(head) else ():
+    # A page or a pointer may have been saved in the place of a file.
+    is_text = len(head) > 16 and all(byte in _TEXT for byte in head[:100])
+    for file_format in list_formats() if not is_text else ():
         if path.suffix.lower() in file_format.suffixes:
             return file_format
     start = repr(head[:24])[1:] if head else "nothing"
@@ -231,11 +181,6 @@ def find_format(path: Path) -> Format:
         f"{path} is no file of weights: it begins with {start}. "
         f"The formats that are read are {', '.join(suffixes)}."
     )
-
-
-def _is_text(head: bytes) -> bool:
-    """Recognise a page or a pointer that was saved in the place of a file."""
-    return len(head) > 16 and all(byte in _TEXT for byte in head[:100])
 
 
 def write(

@@ -66,10 +66,7 @@ def _read(path: Path) -> Contents:
 
 def _check_external(tensor: Any, path: Path) -> None:
     """Refuse numbers outside of the file's folder: their place is what the file says."""
-    for entry in tensor.external_data:
-        if entry.key != "location":
-            continue
-        name = entry.value
+    for name in (entry.value for entry in tensor.external_data if entry.key == "location"):
         if PureWindowsPath(name).name != name or name in ("", ".."):
             raise WeightsError(f"it keeps its weights outside its folder, at {name!r}")
         if not (path.parent / name).is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.config import FC_SIDE, TABLE_1, Layer, layers_of
+from vggfeat.nets.config import FC_SIDE, TABLE_1, convolutions, layers_of
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 
 if TYPE_CHECKING:  # torch takes a second to import
@@ -74,37 +74,17 @@ class Pair(NamedTuple):
 
 @dataclass
 class Contents:
-    """What a reader found in a file.
+    """What a reader found in a file."""
 
-    Parameters
-    ----------
-    pairs : dict
-        Layer name to its parameters; weights (out, in, k, k) or (out, in).
-    ignored : list of str
-        Names of parameters that belong to no layer of a VGG net.
-    usual : PixelConvention
-        The convention of most files of this kind, for a file that does not state its own.
-    pixels : PixelConvention or None
-        The convention that the file states.
-    metadata : dict
-        Further statements of the file: ``net``, ``source``, ``licence``.
-    """
-
-    pairs: dict[str, Pair]
-    ignored: list[str] = field(default_factory=list)
-    usual: PixelConvention = CAFFE
-    pixels: PixelConvention | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
+    pairs: dict[str, Pair]  # by layer; weights (out, in, k, k) or (out, in)
+    ignored: list[str] = field(default_factory=list)  # parameters of no layer of a VGG net
+    usual: PixelConvention = CAFFE  # of files of this kind, where one does not state its own
+    pixels: PixelConvention | None = None  # that the file states
+    metadata: dict[str, str] = field(default_factory=dict)  # its net, source, licence
 
 
 def map_file(path: Path) -> memoryview:
-    """Map a file into memory; its pages are read when they are touched.
-
-    Raises
-    ------
-    WeightsError
-        If it is empty.
-    """
+    """Map a file into memory; its pages are read when they are touched."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise WeightsError("it is empty")
@@ -112,13 +92,7 @@ def map_file(path: Path) -> memoryview:
 
 
 def pair(parts_of: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
-    """Put the weight and the bias of every layer together.
-
-    Raises
-    ------
-    WeightsError
-        If a layer has only one of the two.
-    """
+    """Put the weight and the bias of every layer together."""
     pairs = {}
     for layer, parts in parts_of.items():
         missing = {"weight", "bias"} - parts.keys()
@@ -128,23 +102,17 @@ def pair(parts_of: Mapping[str, Mapping[str, Parameter]]) -> dict[str, Pair]:
     return pairs
 
 
-def name_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) -> dict[str, Pair]:
-    """Name layers that are known by their order only: the shapes tell which are which.
-
-    Raises
-    ------
-    WeightsError
-        If no configuration of Table 1 begins with these convolutions.
-    """
-    shapes = [pair.weight.shape for pair in convolutions]
+def name_by_order(in_order: Sequence[Pair], connections: Sequence[Pair]) -> dict[str, Pair]:
+    """Name layers that are known by their order only: the shapes tell which are which."""
+    shapes = [pair.weight.shape for pair in in_order]
     if len(connections) > len(FC):
         raise WeightsError(f"it has {len(connections)} full connections, a VGG net has {len(FC)}")
     for net in TABLE_1:
-        layers = _convolutions(net)[: len(shapes)]
+        layers = convolutions(net)[: len(shapes)]
         if [layer.shape for layer in layers] == shapes:
             names = [layer.name for layer in layers]
             return {
-                **dict(zip(names, convolutions, strict=True)),
+                **dict(zip(names, in_order, strict=True)),
                 **dict(zip(FC, connections, strict=False)),
             }
     raise WeightsError(
@@ -155,24 +123,12 @@ def name_by_order(convolutions: Sequence[Pair], connections: Sequence[Pair]) -> 
 
 
 def identify(pairs: Mapping[str, Pair], net: str | None, stated: str | None = None) -> str:
-    """Tell of which configuration these layers are.
+    """Tell of which configuration these layers are: `net`, if one is wanted.
 
-    Parameters
-    ----------
-    pairs : mapping
-        Layer name to its parameters.
-    net : str or None
-        The configuration that is wanted; None to find out.
-    stated : str or None
-        The configuration that the file claims; believed where the shapes allow it.
-
-    Raises
-    ------
-    WeightsError
-        If the layers are of no configuration, of another than `net`, or of several.
+    What the file has `stated` is believed where the shapes allow it.
     """
     found = [(name, p.weight.shape) for name, p in sorted(pairs.items()) if name not in FC]
-    tables = {n: [(layer.name, layer.shape) for layer in _convolutions(n)] for n in TABLE_1}
+    tables = {n: [(layer.name, layer.shape) for layer in convolutions(n)] for n in TABLE_1}
     candidates = [n for n in TABLE_1 if tables[n][: len(found)] == found]
     whole = [n for n in candidates if len(tables[n]) == len(found)]
     if net is not None:
@@ -194,11 +150,6 @@ def name_parameters(pairs: Mapping[str, Pair], net: str) -> dict[str, Parameter]
     """Name and shape the parameters as our state dict does, and check that they fit together.
 
     Full connections may be narrower than the paper's 4096 and fc8 may have any classes.
-
-    Raises
-    ------
-    WeightsError
-        If a layer cannot stand after the one before it.
     """
     state: dict[str, Parameter] = {}
     inputs: int | None = layers_of(net)[-4].shape[1]  # of fc6
@@ -208,7 +159,8 @@ def name_parameters(pairs: Mapping[str, Pair], net: str) -> dict[str, Parameter]
         if name in FC:
             width = math.prod(weight.shape[1:])
             weight = weight.reshaped(out, width)
-            expected = inputs if name == "fc6" or _before(name) in pairs else width
+            before = FC[FC.index(name) - 1]
+            expected = inputs if name == "fc6" or before in pairs else width
             if width != expected:
                 raise WeightsError(f"{name} takes {width:,} inputs, expected {expected:,}")
             inputs = out
@@ -217,11 +169,3 @@ def name_parameters(pairs: Mapping[str, Pair], net: str) -> dict[str, Parameter]
         state[f"{name}.weight"] = weight
         state[f"{name}.bias"] = bias.reshaped(out)
     return state
-
-
-def _before(name: str) -> str:
-    return FC[FC.index(name) - 1]
-
-
-def _convolutions(net: str) -> list[Layer]:
-    return [layer for layer in layers_of(net) if layer.kind == "conv"]

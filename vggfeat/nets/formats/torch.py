@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.checksums import KEY, OWN, check_tensors, checksums_of, save_tensors
+from vggfeat.nets.checksums import KEY, OWN, checksums_of, digests_in, save_tensors, sha256_tensor
 from vggfeat.nets.config import torchvision_names
 from vggfeat.nets.formats import Format, register
 from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, name_by_order, pair
@@ -25,9 +25,9 @@ from vggfeat.nets.preprocessing import TORCHVISION, PixelConvention
 VERSION = "2"  # since 2, a .safetensors has checksums
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of a .pth before torch 1.6
-CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(weight|bias)")
-TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(\w+)")
-TIMM = re.compile(r"(?:.*\.)?(pre_logits\.fc1|pre_logits\.fc2|head\.fc)\.(weight|bias)")
+CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(?P<part>weight|bias)")
+TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(?P<part>\w+)")
+TIMM = re.compile(r"(?:.*\.)?(pre_logits\.fc1|pre_logits\.fc2|head\.fc)\.(?P<part>weight|bias)")
 TIMM_FC = {"pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7", "head.fc": "fc8"}
 TORCHVISION_FC = {0: "fc6", 3: "fc7", 6: "fc8"}
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep it
@@ -47,14 +47,21 @@ def _read_safetensors(path: Path) -> Contents:
             "it is a saved SVM, which has no layers of a net. `vggfeat predict` takes it; here "
             "name weights of a net"
         )
-    checked = check_tensors(metadata)
+    digests = digests_in(metadata)
+
+    def read(name: str) -> Tensor:
+        tensor: Tensor = file.get_tensor(name)
+        if digests is not None and sha256_tensor(tensor) != digests.get(name):
+            raise WeightsError(f"{name} is not what was written: its checksum does not match")
+        return tensor
+
     parameters = {}
     for name in file.keys():  # noqa: SIM118  # it is no mapping
         entry = file.get_slice(name)
         dtype = entry.get_dtype()
         if dtype in DTYPES:
-            read = checked(name, partial(file.get_tensor, name))
-            parameters[name] = Parameter(tuple(entry.get_shape()), DTYPES[dtype], read)
+            shape = tuple(entry.get_shape())
+            parameters[name] = Parameter(shape, DTYPES[dtype], partial(read, name))
     return _contents(parameters, metadata)
 
 
@@ -129,9 +136,9 @@ def _contents(parameters: dict[str, Parameter], metadata: dict[str, str]) -> Con
         else:
             ignored.append(name)
             continue
-        if match[match.lastindex or 0] in parts:
+        if match["part"] in parts:
             raise WeightsError(f"it has two parameters that end in {match[0]}")
-        parts[match[match.lastindex or 0]] = parameter
+        parts[match["part"]] = parameter
     pixels = PixelConvention.from_json(metadata["pixels"]) if OWN in metadata else None
     said = {key: text for key, text in metadata.items() if key not in ("format", OWN, KEY)}
     if not counted["features"]:

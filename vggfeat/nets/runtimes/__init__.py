@@ -51,18 +51,15 @@ def resolve_device(device: str = "auto") -> torch.device:
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not index.isdigit()):
         raise ParameterError.not_one_of("device", "vggfeat", DEVICES, device)
-    has = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    mps = torch.backends.mps.is_available()
+    has = ["cuda"] * torch.cuda.is_available() + ["mps"] * mps + ["cpu"]
     if kind == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if has[name]))
+        return torch.device(has[0])
     missing_index = kind == "cuda" and index and int(index) >= torch.cuda.device_count()
-    if not has[kind] or missing_index:
-        there = ", ".join(name for name in has if has[name])
+    if kind not in has or missing_index:
         raise DeviceError(
-            f"This machine has no device {device!r}; torch {torch.__version__} sees: {there}. "
+            f"This machine has no device {device!r}; torch {torch.__version__} sees: "
+            f"{', '.join(has)}. "
             "Use --device auto, or install a torch that was built for it."
         )
     return torch.device(device)
@@ -94,9 +91,9 @@ def resolve_precision(precision: str, device: torch.device, stored: Iterable[str
     if precision not in get_args(Precision):
         raise ParameterError.not_one_of("precision", "vggfeat", get_args(Precision), precision)
     if precision == "auto":
-        for one in stored:
+        for known in stored:
             with suppress(DeviceError):
-                return resolve_precision(one, device)
+                return resolve_precision(known, device)
         return "bf16" if has_bf16(device) else "fp32"
     if precision == "bf16" and not has_bf16(device):
         raise DeviceError(
@@ -123,13 +120,7 @@ def _cpu_has(probe: str) -> bool:
 
 
 def describe_device(device: torch.device) -> str:
-    """Name a device as a person knows it.
-
-    Examples
-    --------
-    >>> describe_device(torch.device("cpu")).startswith("CPU")
-    True
-    """
+    """Name a device as a person knows it."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     if device.type == "mps":
@@ -138,13 +129,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def check_deterministic(device: torch.device) -> None:
-    """Refuse to promise the same bits where nothing holds the promise; prepare CUDA for it.
-
-    Raises
-    ------
-    DeviceError
-        On a device whose maker does not say how it repeats a result.
-    """
+    """Refuse to promise the same bits where nothing holds the promise; prepare CUDA for it."""
     if device.type == "mps":
         raise DeviceError(
             "Nothing says that an Apple GPU repeats its results bit by bit. Use --device cpu with "
@@ -157,34 +142,16 @@ def check_deterministic(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Runtime:
-    """A way to compute a network, for inference alone.
-
-    Parameters
-    ----------
-    name : str
-        As users ask for it.
-    speed : int
-        Of several that run, ``"auto"`` takes that of the highest.
-    build : callable
-        Takes a dense network on the CPU in float32, a device and a dtype; returns one that computes
-        there.
-    check : callable
-        Raises :class:`ParameterError` or :class:`MissingExtra` where it cannot run.
-    devices : tuple of str
-        Kinds of devices that it is for.
-    precisions : tuple of str
-        Precisions that it computes in.
-    kinds : tuple of str
-        Kinds of layers that it knows; empty where torch computes those that it does not.
-    """
+    """A way to compute a network, for inference alone."""
 
     name: str
-    speed: int
+    speed: int  # of several that run, "auto" takes that of the highest
+    # Of a dense network on the CPU in float32 it makes one for a device and a dtype.
     build: Callable[[VGG, torch.device, torch.dtype], VGG]
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], None] = lambda: None  # raises ParameterError, or MissingExtra
     devices: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # of layers; empty where torch computes those that it does not
 
 
 _REGISTRY: dict[str, Runtime] = {}
@@ -252,17 +219,7 @@ def resolve_runtime(name: str, device: torch.device, precision: str) -> str:
 
 
 def build_runtime(net: VGG, runtime: str, device: torch.device, dtype: torch.dtype) -> VGG:
-    """Put a network with its weights on a device, ready for inference alone.
-
-    Parameters
-    ----------
-    net : VGG
-        Dense, on the CPU, float32; not to be used any more.
-    runtime : str
-        As :func:`resolve_runtime` returns it.
-    device : torch.device
-    dtype : torch.dtype
-        What it computes in.
+    """Put a dense float32 network on a device, ready for inference alone; it is used up.
 
     Raises
     ------
@@ -281,12 +238,7 @@ def build_runtime(net: VGG, runtime: str, device: torch.device, dtype: torch.dty
 def may_overflow(net: VGG, sizes: Tensor) -> bool:
     """Tell whether a dense network may leave the range of fp32, which is that of bf16 as well.
 
-    Parameters
-    ----------
-    net : VGG
-        Dense, on the CPU, float32.
-    sizes : Tensor (3,)
-        The largest values of each channel of its input, without their signs.
+    `sizes` (3,) are the largest values of each channel of its input, without their signs.
     """
     sizes = sizes.double()
     for layer in net.layers:

@@ -16,13 +16,7 @@ from vggfeat.nets.vgg import VGG
 
 
 class Inference(VGG):
-    """A dense network like another one, without its numbers: subclasses keep them their way.
-
-    Parameters
-    ----------
-    net : VGG
-        Dense, with its weights.
-    """
+    """A dense network like another one, without its numbers: subclasses keep them their way."""
 
     def __init__(self, net: VGG) -> None:
         super().__init__(
@@ -52,14 +46,9 @@ def place(net: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
 def arithmetic(device: torch.device, dtype: torch.dtype, deterministic: bool) -> Iterator[None]:
     """Set how a device computes while a network runs, whatever the program around it has set.
 
-    Parameters
-    ----------
-    device : torch.device
-    dtype : torch.dtype
-        What the network computes in. Where torch computes fp32 in TF32 on a GPU, or in bf16 on a
-        CPU, its results have ten or eight bits, not 24: that is off.
-    deterministic : bool
-        Whether cuDNN takes algorithms that repeat their results, without trying which is fastest.
+    Where torch would compute fp32 in TF32 on a GPU, or in bf16 on a CPU, results have ten or eight
+    bits, not 24: that is off. If `deterministic`, cuDNN takes algorithms that repeat their results,
+    without trying which is fastest.
     """
     fp32 = dtype == torch.float32
     with ExitStack() as settings:

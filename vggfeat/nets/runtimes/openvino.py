@@ -22,33 +22,19 @@ from vggfeat.nets.vgg import VGG
 
 
 class OpenVINOVGG(Inference):
-    """A dense network on the CPU, computed by OpenVINO, for inference alone.
+    """A dense network on the CPU, computed by OpenVINO in float32 or bfloat16.
 
     Images may be of any shape: OpenVINO keeps what it made for each shape that it has met.
     Several threads may use it; one at a time computes, on all its cores.
-
-    Parameters
-    ----------
-    net : VGG
-        Dense, with its weights, which it keeps for :meth:`truncated`.
-    dtype : torch.dtype
-        ``torch.float32`` or ``torch.bfloat16``: what OpenVINO computes in.
-    threads : int
-        As many as torch has, by default.
-
-    Raises
-    ------
-    MissingExtra
-        If OpenVINO is not installed.
     """
 
-    def __init__(self, net: VGG, dtype: torch.dtype, threads: int | None = None) -> None:
+    def __init__(self, net: VGG, dtype: torch.dtype) -> None:
         super().__init__(net)
         self._whole = net
         self._hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": str(threads or torch.get_num_threads()),
+            "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
         }
         self._lock = Lock()
         self._compile()
@@ -70,8 +56,7 @@ class OpenVINOVGG(Inference):
         Raises
         ------
         MemoryError
-            If numbers are not finite. OpenVINO gives such where memory ends, and no error; weights
-            of a training that diverged may have them, too.
+            If numbers are not finite: OpenVINO gives such where memory ends, and no error.
         """
         self._check_size(pixels)
         given = pixels.float().contiguous().numpy()

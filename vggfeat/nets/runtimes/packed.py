@@ -63,14 +63,14 @@ class PackedVGG(Inference):
     def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
         if layer.name not in self._weights:
             return super()._rectified(layer, x)
-        return self._convolved(layer, x, "relu" if layer.relu else "none")
+        return self._convolve(layer, x, "relu" if layer.relu else "none")
 
     def _linear(self, layer: Layer, x: Tensor) -> Tensor:
         if layer.name not in self._weights:
             return super()._linear(layer, x)
-        return self._convolved(layer, x, "none")
+        return self._convolve(layer, x, "none")
 
-    def _convolved(self, layer: Layer, x: Tensor, after: str) -> Tensor:
+    def _convolve(self, layer: Layer, x: Tensor, after: str) -> Tensor:
         weight, bias = self._weights[layer.name]
         convolve = torch.ops.mkldnn._convolution_pointwise
         found: Tensor = convolve(x, weight, bias, _padding(layer), ONE, ONE, 1, after, [], "")
