@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
-from vggfeat.nets.config import ROUNDINGS, Layer, layers_until, resolve_layer, smallest_side
+from vggfeat.nets.config import (
+    INPUT_SIDE,
+    ROUNDINGS,
+    Layer,
+    layers_until,
+    resolve_layer,
+    smallest_side,
+)
 
 INITIALISATIONS = ("glorot", "paper", "kaiming")
 
@@ -200,11 +207,8 @@ class VGG(nn.Module):
                 f"An image of {height}×{width} is too small for {self.wanted[-1]} of net "
                 f"{self.net}: its smallest side must be at least {self.smallest_side}."
             )
-        if (
-            not self.dense
-            and self.layers[-1].kind in ("fc", "prob")
-            and (height, width) != (224,) * 2
-        ):
+        is_crop = height == width == INPUT_SIDE
+        if not self.dense and self.layers[-1].kind in ("fc", "prob") and not is_crop:
             raise ImageTooSmall(
                 f"The fully-connected form of net {self.net} takes 224×224 crops, not "
                 f"{height}×{width}. Use .fully_convolutional() for images of any size."

@@ -202,12 +202,8 @@ def write(
         loads where it has the net (A, B, D, E) and all layers are there.
     state : mapping
         See the module.
-    pixels : PixelConvention
-        Convention of the weights; kept in the file.
-    net, source, licence : str
-        Kept in the file as well.
-    about : mapping of str to str, optional
-        What else is to be kept, such as the names of the classes, as JSON.
+    pixels, net, source, licence, about
+        Kept in the file; `about` is what else is to be, such as the names of the classes, as JSON.
 
     Raises
     ------

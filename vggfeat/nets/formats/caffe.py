@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +46,8 @@ def _sniff(path: Path, head: bytes) -> bool:
     if not head or head.startswith(ONNX):
         return False
     try:
-        return any(
-            number in LAYERS for number in [field.number for field in _fields(map_file(path))]
-        )
+        numbers = {field.number for field in _fields(map_file(path))}
+        return not numbers.isdisjoint(LAYERS)
     except WeightsError:
         return False
 
@@ -95,23 +94,19 @@ def _blob(layer: str, message: memoryview) -> Parameter:
     if layer.startswith("fc") and len(shape) == 4 and shape[:2] == (1, 1):
         shape = shape[2:]
     kind = DATA if numbers[DATA] else DOUBLES
-    return _parameter(layer, shape, np.dtype("<f4" if kind == DATA else "<f8"), numbers[kind])
-
-
-def _parameter(
-    layer: str, shape: tuple[int, ...], number: np.dtype, pieces: list[memoryview]
-) -> Parameter:
+    pieces, number = numbers[kind], np.dtype("<f4" if kind == DATA else "<f8")
     size = sum(map(len, pieces))
     if len(shape) > 4 or min(shape) < 1 or size != math.prod(shape) * number.itemsize:
         raise WeightsError(
             f"layer {layer} has {size // number.itemsize:,} numbers for a blob of shape {shape[:4]}"
         )
-    return Parameter(shape, number.name, lambda: _join(pieces, number).reshape(shape))
 
+    def read() -> torch.Tensor:
+        # Copied only when wanted: in the file numbers lie at any byte, not at multiples of 4.
+        joined = bytearray().join(pieces)
+        return torch.from_numpy(np.frombuffer(joined, number)).reshape(shape)
 
-def _join(pieces: Iterable[memoryview], number: np.dtype) -> torch.Tensor:
-    # A copy of what is wanted only: in the file the numbers lie at any byte, not at multiples of 4.
-    return torch.from_numpy(np.frombuffer(bytearray().join(pieces), number))
+    return Parameter(shape, number.name, read)
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
@@ -141,18 +136,14 @@ def _fields(message: memoryview) -> Iterator[Field]:
 
 
 def _integers(field: Field) -> list[int]:
-    """Numbers of one occurrence of a repeated integer field, packed or not; int64."""
+    """Numbers of one occurrence of a repeated integer field, packed or not."""
     if field.wire == VARINT:
-        return [_signed(field.integer)]
+        return [field.integer]
     values, at = [], 0
     while at < len(field.data):
         value, at = _varint(field.data, at)
-        values.append(_signed(value))
+        values.append(value)
     return values
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

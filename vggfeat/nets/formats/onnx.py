@@ -6,8 +6,9 @@ then full connections (Gemm, or MatMul and Add).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -19,15 +20,6 @@ from vggfeat.nets.preprocessing import TORCHVISION
 
 FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
 LAST = [0, 2, 3, 1]  # the transposition that moves channels last
-
-
-class Node(NamedTuple):
-    """A computation of the graph."""
-
-    op: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, Any]
 
 
 def _sniff(_: Path, head: bytes) -> bool:
@@ -42,9 +34,6 @@ def _read(path: Path) -> Contents:
         raise MissingExtra.of("Reading ONNX files", "onnx", "onnx") from error
     graph = onnx.load_model(path, load_external_data=False).graph
 
-    def read_attributes(node: Any) -> dict[str, Any]:
-        return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-
     def parameter(tensor: Any) -> Parameter:
         _check_external(tensor, path)
 
@@ -54,14 +43,10 @@ def _read(path: Path) -> Contents:
 
         return Parameter(tuple(tensor.dims), FLOATS[tensor.data_type], numbers)
 
-    nodes = [
-        Node(node.op_type, list(node.input), list(node.output), read_attributes(node))
-        for node in graph.node
-    ]
     tensors = {
         tensor.name: parameter(tensor) for tensor in graph.initializer if tensor.data_type in FLOATS
     }
-    return Contents(name_by_order(*_layers(nodes, tensors)), usual=TORCHVISION)
+    return Contents(name_by_order(*_layers(graph.node, tensors)), usual=TORCHVISION)
 
 
 def _check_external(tensor: Any, path: Path) -> None:
@@ -73,21 +58,21 @@ def _check_external(tensor: Any, path: Path) -> None:
             raise WeightsError(f"it keeps its weights in {name}, which is not beside it")
 
 
-def _layers(nodes: list[Node], tensors: dict[str, Parameter]) -> tuple[list[Pair], list[Pair]]:
+def _layers(nodes: Sequence[Any], tensors: dict[str, Parameter]) -> tuple[list[Pair], list[Pair]]:
     """Collect the parameters of the convolutions and of the full connections, in order."""
-    added = {name: node for node in nodes if node.op == "Add" for name in node.inputs}
+    added = {name: node for node in nodes if node.op_type == "Add" for name in node.input}
     convolutions: list[Pair] = []
     connections: list[Pair] = []
     channels_last = False
     for node in nodes:
-        if node.op == "Transpose" and convolutions and not connections:
-            channels_last = node.attributes.get("perm") == LAST
-        elif node.op == "Conv":
-            both = _pair(node, node.inputs[1:], tensors)
+        if node.op_type == "Transpose" and convolutions and not connections:
+            channels_last = _attributes(node).get("perm") == LAST
+        elif node.op_type == "Conv":
+            both = _pair(node, node.input[1:], tensors)
             # Full connections may have been exported in their fully-convolutional form.
             dense = bool(connections) or both.weight.shape[2:] == (FC_SIDE, FC_SIDE)
             (connections if dense else convolutions).append(both)
-        elif node.op == "Gemm" or (node.op == "MatMul" and node.inputs[1] in tensors):
+        elif node.op_type == "Gemm" or (node.op_type == "MatMul" and node.input[1] in tensors):
             both = _connection(node, added, tensors)
             if channels_last and not connections:
                 both = Pair(both.weight.channels_first(), both.bias)
@@ -95,24 +80,31 @@ def _layers(nodes: list[Node], tensors: dict[str, Parameter]) -> tuple[list[Pair
     return convolutions, connections
 
 
-def _connection(node: Node, added: dict[str, Node], tensors: dict[str, Parameter]) -> Pair:
+def _connection(node: Any, added: dict[str, Any], tensors: dict[str, Parameter]) -> Pair:
     """Return weight (out, in) and bias of a Gemm, or of a MatMul and the Add after it."""
-    if node.op == "MatMul":
-        sums = [(output, added[output]) for output in node.outputs if output in added]
-        biases = [name for output, add in sums for name in add.inputs if name != output]
-        weight, bias = _pair(node, [node.inputs[1], *biases], tensors)
+    if node.op_type == "MatMul":
+        sums = [(output, added[output]) for output in node.output if output in added]
+        biases = [name for output, add in sums for name in add.input if name != output]
+        weight, bias = _pair(node, [node.input[1], *biases], tensors)
         return Pair(weight.permuted(1, 0), bias)
-    if any(node.attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta")):
+    attributes = _attributes(node)
+    if any(attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta")):
         raise WeightsError("a Gemm of its graph scales its terms, as no VGG net does")
-    weight, bias = _pair(node, node.inputs[1:], tensors)
-    return Pair(weight if node.attributes.get("transB") == 1 else weight.permuted(1, 0), bias)
+    weight, bias = _pair(node, node.input[1:], tensors)
+    return Pair(weight if attributes.get("transB") == 1 else weight.permuted(1, 0), bias)
 
 
-def _pair(node: Node, names: list[str], tensors: dict[str, Parameter]) -> Pair:
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx.helper import get_attribute_value
+
+    return {entry.name: get_attribute_value(entry) for entry in node.attribute}
+
+
+def _pair(node: Any, names: Sequence[str], tensors: dict[str, Parameter]) -> Pair:
     known = [tensors[name] for name in names if name in tensors]
     if len(known) != 2:
         raise WeightsError(
-            f"a {node.op} of its graph needs a stored weight and bias, and has of "
+            f"a {node.op_type} of its graph needs a stored weight and bias, and has of "
             f"{', '.join(names) or 'nothing'} {len(known)}. Export it without quantisation or "
             "shared computations"
         )

@@ -17,6 +17,7 @@ from vggfeat.nets.runtimes.inference import Inference, place
 from vggfeat.nets.vgg import VGG
 
 ONE = [1, 1]
+TYPICAL = (384, 512)  # an image for which weights are packed; others are computed as well
 
 
 def can_pack() -> bool:
@@ -30,13 +31,7 @@ def can_pack() -> bool:
 class PackedVGG(Inference):
     """A dense network on the CPU with packed weights, for inference alone.
 
-    Parameters
-    ----------
-    net : VGG
-        Dense, with its weights, in the precision to compute in; nothing is shared with it.
-    height, width : int
-        Size of a typical image, in pixels, for which weights are packed. Others are computed
-        as well.
+    Nothing is shared with `net`, which is in the precision to compute in.
 
     Examples
     --------
@@ -47,8 +42,9 @@ class PackedVGG(Inference):
     True
     """
 
-    def __init__(self, net: VGG, height: int = 384, width: int = 512) -> None:
+    def __init__(self, net: VGG) -> None:
         super().__init__(net)
+        height, width = TYPICAL
         self._weights: dict[str, tuple[Tensor, Tensor]] = {}
         for layer in self.layers:
             if layer.has_parameters:

@@ -64,10 +64,7 @@ _ONCE = IN + 1
 class WinogradVGG(Inference):
     """A dense network on the CPU in float32, for inference alone.
 
-    Parameters
-    ----------
-    net : VGG
-        Dense, float32, with its weights; it computes what is no 3×3 convolution of many channels.
+    `net`, float32, computes what is no 3×3 convolution of many channels.
 
     Examples
     --------
