@@ -243,23 +243,7 @@ class DenseExtractor:
         return maps
 
     def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
-        """Return the dense maps of one image at one scale.
-
-        Parameters
-        ----------
-        image : path, PIL image or array
-        Q : int
-            Smallest side, in pixels.
-
-        Returns
-        -------
-        dict
-            For each layer (D, h, w), float32, on the CPU.
-
-        Raises
-        ------
-        ImageError
-            If the image cannot be read.
+        """Return dense maps (D, h, w) of one image whose smallest side is Q pixels; see `maps`.
 
         Examples
         --------

@@ -80,10 +80,6 @@ def extract_on_ray(
     weights : Weights, optional
         Those of the extraction, if they are loaded already. They go to the nodes by themselves.
 
-    Returns
-    -------
-    Summary
-
     Raises
     ------
     MissingExtra
@@ -92,13 +88,12 @@ def extract_on_ray(
         If no cluster answers, it lacks the device or the precision, or it cannot go on.
     StoreError, DataNotFound
         If a node does not see the store, or an image that this one sees.
-    VggfeatError
-        As from :func:`~vggfeat.features.pipeline.extract`, wherever it went wrong.
 
     Notes
     -----
     Ray does the blocks of workers and nodes that die again. Rounds are those of a local run, and
-    so are the bits on processors of the same kind with as many threads.
+    so are the bits on processors of the same kind with as many threads. Errors are as well,
+    wherever they happen.
 
     Examples
     --------

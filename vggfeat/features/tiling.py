@@ -12,24 +12,12 @@ from vggfeat.nets.config import STRIDE, Layer, margins, stride_of
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of images that goes through the network alone, with margins around it.
+    """A part of images that goes through the network alone, with margins around it."""
 
-    Parameters
-    ----------
-    pixels : Tensor (B, 3, H, W)
-        The tile with its margins.
-    axis : int
-        Axis along which the images are cut.
-    start : int
-        Where the tile begins in `pixels`.
-    length : int or None
-        Of the tile without its margins, in pixels; None to the end of the images.
-    """
-
-    pixels: Tensor
-    axis: int
-    start: int = 0
-    length: int | None = None
+    pixels: Tensor  # (B, 3, H, W), with its margins
+    axis: int  # along which the images are cut
+    start: int = 0  # where the tile begins in `pixels`
+    length: int | None = None  # without its margins; None to the end of the images
 
     def crop_map(self, name: str, dense_map: Tensor, layers: Sequence[Layer]) -> Tensor:
         """Cut a layer's map to the tile's own locations."""
