@@ -221,10 +221,11 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
                 "need stores of their own."
             )
         for what in ("label", "split"):
-            if (one := getattr(first, what)) != (other := getattr(entry, what)):
+            before, now = getattr(first, what), getattr(entry, what)
+            if before != now:
                 raise DataError(
-                    f"{entry.name!r} is there twice, as {one!r} and as {other!r}. An image has one "
-                    f"{what}: remove one of the lines."
+                    f"{entry.name!r} is there twice, as {before!r} and as {now!r}. An image has "
+                    f"one {what}: remove one of the lines."
                 )
     kept = list(unique.values())
     splits = np.array([entry.split for entry in kept])

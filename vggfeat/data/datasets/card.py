@@ -239,7 +239,7 @@ class DatasetCard(CardModel):
                 f"{' or '.join(reader.protocols)}"
             )
         if (reader.needs_classes or self.archives) and not (self.classes and self.folder):
-            what = "archives" if self.archives else f"the reader {self.reader}"
+            what = "a card of archives" if self.archives else f"the reader {self.reader}"
             raise ValueError(f"{what} needs classes and folder, the path of the tree in archives")
         return self
 

@@ -106,12 +106,13 @@ def _rows(card: DatasetCard, images: ImageSet, needs: Sequence[str]) -> list[Dif
     promised = dict(card.counts)
     if card.images is not None:
         promised[EVERY] = card.images
-    return [
-        Difference(split, "", promised.get(split), counts.get(split, 0))
-        for split in dict.fromkeys([*promised, *needs])
-        if split in needs or counts.get(split)
-        if counts.get(split, 0) != promised.get(split, counts.get(split) or None)
-    ]
+    differences = []
+    for split in dict.fromkeys([*promised, *needs]):
+        count, expected = counts.get(split, 0), promised.get(split)
+        differs = not count if expected is None else count != expected
+        if differs and (count or split in needs):
+            differences.append(Difference(split, "", expected, count))
+    return differences
 
 
 def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:

@@ -87,7 +87,7 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
         if row in labels:
             targets[at] = [labels[row][name] for name in classes]
     return ImageSet(
-        names=tuple(map(row_name, kept)),
+        names=tuple(map(_name_of, kept)),
         images=tuple(folder / f"{image}.jpg" for image, _ in kept),
         targets=targets,
         labelled=np.array([row in labels for row in kept], dtype=bool),
@@ -96,7 +96,7 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
             for split, of_split in rows.items()
         },
         boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
-        missing=tuple(row_name(row) for row in every if row not in place),
+        missing=tuple(_name_of(row) for row in every if row not in place),
     )
 
 
@@ -152,7 +152,8 @@ def read_voc_boxes(
             continue
         try:
             size = upright_size(path)
-            check_stated_size(size, size if annotation.size == (0, 0) else annotation.size)
+            if annotation.size != (0, 0):
+                check_stated_size(size, annotation.size)
             examples[row] = [replace(example, size=size) for example in examples[row]]
         except ImageError as error:
             examples[row], left_out[name] = [], str(error)
@@ -184,14 +185,7 @@ def _task(card: DatasetCard) -> Task:
     return card.protocol.task
 
 
-def row_name(row: Row) -> str:
-    """Write a row as a name.
-
-    Examples
-    --------
-    >>> row_name(("000026", 0)), row_name(("2010_006215", 1))
-    ('000026', '2010_006215#1')
-    """
+def _name_of(row: Row) -> str:
     image, person = row
     return f"{image}#{person}" if person else image
 
@@ -216,12 +210,12 @@ def _read_split(
             rows[row] = None
             if labels.setdefault(row, {}).setdefault(name, label) != label:
                 raise DataError(
-                    f"{path} gives {row_name(row)} the label {label}; another list gives it "
+                    f"{path} gives {_name_of(row)} the label {label}; another list gives it "
                     f"{labels[row][name]}. Restore them from the original archive."
                 )
     for row in rows:
         if without := [name for name in classes if name not in labels[row]]:
-            raise DataError(f"{paths[without[0]]} gives no label to {row_name(row)}.")
+            raise DataError(f"{paths[without[0]]} gives no label to {_name_of(row)}.")
     return sorted(rows)
 
 

@@ -316,7 +316,8 @@ def _images(
 
 
 def _rank(member: _Member) -> int:
-    return (*PREFERRED, suffix := member.suffix.lower()).index(suffix)
+    suffix = member.suffix.lower()
+    return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
 
 
 def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Member]:
