@@ -47,6 +47,12 @@ def vectors(names: Sequence[str], name: Descriptor, version: int = 0) -> np.ndar
     return np.array(rows, np.float32).reshape(-1, WIDTH)
 
 
+def write(store: FeatureStore, names: Sequence[str]) -> None:
+    """Write a shard of some images."""
+    arrays = {FC7.descriptor: vectors(names, FC7.descriptor)}
+    store.write(names, ids_of(names), stamps_of(names), arrays)
+
+
 def fill(
     store: FeatureStore,
     columns: Sequence[Column] = (FC7,),

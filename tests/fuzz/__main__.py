@@ -14,12 +14,14 @@ from fuzz.running import run
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *CAMPAIGNS], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CAMPAIGNS))
     parser.add_argument("--cases", type=int, help="of each campaign; its own number by default")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other cases")
     parser.add_argument("--case", type=int, help="try this case alone, here and without limits")
     asked = parser.parse_args()
     names = asked.names or list(CAMPAIGNS)
+    if unknown := set(names) - set(CAMPAIGNS):
+        parser.error(f"there is no campaign {min(unknown)!r}")
     if asked.case is not None:
         with tempfile.TemporaryDirectory() as folder:
             problem = CAMPAIGNS[names[0]](Path(folder)).lost(asked.seed, asked.case)

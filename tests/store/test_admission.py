@@ -14,20 +14,12 @@ from storing import (
     check,
     column,
     fill,
-    ids_of,
     make_store,
-    stamps_of,
-    vectors,
+    write,
 )
 
 from vggfeat.errors import FingerprintMismatch, StoreError
 from vggfeat.store.store import FeatureStore
-
-
-def write(store: FeatureStore, names: list[str]) -> None:
-    """Write one shard."""
-    arrays = {FC7.descriptor: vectors(names, FC7.descriptor)}
-    store.write(names, ids_of(names), stamps_of(names), arrays)
 
 
 def test_another_dtype_is_refused(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_merge_says_once_what_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vggfeat.store.store.write_run", stop)
+        patch.setattr("vggfeat.store.runs.write_run", stop)
         with pytest.raises(KeyboardInterrupt):
             merge([tmp_path / "a"], tmp_path / "all")
     assert not info(tmp_path / "all")["finished"]

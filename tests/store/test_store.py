@@ -24,6 +24,7 @@ from storing import (
     make_store,
     stamps_of,
     vectors,
+    write,
 )
 
 from vggfeat.errors import ParameterError, StoreDamaged, StoreError
@@ -35,12 +36,6 @@ from vggfeat.store.store import FeatureStore
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     """Name a folder, or none for a store in memory."""
     return tmp_path / "features" if request.param else None
-
-
-def write(store: FeatureStore, names: list[str]) -> None:
-    """Write one shard."""
-    arrays = {FC7.descriptor: vectors(names, FC7.descriptor)}
-    store.write(names, ids_of(names), stamps_of(names), arrays)
 
 
 def test_round_trip(folder: Path | None) -> None:

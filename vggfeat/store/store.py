@@ -27,14 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vggfeat.errors import ParameterError, StoreError
-from vggfeat.store.admission import (
-    create_column_file,
-    refuse_changed,
-    refuse_other_dtype,
-    refuse_other_settings,
-    refuse_strange,
-    replace_column_file,
-)
+from vggfeat.store import admission, runs
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.index import (
     Index,
@@ -45,15 +38,7 @@ from vggfeat.store.index import (
     write_headers,
 )
 from vggfeat.store.read import check_digest, read_columns
-from vggfeat.store.runs import (
-    Share,
-    read_failed,
-    read_runs,
-    record_run,
-    remove_shares,
-    write_failed,
-    write_run,
-)
+from vggfeat.store.runs import Share
 from vggfeat.store.shard import (
     DTYPES,
     Bools,
@@ -180,13 +165,13 @@ class FeatureStore:
                 )
             return held or dtype
         if held is None:
-            refuse_strange(self.storage)
+            admission.refuse_strange(self.storage)
         new = build_manifest(dtype)
         if is_lost and held in (None, dtype) and not self.storage.write_new(MANIFEST, new):
             held = read_manifest(self.storage)
         if held and held != dtype:
             if self._headers:
-                refuse_other_dtype(self.storage, held, dtype)
+                admission.refuse_other_dtype(self.storage, held, dtype)
             self.storage.write(MANIFEST, new)  # a run that kept nothing binds nobody
         return dtype
 
@@ -255,13 +240,13 @@ class FeatureStore:
     def failed(self) -> dict[str, str]:
         """By name, why images of the last run could not be used."""
         if self._failed is None:
-            self._failed = {} if self.packed else read_failed(self.storage)
+            self._failed = {} if self.packed else runs.read_failed(self.storage)
         return self._failed
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """What the last run, or each share of it, said: asked, new, failed, finished, share."""
-        return [] if self.packed else read_runs(self.storage)
+        return [] if self.packed else runs.read_runs(self.storage)
 
     @property
     def begun(self) -> dict[str, Any]:
@@ -488,12 +473,12 @@ class FeatureStore:
         for column in columns:
             name = column.descriptor
             lost = self.index.columns.get(name) if self._headers else None  # as the shards say
-            held = create_column_file(self.storage, lost or column)
+            held = admission.create_column_file(self.storage, lost or column)
             renamed = held.digest == column.digest and column.outputs not in ((), held.outputs)
             if renamed or (held.digest != column.digest and not self._has_rows(held)):
-                replace_column_file(self.storage, column)
+                admission.replace_column_file(self.storage, column)
                 held = column
-            refuse_other_settings(self.storage, held, column)
+            admission.refuse_other_settings(self.storage, held, column)
             self._refuse_other_scales(column)
             if name not in self.index.columns:
                 self.index.add_column(held)
@@ -509,7 +494,7 @@ class FeatureStore:
         """
         for name, other in self.columns.items():
             if name[:3] == column.descriptor[:3] and not column.outputs:
-                refuse_other_settings(self.storage, other, column)
+                admission.refuse_other_settings(self.storage, other, column)
 
     def _has_rows(self, column: Column) -> bool:
         """Tell whether a shard has rows of a column: without any it binds nobody to its settings.
@@ -555,7 +540,7 @@ class FeatureStore:
             "share": share,
             "provenance": self._provenance,
         }
-        record_run(self.storage, names, columns, about, finished=finished)
+        runs.record_run(self.storage, names, columns, about, finished=finished)
 
     def write(
         self,
@@ -597,13 +582,13 @@ class FeatureStore:
             raise ParameterError.of("names", "FeatureStore.write", "different names", names)
         if not self._headers:  # until there are rows, another run may have chosen another type
             held = read_manifest(self.storage) or self.dtype
-            refuse_other_dtype(self.storage, held, self.dtype)
+            admission.refuse_other_dtype(self.storage, held, self.dtype)
         for descriptor in arrays:
             if descriptor not in self._admitted:
                 raise ParameterError.not_one_of(
                     "arrays", "FeatureStore.write", list(self._admitted), descriptor
                 )
-            refuse_changed(self.storage, self._admitted[descriptor])
+            admission.refuse_changed(self.storage, self._admitted[descriptor])
         kept = {
             name: cast_rows(self._admitted[name], array, names, self.dtype)
             for name, array in arrays.items()
@@ -673,7 +658,7 @@ class FeatureStore:
         before = {descriptor: self._admitted[descriptor] for descriptor in self._own}
         new = self._load()
         for descriptor, column in before.items():
-            refuse_other_settings(self.storage, self._admitted[descriptor], column)
+            admission.refuse_other_settings(self.storage, self._admitted[descriptor], column)
         return new
 
     def finish(
@@ -706,14 +691,14 @@ class FeatureStore:
             self._notes.merge_files(self.index)
         else:
             self.save_notes()
-        write_failed(self.storage, failed, share)
+        runs.write_failed(self.storage, failed, share)
         self._failed = None
         if record is None:
             self._record(names, share, failed=len(failed), finished=True)
         else:
-            write_run(self.storage, {**record, "failed": len(failed)})
+            runs.write_run(self.storage, {**record, "failed": len(failed)})
         if share is None:
-            remove_shares(self.storage)
+            runs.remove_shares(self.storage)
         sweep(self.storage)
 
     def write_caches(self) -> None:
