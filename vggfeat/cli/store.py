@@ -40,8 +40,9 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
     from vggfeat.store.maintenance import info
 
     found = info(store)
+    shards = counted(found["shards"], "shard")
     rows: dict[str, object] = {
-        "store": f"{store} ({size(found['bytes'])}, {found['shards']} shards, {found['dtype']})",
+        "store": f"{store} ({size(found['bytes'])}, {shards}, {found['dtype']})",
         "images": f"{found['images']}; the last run was asked for {found['asked']}, "
         f"{found['failed']} failed",
     }
@@ -157,7 +158,7 @@ def merge_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Join the stores of several shards, or the many small files of one store.
+    """Join the stores of several shares, or the many small files of one store.
 
     Columns of one name must have been made with the same settings. An image that several stores
     hold is kept once, with all columns that any of them has; if one name stands for two images,
@@ -174,9 +175,9 @@ def merge_command(
     check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
-    text = f"{out} holds {done.images:,} images; {done.shards:,} shards were written."
+    text = f"{out} holds {counted(done.images, 'image')}, in {counted(done.shards, 'new shard')}."
     if done.twice:
-        text += f" {done.twice:,} images were in several stores, and are kept once."
+        text += f" {counted(done.twice, 'image')} of several stores: kept once."
     lines = [text]
     if done.missing:
         lines.append(f"Not finished: {_shares(done.missing)} missing. To finish, {_MISSING}.")
