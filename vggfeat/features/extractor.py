@@ -25,7 +25,7 @@ from vggfeat.nets.runtimes import (
     build_runtime,
     check_deterministic,
     describe_device,
-    may_overflow,
+    explain_misfit,
     resolve_device,
     resolve_precision,
     resolve_runtime,
@@ -330,12 +330,10 @@ class DenseExtractor:
         self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
         self._range = pixels.range
         sizes = torch.maximum(mean.abs(), (pixels.range - mean).abs()) / std
-        if self.runtime != "torch" and may_overflow(net, sizes):
-            # A fused ReLU makes 0 of NaN, and nobody would see that numbers had overflowed.
+        if why := explain_misfit(net, self.runtime, sizes):
             if self.hardware.runtime != "auto":
                 raise ParameterError(
-                    "With these weights numbers may overflow, which the runtime "
-                    f"{self.runtime} does not tell. Use the runtime 'torch' or 'auto'."
+                    f"The runtime {self.runtime} {why}. Use the runtime 'torch' or 'auto'."
                 )
             self.runtime = "torch"
         return build_runtime(net, self.runtime, self.device, self.dtype)

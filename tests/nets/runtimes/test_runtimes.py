@@ -21,7 +21,14 @@ from vggfeat.errors import MissingExtra, ParameterError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.provenance import provenance
 from vggfeat.nets.config import TABLE_1, Layer
-from vggfeat.nets.runtimes import build_runtime, has_bf16, list_runtimes, packed, resolve_runtime
+from vggfeat.nets.runtimes import (
+    build_runtime,
+    explain_misfit,
+    has_bf16,
+    list_runtimes,
+    packed,
+    resolve_runtime,
+)
 from vggfeat.nets.runtimes import openvino as ov
 from vggfeat.nets.runtimes.packed import can_pack
 from vggfeat.nets.vgg import VGG
@@ -160,15 +167,14 @@ def test_settings_have_every_runtime() -> None:
     assert set(get_args(settings.Runtime)) == {"auto", *(one.name for one in list_runtimes())}
 
 
-def test_a_layer_that_a_runtime_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of being computed as another one: the error names the kind and the runtime."""
-    net = network("A", ("pool1",))
+@pytest.mark.parametrize("runtime", ["packed", "openvino", "winograd"])
+def test_a_layer_that_a_runtime_does_not_know_is_refused(runtime: str) -> None:
+    """Instead of being computed as another one; torch computes what the network itself does."""
+    net, sizes = network("A", ("pool1",)), torch.ones(3)
+    assert not explain_misfit(net, runtime, sizes)
     net.layers = (*net.layers, Layer("turn1", "turn", 64, 64))
-    refuses(
-        lambda: build_runtime(net, "openvino", CPU, torch.float32),
-        ParameterError,
-        ["turn", "openvino"],
-    )
+    assert "turn" in explain_misfit(net, runtime, sizes)
+    assert not explain_misfit(net, "torch", sizes)
 
 
 def test_a_signal_is_survived_after_openvino_was_let_go_in_a_thread() -> None:

@@ -151,7 +151,7 @@ class Runtime:
     check: Callable[[], None] = lambda: None  # raises ParameterError, or MissingExtra
     devices: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
-    kinds: tuple[str, ...] = ()  # of layers; empty where torch computes those that it does not
+    kinds: tuple[str, ...] = ("conv", "lrn", "pool", "fc", "prob")  # of layers
 
 
 _REGISTRY: dict[str, Runtime] = {}
@@ -219,28 +219,30 @@ def resolve_runtime(name: str, device: torch.device, precision: str) -> str:
 
 
 def build_runtime(net: VGG, runtime: str, device: torch.device, dtype: torch.dtype) -> VGG:
-    """Put a dense float32 network on a device, ready for inference alone; it is used up.
-
-    Raises
-    ------
-    ParameterError
-        If the runtime does not know a layer of the network.
-    """
+    """Put a dense float32 network on a device, ready for inference alone; it is used up."""
     [chosen] = [each for each in list_runtimes() if each.name == runtime]
-    if unknown := {layer.kind for layer in net.layers} - set(chosen.kinds) if chosen.kinds else ():
-        raise ParameterError(
-            f"The runtime {runtime} does not compute {', '.join(sorted(unknown))}, which net "
-            f"{net.net} has. Use the runtime 'torch'."
-        )
     return chosen.build(net.requires_grad_(False).eval(), device, dtype)
 
 
-@torch.no_grad()
-def may_overflow(net: VGG, sizes: Tensor) -> bool:
-    """Tell whether a dense network may leave the range of fp32, which is that of bf16 as well.
+def explain_misfit(net: VGG, runtime: str, sizes: Tensor) -> str:
+    """Say why a runtime must not compute a dense float32 network; empty where it may.
 
     `sizes` (3,) are the largest values of each channel of its input, without their signs.
     """
+    if runtime == "torch":
+        return ""
+    [chosen] = [each for each in list_runtimes() if each.name == runtime]
+    if unknown := {layer.kind for layer in net.layers} - set(chosen.kinds):
+        return f"does not compute {', '.join(sorted(unknown))}, which net {net.net} has"
+    # A fused ReLU makes 0 of NaN.
+    if _may_overflow(net, sizes):
+        return "does not tell that numbers overflow, as with these weights they may"
+    return ""
+
+
+@torch.no_grad()
+def _may_overflow(net: VGG, sizes: Tensor) -> bool:
+    """Tell whether a network may leave the range of fp32, which is that of bf16 as well."""
     for layer in net.layers:
         if layer.has_parameters:
             module = getattr(net, layer.name)

@@ -144,4 +144,4 @@ def _build(net: VGG, _: torch.device, dtype: torch.dtype) -> VGG:
     return OpenVINOVGG(net, dtype)
 
 
-register(Runtime("openvino", 2, _build, _check, kinds=("conv", "lrn", "pool", "fc", "prob")))
+register(Runtime("openvino", 2, _build, _check))
