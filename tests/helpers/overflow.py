@@ -33,8 +33,8 @@ class Half(DenseExtractor):
             precision="fp32", runtime="torch", **more,
         )  # fmt: skip
         self.extraction = self.extraction.but(precision="fp16")
-        rectified = self.net._rectified
-        self.net._rectified = lambda layer, x: rectified(layer, x).half().float()
+        compute = self.net._compute
+        self.net._compute = lambda layer, x, **how: compute(layer, x, **how).half().float()
 
 
 def dark_and_bright(count: int, bright: set[int]) -> ImageSet:

@@ -115,12 +115,11 @@ class VGG(nn.Module):
         found: dict[str, Tensor] = {}
         x = pixels
         for layer in self.layers:
-            keep = layer.name + "_pre"
-            if keep in self.wanted:
-                found[keep] = self._linear(layer, x)
-                x = F.relu(found[keep])
-            else:
-                x = self._rectified(layer, x)
+            before_relu = layer.name + "_pre"
+            x = self._compute(layer, x, rectify=layer.relu and before_relu not in self.wanted)
+            if before_relu in self.wanted:
+                found[before_relu] = x
+                x = F.relu(x)
             if layer.kind == "fc" and layer.relu:
                 x = F.dropout(x, self.dropout, self.training)
             if layer.name in self.wanted:
@@ -177,10 +176,10 @@ class VGG(nn.Module):
         )
         return other.load(self.state_dict()).train(self.training)
 
-    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
-        """Apply a layer with its ReLU, where it has one."""
+    def _compute(self, layer: Layer, x: Tensor, *, rectify: bool) -> Tensor:
+        """Apply a layer, with its ReLU if ``rectify``."""
         x = self._linear(layer, x)
-        return F.relu(x, inplace=not self.training) if layer.relu else x
+        return F.relu(x, inplace=not self.training) if rectify else x
 
     def _linear(self, layer: Layer, x: Tensor) -> Tensor:
         """Apply a layer up to its ReLU."""

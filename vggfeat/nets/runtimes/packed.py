@@ -56,19 +56,12 @@ class PackedVGG(Inference):
                 self._weights[layer.name] = packed, own.bias
             height, width = layer.output_side(height), layer.output_side(width)
 
-    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
+    def _compute(self, layer: Layer, x: Tensor, *, rectify: bool) -> Tensor:
         if layer.name not in self._weights:
-            return super()._rectified(layer, x)
-        return self._convolve(layer, x, "relu" if layer.relu else "none")
-
-    def _linear(self, layer: Layer, x: Tensor) -> Tensor:
-        if layer.name not in self._weights:
-            return super()._linear(layer, x)
-        return self._convolve(layer, x, "none")
-
-    def _convolve(self, layer: Layer, x: Tensor, after: str) -> Tensor:
+            return super()._compute(layer, x, rectify=rectify)
         weight, bias = self._weights[layer.name]
         convolve = torch.ops.mkldnn._convolution_pointwise
+        after = "relu" if rectify else "none"
         found: Tensor = convolve(x, weight, bias, _padding(layer), ONE, ONE, 1, after, [], "")
         return found
 

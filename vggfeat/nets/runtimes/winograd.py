@@ -82,19 +82,11 @@ class WinogradVGG(Inference):
             layer.name: _Tiled(getattr(net, layer.name)) for layer in self.layers if _suits(layer)
         }
 
-    def _rectified(self, layer: Layer, x: Tensor) -> Tensor:
-        if self._has_tiles(layer, x):
-            return self._tiled[layer.name](x, rectify=layer.relu)
-        return self._rest._rectified(layer, x)
-
-    def _linear(self, layer: Layer, x: Tensor) -> Tensor:
-        if self._has_tiles(layer, x):
-            return self._tiled[layer.name](x, rectify=False)
-        return self._rest._linear(layer, x)
-
-    def _has_tiles(self, layer: Layer, x: Tensor) -> bool:
+    def _compute(self, layer: Layer, x: Tensor, *, rectify: bool) -> Tensor:
         tall, wide = _tiles(x)
-        return layer.name in self._tiled and len(x) * tall * wide >= FEW
+        if layer.name in self._tiled and len(x) * tall * wide >= FEW:
+            return self._tiled[layer.name](x, rectify)
+        return self._rest._compute(layer, x, rectify=rectify)
 
 
 class _Tiled:
