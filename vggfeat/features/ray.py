@@ -159,7 +159,7 @@ def extract_on_ray(
 
 
 def resolve_precision_on_ray(
-    precision: str, device: str, stored: Iterable[str] = (), address: str | None = None
+    precision: str, device: str, stored: Iterable[str], address: str | None
 ) -> str:
     """Turn a name into a precision that a node computes in, as `resolve_precision` does here.
 

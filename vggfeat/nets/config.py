@@ -115,11 +115,6 @@ def _layers(row: str, num_classes: int) -> tuple[Layer, ...]:
     )
 
 
-def layer_names(net: str) -> list[str]:
-    """Names by which a layer of a configuration can be asked for."""
-    return [layer.name for layer in layers_of(net)]
-
-
 def layers_until(net: str, names: Iterable[str], num_classes: int = 1000) -> tuple[Layer, ...]:
     """List the layers that must run so that all of `names` are computed.
 
@@ -128,7 +123,7 @@ def layers_until(net: str, names: Iterable[str], num_classes: int = 1000) -> tup
     >>> [layer.name for layer in layers_until("D", ["conv1_2", "pool1"])]
     ['conv1_1', 'conv1_2', 'pool1']
     """
-    order = layer_names(net)
+    order = [layer.name for layer in layers_of(net)]
     last = max(order.index(resolve_layer(net, name).removesuffix("_pre")) for name in names)
     return layers_of(net, num_classes)[: last + 1]
 
