@@ -134,8 +134,7 @@ def extract(
     FingerprintMismatch
         If the store has one of the columns with other settings.
     StoreError
-        If the store was opened for reading, cannot be written, or has other images under most of
-        these names.
+        If the store was opened for reading, or cannot be written.
     ParameterError
         For a scale too small for the layer, before anything is decoded.
 
