@@ -16,6 +16,7 @@ from packing import jpeg, pack
 from PIL import Image
 from support import noise
 
+from vggfeat.data import identity
 from vggfeat.data.batching import Job, decode_ahead
 from vggfeat.data.identity import digest, id_of, stamp_of
 from vggfeat.data.image import Crop, ImageLike, decode, load, read_encoded
@@ -164,12 +165,20 @@ def test_an_object_has_the_stamp_of_its_listing() -> None:
     )
 
 
-def test_many_stamps_keep_their_order(tmp_path: Path) -> None:
+def test_many_stamps_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads ask for them in blocks, and each row is its own file's."""
+    monkeypatch.setattr(identity, "MANY", 7)
     for row in range(300):
         (tmp_path / f"{row:03}.jpg").write_bytes(bytes(row))
     stamps = find_images([tmp_path]).stamps()
     assert stamps[:, 0].tolist() == list(range(300))
+
+
+def test_few_stamps_start_no_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To start them takes longer than to ask for a batch of a service."""
+    monkeypatch.setattr(identity, "ThreadPoolExecutor", lambda *_, **__: pytest.fail("threads"))
+    (tmp_path / "a.jpg").write_bytes(b"123")
+    assert find_images([tmp_path]).stamps()[:, 0].tolist() == [3]
 
 
 def bytes_read() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.mistakes import refuses
 
 from vggfeat.data.datasets import open_dataset
 from vggfeat.data.datasets.folders import read_folders, read_labelled
@@ -86,6 +87,21 @@ def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
         find_images([str(tmp_path)])
     with pytest.raises(DataNotFound, match="sample"):
         open_dataset("imagnet")
+
+
+@pytest.mark.parametrize(
+    ("braces", "count"),
+    [
+        ("{9..0}", "0 sources"),
+        ("{9..0}-{0..99999999999999999999}", "0 sources"),
+        ("{0..1000000}", "1,000,001 sources"),
+        ("{a,b}-{1..1000000}", "2,000,000 sources"),
+        ("{0..99999999999999999999}", "100,000,000,000,000,000,000 sources"),
+    ],
+)
+def test_braces_that_name_nothing_or_too_much_are_refused(braces: str, count: str) -> None:
+    """The error says how many they name."""
+    refuses(lambda: find_images([f"t-{braces}.tar"]), DataError, [f"t-{braces}.tar names {count}"])
 
 
 def test_a_data_set_of_one_class_is_refused(folder: Path) -> None:

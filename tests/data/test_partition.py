@@ -82,6 +82,17 @@ def test_typed_shares_win() -> None:
         ("1/-2", {}, "one of 1/N"),
         ("auto", {}, "neither a SLURM array"),
         ("auto", {"RANK": "x", "WORLD_SIZE": "2"}, "RANK should be a number and is 'x'"),
+        ("auto", {"RANK": "4", "WORLD_SIZE": "4"}, "Got '5/4'"),
+        (
+            "auto",
+            {
+                "SLURM_ARRAY_TASK_ID": "0",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "RANK": "5",
+                "WORLD_SIZE": "4",
+            },
+            "Got '6/4'",
+        ),
         (
             "auto",
             {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, local
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -18,8 +19,10 @@ from support import noise, random_weights
 
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import FingerprintMismatch, ImageError, ParameterError, StoreError
+from vggfeat.features import pipeline
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Run, RunOptions, Summary, extract
+from vggfeat.features.plan import Plan
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -83,6 +86,21 @@ def test_a_second_run_computes_nothing(images: ImageSet, tmp_path: Path) -> None
     assert list(store.columns) == [pool2(32), pool2(48)]
     assert run(images, tmp_path / "f", (32, 48))[1].computed == 0
     assert [list(header.columns) for header in store.index.headers] == [[pool2(32)], [pool2(48)]]
+
+
+def test_the_look_at_the_store_is_of_the_time(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million images it takes a while, in which the run describes none."""
+    clock = [100.0]
+
+    def plan(*given: Any) -> Plan:
+        clock[0] += 5
+        return Plan(*given)
+
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(pipeline, "Plan", plan)
+    assert run(images, None)[1].seconds == 5
 
 
 def test_only_what_an_image_lacks_is_computed(images: ImageSet, tmp_path: Path) -> None:

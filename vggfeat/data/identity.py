@@ -48,10 +48,13 @@ def id_of(image: ImageLike, encoded: bytes | None) -> Id:
 
 def stamps_of(images: Sequence[ImageLike]) -> NDArray[np.int64]:
     """Return the stamps (N, 2) of images, none of which is opened."""
-    groups = (images[start : start + MANY] for start in range(0, len(images), MANY))
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-stamp") as pool:
-        done = pool.map(lambda group: list(map(stamp_of, group)), groups)
-        stamps = [stamp for group in done for stamp in group]
+    if len(images) <= MANY:
+        stamps = list(map(stamp_of, images))
+    else:
+        groups = (images[start : start + MANY] for start in range(0, len(images), MANY))
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-stamp") as pool:
+            done = pool.map(lambda group: list(map(stamp_of, group)), groups)
+            stamps = [stamp for group in done for stamp in group]
     return np.array(stamps, np.int64).reshape(-1, 2)
 
 

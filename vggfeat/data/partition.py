@@ -93,10 +93,11 @@ def _from_environment(environment: Mapping[str, str]) -> Partition:
             "WORLD_SIZE). Say which share to do: --shard 1/4"
         )
     task, tasks = _slurm_array(environment) if in_array else (0, 1)
-    rank, ranks = 0, 1
+    of_task = WHOLE
     if in_torchrun:
         rank, ranks = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
-    return Partition(task * ranks + rank + 1, tasks * ranks)
+        of_task = Partition(rank + 1, ranks)
+    return Partition(task * of_task.parts + of_task.part, tasks * of_task.parts)
 
 
 def _slurm_array(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -225,8 +225,8 @@ class Run:
         self.summary = Summary(len(images))
         self.failed: dict[str, str] = {}
         self.overflowed: dict[str, str] = {}
-        self.plan = Plan(images, self.columns, store)
         self._start = time.perf_counter()
+        self.plan = Plan(images, self.columns, store)
         self._outbox = Outbox(self.plan, self.provenance)
         self._computed: Bools = np.zeros(len(images), bool)  # by this run
         self._met: Bools = np.zeros(len(images), bool)  # read, and found to lack nothing

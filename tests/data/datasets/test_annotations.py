@@ -76,6 +76,15 @@ def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
     assert read_annotations([source], images={"else"}) == {}
 
 
+def test_tars_are_looked_into_once(tmp_path: Path) -> None:
+    """Whoever nests tars in tars does not lead the reader down without end."""
+    content = tar_of(member("n1.xml", xml(FISH)))
+    for depth, found in ((1, ["n1"]), (2, [])):
+        content = tar_of(member("inner.tar", content), member("n2.xml", xml(DOG)))
+        (tmp_path / f"{depth}.tar").write_bytes(content)
+        assert sorted(read_annotations([tmp_path / f"{depth}.tar"])) == [*found, "n2"]
+
+
 def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
     """Of images of one name in two folders; the same annotation may be there twice."""
     for folder in ("a", "b"):

@@ -17,8 +17,8 @@ import pytest
 from helpers.mistakes import refuses
 from trees import described, pack, tar_of, write_classes, write_voc
 
-from vggfeat.data.datasets import check_dataset, fetch_dataset, open_dataset
-from vggfeat.data.datasets.fetch import unpack
+from vggfeat.data.datasets import check_dataset, fetch_dataset, load_card, open_dataset
+from vggfeat.data.datasets.fetch import find_tree, unpack
 from vggfeat.errors import DataError, DataNotFound, DownloadError
 
 CLASSES = ("cat", "dog")
@@ -189,6 +189,15 @@ def test_a_tree_is_found_from_above_and_within(below: str, card: str, tmp_path: 
     opened, images = open_dataset(card, tmp_path / "trainval" / below)
     assert images.names == ("1", "2")
     assert Path(opened.root) == tmp_path / "trainval" / "VOCdevkit" / "VOC2007"
+
+
+def test_no_folder_is_searched_where_the_tree_is(
+    card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of a network drive may have thousands of others in it."""
+    monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("it was searched"))
+    base = tmp_path / "trainval"
+    assert find_tree(load_card(card), base) == base / "VOCdevkit" / "VOC2007"
 
 
 def test_another_year_is_not_taken_for_this_one(card: str, tmp_path: Path) -> None:

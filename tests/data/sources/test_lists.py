@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.mistakes import refuses
 
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.imageset import find_images
@@ -71,3 +72,9 @@ def test_long_lists_are_read_piece_by_piece(
     assert find_images(["@l.txt"]).names == names
     Path("0.txt").write_bytes("\0".join(["a.jpg", *names]).encode() + b"\0")
     assert find_images(["@0.txt"]).names == ("a.jpg", *names)
+
+
+def test_a_file_without_lines_is_no_list(tmp_path: Path) -> None:
+    """It is named and refused after its first bytes, not read whole for the name of an image."""
+    (tmp_path / "video.bin").write_bytes(b"x" * (3 << 20))
+    refuses(lambda: find_images([f"@{tmp_path}/video.bin"]), DataError, ["video.bin", "1,048,576"])

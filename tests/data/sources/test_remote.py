@@ -19,7 +19,7 @@ from support import noise
 
 from vggfeat._io import remote as connections
 from vggfeat.data.batching import Job, decode_ahead
-from vggfeat.data.datasets import open_dataset
+from vggfeat.data.datasets import check_dataset, open_dataset
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
@@ -73,10 +73,12 @@ def test_folders_in_a_tar_are_its_labels_here_and_at_an_address(
         images = read_labelled(source)
         assert images.names == (f"{tar}/cat/1.png", f"{tar}/dog/2.png")
         assert images.labels == ("cat", "dog")
+        assert images.strays == (f"{tar}/loose.png",)
     Path("mine.toml").write_text(
         'name = "mine"\nreader = "manifest"\nfolder = "zoo.tar"\nroot = "."\n'
     )
     assert open_dataset("mine.toml")[1].names == ("zoo.tar/cat/1.png", "zoo.tar/dog/2.png")
+    assert check_dataset("mine.toml").strays == ("zoo.tar/loose.png",)
     pack(tmp_path / "flat.tar", {"1.png": png(1)})
     refuses(lambda: read_labelled("flat.tar"), DataNotFound, ["flat.tar", "class folders"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -210,11 +211,14 @@ def _with_size(whole: bytes, at: int, size: bytes) -> bytes:
 
 
 def test_compressed_and_absent_tars_say_what_to_do(tmp_path: Path) -> None:
-    """A compressed tar has no middle to read from; one that is not there is named."""
+    """A compressed tar, whatever it is called, has no middle to read from; an absent is named."""
     path = tmp_path / "a.tar.gz"
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"Unpack it to a plain \.tar"):
         find_images([str(path)])
+    path = pack(tmp_path / "b.tar", {"0.jpg": jpeg(0)})
+    Path(path).write_bytes(gzip.compress(Path(path).read_bytes()))
+    refuses(lambda: read_tar(path), DataError, [path, "gunzip"])
     with pytest.raises(DataNotFound, match=r"none\.tar"):
         find_images([str(tmp_path / "none.tar")])
 

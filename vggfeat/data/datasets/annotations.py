@@ -180,7 +180,7 @@ def _annotation_files(
 
 
 def _annotation_members(
-    tar: tarfile.TarFile, images: Collection[str] | None
+    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
 ) -> Iterator[tuple[str, bytes | None]]:
     """Go through the annotations of a tar, and of tars in it, one for each synset."""
     while (member := tar.next()) is not None:
@@ -188,9 +188,9 @@ def _annotation_members(
         file = tar.extractfile(member) if member.isreg() else None
         if file and member.name.endswith(SUFFIX):
             yield member.name, file.read() if _is_wanted(member.name, images) else None
-        elif file and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+        elif file and nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
             with tarfile.open(fileobj=file) as inner:
-                yield from _annotation_members(inner, images)
+                yield from _annotation_members(inner, images, nested=False)
 
 
 def _is_wanted(name: str, images: Collection[str] | None) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from vggfeat._io.assets import offline
@@ -35,9 +36,9 @@ def find_tree(card: DatasetCard, base: Path) -> Path | None:
     (``VOCdevkit``), or one that holds either, directly or in a folder of its own.
     """
     name = Path(card.folder).name
-    folders = [base / card.folder, base / name, base]
-    for pattern in (f"*/{card.folder}", f"*/{name}"):
-        folders += sorted(base.glob(pattern))
+    patterns = (f"*/{card.folder}", f"*/{name}")
+    below = (path for pattern in patterns for path in sorted(base.glob(pattern)))
+    folders = chain((base / card.folder, base / name, base), below)  # searched below last
     is_tree = READERS[card.reader].is_tree
     return next((path for path in folders if path.is_dir() and is_tree(card, path)), None)
 

@@ -44,7 +44,7 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
     """Read class folders, a manifest or tars, all of whose images have labels.
 
     Where no image of a tar, or of a folder at an address, has a label of its own, its first folder
-    in there is its class. What lies beside the class folders is left out.
+    in there is its class. What lies beside the class folders is left out, and named in ``strays``.
 
     Parameters
     ----------
@@ -122,4 +122,6 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     rows = [row for row, folder in enumerate(folders) if folder]
     if not rows:
         raise DataNotFound(f"{redact(source)} has no class folders with images, nor labels.")
-    return replace(images, names=tuple(names), labels=tuple(folders)).take(rows)
+    strays = tuple(name for name, folder in zip(names, folders, strict=True) if not folder)
+    labelled = replace(images, names=tuple(names), labels=tuple(folders), strays=strays)
+    return labelled.take(rows)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from math import prod
 from pathlib import Path
 
 from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
@@ -101,15 +100,20 @@ def expand_braces(pattern: str) -> list[str]:
     """
     pieces = _BRACES.split(pattern)  # texts and the insides of braces by turns
     choices: list[Sequence[str]] = [[piece] for piece in pieces]
+    total = 1
     for place in range(1, len(pieces), 2):
-        choices[place] = pieces[place].split(",")
         if limits := _RANGE.fullmatch(pieces[place]):
-            numbers = range(int(limits[1]), int(limits[2]) + 1)[: MOST_NAMED + 1]
+            first, last = int(limits[1]), int(limits[2])
+            total *= max(0, last - first + 1)
+            numbers = range(first, last + 1) if 0 < total <= MOST_NAMED else ()
             choices[place] = [f"{number:0{len(limits[1])}d}" for number in numbers]
-    if not 0 < prod(map(len, choices)) <= MOST_NAMED:
+        else:
+            choices[place] = pieces[place].split(",")
+            total *= len(choices[place])
+    if not 0 < total <= MOST_NAMED:
         raise DataError(
-            f"{redact(pattern)} should name between 1 and {MOST_NAMED:,} sources. Write "
-            "{000..099}, from the lower number to the higher."
+            f"{redact(pattern)} names {total:,} sources: between 1 and {MOST_NAMED:,} can be. "
+            "Write {000..099}, from the lower number to the higher."
         )
     return ["".join(some) for some in product(*choices)]
 

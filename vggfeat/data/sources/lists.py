@@ -29,6 +29,7 @@ from vggfeat.errors import DataError, MissingExtra, VggfeatError
 
 COLUMNS = ("path", "label", "split")
 LINES_AT_ONCE = 8192
+LONGEST = 1 << 20  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,16 @@ def read_list(source: str) -> Iterator[Entry]:
 
     Raises
     ------
-    DataNotFound
-        If the list cannot be read.
+    DataNotFound, DataError
+        If the list cannot be read, or has a line so long that it is no list.
     """
     if source == "-":
-        yield from _lines(sys.stdin.buffer if sys.stdin else io.BytesIO(), Path())
+        typed = sys.stdin.buffer if sys.stdin else io.BytesIO()
+        yield from _lines(typed, Path(), "Standard input")
         return
     with _open(source, "list") as file:
-        yield from _lines(file, parent(source) if is_address(source) else Path())
+        folder = parent(source) if is_address(source) else Path()
+        yield from _lines(file, folder, redact(source))
 
 
 def read_csv(source: str) -> Iterator[Entry]:
@@ -141,19 +144,24 @@ def _open(source: str, what: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def _lines(file: BinaryIO, folder: Path | str) -> Iterator[Entry]:
-    for line in _pieces(file):
+def _lines(file: BinaryIO, folder: Path | str, where: str) -> Iterator[Entry]:
+    for line in _pieces(file, where):
         if text := os.fsdecode(line.rstrip(b"\r\n")):
             yield Entry(*resolve_entry(text, folder))
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
     """Read what stands between the ends of lines; what they are shows in the first of the file."""
     kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
     end = b"\0" if b"\0" in kept else b"\n"
     while some := file.read(BLOCK):
         *whole, kept = (kept + some).split(end)
         yield from whole
+        if len(kept) > LONGEST:  # it would be copied with every block
+            raise DataError(
+                f"{where} has a line of more than {LONGEST:,} bytes: it is no list. Name a file "
+                "with one path a line."
+            )
     yield from kept.split(end)
 
 
