@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from campaigns import Campaign, times
 from helpers.colours import two_classes, write_colours
 from helpers.extraction import content, draw_small
@@ -46,6 +47,7 @@ from helpers.seams import (
 from test_kills import a_model, ended_with, recalls, sound, trained
 
 from vggfeat.cli import main
+from vggfeat.cli.output import interruptible
 from vggfeat.errors import VggfeatError
 from vggfeat.learn import model as models
 from vggfeat.report.files import write_results
@@ -241,8 +243,11 @@ def saving(inputs: Path) -> Job:
 
     def work(out: Path) -> None:
         try:
-            models.save(out / "model", a_model(0))
-            write_results(out, result)
+            with interruptible():
+                models.save(out / "model", a_model(0))
+                write_results(out, result)
+        except typer.Exit as stopped:
+            sys.exit(stopped.exit_code)
         except VggfeatError as error:
             print(f"Error: {error}")
             sys.exit(error.exit_status)
