@@ -265,6 +265,14 @@ def test_overflow_is_an_error_or_does_not_happen(runtime: str, share: float, lay
     assert (found - expected).norm() <= 1e-3 * expected.norm()
 
 
+def test_the_papers_initialisation_is_not_taken_for_an_overflow() -> None:
+    """No number ends near 1e38, though sums of absolute weights would say so."""
+    state = VGG("E", layers="pool5", dense=True, init="paper").state_dict()
+    weights = replace(WEIGHTS, net="E", state=state)
+    fast = DenseExtractor("E", "pool5", weights=weights, device="cpu", runtime="packed")
+    assert fast.runtime == "packed"
+
+
 @pytest.mark.parametrize("runtime", ["auto", "packed", "openvino", "winograd"])
 def test_overflow_is_seen_by_the_runtime_that_is_taken(runtime: str) -> None:
     """Weights of 1e37: "auto" takes torch, which tells; the others, asked for, are refused."""
