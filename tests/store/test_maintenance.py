@@ -20,6 +20,7 @@ from storing import FC7, LARGE, NAMES, POOL5, check, column, fill, make_store
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import ALTERED, RepairSummary, info, repair, verify
+from vggfeat.store.storage import LocalStorage
 from vggfeat.store.store import FeatureStore
 
 FILE = "columns/D.fc7.average.Q256.json"
@@ -312,6 +313,26 @@ def test_a_shard_whose_digest_is_right_is_never_moved(
 
 
 # The manifest and the files of columns
+
+
+def test_what_cannot_be_read_now_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or a network that fails once is an error, and no sound file is set aside."""
+    make_store(tmp_path)
+    real = LocalStorage.read
+
+    def read(storage: LocalStorage, name: str) -> bytes | None:
+        if name == "manifest.json":
+            raise StoreError(f"{name} cannot be read: HTTP status 503.")
+        return real(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "read", read)
+        for check in (verify, repair):
+            with pytest.raises(StoreError, match="503"):
+                check(tmp_path)
+    assert verify(tmp_path) == []
 
 
 def test_a_manifest_of_another_version_is_not_moved(tmp_path: Path) -> None:

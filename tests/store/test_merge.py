@@ -321,6 +321,22 @@ def test_other_parts_say_nothing_of_what_is_left(tmp_path: Path) -> None:
     assert merge([tmp_path / "dead"], tmp_path / "all").finished
 
 
+def test_a_trial_run_does_not_stay_left(tmp_path: Path) -> None:
+    """A part was killed over two images, then over all: another part that has all finishes both."""
+    dead = killed(tmp_path / "dead", NAMES[:2])
+    killed(dead, NAMES[:10])
+    whole = part(tmp_path / "whole", range(10))
+    assert merge([dead, whole], tmp_path / "all").finished
+    assert info(tmp_path / "all")["asked"] == 10
+
+
+def test_another_list_does_not_do_what_was_left(tmp_path: Path) -> None:
+    """A part that goes on with other images has not done those that it was killed over."""
+    one, two = (killed(tmp_path / name, NAMES[:5]) for name in ("one", "two"))
+    part(one, range(5, 15))
+    assert not merge([one, two], tmp_path / "all").finished
+
+
 def test_a_column_without_a_row_is_left(tmp_path: Path) -> None:
     """A part that was killed before its first row of a column is remembered for it."""
     make_store(tmp_path / "dead", [D], FEW[:4])

@@ -39,7 +39,7 @@ from vggfeat.store.storage import (
     list_shards,
     open_storage,
     packed_file,
-    read_manifest,
+    parse_manifest,
     sweep,
 )
 from vggfeat.store.store import FeatureStore
@@ -263,8 +263,9 @@ class _Survey:
     def _check_manifest(self) -> str:
         """Return the type of the store's numbers."""
         dtype, here = None, [header.dtype for header in self.headers.values()]
+        content = self.storage.read(MANIFEST)
         try:
-            dtype = read_manifest(self.storage)
+            dtype = None if content is None else parse_manifest(content, self.storage)
         except StoreError as error:
             if not here and not isinstance(error, StoreDamaged):
                 raise  # nothing says that it is a store of this vggfeat

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +125,8 @@ def merge(
     target.add_columns(list(columns.values()))
     order = sorted([*images.names, *failed], key=_as_searched) if failed else images.names
     whole = _complete_columns(every, images)
-    joined = _join_runs(opened.values(), there.values(), order, whole)
+    covered = _covers(stores.values(), _with_features(there).values(), images)
+    joined = _join_runs(opened.values(), there.values(), order, whole, covered)
     # What the merge adds to the store is not done before its end.
     runs = [run for store in there.values() for run in store.runs]
     held_before = {"done": join_lists(run["done"] for run in runs), "shares": join_shares(runs)}
@@ -236,10 +238,13 @@ def _join_runs(
     out: Collection[FeatureStore],
     names: Sequence[str],
     complete: Collection[str],
+    covered: bool,
 ) -> dict[str, Any]:
     """Join the records of runs: what no part has done of all that they were asked for is left.
 
     What `out` was asked for it was perhaps by a merge of the same parts, and is not added again.
+    Where the parts have all that `out` has, they also say anew what such a merge said was left: a
+    part that has gone on with a longer list has no more left of the shorter one.
     """
     runs = [run for store in (*parts, *out) for run in store.runs]
     done = join_lists([*(run["done"] for run in runs), {digest_list(names): complete}])
@@ -249,6 +254,13 @@ def _join_runs(
         for key, paths in left.items()
         if key not in done or set(paths).difference(done[key])
     }
+    repeated = [run for store in out for run in store.runs if covered and run["merged"]]
+    anew = [run for store in parts for run in store.runs]
+    told = {path for run in anew for key in ("done", "left") for path in chain(*run[key].values())}
+    for key, paths in list(left.items()):
+        is_said_anew = told.issuperset(paths) and not any(key in run["left"] for run in anew)
+        if is_said_anew and any(key in run["left"] for run in repeated):
+            del left[key]
     shares = join_shares(runs)
     missing = missing_shares(shares)
     seen = {share for own in shares.values() for share in own}  # with one column or another
@@ -267,12 +279,22 @@ def _join_runs(
         "asked": max(len(names) + max(unseen, absent), *before, 0),
         "new": max((run["new"] for run in runs if is_open(run)), default=0),
         "finished": not left and not missing,
+        "merged": True,
         "share": None,
         "shares": shares if missing else {},
         "provenance": {},
         "done": done,
         "left": left,
     }
+
+
+def _covers(
+    parts: Collection[FeatureStore], out: Collection[FeatureStore], images: _Images
+) -> bool:
+    """Tell whether the parts have every row that `out` has."""
+    names = sorted({name for store in (*parts, *out) for name in store.columns})
+    held = np.logical_or.reduce([store.has(names, images.names) for store in parts])
+    return all(held[store.has(names, images.names)].all() for store in out)
 
 
 def _complete_columns(stores: Mapping[str, FeatureStore], images: _Images) -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -21,7 +21,10 @@ from vggfeat.store.shard import encode
 from vggfeat.store.storage import Storage
 
 FAILED, RUN = "failed.csv", "run.json"
-_FIELDS = ("asked", "new", "failed", "finished", "share", "shares", "provenance", "done", "left")
+_FIELDS = (
+    *("asked", "new", "failed", "finished", "merged", "share", "shares"),
+    *("provenance", "done", "left"),
+)
 Share = tuple[int, int]
 """Part and number of parts."""
 Lists = dict[str, list[str]]
@@ -40,27 +43,22 @@ def record_run(
 ) -> None:
     """Write the record of a run, or of one share of it, that begins or is through.
 
-    It takes over what the record in its place had left of the same columns of a list that was no
-    longer. What that one says of other columns stays where it is a share's, since nets that share a
-    list in one folder have one file; a whole run that is through has the last word.
+    It takes the place of the last one. Of a share, what that one says of other columns stays: nets
+    that share a list in one folder have one file.
     """
-    before: dict[str, Any] = {"asked": 0, "left": {}, "done": {}}
-    with suppress(StoreDamaged):
-        before = read_run(storage, of_share(RUN, about["share"]))
-    is_as_long = before["asked"] <= len(names)
-    taken = _choose(before["left"], lambda path: path in columns) if is_as_long else {}
-    mine = join_lists([taken, {digest_list(names): columns}])
-    others: dict[str, Lists] = {"left": {}, "done": {}}
-    if about["share"] or (is_as_long and not finished):
-        others = {of: _choose(before[of], lambda path: path not in columns) for of in others}
+    lists: dict[str, Lists] = {"left": {}, "done": {}}
+    if about["share"]:
+        with suppress(StoreDamaged):
+            before = read_run(storage, of_share(RUN, about["share"]))
+            lists = {of: _without(before[of], columns) for of in lists}
     of = "done" if finished else "left"
-    lists = {**others, of: join_lists([others[of], mine])}
+    lists[of] = join_lists([lists[of], {digest_list(names): columns}])
     write_run(storage, {**about, "finished": finished and not lists["left"], **lists})
 
 
-def _choose(lists: Lists, keep: Callable[[str], bool]) -> Lists:
-    chosen = {key: list(filter(keep, paths)) for key, paths in lists.items()}
-    return {key: paths for key, paths in chosen.items() if paths}
+def _without(lists: Lists, columns: Collection[str]) -> Lists:
+    others = {key: [path for path in paths if path not in columns] for key, paths in lists.items()}
+    return {key: paths for key, paths in others.items() if paths}
 
 
 def join_lists(several: Iterable[Mapping[str, Iterable[str]]]) -> Lists:
@@ -149,6 +147,7 @@ def read_run(storage: Storage, name: str) -> dict[str, Any]:
             **run,
             "asked": int(run["asked"]),
             "finished": run["finished"] is True,
+            "merged": run.get("merged") is True,
             "share": run["share"] and _parse_share(run["share"]),
             "shares": {
                 path: {_parse_share(text.split("/")): int(own[text]) for text in own}

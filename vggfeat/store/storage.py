@@ -99,9 +99,13 @@ def build_manifest(dtype: str) -> bytes:
 
 def read_manifest(storage: Storage) -> str | None:
     """Return the dtype that a store's manifest says, None where it is absent; refuse others."""
-    where, content = f"{storage}/{MANIFEST}", storage.read(MANIFEST)
-    if content is None:
-        return None
+    content = storage.read(MANIFEST)
+    return None if content is None else parse_manifest(content, storage)
+
+
+def parse_manifest(content: bytes, storage: Storage) -> str:
+    """Return the dtype that a manifest says; refuse one that is damaged or something else's."""
+    where = f"{storage}/{MANIFEST}"
     anew = f"Make it anew of the shards with: vggfeat store repair {storage}."
     try:
         held = json.loads(content)
