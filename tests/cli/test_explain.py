@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return decode(image, decoding, **named)
 
-    monkeypatch.setattr("vggfeat.data.image.decode", stopping)
+    monkeypatch.setattr("vggfeat.cli.explain.decode", stopping)
     done = explain(model(), "photos", "--csv", "f.csv", status=130)
     assert "1 image done; the drawings are kept, and f.csv has" in done.err
     assert (tmp_path / "f.csv").read_text().count("a.png") == 3

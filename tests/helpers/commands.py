@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from vggfeat.cli import app
+from vggfeat.cli import app, import_command
 
 ENDS = {"|", ">", "<", "&&", ";"}
 """Words at which a shell's command ends."""
@@ -17,8 +17,10 @@ ENDS = {"|", ">", "<", "&&", ";"}
 
 @cache
 def root() -> Any:
-    """Build the tree, once for all tests."""
-    return get_command(app)
+    """Build the tree with all commands imported, once for all tests."""
+    whole: Any = get_command(app)
+    whole.commands = {name: import_command(name) for name in whole.commands}
+    return whole
 
 
 @cache

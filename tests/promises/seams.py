@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +26,16 @@ import torch
 from helpers.boxes import GRID_NET, box_weights
 from helpers.networks import PIXELS, TINY, configured
 
+from vggfeat import cli
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
 from vggfeat.ilsvrc.localize import Localiser
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware
+
+for _module in iter_modules(cli.__path__):  # one imported later would keep what stands in here
+    import_module(f"vggfeat.cli.{_module.name}")
 
 Arguments = Mapping[str, Any]
 Answer = Callable[[Arguments], Any]
@@ -152,20 +157,27 @@ def _result(_: Arguments) -> Any:
 
 NETWORK = {
     "network": ("vggfeat.cli.working:Work.network", None),
-    "load": ("vggfeat.nets.weights:load", _weights),
-    "DenseExtractor": ("vggfeat.features.extractor:DenseExtractor", _extractor),
+    "load": ("vggfeat.cli.working:load", _weights),
+    "DenseExtractor": ("vggfeat.cli.working:DenseExtractor", _extractor),
 }
-IMAGES = {"find_images": ("vggfeat.data.imageset:find_images", None)}
+
+
+def _images(module: str) -> dict[str, tuple[str, Answer | None]]:
+    return {"find_images": (f"vggfeat.cli.{module}:find_images", None)}
+
+
 SVM = {
     **NETWORK,
-    "open_dataset": ("vggfeat.data.datasets:open_dataset", _dataset),
+    "open_dataset": ("vggfeat.cli.working:open_dataset", _dataset),
     "describe": ("vggfeat.run.svm:describe", _described),
     "evaluate": ("vggfeat.run.svm:evaluate", _result),
     "evaluate_voc": ("vggfeat.run.svm:evaluate_voc", _result),
-    "jobs_backend": ("vggfeat.learn.backends:jobs_backend", lambda _: nullcontext()),
-    "check_submission": ("vggfeat.run.submission:check_submission", _nothing),
+    "jobs_backend": ("vggfeat.cli.working:jobs_backend", lambda _: nullcontext()),
 }
-WATCHED = {"train": ("vggfeat.train.loop:train", _stop)}
+WATCHED = {
+    "Watched": ("vggfeat.cli.watching:Watched", None),
+    "train": ("vggfeat.cli.watching:train", _stop),
+}
 BOXES = {
     "open_boxset": ("vggfeat.ilsvrc.boxset:open_boxset", _boxset),
     "BoxRegression": ("vggfeat.ilsvrc.regression:BoxRegression.on", None),
@@ -179,83 +191,87 @@ LOCALISING = {
     "Merging": ("vggfeat.ilsvrc.localize:Merging", None),
 }
 MACHINE = {
-    "check_machine": ("vggfeat.cli.working:check_machine", _nothing),
+    **{
+        f"check_machine of {module}": (f"vggfeat.cli.{module}:check_machine", _nothing)
+        for module in ("working", "training", "systems")
+    },
     "precision": ("vggfeat.cli.working:Work._precision", lambda given: given["self"].precision),
 }
 """Any device may be named here: it need not be in this machine."""
 SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
-        **IMAGES,
+        **_images("extract"),
         **NETWORK,
-        "FeatureStore": ("vggfeat.store.store:FeatureStore", _nothing),
-        "extract": ("vggfeat.features.pipeline:extract", _stop),
-        "extract_on_ray": ("vggfeat.features.ray:extract_on_ray", _stop),
+        "FeatureStore": ("vggfeat.cli.extract:FeatureStore", _nothing),
+        "extract": ("vggfeat.cli.working:extract", _stop),
+        "extract_on_ray": ("vggfeat.cli.working:extract_on_ray", _stop),
     },
     "svm": {
         **SVM,
-        "show_run": ("vggfeat.cli.svm:show_run", _nothing),
-        "final_model": ("vggfeat.run.svm:final_model", lambda _: SimpleNamespace(C=())),
-        "save": ("vggfeat.learn.model:save", _nothing),
-        "submit": ("vggfeat.cli.svm:submit", _nothing),
-        "write_report": ("vggfeat.cli.svm:write_report", _nothing),
+        "check_submission": ("vggfeat.run.submission:check_submission", _nothing),
+        "show_run": ("vggfeat.cli.showing:show_run", _nothing),
+        "final_model": ("vggfeat.cli.experiment:final_model", lambda _: SimpleNamespace(C=())),
+        "save": ("vggfeat.cli.experiment:save", _nothing),
+        "submit": ("vggfeat.cli.showing:submit", _nothing),
+        "write_report": ("vggfeat.cli.showing:write_report", _nothing),
     },
     "run": {
         **SVM,
-        "show_run": ("vggfeat.cli.run:show_run", _nothing),
-        "headline": ("vggfeat.report.words:headline", _nothing),
-        "comparison": ("vggfeat.cli.run:comparison", lambda _: ""),
-        "submit": ("vggfeat.cli.run:submit", _nothing),
-        "write_report": ("vggfeat.cli.run:write_report", _nothing),
-        "open_ilsvrc": ("vggfeat.ilsvrc.tables:open_ilsvrc", lambda _: SimpleNamespace(partial="")),
+        "check_submission": ("vggfeat.cli.tables:check_submission", _nothing),
+        "show_run": ("vggfeat.cli.tables:show_run", _nothing),
+        "headline": ("vggfeat.cli.tables:headline", _nothing),
+        "comparison": ("vggfeat.cli.tables:comparison", lambda _: ""),
+        "submit": ("vggfeat.cli.tables:submit", _nothing),
+        "write_report": ("vggfeat.cli.tables:write_report", _nothing),
+        "open_ilsvrc": ("vggfeat.cli.errors:open_ilsvrc", lambda _: SimpleNamespace(partial="")),
         "run_table": (
-            "vggfeat.ilsvrc.tables:run_table",
+            "vggfeat.cli.errors:run_table",
             lambda given: (given["opener"]("D", "authors", "softmax", None), _stop(given)),
         ),
-        "open_trainset": ("vggfeat.train.trainset:open_trainset", None),
-        "Watched": ("vggfeat.cli.run:Watched", None),
-        "train_chain": ("vggfeat.train.chain:train_chain", _stop),
+        "open_trainset": ("vggfeat.cli.training:open_trainset", None),
+        "Watched": ("vggfeat.cli.watching:Watched", None),
+        "train_chain": ("vggfeat.cli.training:train_chain", _stop),
     },
     "predict": {
-        **IMAGES,
+        **_images("predict"),
         "load": ("vggfeat.learn.model:load", None),
-        "model_extractors": ("vggfeat.run.predict:model_extractors", lambda _: []),
+        "model_extractors": ("vggfeat.cli.experiment:model_extractors", lambda _: []),
         "predict": ("vggfeat.run.predict:predict", _stop),
     },
     "explain": {
-        **IMAGES,
+        **_images("explain"),
         "load": ("vggfeat.learn.model:load", None),
         "model_extractors": (
-            "vggfeat.run.predict:model_extractors",
+            "vggfeat.cli.experiment:model_extractors",
             lambda _: [_extractor({"extraction": Extraction(layers="pool1"), "weights": None})],
         ),
         "explain": ("vggfeat.run.explain:explain", _stop),
     },
     "classify": {
-        **IMAGES,
+        **_images("classify"),
         **NETWORK,
-        "read_val": ("vggfeat.data.datasets.ilsvrc:read_val", None),
+        "read_val": ("vggfeat.cli.classify:read_val", None),
         "classes_of": ("vggfeat.ilsvrc.classes:classes_of", _stop),
         "score": ("vggfeat.ilsvrc.classify:score", _stop),
     },
     "fuse": {"open_scores": ("vggfeat.ilsvrc.scores:open_scores", None)},
     "train": {
-        "open_trainset": ("vggfeat.train.trainset:open_trainset", None),
-        "load": ("vggfeat.nets.weights:load", _weights),
-        "Watched": ("vggfeat.cli.train:Watched", None),
+        "open_trainset": ("vggfeat.cli.training:open_trainset", None),
+        "load": ("vggfeat.cli.training:load", _weights),
         **WATCHED,
     },
     "localize train": {
         **BOXES,
-        "load": ("vggfeat.nets.weights:load", _weights),
-        "Watched": ("vggfeat.cli.localize:Watched", None),
+        "open_boxset": ("vggfeat.cli.training:open_boxset", _boxset),
+        "load": ("vggfeat.cli.training:load", _weights),
         **WATCHED,
     },
     "localize predict": {
-        **IMAGES,
+        **_images("localizing"),
         **LOCALISING,
         "NetClassifier": ("vggfeat.ilsvrc.outputs:NetClassifier.open", _stop),
-        "windows_of": ("vggfeat.ilsvrc.localize:windows_of", None),
-        "locate": ("vggfeat.ilsvrc.localize:locate", None),
+        "windows_of": ("vggfeat.cli.located:windows_of", None),
+        "locate": ("vggfeat.cli.located:locate", None),
     },
     "localize evaluate": {
         **BOXES,
@@ -265,38 +281,41 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
             lambda _: SimpleNamespace(classes=("cat", "dog")),
         ),
         "StoredLabels": ("vggfeat.ilsvrc.labels:StoredLabels.open", _nothing),
-        "judge": ("vggfeat.ilsvrc.judging:judge", _stop),
+        "judge": ("vggfeat.cli.located:judge", _stop),
     },
-    "datasets show": {"load_card": ("vggfeat.data.datasets:load_card", None)},
+    "datasets show": {"load_card": ("vggfeat.cli.datasets:load_card", None)},
     "datasets fetch": {
         "download_progress": ("vggfeat.cli.datasets:download_progress", None),
-        "fetch_dataset": ("vggfeat.data.datasets:fetch_dataset", _stop),
+        "fetch_dataset": ("vggfeat.cli.datasets:fetch_dataset", _stop),
     },
-    "datasets check": {"check_dataset": ("vggfeat.data.datasets:check_dataset", _stop)},
+    "datasets check": {"check_dataset": ("vggfeat.cli.datasets:check_dataset", _stop)},
     "weights fetch": {
         "download_progress": ("vggfeat.cli.weights:download_progress", None),
-        "fetch": ("vggfeat.nets.registry:fetch", lambda _: Path("fetched")),
+        "fetch": ("vggfeat.cli.weights:fetch", lambda _: Path("fetched")),
     },
     "weights show": {"describe": ("vggfeat.nets.weights:describe", None)},
     "weights convert": {"convert": ("vggfeat.nets.weights:convert", _stop)},
-    "store info": {"info": ("vggfeat.store.maintenance:info", None)},
-    "store verify": {"verify": ("vggfeat.store.maintenance:verify", None)},
-    "store repair": {"repair": ("vggfeat.store.maintenance:repair", None)},
-    "store merge": {"merge": ("vggfeat.store.merge:merge", None)},
-    "store pack": {"pack": ("vggfeat.store.export:pack", None)},
+    "store info": {"info": ("vggfeat.cli.store:info", None)},
+    "store verify": {"verify": ("vggfeat.cli.store:verify", None)},
+    "store repair": {"repair": ("vggfeat.cli.store:repair", None)},
+    "store merge": {"merge": ("vggfeat.cli.store:merge", None)},
+    "store pack": {"pack": ("vggfeat.cli.store:pack", None)},
     "store export": {
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
-        "choose_columns": ("vggfeat.store.export:choose_columns", None),
-        "export": ("vggfeat.store.export:export", None),
+        "choose_columns": ("vggfeat.cli.store:choose_columns", None),
+        "export": ("vggfeat.cli.store:export", None),
     },
 }
 
 
 READING = (
-    "vggfeat.nets.weights:load",
-    "vggfeat.train.trainset:open_trainset",
+    "vggfeat.cli.working:load",
+    "vggfeat.cli.working:open_dataset",
+    "vggfeat.cli.systems:load",
+    "vggfeat.cli.training:load",
+    "vggfeat.cli.training:open_trainset",
+    "vggfeat.cli.training:open_boxset",
     "vggfeat.ilsvrc.boxset:open_boxset",
-    "vggfeat.data.datasets:open_dataset",
 )
 """What takes minutes or a download: a wrong value is refused before."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import subprocess
+import sys
 
 import pytest
 from helpers.commands import commands, groups, labels, parse, root, words_of
 
 from promises.record_help import HELP, file_of, read_help
+from vggfeat.cli import COMMANDS
 
 RECORD = "make help-record (or: PYTHONPATH=tests python -m promises.record_help)"
 AT_ONCE = {"datasets list", "datasets show", "store info"} | {
@@ -64,6 +67,30 @@ def test_the_page_of_all_commands_lists_them() -> None:
     entries = dict(line.strip().partition("  ")[::2] for line in page if line[2:3] != " ")
     assert list(entries) == list(root().commands)
     assert all(entries.values())
+
+
+def test_what_a_command_is_said_to_do_is_what_its_help_says() -> None:
+    """The list of commands is written without importing them, and may not differ from them."""
+    said = {name: command.help.partition("\n\n")[0] for name, command in root().commands.items()}
+    assert {name: " ".join(text.split()) for name, text in said.items()} == COMMANDS
+
+
+def test_the_page_of_all_commands_imports_none() -> None:
+    """It is there at once: no command, no settings and nothing that computes is loaded for it."""
+    code = (
+        "import sys; from vggfeat.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = ('pydantic', 'numpy', 'PIL', 'h5py', 'torch', 'vggfeat.settings')\n"
+        "heavy += tuple(f'vggfeat.cli.{name}' for name in ('extract', 'svm', 'store', 'options'))\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", code]
+    listed = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines()[-1] == "[]"
+    own = subprocess.run([*words, "svm", "--help"], capture_output=True, text=True, check=True)
+    assert "vggfeat.settings" in own.stdout.splitlines()[-1]
+    assert "torch" not in own.stdout.splitlines()[-1]
 
 
 def _is_example(line: str) -> bool:

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from helpers.cli import Ran, run
+from helpers.commands import root
 from helpers.networks import PIXELS
 from support import noise, random_state
 from trees import draw_jpeg, write_voc
-from typer.main import get_command
 
-from vggfeat.cli import app
 from vggfeat.cli.watching import Watched
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets import formats
@@ -401,5 +400,5 @@ def test_every_command_is_in_the_table() -> None:
             yield before
 
     mistakes = [f"{one.words} " for one in (*BEFORE_WEIGHTS, *OF_WEIGHTS)]
-    for name in named(get_command(app)):
+    for name in named(root()):
         assert any(words.startswith(name) for words in mistakes), name

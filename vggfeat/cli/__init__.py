@@ -1,42 +1,73 @@
-"""The command line; every command is a few lines over the library."""
+"""The command line; every command is a few lines over the library.
+
+A command is imported when it is run, and what loads torch in its function, so that ``--help`` is
+there at once.
+"""
 
 from __future__ import annotations
 
 import errno
 import sys
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
 from vggfeat._io.text import short_of_memory
-from vggfeat.cli.classify import classify_command
-from vggfeat.cli.datasets import datasets_app
-from vggfeat.cli.explain import explain_command
-from vggfeat.cli.extract import extract_command
-from vggfeat.cli.fuse import fuse_command
-from vggfeat.cli.localize import localize_app
 from vggfeat.cli.output import interruptible, note, note_error
-from vggfeat.cli.predict import predict_command
-from vggfeat.cli.run import run_command
-from vggfeat.cli.store import store_app
-from vggfeat.cli.svm import svm_command
-from vggfeat.cli.train import train_command
-from vggfeat.cli.weights import weights_app
 from vggfeat.errors import VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
+COMMANDS = {
+    "extract": "Run a network densely over images and keep their descriptors in a store.",
+    "svm": "Train and test a linear SVM on the features of a labelled data set, as the paper did.",
+    "run": "Run a recipe: all rows of a table of the paper, or a chain of networks to train.",
+    "predict": "Tell the classes of new images with a saved model.",
+    "explain": "Draw which parts of an image speak for a class, and which against it.",
+    "classify": "Tell what is in images with a whole network; or, where that is known, how often "
+    "it errs.",
+    "fuse": "Average the posteriors of several nets (Section 4.4), without running any of them "
+    "again.",
+    "train": "Train a network of Table 1 by the paper's recipe, or fine-tune one.",
+    "localize": "Find where objects are: train, use and test a net that predicts boxes "
+    "(Appendix A).",
+    "datasets": "List, show, fetch and check data sets.",
+    "weights": "List, fetch, show and convert weights.",
+    "store": "Look into, check, repair, merge, pack and export feature stores.",
+}
+"""The first line of each command's help; its module, of that name, has ``command`` or ``group``."""
 
 
 class Commands(TyperGroup):
-    """All commands; Ctrl-C and SIGTERM are answered also where no long work has begun."""
+    """All commands, each of which is imported when it is run; Ctrl-C and SIGTERM are answered."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = {name: TyperCommand(name, help=said) for name, said in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that was asked for."""
+        name, _, left = super().resolve_command(ctx, args)
+        return name, name and import_command(name), left
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         with interruptible(lambda: "What was complete is kept."):
             return super().invoke(ctx)
+
+
+def import_command(name: str) -> Any:
+    """Return a command, or a group of them, with its options."""
+    module = import_module(f"vggfeat.cli.{name}")
+    if group := getattr(module, "group", None):
+        return get_group(group)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    alone.command(name)(module.command)
+    return get_command(alone)
 
 
 app = typer.Typer(
@@ -48,18 +79,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("extract")(extract_command)
-app.command("svm")(svm_command)
-app.command("run")(run_command)
-app.command("predict")(predict_command)
-app.command("explain")(explain_command)
-app.command("classify")(classify_command)
-app.command("fuse")(fuse_command)
-app.command("train")(train_command)
-app.add_typer(localize_app, name="localize")
-app.add_typer(datasets_app, name="datasets")
-app.add_typer(weights_app, name="weights")
-app.add_typer(store_app, name="store")
 
 
 def _version(asked: bool) -> None:

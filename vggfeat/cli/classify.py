@@ -10,19 +10,22 @@ import typer
 
 from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, note, show, work_progress
-from vggfeat.cli.training import warn_of
-from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
-from vggfeat.cli.working import Work, settings
+from vggfeat.cli.output import Json, Quiet, note, show, warn_of, work_progress
+from vggfeat.data.datasets.ilsvrc import read_val
+from vggfeat.data.imageset import find_images
+from vggfeat.data.partition import parse_partition
+from vggfeat.errors import ParameterError
+from vggfeat.nets.formats import read
+from vggfeat.settings import Features
 
 if TYPE_CHECKING:
+    from vggfeat.cli.working import Work
     from vggfeat.data.datasets.ilsvrc import LabelledImages
     from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Validation
-    from vggfeat.settings import Features
 
 SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
 EVALUATION = "Evaluation (Section 3.2)"
@@ -57,7 +60,7 @@ Results = Annotated[
 
 
 @options.of_extraction
-def classify_command(
+def command(
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
@@ -145,14 +148,11 @@ def classify_command(
 
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
-    from vggfeat.data.imageset import find_images
-    from vggfeat.errors import ParameterError
+    from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
+    from vggfeat.cli.working import Work, settings
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
     from vggfeat.ilsvrc.validation import match_classes
-    from vggfeat.run.sources import has_store
-    from vggfeat.settings import Features
-    from vggfeat.store.store import FeatureStore
 
     if (data is None) == (not sources):
         raise ParameterError("Name either images, or images with their classes by --data.")
@@ -170,8 +170,7 @@ def classify_command(
     found: Validation | None = None
     scores: list[Scores] = []
     for one in features.nets:
-        earlier = FeatureStore(out) if out is not None and has_store(out) else None
-        extractor = work.network(features, one, earlier)
+        extractor = work.network_for(features, one, out)
         work.opened.clear()  # the next one needs the memory
         if known and found is None:
             found = match_classes(known, classes_of(extractor.weights))
@@ -187,8 +186,6 @@ def classify_command(
 
 def _refuse_unused(context: typer.Context, mode: str) -> None:
     """Refuse what is of the other mode alone."""
-    from vggfeat.errors import ParameterError
-
     for name, unused in (("grid", "dense"), ("locations", "multicrop")):
         if mode == unused and options.is_typed(context, name):
             raise ParameterError(
@@ -198,8 +195,6 @@ def _refuse_unused(context: typer.Context, mode: str) -> None:
 
 def labelled(data: Path) -> LabelledImages:
     """Find images and their classes, and tell of those that have none."""
-    from vggfeat.data.datasets.ilsvrc import read_val
-
     found = read_val(data)
     if found.loose:
         note(
@@ -235,8 +230,6 @@ def _score(
 
 def _net_of(weights: list[str] | None) -> list[str]:
     """Name the net of a file of weights, where it alone says what is meant."""
-    from vggfeat.nets.formats import read
-
     if weights and len(weights) == 1 and Path(weights[0]).expanduser().is_file():
         return [read(weights[0]).net]
     return []
@@ -244,9 +237,6 @@ def _net_of(weights: list[str] | None) -> list[str]:
 
 def _share(typed: str | None, context: typer.Context) -> Partition:
     """Read which share of how many; what tells of all images says nothing to one."""
-    from vggfeat.data.partition import parse_partition
-    from vggfeat.errors import ParameterError
-
     for name, option in (("table", "--csv"), ("results", "--results"), ("top", "--top")):
         if typed and options.is_typed(context, name):
             raise ParameterError(

@@ -9,6 +9,7 @@ import typer
 
 from vggfeat._io.text import size
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.data.datasets import card_names, check_dataset, fetch_dataset, load_card
 
 if TYPE_CHECKING:
     from vggfeat.data.datasets import DatasetCard
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3  # the exit status of an unusable data set
 
-datasets_app = typer.Typer(
+group = typer.Typer(
     no_args_is_help=True, help="List, show, fetch and check data sets.", rich_markup_mode="markdown"
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped card, or a card (.toml).")]
@@ -34,7 +35,7 @@ Splits = Annotated[
 ]
 
 
-@datasets_app.command("list")
+@group.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """List the data sets that vggfeat knows.
 
@@ -42,8 +43,6 @@ def list_datasets(as_json: Json = False) -> None:
 
         vggfeat datasets list
     """
-    from vggfeat.data.datasets import card_names, load_card
-
     cards = [load_card(name) for name in card_names()]
     rows: list[list[object]] = [
         [card.name, len(card.classes), _images(card), card.protocol.metric, _download(card)]
@@ -65,7 +64,7 @@ def list_datasets(as_json: Json = False) -> None:
     show({"datasets": result}, table, as_json=as_json)
 
 
-@datasets_app.command("show")
+@group.command("show")
 def show_dataset(name: Name, as_json: Json = False) -> None:
     """Show a card: classes, counts, protocol, files, licence and the paper's figures.
 
@@ -73,8 +72,6 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
 
         vggfeat datasets show voc2007
     """
-    from vggfeat.data.datasets import load_card
-
     card = load_card(name)
     rows: dict[str, object] = {
         "data set": card.title or card.name,
@@ -92,7 +89,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
     show(card.model_dump(mode="json"), facts(known), as_json=as_json)
 
 
-@datasets_app.command("fetch")
+@group.command("fetch")
 def fetch(
     name: Name,
     root: Root = None,
@@ -110,8 +107,6 @@ def fetch(
 
         vggfeat datasets fetch voc2012 --split test --root /data
     """
-    from vggfeat.data.datasets import check_dataset, fetch_dataset
-
     with download_progress(quiet=quiet) as progress:
         tree = fetch_dataset(name, root, split, progress)
     found = check_dataset(name, root, split)
@@ -120,7 +115,7 @@ def fetch(
         note(f"Warning: it is not whole: `vggfeat datasets check {name}` says what differs.")
 
 
-@datasets_app.command("check")
+@group.command("check")
 def check(
     name: Name,
     root: Root = None,
@@ -136,8 +131,6 @@ def check(
 
         vggfeat datasets check caltech101 --root 101_ObjectCategories
     """
-    from vggfeat.data.datasets import check_dataset
-
     found = check_dataset(name, root, split)
     _show_check(found, quiet, as_json)
     if not found.complete:

@@ -10,6 +10,9 @@ import typer
 
 from vggfeat.cli.output import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
+from vggfeat.errors import ParameterError, WeightsNotFound
+from vggfeat.ilsvrc.tables import keeping_one, open_ilsvrc, run_table
+from vggfeat.settings import Features
 
 if TYPE_CHECKING:
     from vggfeat.features.extractor import DenseExtractor
@@ -29,8 +32,6 @@ def run_errors(
     as_json: bool,
 ) -> None:
     """Run a recipe of classification errors, and print it beside the paper's figures."""
-    from vggfeat.ilsvrc.tables import open_ilsvrc, run_table
-
     given = _named(table, weights or [])
     found = open_ilsvrc(data, allow_partial=allow_partial)
     if found.partial:
@@ -67,24 +68,17 @@ def run_errors(
 
 def opener(work: Work) -> Open:
     """Make what opens a network of a row, keeping one at a time in memory."""
-    from vggfeat.ilsvrc.tables import keeping_one
-    from vggfeat.run.sources import has_store
-    from vggfeat.settings import Features
-    from vggfeat.store.store import FeatureStore
 
     def open_net(net: str, source: str, pool: str, folder: Path | None) -> DenseExtractor:
         work.opened.clear()
-        earlier = FeatureStore(folder) if folder and has_store(folder) else None
         features = Features(nets=(net,), weights=(source,), layers=("fc8",), pool=pool)
-        return work.network(features, net, earlier)
+        return work.network_for(features, net, folder)
 
     return keeping_one(open_net)
 
 
 def _named(table: Classification, weights: list[str]) -> dict[str, str]:
     """Read weights as they are typed: the name of one of the table's nets, and a file."""
-    from vggfeat.errors import ParameterError
-
     given = dict(one.partition("=")[::2] for one in weights)
     if wrong := [name for name, source in given.items() if name not in table.nets or not source]:
         known = ", ".join(f"{name}=FILE" for name in table.nets)
@@ -93,8 +87,6 @@ def _named(table: Classification, weights: list[str]) -> dict[str, str]:
 
 
 def _line(one: Outcome) -> list[object]:
-    from vggfeat.errors import WeightsNotFound
-
     def both(pair: tuple[float, float] | None, how: str = ".1f") -> str:
         return "/".join(f"{value:{how}}" for value in pair) if pair else "–"
 

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggfeat._io.atomic import make_folder, replacing, write_atomic
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note_error, show
-from vggfeat.cli.predict import ModelWeights, open_networks, refuse_none
+from vggfeat.cli.predict import ModelWeights, refuse_none
 from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.data.image import decode
+from vggfeat.data.imageset import find_images
+from vggfeat.errors import ImageError
 
 if TYPE_CHECKING:
     from vggfeat.data.image import ImageLike
@@ -28,7 +32,7 @@ Explained = tuple[str, "Explanation | None", str]
 """An image's name, its explanation, and where it is drawn, or why it has none."""
 
 
-def explain_command(
+def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
     sources: Annotated[
         list[str],
@@ -62,7 +66,7 @@ def explain_command(
 
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
-    from vggfeat.data.imageset import find_images
+    from vggfeat.cli.experiment import open_networks
     from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.explanation import rows_of
 
@@ -99,9 +103,6 @@ def _explained(
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
-    from vggfeat._io.atomic import make_folder, write_atomic
-    from vggfeat.data.image import decode
-    from vggfeat.errors import ImageError
     from vggfeat.report.evidence import draw
     from vggfeat.run.explain import explain
 
@@ -184,8 +185,6 @@ def _plain(one: Explained) -> Mapping[str, Any]:
 
 
 def _write_table(target: Path, done: Sequence[Explained]) -> None:
-    from vggfeat._io.atomic import make_folder, replacing
-
     columns = ("image", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
     make_folder(target.parent)  # where no image could be drawn, nobody has made it
     with (

@@ -11,15 +11,22 @@ from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
 from vggfeat.cli.targets import check_folder
-from vggfeat.cli.working import Work, settings
+from vggfeat.data.imageset import find_images
+from vggfeat.data.partition import parse_partition
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.run.quality import quality as settings_of
+from vggfeat.settings import Features
+from vggfeat.store.runs import FAILED, of_share
+from vggfeat.store.shard import DTYPES
+from vggfeat.store.store import FeatureStore
+from vggfeat.store.view import OPEN
 
 if TYPE_CHECKING:
+    from vggfeat.cli.working import Work
     from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Summary
-    from vggfeat.settings import Features
-    from vggfeat.store.store import FeatureStore
 
 
 class Done(NamedTuple):
@@ -40,7 +47,7 @@ class Told(NamedTuple):
 
 
 @options.of_extraction
-def extract_command(
+def command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -100,12 +107,7 @@ def extract_command(
 
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
-    from vggfeat.data.imageset import find_images
-    from vggfeat.data.partition import parse_partition
-    from vggfeat.errors import ParameterError
-    from vggfeat.run.quality import quality as settings_of
-    from vggfeat.settings import Features
-    from vggfeat.store.shard import DTYPES
+    from vggfeat.cli.working import Work, settings
 
     share = parse_partition(shard)
     check_folder("--out", out)
@@ -143,11 +145,7 @@ def extract_command(
 def _extract(
     work: Work, images: ImageSet, features: Features, net: str, told: Told, dtype: str
 ) -> Done:
-    from vggfeat.run.sources import has_store
-    from vggfeat.store.store import FeatureStore
-
-    earlier = FeatureStore(told.out) if has_store(told.out) else None
-    extractor = work.network(features, net, earlier)
+    extractor = work.network_for(features, net, told.out)
     store = FeatureStore(told.out, "a", dtype=dtype)
     with work_progress("extract", quiet=work.quiet) as progress:
         summary = work.extract(
@@ -164,9 +162,6 @@ def _extract(
 
 
 def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) -> None:
-    from vggfeat.errors import DataError
-    from vggfeat.store.runs import FAILED, of_share
-    from vggfeat.store.view import OPEN
 
     store, out, share = done[-1].store, told.out, told.shard.share
     total, skipped = _total(done), done[-1].summary.failed

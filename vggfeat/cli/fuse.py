@@ -11,10 +11,9 @@ from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
-from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
 
 
-def fuse_command(
+def command(
     stores: Annotated[
         list[Path],
         typer.Argument(
@@ -49,6 +48,7 @@ def fuse_command(
 
         vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
     """
+    from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
     from vggfeat.features.provenance import versions
     from vggfeat.ilsvrc.fused import check_target, write_fused
     from vggfeat.ilsvrc.scores import describe_origin, open_scores, same_classes, same_images

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vggfeat._io.text import counted
-from vggfeat.cli import options, training
+from vggfeat.cli import options
 from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_command
-from vggfeat.cli.output import Json, Quiet, download_progress, note
+from vggfeat.cli.output import Json, Quiet, first, warn_of
 from vggfeat.cli.targets import check_folder
-from vggfeat.cli.train import show_trained
-from vggfeat.cli.watching import Watched
-
-if TYPE_CHECKING:
-    from vggfeat.ilsvrc.boxset import BoxSet
-    from vggfeat.nets.weights import Weights
+from vggfeat.errors import ParameterError
+from vggfeat.nets.formats import read
+from vggfeat.nets.registry import NAMES
+from vggfeat.settings import checked
+from vggfeat.train.settings import Training
 
 NET = "D"
 BATCH = 256
@@ -25,17 +23,17 @@ PATIENCE = 5  # epochs
 WAITED = 50  # updates
 RECIPE = "The paper's recipe (Appendix A)"
 
-localize_app = typer.Typer(
+group = typer.Typer(
     name="localize",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Find where objects are: train, use and test a net that predicts boxes (Appendix A).",
 )
-localize_app.command("predict")(predict_command)
-localize_app.command("evaluate")(evaluate_command)
+group.command("predict")(predict_command)
+group.command("evaluate")(evaluate_command)
 
 
-@localize_app.command("train")
+@group.command("train")
 def train_command(
     data: Annotated[
         str,
@@ -97,13 +95,13 @@ def train_command(
         ),
     ] = 1e-3,
     momentum: Annotated[
-        float, typer.Option("--momentum", help=training.MOMENTUM, rich_help_panel=RECIPE)
+        float, typer.Option("--momentum", help=options.MOMENTUM, rich_help_panel=RECIPE)
     ] = 0.9,
     weight_decay: Annotated[
-        float, typer.Option("--weight-decay", help=training.WEIGHT_DECAY, rich_help_panel=RECIPE)
+        float, typer.Option("--weight-decay", help=options.WEIGHT_DECAY, rich_help_panel=RECIPE)
     ] = 5e-4,
     dropout: Annotated[
-        float, typer.Option("--dropout", help=training.DROPOUT, rich_help_panel=RECIPE)
+        float, typer.Option("--dropout", help=options.DROPOUT, rich_help_panel=RECIPE)
     ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 40,
     patience: Annotated[
@@ -137,19 +135,19 @@ def train_command(
         bool,
         typer.Option(
             "--colour-shift/--no-colour-shift",
-            help=training.COLOUR_SHIFT,
+            help=options.COLOUR_SHIFT,
             rich_help_panel=RECIPE,
         ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", help=training.SEED, rich_help_panel=RECIPE)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help=options.SEED, rich_help_panel=RECIPE)] = 0,
     classes: Classes = None,
     boxes: Boxes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
-    tensorboard: training.TensorBoard = False,
+    tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    workers: training.Workers = 2,
-    micro: training.Micro = None,
+    workers: options.DecodingProcesses = 2,
+    micro: options.Micro = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -167,11 +165,10 @@ def train_command(
 
         vggfeat localize train --data ILSVRC2012 --init runs/d-256/best.safetensors --out runs/d-box
     """
-    from vggfeat.errors import ParameterError
+    from vggfeat.cli import training
+    from vggfeat.cli.watching import Watched
     from vggfeat.ilsvrc.begin import begun
     from vggfeat.ilsvrc.regression import REGRESSIONS, BoxRegression
-    from vggfeat.settings import checked
-    from vggfeat.train.settings import Training
 
     check_folder("--out", out)
     settings = checked(
@@ -193,36 +190,18 @@ def train_command(
         raise ParameterError.not_one_of("regression", "localize train", REGRESSIONS, regression)
     engine = training.engine_of(device, precision, workers, micro, False, "pillow")
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
-    found = boxset_of(data, classes, boxes, quiet=quiet)
+    found = training.boxset_of(data, classes, boxes, quiet=quiet)
     size = _batch_of(len(found.train)) if batch is None else batch
     waited = _patience_of(len(found.train), size) if patience is None else patience
     settings = settings.model_copy(update={"batch": size, "patience": waited})
     task = BoxRegression.on(found, regression, S, visible)
-    classifying = _weights(init, settings.net, quiet)
-    _warn_of_scale(classifying, S)
+    classifying = training.starting_weights(init, settings.net, "fc7", quiet)
+    training.warn_of_scale(classifying, S)
     weights = begun(classifying, task, balanced=balanced, seed=seed, device=device)
     done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
-    if training.first():
-        show_trained(done, as_json=as_json)
-        training.warn_of(done.failed)
-
-
-def boxset_of(
-    data: str, classes: list[str] | None, boxes: list[Path] | None, *, quiet: bool
-) -> BoxSet:
-    """Open images with boxes, and say what they are."""
-    from vggfeat.ilsvrc.boxset import open_boxset
-
-    with download_progress(quiet=quiet or not training.first()) as reading:
-        found = open_boxset(data, classes=classes or (), boxes=boxes or (), progress=reading)
-    if training.first():
-        note(
-            f"{counted(len(found.train), 'object')} to train, {len(found.val):,} to validate, "
-            f"{counted(len(found.classes), 'class')}, {found.source}.",
-            quiet=quiet,
-        )
-        training.warn_of(found.left_out)
-    return found
+    if first():
+        training.show_trained(done, as_json=as_json)
+        warn_of(done.failed)
 
 
 def _batch_of(images: int) -> int:
@@ -235,21 +214,8 @@ def _patience_of(images: int, batch: int) -> int:
     return max(PATIENCE, WAITED // max(1, images // batch))
 
 
-def _warn_of_scale(weights: Weights, S: int) -> None:
-    theirs = weights.about.get("S", str(S))
-    if theirs != str(S) and training.first():
-        note(
-            f"Warning: the classification net was trained at S = {theirs}, its boxes are to be at "
-            f"S = {S}. The paper takes the net of the same S: --S {theirs}, or another --init."
-        )
-
-
 def _net(init: str, net: str | None) -> str:
     """Tell which net the weights to begin from are of; a file may not be of another."""
-    from vggfeat.errors import ParameterError
-    from vggfeat.nets.formats import read
-    from vggfeat.nets.registry import NAMES
-
     if init in NAMES:
         return net or NET
     if not Path(init).expanduser().is_file():
@@ -259,11 +225,3 @@ def _net(init: str, net: str | None) -> str:
     if net not in (None, found):
         raise ParameterError(f"--net {net}: the file {init} is of net {found}. Leave out --net.")
     return found
-
-
-def _weights(init: str, net: str, quiet: bool) -> Weights:
-    from vggfeat.nets.weights import load
-
-    layers: Any = ["pool5"] if init == "embedded" else ["fc7"]
-    with download_progress(quiet=quiet) as progress:
-        return load(init, net, layers, progress=progress)

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggfeat.cli import options, training
+from vggfeat.cli import options
 from vggfeat.cli.explain import places
-from vggfeat.cli.located import (
-    Found,
-    PlannedTest,
-    show_errors,
-    show_found,
-    write_drawing,
-    write_table,
-    write_test,
-)
 from vggfeat.cli.output import (
     Json,
     Quiet,
@@ -25,19 +16,14 @@ from vggfeat.cli.output import (
     counting,
     download_progress,
     note,
-    note_error,
+    warn_of,
 )
-from vggfeat.cli.systems import nets_of, system_of
 from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.data.imageset import find_images
+from vggfeat.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from PIL import Image
-
-    from vggfeat.data.image import ImageLike
-    from vggfeat.ilsvrc.localize import Localiser, Located, Merging
-    from vggfeat.ilsvrc.outputs import Classifier
+    from vggfeat.cli.located import Found
 
 MERGING = "Merging (Appendix A)"
 NOTHING = "Nothing is kept: a test is of all its images. --limit makes it shorter."
@@ -140,8 +126,8 @@ def predict_command(
 
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
-    from vggfeat.data.imageset import find_images
-    from vggfeat.errors import ParameterError
+    from vggfeat.cli.located import find_boxes, show_found, write_drawing, write_table
+    from vggfeat.cli.systems import nets_of, system_of
     from vggfeat.ilsvrc.classes import named
     from vggfeat.ilsvrc.localize import Merging
 
@@ -168,7 +154,7 @@ def predict_command(
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.images, spots, strict=True)
         for done, (name, image, place) in enumerate(rows, 1):
-            one = _found(name, image, nets, system, scales, merging, wanted)
+            one = find_boxes(name, image, nets, system, scales, merging, wanted)
             found.append(write_drawing(one, told, out / place))
             if tell:
                 tell(done, len(images))
@@ -221,7 +207,8 @@ def evaluate_command(
 
         vggfeat localize evaluate --data ILSVRC2012 --model a@256 --model b@352,384
     """
-    from vggfeat.errors import ParameterError
+    from vggfeat.cli.located import PlannedTest, show_errors, write_test
+    from vggfeat.cli.systems import nets_of, system_of
     from vggfeat.ilsvrc.boxset import open_boxset
     from vggfeat.ilsvrc.labels import StoredLabels
     from vggfeat.ilsvrc.localize import Merging
@@ -243,7 +230,7 @@ def evaluate_command(
         found = open_boxset(
             data, classes=nets[0].classes, boxes=boxes or (), parts=("test",), progress=reading
         )
-    training.warn_of(found.left_out)
+    warn_of(found.left_out)
     told = " & ".join(map(str, labels or ())) or classifier or ""
     planned = PlannedTest(found, nets, system, told, scales, merging, limit, said)
     with counting("localize", quiet=quiet, kept=lambda: NOTHING) as tell:
@@ -252,39 +239,3 @@ def evaluate_command(
     if report:
         write_test(planned, result, report)
         note(f"Report: {report}", quiet=quiet)
-
-
-def _found(
-    name: str,
-    image: ImageLike,
-    nets: Sequence[Localiser],
-    system: Classifier,
-    scales: Sequence[Sequence[int]],
-    merging: Merging,
-    top: int,
-) -> Found:
-    from vggfeat.data.image import decode
-    from vggfeat.errors import ImageError
-
-    try:
-        decoded = decode(image)
-        return Found(name, _located(decoded, nets, system, scales, merging, top), decoded)
-    except ImageError as error:
-        note_error(f"Warning: {name}", error)
-        return Found(name, [], None, str(error))
-
-
-def _located(
-    image: Image.Image,
-    nets: Sequence[Localiser],
-    system: Classifier,
-    scales: Sequence[Sequence[int]],
-    merging: Merging,
-    top: int,
-) -> list[Located]:
-    from vggfeat.ilsvrc.localize import locate, windows_of
-
-    said = system.outputs(image, sorted({Q for own in scales for Q in own}))
-    windows = windows_of(image, nets, scales, said)
-    labels = [k for k in (-said.posteriors).argsort(kind="stable")[:top] if said.posteriors[k] > 0]
-    return locate(windows, said.posteriors, image.size, labels=labels, merging=merging)

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from vggfeat.cli.output import facts, grid, note, show
+from vggfeat._io.atomic import make_folder, replacing, write_atomic
+from vggfeat.cli.output import facts, grid, note, note_error, show
+from vggfeat.data.image import decode
+from vggfeat.errors import DataError, ImageError
+from vggfeat.features.provenance import versions
+from vggfeat.ilsvrc.boxes import as_annotated
+from vggfeat.ilsvrc.judging import judge
+from vggfeat.ilsvrc.localize import locate, windows_of
+from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
+from vggfeat.report.files import write_localisation
+from vggfeat.report.localisation_page import write_localisation_page
+from vggfeat.report.localisation_paper import compares, lacking, papers
+from vggfeat.report.words import percent
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vggfeat.data.image import ImageLike
     from vggfeat.ilsvrc.boxed import Boxed
     from vggfeat.ilsvrc.boxset import BoxSet
     from vggfeat.ilsvrc.classes import Classes
@@ -39,11 +52,41 @@ class Found(NamedTuple):
     drawn: str = ""
 
 
+def find_boxes(
+    name: str,
+    image: ImageLike,
+    nets: Sequence[Localiser],
+    system: Classifier,
+    scales: Sequence[Sequence[int]],
+    merging: Merging,
+    top: int,
+) -> Found:
+    """Find the likeliest objects of an image; of one that cannot be read, say why."""
+    try:
+        decoded = decode(image)
+        return Found(name, _located(decoded, nets, system, scales, merging, top), decoded)
+    except ImageError as error:
+        note_error(f"Warning: {name}", error)
+        return Found(name, [], None, str(error))
+
+
+def _located(
+    image: Image.Image,
+    nets: Sequence[Localiser],
+    system: Classifier,
+    scales: Sequence[Sequence[int]],
+    merging: Merging,
+    top: int,
+) -> list[Located]:
+
+    said = system.outputs(image, sorted({Q for own in scales for Q in own}))
+    windows = windows_of(image, nets, scales, said)
+    labels = [k for k in (-said.posteriors).argsort(kind="stable")[:top] if said.posteriors[k] > 0]
+    return locate(windows, said.posteriors, image.size, labels=labels, merging=merging)
+
+
 def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
     """Draw the boxes on a copy of the image, and let the image go."""
-    from vggfeat._io.atomic import make_folder, write_atomic
-    from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
-
     if found.image is None:
         return found
     boxes = [
@@ -65,8 +108,6 @@ def show_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> No
     """
     _print_found(found, classes, as_json=as_json)
     if all(one.reason for one in found):
-        from vggfeat.errors import DataError
-
         reasons = [f", as {one.name}: {one.reason}" for one in found[:1]]
         raise DataError(
             f"No image could be read, so that there are no boxes{''.join(reasons)}. Name "
@@ -107,8 +148,6 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
 
 def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
     """Write a row for each label of each image."""
-    from vggfeat._io.atomic import make_folder, replacing
-
     columns = ("image", "class", "key", "posterior", "score", "windows", *SIDES, "error")
     make_folder(target.parent)  # where no image could be drawn, nobody has made it
     with (
@@ -125,8 +164,6 @@ def write_table(target: Path, found: Sequence[Found], classes: Classes) -> None:
 
 
 def _row(one: Located, classes: Classes) -> dict[str, Any]:
-    from vggfeat.ilsvrc.boxes import as_annotated
-
     return {
         "class": classes.names[one.label],
         "key": classes.keys[one.label],
@@ -153,8 +190,6 @@ class PlannedTest(NamedTuple):
         self, progress: Callable[[int, int], None] | None, *, drawn: bool = False
     ) -> LocalisationResult:
         """Run it; where it is to be drawn, with the windows of some objects."""
-        from vggfeat.ilsvrc.judging import judge
-
         tested = self.tested
         return judge(
             tested,
@@ -221,8 +256,6 @@ def spread(labels: Sequence[int], most: int) -> set[int]:
 
 def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
     """Print errors by class, and the paper's where they are of the same images."""
-    from vggfeat.report.localisation_paper import compares, lacking, papers
-    from vggfeat.report.words import percent
 
     def cells(name: str, e: Errors) -> list[object]:
         shown = (e.central, e.top1, e.top5, e.box, e.single) if result.dense else (e.central,)
@@ -256,10 +289,6 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
 
 def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -> None:
     """Write the page, and the figures into a folder beside it."""
-    from vggfeat.features.provenance import versions
-    from vggfeat.report.files import write_localisation
-    from vggfeat.report.localisation_page import write_localisation_page
-
     tested, engine = planned.tested, versions(planned.nets[0].extractor)
     rows = {name: rows[0] for name, rows in tested.images()}
     how = planned.settings()

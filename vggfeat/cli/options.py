@@ -16,6 +16,7 @@ from vggfeat.settings import Dense
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
 OUTPUT, WORK = "Output", "Where and how it runs"
+TRAINING = "Training"
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
@@ -287,5 +288,53 @@ Pointing = Annotated[
         help="VOC, with a report: on so many test images, whether the strongest evidence lies in "
         "a box of the class; 0 for none.",
         rich_help_panel=OUTPUT,
+    ),
+]
+IMAGES = (
+    "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
+    "class folders, or a CSV file with path, label and split."
+)
+MOMENTUM = "Share of each update that the next one keeps."
+WEIGHT_DECAY = "L2 penalty on all parameters."
+DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
+COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
+SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
+DecodingProcesses = Annotated[
+    int,
+    typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),
+]
+Val = Annotated[
+    Path | None,
+    typer.Option(
+        "--val", help="Validation images, if they lie elsewhere.", rich_help_panel=TRAINING
+    ),
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction", help="Share of the images drawn to validate.", rich_help_panel=TRAINING
+    ),
+]
+Micro = Annotated[
+    int | None,
+    typer.Option(
+        "--micro",
+        min=1,
+        help="Images computed at a time, if memory is short.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=TRAINING)
+]
+Decoder = Annotated[
+    str, typer.Option("--decoder", help="pillow, or nvjpeg on a GPU.", rich_help_panel=TRAINING)
+]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Write for TensorBoard too, in the run's folder tensorboard/.",
+        rich_help_panel=TRAINING,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +11,31 @@ from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
 
-from vggfeat._io.text import counted
+from vggfeat._io.text import counted, printable
 from vggfeat.cli.signals import INTERRUPTED, answered, telling
 from vggfeat.errors import Terminated, VggfeatError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Console, RenderableType
-    from rich.progress import Progress, ProgressColumn, TaskID
-    from rich.text import Text
+    from rich.console import RenderableType
+    from rich.progress import ProgressColumn, TaskID
 
     from vggfeat.features.pipeline import Summary
 
@@ -34,8 +49,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 
 def console(*, stderr: bool = False) -> Console:
     """Open a console on stdout, where results go, or on stderr, where progress goes."""
-    from rich.console import Console
-
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
@@ -52,6 +65,19 @@ def note_error(what: str, error: VggfeatError) -> None:
     note(f"{what}: {first}", *more)
 
 
+def first() -> bool:
+    """Tell whether this process is the one that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def warn_of(failed: Mapping[str, str]) -> None:
+    """Name the images that could not be read."""
+    for name, reason in list(failed.items())[:10]:
+        note(f"Warning: {name}: {reason}")
+    if len(failed) > 10:
+        note(f"Warning: and {counted(len(failed) - 10, 'more image')} that could not be read.")
+
+
 def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
     """Print a result, for a person or for a machine; a text is a line."""
     if as_json:
@@ -64,17 +90,11 @@ def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> No
 
 def _text(lines: Iterable[object]) -> Text:
     """Make lines of texts, whatever characters and brackets are in them."""
-    from rich.text import Text
-
-    from vggfeat._io.text import printable
-
     return Text("\n".join(map(printable, lines)))
 
 
 def facts(rows: Mapping[str, object]) -> RenderableType:
     """Lay out names and values in two columns; a list has a line for each of its values."""
-    from rich.table import Table
-
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -85,9 +105,6 @@ def facts(rows: Mapping[str, object]) -> RenderableType:
 
 def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:
     """Lay out rows under headings."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(_text([column]), overflow="fold")
@@ -135,8 +152,6 @@ def interruptible(kept: Callable[[], str] | None = resumed) -> Iterator[None]:
 
 def counted_bar(field: str = "", width: int | None = 40) -> Progress:
     """Make bars of things done, of all, and the time left, with a text field of the tasks."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     told = [TextColumn(f"{{task.fields[{field}]}}")] if field else []
     return _bar(
         TextColumn("{task.description}"),
@@ -147,22 +162,23 @@ def counted_bar(field: str = "", width: int | None = 40) -> Progress:
     )
 
 
+class _Lines(Progress):
+    """A bar that moves on a terminal only."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__(*columns, console=console(stderr=True))
+        self.told = monotonic()
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:
+        super().update(task_id, **fields)
+        if not self.console.is_terminal and monotonic() - self.told > LOG_SECONDS:
+            self.told = monotonic()
+            self.console.print(self.make_tasks_table([self._tasks[task_id]]))
+
+
 def _bar(*columns: ProgressColumn) -> Progress:
     """Make a bar on stderr; in a file, as a cluster keeps one, it is a line every half a minute."""
-    from rich.progress import Progress
-
-    class Lines(Progress):
-        """A bar that moves on a terminal only."""
-
-        told = monotonic()
-
-        def update(self, task_id: TaskID, **fields: Any) -> None:
-            super().update(task_id, **fields)
-            if not self.console.is_terminal and monotonic() - self.told > LOG_SECONDS:
-                self.told = monotonic()
-                self.console.print(self.make_tasks_table([self._tasks[task_id]]))
-
-    return Lines(*columns, console=console(stderr=True))
+    return _Lines(*columns)
 
 
 def settle(bar: Progress) -> None:
@@ -224,9 +240,6 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
         with interruptible():
             yield
         return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from vggfeat._io.text import printable
 
     # What is told names a folder, perhaps; brackets in it are no markup.
     told = TextColumn("{task.description}", markup=False)
@@ -243,7 +256,6 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
         with interruptible():
             yield None
         return
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with interruptible(), _bar(*columns) as bar:

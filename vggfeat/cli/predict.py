@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggfeat._io.atomic import replacing
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
 from vggfeat.cli.targets import check_file
-from vggfeat.cli.working import check_on_bad_image
+from vggfeat.data.imageset import find_images
+from vggfeat.errors import DataError
 
 if TYPE_CHECKING:
-    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
     from vggfeat.run.predict import Prediction
 
@@ -29,7 +30,7 @@ Best = tuple[str, dict[str, float], str]
 """An image's name, its best classes with their scores, and why it has none."""
 
 
-def predict_command(
+def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: Annotated[
         list[str],
@@ -58,7 +59,8 @@ def predict_command(
 
         vggfeat predict model new_images/ --csv scores.csv
     """
-    from vggfeat.data.imageset import find_images
+    from vggfeat.cli.experiment import open_networks
+    from vggfeat.cli.working import check_on_bad_image
     from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.predict import predict
 
@@ -82,24 +84,6 @@ def predict_command(
             best.append((one.name, _best(loaded, one, top), one.reason))
     _show_predictions(best, top, as_json)
     refuse_none(any(not reason for _, _, reason in best))
-
-
-def open_networks(
-    model: SavedModel, device: str, weights: list[str] | None, *, quiet: bool
-) -> list[DenseExtractor]:
-    """Open the networks of a model, and say what runs where."""
-    from vggfeat.nets.runtimes import describe_device
-    from vggfeat.run.predict import model_extractors
-
-    extractors = model_extractors(model, device, weights or ())
-    for extractor in extractors:
-        done = extractor.extraction
-        note(
-            f"Net {done.net}, {', '.join(done.layers)}, Q {', '.join(map(str, model.scales))}, "
-            f"{done.precision} on {describe_device(extractor.device)}",
-            quiet=quiet,
-        )
-    return extractors
 
 
 def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
@@ -138,8 +122,6 @@ def refuse_none(readable: bool) -> None:
     DataError
         After the reason of each was shown.
     """
-    from vggfeat.errors import DataError
-
     if not readable:
         raise DataError("No image could be read, so that there is nothing to tell.")
 
@@ -152,7 +134,6 @@ def _score_table(
     if target is None:
         yield lambda one: None
         return
-    from vggfeat._io.atomic import replacing
 
     with (
         replacing(target) as temporary,

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from vggfeat.cli import options, training
-from vggfeat.cli.errors import run_errors
-from vggfeat.cli.output import Json, Quiet, grid, note, note_error, show
-from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.cli.watching import Watched
-from vggfeat.cli.working import Work, settings
-
-if TYPE_CHECKING:
-    from vggfeat.recipe import Recipe
-    from vggfeat.train.chain import Chain, Linked
+from vggfeat.errors import ParameterError
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
 OF_FEATURES = (
@@ -34,10 +25,9 @@ SILENT = {
     "Classification": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
     "Chain": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs")),
 }
-ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
 
-def run_command(
+def command(
     context: typer.Context,
     recipe: Annotated[
         str,
@@ -55,7 +45,7 @@ def run_command(
     pointing: options.Pointing = 50,
     submission: options.Submission = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help=training.IMAGES, rich_help_panel=training.PANEL)
+        Path | None, typer.Option("--data", help=options.IMAGES, rich_help_panel=options.TRAINING)
     ] = None,
     runs: Annotated[
         Path,
@@ -69,20 +59,20 @@ def run_command(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Every link has a folder in it.", rich_help_panel=training.PANEL
+            "--out", "-o", help="Every link has a folder in it.", rich_help_panel=options.TRAINING
         ),
     ] = Path("runs"),
-    val: training.Val = None,
-    val_fraction: training.ValFraction = None,
-    tensorboard: training.TensorBoard = False,
+    val: options.Val = None,
+    val_fraction: options.ValFraction = None,
+    tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     on_bad_image: options.OnBadImage = "skip",
     workers: options.Workers = None,
     deterministic: options.Deterministic = False,
-    micro: training.Micro = None,
-    compile_net: training.Compile = False,
-    decoder: training.Decoder = "pillow",
+    micro: options.Micro = None,
+    compile_net: options.Compile = False,
+    decoder: options.Decoder = "pillow",
     engine: options.Engine = "local",
     address: options.Address = None,
     jobs: options.Jobs = -1,
@@ -111,6 +101,11 @@ def run_command(
 
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
+    from vggfeat.cli.errors import run_errors
+    from vggfeat.cli.tables import Overrides, run_table
+    from vggfeat.cli.training import engine_of, run_chain
+    from vggfeat.cli.watching import Watched
+    from vggfeat.cli.working import Work
     from vggfeat.ilsvrc.recipe import Classification
     from vggfeat.recipe import Recipe, open_recipe
 
@@ -136,19 +131,17 @@ def run_command(
         run_errors(loaded, work, given, runs, weights, features, allow_partial, as_json)
         return
     if isinstance(loaded, Recipe):
-        asked = _Asked(dataset, root, allow_partial, weights, features, submission)
-        _run_table(loaded, work, asked, report, evidence, pointing, as_json)
+        asked = Overrides(dataset, root, allow_partial, weights, features, submission)
+        run_table(loaded, work, asked, report, evidence, pointing, as_json)
         return
-    trains = training.engine_of(device, precision, workers or 2, micro, compile_net, decoder)
+    trains = engine_of(device, precision, workers or 2, micro, compile_net, decoder)
     trainer = Watched(trains, quiet, tensorboard)
     given = _given(data, loaded.name, "trains")
-    _run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
+    run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
 
 
 def _refuse(context: typer.Context, kind: str, recipe: str) -> None:
     """Refuse an option that would say nothing to this recipe."""
-    from vggfeat.errors import ParameterError
-
     does, names = SILENT[kind]
     for parameter in context.command.params:
         if parameter.name in names and options.is_typed(context, parameter.name):
@@ -158,116 +151,7 @@ def _refuse(context: typer.Context, kind: str, recipe: str) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was typed instead of a table's own, and what to write of every row."""
-
-    dataset: str | None
-    root: Path | None
-    allow_partial: bool
-    weights: list[str] | None
-    features: Path | None
-    submission: Path | None
-
-
-def _run_table(
-    loaded: Recipe,
-    work: Work,
-    asked: _Asked,
-    report: Path | None,
-    evidence: bool,
-    pointing: int,
-    as_json: bool,
-) -> None:
-    from vggfeat.errors import VggfeatError
-    from vggfeat.report.words import headline
-    from vggfeat.run.submission import check_submission
-
-    card, images = work.dataset(asked.dataset or loaded.dataset, asked.root, asked.allow_partial)
-    several = len(loaded.rows) > 1
-    submission = asked.submission
-    if submission:
-        check_submission(card, images)
-    done: list[Outcome] = []
-    for row in loaded.table():
-        note("", f"{loaded.name}, {row.name}", quiet=work.quiet)
-        try:
-            chosen = settings(row.features, weights=asked.weights)
-            run = work.run(card, images, chosen, loaded.classifier, asked.features)
-            if not as_json:
-                show_run(run, as_json=False)
-            done.append(Outcome(row, headline(run.result), run.to_dict()))
-            if submission:
-                submit(run, submission / _slug(row.name) if several else submission)
-            if report:
-                target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
-                write_report(run, target, work, evidence=evidence, pointing=pointing)
-        except VggfeatError as error:  # the other rows are as good without this one
-            note_error(f"Error: {row.name}", error)
-            done = [one for one in done if one.line is not row]
-            done.append(Outcome(row, None, {"error": str(error)}, error.exit_status))
-    result = {"recipe": loaded.name, "rows": [{"row": o.line.name, **o.plain} for o in done]}
-    show(result, comparison(card, done, same=asked.dataset is None), as_json=as_json)
-    if worst := max(one.status for one in done):
-        raise typer.Exit(worst)
-
-
 def _given(data: Path | None, recipe: str, does: str) -> Path:
-    from vggfeat.errors import ParameterError
-
     if data is None:
         raise ParameterError(f"{recipe} {does} networks: name the images by --data ILSVRC_ROOT.")
     return data
-
-
-def _run_chain(
-    chain: Chain,
-    trainer: Watched,
-    data: Path,
-    out: Path,
-    val: Path | None,
-    val_fraction: float | None,
-    as_json: bool,
-) -> None:
-    from vggfeat.train.chain import train_chain
-
-    seed = chain.runs()[0].settings.seed
-    found = training.images_of(data, val, val_fraction, seed, quiet=trainer.quiet)
-    done = []
-    for linked in train_chain(chain, found, out, trainer=trainer):
-        done.append(linked)
-        state = "is trained already" if linked.skipped else "is trained"
-        if training.first():
-            note(f"{linked.run.name} {state}: {linked.out}", quiet=trainer.quiet)
-    if training.first():
-        _show_chain(chain, done, len(found.classes) == ILSVRC, as_json)
-
-
-def _show_chain(chain: Chain, done: list[Linked], same: bool, as_json: bool) -> None:
-    rows: list[list[object]] = []
-    for linked in done:
-        errors = [f"{100 * (1 - linked.best[key]):.1f}" for key in ("val_top1", "val_top5")]
-        paper = "/".join(f"{one:.1f}" for one in linked.run.paper or ()) if same else ""
-        state = "before" if linked.skipped else "now"
-        rows.append([linked.run.name, state, len(linked.history), "/".join(errors), paper or "–"])
-    columns = ["link", "trained", "epochs", "top-1/top-5 error %", "paper, dense %"]
-    result = {
-        "recipe": chain.name,
-        "links": [
-            {
-                "name": linked.run.name,
-                "skipped": linked.skipped,
-                "weights": str(linked.out / "best.safetensors"),
-                "best": linked.best,
-                "epochs": len(linked.history),
-            }
-            for linked in done
-        ],
-    }
-    about = "Errors are of central crops; Table 3's are of the dense network, and lower for it."
-    show(result, grid(columns, rows), about, as_json=as_json)
-
-
-def _slug(name: str) -> str:
-    """Make a part of a file's name of a row's: ``D & E, image`` becomes ``d-e-image``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

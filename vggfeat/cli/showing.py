@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggfeat.cli.output import counting, facts, grid, note, show
+from vggfeat.errors import VggfeatError
+from vggfeat.learn.voc_results import APResult
+from vggfeat.report.files import write_results
+from vggfeat.report.page import write_page
+from vggfeat.report.terminal import summary
+from vggfeat.report.wanted import evidence_maps, evidence_wanted
+from vggfeat.run.pointing import pointing_game
+from vggfeat.run.predict import check_columns
+from vggfeat.run.submission import lacking, write_submission
+from vggfeat.run.svm import tested_model
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,8 +37,6 @@ ABSENT = 20  # classes without images that are named
 
 def show_run(run: SVMRun, *, as_json: bool) -> None:
     """Print settings, result and times, and warn of images that were left out."""
-    from vggfeat.report.terminal import summary
-
     stores = ", ".join(map(str, run.stores))
     rows = _settings(run) | {"C": _search(run), "features": stores}
     show(run.to_dict(), facts(rows), "", summary(run.result), _times(run), as_json=as_json)
@@ -49,9 +57,6 @@ def show_run(run: SVMRun, *, as_json: bool) -> None:
 
 def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
     """Write the page, and its figures beside it."""
-    from vggfeat.report.files import write_results
-    from vggfeat.report.page import write_page
-
     images = dict(zip(run.images.names, run.images.images, strict=True))
     maps, game = _explained(run, work, images, evidence, pointing)
     pointed = {"pointing game": game.line.partition(": ")[2]} if game else {}
@@ -81,8 +86,6 @@ def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool, point
 
 def submit(run: SVMRun, folder: Path) -> None:
     """Write what VOC's evaluation server takes, and warn of what it lacks."""
-    from vggfeat.run.submission import lacking, write_submission
-
     written = write_submission(run, folder)
     note(f"Submission: {len(written)} files in {written[0].parent}; pack {folder}/results.")
     if names := lacking(run):
@@ -98,13 +101,6 @@ def _explained(
     run: SVMRun, work: Work, images: Mapping[str, ImageLike], evidence: bool, pointing: int
 ) -> tuple[Evidence, PointingResult | None]:
     """Draw evidence maps and play the pointing game, where the network is here to do so."""
-    from vggfeat.errors import VggfeatError
-    from vggfeat.learn.voc_results import APResult
-    from vggfeat.report.wanted import evidence_maps, evidence_wanted
-    from vggfeat.run.pointing import pointing_game
-    from vggfeat.run.predict import check_columns
-    from vggfeat.run.svm import tested_model
-
     model, result, maps = tested_model(run), run.result, {}
     game = pointing if isinstance(result, APResult) and result.tested else 0
     if not (evidence or game) or "box" in run.features.views:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +12,18 @@ from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.errors import ParameterError, StoreDamaged
+from vggfeat.store.export import choose_columns, export, pack
+from vggfeat.store.maintenance import info, repair, verify
+from vggfeat.store.merge import merge
+from vggfeat.store.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vggfeat.store.maintenance import RepairSummary
 
-store_app = typer.Typer(
+group = typer.Typer(
     no_args_is_help=True,
     help="Look into, check, repair, merge, pack and export feature stores.",
     rich_markup_mode="markdown",
@@ -29,7 +35,7 @@ Store = Annotated[
 ]
 
 
-@store_app.command("info")
+@group.command("info")
 def info_command(store: Store = "features", as_json: Json = False) -> None:
     """Say what a store holds and what made it.
 
@@ -37,8 +43,6 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
 
         vggfeat store info features
     """
-    from vggfeat.store.maintenance import info
-
     found = info(store)
     shards = counted(found["shards"], "shard")
     rows: dict[str, object] = {
@@ -82,7 +86,7 @@ def _shares(shares: Sequence[str]) -> str:
     return f"{'share' if len(shares) == 1 else 'shares'} {', '.join(shares[:SHOWN])}{more}"
 
 
-@store_app.command("verify")
+@group.command("verify")
 def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Json = False) -> None:
     """Check every shard against its checksum; exit status 5 if anything is wrong.
 
@@ -90,9 +94,6 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
         vggfeat store verify features
     """
-    from vggfeat.errors import StoreDamaged
-    from vggfeat.store.maintenance import verify
-
     with waiting(f"Verifying {store}", quiet=quiet):
         problems = verify(store)
     lines = problems or [f"{store} is sound."]
@@ -103,7 +104,7 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
         raise typer.Exit(StoreDamaged.exit_status)
 
 
-@store_app.command("repair")
+@group.command("repair")
 def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Json = False) -> None:
     """Move damaged shards aside; the command that made the store then computes them again.
 
@@ -116,11 +117,6 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
         vggfeat store repair features
     """
-    from dataclasses import asdict
-
-    from vggfeat.errors import StoreDamaged
-    from vggfeat.store.maintenance import repair
-
     with waiting(f"Repairing {store}", quiet=quiet):
         done = repair(store)
     show({"store": store, **asdict(done)}, *_mended(store, done), as_json=as_json)
@@ -148,7 +144,7 @@ def _mended(store: str, done: RepairSummary) -> list[str]:
     return lines or [f"{store} is sound; nothing was changed."]
 
 
-@store_app.command("merge")
+@group.command("merge")
 def merge_command(
     parts: Annotated[
         list[str],
@@ -168,10 +164,6 @@ def merge_command(
 
         vggfeat store merge features-1 features-2 features-3 --out features
     """
-    from dataclasses import asdict
-
-    from vggfeat.store.merge import merge
-
     check_folder("--out", out)
     with waiting(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
@@ -186,7 +178,7 @@ def merge_command(
     show({"store": out, **asdict(done)}, *lines, as_json=as_json)
 
 
-@store_app.command("pack")
+@group.command("pack")
 def pack_command(
     store: Store,
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
@@ -199,15 +191,13 @@ def pack_command(
 
         vggfeat store pack features features-packed.h5
     """
-    from vggfeat.store.export import pack
-
     check_file("FILE", target)
     with waiting(f"Packing {store}", quiet=quiet):
         pack(store, target)
     _show_written(target, {}, as_json)
 
 
-@store_app.command("export")
+@group.command("export")
 def export_command(
     store: Store,
     target: Annotated[Path, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
@@ -241,10 +231,7 @@ def export_command(
 
         vggfeat store export features fc7.npz --net D --layer fc7 --Q 256 --raw
     """
-    from vggfeat.errors import ParameterError
     from vggfeat.features.aggregate import Aggregation
-    from vggfeat.store.export import choose_columns, export
-    from vggfeat.store.store import FeatureStore
 
     check_file("FILE", target)
     if raw and (aggregate or normalize or power):

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, note
-from vggfeat.cli.showing import show_run, submit, write_report
+from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.cli.working import Work, settings
-
-if TYPE_CHECKING:
-    from vggfeat.run.svm import SVMRun
+from vggfeat.run.quality import quality as settings_of
+from vggfeat.settings import Features, checked
 
 
 @options.of_extraction
-def svm_command(
+def command(
     dataset: Annotated[
         str,
         typer.Option(
@@ -115,12 +111,13 @@ def svm_command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
+    from vggfeat.cli.experiment import evaluate_svm, save_model
+    from vggfeat.cli.showing import show_run, submit, write_report
+    from vggfeat.cli.working import Work, settings
     from vggfeat.learn.model import target_of
     from vggfeat.recipe import Classifier
-    from vggfeat.run.quality import quality as settings_of
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
-    from vggfeat.settings import Features, checked
 
     check_file("--save", save and target_of(save), makes_folder=True)
     check_file("--report", report, makes_folder=True)
@@ -170,31 +167,11 @@ def svm_command(
     )
     if submission:
         check_submission(card, images)
-    run = work.run(card, images, chosen, classifier, features)
+    run = evaluate_svm(work, card, images, chosen, classifier, features)
     show_run(run, as_json=as_json)
     if save:  # what took longest first: nothing that fails later loses it
-        _save(run, save, work)
+        save_model(run, save, work)
     if submission:
         submit(run, submission)
     if report:
         write_report(run, report, work, evidence=evidence, pointing=pointing)
-
-
-def _save(run: SVMRun, path: Path, work: Work) -> None:
-    from vggfeat.learn.model import save
-    from vggfeat.run.svm import final_model
-
-    with work.parallel():
-        model = final_model(run, work.jobs)
-    chosen = ", ".join(f"{C:g}" for C in model.C)
-    note(f"Model: {save(path, model)}, {_trained_on(run)}, with C = {chosen}.")
-
-
-def _trained_on(run: SVMRun) -> str:
-    from vggfeat.learn.voc_results import APResult
-
-    if isinstance(run.result, APResult):
-        return "trained on train and val, as tested"
-    if run.images.splits:
-        return "trained on the part train, as tested"
-    return f"trained on all {len(run.images)} images"

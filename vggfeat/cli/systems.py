@@ -5,12 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError, safe_open
+
+from vggfeat.cli.experiment import open_networks
 from vggfeat.cli.output import download_progress
+from vggfeat.cli.working import check_machine
+from vggfeat.errors import ParameterError
+from vggfeat.ilsvrc.classes import chosen, named
+from vggfeat.ilsvrc.judging import check_classes
+from vggfeat.ilsvrc.localize import Localiser
+from vggfeat.ilsvrc.outputs import FC8, Alike, NetClassifier, Restricted
+from vggfeat.learn.model import load as load_model
+from vggfeat.nets.registry import NAMES
+from vggfeat.nets.weights import load
+from vggfeat.run.window_scores import SVMClassifier
+from vggfeat.train.checkpoint import BEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vggfeat.ilsvrc.localize import Localiser
     from vggfeat.ilsvrc.outputs import Classifier
 
 
@@ -18,10 +31,6 @@ def nets_of(
     models: list[str], Q: list[int] | None, device: str, precision: str
 ) -> tuple[list[Localiser], list[list[int]]]:
     """Open the nets, and take the test scales of each: its own, those of all, or its S."""
-    from vggfeat.cli.working import check_machine
-    from vggfeat.ilsvrc.judging import check_classes
-    from vggfeat.ilsvrc.localize import Localiser
-
     check_machine(device, precision)
     nets, scales = [], []
     for model in models:
@@ -53,10 +62,6 @@ def system_of(
     quiet: bool,
 ) -> Classifier:
     """Open the classification system, or say what images are known to show."""
-    from vggfeat.errors import ParameterError
-    from vggfeat.ilsvrc.classes import chosen, named
-    from vggfeat.ilsvrc.outputs import Alike, Restricted
-
     wanted = nets[0].classes
     known = chosen(classes or (), wanted, "localize predict")
     if bool(classifier) == bool(classes):
@@ -73,16 +78,7 @@ def _opened(
     classifier: str, net: Localiser, device: str, precision: str, *, quiet: bool
 ) -> Classifier:
     """Open a saved SVM, or a net with fc8."""
-    from vggfeat.ilsvrc.outputs import FC8, NetClassifier
-    from vggfeat.nets.registry import NAMES
-    from vggfeat.nets.weights import load
-    from vggfeat.train.checkpoint import BEST
-
     if model := _saved_model(classifier):
-        from vggfeat.cli.predict import open_networks
-        from vggfeat.learn.model import load as load_model
-        from vggfeat.run.window_scores import SVMClassifier
-
         svm = load_model(model)
         return SVMClassifier(svm, open_networks(svm, device, None, quiet=quiet))
     if classifier not in NAMES:
@@ -96,8 +92,6 @@ def _opened(
 
 def _saved_model(classifier: str) -> Path | None:
     """Find the file of a saved SVM; weights are safetensors as well, and say something else."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(classifier).expanduser()
     for file in (path, Path(f"{path}.safetensors")):
         if file.is_file():

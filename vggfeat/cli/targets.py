@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from vggfeat._io.remote import address_of
+from vggfeat.errors import StoreError
+
 
 def check_file(
     option: str,
@@ -32,8 +35,6 @@ def check_file(
     StoreError
         Saying what is in its place, or what is missing above it.
     """
-    from vggfeat.errors import StoreError
-
     if target is None:
         return
     if target.is_dir():
@@ -61,9 +62,6 @@ def check_folder(option: str, target: Path | str | None) -> None:
     StoreError
         Naming the file.
     """
-    from vggfeat._io.remote import address_of
-    from vggfeat.errors import StoreError
-
     if target is None or address_of(target):
         return
     if Path(target).is_file():
@@ -72,8 +70,6 @@ def check_folder(option: str, target: Path | str | None) -> None:
 
 
 def _check_above(option: str, target: Path) -> None:
-    from vggfeat.errors import StoreError
-
     there = _existing(target.parent)
     if not there.is_dir():
         raise StoreError(

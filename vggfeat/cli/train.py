@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vggfeat.cli import options, training
-from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, show
+from vggfeat.cli import options
+from vggfeat.cli.output import Json, Quiet, first, warn_of
 from vggfeat.cli.targets import check_folder
-from vggfeat.cli.watching import PAGE, Watched
-
-if TYPE_CHECKING:
-    from vggfeat.nets.weights import Weights
-    from vggfeat.train.words import Trained
+from vggfeat.errors import ParameterError
+from vggfeat.nets.formats import read
+from vggfeat.nets.registry import NAMES
+from vggfeat.settings import checked
+from vggfeat.train.settings import Training
 
 DRAWN = ("glorot", "paper", "kaiming")
 BATCH = 256
@@ -23,8 +23,8 @@ ANEW, FROM_ITSELF = 1e-2, 1e-3  # learning rates (Section 3.1)
 RECIPE = "The paper's recipe (Section 3.1)"
 
 
-def train_command(
-    data: Annotated[Path, typer.Option("--data", help=training.IMAGES)],
+def command(
+    data: Annotated[Path, typer.Option("--data", help=options.IMAGES)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "A",
     S: Annotated[
@@ -59,13 +59,13 @@ def train_command(
         ),
     ] = None,
     momentum: Annotated[
-        float, typer.Option("--momentum", help=training.MOMENTUM, rich_help_panel=RECIPE)
+        float, typer.Option("--momentum", help=options.MOMENTUM, rich_help_panel=RECIPE)
     ] = 0.9,
     weight_decay: Annotated[
-        float, typer.Option("--weight-decay", help=training.WEIGHT_DECAY, rich_help_panel=RECIPE)
+        float, typer.Option("--weight-decay", help=options.WEIGHT_DECAY, rich_help_panel=RECIPE)
     ] = 5e-4,
     dropout: Annotated[
-        float, typer.Option("--dropout", help=training.DROPOUT, rich_help_panel=RECIPE)
+        float, typer.Option("--dropout", help=options.DROPOUT, rich_help_panel=RECIPE)
     ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.", rich_help_panel=RECIPE)] = 74,
     patience: Annotated[
@@ -97,21 +97,21 @@ def train_command(
         bool,
         typer.Option(
             "--colour-shift/--no-colour-shift",
-            help=training.COLOUR_SHIFT,
+            help=options.COLOUR_SHIFT,
             rich_help_panel=RECIPE,
         ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", help=training.SEED, rich_help_panel=RECIPE)] = 0,
-    val: training.Val = None,
-    val_fraction: training.ValFraction = None,
+    seed: Annotated[int, typer.Option("--seed", help=options.SEED, rich_help_panel=RECIPE)] = 0,
+    val: options.Val = None,
+    val_fraction: options.ValFraction = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
-    tensorboard: training.TensorBoard = False,
+    tensorboard: options.TensorBoard = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    workers: training.Workers = 2,
-    micro: training.Micro = None,
-    compile_net: training.Compile = False,
-    decoder: training.Decoder = "pillow",
+    workers: options.DecodingProcesses = 2,
+    micro: options.Micro = None,
+    compile_net: options.Compile = False,
+    decoder: options.Decoder = "pillow",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -130,9 +130,8 @@ def train_command(
 
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
-    from vggfeat.errors import ParameterError
-    from vggfeat.settings import checked
-    from vggfeat.train.settings import Training
+    from vggfeat.cli import training
+    from vggfeat.cli.watching import Watched
 
     if step and patience is not None:
         raise ParameterError(
@@ -169,17 +168,17 @@ def train_command(
     found = training.images_of(data, val, val_fraction, seed, quiet=quiet)
     if batch is None:
         settings = settings.model_copy(update={"batch": _batch_of(len(found.train))})
-    weights = None if init in DRAWN else _weights(init, net, quiet)
+    weights = None
+    if init not in DRAWN:  # a file may be of net A
+        weights = training.starting_weights(init, _net_of(init, net) or net, "fc8", quiet)
     done = trainer(settings, found, out, weights=weights, resume=resume)
-    if training.first():
-        show_trained(done, as_json=as_json)
-        training.warn_of(done.failed)
+    if first():
+        training.show_trained(done, as_json=as_json)
+        warn_of(done.failed)
 
 
 def _scale(S: list[int] | None) -> Any:
     """Read S, or S_min and S_max."""
-    from vggfeat.errors import ParameterError
-
     given = S or [256]
     if len(given) > 2:
         raise ParameterError.of("S", "train", "one scale, or S_min and S_max", given)
@@ -193,21 +192,9 @@ def _batch_of(images: int) -> int:
 
 def _check_source(init: str) -> None:
     """Refuse what is neither an initialisation nor weights, before any image is read."""
-    from vggfeat.errors import ParameterError
-    from vggfeat.nets.registry import NAMES
-
     if init not in NAMES and not Path(init).expanduser().is_file():
         known = ", ".join(map(repr, (*DRAWN, *NAMES)))
         raise ParameterError.of("init", "train", f"one of {known}, or a file of weights", init)
-
-
-def _weights(init: str, net: str, quiet: bool) -> Weights:
-    """Load what the network begins from; a file may be of net A."""
-    from vggfeat.nets.weights import load
-
-    layers = ["pool5"] if init == "embedded" else ["fc8"]
-    with download_progress(quiet=quiet) as progress:
-        return load(init, _net_of(init, net) or net, layers, progress=progress)
 
 
 def _net_of(init: str, net: str) -> str | None:
@@ -217,44 +204,5 @@ def _net_of(init: str, net: str) -> str | None:
     path = Path(init).expanduser()
     if not path.is_file():  # a source by its name has each net's own
         return net
-    from vggfeat.nets.formats import read
 
     return read(path).net
-
-
-def show_trained(done: Trained, *, as_json: bool) -> None:
-    """Print a run's epochs, what came out, and where it is."""
-    from vggfeat.train.task import TITLES, figures_in
-
-    names = figures_in(done.history[0])
-    rows: list[list[object]] = [
-        [
-            row["epoch"],
-            f"{row['learning_rate']:g}",
-            f"{row['loss']:.3f}",
-            f"{100 * row[names[0]]:.1f}",
-            f"{row['val_loss']:.3f}",
-            *(f"{100 * row[f'val_{name}']:.1f}" for name in names),
-        ]
-        for row in done.history
-    ]
-    titles = [TITLES.get(name, name) for name in names]
-    told: dict[str, object] = {
-        "best": f"{titles[0]} {100 * done.best:.1f} % in validation, central crops",
-        "weights": done.weights,
-        "report": done.out / PAGE,
-        "taken": ", ".join(done.taken) or "nothing",
-        "drawn": ", ".join(done.drawn) or "nothing",
-    }
-    judged = [f"val {title} %" for title in titles]
-    columns = ["epoch", "rate", "loss", f"{titles[0]} %", "val loss", *judged]
-    result = {
-        "best": done.best,
-        "weights": str(done.weights),
-        "report": str(done.out / PAGE),
-        "history": done.history,
-        "taken": done.taken,
-        "drawn": done.drawn,
-        "failed": done.failed,
-    }
-    show(result, grid(columns, rows), facts(told), as_json=as_json)

@@ -1,74 +1,31 @@
-"""What ``vggfeat train`` and the recipes that train have in common: options, and how they work."""
+"""Training by commands and recipes: how it works, what with, and what came out."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from vggfeat._io.text import counted
-from vggfeat.cli.options import WORK
-from vggfeat.cli.output import download_progress, note
+from vggfeat.cli.output import download_progress, facts, first, grid, note, show, warn_of
+from vggfeat.cli.watching import PAGE, Watched
+from vggfeat.cli.working import check_machine
+from vggfeat.errors import ParameterError
+from vggfeat.ilsvrc.boxset import open_boxset
+from vggfeat.nets.weights import load
+from vggfeat.train.chain import train_chain
+from vggfeat.train.loader import DECODERS
+from vggfeat.train.task import TITLES, figures_in
+from vggfeat.train.trainset import open_trainset
+from vggfeat.train.words import Engine
 
 if TYPE_CHECKING:
+    from vggfeat.ilsvrc.boxset import BoxSet
+    from vggfeat.nets.weights import Weights
+    from vggfeat.train.chain import Chain, Linked
     from vggfeat.train.trainset import TrainSet
-    from vggfeat.train.words import Engine
+    from vggfeat.train.words import Trained
 
-PANEL = "Training"
-IMAGES = (
-    "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
-    "class folders, or a CSV file with path, label and split."
-)
-MOMENTUM = "Share of each update that the next one keeps."
-WEIGHT_DECAY = "L2 penalty on all parameters."
-DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
-COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
-SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
-Workers = Annotated[
-    int,
-    typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),
-]
-Val = Annotated[
-    Path | None,
-    typer.Option("--val", help="Validation images, if they lie elsewhere.", rich_help_panel=PANEL),
-]
-ValFraction = Annotated[
-    float | None,
-    typer.Option(
-        "--val-fraction", help="Share of the images drawn to validate.", rich_help_panel=PANEL
-    ),
-]
-Micro = Annotated[
-    int | None,
-    typer.Option(
-        "--micro",
-        min=1,
-        help="Images computed at a time, if memory is short.",
-        rich_help_panel=PANEL,
-    ),
-]
-Compile = Annotated[
-    bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=PANEL)
-]
-Decoder = Annotated[
-    str, typer.Option("--decoder", help="pillow, or nvjpeg on a GPU.", rich_help_panel=PANEL)
-]
-TensorBoard = Annotated[
-    bool,
-    typer.Option(
-        "--tensorboard",
-        help="Write for TensorBoard too, in the run's folder tensorboard/.",
-        rich_help_panel=PANEL,
-    ),
-]
-
-
-def first() -> bool:
-    """Tell whether this process is the one that speaks, of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
 
 def engine_of(
@@ -81,11 +38,6 @@ def engine_of(
     ParameterError, DeviceError
         Naming the option.
     """
-    from vggfeat.cli.working import check_machine
-    from vggfeat.errors import ParameterError
-    from vggfeat.train.loader import DECODERS
-    from vggfeat.train.words import Engine
-
     if decoder not in DECODERS:
         raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
     check_machine(device, precision)
@@ -96,8 +48,6 @@ def images_of(
     data: Path, val: Path | None, val_fraction: float | None, seed: int, *, quiet: bool
 ) -> TrainSet:
     """Open the images to train with, and say what they are."""
-    from vggfeat.train.trainset import open_trainset
-
     with download_progress(quiet=quiet or not first()) as reading:
         found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
     if first():
@@ -111,9 +61,117 @@ def images_of(
     return found
 
 
-def warn_of(failed: Mapping[str, str]) -> None:
-    """Name the images that could not be read."""
-    for name, reason in list(failed.items())[:10]:
-        note(f"Warning: {name}: {reason}")
-    if len(failed) > 10:
-        note(f"Warning: and {counted(len(failed) - 10, 'more image')} that could not be read.")
+def boxset_of(
+    data: str, classes: list[str] | None, boxes: list[Path] | None, *, quiet: bool
+) -> BoxSet:
+    """Open images with boxes, and say what they are."""
+    with download_progress(quiet=quiet or not first()) as reading:
+        found = open_boxset(data, classes=classes or (), boxes=boxes or (), progress=reading)
+    if first():
+        note(
+            f"{counted(len(found.train), 'object')} to train, {len(found.val):,} to validate, "
+            f"{counted(len(found.classes), 'class')}, {found.source}.",
+            quiet=quiet,
+        )
+        warn_of(found.left_out)
+    return found
+
+
+def warn_of_scale(weights: Weights, S: int) -> None:
+    """Warn of boxes at another scale than that of the classification net."""
+    theirs = weights.about.get("S", str(S))
+    if theirs != str(S) and first():
+        note(
+            f"Warning: the classification net was trained at S = {theirs}, its boxes are to be at "
+            f"S = {S}. The paper takes the net of the same S: --S {theirs}, or another --init."
+        )
+
+
+def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
+    """Load what a network begins from, as far as a layer; of the embedded ones, what there is."""
+    layers = ["pool5"] if init == "embedded" else [layer]
+    with download_progress(quiet=quiet) as progress:
+        return load(init, net, layers, progress=progress)
+
+
+def show_trained(done: Trained, *, as_json: bool) -> None:
+    """Print a run's epochs, what came out, and where it is."""
+    names = figures_in(done.history[0])
+    rows: list[list[object]] = [
+        [
+            row["epoch"],
+            f"{row['learning_rate']:g}",
+            f"{row['loss']:.3f}",
+            f"{100 * row[names[0]]:.1f}",
+            f"{row['val_loss']:.3f}",
+            *(f"{100 * row[f'val_{name}']:.1f}" for name in names),
+        ]
+        for row in done.history
+    ]
+    titles = [TITLES.get(name, name) for name in names]
+    told: dict[str, object] = {
+        "best": f"{titles[0]} {100 * done.best:.1f} % in validation, central crops",
+        "weights": done.weights,
+        "report": done.out / PAGE,
+        "taken": ", ".join(done.taken) or "nothing",
+        "drawn": ", ".join(done.drawn) or "nothing",
+    }
+    judged = [f"val {title} %" for title in titles]
+    columns = ["epoch", "rate", "loss", f"{titles[0]} %", "val loss", *judged]
+    result = {
+        "best": done.best,
+        "weights": str(done.weights),
+        "report": str(done.out / PAGE),
+        "history": done.history,
+        "taken": done.taken,
+        "drawn": done.drawn,
+        "failed": done.failed,
+    }
+    show(result, grid(columns, rows), facts(told), as_json=as_json)
+
+
+def run_chain(
+    chain: Chain,
+    trainer: Watched,
+    data: Path,
+    out: Path,
+    val: Path | None,
+    val_fraction: float | None,
+    as_json: bool,
+) -> None:
+    """Train the links of a chain that are not trained, and print what came out of each."""
+    seed = chain.runs()[0].settings.seed
+    found = images_of(data, val, val_fraction, seed, quiet=trainer.quiet)
+    done = []
+    for linked in train_chain(chain, found, out, trainer=trainer):
+        done.append(linked)
+        state = "is trained already" if linked.skipped else "is trained"
+        if first():
+            note(f"{linked.run.name} {state}: {linked.out}", quiet=trainer.quiet)
+    if first():
+        _show_chain(chain, done, len(found.classes) == ILSVRC, as_json)
+
+
+def _show_chain(chain: Chain, done: list[Linked], same: bool, as_json: bool) -> None:
+    rows: list[list[object]] = []
+    for linked in done:
+        errors = [f"{100 * (1 - linked.best[key]):.1f}" for key in ("val_top1", "val_top5")]
+        paper = "/".join(f"{one:.1f}" for one in linked.run.paper or ()) if same else ""
+        state = "before" if linked.skipped else "now"
+        rows.append([linked.run.name, state, len(linked.history), "/".join(errors), paper or "–"])
+    columns = ["link", "trained", "epochs", "top-1/top-5 error %", "paper, dense %"]
+    result = {
+        "recipe": chain.name,
+        "links": [
+            {
+                "name": linked.run.name,
+                "skipped": linked.skipped,
+                "weights": str(linked.out / "best.safetensors"),
+                "best": linked.best,
+                "epochs": len(linked.history),
+            }
+            for linked in done
+        ],
+    }
+    about = "Errors are of central crops; Table 3's are of the dense network, and lower for it."
+    show(result, grid(columns, rows), about, as_json=as_json)

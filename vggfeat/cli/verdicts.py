@@ -9,10 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.atomic import make_folder, replacing
 from vggfeat._io.text import counted
-from vggfeat.cli.output import facts, grid, note, show
+from vggfeat.cli.output import facts, grid, note, show, warn_of
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.cli.training import warn_of
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.ilsvrc.classes import ilsvrc_classes
+from vggfeat.ilsvrc.classify import errors_of, mode_of, top_k, write_errors
+from vggfeat.ilsvrc.scores import (
+    by_net,
+    describe_origin,
+    posteriors,
+    same_classes,
+    same_images,
+    scales_of,
+)
+from vggfeat.recipe import Evaluated, published
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.classes import Classes
@@ -55,8 +67,6 @@ class Asked:
         StoreError
             If a file or folder cannot be written.
         """
-        from vggfeat.errors import ParameterError
-
         if self.results and data is None:
             raise ParameterError(
                 "--results is for errors, which need the true classes: add --data."
@@ -68,8 +78,6 @@ class Asked:
 
 def tell_images(scores: Sequence[Scores], asked: Asked) -> None:
     """Print the likeliest classes of every image."""
-    from vggfeat.ilsvrc.scores import describe_origin, posteriors, same_classes
-
     classes, failed = same_classes(scores), _failed(scores)
     names = _names(scores, failed)
     best: list[Best] = []  # of those that are printed
@@ -102,11 +110,6 @@ def tell_images(scores: Sequence[Scores], asked: Asked) -> None:
 
 def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> None:
     """Print top-1 and top-5 error, beside what the paper has for the same."""
-    from vggfeat.errors import DataError
-    from vggfeat.ilsvrc.classes import ilsvrc_classes
-    from vggfeat.ilsvrc.classify import errors_of, write_errors
-    from vggfeat.ilsvrc.scores import describe_origin, posteriors, same_classes
-
     classes, failed = same_classes(scores), _failed(scores)
     if classes.keys != data.classes.keys:
         raise DataError(f"{data.where} was opened for other classes than those of the scores.")
@@ -147,8 +150,6 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
 def _settings(
     scores: Sequence[Scores], data: Validation, errors: Errors, partial: str, asked: Asked
 ) -> dict[str, object]:
-    from vggfeat.ilsvrc.scores import by_net, scales_of
-
     nets = []
     for net in by_net(scores):
         held = scales_of(net)
@@ -183,10 +184,6 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
 
 def _paper(scores: Sequence[Scores]) -> list[Published]:
     """Find the paper's lines of these nets, each at its own scales, and of this mode."""
-    from vggfeat.ilsvrc.classify import mode_of
-    from vggfeat.ilsvrc.scores import by_net, scales_of
-    from vggfeat.recipe import Evaluated, published
-
     nets = by_net(scores)
     held = [scales_of(net) for net in nets]
     modes = {mode_of(list(pools)) for pools in held}
@@ -213,9 +210,6 @@ def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) 
 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
     """Return the images that have scores, if there are any."""
-    from vggfeat.errors import DataError
-    from vggfeat.ilsvrc.scores import same_images
-
     if failed and not any(one.names for one in scores):
         warn_of(failed)
         raise DataError("No image could be read, so that there is nothing to tell.")
@@ -227,8 +221,6 @@ def _failed(scores: Sequence[Scores]) -> dict[str, str]:
 
 
 def _best(block: Floats, top: int) -> list[Best]:
-    from vggfeat.ilsvrc.classify import top_k
-
     places = top_k(block, top)
     return [
         [(int(place), float(row[place])) for place in some]
@@ -253,7 +245,6 @@ def _table(
     if asked.table is None:
         yield lambda names, best: None
         return
-    from vggfeat._io.atomic import make_folder, replacing
 
     shown = min(asked.top, len(classes))
     known = iter(true or ())

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat._io.text import counted
-from vggfeat.cli.output import counted_bar, interruptible, note, settle
-from vggfeat.cli.training import first
+from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
+from vggfeat.features.provenance import versions
+from vggfeat.nets.runtimes import describe_device, resolve_device
+from vggfeat.report.training_page import title_of, write_training_page
+from vggfeat.train.board import FOLDER, Board, writer_class
+from vggfeat.train.checkpoint import BEST, LAST, Position, read
+from vggfeat.train.loop import train
+from vggfeat.train.start import start
+from vggfeat.train.task import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +26,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
-    from vggfeat.train.board import Board
     from vggfeat.train.settings import Training
     from vggfeat.train.start import Start
     from vggfeat.train.task import Task
@@ -49,8 +55,6 @@ class Watched:
 
     def __post_init__(self) -> None:
         if self.tensorboard:
-            from vggfeat.train.board import writer_class
-
             writer_class()  # or it would be missed after hours of reading
 
     def __call__(
@@ -64,9 +68,6 @@ class Watched:
         task: Task | None = None,
     ) -> Trained:
         """Train; the first process speaks and writes, the others only train."""
-        from vggfeat.train.loop import train
-        from vggfeat.train.start import start
-
         given: dict[str, Any] = {
             "weights": weights,
             "resume": resume,
@@ -111,10 +112,6 @@ class _Watch:
 
     def begin(self, net: str, **how: Any) -> Start:
         """Build the network, as the run does once its folder is known to be its own."""
-        from vggfeat.train.board import FOLDER, Board
-        from vggfeat.train.checkpoint import LAST, Position, read
-        from vggfeat.train.start import start
-
         self.started = start(net, **how)
         there = (self.out / LAST).is_file()
         position = read(self.out / LAST)[0] if there else Position()
@@ -126,8 +123,6 @@ class _Watch:
     def tell(self, told: Told) -> None:
         """Show a report of progress."""
         if told.epoch > self.epochs:  # one has ended, and its checkpoint is written
-            from vggfeat.train.checkpoint import LAST, read
-
             self._history(read(self.out / LAST)[0].history)
         if self.board:
             self.board.update(told)
@@ -139,8 +134,6 @@ class _Watch:
         self._history(done.history, done)
 
     def _history(self, history: list[dict[str, Any]], done: Trained | None = None) -> None:
-        from vggfeat.report.training_page import write_training_page
-
         if self.board:
             for row in history[self.epochs :]:
                 self.board.epoch(row)
@@ -163,15 +156,11 @@ class _Watch:
         )
 
     def _device(self) -> str:
-        from vggfeat.nets.runtimes import describe_device, resolve_device
-
         world = int(os.environ.get("WORLD_SIZE", "1"))
         count = f"{world} × " if world > 1 else ""
         return f"{count}{describe_device(resolve_device(self.how.engine.device))}"
 
     def _provenance(self) -> dict[str, object]:
-        from vggfeat.features.provenance import versions
-        from vggfeat.train.checkpoint import BEST
 
         told = self.weights
         versions_ = ", ".join(f"{name} {number}" for name, number in versions().items())
@@ -185,8 +174,6 @@ class _Watch:
 
 
 def _announce(settings: Training, weights: Weights | None, images: int, quiet: bool) -> None:
-    from vggfeat.report.training_page import title_of
-
     source = f"from {weights.source}, net {weights.net}" if weights else "at random"
     note(f"{title_of(settings)}; the network begins {source}.", quiet=quiet)
     if images < 4 * settings.batch:
@@ -200,8 +187,6 @@ def _announce(settings: Training, weights: Weights | None, images: int, quiet: b
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
     """Show loss, accuracy, rate and time left."""
-    from vggfeat.train.task import TITLES
-
     if quiet:
         yield None
         return

@@ -11,8 +11,10 @@ import typer
 from vggfeat._io.text import size
 from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
 from vggfeat.cli.targets import check_file
+from vggfeat.errors import ParameterError
+from vggfeat.nets.registry import NAMES, fetch, listing
 
-weights_app = typer.Typer(
+group = typer.Typer(
     no_args_is_help=True, help="List, fetch, show and convert weights.", rich_markup_mode="markdown"
 )
 OwnNet = Annotated[
@@ -28,7 +30,7 @@ OwnPixels = Annotated[
 ]
 
 
-@weights_app.command("list")
+@group.command("list")
 def list_weights(as_json: Json = False) -> None:
     """List the named weights, their licences, and which are on this machine.
 
@@ -36,8 +38,6 @@ def list_weights(as_json: Json = False) -> None:
 
         vggfeat weights list
     """
-    from vggfeat.nets.registry import listing
-
     rows = listing()
     cells: list[list[object]] = [
         [
@@ -54,7 +54,7 @@ def list_weights(as_json: Json = False) -> None:
     show({"weights": [asdict(row) for row in rows]}, table, as_json=as_json)
 
 
-@weights_app.command("fetch")
+@group.command("fetch")
 def fetch_weights(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="authors or torchvision.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "D",
@@ -67,9 +67,6 @@ def fetch_weights(
 
         vggfeat weights fetch authors --net E
     """
-    from vggfeat.errors import ParameterError
-    from vggfeat.nets.registry import NAMES, fetch
-
     if source not in (known := NAMES[1:]):  # auto is of a layer, which nobody names here
         raise ParameterError.not_one_of("source", "weights fetch", known, source)
     with download_progress(quiet=quiet) as progress:
@@ -77,7 +74,7 @@ def fetch_weights(
     show({"path": str(path)}, str(path), as_json=as_json)
 
 
-@weights_app.command("show")
+@group.command("show")
 def show_weights(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A weights file of any format that is read.")
@@ -96,7 +93,7 @@ def show_weights(
     _show_description(describe(file, net), as_json)
 
 
-@weights_app.command("convert")
+@group.command("convert")
 def convert_weights(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A weights file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="*.safetensors or *.pth.")],

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from vggfeat.cli.output import download_progress, note, work_progress
+from vggfeat.cli.output import download_progress, note
+from vggfeat.data.datasets import card_names, load_card, open_dataset
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pipeline import extract
+from vggfeat.features.pooling import check_pools
+from vggfeat.features.ray import extract_on_ray, resolve_precision_on_ray
+from vggfeat.learn.backends import jobs_backend
+from vggfeat.nets.config import resolve_layer
+from vggfeat.nets.runtimes import resolve_device, resolve_precision
+from vggfeat.nets.weights import load
+from vggfeat.run.sources import has_store
+from vggfeat.settings import OnBadImage
+from vggfeat.store.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +28,8 @@ if TYPE_CHECKING:
 
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
-    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Summary
-    from vggfeat.recipe import Classifier
-    from vggfeat.run.svm import SVMRun
     from vggfeat.settings import Extraction, Features
-    from vggfeat.store.store import FeatureStore
 
 ENGINES = ("local", "ray")
 
@@ -53,8 +61,6 @@ class Work:
 
     def __post_init__(self) -> None:
         """Refuse what is none of the choices, before any image is looked for."""
-        from vggfeat.errors import ParameterError
-
         if self.engine not in ENGINES:
             raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
         if self.address and "ray" not in (self.engine, self.jobs_backend):
@@ -71,9 +77,6 @@ class Work:
         self, name: str, root: Path | None, allow_partial: bool
     ) -> tuple[DatasetCard, ImageSet]:
         """Open a data set, showing a download if there is one."""
-        from vggfeat.data.datasets import card_names, load_card, open_dataset
-        from vggfeat.errors import DataError
-
         if name in card_names() and load_card(name).protocol.kind == "ilsvrc":
             raise DataError(
                 f"{name} is for classification by a whole network, not for an SVM on features. "
@@ -98,6 +101,13 @@ class Work:
         self.opened[extraction].check_scales(features.Q)
         return self.opened[extraction]
 
+    def network_for(
+        self, features: Features, net: str, folder: Path | str | None
+    ) -> DenseExtractor:
+        """Open a network for a store that may be there already, or none."""
+        there = folder is not None and has_store(folder)
+        return self.network(features, net, FeatureStore(folder) if there else None)
+
     def extract(
         self,
         images: ImageSet,
@@ -108,71 +118,29 @@ class Work:
     ) -> Summary:
         """Compute what a store lacks, in this process or in a cluster."""
         if self.engine == "local":
-            from vggfeat.features.pipeline import extract
-
             return extract(images, extractor, scales, store, **how)
-        from vggfeat.features.ray import extract_on_ray
 
         hardware = extractor.hardware.but(device=self.device)
         how |= {"address": self.address, "weights": extractor.weights}
         return extract_on_ray(images, extractor.extraction, hardware, scales, store, **how)
 
-    def run(
-        self,
-        card: DatasetCard,
-        images: ImageSet,
-        features: Features,
-        classifier: Classifier,
-        folder: Path | None,
-    ) -> SVMRun:
-        """Test a linear SVM, with progress."""
-        from vggfeat.learn.gram import DEVICE
-        from vggfeat.run.svm import run_svm
-
-        # A device of the cluster says nothing of this machine's.
-        DEVICE.set("auto" if self.engine == "ray" else self.device)
-        with work_progress("extract", quiet=self.quiet) as work, self.parallel():
-            return run_svm(
-                card,
-                images,
-                features,
-                partial(self.network, features),
-                classifier,
-                folder=folder,
-                on_bad_image=self.on_bad_image,
-                workers=self.workers,
-                n_jobs=self.jobs,
-                progress=work.images,
-                split_progress=work.splits,
-                extract=self.extract,
-            )
-
     def parallel(self) -> AbstractContextManager[object]:
         """Set joblib's backend, if one was named."""
         if self.jobs_backend is None:
             return nullcontext()
-        from vggfeat.learn.backends import jobs_backend
 
         return jobs_backend(self.jobs_backend, self.address)
 
     def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
-        from vggfeat.nets.runtimes import resolve_device, resolve_precision
-
         held = store.index.columns if store else {}  # also those of a run that has just begun
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
         columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
         stored = [column.settings.get("precision", "auto") for column in columns]
         if self.engine == "ray":
-            from vggfeat.features.ray import resolve_precision_on_ray
-
             return resolve_precision_on_ray(self.precision, self.device, stored, self.address)
         return resolve_precision(self.precision, resolve_device(self.device), stored)
 
     def _open(self, extraction: Extraction) -> DenseExtractor:
-        from vggfeat.features.extractor import DenseExtractor
-        from vggfeat.features.pooling import check_pools
-        from vggfeat.nets.config import resolve_layer
-        from vggfeat.nets.weights import load
 
         layers = [resolve_layer(extraction.net, name) for name in extraction.layers]
         # Before weights of half a gigabyte are read.
@@ -211,8 +179,6 @@ def check_machine(device: str, precision: str) -> None:
     ParameterError, DeviceError
         Naming it.
     """
-    from vggfeat.nets.runtimes import resolve_device, resolve_precision
-
     resolve_precision(precision, resolve_device(device))
 
 
@@ -224,9 +190,6 @@ def check_on_bad_image(policy: str) -> None:
     ParameterError
         Naming them.
     """
-    from vggfeat.errors import ParameterError
-    from vggfeat.settings import OnBadImage
-
     if policy not in (choices := get_args(OnBadImage)):
         raise ParameterError.not_one_of("on_bad_image", "vggfeat", choices, policy)
 

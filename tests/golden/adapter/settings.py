@@ -64,9 +64,7 @@ def recipe_settings() -> dict[str, Any]:
 
 def command_defaults() -> dict[str, dict[str, Any]]:
     """Tell of every command the default of every option that has one."""
-    from typer.main import get_command
-
-    from vggfeat.cli import app
+    from helpers.commands import root
 
     found: dict[str, dict[str, Any]] = {}
 
@@ -81,7 +79,7 @@ def command_defaults() -> dict[str, dict[str, Any]]:
                 if option.startswith("--") and value is not None and value is not False
             }
 
-    walk(get_command(app), "")
+    walk(root(), "")
     return found
 
 
