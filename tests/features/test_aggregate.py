@@ -85,6 +85,14 @@ def test_gradients_times_descriptors_add_up(how: str, power: float | None) -> No
     torch.testing.assert_close(sum(given), rows @ weights)
 
 
+def test_what_is_zero_has_no_gradient_of_a_power() -> None:
+    """Parts that cancel to 0 give nothing to its root, whose slope there is infinite."""
+    parts = torch.tensor([[2.0, -2.0], [3.0, 1.0]], requires_grad=True)
+    score = combine([{column(256): parts.sum(1)[None]}], normalize="none", power=0.5).sum()
+    (gradient,) = torch.autograd.grad(score, parts)
+    np.testing.assert_allclose(gradient * parts.detach(), [[0, 0], [1.5, 0.5]])
+
+
 def test_arrays_of_any_kind_are_taken_and_left_as_they_are() -> None:
     """Read-only, turned and half-precision arrays give the same rows, and keep their numbers."""
     values = np.array([[3.0, 4.0], [1.0, 0.0]], np.float32)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from vggfeat._io.download import Checksums
 from vggfeat.data.datasets import load_card
+from vggfeat.features import pooling
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import Pooling
 from vggfeat.nets.registry import SOURCES, folder
 from vggfeat.train.words import Engine
 
@@ -52,6 +54,15 @@ def signal_at_update(update: int, number: int) -> Iterator[None]:
 
     with mock.patch.object(Momentum, "step", stopped):
         yield
+
+
+@contextmanager
+def own_pooling(name: str, kind: type[Pooling]) -> Iterator[None]:
+    """Register a pooling, and forget it afterwards."""
+    with mock.patch.dict(pooling._KINDS), mock.patch.dict(pooling._EXAMPLES):
+        pooling.register(name)(kind)
+        yield
+    pooling.resolve_pooling.cache_clear()
 
 
 @contextmanager

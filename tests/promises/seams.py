@@ -245,7 +245,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
             "vggfeat.cli.experiment:model_extractors",
             lambda _: [_extractor({"extraction": Extraction(layers="pool1"), "weights": None})],
         ),
-        "explain": ("vggfeat.run.explain:explain", _stop),
+        "explain": ("vggfeat.attribution:explain", _stop),
     },
     "classify": {
         **_images("classify"),

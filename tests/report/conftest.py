@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vggfeat.attribution import Explanation, Share
 from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.report.wanted import EvidenceMap, evidence_wanted
-from vggfeat.run.explanation import Explanation, Share
 from vggfeat.store.column import Descriptor
 
 NAMES = ["cat", "dog", "owl", "yak"]

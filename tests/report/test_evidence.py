@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from support import noise, random_weights
 
+from vggfeat.attribution import Explanation, explain
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.report import evidence
 from vggfeat.report.evidence import draw, exactness, overlay, strength, told
 from vggfeat.report.wanted import Wanted, evidence_maps, evidence_wanted
-from vggfeat.run.explain import explain
 
+ARRAYS = ("scores", "bias", "evidence")
 IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))
+
+
+def one_class(explanation: Explanation, c: int) -> Explanation:
+    kept = {name: getattr(explanation, name)[c : c + 1] for name in ARRAYS}
+    return replace(explanation, classes=(explanation.classes[c],), **kept)
 
 
 def test_colours_are_where_the_evidence_is(explanation):
@@ -52,7 +59,7 @@ def test_smoothing_keeps_the_sum(explanation):
 
 def test_equal_evidence_has_no_scale_of_nothing(explanation):
     """A class without any evidence is drawn grey, and divides by nothing."""
-    nothing = explanation.take(["dog"])
+    nothing = one_class(explanation, 1)
     nothing.evidence[:] = 0
     assert strength(nothing, 0) == 1
     drawn = np.asarray(overlay(IMAGE, nothing, 0, 60), int)
@@ -62,11 +69,15 @@ def test_equal_evidence_has_no_scale_of_nothing(explanation):
 def test_the_figure_is_a_png_of_all_classes(explanation):
     """Two classes stand side by side, and each sum is told in words."""
     figure = Image.open(io.BytesIO(draw(IMAGE, explanation)))
-    one = Image.open(io.BytesIO(draw(IMAGE, explanation.take(["dog"]))))
+    one = Image.open(io.BytesIO(draw(IMAGE, one_class(explanation, 1))))
     assert figure.format == "PNG"
     assert figure.width > 1.9 * one.width
     assert told(explanation, 0) == "Sum of all locations +1.000, bias −0.250: score +0.750"
-    assert exactness("") != exactness("power 0.5") == "Not exact, though it adds up: power 0.5."
+    assert exactness(explanation).startswith("Exact")
+    curved = replace(explanation, why="power 0.5")
+    assert exactness(curved) == "Not exact, though it adds up: power 0.5."
+    off = replace(curved, scores=explanation.scores + 0.1)
+    assert exactness(off) == "Not exact, and it does not add up: power 0.5."
 
 
 def test_strange_class_names_are_drawn(explanation):

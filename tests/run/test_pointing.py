@@ -8,12 +8,12 @@ from PIL import Image
 from support import random_weights
 from trees import OBJECT, write_xml
 
+from vggfeat.attribution import explain
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
-from vggfeat.run.explain import explain
 from vggfeat.run.pointing import _inside, pointing_game
 
 

@@ -21,10 +21,10 @@ from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
 
 if TYPE_CHECKING:
+    from vggfeat.attribution import Explanation
     from vggfeat.data.image import ImageLike
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
-    from vggfeat.run.explanation import Explanation
 
 BEST = 3  # classes that are explained where none are named
 
@@ -66,9 +66,9 @@ def command(
 
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
+    from vggfeat.attribution import rows_of
     from vggfeat.cli.experiment import open_networks
     from vggfeat.learn.model import load, refuse_boxes
-    from vggfeat.run.explanation import rows_of
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
@@ -103,17 +103,16 @@ def _explained(
     classes: Sequence[str] | None,
     target: Path,
 ) -> Explained:
+    from vggfeat.attribution import explain
     from vggfeat.report.evidence import draw
-    from vggfeat.run.explain import explain
 
     try:
         decoded = decode(image, extractors[0].extraction)
-        found = explain(model, decoded, extractors, classes)
+        best = BEST if classes is None else None
+        found = explain(model, decoded, extractors, classes, best=best)
     except ImageError as error:
         note_error(f"Warning: {name}", error)
         return name, None, str(error)
-    if classes is None:
-        found = found.best(BEST)
     make_folder(target.parent)
     write_atomic(target, draw(decoded, found))
     return name, found, str(target)
@@ -147,7 +146,7 @@ def _tell(one: Explained) -> None:
     told = {
         "image": name,
         "drawn": where,
-        "map": exactness(found.why),
+        "map": exactness(found),
         "L2 norms": _norms(found),
     }
     show({}, facts(told), grid(headings, rows), as_json=False)

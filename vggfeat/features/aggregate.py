@@ -161,8 +161,8 @@ def _to_tensor(values: Matrix) -> Tensor:
 def _prepare(values: Tensor, normalize: str, power: float | None) -> Tensor:
     if power is not None:
         # Not smaller, as the factor would be infinite: what is smaller stays next to 0.
-        sizes = values.abs().clamp(min=torch.finfo(values.dtype).tiny)
-        values = values * (sizes ** (power - 1)).detach()
+        sizes = values.detach().abs().clamp(min=torch.finfo(values.dtype).tiny)
+        values = values * (sizes ** (power - 1)).masked_fill_(values == 0, 0)
     return values if normalize == "none" else _l2(values)
 
 

@@ -390,7 +390,7 @@ class DenseExtractor:
             return described
         mirrored = self._pool(pixels.flip(3), poolings)
         return {
-            key: (described[key] + pooling.unflip(mirrored[key])) / 2
+            key: pooling.average_flipped(described[key], mirrored[key])
             for key, pooling in poolings.items()
         }
 

@@ -61,6 +61,10 @@ class Pooling(ABC):
         """Turn descriptors (B, D) of mirror images into those of the images themselves."""
         return descriptors
 
+    def average_flipped(self, descriptors: Tensor, mirrored: Tensor) -> Tensor:
+        """Average descriptors (B, D) of images with those of their mirror images."""
+        return (descriptors + self.unflip(mirrored)) / 2
+
     def settings(self) -> dict[str, Any]:
         """Return what of it is not in its name, such as the digest of a file, for its columns."""
         return {}
@@ -219,6 +223,7 @@ class Softmax(Average):
     """The posteriors of the mean class scores, in the paper's order (Section 3.2)."""
 
     posteriors = True
+    inexact = "posteriors are no sum over locations: each has its activation times the gradient"
 
     def result(self, state: Any, axis: int) -> Tensor:
         """Return posteriors (B, C)."""
@@ -238,6 +243,7 @@ class Posteriors(Average):
     """
 
     posteriors = True
+    inexact = Softmax.inexact
 
     def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Add up posteriors."""

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from vggfeat._io.text import printable
+from vggfeat.attribution import Explanation
 from vggfeat.learn.solvers import Floats
-from vggfeat.run.explanation import Explanation
 
 FOR, AGAINST = (196, 22, 42), (24, 92, 180)
 OPACITY = 0.85  # of the strongest evidence; the image stays visible below it
@@ -54,7 +54,7 @@ def draw(image: Image.Image, found: Explanation) -> bytes:
     width = (PANEL + GAP) * len(panels) + GAP
     foot = _text(
         "Red speaks for the class, blue against it, by so much for each 1 % of the image; the "
-        f"ring is where most speaks for it. {exactness(found.why)}",
+        f"ring is where most speaks for it. {exactness(found)}",
         _SOFT,
         width - 2 * GAP,
     )
@@ -130,17 +130,19 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def exactness(why: str) -> str:
+def exactness(found: Explanation) -> str:
     """Say whether a map is exact, and if not, why.
 
     Examples
     --------
-    >>> exactness("")
+    >>> scores, bias, shares = np.array([-0.5]), np.array([-1.75]), np.array([[[1.0, 0.25]]])
+    >>> exactness(Explanation(("cat",), scores, bias, shares, (), 1.0, "", (40, 30)))
     'Exact: the score is linear in the locations.'
     """
-    if why:
-        return f"Not exact, though it adds up: {why}."
-    return "Exact: the score is linear in the locations."
+    if found.exact:
+        return "Exact: the score is linear in the locations."
+    sums = "though it adds up" if found.adds_up else "and it does not add up"
+    return f"Not exact, {sums}: {found.why}."
 
 
 def _smooth(found: Explanation, c: int) -> Floats:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from vggfeat.attribution import explain
 from vggfeat.data.image import ImageLike, decode
 from vggfeat.errors import ImageError
 from vggfeat.features.extractor import DenseExtractor
@@ -15,7 +16,6 @@ from vggfeat.learn.results import SVMResult
 from vggfeat.learn.voc_results import APResult
 from vggfeat.report.evidence import exactness, overlay, strength, told
 from vggfeat.report.words import Result
-from vggfeat.run.explain import explain
 
 WIDTH = 440  # pixels of a map: shown at half that, so that it is crisp on dense screens
 MOST = 24
@@ -121,7 +121,7 @@ def _map(
     out = io.BytesIO()
     overlay(decoded, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
     text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the image"
-    return EvidenceMap(out.getvalue(), text, exactness(found.why), wanted.truth)
+    return EvidenceMap(out.getvalue(), text, exactness(found), wanted.truth)
 
 
 def _wanted_of_recalls(result: SVMResult) -> tuple[list[Wanted], list[Wanted]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vggfeat.attribution import explain
 from vggfeat.data.datasets.annotations import read_annotation
 from vggfeat.data.image import Box
 from vggfeat.data.imageset import ImageSet
@@ -16,7 +17,6 @@ from vggfeat.errors import DataError, ImageError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.learn.model import SavedModel
 from vggfeat.learn.solvers import Floats, Ints
-from vggfeat.run.explain import explain
 
 
 @dataclass(frozen=True)

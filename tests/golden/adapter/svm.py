@@ -217,8 +217,8 @@ def explain(model: Path, images: Sequence[Path], table: Path, drawn: Path) -> di
 
 def evidence(model: Path, image: Path) -> dict[str, Array]:
     """Explain an image in Python: the map of each class over the upright image."""
+    from vggfeat.attribution import explain
     from vggfeat.learn.model import load
-    from vggfeat.run.explain import explain
     from vggfeat.run.predict import model_extractors
 
     loaded = load(model)

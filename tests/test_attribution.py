@@ -1,23 +1,26 @@
-"""Evidence maps: they add up to the score, and each location has its share of the formula."""
+"""Attribution: it adds up to the score, and each location has its share of the formula."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers.seams import own_pooling
 from PIL import Image
 from support import noise, random_weights
 
+from vggfeat.attribution import explain, footprint, grid_shape, not_linear
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ImageError, ParameterError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import Pooling
 from vggfeat.learn.model import SavedModel
 from vggfeat.nets.config import layers_of
-from vggfeat.run.explain import explain, grid_shape, not_linear
-from vggfeat.run.locations import gifts, raised
 from vggfeat.run.predict import predict
-from vggfeat.run.spans import Spans, spans_of, spread
+from vggfeat.store.column import Column, Descriptor
 
 SCALES = (32, 40)
 CLASSES = ("cat", "dog", "owl")
@@ -199,46 +202,120 @@ def test_the_gradient_without_norms_is_the_map(nets):
     )
 
 
-def test_a_maximum_is_given_to_where_it_is():
-    """Of [[1, 5], [5, 2]] all is given to the first 5; half of it beside the mirror image's."""
-    dense_map = np.array([[[1.0, 5.0], [5.0, 2.0]]])
-    assert gifts([dense_map], "max")[0].tolist() == [[[0, 5], [0, 0]]]
-    both = gifts([dense_map, dense_map[:, :, ::-1]], "max")
-    assert [one.tolist() for one in both] == [[[[0, 2.5], [0, 0]]], [[[2.5, 0], [0, 0]]]]
-    average = gifts([dense_map, 3 * dense_map], "average")
-    assert average[1].tolist() == [[[3 / 8, 15 / 8], [15 / 8, 6 / 8]]]
+def test_a_power_is_shared_in_proportion(nets):
+    """Of the signed root d/√|d| a location has m/√|d|, before a ReLU too; the rest is linear."""
+    how = Aggregation("average", "none", 0.5)
+    (extractor,) = extractors = opened(nets, "A", how, ["conv3_2_pre"], flip=False)
+    model = model_of(extractors, how, (32,))
+    pixels = noise(32, 32, seed=9)
+    m = extractor.image_maps(pixels, 32)["conv3_2_pre"].numpy().astype(float)
+    roots = np.sqrt(np.abs(m.mean(axis=(1, 2), keepdims=True)))
+    assert (m < 0).any()
+    expected = np.einsum("ck,kij->cij", model.coef, m / roots) / m[0].size
+    found = explain(model, pixels, extractors)
+    steps = expected.reshape(3, 4, 2, 4, 2).sum(axis=(2, 4))  # two locations to a step of 8 pixels
+    np.testing.assert_allclose(found.evidence, steps, rtol=1e-4, atol=1e-6)
 
 
-def test_a_power_is_shared_among_those_of_its_sign():
-    """D = 4 + 1 − 1 = 4 becomes 2: shares 1.6 and 0.4; what sums to 0 gives and takes nothing."""
-    given = np.array([[[4.0, 1.0, -1.0]], [[-4.0, -1.0, 1.0]], [[1.0, -1.0, 0.0]]])
-    (shared,) = raised([given], 0.5)
-    np.testing.assert_allclose(
-        shared[:, 0], [[1.6, 0.4, 0.0], [-1.6, -0.4, 0.0], [0.0, 0.0, 0.0]], atol=1e-12
+@pytest.mark.parametrize("aggregate", ["stack", "max"])
+def test_a_maximum_is_given_to_where_it_is(nets, aggregate):
+    """Each channel's maxima, half of the image and half of its mirror image, have all of it."""
+    how = Aggregation(aggregate, "none")
+    (extractor,) = extractors = opened(nets, "A", how, ["pool3"], pool="max")
+    model = model_of(extractors, how, (32,))
+    pixels = noise(40, 32, seed=2)
+    expected = np.zeros((3, 4, 5))
+    for side in (pixels, pixels[:, ::-1].copy()):
+        given = np.zeros((3, 4, 5))
+        for k, channel in enumerate(extractor.image_maps(side, 32)["pool3"].numpy()):
+            place = np.unravel_index(channel.argmax(), channel.shape)
+            given[:, *place] += model.coef[:, k] * channel.max() / 2
+        expected += given if side is pixels else given[:, :, ::-1]
+    found = explain(model, pixels, extractors)
+    np.testing.assert_allclose(found.evidence, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_across_scales_the_highest_has_it_all(nets):
+    """Of the maximum of two scales each channel is given by the larger of its two means."""
+    how = Aggregation("max", "none")
+    (extractor,) = extractors = opened(nets, "A", how, ["pool3"], flip=False)
+    model = model_of(extractors, how)
+    pixels = noise(40, 40, seed=3)
+    small, large = (
+        extractor.image_maps(pixels, Q)["pool3"].numpy().mean(axis=(1, 2)) for Q in SCALES
     )
-    assert raised([given], None)[0] is given
+    found = explain(model, pixels, extractors)
+    (first,), (second,) = (one.totals for one in found.shares)
+    np.testing.assert_allclose(first, model.coef @ np.where(small > large, small, 0), rtol=1e-4)
+    np.testing.assert_allclose(second, model.coef @ np.where(small > large, 0, large), rtol=1e-4)
+
+
+def test_without_any_activation_there_is_no_evidence(nets):
+    """A network of zeros has norms and powers of 0: no step is a NaN, and the bias is the score."""
+    state = {name: torch.zeros_like(values) for name, values in nets["A"].state.items()}
+    zeros = {"A": replace(nets["A"], state=state)}
+    how = Aggregation("max", power=0.5)
+    extractors = opened(zeros, "A", how, ["conv3_2_pre", "pool4"], pool="average+max+cells")
+    model = model_of(extractors, how)
+    found = explain(model, noise(40, 40), extractors)
+    assert (found.evidence == 0).all()
+    np.testing.assert_array_equal(found.scores, model.intercept)
+
+
+class Regions(Pooling):
+    """Maxima of two halves, each L2-normalised over channels, added up: as R-MAC has it."""
+
+    inexact = "regions are normalised"
+
+    def pool(self, dense_map):
+        """Pool the left half and the right one."""
+        maxima = [half.amax((2, 3)) for half in dense_map.tensor_split(2, 3)]
+        return sum(one / one.norm(dim=1, keepdim=True).detach() for one in maxima)
+
+
+def test_a_pooling_of_ones_own_has_its_map(nets):
+    """Registered under a name, it is scored and drawn; the sentence of it is told."""
+    with own_pooling("regions", Regions):
+        how = Aggregation("average", power=0.5)
+        extractors = opened(nets, "A", how, pool="regions+average")
+        model = model_of(extractors, how)
+        image = Image.fromarray(noise(64, 40, seed=1))
+        found = explain(model, image, extractors)
+        expected = predicted(model, image, extractors)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.sums + found.bias, found.scores, rtol=1e-9)
+    assert found.adds_up
+    assert found.why.startswith("regions are normalised; power 0.5")
+
+
+def test_classes_are_explained_alike_together_and_alone(nets):
+    """Where their gradients are too large to be held together, they come one after the other."""
+    how = Aggregation()
+    extractors = opened(nets, "A", how, ["conv1_1", "pool2"])
+    model = model_of(extractors, how, (96,))
+    image = noise(96, 100)
+    every = explain(model, image, extractors)
+    for c, name in enumerate(CLASSES):
+        alone = explain(model, image, extractors, [name])
+        np.testing.assert_allclose(alone.evidence[0], every.evidence[c], rtol=1e-9, atol=1e-12)
 
 
 def test_windows_and_cells_are_where_the_network_looks():
-    """fc7 at stride 32 sees 224 pixels, pool3 8, conv1_1 one; a mirror image counts from the right.
-
-    At 250 pixels pool5 has 7 cells up to pixel 224; of the mirror image they start at pixel 26.
-    """
+    """fc7 at stride 32 sees 224 pixels, pool3 8, conv1_1 one."""
     D = layers_of("D")
-    fc7 = spans_of("fc7_pre", D, 2)
-    assert (fc7.starts.tolist(), fc7.ends.tolist()) == ([0, 32], [224, 256])
-    assert spans_of("pool3", D, 3).ends.tolist() == [8, 16, 24]
-    assert spans_of("conv1_1", D, 2).ends.tolist() == [1, 2]
-    pool5 = spans_of("pool5", D, 7).mirrored(250)
-    assert (pool5.starts[[0, 6]].tolist(), pool5.ends[[0, 6]].tolist()) == ([218, 26], [250, 58])
+    fc7 = footprint("fc7_pre", D, 2, 256, 8)
+    assert fc7[:, 0].tolist() == pytest.approx([1 / 7] * 7 + [0])
+    assert fc7[:, 1].tolist() == pytest.approx([0] + [1 / 7] * 7)
+    np.testing.assert_array_equal(footprint("pool3", D, 3, 24, 3), np.eye(3))
+    np.testing.assert_array_equal(footprint("conv1_1", D, 2, 2, 2), np.eye(2))
 
 
 def test_spreading_loses_nothing():
     """Cells that cross steps or the border are shared by area: 0…4 and 4…8 of 6 pixels in 4."""
-    shares = spread(Spans(np.array([0.0, 4.0]), np.array([4.0, 8.0])), 6, 4)
+    D = layers_of("D")
+    shares = footprint("pool2", D, 2, 6, 4)
     np.testing.assert_allclose(shares, [[3 / 8, 0], [3 / 8, 0], [2 / 8, 1 / 4], [0, 3 / 4]])
-    ragged = spread(spans_of("pool5", layers_of("D"), 8), 251, 37)
-    np.testing.assert_allclose(ragged.sum(axis=0), 1)
+    np.testing.assert_allclose(footprint("pool5", D, 8, 251, 37).sum(axis=0), 1)
     assert grid_shape((251, 300), 251) == (38, 32)
 
 
@@ -253,23 +330,38 @@ def test_what_is_wrong_is_said(nets, tmp_path):
         explain(model, tmp_path / "lost.jpg", extractors)
     with pytest.raises(DataError, match="given box"):
         explain(SavedModel(**{**vars(model), "views": ("image", "box")}), noise(50, 50), extractors)
+    crops = (Column(Descriptor("A", "fc8", "crops5", 256), {}, 1000),)
+    with pytest.raises(DataError, match="'crops5', from crops"):
+        explain(replace(model, columns=crops), noise(50, 50), extractors)
     with pytest.raises(DataError, match=r"/A/pool3/average/Q32, .* the nets given make /A/pool4"):
         explain(model, noise(50, 50), opened(nets, "A", how, ["pool4"]))
 
 
 def test_the_best_classes_come_first(nets):
-    """Best and take keep scores, maps and shares of the classes they name, in that order."""
+    """Of all or of those that are named: scores, maps and shares are theirs, in that order."""
     how = Aggregation()
     extractors = opened(nets, "B", how, ["pool3"])
     model = model_of(extractors, how)
-    found = explain(model, noise(60, 40), extractors)
-    best = found.best(2)
+    image = noise(60, 40)
+    found = explain(model, image, extractors)
+    best = explain(model, image, extractors, best=2)
     order = np.argsort(-found.scores)[:2]
     assert best.classes == tuple(CLASSES[c] for c in order)
-    np.testing.assert_array_equal(best.evidence, found.evidence[order])
-    np.testing.assert_array_equal(best.shares[0].totals, found.shares[0].totals[:, order])
+    np.testing.assert_allclose(best.evidence, found.evidence[order], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(best.shares[0].totals, found.shares[0].totals[:, order])
     told = best.to_dict()["classes"][CLASSES[order[0]]]
-    assert told["score"] == pytest.approx(told["sum"] + told["bias"], abs=1e-5)
+    assert told["score"] == pytest.approx(told["sum"] + told["bias"], abs=1e-9)
+    worse = [name for name in CLASSES if name != best.classes[0]]
+    assert explain(model, image, extractors, worse, best=1).classes == best.classes[1:]
+
+
+def test_posteriors_are_not_called_sums():
+    """Of the mean of posteriors and of the posteriors of means it is said that they are not."""
+    for pool in ("softmax", "posteriors"):
+        column = Column(Descriptor("D", "fc8", pool, 256), {}, 2)
+        how = Aggregation().to_dict()
+        model = SavedModel(np.eye(2), np.zeros(2), ("cat", "dog"), (1.0,), (column,), (), how)
+        assert "no sum over locations" in not_linear(model)
 
 
 def test_a_turned_photo_is_explained_upright(nets, tmp_path):
