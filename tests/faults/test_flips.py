@@ -33,7 +33,6 @@ from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import BEST, LAST, read, restore
 from vggfeat.train.loop import train
-from vggfeat.train.optimiser import sgd
 from vggfeat.train.start import start
 from vggfeat.train.trainset import open_trainset
 
@@ -254,7 +253,7 @@ def trained(tmp_path: Path, small_nets: None) -> Path:
 def test_checkpoint(trained: Path) -> None:
     """A flipped bit or a cut of a checkpoint is refused before training goes on from it."""
     net = start("A", num_classes=2).net
-    optimiser = sgd(net, 0.1, 0.9, 0.0)
+    optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9)
 
     def found(path: Path) -> None:
         refused(partial(restore, path, net, optimiser))

@@ -31,7 +31,6 @@ from vggfeat.store.export import pack
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.train import checkpoint
-from vggfeat.train.optimiser import Momentum
 
 FILE = ONE.descriptor.file
 VALUES = (None, -1, 0, 2**70, 1e308, "", "x", [], {}, [[]], {"a": 1}, True, "é\u202e\0\n", [None])
@@ -191,7 +190,7 @@ class Models(Campaign):
         self.text = strip_checksum(told.encode()).decode()
         net = nn.Linear(3, 2)
         last = self.folder / "last.safetensors"
-        optimiser = Momentum(net.parameters(), 0.1)
+        optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9)
         checkpoint.save(last, net, optimiser, checkpoint.Position(), {"settings": {}})
         head = last.read_bytes()
         length = int.from_bytes(head[:8], "little")
@@ -239,7 +238,7 @@ class Models(Campaign):
         assert isinstance(told, dict), told
         assert position.epoch + position.step >= 0
         net = nn.Linear(3, 2)
-        checkpoint.restore(path, net, Momentum(net.parameters(), 0.1))
+        checkpoint.restore(path, net, torch.optim.SGD(net.parameters(), 0.1, 0.9))
 
 
 CAMPAIGNS = (Stores, Models)

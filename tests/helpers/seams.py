@@ -41,18 +41,18 @@ def training_engine(engine: Engine) -> Iterator[None]:
 @contextmanager
 def signal_at_update(update: int, number: int) -> Iterator[None]:
     """Send this process a signal right after an update of training, counted from 1 on."""
-    from vggfeat.train.optimiser import Momentum
+    from torch.optim import SGD
 
-    step, done = Momentum.step, []
+    step, done = SGD.step, []
 
-    def stopped(optimiser: Momentum, *given: Any) -> Any:
+    def stopped(optimiser: SGD, *given: Any) -> Any:
         result = step(optimiser, *given)
         done.append(optimiser)
         if len(done) == update:
             os.kill(os.getpid(), number)
         return result
 
-    with mock.patch.object(Momentum, "step", stopped):
+    with mock.patch.object(SGD, "step", stopped):
         yield
 
 

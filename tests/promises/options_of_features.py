@@ -131,7 +131,6 @@ RUN = [
         ("--workers", "--workers 3", "Watched.engine.workers", 3, "--workers 0"),
         ("--micro", "--micro 3", "Watched.engine.micro", 3, "--micro 0"),
         ("--compile", "--compile", "Watched.engine.compile", True, FLAG),
-        ("--decoder", "--decoder nvjpeg", "Watched.engine.decoder", "nvjpeg", "--decoder png"),
     ),
 ]  # fmt: skip
 PREDICT = rows(

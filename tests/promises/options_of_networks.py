@@ -79,7 +79,6 @@ TRAIN = rows(
     ("--val-fraction", "--val-fraction 0.5", "open_trainset.val_fraction", 0.5,
      "--val-fraction 2"),
     ("--compile", "--compile", "train.engine.compile", True, FLAG),
-    ("--decoder", "--decoder nvjpeg", "train.engine.decoder", "nvjpeg", "--decoder png"),
     *PRINTED,
 )  # fmt: skip
 LOCALIZE_TRAIN = rows(

@@ -177,11 +177,10 @@ BEFORE_WEIGHTS = rows("""
     train --data classes --out a --batch 0 → 2: batch | 1 | Got 0
     train --data classes --out a --lr -1 → 2: learning_rate | greater than 0 | Got -1.0
     train --data classes --out a --dropout 1 → 2: dropout | less than 1 | Got 1.0
-    train --data classes --out a --step 99 → 2: epochs | 73 | 99
+    train --data classes --out a --step 99 → 2: steps | 73 | 99
     train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'
     train --data classes --out a --val nowhere → 3: nowhere | --val
     train --data classes --out a --val-fraction 2 → 2: val_fraction | (0, 1) | 2.0
-    train --data classes --out a --decoder jpeg → 2: decoder | 'pillow', 'nvjpeg' | 'jpeg'
     train --data classes --out a --device cuda:77 → 6: cuda:77 | --device auto
     train --data classes --out a --workers -1 → 2: --workers | 0
     train --data classes --out a --micro 0 → 2: --micro | 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import socket
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,14 +20,15 @@ from helpers.networks import SMALL, configured
 from helpers.seams import checkpoint_every
 from safetensors.torch import load_file
 
-from vggfeat.errors import StoreError, VggfeatError
+from vggfeat.errors import ParameterError, StoreError, VggfeatError
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.train.augment import draw, to_input
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.colours import Colours
 from vggfeat.train.loader import Loader
-from vggfeat.train.loop import train
+from vggfeat.train.loop import differences, dropout_seed, parallel, train, unsynchronised
+from vggfeat.train.processes import Processes
 from vggfeat.train.settings import Training
 from vggfeat.train.start import start
 from vggfeat.train.trainset import open_trainset
@@ -112,9 +117,10 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(folder: Path, tmp_path: Path) -> None:
     """Computed three images at a time, where memory is short, the weights are the same."""
     data = open_trainset(folder, seed=3)
+    settings = SETTINGS.model_copy(update={"dropout": 0.0})
     for name, micro in (("whole", None), ("parts", 3)):
         engine = Engine(device="cpu", workers=0, micro=micro)
-        train(SETTINGS, data, tmp_path / name, engine=engine)
+        train(settings, data, tmp_path / name, engine=engine)
     for name, expected in weights_in(tmp_path / "whole").items():
         torch.testing.assert_close(weights_in(tmp_path / "parts")[name], expected)
 
@@ -127,14 +133,14 @@ def _process(rank: int, port: int, folder: str, out: str) -> None:
     torch.set_num_threads(1)
     engine = replace(CPU, minutes=0.0 if rank == 0 else 1e9)
     data = open_trainset(Path(folder), seed=3)
-    settings = SETTINGS.model_copy(update={"epochs": 4})
+    settings = SETTINGS.model_copy(update={"epochs": 4, "dropout": 0.0})
     # Five updates an epoch: the clocks are looked at within it.
     with configured(SMALL), checkpoint_every(2):
         train(settings, data, Path(out), engine=engine)
 
 
 def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
-    """After 20 steps with dropout, the weights of two processes are those of one, to rounding.
+    """After 20 steps without dropout, the weights of two processes are those of one, to rounding.
 
     By the clock of one, checkpoints are due within an epoch, by that of the other never: neither
     waits for the other there.
@@ -148,7 +154,7 @@ def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
     while not both.join(timeout=5):
         assert time.monotonic() < patience, "the processes wait for each other"
     data = open_trainset(folder, seed=3)
-    settings = SETTINGS.model_copy(update={"epochs": 4})
+    settings = SETTINGS.model_copy(update={"epochs": 4, "dropout": 0.0})
     one = train(settings, data, tmp_path / "one", engine=CPU)
     assert read(tmp_path / "one" / LAST)[0].step == 20 == read(tmp_path / "two" / LAST)[0].step
     for name, expected in weights_in(tmp_path / "one").items():
@@ -157,15 +163,144 @@ def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one.history])
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(folder: Path, tmp_path: Path) -> None:
-    """A rate that diverges ends with an error; what was kept before is finite."""
+class Half(torch.nn.Module):
+    """Stands for fp16 hardware: a net whose gradients are half-precision numbers on their way."""
+
+    def __init__(self, net: torch.nn.Module, seen: list[float]) -> None:
+        super().__init__()
+        self.net, self.seen = net, seen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.net(x)
+        scores.register_hook(self._rounded)
+        return scores
+
+    def _rounded(self, gradient: torch.Tensor) -> torch.Tensor:
+        self.seen.append(float(gradient.abs().max()))
+        return gradient.half().float()
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Train in fp16 as if the CPU had it; return the largest gradient of each update's scores."""
+    seen: list[float] = []
+    monkeypatch.setattr("vggfeat.train.loop.training_precision", lambda *_: "fp16")
+    monkeypatch.setattr("vggfeat.train.loop.autocast", lambda _: nullcontext())
+    monkeypatch.setattr("vggfeat.train.loop.parallel", lambda net, *_: Half(net, seen))
+    return seen
+
+
+def test_fp16_scales_the_loss(folder: Path, tmp_path: Path, half: list[float]) -> None:
+    """Gradients are 65,536 times as large on their way, and as they were when they are used."""
     data = open_trainset(folder, seed=3)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "dropout": 0.0})
+    train(settings, data, tmp_path / "half", engine=CPU)
+    assert min(half) > 1000  # of at most 1/4 an image
+    assert read(tmp_path / "half" / LAST)[0].scaler["scale"] == 65536.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vggfeat.train.loop.training_precision", lambda *_: "fp32")
+        train(settings, data, tmp_path / "full", engine=CPU)
+    for name, expected in weights_in(tmp_path / "full").items():
+        torch.testing.assert_close(
+            weights_in(tmp_path / "half")[name], expected, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_fp16_leaves_out_an_update_that_overflows(
+    folder: Path, tmp_path: Path, half: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is halved until it fits, and a resumed run goes on with it."""
+    data = open_trainset(folder, seed=3)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**20)  # 2¹⁸ are infinite in fp16
+    monkeypatch.setattr("torch.amp.GradScaler", scaler)
+    steps = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *a: (steps.append(len(half)), step(*a))[1])
+    train(settings, data, tmp_path, engine=CPU)
+    kept = read(tmp_path / LAST)[0]
+    skipped = kept.step - len(steps)
+    assert 0 < skipped < kept.step
+    assert steps == list(range(skipped + 1, kept.step + 1))  # the first ones are left out
+    assert kept.scaler["scale"] == 2.0 ** (20 - skipped)
+    longer = settings.model_copy(update={"epochs": 2})
+    train(longer, data, tmp_path, engine=CPU, resume=True)
+    assert len(steps) == 2 * kept.step - skipped
+    assert read(tmp_path / LAST)[0].scaler["scale"] == kept.scaler["scale"]
+
+
+def test_dropout_follows_from_seed_step_and_process(folder: Path, tmp_path: Path) -> None:
+    """Each step draws anew, whatever torch's random state, which stays as it was."""
+    assert len({dropout_seed(*of) for of in itertools.product(range(3), repeat=3)}) == 27
+    data = open_trainset(folder, seed=3)
+    for name, seed in (("one", 1), ("other", 2)):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        train(SETTINGS.model_copy(update={"epochs": 1}), data, tmp_path / name, engine=CPU)
+        assert torch.equal(torch.get_rng_state(), before)
+    one, other = weights_in(tmp_path / "one"), weights_in(tmp_path / "other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    train(
+        SETTINGS.model_copy(update={"epochs": 1, "dropout": 0.0}), data, tmp_path / "w", engine=CPU
+    )
+    assert not torch.equal(one["net.fc6.weight"], weights_in(tmp_path / "w")["net.fc6.weight"])
+
+
+def test_parts_of_a_batch_hold_in_validation(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more images at a time than memory is said to hold, and the same figures."""
+    sizes: list[int] = []
+    forward = VGG.forward
+    monkeypatch.setattr(VGG, "forward", lambda net, x: (sizes.append(len(x)), forward(net, x))[1])
+    data = open_trainset(folder, val_fraction=0.5, seed=3)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "batch": 8, "dropout": 0.0})
+    whole = train(settings, data, tmp_path / "whole", engine=CPU)
+    assert max(sizes) == 8
+    sizes.clear()
+    parts = train(settings, data, tmp_path / "parts", engine=replace(CPU, micro=3))
+    assert max(sizes) == 3
+    for name in ("val_loss", "val_top1", "loss"):
+        assert parts.history[0][name] == pytest.approx(whole.history[0][name], rel=1e-5)
+    with pytest.raises(ParameterError, match="micro"):
+        Engine(micro=0)
+
+
+def test_compiled_parts_of_a_batch_meet_once_for_an_update(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the parts of a batch all but the last keep their gradients to their process."""
+    monkeypatch.setattr(torch, "compile", lambda net: torch.nn.Sequential(net))
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        two = Processes(torch.device("cpu"), rank=0, world=2)  # as if another were there
+        model = parallel(begun(), replace(CPU, compile=True), two)
+        x = torch.zeros(1, 3, 224, 224)
+        with unsynchronised(model):
+            assert not model.require_backward_grad_sync
+            model(x).sum().backward()
+        assert model.require_backward_grad_sync
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that diverges ends with an error; what was kept before, if anything, is finite."""
+    data = open_trainset(folder, seed=3)
+    nowhere = draw(0, 0, 0)._replace(alpha=(math.nan,) * 3)
     train(SETTINGS.model_copy(update={"epochs": 1}), data, tmp_path / "a", engine=CPU)
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(VggfeatError, match="diverged"):
+    with pytest.raises(VggfeatError, match="diverged") as refused:
         train(wild, data, tmp_path / "b", engine=CPU)
-    assert all(v.isfinite().all() for v in weights_in(tmp_path / "a").values())
+    assert "intact" not in str(refused.value)  # there is no checkpoint yet
     assert not (tmp_path / "b" / LAST).exists()
+    monkeypatch.setattr("vggfeat.train.loop.draw", lambda *_: nowhere)
+    with pytest.raises(VggfeatError, match=r"The last checkpoint in .* is intact"):
+        train(SETTINGS, data, tmp_path / "a", engine=CPU, resume=True)
+    assert all(v.isfinite().all() for v in weights_in(tmp_path / "a").values())
 
 
 def test_two_runs_are_never_mixed(folder: Path, tmp_path: Path) -> None:
@@ -178,6 +313,54 @@ def test_two_runs_are_never_mixed(folder: Path, tmp_path: Path) -> None:
     other = once.model_copy(update={"dropout": 0.3})
     with pytest.raises(StoreError, match=r"dropout: 0\.5 → 0\.3"):
         train(other, data, tmp_path, engine=CPU, resume=True)
+
+
+def test_a_second_run_in_one_folder_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is at work another writes nothing there; afterwards it may go on."""
+    monkeypatch.setattr("vggfeat.train.loop.LOCKED", 0.1)
+    data = open_trainset(folder, seed=3)
+    once = SETTINGS.model_copy(update={"epochs": 1})
+    refused = []
+
+    def meanwhile(_: object) -> None:
+        with pytest.raises(StoreError, match="Another process is training in") as error:
+            train(once.model_copy(update={"seed": 4}), data, tmp_path, engine=CPU)
+        refused.append(error)
+
+    train(once, data, tmp_path, engine=CPU, progress=meanwhile)
+    assert refused
+    assert read(tmp_path / LAST)[1]["settings"]["seed"] == 3
+    train(once, data, tmp_path, engine=CPU, resume=True)
+
+
+def test_more_epochs_go_on_as_if_they_had_been_asked_for(folder: Path, tmp_path: Path) -> None:
+    """One epoch, then two, end with the bits of two; but not where the rates depend on them."""
+    data = open_trainset(folder, seed=3)
+    once = SETTINGS.model_copy(update={"epochs": 1})
+    train(once, data, tmp_path / "grown", engine=CPU)
+    for out, resume in (("grown", True), ("whole", False)):
+        train(SETTINGS, data, tmp_path / out, engine=CPU, resume=resume)
+    grown, whole = weights_in(tmp_path / "grown"), weights_in(tmp_path / "whole")
+    assert all(torch.equal(grown[name], whole[name]) for name in whole)
+    cosine = once.model_copy(update={"schedule": "cosine"})
+    train(cosine, data, tmp_path / "cosine", engine=CPU)
+    longer = cosine.model_copy(update={"epochs": 2})
+    with pytest.raises(StoreError, match="epochs: 1 → 2"):
+        train(longer, data, tmp_path / "cosine", engine=CPU, resume=True)
+
+
+def test_a_run_without_a_later_setting_goes_on(folder: Path, tmp_path: Path) -> None:
+    """A setting that a checkpoint does not know has the value that was used before it came."""
+    data = open_trainset(folder, seed=3)
+    known = {"settings": SETTINGS.model_dump(mode="json"), "data": data.digest}
+    facts = {"settings": SETTINGS.model_dump(mode="json"), "data": data.digest}
+    del known["settings"]["label_smoothing"], known["settings"]["warmup"]
+    assert differences(known, facts) == []
+    facts["settings"]["label_smoothing"] = 0.1
+    assert differences(known, facts) == ["settings (label_smoothing: 0.0 → 0.1)"]
+    assert differences(known, facts | {"data": "other"})[1] == "data"
 
 
 def test_frozen_convolutions_stay_as_they_began(folder: Path, tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
-"""When the rate drops and when training ends, on sequences of accuracies worked out by hand."""
+"""Updates and rates: Krizhevsky's rule by NumPy, and when the rate drops, worked out by hand."""
 
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
 
 from vggfeat.errors import ParameterError
-from vggfeat.train.schedule import Plateau, Schedule, Step
+from vggfeat.train.checkpoint import Position
+from vggfeat.train.loop import finished, make_optimiser, make_scheduler, step_scheduler
+from vggfeat.train.settings import Training
 
 # With patience 2 and threshold 0.01: the accuracy of each epoch, and the rate after it. Where an
 # epoch is no improvement on the best one, its number in the row is given.
@@ -27,92 +35,172 @@ MADE = (
     (0.545, 0.00001),  # 1: a gain of 0.01, not more
     (0.60, 0.00001),  # best 0.60
     (0.59, 0.00001),  # 1
-    (0.59, 0.00001),  # 2: the plateau after the third drop ends it
+    (0.59, 0.000001),  # 2: the plateau after the third drop ends it
 )
+PLATEAU: dict[str, Any] = {"patience": 2, "threshold": 0.01}
+STEPS: dict[str, Any] = {"schedule": "step", "steps": (1, 3), "epochs": 4, "learning_rate": 0.1}
+COSINE: dict[str, Any] = {"schedule": "cosine", "epochs": 4, "learning_rate": 0.1}
 
 
-def rates(schedule: Schedule, accuracies: list[float]) -> list[float]:
-    """Rates after each epoch, until the schedule is finished."""
-    found = []
-    for accuracy in accuracies:
-        assert not schedule.finished
-        schedule.step(accuracy)
-        found.append(schedule.learning_rate)
-    return found
+class Course:
+    """A run without images: an optimiser, its schedule, and where it stands."""
+
+    def __init__(self, net: nn.Module | None = None, **settings: Any) -> None:
+        self.settings = Training(**settings)
+        self.net = net or nn.Linear(3, 2)
+        self.optimiser = make_optimiser(self.settings, self.net)
+        self.scheduler = make_scheduler(self.settings, self.optimiser)
+        self.here = Position(learning_rate=self.rate)
+
+    @property
+    def rate(self) -> float:
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    @property
+    def finished(self) -> bool:
+        return finished(self.settings, self.here)
+
+    def end_epoch(self, accuracy: float = 0.5) -> float:
+        assert not self.finished
+        self.here.epoch += 1
+        self.here.learning_rate = step_scheduler(self.scheduler, self.optimiser, accuracy)
+        return self.here.learning_rate
 
 
 def test_plateau_on_a_made_sequence() -> None:
     """The rate drops where the sequence says, three times, and the next plateau is the end."""
-    schedule = Plateau(0.01, patience=2, threshold=0.01, drops=3)
-    assert schedule.learning_rate == 0.01
-    found = rates(schedule, [accuracy for accuracy, _ in MADE])
+    course = Course(**PLATEAU)
+    assert course.rate == 0.01
+    found = [course.end_epoch(accuracy) for accuracy, _ in MADE]
     assert found == pytest.approx([rate for _, rate in MADE], rel=1e-12)
-    assert schedule.finished
+    assert course.finished
 
 
-def test_plateau_ends_after_max_epochs() -> None:
+def test_plateau_ends_after_the_papers_epochs() -> None:
     """Accuracy that always rises never drops the rate; the paper's 74 epochs end it."""
-    schedule = Plateau()
-    assert set(rates(schedule, [epoch / 100 for epoch in range(74)])) == {0.01}
-    assert schedule.finished
+    course = Course()
+    assert {course.end_epoch(epoch / 100) for epoch in range(74)} == {0.01}
+    assert course.finished
 
 
-@pytest.mark.parametrize("after", range(1, len(MADE)))
-def test_plateau_continues_from_its_state(after: int) -> None:
-    """Stopped after any epoch, written as JSON and resumed, the rates are the same."""
-    accuracies = [accuracy for accuracy, _ in MADE]
-    first = Plateau(0.01, patience=2, threshold=0.01)
-    rates(first, accuracies[:after])
-    second = Plateau(0.01, patience=2, threshold=0.01)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    rest = rates(second, accuracies[after:])
-    assert rest == pytest.approx([rate for _, rate in MADE[after:]], rel=1e-12)
-    assert second.finished
+def test_without_drops_the_first_plateau_is_the_end() -> None:
+    """A schedule of no drops stops where accuracy does."""
+    course = Course(drops=0, patience=1)
+    course.end_epoch(0.5)
+    assert not course.finished
+    course.end_epoch(0.5)
+    assert course.finished
 
 
-def test_step_drops_after_the_listed_epochs() -> None:
-    """With drops after 2 and 3 epochs of 5, whatever the accuracy; also from a saved state."""
-    schedule = Step(0.5, epochs=(2, 3), max_epochs=5)
-    assert rates(schedule, [0.0, 0.9, 0.0]) == pytest.approx([0.5, 0.05, 0.005])
-    resumed = Step(0.5, epochs=(2, 3), max_epochs=5)
-    resumed.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
-    assert rates(resumed, [0.1, 0.1]) == pytest.approx([0.005, 0.005])
-    assert resumed.finished
+def test_steps_drop_after_their_epochs() -> None:
+    """Whatever the accuracy, each epoch has its rate, and the last ends it."""
+    course = Course(**STEPS)
+    rates = [course.rate]
+    rates += [course.end_epoch() for _ in range(4)]
+    assert rates == pytest.approx([0.1, 0.01, 0.01, 0.001, 0.001])
+    assert course.finished
 
 
-def test_states_do_not_cross() -> None:
-    """A state of the other schedule is refused rather than half adopted."""
-    with pytest.raises(ParameterError, match="'state' parameter of Plateau must be its own"):
-        Plateau().load_state_dict(Step(epochs=[1]).state_dict())
-    with pytest.raises(ParameterError, match="'state' parameter of Step must be its own"):
-        Step(epochs=[1]).load_state_dict(Plateau().state_dict())
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_cosine_falls_after_a_warm_up(warmup: int) -> None:
+    """The rate rises in equal steps, then falls as half a cosine to 0 after the last epoch."""
+    course = Course(**COSINE | {"epochs": 4 + warmup}, warmup=warmup)
+    rates = [course.rate]
+    rates += [course.end_epoch() for _ in range(4 + warmup)]
+    rise = [0.1 * (epoch + 1) / (warmup + 1) for epoch in range(warmup)]
+    fall = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(5)]
+    assert rates == pytest.approx([*rise, *fall], abs=1e-12)
+    assert course.finished
+
+
+@pytest.mark.parametrize("settings", [PLATEAU, STEPS, COSINE, COSINE | {"warmup": 2}])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_schedule_goes_on_from_its_state(settings: dict[str, Any], after: int) -> None:
+    """Through JSON, as a checkpoint has it, the rates that follow are the same."""
+    whole, part = Course(**settings), Course(**settings)
+    for accuracy in (0.5, 0.5, 0.4)[:after]:
+        whole.end_epoch(accuracy)
+        part.end_epoch(accuracy)
+    state = {name: v for name, v in part.scheduler.state_dict().items() if name != "milestones"}
+    resumed = Course(**settings)
+    resumed.scheduler.load_state_dict(json.loads(json.dumps(state)))
+    resumed.optimiser.param_groups[0]["lr"] = part.rate
+    resumed.here = part.here
+    while not whole.finished and whole.here.epoch < 12:
+        accuracy = MADE[whole.here.epoch][0]
+        assert whole.end_epoch(accuracy) == resumed.end_epoch(accuracy)
+    assert whole.finished == resumed.finished
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
+    "settings",
     [
-        ("learning_rate", 0.0),
-        ("patience", 0),
-        ("threshold", -0.1),
-        ("drops", -1),
-        ("max_epochs", 0),
+        {"schedule": "step", "steps": (60, 30)},
+        {"schedule": "step", "steps": (74,)},
+        {"schedule": "step", "steps": (0, 3)},
+        {"schedule": "step"},
+        {"schedule": "plateau", "steps": (3,)},
+        {"warmup": 3},
+        {"schedule": "cosine", "warmup": 74},
+        {"patience": 0},
+        {"threshold": 1.0},
+        {"drops": -1},
+        {"learning_rate": 0.0},
+        {"momentum": 1.0},
+        {"weight_decay": -1e-4},
     ],
 )
-def test_settings_out_of_range_are_named(setting: str, value: float) -> None:
-    """A setting that makes no sense is named with its range."""
-    with pytest.raises(ParameterError, match=f"'{setting}' parameter of Plateau must be"):
-        Plateau(**{setting: value})
+def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any]) -> None:
+    """Before any image is listed."""
+    with pytest.raises(ValidationError, match=list(settings)[-1]):
+        Training(**settings)
 
 
-@pytest.mark.parametrize("epochs", [[3, 2], [2, 2], [0], [74]])
-def test_epochs_that_cannot_be_are_refused(epochs: list[int]) -> None:
-    """Epochs of drops ascend and lie before the last epoch."""
-    with pytest.raises(ParameterError, match="'epochs' parameter of Step must be ascending"):
-        Step(epochs=epochs)
+def small_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)).to(torch.float64)
 
 
-@pytest.mark.parametrize("accuracy", [float("nan"), 71.5, -0.1])
-def test_an_accuracy_that_is_none_is_refused(accuracy: float) -> None:
-    """NaN and per cent would freeze the best accuracy for ever."""
-    with pytest.raises(ParameterError, match=r"must be a float in \[0, 1\]"):
-        Plateau().step(accuracy)
+def give_gradients(net: nn.Module, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    found = [rng.normal(size=p.shape) for p in net.parameters()]
+    for parameter, gradient in zip(net.parameters(), found, strict=True):
+        parameter.grad = torch.from_numpy(gradient)
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings", [STEPS, {"patience": 1, "learning_rate": 0.1}, COSINE | {"warmup": 1}]
+)
+def test_updates_are_krizhevskys_across_changes_of_the_rate(settings: dict[str, Any]) -> None:
+    """Weights and biases follow v ← 0.9 v − 0.0005·ε·w − ε·g, w ← w + v, step by step."""
+    course = Course(small_net(), **settings)
+    net, rates = course.net, set()
+    w = [p.detach().numpy().copy() for p in net.parameters()]
+    v = [np.zeros_like(x) for x in w]
+    for epoch in range(3):
+        rates.add(course.rate)
+        for step in range(2):
+            g = give_gradients(net, 2 * epoch + step)
+            for i in range(len(w)):
+                v[i] = 0.9 * v[i] - 0.0005 * course.rate * w[i] - course.rate * g[i]
+                w[i] = w[i] + v[i]
+            course.optimiser.step()
+            for found, expected in zip(net.parameters(), w, strict=True):
+                np.testing.assert_allclose(found.detach(), expected, rtol=1e-11, atol=1e-13)
+        course.end_epoch(0.5)
+    assert len(rates) > 1  # or no change was seen
+
+
+def test_frozen_layers_stay() -> None:
+    """Neither a step nor the penalty moves a frozen layer; with nothing to train it is refused."""
+    net = small_net()
+    net[0].requires_grad_(False)
+    before = [p.detach().clone() for p in net.parameters()]
+    course = Course(net)
+    give_gradients(net[2], 0)
+    course.optimiser.step()
+    same = [torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True)]
+    assert same == [True, True, False, False]
+    with pytest.raises(ParameterError, match="All parameters are frozen"):
+        Course(net.requires_grad_(False))

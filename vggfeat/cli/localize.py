@@ -188,7 +188,7 @@ def train_command(
     )
     if regression not in REGRESSIONS:
         raise ParameterError.not_one_of("regression", "localize train", REGRESSIONS, regression)
-    engine = training.engine_of(device, precision, workers, micro, False, "pillow")
+    engine = training.engine_of(device, precision, workers, micro, False)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.boxset_of(data, classes, boxes, quiet=quiet)
     size = _batch_of(len(found.train)) if batch is None else batch

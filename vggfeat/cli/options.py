@@ -327,9 +327,6 @@ Micro = Annotated[
 Compile = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=TRAINING)
 ]
-Decoder = Annotated[
-    str, typer.Option("--decoder", help="pillow, or nvjpeg on a GPU.", rich_help_panel=TRAINING)
-]
 TensorBoard = Annotated[
     bool,
     typer.Option(

@@ -19,7 +19,7 @@ OF_FEATURES = (
 OF_TABLES = (
     "allow_partial", "weights", "features", "on_bad_image", "deterministic", "engine", "address",
 )  # fmt: skip
-OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net", "decoder")
+OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net")
 SILENT = {
     "Recipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
     "Classification": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
@@ -72,7 +72,6 @@ def command(
     deterministic: options.Deterministic = False,
     micro: options.Micro = None,
     compile_net: options.Compile = False,
-    decoder: options.Decoder = "pillow",
     engine: options.Engine = "local",
     address: options.Address = None,
     jobs: options.Jobs = -1,
@@ -134,7 +133,7 @@ def command(
         asked = Overrides(dataset, root, allow_partial, weights, features, submission)
         run_table(loaded, work, asked, report, evidence, pointing, as_json)
         return
-    trains = engine_of(device, precision, workers or 2, micro, compile_net, decoder)
+    trains = engine_of(device, precision, workers or 2, micro, compile_net)
     trainer = Watched(trains, quiet, tensorboard)
     given = _given(data, loaded.name, "trains")
     run_chain(loaded, trainer, given, out, val, val_fraction, as_json)

@@ -111,7 +111,6 @@ def command(
     workers: options.DecodingProcesses = 2,
     micro: options.Micro = None,
     compile_net: options.Compile = False,
-    decoder: options.Decoder = "pillow",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -162,8 +161,7 @@ def command(
         colour_shift=colour_shift,
         seed=seed,
     )
-    settings.new_schedule()  # which refuses steps beyond the last epoch
-    engine = training.engine_of(device, precision, workers, micro, compile_net, decoder)
+    engine = training.engine_of(device, precision, workers, micro, compile_net)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.images_of(data, val, val_fraction, seed, quiet=quiet)
     if batch is None:

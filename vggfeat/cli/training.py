@@ -9,11 +9,9 @@ from vggfeat._io.text import counted
 from vggfeat.cli.output import download_progress, facts, first, grid, note, show, warn_of
 from vggfeat.cli.watching import PAGE, Watched
 from vggfeat.cli.working import check_machine
-from vggfeat.errors import ParameterError
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.nets.weights import load
 from vggfeat.train.chain import train_chain
-from vggfeat.train.loader import DECODERS
 from vggfeat.train.task import TITLES, figures_in
 from vggfeat.train.trainset import open_trainset
 from vggfeat.train.words import Engine
@@ -29,7 +27,7 @@ ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
 
 def engine_of(
-    device: str, precision: str, workers: int, micro: int | None, compiled: bool, decoder: str
+    device: str, precision: str, workers: int, micro: int | None, compiled: bool
 ) -> Engine:
     """Say how a run works, and refuse what is none of the choices before any image is read.
 
@@ -38,10 +36,8 @@ def engine_of(
     ParameterError, DeviceError
         Naming the option.
     """
-    if decoder not in DECODERS:
-        raise ParameterError.not_one_of("decoder", "train", DECODERS, decoder)
     check_machine(device, precision)
-    return Engine(device, precision, workers, micro, compiled, decoder)  # type: ignore[arg-type]  # it is one of them
+    return Engine(device, precision, workers, micro, compiled)
 
 
 def images_of(

@@ -19,9 +19,8 @@ from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.vgg import initialise
 from vggfeat.nets.weights import Weights
-from vggfeat.train.augment import Scale
+from vggfeat.train.augment import CENTRE, Scale
 from vggfeat.train.decode import crop
-from vggfeat.train.shares import CENTRE
 
 HIDDEN = ("fc6", "fc7")
 SPREAD = 1e-3

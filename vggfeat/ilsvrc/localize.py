@@ -20,9 +20,8 @@ from vggfeat.ilsvrc.merging import AVERAGES, MATCHES, Merged, check_threshold, m
 from vggfeat.ilsvrc.outputs import FC8, Outputs, pixels_of
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights, load
-from vggfeat.train.augment import SIDE, crop_of
+from vggfeat.train.augment import CENTRE, SIDE, crop_of
 from vggfeat.train.checkpoint import BEST
-from vggfeat.train.shares import CENTRE
 
 TOP = 5
 """Labels of an image that count (top-5)."""

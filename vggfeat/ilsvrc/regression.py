@@ -14,8 +14,7 @@ from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.boxes import Floats, shown, to_frame
 from vggfeat.ilsvrc.boxset import BoxSet
 from vggfeat.ilsvrc.classes import BOXES
-from vggfeat.train.augment import Draw, Scale, crop_of
-from vggfeat.train.shares import CENTRE
+from vggfeat.train.augment import CENTRE, Draw, Scale, crop_of
 
 FRAME = "centre x, centre y, width, height; the 224x224 crop is the unit square"
 REGRESSIONS = ("scr", "pcr")

@@ -47,6 +47,10 @@ class Draw(NamedTuple):
     alpha: Triple
 
 
+# The middle of everything: the central crop, at the middle 0.5 (S_min + S_max) of a range of S.
+CENTRE = Draw(0.5, 0.5, 0.5, False, (0.0, 0.0, 0.0))
+
+
 class Place(NamedTuple):
     """Where a crop lies.
 

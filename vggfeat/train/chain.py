@@ -212,14 +212,14 @@ def trained(
     """
     if not (out / LAST).is_file():
         return None
-    position, told = read(out / LAST)
-    mine = {
+    from vggfeat.train.loop import differences, finished
+
+    position, known = read(out / LAST)
+    facts = {
         "settings": settings.model_dump(mode="json"),
         "data": data.digest,
         "weights": weights.sha256 if weights else "",
     }
-    if any(told.get(name) != value for name, value in mine.items()):
+    if differences(known, facts) or not finished(settings, position):
         return None
-    schedule = settings.new_schedule()
-    schedule.load_state_dict(position.schedule)
-    return position.history if schedule.finished else None
+    return position.history

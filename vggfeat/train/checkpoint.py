@@ -16,11 +16,10 @@ from vggfeat._io.atomic import explain_os_errors, replacing
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.nets.checksums import save_tensors, sha256_tensor
-from vggfeat.train.optimiser import Momentum
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-FORMAT = 2
+FORMAT = 3
 _KEY = "vggfeat training"
 
 
@@ -40,8 +39,10 @@ class Position:
         Loss, top-1 and top-5 hits, and images of the epoch so far.
     best : float
         The best validation accuracy so far; −1 before the first.
-    schedule : dict
-        State of the schedule.
+    learning_rate : float
+        Of the next update; 0 before the first.
+    scheduler, scaler : dict
+        Their states, where they have any.
     history : list of dict
         One row for each complete epoch.
     """
@@ -51,24 +52,26 @@ class Position:
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     best: float = -1.0
-    schedule: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save(
     path: Path,
     net: nn.Module,
-    optimiser: Momentum,
+    optimiser: torch.optim.SGD,
     position: Position,
     told: Mapping[str, Any],
 ) -> None:
-    """Write weights, velocities and position.
+    """Write weights, momentum and position.
 
     Parameters
     ----------
     path : Path
     net : Module
-    optimiser : Momentum
+    optimiser : SGD
         Of the net's parameters.
     position : Position
     told : mapping
@@ -82,9 +85,9 @@ def save(
     tensors: dict[str, Tensor] = {}
     for name, parameter in net.named_parameters():
         tensors[f"net.{name}"] = parameter.detach().cpu().contiguous()
-        if "velocity" in optimiser.state.get(parameter, {}):
-            velocity: Tensor = optimiser.state[parameter]["velocity"]
-            tensors[f"velocity.{name}"] = velocity.cpu().contiguous()
+        buffer: Tensor | None = optimiser.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer.cpu().contiguous()
     header = {
         "format": FORMAT,
         "position": asdict(position),
@@ -119,8 +122,8 @@ def read(path: Path) -> tuple[Position, dict[str, Any]]:
     return found, header["told"]
 
 
-def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
-    """Put weights and velocities of a checkpoint where they belong.
+def restore(path: Path, net: nn.Module, optimiser: torch.optim.SGD) -> None:
+    """Put weights and momentum of a checkpoint where they belong.
 
     Raises
     ------
@@ -144,9 +147,9 @@ def restore(path: Path, net: nn.Module, optimiser: Momentum) -> None:
                     f"{list(parameter.shape)} here. Name another --out."
                 )
             parameter.data.copy_(file.get_tensor(key))
-            if (velocity := f"velocity.{name}") in held:
-                moved = file.get_tensor(velocity).to(parameter.device)
-                optimiser.state[parameter]["velocity"] = moved.to(
+            if (momentum := f"momentum.{name}") in held:
+                moved = file.get_tensor(momentum).to(parameter.device)
+                optimiser.state[parameter]["momentum_buffer"] = moved.to(
                     memory_format=_format_of(parameter)
                 )
 
@@ -159,11 +162,14 @@ def _check(found: Position, told: object) -> None:
     TypeError
         Naming it.
     """
-    numbers = (found.epoch, found.batch, found.step, found.best, *found.sums)
+    numbers = (
+        *(found.epoch, found.batch, found.step, found.learning_rate, found.best),
+        *found.sums,
+    )
     if not all(type(one) in (int, float) for one in numbers) or len(found.sums) != 4:
         raise TypeError(f"its position is {numbers}")
-    if not (isinstance(told, dict) and isinstance(found.schedule, dict)):
-        raise TypeError("its settings are no object")
+    if not all(isinstance(one, dict) for one in (told, found.scheduler, found.scaler)):
+        raise TypeError("its settings or states are no objects")
     if not all(isinstance(row, dict) for row in found.history):
         raise TypeError("its history is no list of epochs")
     if min(found.epoch, found.batch, found.step) < 0:
@@ -181,7 +187,11 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if found != FORMAT:
-        raise StoreError(f"{path} was written by a newer vggfeat. Update it to go on.")
+        raise StoreError(
+            f"{path} is a checkpoint of format {found!r:.9}; this vggfeat reads format {FORMAT}. "
+            "Go on with the version that wrote it, or begin anew with another --out, from the "
+            "weights of best.safetensors by --init."
+        )
     return header
 
 

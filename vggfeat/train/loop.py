@@ -6,35 +6,39 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
-from vggfeat._io.atomic import explain_os_errors, make_folder, write_atomic
-from vggfeat.errors import DataError, StoreError, VggfeatError
+from vggfeat._io.atomic import explain_os_errors, file_lock, make_folder, write_atomic
+from vggfeat.errors import DataError, ParameterError, StoreError, VggfeatError
 from vggfeat.nets import formats
-from vggfeat.nets.runtimes import DTYPES
+from vggfeat.nets.preprocessing import PixelConvention
+from vggfeat.nets.runtimes import DTYPES, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
-from vggfeat.train.checkpoint import BEST, LAST, restore, save
-from vggfeat.train.loader import Batch, decoding
-from vggfeat.train.masks import Masks
-from vggfeat.train.optimiser import Momentum, set_learning_rate, sgd
-from vggfeat.train.prepare import (
-    colours_of,
-    found,
-    freeze,
-    level,
-    loader_of,
-    parallel,
-    precision_of,
-)
+from vggfeat.train.checkpoint import BEST, LAST, Position, read, restore, save
+from vggfeat.train.colours import Colours
+from vggfeat.train.loader import Batch, Loader
+from vggfeat.train.part import Part
+from vggfeat.train.prepare import colours_of, level
 from vggfeat.train.processes import Processes, Stop, processes, stopping
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
@@ -43,6 +47,9 @@ from vggfeat.train.trainset import TrainSet
 from vggfeat.train.words import Engine, Told, Trained
 
 CHECK = 10  # updates between two looks at the loss, each of which waits for the device
+FACTOR = 0.1  # of a drop of the learning rate, in the paper
+LOCKED = 10.0  # seconds for the workers of a run that was killed to end, and its lock with them
+LONG = 40  # characters of what differs that are shown; a digest has more
 METRICS = "metrics.csv"
 CLASSES = "classes.txt"
 
@@ -72,7 +79,8 @@ def train(
     weights : Weights, optional
         What the network begins from: its own at another S, net A's, or the embedded ones.
     resume : bool
-        Go on from the last checkpoint, exactly as if the run had never stopped.
+        Go on from the last checkpoint, exactly as if the run had never stopped. Settings but for
+        ``epochs``, images, weights and task must be those that it was begun with.
     engine : Engine, optional
         Where and how it runs.
     progress : callable, optional
@@ -89,301 +97,538 @@ def train(
     Raises
     ------
     StoreError
-        If `out` holds another run and `resume` is not asked for, or its settings differ.
+        If `out` holds another run and `resume` is not asked for, or its settings differ; if
+        another process trains there.
     DataError
-        If too many images cannot be read, or a decoding process is killed.
+        If too many images cannot be read, there are fewer than processes, or a decoding process
+        is killed.
     VggfeatError
-        If the loss is not finite; the last checkpoint is intact.
+        If the loss is not finite; the last checkpoint, if there is one, is intact.
     """
     engine = engine or Engine()
-    with decoding(), processes(engine.device) as team, ExitStack() as at_end:
+    task = task or Classification(len(data.classes), settings.label_smoothing)
+    with ExitStack() as at_end:
+        at_end.enter_context(_explain_dead_workers(out))
+        team = at_end.enter_context(processes(engine.device))
         stop = at_end.enter_context(stopping())
-        run = _Run(
-            settings, data, out, weights, resume, engine, team, progress, begin, task, at_end, stop
-        )
-        while not run.schedule.finished:
-            run.epoch()
-        return run.result()
+        devices = [team.device] if team.device.type == "cuda" else []
+        at_end.enter_context(torch.random.fork_rng(devices))  # dropout sets torch's random state
+        if team.first:
+            at_end.enter_context(_only_run_in(out))
 
-
-class _Run:
-    """One run of :func:`train`."""
-
-    def __init__(
-        self,
-        settings: Training,
-        data: TrainSet,
-        out: Path,
-        weights: Weights | None,
-        resume: bool,
-        engine: Engine,
-        team: Processes,
-        progress: Callable[[Told], None] | None,
-        begin: Callable[..., Start],
-        task: Task | None,
-        at_end: ExitStack,
-        stop: Stop,
-    ) -> None:
-        self.stop = stop
-        self.settings, self.data, self.out = settings, data, out
-        self.task = task or Classification(len(data.classes), settings.label_smoothing)
-        self.engine, self.team = engine, team
-        self.progress = progress if team.first else None
-        told = {
+        # Where the run stands, and what it is trained on
+        facts = {
             "settings": settings.model_dump(mode="json"),
             "data": data.digest,
             "weights": weights.sha256 if weights else "",
-            "task": dict(self.task.about),
+            "task": dict(task.about),
         }
-        self.position, known = found(out, told, resume=resume)
-        self.colours, self.pixels = colours_of(known, data.train, settings, weights, engine.workers)
-        self.told = told | {"colours": self.colours.to_dict(), "pixels": self.pixels.to_json()}
-        self.start = begin(
+        position, known = load_position(out, facts, resume=resume)
+        colours, pixels = colours_of(known, data.train, settings, weights, engine.workers)
+        facts |= {"colours": colours.to_dict(), "pixels": pixels.to_json()}
+        loader, validation = [
+            at_end.enter_context(make_loader(part, settings, engine, team, seed=seed))
+            for part, seed in ((data.train, settings.seed), (data.val, None))
+        ]
+
+        # Network, optimiser and schedule
+        begun = begin(
             settings.net,
             init=settings.init,
             from_weights=weights,
-            num_classes=self.task.outputs,
-            dropout=0.0,  # masks of our own stand for it
+            num_classes=task.outputs,
+            dropout=settings.dropout,
             generator=torch.Generator().manual_seed(settings.seed),
         )
-        self.names = ("loss", *self.task.figures)
-        # Apple's devices have no float64.
-        self.exact = torch.float32 if team.device.type == "mps" else torch.float64
-        self.net = self.start.net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+        net: nn.Module = begun.net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         if not known:
-            level(self.start, data.train, settings, self.pixels, weights)
-        freeze(self.net, settings.freeze)
-        self.masks = Masks(self.net, settings.dropout, settings.seed)
-        self.optimiser: Momentum = sgd(
-            self.net, settings.learning_rate, settings.momentum, settings.weight_decay
-        )
-        self.precision = precision_of(engine, team.device)
-        self.model = parallel(self.net, engine, team)
-        self.schedule = settings.new_schedule()
+            level(begun, data.train, settings, pixels, weights)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(settings.freeze != "conv" or not name.startswith("conv"))
+        precision = training_precision(engine.precision, team.device)
+        optimiser = make_optimiser(settings, net)
+        scheduler = make_scheduler(settings, optimiser)
+        # Gradients of fp16 are scaled, lest the small ones become 0; other precisions need none.
+        scaler = torch.amp.GradScaler(team.device.type, enabled=precision == "fp16")
         if known:
-            restore(out / LAST, self.net, self.optimiser)
-            self.schedule.load_state_dict(self.position.schedule)
-        parts = ((data.train, True), (data.val, False))
-        self.loader, self.validation = (
-            at_end.enter_context(loader_of(part, settings, engine, team, augment=augment))
-            for part, augment in parts
-        )
+            restore(out / LAST, net, optimiser)
+            scheduler.load_state_dict(position.scheduler)
+            if position.scaler:  # a run of another precision has none
+                scaler.load_state_dict(position.scaler)
+            for group in optimiser.param_groups:
+                group["lr"] = position.learning_rate
+        position.learning_rate = optimiser.param_groups[0]["lr"]
+
+        run = Run(
+            settings, data, out, task, engine, team, stop, progress if team.first else None,
+            facts, position, pixels, colours if settings.colour_shift else None,
+            loader, validation, net, parallel(net, engine, team), precision,
+            optimiser, scheduler, scaler,
+        )  # fmt: skip
         if team.first:
-            make_folder(out)
             # A folder's name may hold bytes that are no UTF-8: they are written as they are.
             listed = "".join(f"{c}\n" for c in data.classes)
             write_atomic(out / CLASSES, listed.encode("utf-8", "surrogateescape"))
 
-    def epoch(self) -> None:
-        """Train for an epoch, or what is left of it, validate, and keep both."""
-        here = self.position
-        begun = saved = perf_counter()
-        # What was counted before an interruption is the first process's to add.
-        counted = here.sums if self.team.first else [0.0] * 4
-        sums = torch.tensor(counted, dtype=self.exact, device=self.team.device)
-        first = here.batch
-        set_learning_rate(self.optimiser, self.schedule.learning_rate)
-        self.model.train()
-        for k, batch in enumerate(self.loader.batches(here.epoch, first), first):
-            sums += self._update(batch, k)
-            here.batch, here.step = k + 1, here.step + 1
-            last = here.batch == len(self.loader)
-            if here.batch % CHECK == 0 or last:
-                here.sums = self._looked_at(sums)
-                self._tell(begun, here.batch - first)
-                if perf_counter() - saved > 60 * self.engine.minutes and not last:
-                    self._keep()
-                    begun = saved = perf_counter()
-                    first = here.batch
-            if self._asked_to_stop():
-                here.sums = self._looked_at(sums)
-                self._keep()
-                raise self.stop.why
-        self._end_epoch(begun, here.batch - first)
+        while not finished(settings, position):
+            trained = train_epoch(run)
+            validated = validate(run)
+            end_epoch(run, trained | validated)
 
-    def _update(self, batch: Batch, k: int) -> Tensor:
-        """Make one step of gradient descent; return this process's loss, hits and images."""
-        total = self.loader.global_size(k)
-        mine = len(batch.labels)
-        size = self.engine.micro or mine
-        sums = torch.zeros(4, dtype=self.exact, device=self.team.device)
-        self.optimiser.zero_grad(set_to_none=True)
-        for first in range(0, mine, size):
-            rows = slice(first, min(first + size, mine))
-            # Gradients meet once for a step, not once for each part of it.
-            apart = rows.stop < mine and isinstance(self.model, DistributedDataParallel)
-            with self.model.no_sync() if apart else nullcontext():  # type: ignore[operator]  # of DDP
-                sums += self._gradients(batch, rows, total)
-        self.optimiser.step()
-        return sums
+        failed = {**run.loader.failed, **run.validation.failed}
+        return Trained(out, position.best, position.history, begun.taken, begun.drawn, failed)
 
-    def _gradients(self, batch: Batch, rows: slice, total: int) -> Tensor:
-        here, settings, team = self.position, self.settings, self.team
-        labels = batch.labels[rows].to(team.device, non_blocking=True)
-        draws = [draw(settings.seed, here.epoch, int(row)) for row in batch.rows[rows]]
-        crops = batch.pixels[rows].to(team.device, non_blocking=True)
-        x = to_input(crops, self.pixels, draws, self.colours if settings.colour_shift else None)
-        offset = total * team.rank // team.world
-        places = slice(offset + rows.start, offset + rows.stop)
-        self.masks.place(here.step, places, total)
-        with self._autocast():
-            scores = self.model(x)  # (B, classes)
-        scores = scores.float()
-        losses = self.task.losses(scores, labels, batch.rows[rows], draws)
-        # Processes average their gradients, so that each multiplies its share by their number.
-        (losses * team.world / total).backward()  # type: ignore[no-untyped-call]  # torch's
-        return self._counted(scores.detach(), labels, batch.rows[rows], draws, losses.detach())
 
-    def _counted(
-        self,
-        scores: Tensor,
-        labels: Tensor,
-        rows: Tensor,
-        draws: Sequence[Draw] | None,
-        losses: Tensor,
-    ) -> Tensor:
-        """Return loss, the task's two figures, and images of a batch, each a sum."""
-        counts = self.task.counts(scores, labels, rows, draws)
-        return torch.cat([losses[None], counts, counts.new_tensor([len(labels)])]).to(self.exact)
+@dataclass
+class Run:
+    """What a run has, in the order in which :func:`train` makes it."""
 
-    def _autocast(self) -> Any:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.team.device.type, DTYPES[self.precision])
+    settings: Training
+    data: TrainSet
+    out: Path
+    task: Task
+    engine: Engine
+    team: Processes
+    stop: Stop
+    progress: Callable[[Told], None] | None
+    facts: Mapping[str, Any]  # what must be the same to go on
+    position: Position
+    pixels: PixelConvention
+    colours: Colours | None
+    loader: Loader
+    validation: Loader
+    net: nn.Module
+    model: nn.Module  # the same, compiled and in parallel if that is asked for
+    precision: str
+    optimiser: torch.optim.SGD
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
 
-    def _looked_at(self, sums: Tensor) -> list[float]:
-        """Sum over processes, and stop where the loss is no number."""
-        total: list[float] = self.team.total(sums.clone()).tolist()
-        if not all(map(math.isfinite, total)):
-            raise VggfeatError(
-                f"The loss is {total[0]} after {self.position.step} updates: training diverged. "
-                f"The last checkpoint in {self.out} is intact. Begin anew with a smaller "
-                "--learning-rate, with --init glorot, or from the weights of net A."
-            )
-        return total
+    def to_sums(self, values: Sequence[float] = (0.0,) * 4) -> Tensor:
+        """Make a tensor of loss, the task's two figures, and images, each a sum: (4,)."""
+        # Apple's devices have no float64.
+        exact = torch.float32 if self.team.device.type == "mps" else torch.float64
+        return torch.tensor(values, dtype=exact, device=self.team.device)
 
-    def _asked_to_stop(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came; several processes agree when they look at the loss."""
-        if self.team.world == 1:  # nobody to ask, and no device to wait for
-            return self.stop.is_set()
-        if self.position.batch % CHECK:
-            return False
-        asked = torch.tensor(float(self.stop.is_set()), device=self.team.device)
-        return bool(self.team.total(asked) > 0)
-
-    def _tell(self, begun: float, done: int) -> None:
-        if self.progress is None:
-            return
-        figures = self._means(self.position.sums)
-        self.progress(
-            Told(
-                self.position.epoch,
-                self.position.batch,
-                len(self.loader),
-                figures.pop("loss"),
-                figures,
-                self.schedule.learning_rate,
-                done * self.settings.batch / (perf_counter() - begun),
-                self.loader.waited,
-            )
-        )
-
-    @torch.no_grad()
-    def _validated(self) -> dict[str, float]:
-        """Central crops, one for each image (quicker than Section 3.2's protocols)."""
-        self.model.eval()
-        sums = torch.zeros(4, dtype=self.exact, device=self.team.device)
-        for batch in self.validation.batches():
-            if not len(batch.labels):
-                continue
-            labels = batch.labels.to(self.team.device, non_blocking=True)
-            x = to_input(batch.pixels.to(self.team.device, non_blocking=True), self.pixels)
-            with self._autocast():
-                scores = self.net(x)
-            scores = scores.float()
-            losses = self.task.losses(scores, labels, batch.rows, None)
-            sums += self._counted(scores, labels, batch.rows, None, losses)
-        total = self._looked_at(sums)
-        if not total[-1]:
-            raise DataError("No validation image can be read.")
-        return {f"val_{name}": value for name, value in self._means(total).items()}
-
-    def _means(self, sums: list[float]) -> dict[str, float]:
+    def means(self, sums: Sequence[float]) -> dict[str, float]:
         """Divide loss and figures by the number of images."""
-        return {name: value / sums[-1] for name, value in zip(self.names, sums, strict=False)}
+        names = ("loss", *self.task.figures)
+        return {name: value / sums[-1] for name, value in zip(names, sums, strict=False)}
 
-    def _end_epoch(self, begun: float, done: int) -> None:
-        here = self.position
-        seconds = perf_counter() - begun
-        judged = self._validated()
-        here.history.append(
-            {
-                "epoch": here.epoch + 1,
-                "learning_rate": self.schedule.learning_rate,
-                **self._means(here.sums),
-                **judged,
-                "images_per_s": done * self.settings.batch / seconds if done else None,
-                "waited": self.loader.waited,
-            }
+
+def make_optimiser(settings: Training, net: nn.Module) -> torch.optim.SGD:
+    """Make the paper's optimiser: momentum 0.9, L2 5e-4, for all parameters that are not frozen.
+
+    Weights and biases have the same rate and the same penalty, as the text reads. (Model files of
+    the time often doubled the rate of biases and left them without penalty, which the paper does
+    not mention.) So do layers taken from net A.
+    """
+    free = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if not free:
+        raise ParameterError("All parameters are frozen: there is nothing to train.")
+    return torch.optim.SGD(
+        free, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+def make_scheduler(settings: Training, optimiser: torch.optim.Optimizer) -> LRScheduler:
+    """Make the schedule of the learning rate; it is stepped after each epoch.
+
+    The paper divided the rate by 10, three times, when validation accuracy stopped improving; what
+    "stopped" means it leaves open.
+    """
+    if settings.schedule == "step":
+        return MultiStepLR(optimiser, settings.steps, FACTOR)
+    if settings.schedule == "cosine":
+        warmup = settings.warmup
+        rise = LinearLR(optimiser, 1 / (warmup + 1), total_iters=warmup)
+        fall = CosineAnnealingLR(optimiser, settings.epochs - warmup)
+        return SequentialLR(optimiser, [rise, fall], [warmup])
+    return ReduceLROnPlateau(
+        optimiser,
+        mode="max",
+        factor=FACTOR,
+        patience=settings.patience - 1,
+        threshold=settings.threshold,
+        threshold_mode="abs",
+        eps=0.0,
+    )
+
+
+def step_scheduler(
+    scheduler: LRScheduler, optimiser: torch.optim.Optimizer, accuracy: float
+) -> float:
+    """Count an epoch of this validation accuracy; return the rate of the next.
+
+    Krizhevsky's velocity v ← μ·v − ε·(g + λ·w) has the rate ε in it, and runs on when ε drops.
+    torch keeps ε outside, and would shrink what was gathered before along with it: so its buffer
+    is divided by the factor by which ε drops.
+    """
+    before = optimiser.param_groups[0]["lr"]
+    with warnings.catch_warnings():
+        # Of an epoch without updates, all of which were made before an interruption.
+        warnings.simplefilter("ignore", UserWarning)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(accuracy)
+        else:
+            scheduler.step()
+    after = float(optimiser.param_groups[0]["lr"])
+    if after not in (before, 0.0):
+        for state in optimiser.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"] *= before / after
+    return after
+
+
+def finished(settings: Training, position: Position) -> bool:
+    """Whether all epochs are over, or accuracy stopped improving at the last rate, too."""
+    last = settings.learning_rate * FACTOR**settings.drops
+    at_an_end = settings.schedule == "plateau" and position.learning_rate < last / 2
+    return position.epoch >= settings.epochs or (position.epoch > 0 and at_an_end)
+
+
+def train_epoch(run: Run) -> dict[str, Any]:
+    """Train for an epoch, or what is left of it; return what its row of the history says."""
+    here, team = run.position, run.team
+    begun = saved = perf_counter()
+    first = here.batch
+    # What was counted before an interruption is the first process's to add.
+    sums = run.to_sums(here.sums if team.first else (0.0,) * 4)
+    run.model.train()
+    for k, batch in enumerate(run.loader.batches(here.epoch, first), first):
+        sums += update(run, batch, run.loader.global_size(k))
+        here.batch, here.step = k + 1, here.step + 1
+        last = here.batch == len(run.loader)
+        if here.batch % CHECK == 0 or last:
+            here.sums = total(run, sums)
+            speed = (here.batch - first) * run.settings.batch / (perf_counter() - begun)
+            tell(run, speed)
+            if perf_counter() - saved > 60 * run.engine.minutes and not last:
+                save_checkpoint(run)
+                begun = saved = perf_counter()
+                first = here.batch
+        if asked_to_stop(run):
+            here.sums = total(run, sums)
+            save_checkpoint(run)
+            raise run.stop.why
+    done = here.batch - first
+    return {
+        "epoch": here.epoch + 1,
+        "learning_rate": here.learning_rate,
+        **run.means(here.sums),
+        "images_per_s": done * run.settings.batch / (perf_counter() - begun) if done else None,
+        "waited": run.loader.waited,
+    }
+
+
+def update(run: Run, batch: Batch, size: int) -> Tensor:
+    """Make one step of gradient descent; return this process's loss, figures and images, summed.
+
+    The gradient is that of the sum of the losses over all processes, divided by the `size` of the
+    global batch: each image counts the same, however a batch is shared.
+    """
+    here, settings, team = run.position, run.settings, run.team
+    sums = run.to_sums()
+    run.optimiser.zero_grad(set_to_none=True)
+    # Dropout draws anew in each step and process, and the same when a step is made again.
+    torch.manual_seed(dropout_seed(settings.seed, here.step, team.rank))
+    parts = split(batch, run.engine.micro)
+    for part in parts:
+        draws = [draw(settings.seed, here.epoch, row) for row in part.rows.tolist()]
+        labels = part.labels.to(team.device, non_blocking=True)  # (B,)
+        crops = part.pixels.to(team.device, non_blocking=True)  # (B, 3, 224, 224)
+        x = to_input(crops, run.pixels, draws, run.colours)
+        # Gradients meet once for a step, not once for each part of it.
+        with unsynchronised(run.model) if part is not parts[-1] else nullcontext():
+            with autocast(run):
+                scores = run.model(x)  # (B, outputs)
+            scores = scores.float()
+            losses = run.task.losses(scores, labels, part.rows, draws)
+            # Processes average their gradients, so that each multiplies its share by their number.
+            run.scaler.scale(losses * team.world / size).backward()  # type: ignore[no-untyped-call]  # torch's
+        sums += count(run, scores.detach(), labels, part.rows, draws, losses.detach())
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    return sums
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """Judge by central crops, one for each image (quicker than Section 3.2's protocols)."""
+    device = run.team.device
+    run.model.eval()
+    sums = run.to_sums()
+    for batch in run.validation.batches():
+        for part in split(batch, run.engine.micro) if len(batch.rows) else ():
+            labels = part.labels.to(device, non_blocking=True)
+            x = to_input(part.pixels.to(device, non_blocking=True), run.pixels)
+            with autocast(run):
+                scores = run.net(x)
+            scores = scores.float()
+            losses = run.task.losses(scores, labels, part.rows, None)
+            sums += count(run, scores, labels, part.rows, None, losses)
+    found = total(run, sums)
+    if not found[-1]:
+        raise DataError("No validation image can be read.")
+    return {f"val_{name}": value for name, value in run.means(found).items()}
+
+
+def end_epoch(run: Run, row: dict[str, Any]) -> None:
+    """Keep what an epoch came to, and let the schedule set the rate of the next."""
+    here = run.position
+    here.history.append(row)
+    here.epoch, here.batch, here.sums = here.epoch + 1, 0, [0.0] * 4
+    accuracy = row[f"val_{run.task.figures[0]}"]
+    here.learning_rate = step_scheduler(run.scheduler, run.optimiser, accuracy)
+    better = accuracy > here.best
+    here.best = max(here.best, accuracy)
+    # Before the checkpoint that tells of it: killed in between, the epoch is run again.
+    if better and run.team.first:
+        write_best(run)
+    save_checkpoint(run)
+    run.team.wait()  # what is written may be the next run's to read
+
+
+def save_checkpoint(run: Run) -> None:
+    """Write the checkpoint, then what follows from it.
+
+    Nobody waits here: within an epoch each process goes by its own clock, so that one may
+    come here when another does not.
+    """
+    if not run.team.first:
+        return
+    here = run.position
+    # The milestones are in the settings, and no JSON.
+    state = run.scheduler.state_dict()
+    here.scheduler = {name: value for name, value in state.items() if name != "milestones"}
+    here.scaler = run.scaler.state_dict()
+    if not (run.out / CLASSES).is_file():
+        raise StoreError(
+            f"{run.out} was deleted or emptied while the run was at work. Begin it anew, "
+            "or put its files back and go on with --resume."
         )
-        here.epoch, here.batch, here.sums = here.epoch + 1, 0, [0.0] * 4
-        reached = judged[f"val_{self.task.figures[0]}"]
-        self.schedule.step(reached)
-        better = reached > here.best
-        here.best = max(here.best, reached)
-        # Before the checkpoint that tells of it: killed in between, the epoch is run again.
-        if better and self.team.first:
-            self._write_best()
-        self._keep()
-        self.team.wait()  # what is written may be the next run's to read
-
-    def _keep(self) -> None:
-        """Write the checkpoint, then what follows from it.
-
-        Nobody waits here: within an epoch each process goes by its own clock, so that one may
-        come here when another does not.
-        """
-        here = self.position
-        here.schedule = self.schedule.state_dict()
-        if self.team.first:
-            if not (self.out / CLASSES).is_file():
-                raise StoreError(
-                    f"{self.out} was deleted or emptied while the run was at work. Begin it anew, "
-                    "or put its files back and go on with --resume."
-                )
-            save(self.out / LAST, self.net, self.optimiser, here, self.told)
-            write_atomic(self.out / METRICS, _csv(here.history))
-
-    def _write_best(self) -> None:
-        state = {name: value.detach() for name, value in self.net.state_dict().items()}
-        with explain_os_errors(self.out):
-            formats.write(
-                self.out / BEST,
-                state,
-                self.pixels,
-                net=self.settings.net,
-                source=f"trained on {self.data.source}",
-                licence="yours to say",
-                about={
-                    "classes": json.dumps(self.data.classes),
-                    "S": json.dumps(self.settings.S),
-                    **self.task.about,
-                },
-            )
-
-    def result(self) -> Trained:
-        """Return what came out."""
-        failed = {**self.loader.failed, **self.validation.failed}
-        begun = self.start
-        return Trained(
-            self.out, self.position.best, self.position.history, begun.taken, begun.drawn, failed
-        )
-
-
-def _csv(history: list[dict[str, Any]]) -> bytes:
+    save(run.out / LAST, run.net, run.optimiser, here, run.facts)
     text = io.StringIO()
-    if history:
-        writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    if here.history:
+        writer = csv.DictWriter(text, list(here.history[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(history)
-    return text.getvalue().encode()
+        writer.writerows(here.history)
+    write_atomic(run.out / METRICS, text.getvalue().encode())
+
+
+def write_best(run: Run) -> None:
+    """Write the weights as `vggfeat extract --weights` takes them."""
+    with explain_os_errors(run.out):
+        formats.write(
+            run.out / BEST,
+            {name: value.detach() for name, value in run.net.state_dict().items()},
+            run.pixels,
+            net=run.settings.net,
+            source=f"trained on {run.data.source}",
+            licence="yours to say",
+            about={
+                "classes": json.dumps(run.data.classes),
+                "S": json.dumps(run.settings.S),
+                **run.task.about,
+            },
+        )
+
+
+def load_position(
+    out: Path, facts: Mapping[str, Any], *, resume: bool
+) -> tuple[Position, dict[str, Any]]:
+    """Read where a run stands and what it was begun with, nothing of a new one.
+
+    Raises
+    ------
+    StoreError
+        If there is a run, and it is another or not to be gone on with.
+    """
+    path = out / LAST
+    if not path.exists():
+        return Position(), {}
+    position, known = read(path)
+    if not resume:
+        raise StoreError(
+            f"{out} holds a training run of {position.epoch} epochs. Go on with --resume, or name "
+            "another --out."
+        )
+    if other := differences(known, facts):
+        raise StoreError(
+            f"{path} is of a run with other {'; '.join(other)}.",
+            "To go on, all of these must be what the run was begun with; only --epochs may "
+            "change, and where files lie. Or name another --out.",
+        )
+    return position, known
+
+
+def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Name what is not as a run was begun with it, in words.
+
+    A setting that the run does not know had the value that is now the default.
+    """
+    defaults = Training().model_dump(mode="json")
+    found = []
+    for name, mine in facts.items():
+        theirs = known.get(name)
+        if name == "settings":
+            theirs = defaults | (theirs or {})
+            free = {"epochs"} if mine["schedule"] != "cosine" else set()
+            theirs |= {setting: mine[setting] for setting in free}
+        if theirs == mine:
+            continue
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            changed = [
+                f"{key}: {theirs.get(key)!r:.{LONG}} → {mine.get(key)!r:.{LONG}}"
+                for key in {**theirs, **mine}
+                if theirs.get(key) != mine.get(key)
+            ]
+            name = f"{name} ({'; '.join(changed)})"
+        found.append(name)
+    return found
+
+
+def make_loader(
+    part: Part, settings: Training, engine: Engine, team: Processes, *, seed: int | None
+) -> Loader:
+    """Make the loader of a part: augmented from a seed to train, central crops to validate."""
+    return Loader(
+        part,
+        batch_size=settings.batch,
+        S=settings.S,
+        workers=engine.workers,
+        seed=seed,
+        rank=team.rank,
+        world=team.world,
+    )
+
+
+def training_precision(wanted: str, device: torch.device) -> str:
+    """Resolve the precision; a CPU's is fp32 unless another is asked for."""
+    if wanted == "auto" and device.type == "cpu":
+        return "fp32"  # bf16 gradients on CPUs save little, and cost exactness
+    return resolve_precision(wanted, device)
+
+
+def parallel(net: nn.Module, engine: Engine, team: Processes) -> nn.Module:
+    """Compile a network if that is asked for, and let processes share its gradients."""
+    # In this order, so that no_sync is at hand.
+    model: nn.Module = torch.compile(net) if engine.compile else net  # type: ignore[assignment]  # it is called alike
+    if team.world > 1:
+        ids = [team.device] if team.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=ids)
+    return model
+
+
+def unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
+    """Let a backward pass keep its gradients to this process."""
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+def autocast(run: Run) -> AbstractContextManager[Any]:
+    """Compute in the precision of the run."""
+    if run.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(run.team.device.type, DTYPES[run.precision])
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Mix three numbers into 32 bits, of which torch's generator for CPUs takes no more."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+
+
+def split(batch: Batch, size: int | None) -> list[Batch]:
+    """Cut a batch into parts of so many images, if memory is short; an empty one is one part."""
+    if size is None or len(batch.rows) <= size:
+        return [batch]
+    starts = range(0, len(batch.rows), size)
+    return [Batch(*(values[start : start + size] for values in batch)) for start in starts]
+
+
+def count(
+    run: Run,
+    scores: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    draws: Sequence[Draw] | None,
+    losses: Tensor,
+) -> Tensor:
+    """Sum loss, the task's two figures, and images of a batch: (4,)."""
+    counts = run.task.counts(scores, labels, rows, draws)
+    found = torch.cat([losses[None], counts, counts.new_tensor([len(labels)])])
+    return found.to(run.to_sums().dtype)
+
+
+def total(run: Run, sums: Tensor) -> list[float]:
+    """Sum over processes, and stop where the loss is no number."""
+    found: list[float] = run.team.total(sums.clone()).tolist()
+    if not all(map(math.isfinite, found)):
+        kept = f"The last checkpoint in {run.out} is intact. " * (run.out / LAST).is_file()
+        raise VggfeatError(
+            f"The loss is {found[0]} after {run.position.step} updates: training diverged. "
+            f"{kept}Begin anew with a smaller --learning-rate, with --init glorot, or from the "
+            "weights of net A."
+        )
+    return found
+
+
+def tell(run: Run, speed: float) -> None:
+    """Report progress, in images per second among others."""
+    here = run.position
+    if run.progress and here.sums[-1]:
+        figures = run.means(here.sums)
+        loss, waited = figures.pop("loss"), run.loader.waited
+        batches = len(run.loader)
+        run.progress(
+            Told(here.epoch, here.batch, batches, loss, figures, here.learning_rate, speed, waited)
+        )
+
+
+def asked_to_stop(run: Run) -> bool:
+    """Whether Ctrl-C or SIGTERM came; several processes agree when they look at the loss."""
+    if run.team.world == 1:  # nobody to ask, and no device to wait for
+        return run.stop.is_set()
+    if run.position.batch % CHECK:
+        return False
+    asked = torch.tensor(float(run.stop.is_set()), device=run.team.device)
+    return bool(run.team.total(asked) > 0)
+
+
+@contextmanager
+def _only_run_in(out: Path) -> Iterator[None]:
+    """Refuse a folder in which another run is at work."""
+    make_folder(out)
+    lock = file_lock(out / LAST)
+    with explain_os_errors(out):
+        try:
+            lock.acquire(timeout=LOCKED)
+        except TimeoutError as error:
+            raise StoreError(
+                f"Another process is training in {out}. Wait until it has ended, or name another "
+                "--out. Several processes train one network when torchrun starts them."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explain_dead_workers(out: Path) -> Iterator[None]:
+    """Say what to do if a decoding process is killed.
+
+    torch raises that wherever the process that trains happens to be, and a pipe that breaks first
+    raises an error of its own.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        kept = "The last checkpoint is intact: go on with --resume." * (out / LAST).is_file()
+        raise DataError(
+            f"A decoding process ended ({why}). If memory ran out, ask for fewer --workers. {kept}"
+        ) from error

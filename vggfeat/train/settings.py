@@ -14,9 +14,9 @@ from pydantic import (
 )
 
 from vggfeat.nets.config import TABLE_1
-from vggfeat.train.schedule import EPOCHS, Plateau, Schedule, Step
 
 CROP = 224  # side of what is cut out of a rescaled image
+EPOCHS = 74  # of the paper: 370,000 iterations of 256 images
 
 
 def _range(value: Any) -> Any:
@@ -33,6 +33,9 @@ def _as_large_as_a_crop(S: int | tuple[int, int]) -> int | tuple[int, int]:
 class Training(BaseModel):
     """Settings of a training run; the defaults are those of Section 3.1.
 
+    The default of a setting that comes later is what was done before: so a run that does not know
+    it goes on.
+
     Parameters
     ----------
     net : str
@@ -43,18 +46,22 @@ class Training(BaseModel):
     batch : int
         Images of a step, over all processes.
     learning_rate, momentum, weight_decay : float
-        Of :class:`~vggfeat.train.optimiser.Momentum`.
+        Of the first epoch; of Krizhevsky's updates; of the L2 penalty on all parameters.
     dropout : float
         Ratio after fc6 and fc7.
     init : {"glorot", "paper", "kaiming"}
         How layers that are not taken from other weights are drawn;
         :func:`~vggfeat.train.start.start` says why Glorot's is the default.
-    schedule : {"plateau", "step"}
-        The rate is divided by 10 when validation accuracy stops improving, or after given epochs.
+    schedule : {"plateau", "step", "cosine"}
+        The rate is divided by 10 when validation accuracy stops improving, as in the paper, or
+        after the epochs listed in `steps`; or it falls along half a cosine.
     patience, threshold, drops : int, float, int
-        Of :class:`~vggfeat.train.schedule.Plateau`.
+        Of the plateau: epochs in a row whose accuracy is no more than `threshold`, in [0, 1],
+        above the best one make the rate drop; after `drops` drops the next ends the run.
     steps : tuple of int
-        Epochs of :class:`~vggfeat.train.schedule.Step`.
+        Epochs, ascending, after which the rate drops.
+    warmup : int
+        Epochs in which the rate rises to the first of the cosine.
     epochs : int
         Most epochs.
     freeze : {"none", "conv"}
@@ -84,11 +91,12 @@ class Training(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     init: Literal["glorot", "paper", "kaiming"] = "glorot"
-    schedule: Literal["plateau", "step"] = "plateau"
+    schedule: Literal["plateau", "step", "cosine"] = "plateau"
     patience: int = Field(default=3, ge=1)
     threshold: float = Field(default=1e-3, ge=0, lt=1)
     drops: int = Field(default=3, ge=0)
     steps: tuple[int, ...] = ()
+    warmup: int = Field(default=0, ge=0)
     epochs: int = Field(default=EPOCHS, ge=1)
     freeze: Literal["none", "conv"] = "none"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -99,16 +107,14 @@ class Training(BaseModel):
     def _known(self) -> Self:
         if self.net not in TABLE_1:
             raise ValueError(f"net {self.net!r} is none of {', '.join(TABLE_1)}")
+        if list(self.steps) != sorted({step for step in self.steps if 0 < step < self.epochs}):
+            raise ValueError(
+                f"steps must be ascending epochs in 1…{self.epochs - 1}, not {list(self.steps)}"
+            )
+        if bool(self.steps) != (self.schedule == "step"):
+            raise ValueError("the schedule 'step' needs steps, and no other schedule takes them")
+        if self.warmup and self.schedule != "cosine":
+            raise ValueError(f"the schedule {self.schedule!r} takes no warmup, only 'cosine' does")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup must be less than the {self.epochs} epochs of the run")
         return self
-
-    def new_schedule(self) -> Schedule:
-        """Begin the schedule."""
-        if self.schedule == "step":
-            return Step(self.learning_rate, epochs=self.steps, max_epochs=self.epochs)
-        return Plateau(
-            self.learning_rate,
-            patience=self.patience,
-            threshold=self.threshold,
-            drops=self.drops,
-            max_epochs=self.epochs,
-        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from vggfeat.errors import ParameterError
 from vggfeat.train.checkpoint import BEST
 
 
@@ -83,8 +84,6 @@ class Engine:
         Images that a process computes at a time; all of its share by default.
     compile : bool
         Whether ``torch.compile`` is used.
-    decoder : str
-        ``"pillow"``, or ``"nvjpeg"`` on the GPU.
     minutes : float
         Between two checkpoints within an epoch.
     """
@@ -94,5 +93,8 @@ class Engine:
     workers: int = 2
     micro: int | None = None
     compile: bool = False
-    decoder: Literal["pillow", "nvjpeg"] = "pillow"
     minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.micro is not None and self.micro < 1:
+            raise ParameterError.of("micro", "Engine", "an int of at least 1", self.micro)

@@ -54,12 +54,23 @@ def recipe_settings() -> dict[str, Any]:
             }
         elif isinstance(recipe, Chain):
             found[name] = {
-                link.name: link.settings.model_dump(mode="json") | {"paper": link.paper}
+                link.name: _without_later(link.settings.model_dump(mode="json"))
+                | {"paper": link.paper}
                 for link in recipe.runs()
             }
         else:
             found[name] = recipe.model_dump(mode="json", exclude={"name", "title"})
     return found
+
+
+LATER = {"warmup": 0}
+"""Settings that have come since, with the value that nothing was said of before."""
+GONE = {"run": {"--decoder": "pillow"}, "train": {"--decoder": "pillow"}}
+"""Options that have gone since, with the value that all now have."""
+
+
+def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
 
 def command_defaults() -> dict[str, dict[str, Any]]:
@@ -73,6 +84,7 @@ def command_defaults() -> dict[str, dict[str, Any]]:
             walk(other, f"{name} {sub}".strip())
         if not hasattr(command, "commands"):
             options = {max(one.opts, key=len): one.default for one in command.params}
+            options |= GONE.get(name, {})
             found[name] = {
                 option: str(value) if isinstance(value, Path) else value
                 for option, value in sorted(options.items())

@@ -54,7 +54,7 @@ class Training:
         engine = Engine(device="cpu", workers=0, minutes=0.0)
         with (
             mock.patch("vggfeat.train.loop.CHECK", 1),
-            mock.patch("vggfeat.train.loop._Run._write_best"),
+            mock.patch("vggfeat.train.loop.write_best"),
         ):
             try:
                 done = train(
@@ -121,13 +121,21 @@ class Training:
 
 def learning_rates(accuracies: Sequence[float], **settings: Any) -> list[float]:
     """Follow a schedule through validation accuracies: the rate of each epoch."""
+    import torch
+
+    from vggfeat.train.checkpoint import Position
+    from vggfeat.train.loop import finished, make_optimiser, make_scheduler, step_scheduler
     from vggfeat.train.settings import Training
 
-    schedule = Training(epochs=len(accuracies), **settings).new_schedule()
+    chosen = Training(epochs=len(accuracies), **settings)
+    optimiser = make_optimiser(chosen, torch.nn.Linear(1, 1))
+    scheduler = make_scheduler(chosen, optimiser)
+    here = Position(learning_rate=optimiser.param_groups[0]["lr"])
     rates = []
     for accuracy in accuracies:
-        if schedule.finished:
+        if finished(chosen, here):
             break
-        rates.append(schedule.learning_rate)
-        schedule.step(accuracy)
+        rates.append(here.learning_rate)
+        here.epoch += 1
+        here.learning_rate = step_scheduler(scheduler, optimiser, accuracy)
     return rates
