@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from unittest import mock
 
 from torch import Tensor
 
-from vggfeat._io.download import Checksums
+from vggfeat._io.download import Checksums, DownloadError
 from vggfeat.data.datasets import load_card
 from vggfeat.features import pooling
 from vggfeat.features.extractor import DenseExtractor
@@ -155,6 +155,19 @@ def published(name: str, net: str, weights: Path) -> Iterator[None]:
     files = (replace(source.files[0], checksums=checksums),)
     with mock.patch.dict(SOURCES, {(name, net): replace(source, files=files)}):
         yield
+
+
+@contextmanager
+def no_downloads() -> Iterator[list[str]]:
+    """Let no weights be downloaded, and list the files that would have been."""
+    asked: list[str] = []
+
+    def refuse(urls: Sequence[str], target: Path, *_: Any) -> Path:
+        asked.append(target.name)
+        raise DownloadError("No network.")
+
+    with mock.patch("vggfeat.nets.registry.download", refuse):
+        yield asked
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggfeat.cli.output import counting, facts, grid, note, show
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import VggfeatError, WeightsNotFound
 from vggfeat.learn.voc_results import APResult
+from vggfeat.nets.weights import lacking_source
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vggfeat.report.words import Headline
     from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import SVMRun
+    from vggfeat.settings import Features
 
 
 SHOWN = 5  # unreadable images that are named
@@ -106,6 +108,7 @@ def _explained(
     if not (evidence or game) or "box" in run.features.views:
         return {}, None
     try:
+        _refuse_download(run.features, model.nets)
         extractors = [work.network(run.features, net) for net in model.nets]
         for extractor, net in zip(extractors, model.nets, strict=True):
             check_columns(extractor, model.columns_of(net))
@@ -128,6 +131,18 @@ def _explained(
         return maps, None
     note(f"{played.line}, in {played.images} test images")
     return maps, played
+
+
+def _refuse_download(features: Features, nets: Sequence[str]) -> None:
+    """Refuse to fetch weights that nothing was computed with: they are half a gigabyte."""
+    for net in nets:
+        extraction = features.of(net)
+        if source := lacking_source(extraction.weights, net, extraction.layers):
+            raise WeightsNotFound(
+                f"The features are from a store, and the weights {source.name} of net {net}, which "
+                "draw them, are not on this machine. Fetch them, and write the report again: "
+                f"vggfeat weights fetch {source.name} --net {net}"
+            )
 
 
 class Outcome(NamedTuple):

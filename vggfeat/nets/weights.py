@@ -189,6 +189,21 @@ def load(
     return found
 
 
+def lacking_source(weights: str, net: str, layers: Sequence[str]) -> registry.Source | None:
+    """Return the published weights that :func:`load` would download; None where nothing is.
+
+    Examples
+    --------
+    >>> lacking_source("embedded", "D", ["pool5"]) is None
+    True
+    """
+    if weights not in registry.NAMES:
+        return None
+    name = _choose_source(net, parameter_layers(net, layers)) if weights == "auto" else weights
+    source = registry.source_of(name, net)
+    return None if registry.cached(source) else source
+
+
 def describe(path: Path | str, net: str | None = None) -> Description:
     """Tell what a file of weights holds.
 
