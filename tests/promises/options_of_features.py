@@ -62,7 +62,6 @@ DATASET = [
 REPORT = [
     ("--report", "--report r.html", "write_report.target", "r.html", FREE),
     ("--evidence", "--report r.html --no-evidence", "write_report.evidence", False, FLAG),
-    ("--pointing", "--report r.html --pointing 7", "write_report.pointing", 7, "--pointing -1"),
     ("--submission", "--submission s", "submit.folder", "s", FREE),
 ]
 SVM = [

@@ -280,16 +280,6 @@ Evidence = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Pointing = Annotated[
-    int,
-    typer.Option(
-        "--pointing",
-        min=0,
-        help="VOC, with a report: on so many test images, whether the strongest evidence lies in "
-        "a box of the class; 0 for none.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 IMAGES = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."

@@ -14,7 +14,7 @@ from vggfeat.errors import ParameterError
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
 OF_FEATURES = (
-    "dataset", "root", "report", "evidence", "pointing", "submission", "jobs", "jobs_backend",
+    "dataset", "root", "report", "evidence", "submission", "jobs", "jobs_backend",
 )  # fmt: skip
 OF_TABLES = (
     "allow_partial", "weights", "features", "on_bad_image", "deterministic", "engine", "address",
@@ -42,7 +42,6 @@ def command(
     features: options.FeatureFolder = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
-    pointing: options.Pointing = 50,
     submission: options.Submission = None,
     data: Annotated[
         Path | None, typer.Option("--data", help=options.IMAGES, rich_help_panel=options.TRAINING)
@@ -131,7 +130,7 @@ def command(
         return
     if isinstance(loaded, Recipe):
         asked = Overrides(dataset, root, allow_partial, weights, features, submission)
-        run_table(loaded, work, asked, report, evidence, pointing, as_json)
+        run_table(loaded, work, asked, report, evidence, as_json)
         return
     trains = engine_of(device, precision, workers or 2, micro, compile_net)
     trainer = Watched(trains, quiet, tensorboard)

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggfeat.cli.output import counting, facts, grid, note, show
 from vggfeat.errors import VggfeatError, WeightsNotFound
-from vggfeat.learn.voc_results import APResult
 from vggfeat.nets.weights import lacking_source
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.report.wanted import evidence_maps, evidence_wanted
-from vggfeat.run.pointing import pointing_game
 from vggfeat.run.predict import check_columns
 from vggfeat.run.submission import lacking, write_submission
 from vggfeat.run.svm import tested_model
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from vggfeat.recipe import Line
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
-    from vggfeat.run.pointing import PointingResult
     from vggfeat.run.svm import SVMRun
     from vggfeat.settings import Features
 
@@ -57,18 +54,16 @@ def show_run(run: SVMRun, *, as_json: bool) -> None:
         note(f"Warning: so were {len(run.failed) - SHOWN} more; --json names them all.")
 
 
-def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool, pointing: int) -> None:
+def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool) -> None:
     """Write the page, and its figures beside it."""
     images = dict(zip(run.images.names, run.images.images, strict=True))
-    maps, game = _explained(run, work, images, evidence, pointing)
-    pointed = {"pointing game": game.line.partition(": ")[2]} if game else {}
     write_page(
         run.result,
         target,
         images,
         title=run.card.title or run.card.name,
-        run=_settings(run) | pointed,
-        evidence=maps,
+        run=_settings(run),
+        evidence=_evidence(run, work, images) if evidence else {},
         provenance={
             **{f"net {net}": behind for net, behind in run.provenance.items()},
             "fingerprints": {column.descriptor.path: column.digest for column in run.columns},
@@ -81,7 +76,6 @@ def write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool, point
         partial=run.card.differences,
     )
     extra = {name: value for name, value in run.to_dict().items() if name != "result"}
-    extra["pointing"] = game.to_dict() if game else None
     write_results(target.with_suffix(""), run.result, extra)
     note(f"Report: {target}", quiet=work.quiet)
 
@@ -99,38 +93,22 @@ def submit(run: SVMRun, folder: Path) -> None:
         )
 
 
-def _explained(
-    run: SVMRun, work: Work, images: Mapping[str, ImageLike], evidence: bool, pointing: int
-) -> tuple[Evidence, PointingResult | None]:
-    """Draw evidence maps and play the pointing game, where the network is here to do so."""
-    model, result, maps = tested_model(run), run.result, {}
-    game = pointing if isinstance(result, APResult) and result.tested else 0
-    if not (evidence or game) or "box" in run.features.views:
-        return {}, None
+def _evidence(run: SVMRun, work: Work, images: Mapping[str, ImageLike]) -> Evidence:
+    """Draw evidence maps, where the network is here to do so."""
+    if "box" in run.features.views:
+        return {}
+    model = tested_model(run)
     try:
         _refuse_download(run.features, model.nets)
         extractors = [work.network(run.features, net) for net in model.nets]
         for extractor, net in zip(extractors, model.nets, strict=True):
             check_columns(extractor, model.columns_of(net))
-        if evidence:
-            with counting("evidence", quiet=work.quiet) as tell:
-                wanted = evidence_wanted(result)
-                maps = evidence_maps(model, wanted, result.names, images, extractors, tell)
+        with counting("evidence", quiet=work.quiet) as tell:
+            wanted = evidence_wanted(run.result)
+            return evidence_maps(model, wanted, run.result.names, images, extractors, tell)
     except VggfeatError as error:  # the page is worth having without them
         note(f"No evidence maps: {error}", quiet=work.quiet)
-        return maps, None
-    if not game:
-        return maps, None
-    try:
-        with counting("pointing game", quiet=work.quiet) as tell:
-            played = pointing_game(
-                model, run.images, Path(run.card.root), extractors, limit=game, progress=tell
-            )
-    except VggfeatError as error:  # a tree without annotations has its result all the same
-        note(f"No pointing game: {error}", quiet=work.quiet)
-        return maps, None
-    note(f"{played.line}, in {played.images} test images")
-    return maps, played
+        return {}
 
 
 def _refuse_download(features: Features, nets: Sequence[str]) -> None:

@@ -78,7 +78,6 @@ def command(
     save: options.Save = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
-    pointing: options.Pointing = 50,
     submission: options.Submission = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -174,4 +173,4 @@ def command(
     if submission:
         submit(run, submission)
     if report:
-        write_report(run, report, work, evidence=evidence, pointing=pointing)
+        write_report(run, report, work, evidence=evidence)

@@ -39,7 +39,6 @@ def run_table(
     asked: Overrides,
     report: Path | None,
     evidence: bool,
-    pointing: int,
     as_json: bool,
 ) -> None:
     """Run a recipe of features, and print its rows beside the figures that are expected."""
@@ -61,7 +60,7 @@ def run_table(
                 submit(run, submission / _slug(row.name) if several else submission)
             if report:
                 target = report.with_stem(f"{report.stem}-{_slug(row.name)}") if several else report
-                write_report(run, target, work, evidence=evidence, pointing=pointing)
+                write_report(run, target, work, evidence=evidence)
         except VggfeatError as error:  # the other rows are as good without this one
             note_error(f"Error: {row.name}", error)
             done = [one for one in done if one.line is not row]

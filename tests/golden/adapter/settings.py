@@ -65,8 +65,12 @@ def recipe_settings() -> dict[str, Any]:
 
 LATER = {"warmup": 0}
 """Settings that have come since, with the value that nothing was said of before."""
-GONE = {"run": {"--decoder": "pillow"}, "train": {"--decoder": "pillow"}}
-"""Options that have gone since, with the value that all now have."""
+GONE = {
+    "run": {"--decoder": "pillow", "--pointing": 50},
+    "svm": {"--pointing": 50},
+    "train": {"--decoder": "pillow"},
+}
+"""Options that have gone since, with the default that they had."""
 
 
 def _without_later(settings: dict[str, Any]) -> dict[str, Any]:

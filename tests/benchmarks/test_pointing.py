@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
+from helpers.networks import write_weights
 from PIL import Image
 from support import random_weights
-from trees import OBJECT, write_xml
+from trees import OBJECT, draw_bands, one_class_each, write_voc, write_xml
 
 from vggfeat.attribution import explain
+from vggfeat.data.datasets import load_card
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel
-from vggfeat.run.pointing import _inside, pointing_game
+from vggfeat.learn.model import SavedModel, save
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Load the script, which is no part of the package."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return import_module("pointing")
 
 
 def box(name, corners, difficult=0):
@@ -50,7 +64,7 @@ def game(tmp_path):
     return model, images, tmp_path, [extractor]
 
 
-def test_hits_are_counted_for_each_class(game):
+def test_hits_are_counted_for_each_class(script, game):
     """Of three images with a cat one box holds the square; difficult boxes and others do not."""
     model, images, tree, extractors = game
     (place,) = explain(model, images.images[0], extractors, ["cat"]).strongest
@@ -61,33 +75,44 @@ def test_hits_are_counted_for_each_class(game):
     write_xml(tree, "c", [box("cat", (1, 1, 80, 40))])
     write_xml(tree, "d", [box("owl", (1, 1, 80, 40)), box("dog", (1, 1, 80, 40), 1)])
     write_xml(tree, "e", [box("cat", (1, 1, 20, 40)), box("dog", (1, 1, 80, 40))])
-    steps = []
-    result = pointing_game(model, images, tree, extractors, progress=lambda *s: steps.append(s))
-    assert (result.of.tolist(), result.hits.tolist(), result.centre.tolist()) == (
-        [3, 1],
-        [1, 1],
-        [1, 1],
-    )
-    assert list(result.failed) == ["c"]
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    said = "Pointing game: 50.0 % of 4 (the image's centre: 50.0 %; 1 images left out)"
-    assert result.line == said
-    told = result.to_dict()
-    assert told["classes"][0] == {"name": "cat", "of": 3, "hits": 1, "centre": 1}
-    assert (told["share"], told["exact"]) == (0.5, True)
-    some = pointing_game(model, images, tree, extractors, limit=1)
-    assert (some.of.tolist(), some.hits.tolist()) == ([1, 0], [1, 0])
+    hits, failed = script.play(model, images, tree, extractors)
+    assert hits == {"cat": (3, 1, 1), "dog": (1, 1, 1)}
+    assert list(failed) == ["c"]
+    assert script.total(hits) == (4, 2, 2)
+    assert script.describe(script.total(hits)) == " 50.0 % of 4 (the centre:  50.0 %)"
+    some, _ = script.play(model, images, tree, extractors, limit=1)
+    assert some == {"cat": (1, 1, 0), "dog": (0, 0, 0)}
 
 
-def test_nothing_to_point_at_is_said(game):
+def test_nothing_to_point_at_is_said(script, game):
     """Without annotations, or with objects of other classes only, an error says why."""
     model, images, tree, extractors = game
     with pytest.raises(DataError, match=r"a\.xml cannot be read: [^.]*\.$"):
-        pointing_game(model, images, tree, extractors)
+        script.play(model, images, tree, extractors)
     for name in "abcde":
         write_xml(tree, name, [box("owl", (1, 1, 9, 9))])
     with pytest.raises(DataError, match="no object of a class"):
-        pointing_game(model, images, tree, extractors)
+        script.play(model, images, tree, extractors)
+
+
+def test_a_saved_model_plays_on_a_tree_of_voc(script, tmp_path, capsys):
+    """From the command line: what is printed is what is written and returned."""
+    classes = load_card("voc2007").classes
+    parts = one_class_each(classes, {"train": 1, "val": 1, "test": 1})
+    write_voc(tmp_path / "VOCdevkit" / "VOC2007", classes, parts, draw_bands)
+    path = write_weights(tmp_path / "a.safetensors", random_weights("A", ["pool1"]))
+    extractor = DenseExtractor("A", "pool1", weights=str(path), precision="fp32")
+    coef, columns = np.random.default_rng(0).normal(size=(2, 64)), tuple(extractor.columns([32]))
+    model = SavedModel(
+        coef, np.zeros(2), classes[:2], (1.0,), columns, (str(path),), Aggregation().to_dict()
+    )
+    written = tmp_path / "pointing.json"
+    where = ["--root", str(tmp_path), "--allow-partial", "--device", "cpu", "--json", str(written)]
+    result = script.main([str(save(tmp_path / "model", model)), *where])
+    assert json.loads(written.read_text()) == result
+    assert result["all"]["images"] == 2
+    assert set(result["classes"]) == set(classes[:2])
+    assert f"{classes[0]:20}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -100,6 +125,6 @@ def test_nothing_to_point_at_is_said(game):
         ((3, 6.1), False),
     ],
 )
-def test_boxes_count_from_one_and_hold_their_ends(place, inside):
+def test_boxes_count_from_one_and_hold_their_ends(script, place, inside):
     """Pixels 3 to 5 and 5 to 6 reach from 2 to 5 and from 4 to 6."""
-    assert _inside(np.array(place), [(3, 5, 5, 6)]) == inside
+    assert script.is_inside(np.array(place), [(3, 5, 5, 6)]) == inside
