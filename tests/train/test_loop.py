@@ -26,9 +26,9 @@ from vggfeat.nets.vgg import VGG
 from vggfeat.train.augment import draw, to_input
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.colours import Colours
+from vggfeat.train.distributed import Processes
 from vggfeat.train.loader import Loader
 from vggfeat.train.loop import differences, dropout_seed, parallel, train, unsynchronised
-from vggfeat.train.processes import Processes
 from vggfeat.train.settings import Training
 from vggfeat.train.start import start
 from vggfeat.train.trainset import open_trainset

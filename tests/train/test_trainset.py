@@ -218,6 +218,31 @@ def test_draw_is_by_class_recorded_and_disjoint(tmp_path: Path) -> None:
     assert len(open_trainset(tmp_path, val_fraction=0.5).val) == 11
 
 
+def test_where_images_lie_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is typed otherwise, or moved with its images and their paths, is the same set."""
+    write(tmp_path / "old" / "d", classes_of({"ant": 4, "bee": 4}))
+    names = [f"d/{label}/{path.name}" for label in ("ant", "bee")
+             for path in sorted((tmp_path / "old" / "d" / label).iterdir())]  # fmt: skip
+
+    def listed(folder: Path, prefix: str = "") -> Path:
+        rows = [f"{prefix}{name},{name.split('/')[1]}" for name in names]
+        (folder / "list.csv").write_text("\n".join(["path,label", *rows, ""]))
+        return folder / "list.csv"
+
+    monkeypatch.chdir(tmp_path / "old")
+    listed(tmp_path / "old")
+    digests = {open_trainset("list.csv").digest}
+    digests.add(open_trainset(tmp_path / "old" / "list.csv").digest)
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    digests.add(open_trainset("new/list.csv").digest)
+    digests.add(open_trainset(listed(tmp_path, f"{tmp_path}/new/")).digest)
+    assert len(digests) == 1
+    names[0] = "d/ant/other.jpg"
+    (tmp_path / "new" / "d" / "ant" / "other.jpg").write_bytes(b"")
+    assert open_trainset(listed(tmp_path, f"{tmp_path}/new/")).digest not in digests
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     """A folder of images named train is a class, since no folders are in it."""
     write(tmp_path, classes_of({"train": 2, "car": 2}))

@@ -15,6 +15,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.nets.formats import read
 from vggfeat.nets.registry import NAMES
 from vggfeat.settings import checked
+from vggfeat.train.distributed import world_size
 from vggfeat.train.settings import Training
 
 NET = "D"
@@ -191,7 +192,7 @@ def train_command(
     engine = training.engine_of(device, precision, workers, micro, False)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.boxset_of(data, classes, boxes, quiet=quiet)
-    size = _batch_of(len(found.train)) if batch is None else batch
+    size = max(world_size(), _batch_of(len(found.train))) if batch is None else batch
     waited = _patience_of(len(found.train), size) if patience is None else patience
     settings = settings.model_copy(update={"batch": size, "patience": waited})
     task = BoxRegression.on(found, regression, S, visible)
@@ -206,7 +207,7 @@ def train_command(
 
 def _batch_of(images: int) -> int:
     """Take the paper's batch, or of a small set so few images that an epoch has four updates."""
-    return min(BATCH, max(8, images // 4 // 8 * 8))  # eights, which processes can share
+    return min(BATCH, max(8, images // 4 // 8 * 8))
 
 
 def _patience_of(images: int, batch: int) -> int:

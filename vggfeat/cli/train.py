@@ -14,6 +14,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.nets.formats import read
 from vggfeat.nets.registry import NAMES
 from vggfeat.settings import checked
+from vggfeat.train.distributed import world_size
 from vggfeat.train.settings import Training
 
 DRAWN = ("glorot", "paper", "kaiming")
@@ -165,7 +166,9 @@ def command(
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.images_of(data, val, val_fraction, seed, quiet=quiet)
     if batch is None:
-        settings = settings.model_copy(update={"batch": _batch_of(len(found.train))})
+        settings = settings.model_copy(
+            update={"batch": max(world_size(), _batch_of(len(found.train)))}
+        )
     weights = None
     if init not in DRAWN:  # a file may be of net A
         weights = training.starting_weights(init, _net_of(init, net) or net, "fc8", quiet)
@@ -185,7 +188,7 @@ def _scale(S: list[int] | None) -> Any:
 
 def _batch_of(images: int) -> int:
     """Take the paper's batch, or of a small set so few images that an epoch has eight updates."""
-    return min(BATCH, max(8, images // 8 // 8 * 8))  # eights, which processes can share
+    return min(BATCH, max(8, images // 8 // 8 * 8))
 
 
 def _check_source(init: str) -> None:

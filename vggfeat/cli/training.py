@@ -12,6 +12,7 @@ from vggfeat.cli.working import check_machine
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.nets.weights import load
 from vggfeat.train.chain import train_chain
+from vggfeat.train.distributed import meet
 from vggfeat.train.task import TITLES, figures_in
 from vggfeat.train.trainset import open_trainset
 from vggfeat.train.words import Engine
@@ -31,13 +32,17 @@ def engine_of(
 ) -> Engine:
     """Say how a run works, and refuse what is none of the choices before any image is read.
 
+    Processes that torchrun started meet here.
+
     Raises
     ------
     ParameterError, DeviceError
         Naming the option.
     """
     check_machine(device, precision)
-    return Engine(device, precision, workers, micro, compiled)
+    engine = Engine(device, precision, workers, micro, compiled)
+    meet()
+    return engine
 
 
 def images_of(

@@ -36,10 +36,10 @@ from vggfeat.nets.weights import Weights
 from vggfeat.train.augment import Draw, draw, to_input
 from vggfeat.train.checkpoint import BEST, LAST, Position, read, restore, save
 from vggfeat.train.colours import Colours
+from vggfeat.train.distributed import Processes, Stop, processes, stopping
 from vggfeat.train.loader import Batch, Loader
 from vggfeat.train.part import Part
 from vggfeat.train.prepare import colours_of, level
-from vggfeat.train.processes import Processes, Stop, processes, stopping
 from vggfeat.train.settings import Training
 from vggfeat.train.start import Start, start
 from vggfeat.train.task import Classification, Task

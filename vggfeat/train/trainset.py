@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from vggfeat.data.datasets.ilsvrc import (
     read_class_images,
     read_images,
 )
+from vggfeat.data.sources.files import Names
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.learn.splits import held_out_part
 from vggfeat.train.part import Part
@@ -69,13 +71,26 @@ class TrainSet:
     def digest(self) -> str:
         """SHA-256 of the names of classes and images and of the labels, not of the images.
 
-        Two that agree are trained on in the same order; where they lie does not matter.
+        Two that agree are trained on in the same order; where they lie does not matter, so that
+        names count from the folder on that all have in common.
         """
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for part in (self.train, self.val):
-            digest.update(f"\0{len(part)} {part.images.names.dtype}\0".encode())
-            digest.update(part.images.names.tobytes() + part.labels.astype("<i8").tobytes())
+            names = part.images.names
+            common = _common_folder(names)
+            digest.update(f"\0{len(part)}\0".encode())
+            digest.update(b"\0".join(name[common:] for name in names.tolist()))
+            digest.update(part.labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def _common_folder(names: Names) -> int:
+    """Measure the path of the folder that all names have in common."""
+    if not len(names):
+        return 0
+    first, last = (name.split(b"/")[:-1] for name in (min(names.tolist()), max(names.tolist())))
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return sum(len(folder) + 1 for folder, _ in shared)
 
 
 class _Coded(NamedTuple):
