@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.mistakes import refuses
 from helpers.networks import formula_weights
 from support import noise
 
@@ -284,3 +288,19 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(extractor, "_describe", small_memory)
     torch.testing.assert_close(extractor.describe(several)[("pool2", "average")], expected)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        torch.zeros(3, 40, 40, dtype=torch.uint8),
+        torch.zeros(1, 1, 40, 40, dtype=torch.uint8),
+        torch.zeros(1, 3, 40, 40),
+        np.zeros((1, 3, 40, 40), np.uint8),
+    ],
+)
+def test_pixels_of_another_shape_or_type_are_refused(pixels: Any) -> None:
+    """Floats from 0 to 1 would be taken for a black image, a grey channel for three."""
+    extractor = DenseExtractor("D", "pool1", weights="embedded", device="cpu")
+    for describe in (extractor.describe, extractor.maps):
+        refuses(partial(describe, pixels), ParameterError, ["pixels", "uint8", "(B, 3, H, W)"])

@@ -102,7 +102,7 @@ def test_info_of_a_run_that_goes_on(tmp_path: Path) -> None:
     (tmp_path / "shards" / ".tmp-elsewhere-1-ab").rename(tmp_path / "shards" / ".tmp-x")
     told = info(tmp_path)
     assert (told["images"], told["asked"], told["finished"]) == (5, 12, False)
-    refuses(lambda: info(tmp_path / "nowhere"), StoreError, ["nowhere", "manifest.json"])
+    refuses(lambda: info(tmp_path / "nowhere"), StoreError, ["nowhere", "spelling"])
 
 
 def test_info_of_shares(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_records_that_are_broken(tmp_path: Path) -> None:
 def test_refuses_what_is_no_store(tmp_path: Path) -> None:
     """An empty folder, and a packed file, are answered with what to do."""
     for look in (repair, verify):
-        refuses(lambda: look(tmp_path / "none"), StoreError, ["manifest.json"])  # noqa: B023
+        refuses(lambda: look(tmp_path / "none"), StoreError, ["none", "spelling"])  # noqa: B023
     make_store(tmp_path / "f")
     pack(tmp_path / "f", tmp_path / "one.h5")
     refuses(lambda: repair(tmp_path / "one.h5"), StoreError, ["Pack it anew"])

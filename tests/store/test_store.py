@@ -237,7 +237,7 @@ def test_manifests_that_are_none(
 def test_what_is_no_store(tmp_path: Path) -> None:
     """An empty folder is none to read; a folder of other things is none to write."""
     refuses(lambda: FeatureStore(tmp_path), StoreError, ["manifest.json", "vggfeat extract"])
-    refuses(lambda: FeatureStore(tmp_path / "absent"), StoreError, ["manifest.json"])
+    refuses(lambda: FeatureStore(tmp_path / "absent"), StoreError, ["absent", "spelling"])
     (tmp_path / "thesis.tex").write_text("")
     refuses(lambda: FeatureStore(tmp_path, "a"), StoreError, ["not empty"])
     (tmp_path / "images" / "cat").mkdir(parents=True)

@@ -221,9 +221,12 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         rows["others"] = f"{others} more images are kept here; this run did not name them"
     show(result, facts(rows), as_json=told.as_json)
     if skipped:
-        note(f"Warning: {skipped} images could not be used: {reasons}.")
+        note(f"Warning: {counted(skipped, 'image')} could not be used: {reasons}.")
     if len(images) and skipped == len(images):
-        raise DataError("No image could be read, so that there are no features.")
+        name, reason = next(iter(store.failed.items()))
+        raise DataError(
+            f"No image could be read, so that there are no features. The first, {name}: {reason}"
+        )
     if not told.as_json and not share:
         typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
 

@@ -192,6 +192,8 @@ class DenseExtractor:
 
         Raises
         ------
+        ParameterError
+            For pixels of another shape or type.
         ImageTooSmall
             If a layer would have no location; see :meth:`check_scales`.
         DeviceError
@@ -298,6 +300,15 @@ class DenseExtractor:
         return [key for key in keys if key in chosen]
 
     def _split(self, pixels: Tensor) -> Sequence[Tensor]:
+        shape: tuple[int, ...] = tuple(getattr(pixels, "shape", ()))
+        dtype = getattr(pixels, "dtype", type(pixels))
+        if dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+            raise ParameterError.of(
+                "pixels",
+                "DenseExtractor",
+                "a torch.Tensor (B, 3, H, W) of uint8, RGB from 0 to 255",
+                f"{shape} of {dtype}",
+            )
         return torch.split(pixels, 1) if self.hardware.deterministic else [pixels]
 
     def _net_until(self, layers: Iterable[str]) -> VGG:

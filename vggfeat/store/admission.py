@@ -5,6 +5,8 @@ Each column has a file, which whoever comes first creates; all others read it an
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from vggfeat._io.atomic import TEMPORARY
 from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, StoreError
@@ -57,6 +59,14 @@ def refuse_other_dtype(storage: Storage, held: str, asked: str) -> None:
             f"{storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or use "
             "another --out."
         )
+
+
+def refuse_absent(storage: Storage) -> NoReturn:
+    """Say that there is no store to read."""
+    give = "Give the folder that `vggfeat extract` or `vggfeat classify` wrote, or a packed file."
+    if isinstance(storage, LocalStorage) and not storage.path.exists():
+        raise StoreError(f"There is no feature store {storage}. Check the spelling. {give}")
+    raise StoreError(f"{storage} is no feature store: it has no {MANIFEST}. {give}")
 
 
 def refuse_strange(storage: Storage) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vggfeat._io.checksums import has_valid_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.store.admission import refuse_absent
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.index import INDEX, list_stamps, write_headers
 from vggfeat.store.runs import (
@@ -274,7 +275,7 @@ class _Survey:
             dtype = here[0]
             self.lost[MANIFEST] = build_manifest(dtype)
         if dtype is None and not (self.damaged or self.unusable):
-            raise StoreError(f"{self.storage} is no feature store: it has no {MANIFEST}.")
+            refuse_absent(self.storage)
         for key, header in self.headers.items():
             if header.dtype != dtype:
                 self.unusable[key] = f"it holds {header.dtype}, and the store {dtype}"

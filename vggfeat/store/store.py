@@ -159,10 +159,7 @@ class FeatureStore:
             held = next(iter(self._headers.values())).dtype
         if self.mode == "r":
             if held is None and not isinstance(self.storage, MemoryStorage):
-                raise StoreError(
-                    f"{self.storage} is no feature store: it has no {MANIFEST}. Give the folder "
-                    "that `vggfeat extract` or `vggfeat classify --out` wrote, or a packed file."
-                )
+                admission.refuse_absent(self.storage)
             return held or dtype
         if held is None:
             admission.refuse_strange(self.storage)

@@ -120,9 +120,9 @@ def _graph(spec: VGG, net: VGG, ov: Any) -> Any:
 def _operation(layer: Layer, x: Any, net: VGG, ops: Any) -> Any:
     """Apply a layer up to its ReLU."""
     if layer.kind == "pool":
-        rounding = net.pool_rounding
-        two, one, none = [2, 2], [1, 1], [0, 0]
-        return ops.max_pool(x, two, one, none, none, two, rounding_type=rounding).output(0)
+        # Its own ceil refuses a map of one location; a margin at the end is the same.
+        end = [1, 1] if net.pool_rounding == "ceil" else [0, 0]
+        return ops.max_pool(x, [2, 2], [1, 1], [0, 0], end, [2, 2]).output(0)
     if layer.kind == "lrn":
         # OpenVINO divides α by n, as torch does.
         return ops.lrn(x, ops.constant([1]), alpha=5e-4, beta=0.75, bias=2.0, size=5)
