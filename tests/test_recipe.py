@@ -9,8 +9,8 @@ import pytest
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification
-from vggfeat.learn.search import GRID
-from vggfeat.recipe import Classifier, load_recipe, open_recipe, recipe_names
+from vggfeat.recipe import check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.settings import GRID, SVM
 from vggfeat.train.chain import Chain
 
 OWN = """
@@ -52,7 +52,7 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, 'dataset = "sample"'))
     [line] = recipe.table()
     assert (line.name, line.expected, line.features.layers) == ("D", None, ("fc7",))
-    assert recipe.classifier == Classifier()
+    assert recipe.classifier == SVM()
     assert recipe.classifier.grid == GRID
 
 
@@ -171,9 +171,9 @@ def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
 )
 def test_settings_of_average_precision_belong_to_it(setting: dict[str, str], named: str) -> None:
     """Where every image has one class, there is nothing that they could mean."""
-    how = Classifier(**setting)
-    how.check(load_card("voc2007"))
+    how = SVM(**setting)
+    check_protocol(how, load_card("voc2007"))
     with pytest.raises(DataError, match=f"one class: {named} says nothing"):
-        how.check(load_card("caltech101"))
+        check_protocol(how, load_card("caltech101"))
     with pytest.raises(DataError, match="one class: habit says nothing"):
-        Classifier(habit="cv3").check(load_card("sample"))
+        check_protocol(SVM(habit="cv3"), load_card("sample"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,8 +13,7 @@ from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.datasets.card import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification, TableRow
-from vggfeat.learn.search import GRID
-from vggfeat.settings import Features, data_error
+from vggfeat.settings import SVM, Features, data_error
 from vggfeat.train.chain import Chain
 
 
@@ -22,55 +21,23 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Classifier(_Frozen):
-    """Settings of the linear SVM; what is None is left to the protocol of the data set's card.
+def check_protocol(svm: SVM, card: DatasetCard) -> None:
+    """Refuse settings of an SVM that a data set's protocol has no use for.
 
-    Parameters
-    ----------
-    loss : {"hinge", "squared_hinge"}
-        Loss of a row inside the margin.
-    solver : {"auto", "gram", "primal", "stream"}
-        See :class:`~vggfeat.learn.svm.LinearSVM`.
-    grid : tuple of float
-        Values of C that are tried.
-    C : {"per class", "one"}, optional
-        Whether each class has its own C; VOC only.
-    difficult : {"drop", "negative"}, optional
-        What an image with only difficult objects of a class is in training; VOC only.
-    habit : {"validation", "cv3"}
-        Where C is chosen, VOC only: on val as VGG's toolkit does, or in three folds of trainval
-        as VISSL does.
-
-    Examples
-    --------
-    >>> Classifier(C="one").loss
-    'hinge'
+    Raises
+    ------
+    DataError
+        Naming the setting.
     """
-
-    loss: Literal["hinge", "squared_hinge"] = "hinge"
-    solver: Literal["auto", "gram", "primal", "stream"] = "auto"
-    grid: tuple[float, ...] = Field(default=GRID, min_length=1)
-    C: Literal["per class", "one"] | None = None
-    difficult: Literal["drop", "negative"] | None = None
-    habit: Literal["validation", "cv3"] = "validation"
-
-    def check(self, card: DatasetCard) -> None:
-        """Refuse settings that a data set's protocol has no use for.
-
-        Raises
-        ------
-        DataError
-            Naming the setting.
-        """
-        if isinstance(card.protocol, VocProtocol):
-            return
-        fields = (("C", None), ("difficult", None), ("habit", "validation"))
-        if given := [name for name, default in fields if getattr(self, name) != default]:
-            raise DataError(
-                f"{card.name} is tested by {card.protocol.metric}, where every image has one "
-                f"class: {given[0]} says nothing there. It belongs to data sets with an average "
-                "precision, such as voc2007."
-            )
+    if isinstance(card.protocol, VocProtocol):
+        return
+    fields = (("C", None), ("difficult", None), ("habit", "validation"))
+    if given := [name for name, default in fields if getattr(svm, name) != default]:
+        raise DataError(
+            f"{card.name} is tested by {card.protocol.metric}, where every image has one "
+            f"class: {given[0]} says nothing there. It belongs to data sets with an average "
+            "precision, such as voc2007."
+        )
 
 
 class RecipeRow(_Frozen):
@@ -112,7 +79,7 @@ class Recipe(_Frozen):
         Name of a card.
     features : Features
         What describes the images.
-    classifier : Classifier
+    classifier : SVM
         How C is chosen, and with which loss.
     rows : tuple of RecipeRow
         The lines of the table; one that adds nothing by default.
@@ -128,7 +95,7 @@ class Recipe(_Frozen):
     title: str = ""
     dataset: str
     features: Features = Features()
-    classifier: Classifier = Classifier()
+    classifier: SVM = SVM()
     rows: tuple[RecipeRow, ...] = Field(default=(RecipeRow(),), min_length=1)
 
     @model_validator(mode="after")

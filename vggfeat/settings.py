@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,8 +24,26 @@ Normalize = Literal["descriptor", "locations", "none"]
 OnBadImage = Literal["skip", "error"]
 Locations = Literal["raw", "l2"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Engine = Literal["local", "ray"]
 Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
 
+GRID = (
+    0.001,
+    0.0031622776601683794,
+    0.01,
+    0.03162277660168379,
+    0.1,
+    0.31622776601683794,
+    1.0,
+    3.1622776601683795,
+    10.0,
+    31.622776601683793,
+    100.0,
+    316.2277660168379,
+    1000.0,
+)
+"""C from 0.001 to 1000 in half decades. Descriptors have length 1 whatever the net, layer and
+scale, so margins and losses are of order 1 and one grid around 1 serves them all."""
 SHOULD = "Input should be "
 """How pydantic begins to say what would be right."""
 IN_A_NAME = {"net", "weights", "layers", "pool"}
@@ -66,6 +85,11 @@ class Settings(BaseModel):
         return checked(type(self), **{**self.model_dump(), **known})
 
 
+PRECISION: Any = Field(
+    default="auto", description="auto (bf16 where the hardware has it), fp32, bf16, fp16."
+)
+
+
 class Decoding(Settings):
     """How an image becomes pixels.
 
@@ -89,10 +113,14 @@ class Dense(Decoding):
     """How one net describes images densely, whatever becomes of the descriptors."""
 
     layers: Names = Field(
-        default=("fc7",), min_length=1, description="Layers whose dense maps are pooled, stacked."
+        default=("fc7",),
+        min_length=1,
+        description="conv1_1 … pool5, fc6, fc7, fc8, or torchvision's name; repeat for several.",
+        json_schema_extra={"flags": ["--layer"]},
     )
     pool: str = Field(
-        default="average", description="How a dense map becomes a descriptor; several joined by +."
+        default="average",
+        description="Over locations: {poolings}, or several: average+max.",
     )
     flip: bool = Field(default=True, description="Average with the mirror image (Appendix B).")
 
@@ -109,30 +137,39 @@ class Features(Dense):
     nets: tuple[str, ...] = Field(
         default=("D",),
         min_length=1,
-        description="Configurations of Table 1; the descriptors of several are stacked.",
-    )
-    weights: Names = Field(
-        default=("auto",), description="A source or a file; for some nets alone as NET=FILE."
+        description="Configuration of Table 1: A, B, D, E; A-LRN, C with own weights. Repeat to "
+        "stack several: --net D --net E is the paper's fusion.",
+        json_schema_extra={"flags": ["--net"]},
     )
     Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(256,),
         min_length=1,
-        description="Test scales: smallest side of the rescaled image, in pixels.",
+        description="Test scale: smallest side in pixels; repeat for several.",
+        json_schema_extra={"flags": ["--Q", "-Q"]},
+    )
+    weights: Names = Field(
+        default=("auto",),
+        description="auto, authors, torchvision, embedded, or a file; for one of several nets: "
+        "NET=FILE.",
+    )
+    aggregate: Aggregate = Field(
+        default="average", description="Across scales: average, max or stack."
     )
     normalize: Normalize = Field(
         default="descriptor",
-        description="What is L2-normalised: descriptors, every location as well, or nothing.",
-    )
-    aggregate: Aggregate = Field(
-        default="average", description="How the descriptors of several scales are combined."
+        description="L2 of each descriptor, also at all locations before pooling, or none.",
     )
     power: float | None = Field(
-        default=None, gt=0, le=1, description="Signed power before L2; beyond the paper."
+        default=None,
+        gt=0,
+        le=1,
+        description="Signed power before L2; 0.5 is the square root, 1 turns a card's off.",
     )
     views: tuple[Literal["image", "box"], ...] = Field(
         default=("image",),
         min_length=1,
-        description="What of an image is looked at; both are stacked (Appendix B, actions).",
+        description="image, or the given box of an action; both are stacked. Repeat for both.",
+        json_schema_extra={"flags": ["--view"]},
     )
 
     @model_validator(mode="after")
@@ -194,9 +231,7 @@ class Extraction(Dense):
     locations: Locations = Field(
         default="raw", description="l2: L2-normalise every location before pooling."
     )
-    precision: Precision = Field(
-        default="auto", description="What the network computes in; auto: bf16 in hardware, or fp32."
-    )
+    precision: Precision = PRECISION
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -247,7 +282,79 @@ class Hardware(Settings):
     )
     deterministic: bool = Field(
         default=False,
-        description="The same bits for an image whatever is described with it; slower.",
+        description="The same bits again on this machine, whatever is described beside an image, "
+        "resumed or in shares: each goes through the network on its own, which takes longer.",
+    )
+
+
+def _some_or_all(jobs: int) -> int:
+    if jobs < 1 and jobs != -1:
+        raise ValueError("must be an int from 1 on, or -1 for all cores")
+    return jobs
+
+
+class Execution(Hardware):
+    """How a command works: nothing of it changes a result, but precision and bad images.
+
+    Examples
+    --------
+    >>> Execution(engine="ray", jobs=2).on_bad_image
+    'skip'
+    """
+
+    precision: Precision = PRECISION
+    on_bad_image: OnBadImage = Field(
+        default="skip", description="skip: leave it out, with its reason; or error: stop."
+    )
+    workers: int | None = Field(
+        default=None, ge=1, description="Decoding threads; one for each core."
+    )
+    engine: Engine = Field(
+        default="local", description="local: this process describes images; or ray: a cluster does."
+    )
+    address: str | None = Field(
+        default=None,
+        description="Of the Ray cluster: auto, or HOST:6379. By default RAY_ADDRESS, that of this "
+        "machine, or a new one.",
+    )
+    jobs: Annotated[int, AfterValidator(_some_or_all)] = Field(
+        default=-1, description="Processes that train; -1 for all cores."
+    )
+    jobs_backend: str | None = Field(
+        default=None,
+        description="Where they run, by joblib: loky, here; ray, at --address; or dask, at "
+        "DASK_SCHEDULER_ADDRESS.",
+    )
+
+
+class SVM(Settings):
+    """The linear SVM; what is None is left to the protocol of the data set's card.
+
+    Examples
+    --------
+    >>> SVM(C="one").loss
+    'hinge'
+    """
+
+    loss: Literal["hinge", "squared_hinge"] = Field(
+        default="hinge", description="hinge, or squared_hinge."
+    )
+    solver: Literal["auto", "gram", "primal", "stream"] = Field(
+        default="auto", description="auto, gram, primal or stream; see LinearSVM."
+    )
+    grid: tuple[float, ...] = Field(
+        default=GRID, min_length=1, description="Values of C that are tried."
+    )
+    C: Literal["per class", "one"] | None = Field(
+        default=None, description="VOC: one C 'per class', or 'one' for all."
+    )
+    habit: Literal["validation", "cv3"] = Field(
+        default="validation",
+        description="VOC: choose C on val (validation), or in 3 folds of trainval (cv3).",
+    )
+    difficult: Literal["drop", "negative"] | None = Field(
+        default=None,
+        description="VOC: in training, drop difficult objects, or take as negative.",
     )
 
 
@@ -262,20 +369,57 @@ def checked(make: Callable[..., Model], **given: Any) -> Model:
     try:
         return make(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise ParameterError(f"These settings do not fit together: {said}.") from error
-        which = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(getattr(make, "model_fields", ()))
-            raise ParameterError(
-                f"{make.__name__} has no setting {which!r}, only {known}."
-            ) from error
-        if said.startswith(SHOULD):
-            right = said.removeprefix(SHOULD)
-            raise ParameterError.of(which, make.__name__, right, first["input"]) from error
-        raise ParameterError(f"{which}: {said}. Got {first['input']!r} instead.") from error
+        raise parameter_error(error, make) from error
+
+
+def check_each(model: type[Settings], given: Mapping[str, Any], flags: Mapping[str, str]) -> None:
+    """Refuse each setting that is wrong by itself, before others stand beside it.
+
+    Parameters
+    ----------
+    model : type
+    given : mapping
+        Some of its settings.
+    flags : mapping
+        What a user typed for them, by their names.
+
+    Raises
+    ------
+    ParameterError
+        Naming what was typed.
+
+    Examples
+    --------
+    >>> check_each(Features, {"views": ["face"]}, {"views": "--view"})
+    Traceback (most recent call last):
+    vggfeat.errors.ParameterError: --view must be 'image' or 'box'. Got 'face' instead.
+    """
+    try:
+        model(**given)
+    except ValidationError as error:
+        if any(wrong["loc"] for wrong in error.errors()):
+            raise parameter_error(error, model, flags) from error
+
+
+def parameter_error(
+    error: ValidationError, model: Callable[..., Any], flags: Mapping[str, str] | None = None
+) -> ParameterError:
+    """Make an error of the first setting that is wrong, named as in Python or as it was typed."""
+    first = error.errors()[0]
+    said, got = first["msg"].removeprefix("Value error, "), first["input"]
+    if not first["loc"]:
+        return ParameterError(f"These settings do not fit together: {said}.")
+    which = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    typed = (flags or {}).get(str(first["loc"][0]))
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(getattr(model, "model_fields", ()))
+        return ParameterError(f"{model.__name__} has no setting {which!r}, only {known}.")
+    if not said.startswith(SHOULD):
+        return ParameterError(f"{typed or which}: {said}. Got {got!r} instead.")
+    right = said.removeprefix(SHOULD)
+    if typed:
+        return ParameterError(f"{typed} must be {right}. Got {got!r} instead.")
+    return ParameterError.of(which, model.__name__, right, got)
 
 
 def data_error(said: str, error: Exception) -> DataError:

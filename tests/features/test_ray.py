@@ -40,7 +40,7 @@ from vggfeat.features.ray import (
 from vggfeat.learn import solvers
 from vggfeat.learn.backends import jobs_backend
 from vggfeat.learn.svm import LinearSVM
-from vggfeat.settings import Extraction, Features, Hardware
+from vggfeat.settings import Execution, Extraction, Features, Hardware
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -207,7 +207,9 @@ def test_a_default_store_is_that_of_a_local_run(cluster: Any, precision: str) ->
     """Its folder and its columns are named by what the cluster computes in."""
     features = Features(layers="pool2", weights="embedded", Q=(32,))
     here, there = (
-        Work("cpu", precision, "skip", None, quiet=True, engine=engine).network(features, "D")
+        Work(Execution(device="cpu", precision=precision, engine=engine), quiet=True).network(
+            features, "D"
+        )
         for engine in ("local", "ray")
     )
     assert there.cache_key == here.cache_key

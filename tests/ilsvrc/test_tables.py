@@ -13,6 +13,7 @@ from vggfeat.cli.working import Work
 from vggfeat.ilsvrc.tables import keeping_one
 from vggfeat.nets import runtimes
 from vggfeat.recipe import Evaluated, published
+from vggfeat.settings import Execution
 from vggfeat.store.column import Column, Descriptor
 
 THREE = (256, 384, 512)
@@ -104,7 +105,7 @@ def test_a_network_has_the_precision_of_the_store_that_it_is_for(tmp_path: Path)
         mock.patch.object(runtimes, "has_bf16", return_value=True),
         mock.patch.object(Work, "_open", lambda self, extraction: open_(extraction)),
     ):
-        opener = errors.opener(Work("cpu", "auto", "skip", None, quiet=True))
+        opener = errors.opener(Work(Execution(device="cpu"), quiet=True))
         precision = {
             folder: opener("A", "authors", "softmax", tmp_path / folder).extraction.precision
             for folder in ("kept", "new")

@@ -5,8 +5,14 @@ from __future__ import annotations
 from promises.option_row import EFFECT, FLAG, FREE, PRINTED, images, rows, working
 
 CLUSTER = [
-    ("--engine", "--engine ray", "network.self.engine", "ray", "--engine spark"),
-    ("--address", "--engine ray --address H:6379", "network.self.address", "H:6379", FREE),
+    ("--engine", "--engine ray", "network.self.execution.engine", "ray", "--engine spark"),
+    (
+        "--address",
+        "--engine ray --address H:6379",
+        "network.self.execution.address",
+        "H:6379",
+        FREE,
+    ),
 ]
 LAYERS = [
     ("--net", "--net D --net E", "network.features.nets", ["D", "E"], "--net F"),

@@ -195,7 +195,10 @@ MACHINE = {
         f"check_machine of {module}": (f"vggfeat.cli.{module}:check_machine", _nothing)
         for module in ("working", "training", "systems")
     },
-    "precision": ("vggfeat.cli.working:Work._precision", lambda given: given["self"].precision),
+    "precision": (
+        "vggfeat.cli.working:Work._precision",
+        lambda given: given["self"].execution.precision,
+    ),
 }
 """Any device may be named here: it need not be in this machine."""
 SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {

@@ -68,7 +68,7 @@ BEFORE_WEIGHTS = rows("""
     extract images --layer pool2 --device tpu → 2: device | 'auto', 'cpu', 'cuda', 'mps' | 'tpu'
     extract images --layer pool2 --device cuda:77 → 6: cuda:77 | --device auto
     extract images --layer pool2 --precision int8 → 2: precision | 'fp32', 'bf16' | 'int8'
-    extract images --layer pool2 --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    extract images --layer pool2 --on-bad-image ignore → 2: --on-bad-image | 'skip' or 'error'
     extract images --layer pool2 --dtype float64 → 2: dtype | 'float32', 'float16' | 'float64'
     extract images --normalize l2 → 2: normalize | 'locations' | 'l2'
     extract images --quality medium → 2: quality | 'best', 'fast' | 'medium'
@@ -76,7 +76,7 @@ BEFORE_WEIGHTS = rows("""
     extract images --shard 4/3 → 2: shard | 1/N … N/N | '4/3'
     extract images --shard half → 2: shard | 1/N … N/N | 'half'
     extract images --shard auto → 2: --shard | SLURM_ARRAY_TASK_ID | 1/4
-    extract images --engine spark → 2: engine | 'local', 'ray' | 'spark'
+    extract images --engine spark → 2: --engine | 'local' or 'ray' | 'spark'
     extract images --address auto → 2: --address | --engine ray
     extract images --out notes.txt → 5: --out notes.txt | folder
     extract images --out notes.txt/f → 5: --out notes.txt/f | another place
@@ -135,7 +135,7 @@ BEFORE_WEIGHTS = rows("""
     predict model nowhere → 3: nowhere | spelling
     predict model images --top 0 → 2: --top | 1
     predict model images --device tpu → 2: device | 'cpu' | 'tpu'
-    predict model images --on-bad-image ignore → 2: on_bad_image | 'skip', 'error'
+    predict model images --on-bad-image ignore → 2: --on-bad-image | 'skip' or 'error'
     predict model images --weights none.pth → 4: none.pth | --weights
     predict model images --csv none/s.csv → 5: --csv none/s.csv | folder none
     predict model images --csv images → 5: --csv images | a file

@@ -12,7 +12,7 @@ from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import Source, source_of
 from vggfeat.recipe import load_recipe
 from vggfeat.run import quality as module
-from vggfeat.run.quality import quality
+from vggfeat.run.quality import preset
 from vggfeat.settings import Features
 
 
@@ -34,11 +34,11 @@ def test_best_is_the_papers_fusion_where_both_nets_are(monkeypatch: pytest.Monke
         ("voc2007", (256, 384, 512, 640, 768), "average"),
         ("caltech101", (256, 384, 512), "stack"),
     ):
-        best = quality("best", load_card(name).defaults)
+        best = preset("best", load_card(name).defaults)
         assert (best.nets, best.weights, best.layers) == (("D", "E"), ("authors",), ("fc7",))
         assert (best.Q, best.aggregate, best.power) == (scales, how, None)
-    assert quality("best", load_card("voc2012-action").defaults).views == ("image", "box")
-    assert quality("best", Features()).Q == (256, 384, 512)
+    assert preset("best", load_card("voc2012-action").defaults).views == ("image", "box")
+    assert preset("best", Features()).Q == (256, 384, 512)
 
 
 @pytest.mark.parametrize("nets", [(), ("D",), ("E",)])
@@ -47,8 +47,8 @@ def test_best_is_the_embedded_recipe_where_one_is_missing(
 ) -> None:
     """Without both files nothing is downloaded: the shipped convolutions do their best."""
     at_hand(monkeypatch, *nets)
-    assert quality("best", Features()) == load_recipe("embedded-best").features
-    action = quality("best", load_card("voc2012-action").defaults)
+    assert preset("best", Features()) == load_recipe("embedded-best").features
+    action = preset("best", load_card("voc2012-action").defaults)
     assert action.weights == ("embedded",)
     assert action.views == ("image", "box")
 
@@ -56,7 +56,7 @@ def test_best_is_the_embedded_recipe_where_one_is_missing(
 def test_a_damaged_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in the cache that is not the published one is not used, and stops nothing."""
     at_hand(monkeypatch, "D", damaged="E")
-    assert quality("best", Features()).weights == ("embedded",)
+    assert preset("best", Features()).weights == ("embedded",)
 
 
 def test_the_cache_is_what_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_the_cache_is_what_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_fast_needs_no_file_and_less_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast is embedded whatever is there, and sends fewer pixels through the net than best."""
     at_hand(monkeypatch, "D", "E")
-    fast, base = quality("fast", load_card("voc2012-action").defaults), Features()
+    fast, base = preset("fast", load_card("voc2012-action").defaults), Features()
     assert fast.weights == ("embedded",)
     assert fast.views == ("image", "box")
     at_hand(monkeypatch)
-    assert max(fast.Q) <= max(quality("best", base).Q)
-    assert sum(Q * Q for Q in fast.Q) < sum(Q * Q for Q in quality("best", base).Q)
+    assert max(fast.Q) <= max(preset("best", base).Q)
+    assert sum(Q * Q for Q in fast.Q) < sum(Q * Q for Q in preset("best", base).Q)
 
 
 @pytest.mark.parametrize("name", ["embedded-best", "embedded-fast"])
@@ -92,4 +92,4 @@ def test_the_embedded_recipes_need_nothing_but_what_ships(name: str) -> None:
 def test_another_word_is_refused() -> None:
     """There are two qualities."""
     with pytest.raises(ParameterError, match="'best', 'fast'"):
-        quality("good", Features())
+        preset("good", Features())

@@ -25,7 +25,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
 from vggfeat.run.describe import Described, describe
 from vggfeat.run.predict import check_columns
-from vggfeat.run.quality import quality
+from vggfeat.run.quality import preset
 from vggfeat.run.sources import open_source, stored_settings
 from vggfeat.settings import Features
 from vggfeat.store.column import Column, Descriptor
@@ -432,7 +432,7 @@ def test_a_quality_is_not_replaced_by_what_a_store_has(tmp_path: Path) -> None:
     run("extract", "set", *how, cwd=tmp_path)
     words = ["svm", "--dataset", "set", "--features", "st", "--jobs", "1", "--json", "-q"]
     asked = run(*words, "--quality", "fast", "--Q", "40", cwd=tmp_path).json["features"]
-    fast = quality("fast", Features())
+    fast = preset("fast", Features())
     assert (asked["layers"], asked["pool"]) == ([*fast.layers], fast.pool)
     paths = [one.path for one in FeatureStore(tmp_path / "st").columns]
     assert len(paths) == 1 + len(fast.layers) * len(fast.pool.split("+"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +15,7 @@ from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import ParameterError
 from vggfeat.nets.formats import read
-from vggfeat.settings import Features
+from vggfeat.settings import Execution, Features
 
 if TYPE_CHECKING:
     from vggfeat.cli.working import Work
@@ -59,8 +58,24 @@ Results = Annotated[
 ]
 
 
-@options.of_extraction
+@options.of(
+    typed=options.layer(
+        Features,
+        without=("layers", "pool", "aggregate", "normalize", "power", "views"),
+        nets={
+            "help": "Configuration of Table 1; D by default, or that of --weights FILE. Repeat it: "
+            "the posteriors of several nets are averaged."
+        },
+        Q={
+            "help": "Test scales, averaged: 256, 384 and 512 by default, for nets trained at "
+            "jittered S; S − 32, S and S + 32 for one trained at a fixed S.",
+            "panel": EVALUATION,
+        },
+    ),
+    execution=options.some(Execution, *options.DESCRIBING),
+)
 def command(
+    *,
     context: typer.Context,
     sources: Annotated[
         list[str] | None,
@@ -68,26 +83,7 @@ def command(
     ] = None,
     data: Data = None,
     relative_to: options.RelativeTo = None,
-    net: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--net",
-            help="Configuration of Table 1; D by default, or that of --weights FILE. Repeat it: "
-            "the posteriors of several nets are averaged.",
-            rich_help_panel=options.FEATURES,
-        ),
-    ] = None,
-    weights: options.WeightsSource = None,
-    Q: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--Q",
-            "-Q",
-            help="Test scales, averaged: 256, 384 and 512 by default, for nets trained at jittered "
-            "S; S − 32, S and S + 32 for one trained at a fixed S.",
-            rich_help_panel=EVALUATION,
-        ),
-    ] = None,
+    typed: options.Typed,
     mode: Annotated[
         str,
         typer.Option(
@@ -124,15 +120,9 @@ def command(
     table: Table = None,
     results: Results = None,
     shard: options.Shard = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
-    deterministic: options.Deterministic = False,
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
-    *,
-    typed: Mapping[str, Any],
 ) -> None:
     """Tell what is in images with a whole network; or, where that is known, how often it errs.
 
@@ -149,7 +139,7 @@ def command(
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
     from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
-    from vggfeat.cli.working import Work, settings
+    from vggfeat.cli.working import Work
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
     from vggfeat.ilsvrc.validation import match_classes
@@ -161,10 +151,10 @@ def command(
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data, made_first=out)
     share = _share(shard, context)
-    work = Work(device, precision, on_bad_image, workers, quiet, deterministic=deterministic)
+    work = Work(execution, quiet)
     base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
     _refuse_unused(context, mode)
-    features = settings(base, nets=net or _net_of(weights), weights=weights, Q=Q, **typed)
+    features = base.but(**{"nets": _net_of(typed.get("weights")), **typed})
     known = labelled(data) if data is not None else None
     images = known.image_set() if known else find_images(sources or [], relative_to)
     found: Validation | None = None
@@ -221,18 +211,18 @@ def _score(
             features.Q,
             out,
             shard=share,
-            on_bad_image=work.on_bad_image,
-            workers=work.workers,
+            on_bad_image=work.execution.on_bad_image,
+            workers=work.execution.workers,
             progress=progress.images,
         )
     return scores
 
 
-def _net_of(weights: list[str] | None) -> list[str]:
+def _net_of(weights: list[str] | None) -> list[str] | None:
     """Name the net of a file of weights, where it alone says what is meant."""
     if weights and len(weights) == 1 and Path(weights[0]).expanduser().is_file():
         return [read(weights[0]).net]
-    return []
+    return None
 
 
 def _share(typed: str | None, context: typer.Context) -> Partition:

@@ -51,8 +51,8 @@ def run_errors(
             runs=runs,
             weights=given,
             folder=folder,
-            on_bad_image=work.on_bad_image,
-            workers=work.workers,
+            on_bad_image=work.execution.on_bad_image,
+            workers=work.execution.workers,
             progress=progress,
             extract=work.extract,
         ):

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from vggfeat.data.imageset import ImageSet
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.learn.model import SavedModel
-    from vggfeat.recipe import Classifier
     from vggfeat.run.svm import SVMRun
-    from vggfeat.settings import Features
+    from vggfeat.settings import SVM, Features
 
 
 def evaluate_svm(
@@ -30,12 +29,12 @@ def evaluate_svm(
     card: DatasetCard,
     images: ImageSet,
     features: Features,
-    classifier: Classifier,
+    classifier: SVM,
     folder: Path | None,
 ) -> SVMRun:
     """Describe the images of a data set, and test a linear SVM on them."""
     # A device of the cluster says nothing of this machine's.
-    DEVICE.set("auto" if work.engine == "ray" else work.device)
+    DEVICE.set("auto" if work.execution.engine == "ray" else work.execution.device)
     with work_progress("extract", quiet=work.quiet) as shown, work.parallel():
         return run_svm(
             card,
@@ -44,9 +43,9 @@ def evaluate_svm(
             partial(work.network, features),
             classifier,
             folder=folder,
-            on_bad_image=work.on_bad_image,
-            workers=work.workers,
-            n_jobs=work.jobs,
+            on_bad_image=work.execution.on_bad_image,
+            workers=work.execution.workers,
+            n_jobs=work.execution.jobs,
             progress=shown.images,
             split_progress=shown.splits,
             extract=work.extract,
@@ -71,7 +70,7 @@ def open_networks(
 def save_model(run: SVMRun, path: Path, work: Work) -> None:
     """Train the model that new images are judged by, and write it."""
     with work.parallel():
-        model = final_model(run, work.jobs)
+        model = final_model(run, work.execution.jobs)
     chosen = ", ".join(f"{C:g}" for C in model.C)
     note(f"Model: {save(path, model)}, {_trained_on(run)}, with C = {chosen}.")
 

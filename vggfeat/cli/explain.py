@@ -19,6 +19,7 @@ from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
+from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
     from vggfeat.attribution import Explanation
@@ -32,7 +33,9 @@ Explained = tuple[str, "Explanation | None", str]
 """An image's name, its explanation, and where it is drawn, or why it has none."""
 
 
+@options.of(execution=options.some(Execution, "device"))
 def command(
+    *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
     sources: Annotated[
         list[str],
@@ -50,7 +53,7 @@ def command(
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write the figures of every image and class.")
     ] = None,
-    device: options.Device = "auto",
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +79,7 @@ def command(
     loaded = load(model)
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
-    extractors = open_networks(loaded, device, weights, quiet=quiet)
+    extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
     done: list[Explained] = []
 
     def write() -> None:

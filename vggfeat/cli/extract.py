@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -14,8 +13,8 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.run.quality import quality as settings_of
-from vggfeat.settings import Features
+from vggfeat.run.quality import preset
+from vggfeat.settings import Execution, Features
 from vggfeat.store.runs import FAILED, of_share
 from vggfeat.store.shard import DTYPES
 from vggfeat.store.store import FeatureStore
@@ -46,8 +45,19 @@ class Told(NamedTuple):
     as_json: bool
 
 
-@options.of_extraction
+@options.of(
+    typed=options.layer(
+        Features,
+        without=("aggregate", "power", "views"),
+        normalize={
+            "help": "locations: L2-normalise every location before pooling; descriptors themselves "
+            "are kept raw, and normalised when they are used."
+        },
+    ),
+    execution=options.some(Execution, *options.DESCRIBING, *options.CLUSTER),
+)
 def command(
+    *,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -60,32 +70,12 @@ def command(
     relative_to: options.RelativeTo = None,
     out: options.Out = "features",
     quality: options.Quality = None,
-    net: options.Nets = None,
-    layer: options.Layers = None,
-    Q: options.Scales = None,
-    weights: options.WeightsSource = None,
-    pool: options.Pool = None,
-    normalize: Annotated[
-        str | None,
-        typer.Option(
-            "--normalize",
-            help="locations: L2-normalise every location before pooling; descriptors themselves "
-            "are kept raw, and normalised when they are used.",
-        ),
-    ] = None,
+    typed: options.Typed,
     dtype: Annotated[str, typer.Option("--dtype", help="On disk: float32 or float16.")] = "float32",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
-    deterministic: options.Deterministic = False,
+    execution: Execution,
     shard: options.Shard = None,
-    engine: options.Engine = "local",
-    address: options.Address = None,
     quiet: Quiet = False,
     as_json: Json = False,
-    *,
-    typed: Mapping[str, Any],
 ) -> None:
     """Run a network densely over images and keep their descriptors in a store.
 
@@ -107,32 +97,14 @@ def command(
 
         find . -name '*.jpg' | vggfeat extract - --layer pool5
     """
-    from vggfeat.cli.working import Work, settings
+    from vggfeat.cli.working import Work
 
     share = parse_partition(shard)
     check_folder("--out", out)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
-    work = Work(
-        device,
-        precision,
-        on_bad_image,
-        workers,
-        quiet,
-        engine=engine,
-        address=address,
-        deterministic=deterministic,
-    )
-    features = settings(
-        settings_of(quality, Features()) if quality else Features(),
-        nets=net,
-        layers=layer,
-        Q=Q,
-        weights=weights,
-        pool=pool,
-        normalize=normalize,
-        **typed,
-    )
+    features = preset(quality, Features()).but(**typed)
+    work = Work(execution, quiet)
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:
         note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
@@ -153,8 +125,8 @@ def _extract(
             extractor,
             features.Q,
             store,
-            on_bad_image=work.on_bad_image,
-            workers=work.workers,
+            on_bad_image=work.execution.on_bad_image,
+            workers=work.execution.workers,
             share=told.shard.share,
             progress=progress.images,
         )

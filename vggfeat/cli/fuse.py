@@ -11,9 +11,12 @@ from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
 from vggfeat.cli.output import Json, Quiet, note
+from vggfeat.settings import Features
 
 
+@options.of(typed=options.layer(Features, "Q"))
 def command(
+    *,
     stores: Annotated[
         list[Path],
         typer.Argument(
@@ -21,7 +24,7 @@ def command(
         ),
     ],
     data: Data = None,
-    Q: options.Scales = None,
+    typed: options.Typed,
     top: Top = 5,
     out: Annotated[
         Path | None,
@@ -58,7 +61,7 @@ def command(
     asked.check(data)
     if out is not None:
         check_target(out, stores)
-    scores = [one for path in stores for one in open_scores(path, Q)]
+    scores = [one for path in stores for one in open_scores(path, typed.get("Q"))]
     classes = same_classes(scores)
     if data is not None:
         tell_errors(scores, match_classes(labelled(data), classes), asked)

@@ -14,7 +14,7 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.nets.formats import read
 from vggfeat.nets.registry import NAMES
-from vggfeat.settings import checked
+from vggfeat.settings import Execution, checked
 from vggfeat.train.distributed import world_size
 from vggfeat.train.settings import Training
 
@@ -35,7 +35,9 @@ group.command("evaluate")(evaluate_command)
 
 
 @group.command("train")
+@options.of(execution=options.some(Execution, *options.NETWORK))
 def train_command(
+    *,
     data: Annotated[
         str,
         typer.Option(
@@ -145,8 +147,7 @@ def train_command(
     boxes: Boxes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     tensorboard: options.TensorBoard = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    execution: Execution,
     workers: options.DecodingProcesses = 2,
     micro: options.Micro = None,
     quiet: Quiet = False,
@@ -189,7 +190,7 @@ def train_command(
     )
     if regression not in REGRESSIONS:
         raise ParameterError.not_one_of("regression", "localize train", REGRESSIONS, regression)
-    engine = training.engine_of(device, precision, workers, micro, False)
+    engine = training.engine_of(execution, workers, micro, False)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.boxset_of(data, classes, boxes, quiet=quiet)
     size = max(world_size(), _batch_of(len(found.train))) if batch is None else batch
@@ -198,7 +199,7 @@ def train_command(
     task = BoxRegression.on(found, regression, S, visible)
     classifying = training.starting_weights(init, settings.net, "fc7", quiet)
     training.warn_of_scale(classifying, S)
-    weights = begun(classifying, task, balanced=balanced, seed=seed, device=device)
+    weights = begun(classifying, task, balanced=balanced, seed=seed, device=execution.device)
     done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
     if first():
         training.show_trained(done, as_json=as_json)

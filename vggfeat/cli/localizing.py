@@ -21,6 +21,7 @@ from vggfeat.cli.output import (
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ParameterError
+from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
     from vggfeat.cli.located import Found
@@ -86,7 +87,9 @@ Average = Annotated[
 ]
 
 
+@options.of(execution=options.some(Execution, *options.NETWORK))
 def predict_command(
+    *,
     sources: Annotated[
         list[str],
         typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
@@ -110,8 +113,7 @@ def predict_command(
     match: Match = "iou",
     threshold: Threshold = None,
     average: Average = "count",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -140,8 +142,8 @@ def predict_command(
     check_file("--csv", table, made_by=(out,))
     merging = Merging(match, threshold, average)
     images = find_images(sources, relative_to)
-    nets, scales = nets_of(models, Q, device, precision)
-    system = system_of(nets, classifier, classes, device, precision, quiet=quiet)
+    nets, scales = nets_of(models, Q, execution)
+    system = system_of(nets, classifier, classes, execution, quiet=quiet)
     told = named(system.classes)
     wanted = len(classes) if classes else top or 1
     found: list[Found] = []
@@ -162,7 +164,9 @@ def predict_command(
     show_found(found, told, as_json=as_json)
 
 
+@options.of(execution=options.some(Execution, *options.NETWORK))
 def evaluate_command(
+    *,
     data: Annotated[
         str,
         typer.Option("--data", help="A year of VOC, ILSVRC's folder, or sample-voc."),
@@ -186,8 +190,7 @@ def evaluate_command(
         int | None, typer.Option("--limit", min=1, help="So many objects of the test part at most.")
     ] = None,
     report: options.Report = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -220,10 +223,10 @@ def evaluate_command(
             "--labels says what images show. What their windows show, by which boxes are rated, "
             "is the classification system's: name one with --classifier."
         )
-    nets, scales = nets_of(models, Q, device, precision)
+    nets, scales = nets_of(models, Q, execution)
     system = said = None
     if classifier:
-        system = system_of(nets, classifier, None, device, precision, quiet=quiet)
+        system = system_of(nets, classifier, None, execution, quiet=quiet)
     if labels:
         said = StoredLabels.open(labels, nets[0].classes)
     with download_progress(quiet=quiet) as reading:

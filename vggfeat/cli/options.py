@@ -1,22 +1,112 @@
-"""Options that several commands share, each said once."""
+"""Options: those of settings, made from their models, and others that several commands share."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from vggfeat.features.pooling import list_features
-from vggfeat.settings import Dense
+from vggfeat.settings import SVM, Execution, Features, Settings, check_each
 
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
 OUTPUT, WORK = "Output", "Where and how it runs"
 TRAINING = "Training"
+NETWORK = ("device", "precision")
+DESCRIBING = (*NETWORK, "on_bad_image", "workers", "deterministic")
+CLUSTER = ("engine", "address")
+"""Settings of an execution that are options of commands which open a network, describe images
+with it, and do so on a cluster as well."""
+PANELS = {Features: FEATURES, SVM: CLASSIFIER, Execution: WORK}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The settings of a model that are options of a command.
+
+    Parameters
+    ----------
+    model : type
+    names : tuple of str
+        Its settings, in the order in which help lists them.
+    layer : bool
+        Whether they stand over those of a data set, a store or a recipe: the command is given what
+        was typed, by name, and help shows no defaults. Otherwise it is given the model.
+    own : mapping
+        What the option of a setting has of its own in this command: ``help``, ``panel``.
+    """
+
+    model: type[Settings]
+    names: tuple[str, ...]
+    layer: bool = False
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """What is typed for each setting."""
+        return {name: _flags(name, self.model.model_fields[name])[0] for name in self.names}
+
+    def take(self, context: typer.Context, given: dict[str, Any]) -> Any:
+        """Take the settings out of all that a command is given, and check those that were typed."""
+        values = {name: given.pop(name) for name in self.names}
+        typed = {name: value for name, value in values.items() if is_typed(context, name)}
+        check_each(self.model, typed, self.flags)
+        return typed if self.layer else self.model(**typed)
+
+
+def layer(
+    model: type[Settings],
+    *names: str,
+    without: Collection[str] = (),
+    **own: Mapping[str, str],
+) -> Group:
+    """Make options of settings that stand over others: those named, or all without some."""
+    bases = [base.__annotations__ for base in model.__mro__ if issubclass(base, Settings)]
+    every = dict.fromkeys(name for base in bases for name in base if name in model.model_fields)
+    chosen = names or tuple(name for name in every if name not in without)
+    return Group(model, chosen, layer=True, own=own)
+
+
+def some(model: type[Settings], *names: str, **own: Mapping[str, str]) -> Group:
+    """Make options of the settings of a model that are named."""
+    return Group(model, names, own=own)
+
+
+def of(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting of some models, where it takes the parameter.
+
+    Name, type, default and help of an option are those of the setting; the flag as well, where it
+    is another word.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        told = any(parameter.annotation is typer.Context for parameter in own)
+        parameters = [] if told else [_parameter("context", typer.Context)]
+        for parameter in own:
+            group = groups.get(parameter.name)
+            keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += _options(group) if group else [keyword]
+
+        def run(context: typer.Context, **given: Any) -> None:
+            for name, group in groups.items():
+                given[name] = group.take(context, given)
+            command(**given, **({"context": context} if told else {}))
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__module__ = command.__module__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
@@ -25,45 +115,56 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def of_extraction(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting of an extraction, where it takes `typed`.
+def _options(group: Group) -> list[inspect.Parameter]:
+    """Make the parameters of a group."""
+    made = []
+    for name in group.names:
+        setting = group.model.model_fields[name]
+        kind, own = _kind(setting.annotation), group.own.get(name, {})
+        flags = list(_flags(name, setting))
+        if kind is bool and setting.default:
+            flags[0] += f"/{_extra(setting).get('opposite', f'--no-{flags[0][2:]}')}"
+        least = [bound.ge for bound in setting.metadata if hasattr(bound, "ge")]
+        option = typer.Option(
+            *flags,
+            min=least[0] if least and kind is int else None,
+            help=own.get("help") or (setting.description or "").format(poolings=list_features()),
+            rich_help_panel=own.get("panel") or PANELS[group.model],
+        )
+        default = None if group.layer else setting.default
+        annotation = Annotated[kind | None if default is None else kind, option]  # type: ignore[valid-type]
+        made.append(_parameter(name, annotation, default))
+    return made
 
-    Its name, default and help are those of the settings; layers and poolings, which registries
-    know, have options of their own. The command is given what was typed by name, None for the rest.
-    """
-    fields = {name: f for name, f in Dense.model_fields.items() if name not in ("layers", "pool")}
 
-    def run(**given: Any) -> None:
-        typed = {name: given.pop(name) for name in fields}
-        command(**given, typed=typed)
-
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        own = parameter.name != "typed"
-        parameters += [parameter] if own else [_option(*field) for field in fields.items()]
-    run.__name__, run.__doc__, run.__module__ = (
-        command.__name__,
-        command.__doc__,
-        command.__module__,
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
 
 
-def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    """Make an option of a setting: of a truth value with its opposite, of a choice as a word."""
-    flag = "--" + name.replace("_", "-")
-    if field.annotation is bool:
-        opposite = (field.json_schema_extra or {}).get("opposite", f"--no-{flag[2:]}")  # type: ignore[union-attr]
-        flag += f"/{opposite}"
-    kind = field.annotation if field.annotation in (bool, int, float) else str
-    option = typer.Option(flag, help=field.description, rich_help_panel=FEATURES)
-    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
-    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Parameter(name, either, default=None, annotation=annotation)
+def _extra(setting: FieldInfo) -> dict[str, Any]:
+    extra = setting.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
 
 
+def _flags(name: str, setting: FieldInfo) -> list[str]:
+    return _extra(setting).get("flags") or ["--" + name.replace("_", "-")]
+
+
+def _kind(annotation: Any) -> Any:
+    """Say what is typed for a setting: several of a tuple, a word of a choice, else the value."""
+    arguments = [one for one in get_args(annotation) if one not in (type(None), Ellipsis)]
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return list[_kind(arguments[0])]  # type: ignore[misc]
+    if origin is Annotated or origin in (types.UnionType, Union):
+        return _kind(arguments[0])
+    return str if origin is Literal else annotation
+
+
+Typed = Mapping[str, Any]
+"""Settings that were typed, by name."""
 RelativeTo = Annotated[
     Path | None,
     typer.Option(
@@ -72,40 +173,6 @@ RelativeTo = Annotated[
         help="Name images by their paths from this folder, where two would have one name. By "
         "default a name is the path as typed, or of a folder photos/ and the path below it.",
         rich_help_panel=DATA,
-    ),
-]
-Nets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--net",
-        help="Configuration of Table 1: A, B, D, E; A-LRN, C with own weights. Repeat to stack "
-        "several: --net D --net E is the paper's fusion.",
-        rich_help_panel=FEATURES,
-    ),
-]
-Layers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--layer",
-        help="conv1_1 … pool5, fc6, fc7, fc8, or torchvision's name; repeat for several.",
-        rich_help_panel=FEATURES,
-    ),
-]
-Scales = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--Q",
-        "-Q",
-        help="Test scale: smallest side in pixels; repeat for several.",
-        rich_help_panel=FEATURES,
-    ),
-]
-WeightsSource = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--weights",
-        help="auto, authors, torchvision, embedded, or a file; for one of several nets: NET=FILE.",
-        rich_help_panel=FEATURES,
     ),
 ]
 Quality = Annotated[
@@ -117,48 +184,6 @@ Quality = Annotated[
         rich_help_panel=FEATURES,
     ),
 ]
-Pool = Annotated[
-    str | None,
-    typer.Option(
-        "--pool",
-        help=f"Over locations: {list_features()}, or several: average+max.",
-        rich_help_panel=FEATURES,
-    ),
-]
-Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 … or mps.", rich_help_panel=WORK)
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        help="auto (bf16 where the hardware has it), fp32, bf16, fp16.",
-        rich_help_panel=WORK,
-    ),
-]
-OnBadImage = Annotated[
-    str,
-    typer.Option(
-        "--on-bad-image",
-        help="skip: leave it out, with its reason; or error: stop.",
-        rich_help_panel=WORK,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", min=1, help="Decoding threads; one for each core.", rich_help_panel=WORK
-    ),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic",
-        help="The same bits again on this machine, whatever is described beside an image, resumed "
-        "or in shares: each goes through the network on its own, which takes longer.",
-        rich_help_panel=WORK,
-    ),
-]
 Shard = Annotated[
     str | None,
     typer.Option(
@@ -166,36 +191,6 @@ Shard = Annotated[
         help="Do one share of the images, as 3/16: processes or machines do one each, into one "
         "--out or several. auto: that of a SLURM array's task, or of torchrun.",
         rich_help_panel=WORK,
-    ),
-]
-Aggregate = Annotated[
-    str | None,
-    typer.Option(
-        "--aggregate", help="Across scales: average, max or stack.", rich_help_panel=FEATURES
-    ),
-]
-Normalize = Annotated[
-    str | None,
-    typer.Option(
-        "--normalize",
-        help="L2 of each descriptor, also at all locations before pooling, or none.",
-        rich_help_panel=FEATURES,
-    ),
-]
-Power = Annotated[
-    float | None,
-    typer.Option(
-        "--power",
-        help="Signed power before L2; 0.5 is the square root, 1 turns a card's off.",
-        rich_help_panel=FEATURES,
-    ),
-]
-View = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--view",
-        help="image, or the given box of an action; both are stacked. Repeat for both.",
-        rich_help_panel=FEATURES,
     ),
 ]
 Out = Annotated[
@@ -240,36 +235,6 @@ Submission = Annotated[
         "--submission",
         help="Write what VOC's evaluation server takes, where it has the labels.",
         rich_help_panel=OUTPUT,
-    ),
-]
-Jobs = Annotated[
-    int,
-    typer.Option("--jobs", help="Processes that train; -1 for all cores.", rich_help_panel=WORK),
-]
-JobsBackend = Annotated[
-    str | None,
-    typer.Option(
-        "--jobs-backend",
-        help="Where they run, by joblib: loky, here; ray, at --address; or dask, at "
-        "DASK_SCHEDULER_ADDRESS.",
-        rich_help_panel=WORK,
-    ),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        help="local: this process describes images; or ray: a cluster does.",
-        rich_help_panel=WORK,
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        help="Of the Ray cluster: auto, or HOST:6379. By default RAY_ADDRESS, that of this "
-        "machine, or a new one.",
-        rich_help_panel=WORK,
     ),
 ]
 Evidence = Annotated[

@@ -17,6 +17,7 @@ from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
 from vggfeat.cli.targets import check_file
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
+from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
     from vggfeat.learn.model import SavedModel
@@ -30,7 +31,9 @@ Best = tuple[str, dict[str, float], str]
 """An image's name, its best classes with their scores, and why it has none."""
 
 
+@options.of(execution=options.some(Execution, "device", "on_bad_image", "workers"))
 def command(
+    *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: Annotated[
         list[str],
@@ -42,9 +45,7 @@ def command(
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write names, classes and all scores.")
     ] = None,
-    device: options.Device = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -60,24 +61,22 @@ def command(
         vggfeat predict model new_images/ --csv scores.csv
     """
     from vggfeat.cli.experiment import open_networks
-    from vggfeat.cli.working import check_on_bad_image
     from vggfeat.learn.model import load, refuse_boxes
     from vggfeat.run.predict import predict
 
     check_file("--csv", table)
-    check_on_bad_image(on_bad_image)
     images = find_images(sources, relative_to)
     loaded = load(model)
     refuse_boxes(loaded)
-    extractors = open_networks(loaded, device, weights, quiet=quiet)
+    extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
     with work_progress("predict", quiet=quiet) as work, _score_table(table, loaded) as write:
         best: list[Best] = []
         for one in predict(
             loaded,
             images,
             extractors,
-            workers=workers,
-            on_bad_image=on_bad_image,
+            workers=execution.workers,
+            on_bad_image=execution.on_bad_image,
             progress=work.images,
         ):
             write(one)

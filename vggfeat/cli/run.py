@@ -11,6 +11,7 @@ from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
+from vggfeat.settings import Execution, Features
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
 OF_FEATURES = (
@@ -27,7 +28,14 @@ SILENT = {
 }
 
 
+@options.of(
+    typed=options.layer(Features, "weights"),
+    execution=options.some(
+        Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
+    ),
+)
 def command(
+    *,
     context: typer.Context,
     recipe: Annotated[
         str,
@@ -38,7 +46,7 @@ def command(
     ] = None,
     root: options.Root = None,
     allow_partial: options.AllowPartial = False,
-    weights: options.WeightsSource = None,
+    typed: options.Typed,
     features: options.FeatureFolder = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
@@ -64,17 +72,9 @@ def command(
     val: options.Val = None,
     val_fraction: options.ValFraction = None,
     tensorboard: options.TensorBoard = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
-    deterministic: options.Deterministic = False,
+    execution: Execution,
     micro: options.Micro = None,
     compile_net: options.Compile = False,
-    engine: options.Engine = "local",
-    address: options.Address = None,
-    jobs: options.Jobs = -1,
-    jobs_backend: options.JobsBackend = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -112,27 +112,18 @@ def command(
     check_file("--report", report, makes_folder=True)
     check_folder("--submission", submission)
     check_folder("--out", out)
-    work = Work(
-        device,
-        precision,
-        on_bad_image,
-        workers,
-        quiet,
-        jobs,
-        jobs_backend,
-        engine,
-        address,
-        deterministic,
-    )
+    work = Work(execution, quiet)
     if isinstance(loaded, Classification):
         given = _given(data, loaded.name, "tests")
-        run_errors(loaded, work, given, runs, weights, features, allow_partial, as_json)
+        run_errors(
+            loaded, work, given, runs, typed.get("weights"), features, allow_partial, as_json
+        )
         return
     if isinstance(loaded, Recipe):
-        asked = Overrides(dataset, root, allow_partial, weights, features, submission)
+        asked = Overrides(dataset, root, allow_partial, typed, features, submission)
         run_table(loaded, work, asked, report, evidence, as_json)
         return
-    trains = engine_of(device, precision, workers or 2, micro, compile_net)
+    trains = engine_of(execution, execution.workers or 2, micro, compile_net)
     trainer = Watched(trains, quiet, tensorboard)
     given = _given(data, loaded.name, "trains")
     run_chain(loaded, trainer, given, out, val, val_fraction, as_json)

@@ -13,6 +13,7 @@ from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet, facts, note, show, waiting
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError, StoreDamaged
+from vggfeat.settings import Features
 from vggfeat.store.export import choose_columns, export, pack
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.merge import merge
@@ -198,7 +199,9 @@ def pack_command(
 
 
 @group.command("export")
+@options.of(typed=options.layer(Features, "aggregate", "normalize", "power"))
 def export_command(
+    *,
     store: Store,
     target: Annotated[Path, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
     format: Annotated[  # noqa: A002  # the option's name
@@ -214,9 +217,7 @@ def export_command(
     Q: Annotated[
         list[int] | None, typer.Option("--Q", "-Q", min=1, help="Scales; all by default.")
     ] = None,
-    aggregate: options.Aggregate = None,
-    normalize: options.Normalize = None,
-    power: options.Power = None,
+    typed: options.Typed,
     raw: Annotated[
         bool, typer.Option("--raw", help="Raw descriptors of every scale, not combined.")
     ] = False,
@@ -234,12 +235,13 @@ def export_command(
     from vggfeat.features.aggregate import Aggregation
 
     check_file("FILE", target)
-    if raw and (aggregate or normalize or power):
+    if raw and typed:
         raise ParameterError(
             "--raw is of descriptors that are not combined: --aggregate, --normalize and --power "
             "say nothing to it. Leave out one or the other."
         )
-    aggregation = Aggregation(aggregate or "average", normalize or "descriptor", power)
+    how = Features(**typed)
+    aggregation = Aggregation(how.aggregate, how.normalize, how.power)
     held = FeatureStore(store)
     columns = choose_columns(
         held,

@@ -10,12 +10,19 @@ import typer
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.run.quality import quality as settings_of
-from vggfeat.settings import Features, checked
+from vggfeat.run.quality import preset
+from vggfeat.settings import SVM, Execution, Features
 
 
-@options.of_extraction
+@options.of(
+    typed=options.layer(Features),
+    svm=options.some(SVM, "loss", "solver", "C", "habit", "difficult"),
+    execution=options.some(
+        Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
+    ),
+)
 def command(
+    *,
     dataset: Annotated[
         str,
         typer.Option(
@@ -29,69 +36,16 @@ def command(
     root: options.Root = None,
     allow_partial: options.AllowPartial = False,
     quality: options.Quality = None,
-    net: options.Nets = None,
-    layer: options.Layers = None,
-    Q: options.Scales = None,
-    weights: options.WeightsSource = None,
-    aggregate: options.Aggregate = None,
-    normalize: options.Normalize = None,
-    power: options.Power = None,
-    pool: options.Pool = None,
-    view: options.View = None,
+    typed: options.Typed,
     features: options.FeatureFolder = None,
-    loss: Annotated[
-        str,
-        typer.Option("--loss", help="hinge, or squared_hinge.", rich_help_panel=options.CLASSIFIER),
-    ] = "hinge",
-    solver: Annotated[
-        str,
-        typer.Option(
-            "--solver",
-            help="auto, gram, primal or stream; see LinearSVM.",
-            rich_help_panel=options.CLASSIFIER,
-        ),
-    ] = "auto",
-    choice: Annotated[
-        str | None,
-        typer.Option(
-            "--C",
-            help="VOC: one C 'per class', or 'one' for all.",
-            rich_help_panel=options.CLASSIFIER,
-        ),
-    ] = None,
-    habit: Annotated[
-        str,
-        typer.Option(
-            "--habit",
-            help="VOC: choose C on val (validation), or in 3 folds of trainval (cv3).",
-            rich_help_panel=options.CLASSIFIER,
-        ),
-    ] = "validation",
-    difficult: Annotated[
-        str | None,
-        typer.Option(
-            "--difficult",
-            help="VOC: in training, drop difficult objects, or take as negative.",
-            rich_help_panel=options.CLASSIFIER,
-        ),
-    ] = None,
+    svm: SVM,
     save: options.Save = None,
     report: options.Report = None,
     evidence: options.Evidence = True,
     submission: options.Submission = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    on_bad_image: options.OnBadImage = "skip",
-    workers: options.Workers = None,
-    deterministic: options.Deterministic = False,
-    engine: options.Engine = "local",
-    address: options.Address = None,
-    jobs: options.Jobs = -1,
-    jobs_backend: options.JobsBackend = None,
+    execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
-    *,
-    typed: Mapping[str, Any],
 ) -> None:
     """Train and test a linear SVM on the features of a labelled data set, as the paper did.
 
@@ -112,61 +66,26 @@ def command(
     """
     from vggfeat.cli.experiment import evaluate_svm, save_model
     from vggfeat.cli.showing import show_run, submit, write_report
-    from vggfeat.cli.working import Work, settings
+    from vggfeat.cli.working import Work
     from vggfeat.learn.model import target_of
-    from vggfeat.recipe import Classifier
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
 
     check_file("--save", save and target_of(save), makes_folder=True)
     check_file("--report", report, makes_folder=True)
     check_folder("--submission", submission)
-    work = Work(
-        device,
-        precision,
-        on_bad_image,
-        workers,
-        quiet,
-        jobs,
-        jobs_backend,
-        engine,
-        address,
-        deterministic,
-    )
-    classifier = checked(
-        Classifier, loss=loss, solver=solver, C=choice, habit=habit, difficult=difficult
-    )
-    # What is none of the choices is refused before data are fetched.
-    settings(
-        settings_of(quality, Features()) if quality else Features(),
-        Q=Q,
-        aggregate=aggregate,
-        normalize=normalize,
-        power=power,
-        views=view,
-    )
+    preset(quality, Features())  # one that there is not is refused before data are fetched
+    work = Work(execution, quiet)
     card, images = work.dataset(dataset, root, allow_partial)
-    base = settings_of(quality, card.defaults) if quality else card.defaults
+    base = preset(quality, card.defaults)
+    stored: Mapping[str, Any] = {}
     if features and not quality:  # which names all that is extracted
-        base = settings(
-            base, **stored_settings(features, base, nets=net, layers=layer, pool=pool, Q=Q)
-        )
-    chosen = settings(
-        base,
-        nets=net,
-        layers=layer,
-        Q=Q,
-        weights=weights,
-        aggregate=aggregate,
-        normalize=normalize,
-        power=power,
-        pool=pool,
-        views=view,
-        **typed,
-    )
+        named = {name: typed.get(name) for name in ("nets", "layers", "pool", "Q")}
+        stored = stored_settings(features, base, **named)
+    chosen = base.but(**{**stored, **typed})
     if submission:
         check_submission(card, images)
-    run = evaluate_svm(work, card, images, chosen, classifier, features)
+    run = evaluate_svm(work, card, images, chosen, svm, features)
     show_run(run, as_json=as_json)
     if save:  # what took longest first: nothing that fails later loses it
         save_model(run, save, work)

@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vggfeat.ilsvrc.outputs import Classifier
+    from vggfeat.settings import Execution
 
 
 def nets_of(
-    models: list[str], Q: list[int] | None, device: str, precision: str
+    models: list[str], Q: list[int] | None, execution: Execution
 ) -> tuple[list[Localiser], list[list[int]]]:
     """Open the nets, and take the test scales of each: its own, those of all, or its S."""
-    check_machine(device, precision)
+    check_machine(execution)
     nets, scales = [], []
     for model in models:
         path, own = _parted(model)
-        net = Localiser.open(path, device=device, precision=precision)
+        net = Localiser.open(path, device=execution.device, precision=execution.precision)
         scales.append(own or Q or [net.S])
         net.extractor.check_scales(scales[-1])
         nets.append(net)
@@ -56,8 +57,7 @@ def system_of(
     nets: Sequence[Localiser],
     classifier: str | None,
     classes: list[str] | None,
-    device: str,
-    precision: str,
+    execution: Execution,
     *,
     quiet: bool,
 ) -> Classifier:
@@ -70,24 +70,22 @@ def system_of(
             f"or the class that all images show, --class {named(wanted).names[0]!r}."
         )
     if classifier:
-        return Restricted(_opened(classifier, nets[0], device, precision, quiet=quiet), wanted)
+        return Restricted(_opened(classifier, nets[0], execution, quiet=quiet), wanted)
     return Alike(wanted, [wanted.index(key) for key in known])
 
 
-def _opened(
-    classifier: str, net: Localiser, device: str, precision: str, *, quiet: bool
-) -> Classifier:
+def _opened(classifier: str, net: Localiser, execution: Execution, *, quiet: bool) -> Classifier:
     """Open a saved SVM, or a net with fc8."""
     if model := _saved_model(classifier):
         svm = load_model(model)
-        return SVMClassifier(svm, open_networks(svm, device, None, quiet=quiet))
+        return SVMClassifier(svm, open_networks(svm, execution.device, None, quiet=quiet))
     if classifier not in NAMES:
         path = Path(classifier).expanduser()
         file = path / BEST if path.is_dir() else path
-        return NetClassifier.open(str(file), device=device, precision=precision)
+        return NetClassifier.open(str(file), device=execution.device, precision=execution.precision)
     with download_progress(quiet=quiet) as progress:
         weights = load(classifier, net.extractor.extraction.net, [FC8], progress=progress)
-    return NetClassifier.open(weights, device=device, precision=precision)
+    return NetClassifier.open(weights, device=execution.device, precision=execution.precision)
 
 
 def _saved_model(classifier: str) -> Path | None:

@@ -12,12 +12,13 @@ import typer
 from vggfeat.cli.experiment import evaluate_svm
 from vggfeat.cli.output import note, note_error, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
-from vggfeat.cli.working import Work, settings
 from vggfeat.errors import VggfeatError
 from vggfeat.report.words import headline
 from vggfeat.run.submission import check_submission
 
 if TYPE_CHECKING:
+    from vggfeat.cli.options import Typed
+    from vggfeat.cli.working import Work
     from vggfeat.recipe import Recipe
 
 
@@ -28,7 +29,7 @@ class Overrides:
     dataset: str | None
     root: Path | None
     allow_partial: bool
-    weights: list[str] | None
+    typed: Typed
     features: Path | None
     submission: Path | None
 
@@ -51,7 +52,7 @@ def run_table(
     for row in loaded.table():
         note("", f"{loaded.name}, {row.name}", quiet=work.quiet)
         try:
-            chosen = settings(row.features, weights=asked.weights)
+            chosen = row.features.but(**asked.typed)
             run = evaluate_svm(work, card, images, chosen, loaded.classifier, asked.features)
             if not as_json:
                 show_run(run, as_json=False)

@@ -13,7 +13,7 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.nets.formats import read
 from vggfeat.nets.registry import NAMES
-from vggfeat.settings import checked
+from vggfeat.settings import Execution, checked
 from vggfeat.train.distributed import world_size
 from vggfeat.train.settings import Training
 
@@ -24,7 +24,9 @@ ANEW, FROM_ITSELF = 1e-2, 1e-3  # learning rates (Section 3.1)
 RECIPE = "The paper's recipe (Section 3.1)"
 
 
+@options.of(execution=options.some(Execution, *options.NETWORK))
 def command(
+    *,
     data: Annotated[Path, typer.Option("--data", help=options.IMAGES)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     net: Annotated[str, typer.Option("--net", help="Configuration of Table 1.")] = "A",
@@ -107,8 +109,7 @@ def command(
     val_fraction: options.ValFraction = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     tensorboard: options.TensorBoard = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    execution: Execution,
     workers: options.DecodingProcesses = 2,
     micro: options.Micro = None,
     compile_net: options.Compile = False,
@@ -162,7 +163,7 @@ def command(
         colour_shift=colour_shift,
         seed=seed,
     )
-    engine = training.engine_of(device, precision, workers, micro, compile_net)
+    engine = training.engine_of(execution, workers, micro, compile_net)
     trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
     found = training.images_of(data, val, val_fraction, seed, quiet=quiet)
     if batch is None:

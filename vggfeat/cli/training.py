@@ -20,6 +20,7 @@ from vggfeat.train.words import Engine
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.boxset import BoxSet
     from vggfeat.nets.weights import Weights
+    from vggfeat.settings import Execution
     from vggfeat.train.chain import Chain, Linked
     from vggfeat.train.trainset import TrainSet
     from vggfeat.train.words import Trained
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
 
-def engine_of(
-    device: str, precision: str, workers: int, micro: int | None, compiled: bool
-) -> Engine:
+def engine_of(execution: Execution, workers: int, micro: int | None, compiled: bool) -> Engine:
     """Say how a run works, and refuse what is none of the choices before any image is read.
 
     Processes that torchrun started meet here.
@@ -39,8 +38,8 @@ def engine_of(
     ParameterError, DeviceError
         Naming the option.
     """
-    check_machine(device, precision)
-    engine = Engine(device, precision, workers, micro, compiled)
+    check_machine(execution)
+    engine = Engine(execution.device, execution.precision, workers, micro, compiled)
     meet()
     return engine
 

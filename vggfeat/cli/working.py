@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.output import download_progress, note
 from vggfeat.data.datasets import card_names, load_card, open_dataset
@@ -19,7 +19,6 @@ from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import load
 from vggfeat.run.sources import has_store
-from vggfeat.settings import OnBadImage
 from vggfeat.store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
     from vggfeat.features.pipeline import Summary
-    from vggfeat.settings import Extraction, Features
-
-ENGINES = ("local", "ray")
+    from vggfeat.settings import Execution, Extraction, Features
 
 
 @dataclass(frozen=True)
@@ -40,38 +37,26 @@ class Work:
 
     Parameters
     ----------
-    device, precision, on_bad_image, workers, quiet, jobs, jobs_backend, engine, address,
-    deterministic
-        As the options of these names.
+    execution : Execution
+    quiet : bool
+        As the option of this name.
     opened : dict
         The networks that are open, for all that is run.
     """
 
-    device: str
-    precision: str
-    on_bad_image: str
-    workers: int | None
+    execution: Execution
     quiet: bool
-    jobs: int = -1
-    jobs_backend: str | None = None
-    engine: str = "local"
-    address: str | None = None
-    deterministic: bool = False
     opened: dict[Extraction, DenseExtractor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is none of the choices, before any image is looked for."""
-        if self.engine not in ENGINES:
-            raise ParameterError.not_one_of("engine", "vggfeat", ENGINES, self.engine)
-        if self.address and "ray" not in (self.engine, self.jobs_backend):
+        """Refuse what this machine lacks, before any image is looked for."""
+        engine = self.execution.engine
+        if self.execution.address and "ray" not in (engine, self.execution.jobs_backend):
             raise ParameterError(
                 "--address is of a Ray cluster. Add --engine ray, or leave it out."
             )
-        check_on_bad_image(self.on_bad_image)
-        if not self.jobs:
-            raise ParameterError.of("jobs", "vggfeat", "an int from 1 on, or -1 for all cores", 0)
-        if self.engine == "local":  # a cluster's devices are others
-            check_machine(self.device, self.precision)
+        if engine == "local":  # a cluster's devices are others
+            check_machine(self.execution)
 
     def dataset(
         self, name: str, root: Path | None, allow_partial: bool
@@ -117,28 +102,29 @@ class Work:
         **how: Any,
     ) -> Summary:
         """Compute what a store lacks, in this process or in a cluster."""
-        if self.engine == "local":
+        if self.execution.engine == "local":
             return extract(images, extractor, scales, store, **how)
 
-        hardware = extractor.hardware.but(device=self.device)
-        how |= {"address": self.address, "weights": extractor.weights}
+        hardware = extractor.hardware.but(device=self.execution.device)
+        how |= {"address": self.execution.address, "weights": extractor.weights}
         return extract_on_ray(images, extractor.extraction, hardware, scales, store, **how)
 
     def parallel(self) -> AbstractContextManager[object]:
         """Set joblib's backend, if one was named."""
-        if self.jobs_backend is None:
+        if self.execution.jobs_backend is None:
             return nullcontext()
 
-        return jobs_backend(self.jobs_backend, self.address)
+        return jobs_backend(self.execution.jobs_backend, self.execution.address)
 
     def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
         held = store.index.columns if store else {}  # also those of a run that has just begun
         columns = [column for descriptor, column in held.items() if descriptor.net == net]
         columns.sort(key=lambda column: column.descriptor.layer not in features.layers)
         stored = [column.settings.get("precision", "auto") for column in columns]
-        if self.engine == "ray":
-            return resolve_precision_on_ray(self.precision, self.device, stored, self.address)
-        return resolve_precision(self.precision, resolve_device(self.device), stored)
+        how = self.execution
+        if how.engine == "ray":
+            return resolve_precision_on_ray(how.precision, how.device, stored, how.address)
+        return resolve_precision(how.precision, resolve_device(how.device), stored)
 
     def _open(self, extraction: Extraction) -> DenseExtractor:
 
@@ -147,11 +133,11 @@ class Work:
         check_pools(extraction.pools, layers, extraction.locations)
         with download_progress(quiet=self.quiet) as progress:
             weights = load(extraction.weights, extraction.net, layers, progress=progress)
-        ours, device = extraction, self.device
-        if self.engine == "ray":  # this machine may lack what the cluster has
+        ours, device = extraction, self.execution.device
+        if self.execution.engine == "ray":  # this machine may lack what the cluster has
             ours, device = extraction.but(precision="fp32"), "cpu"
         extractor = DenseExtractor(
-            ours, weights=weights, device=device, deterministic=self.deterministic
+            ours, weights=weights, device=device, deterministic=self.execution.deterministic
         )
         # By what the cluster computes in, folders and columns are named.
         extractor.extraction = extractor.extraction.but(precision=extraction.precision)
@@ -166,12 +152,12 @@ class Work:
         where = f"{extraction.precision} on {extractor.device_name}"
         note(
             f"Net {extraction.net}, {', '.join(extraction.layers)}, weights {weights.source} "
-            f"({weights.sha256[:12]}), {where if self.engine == 'local' else 'on Ray'}",
+            f"({weights.sha256[:12]}), {where if self.execution.engine == 'local' else 'on Ray'}",
             quiet=self.quiet,
         )
 
 
-def check_machine(device: str, precision: str) -> None:
+def check_machine(execution: Execution) -> None:
     """Refuse a device or a precision that there is not, or that this machine lacks.
 
     Raises
@@ -179,27 +165,4 @@ def check_machine(device: str, precision: str) -> None:
     ParameterError, DeviceError
         Naming it.
     """
-    resolve_precision(precision, resolve_device(device))
-
-
-def check_on_bad_image(policy: str) -> None:
-    """Refuse what is none of the choices.
-
-    Raises
-    ------
-    ParameterError
-        Naming them.
-    """
-    if policy not in (choices := get_args(OnBadImage)):
-        raise ParameterError.not_one_of("on_bad_image", "vggfeat", choices, policy)
-
-
-def settings(base: Features, **given: Any) -> Features:
-    """Put what was typed over the settings of a data set, a store or a recipe.
-
-    Raises
-    ------
-    ParameterError
-        Naming the option that is none of its choices.
-    """
-    return base.but(**{name: value for name, value in given.items() if value != []})
+    resolve_precision(execution.precision, resolve_device(execution.device))

@@ -13,9 +13,10 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.learn.metrics import confusion_matrix
 from vggfeat.learn.results import Mistake, Ranked, SplitResult, SVMResult
 from vggfeat.learn.rows import Rows
-from vggfeat.learn.search import GRID, fit_best
+from vggfeat.learn.search import fit_best
 from vggfeat.learn.solvers import Floats, Loss
 from vggfeat.learn.splits import Split, generator, held_out_part, members
+from vggfeat.settings import GRID
 
 Progress = Callable[[int, int], None]
 """Called with the number of splits done and of all splits."""

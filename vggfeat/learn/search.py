@@ -32,10 +32,7 @@ from vggfeat.learn.solvers import (
 from vggfeat.learn.splits import stratified_folds
 from vggfeat.learn.streaming import fit_stream
 from vggfeat.learn.svm import LinearSVM
-
-GRID: tuple[float, ...] = tuple(float(C) for C in np.logspace(-3, 3, 13))
-"""C from 0.001 to 1000 in half decades. Descriptors have length 1 whatever the net, layer and
-scale, so margins and losses are of order 1 and one grid around 1 serves them all."""
+from vggfeat.settings import GRID
 
 Score = Callable[[NDArray[np.int8], Floats], Floats]
 """(targets (m, C), scores (m, C)) → one figure per class, shape (C,), NaN where undefined."""

@@ -19,11 +19,12 @@ from vggfeat.learn.choice import CSearch, nearest_to_one
 from vggfeat.learn.gram import gram_matrix
 from vggfeat.learn.rankings import curves, rankings
 from vggfeat.learn.rows import Rows
-from vggfeat.learn.search import GRID, search_C
+from vggfeat.learn.search import search_C
 from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
 from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc_results import APResult
+from vggfeat.settings import GRID
 
 Difficult = Literal["drop", "negative"]
 Choice = Literal["per class", "one"]

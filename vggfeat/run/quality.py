@@ -12,8 +12,8 @@ QUALITIES = ("best", "fast")
 Quality = Literal["best", "fast"]
 
 
-def quality(name: str, base: Features) -> Features:
-    """Return the settings of a quality, on top of a data set's own.
+def preset(name: str | None, base: Features) -> Features:
+    """Return the settings of a quality, on top of a data set's own, or these where none is asked.
 
     ``"best"`` is the paper's nets D and E with fc7, at the scales of the data set, where the
     authors' weights of both are on this machine; without them, what the shipped convolutional
@@ -22,7 +22,7 @@ def quality(name: str, base: Features) -> Features:
 
     Parameters
     ----------
-    name : {"best", "fast"}
+    name : {"best", "fast"}, optional
     base : Features
         The data set's own settings; its views are kept.
 
@@ -33,9 +33,11 @@ def quality(name: str, base: Features) -> Features:
 
     Examples
     --------
-    >>> quality("fast", Features()).weights
+    >>> preset("fast", Features()).weights
     ('embedded',)
     """
+    if name is None:
+        return base
     if name not in QUALITIES:
         raise ParameterError.not_one_of("quality", "vggfeat", QUALITIES, name)
     if name == "best" and authors_at_hand():

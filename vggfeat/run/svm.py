@@ -22,10 +22,10 @@ from vggfeat.learn.splits import Split
 from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc import evaluate_voc
 from vggfeat.learn.voc_results import APResult
-from vggfeat.recipe import Classifier
+from vggfeat.recipe import check_protocol
 from vggfeat.run.describe import describe
 from vggfeat.run.sources import Extract, Networks
-from vggfeat.settings import Features
+from vggfeat.settings import SVM, Features
 from vggfeat.store.column import Column
 
 SplitProgress = Callable[[int, int], None]
@@ -48,7 +48,7 @@ class SVMRun:
         What the protocol measured.
     features : Features
         What describes the images.
-    classifier : Classifier
+    classifier : SVM
         How the SVM was trained.
     columns : tuple of Column
         What was stacked, in this order, with all settings that made it.
@@ -69,7 +69,7 @@ class SVMRun:
     X: Matrix = field(repr=False)
     result: SVMResult | APResult
     features: Features
-    classifier: Classifier
+    classifier: SVM
     columns: tuple[Column, ...]
     summary: Summary
     failed: dict[str, str]
@@ -99,7 +99,7 @@ def run_svm(
     images: ImageSet,
     features: Features,
     networks: Networks,
-    classifier: Classifier | None = None,
+    classifier: SVM | None = None,
     *,
     folder: Path | None = None,
     on_bad_image: str = "skip",
@@ -119,7 +119,7 @@ def run_svm(
         What describes the images.
     networks : callable
         Opens a net, where something is to be computed for a store.
-    classifier : Classifier, optional
+    classifier : SVM, optional
         How the SVM is trained; the hinge and the card's protocol by default.
     folder : Path, optional
         Where descriptors are kept; below :func:`~vggfeat._io.assets.home` by default.
@@ -142,8 +142,8 @@ def run_svm(
         If a class has too few images that can be read, or a setting does not belong to the
         protocol.
     """
-    classifier = classifier or Classifier()
-    classifier.check(card)
+    classifier = classifier or SVM()
+    check_protocol(classifier, card)
     described = describe(
         card,
         images,
@@ -227,7 +227,7 @@ def _test(
     card: DatasetCard,
     images: ImageSet,
     X: Matrix,
-    classifier: Classifier,
+    classifier: SVM,
     n_jobs: int | None,
     progress: SplitProgress | None,
 ) -> SVMResult | APResult:

@@ -30,7 +30,7 @@ def card_settings() -> dict[str, Any]:
 def quality_settings(quality: str, card: str) -> dict[str, Any]:
     """Resolve ``--quality`` for a card, where no authors' weights are at hand."""
     from vggfeat.data.datasets import load_card
-    from vggfeat.run.quality import quality as resolve
+    from vggfeat.run.quality import preset as resolve
 
     return resolve(quality, load_card(card).defaults).model_dump(mode="json")
 

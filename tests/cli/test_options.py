@@ -1,0 +1,100 @@
+"""Options made from settings: what is typed arrives, and nothing else is said to be set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import pytest
+import typer
+from helpers.commands import commands, labels
+from pydantic import Field
+from typer.testing import CliRunner
+
+from vggfeat.cli import options
+from vggfeat.errors import ParameterError
+from vggfeat.settings import SVM, Dense, Execution, Features, Settings
+
+
+class Light(Settings):
+    """Settings of every kind."""
+
+    colours: tuple[Literal["red", "blue"], ...] = Field(
+        default=("red",), description="Several.", json_schema_extra={"flags": ["--colour", "-c"]}
+    )
+    power: float | None = Field(default=None, gt=0, description="In W.")
+    lamps: Annotated[int, Field(ge=1)] = Field(default=2, ge=1, description="How many.")
+    dimmed: bool = Field(default=True, description="Whether.")
+
+
+def run(*words: str, layer: bool = False) -> Any:
+    """Run a command whose options are made from these settings; return what it was given."""
+    given: list[Any] = []
+    names = tuple(Light.model_fields)
+    group = options.layer(Light) if layer else options.some(Light, *names)
+    app = typer.Typer()
+
+    @app.command()
+    @options.of(light=group)
+    def command(*, light: Light, where: str = "here") -> None:
+        given.append(light)
+
+    CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False)
+    [found] = given
+    return found
+
+
+@pytest.fixture(autouse=True)
+def panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the settings of these tests a heading."""
+    monkeypatch.setitem(options.PANELS, Light, "Light")  # type: ignore[arg-type]  # any settings
+
+
+def test_what_was_typed_is_what_is_set() -> None:
+    """Also where the default was typed; the rest has its defaults, and is not said to be set."""
+    found = run("-c", "blue", "--colour", "red", "--no-dimmed", "--lamps", "2")
+    assert found == Light(colours=("blue", "red"), dimmed=False, lamps=2)
+    assert found.model_fields_set == {"colours", "dimmed", "lamps"}
+    assert run().model_fields_set == set()
+
+
+def test_a_layer_is_what_was_typed_alone() -> None:
+    """It stands over settings of a data set or a recipe, whose values no default may replace."""
+    assert run(layer=True) == {}
+    assert run("--power", "2", "--dimmed", layer=True) == {"power": 2.0, "dimmed": True}
+
+
+@pytest.mark.parametrize("layer", [False, True])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--colour", "green"), "--colour must be 'red' or 'blue'. Got 'green' instead."),
+        (("--power", "0"), "--power must be greater than 0. Got 0.0 instead."),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_line_that_names_the_flag(
+    words: Sequence[str], said: str, layer: bool
+) -> None:
+    """As it was typed, not as Python has it."""
+    with pytest.raises(ParameterError) as refused:
+        run(*words, layer=layer)
+    assert refused.value.lines == (said,)
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "without"),
+    [
+        ("svm", Features, set()),
+        ("extract", Dense, set()),
+        ("classify", Dense, {"layers", "pool"}),
+        ("svm", SVM, {"grid"}),
+        ("svm", Execution, {"runtime"}),
+    ],
+)
+def test_a_setting_is_an_option_by_itself(
+    name: str, model: type[Settings], without: set[str]
+) -> None:
+    """A new field of the model needs nothing else to be typed."""
+    there = {parameter.name for parameter in labels(commands()[name]).values()}
+    assert set(model.model_fields) - without <= there
