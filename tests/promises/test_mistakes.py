@@ -160,7 +160,7 @@ BEFORE_WEIGHTS = rows("""
     classify images --csv none/s.csv → 5: --csv none/s.csv | folder none
 
     fuse → 2: STORES
-    fuse images → 5: images | vggfeat classify --out
+    fuse images → 5: images | vggfeat classify
     fuse features → 5: pool2 | posteriors | vggfeat classify
     fuse images --results r → 2: --results | --data
 
