@@ -300,6 +300,18 @@ def test_classes_are_explained_alike_together_and_alone(nets):
         np.testing.assert_allclose(alone.evidence[0], every.evidence[c], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_it_needs_no_gradients_around_it(nets, without_gradients):
+    """Who switches gradients off, as one does to predict, has the same maps."""
+    how = Aggregation()
+    extractors = opened(nets, "A", how, ["pool3"])
+    model = model_of(extractors, how)
+    image = noise(40, 40)
+    expected = explain(model, image, extractors).evidence
+    with without_gradients():
+        np.testing.assert_array_equal(explain(model, image, extractors).evidence, expected)
+
+
 def test_windows_and_cells_are_where_the_network_looks():
     """fc7 at stride 32 sees 224 pixels, pool3 8, conv1_1 one."""
     D = layers_of("D")

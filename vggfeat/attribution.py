@@ -130,6 +130,7 @@ class Explanation:
         }
 
 
+@torch.inference_mode(False)  # which has gradients, whatever is around it
 def explain(
     model: SavedModel,
     image: ImageLike,

@@ -41,7 +41,10 @@ class Pooling(ABC):
 
     @abstractmethod
     def pool(self, dense_map: Tensor) -> Tensor:
-        """Pool maps (B, C, h, w) into descriptors (B, D); differentiable."""
+        """Pool maps (B, C, h, w) into descriptors (B, D); differentiable.
+
+        What only rescales, such as a norm, is detached, so that evidence maps add up.
+        """
 
     def add(self, state: Any, tile: Tensor, axis: int) -> Any:
         """Take in the next tile of maps cut along an axis, 2 or 3; the first state is None."""
