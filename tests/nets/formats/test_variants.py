@@ -187,6 +187,7 @@ def test_onnx_variants(how: str, external: bool, tmp_path: Path, small: State) -
 
 
 @pytest.mark.slow  # torch writes half a gigabyte
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch has a newer exporter
 def test_onnx_from_torch(tmp_path: Path, whole: State) -> None:
     """A graph that torch exported has the parameters of the exported network."""
     pytest.importorskip("onnx")
