@@ -85,7 +85,9 @@ def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     assert Path("a", "classes.txt").read_bytes() == b"bad\xff\ndark\n"
 
 
-def test_batch_and_rate_follow_from_what_is_there(images: Path) -> None:
+def test_batch_and_rate_follow_from_what_is_there(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Eight images are one update of eight; a net from weights of its own begins at 1e-3."""
     quick = ["--S", "224", "--epochs", "1", "--workers", "0", "--data", images]
     run("train", *quick, "--out", "a")
@@ -93,6 +95,9 @@ def test_batch_and_rate_follow_from_what_is_there(images: Path) -> None:
     assert (made["batch"], made["learning_rate"]) == (8, 1e-2)
     assert [_batch_of(n) for n in (10, 150, 2_000, 2_048, 1_281_167)] == [8, 16, 248, 256, 256]
     assert [_net_of(init, "D") for init in ("glorot", "embedded")] == [None, "D"]
+    monkeypatch.setattr("vggfeat.cli.train.world_size", lambda: 9)  # an image for each process
+    run("train", *quick, "--out", "b")
+    assert read(Path("b", LAST))[1]["settings"]["batch"] == 9
 
 
 def test_interrupted_and_resumed(images: Path) -> None:

@@ -32,9 +32,9 @@ from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import BEST, LAST, read, restore
+from vggfeat.train.data import open_trainset
+from vggfeat.train.init import start
 from vggfeat.train.loop import train
-from vggfeat.train.start import start
-from vggfeat.train.trainset import open_trainset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SHORT = 6  # four flips and two cuts

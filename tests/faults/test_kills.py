@@ -37,10 +37,9 @@ from vggfeat.store.maintenance import verify
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import LAST, read
-from vggfeat.train.loop import BEST, METRICS, train
+from vggfeat.train.data import open_trainset
+from vggfeat.train.loop import BEST, METRICS, Engine, train
 from vggfeat.train.settings import Training
-from vggfeat.train.trainset import open_trainset
-from vggfeat.train.words import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SHORT = 2  # kills where no more are asked for

@@ -54,7 +54,7 @@ from vggfeat.report.files import write_results
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import LAST, read
-from vggfeat.train.words import Engine
+from vggfeat.train.loop import Engine
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 NOBODY = 65534

@@ -21,7 +21,7 @@ from vggfeat.features import pooling
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import Pooling
 from vggfeat.nets.registry import SOURCES, folder
-from vggfeat.train.words import Engine
+from vggfeat.train.loop import Engine
 
 
 @contextmanager

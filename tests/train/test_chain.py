@@ -23,10 +23,9 @@ from safetensors.torch import load_file
 from vggfeat.errors import StoreError, WeightsError
 from vggfeat.train.chain import Chain, Linked, train_chain
 from vggfeat.train.checkpoint import LAST, read
-from vggfeat.train.loop import train
-from vggfeat.train.start import Start, start
-from vggfeat.train.trainset import TrainSet, open_trainset
-from vggfeat.train.words import Engine
+from vggfeat.train.data import TrainSet, open_trainset
+from vggfeat.train.init import Start, start
+from vggfeat.train.loop import Engine, train
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
 CHAIN = Chain(
@@ -158,8 +157,8 @@ sys.path[:0] = sys.argv[3:]
 from helpers.networks import SMALL, configured
 from vggfeat.train.chain import Chain, train_chain
 from vggfeat.train.loop import train
-from vggfeat.train.trainset import open_trainset
-from vggfeat.train.words import Engine
+from vggfeat.train.data import open_trainset
+from vggfeat.train.loop import Engine
 chain = Chain.model_validate_json(Path("chain.json").read_text())
 trainer = partial(train, engine=Engine(device="cpu", workers=0))
 with configured(SMALL):

@@ -18,12 +18,10 @@ from support import noise
 from vggfeat.data.image import decode, load, rescale
 from vggfeat.data.sources.files import FileImages
 from vggfeat.errors import DataError, ImageError, ParameterError
-from vggfeat.train import decode as decoding
-from vggfeat.train.augment import CENTRE, Scale, crop_of, draw
-from vggfeat.train.decode import crop
+from vggfeat.train import augment
+from vggfeat.train.augment import CENTRE, Scale, crop, crop_of, draw
+from vggfeat.train.data import Part, open_trainset
 from vggfeat.train.loader import MOST_BAD, Batch, Loader, epoch_order
-from vggfeat.train.part import Part
-from vggfeat.train.trainset import open_trainset
 
 S = (10, 16)
 SIDE = 8
@@ -259,7 +257,7 @@ def test_reduced_decoding_is_close_to_full(size: tuple[int, int]) -> None:
 def test_reduced_decoding_keeps_twice_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow is asked for no less than twice S, and gives a half, quarter or eighth."""
     seen = []
-    monkeypatch.setattr(decoding, "decode", lambda image: seen.append(image.size) or decode(image))
+    monkeypatch.setattr(augment, "decode", lambda image: seen.append(image.size) or decode(image))
     for side in (47, 48, 95, 96, 191, 192):
         crop(jpeg(side, side + 4), 12, CENTRE, 8)
     assert [min(size) for size in seen] == [47, 24, 48, 24, 48, 24]

@@ -23,16 +23,14 @@ from safetensors.torch import load_file
 from vggfeat.errors import ParameterError, StoreError, VggfeatError
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
-from vggfeat.train.augment import draw, to_input
-from vggfeat.train.checkpoint import LAST, read
-from vggfeat.train.colours import Colours
-from vggfeat.train.distributed import Processes
+from vggfeat.train.augment import Colours, draw, to_input
+from vggfeat.train.checkpoint import LAST, differences, read
+from vggfeat.train.data import open_trainset
+from vggfeat.train.distributed import Processes, parallel, unsynchronised
+from vggfeat.train.init import start
 from vggfeat.train.loader import Loader
-from vggfeat.train.loop import differences, dropout_seed, parallel, train, unsynchronised
+from vggfeat.train.loop import Engine, dropout_seed, train
 from vggfeat.train.settings import Training
-from vggfeat.train.start import start
-from vggfeat.train.trainset import open_trainset
-from vggfeat.train.words import Engine
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
 RATE = 0.01
@@ -186,7 +184,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seen: list[float] = []
     monkeypatch.setattr("vggfeat.train.loop.training_precision", lambda *_: "fp16")
     monkeypatch.setattr("vggfeat.train.loop.autocast", lambda _: nullcontext())
-    monkeypatch.setattr("vggfeat.train.loop.parallel", lambda net, *_: Half(net, seen))
+    monkeypatch.setattr("vggfeat.train.loop.parallel", lambda net, _, **__: Half(net, seen))
     return seen
 
 
@@ -275,7 +273,7 @@ def test_compiled_parts_of_a_batch_meet_once_for_an_update(
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         two = Processes(torch.device("cpu"), rank=0, world=2)  # as if another were there
-        model = parallel(begun(), replace(CPU, compile=True), two)
+        model = parallel(begun(), two, compiled=True)
         x = torch.zeros(1, 3, 224, 224)
         with unsynchronised(model):
             assert not model.require_backward_grad_sync
@@ -319,7 +317,7 @@ def test_a_second_run_in_one_folder_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one is at work another writes nothing there; afterwards it may go on."""
-    monkeypatch.setattr("vggfeat.train.loop.LOCKED", 0.1)
+    monkeypatch.setattr("vggfeat.train.checkpoint.LOCKED", 0.1)
     data = open_trainset(folder, seed=3)
     once = SETTINGS.model_copy(update={"epochs": 1})
     refused = []

@@ -12,18 +12,18 @@ from vggfeat.cli.working import check_machine
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.nets.weights import load
 from vggfeat.train.chain import train_chain
+from vggfeat.train.data import open_trainset
 from vggfeat.train.distributed import meet
+from vggfeat.train.loop import Engine
 from vggfeat.train.task import TITLES, figures_in
-from vggfeat.train.trainset import open_trainset
-from vggfeat.train.words import Engine
 
 if TYPE_CHECKING:
     from vggfeat.ilsvrc.boxset import BoxSet
     from vggfeat.nets.weights import Weights
     from vggfeat.settings import Execution
     from vggfeat.train.chain import Chain, Linked
-    from vggfeat.train.trainset import TrainSet
-    from vggfeat.train.words import Trained
+    from vggfeat.train.data import TrainSet
+    from vggfeat.train.loop import TrainingResult
 
 ILSVRC = 1000  # classes: with others, the paper's errors say nothing
 
@@ -94,7 +94,7 @@ def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
         return load(init, net, layers, progress=progress)
 
 
-def show_trained(done: Trained, *, as_json: bool) -> None:
+def show_trained(done: TrainingResult, *, as_json: bool) -> None:
     """Print a run's epochs, what came out, and where it is."""
     names = figures_in(done.history[0])
     rows: list[list[object]] = [

@@ -14,10 +14,10 @@ from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.report.training_page import title_of, write_training_page
-from vggfeat.train.board import FOLDER, Board, writer_class
 from vggfeat.train.checkpoint import BEST, LAST, Position, read
+from vggfeat.train.init import start
 from vggfeat.train.loop import train
-from vggfeat.train.start import start
+from vggfeat.train.monitor import FOLDER, Board, writer_class
 from vggfeat.train.task import TITLES
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
+    from vggfeat.train.data import TrainSet
+    from vggfeat.train.init import Start
+    from vggfeat.train.loop import Engine, TrainingResult
+    from vggfeat.train.monitor import TrainingProgress
     from vggfeat.train.settings import Training
-    from vggfeat.train.start import Start
     from vggfeat.train.task import Task
-    from vggfeat.train.trainset import TrainSet
-    from vggfeat.train.words import Engine, Told, Trained
 
 PAGE = "report.html"
 
@@ -66,7 +67,7 @@ class Watched:
         weights: Weights | None = None,
         resume: bool = False,
         task: Task | None = None,
-    ) -> Trained:
+    ) -> TrainingResult:
         """Train; the first process speaks and writes, the others only train."""
         given: dict[str, Any] = {
             "weights": weights,
@@ -98,7 +99,7 @@ class _Watch:
     how: Watched
     started: Start | None = None
     board: Board | None = None
-    shown: Callable[[Told], None] | None = None
+    shown: Callable[[TrainingProgress], None] | None = None
     epochs: int = 0
 
     @contextmanager
@@ -120,7 +121,7 @@ class _Watch:
             self.board = Board(self.out / FOLDER, position)
         return self.started
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: TrainingProgress) -> None:
         """Show a report of progress."""
         if told.epoch > self.epochs:  # one has ended, and its checkpoint is written
             self._history(read(self.out / LAST)[0].history)
@@ -129,11 +130,11 @@ class _Watch:
         if self.shown:
             self.shown(told)
 
-    def end(self, done: Trained) -> None:
+    def end(self, done: TrainingResult) -> None:
         """Show what came out."""
         self._history(done.history, done)
 
-    def _history(self, history: list[dict[str, Any]], done: Trained | None = None) -> None:
+    def _history(self, history: list[dict[str, Any]], done: TrainingResult | None = None) -> None:
         if self.board:
             for row in history[self.epochs :]:
                 self.board.epoch(row)
@@ -185,7 +186,7 @@ def _announce(settings: Training, weights: Weights | None, images: int, quiet: b
 
 
 @contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
+def _bar(quiet: bool) -> Iterator[Callable[[TrainingProgress], None] | None]:
     """Show loss, accuracy, rate and time left."""
     if quiet:
         yield None
@@ -193,7 +194,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[Told], None] | None]:
     tasks: dict[int, TaskID] = {}
     with counted_bar("told", width=10) as bar:
 
-        def tell(told: Told) -> None:
+        def tell(told: TrainingProgress) -> None:
             if told.epoch not in tasks:
                 settle(bar)
                 tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")

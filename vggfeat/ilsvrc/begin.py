@@ -19,8 +19,7 @@ from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.vgg import initialise
 from vggfeat.nets.weights import Weights
-from vggfeat.train.augment import CENTRE, Scale
-from vggfeat.train.decode import crop
+from vggfeat.train.augment import CENTRE, Scale, crop
 
 HIDDEN = ("fc6", "fc7")
 SPREAD = 1e-3

@@ -16,7 +16,7 @@ from vggfeat.data.datasets.annotations import check_stated_size
 from vggfeat.data.image import ImageRef, decode, open_encoded, upright_size
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.ilsvrc.boxes import Floats
-from vggfeat.train.part import Part
+from vggfeat.train.data import Part
 
 
 @dataclass(frozen=True, eq=False)

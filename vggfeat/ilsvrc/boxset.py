@@ -28,8 +28,7 @@ from vggfeat.ilsvrc.boxed import Boxed, SizedImages
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
 from vggfeat.ilsvrc.classes import chosen, ilsvrc_classes, named
 from vggfeat.ilsvrc.validation import match_classes
-from vggfeat.train.part import Part
-from vggfeat.train.trainset import TrainSet, open_trainset
+from vggfeat.train.data import Part, TrainSet, open_trainset
 
 SAMPLE = "sample-voc"
 PARTS = ("train", "val", "test")
@@ -88,7 +87,7 @@ def open_boxset(
 
         - a year of VOC, ``VOC2007``, or a ``VOCdevkit`` with one year;
         - ``"sample-voc"``, scenes made of the shipped drawings;
-        - ILSVRC's folder, as :func:`~vggfeat.train.trainset.open_trainset` takes it.
+        - ILSVRC's folder, as :func:`~vggfeat.train.data.open_trainset` takes it.
     classes : sequence of str
         Those that are wanted; all by default. To train with, ILSVRC's may be synsets or names, and
         they are sorted; to test with they are left in their order, which is that of a net's

@@ -56,7 +56,7 @@ class BoxRegression:
     --------
     >>> from pathlib import Path
     >>> from vggfeat.data.sources.files import FileImages
-    >>> from vggfeat.train.part import Part
+    >>> from vggfeat.train.data import Part
     >>> part = Part(FileImages(Path(), np.array([b"a.jpg"])), np.array([1]))
     >>> held = Boxed(part, np.array([[448, 448]]), (np.array([[56.0, 112, 280, 336]]),))
     >>> task = BoxRegression("pcr", classes=2, S=224, train=held, val=held)

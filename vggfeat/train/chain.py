@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat.errors import StoreError
 from vggfeat.nets.weights import Weights, load
-from vggfeat.train.checkpoint import BEST, LAST, read
+from vggfeat.train.checkpoint import BEST, LAST, differences, read
+from vggfeat.train.data import TrainSet
+from vggfeat.train.init import DEEPER
 from vggfeat.train.settings import Training
-from vggfeat.train.start import DEEPER
-from vggfeat.train.trainset import TrainSet
-from vggfeat.train.words import Trained
+
+if TYPE_CHECKING:
+    from vggfeat.train.loop import TrainingResult
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -87,7 +89,7 @@ class Trainer(Protocol):
         *,
         weights: Weights | None,
         resume: bool,
-    ) -> Trained:
+    ) -> TrainingResult:
         """Train, going on where an interrupted run stopped."""
 
 
@@ -160,7 +162,7 @@ def train_chain(
     ----------
     chain : Chain
     data : TrainSet
-        As from :func:`~vggfeat.train.trainset.open_trainset`.
+        As from :func:`~vggfeat.train.data.open_trainset`.
     out : Path
         Every link has a folder in it, of its name. Chains that share links can share it.
     trainer : callable, optional
@@ -212,7 +214,7 @@ def trained(
     """
     if not (out / LAST).is_file():
         return None
-    from vggfeat.train.loop import differences, finished
+    from vggfeat.train.loop import finished
 
     position, known = read(out / LAST)
     facts = {

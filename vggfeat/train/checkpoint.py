@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from vggfeat._io.atomic import explain_os_errors, replacing
+from vggfeat._io.atomic import explain_os_errors, file_lock, make_folder, replacing
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.nets.checksums import save_tensors, sha256_tensor
+from vggfeat.train.settings import Training
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 FORMAT = 3
+LOCKED = 10.0  # seconds for the workers of a run that was killed to end, and its lock with them
+LONG = 40  # characters of what differs that are shown; a digest has more
 _KEY = "vggfeat training"
 
 
@@ -152,6 +156,79 @@ def restore(path: Path, net: nn.Module, optimiser: torch.optim.SGD) -> None:
                 optimiser.state[parameter]["momentum_buffer"] = moved.to(
                     memory_format=_format_of(parameter)
                 )
+
+
+@contextmanager
+def only_run_in(out: Path) -> Iterator[None]:
+    """Refuse a folder in which another run is at work."""
+    make_folder(out)
+    lock = file_lock(out / LAST)
+    with explain_os_errors(out):
+        try:
+            lock.acquire(timeout=LOCKED)
+        except TimeoutError as error:
+            raise StoreError(
+                f"Another process is training in {out}. Wait until it has ended, or name another "
+                "--out. Several processes train one network when torchrun starts them."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def load_position(
+    out: Path, facts: Mapping[str, Any], *, resume: bool
+) -> tuple[Position, dict[str, Any]]:
+    """Read where a run stands and what it was begun with, nothing of a new one.
+
+    Raises
+    ------
+    StoreError
+        If there is a run, and it is another or not to be gone on with.
+    """
+    path = out / LAST
+    if not path.exists():
+        return Position(), {}
+    position, known = read(path)
+    if not resume:
+        raise StoreError(
+            f"{out} holds a training run of {position.epoch} epochs. Go on with --resume, or name "
+            "another --out."
+        )
+    if other := differences(known, facts):
+        raise StoreError(
+            f"{path} is of a run with other {'; '.join(other)}.",
+            "To go on, all of these must be what the run was begun with; only --epochs may "
+            "change, and where files lie. Or name another --out.",
+        )
+    return position, known
+
+
+def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Name what is not as a run was begun with it, in words.
+
+    A setting that the run does not know had the value that is now the default.
+    """
+    defaults = Training().model_dump(mode="json")
+    found = []
+    for name, mine in facts.items():
+        theirs = known.get(name)
+        if name == "settings":
+            theirs = defaults | (theirs or {})
+            free = {"epochs"} if mine["schedule"] != "cosine" else set()
+            theirs |= {setting: mine[setting] for setting in free}
+        if theirs == mine:
+            continue
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            changed = [
+                f"{key}: {theirs.get(key)!r:.{LONG}} → {mine.get(key)!r:.{LONG}}"
+                for key in {**theirs, **mine}
+                if theirs.get(key) != mine.get(key)
+            ]
+            name = f"{name} ({'; '.join(changed)})"
+        found.append(name)
+    return found
 
 
 def _check(found: Position, told: object) -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vggfeat.errors import DeviceError, ParameterError, Terminated
 from vggfeat.nets.runtimes import resolve_device
@@ -185,6 +186,23 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         yield Processes(on, place.rank, place.world)
     finally:
         dist.destroy_process_group()
+
+
+def parallel(net: nn.Module, team: Processes, *, compiled: bool) -> nn.Module:
+    """Compile a network if that is asked for, and let processes share its gradients."""
+    # In this order, so that no_sync is at hand.
+    model: nn.Module = torch.compile(net) if compiled else net  # type: ignore[assignment]  # it is called alike
+    if team.world > 1:
+        ids = [team.device] if team.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=ids)
+    return model
+
+
+def unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
+    """Let a backward pass keep its gradients to this process."""
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
 
 
 @cache

@@ -9,8 +9,10 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -23,9 +25,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vggfeat._io.text import counted
 from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, ImageError, ParameterError
-from vggfeat.train.augment import CENTRE, SIDE, Scale, draw, training_scale
-from vggfeat.train.decode import crop
-from vggfeat.train.part import Part
+from vggfeat.train.augment import CENTRE, SIDE, Scale, crop, draw, training_scale
+from vggfeat.train.data import Part
 
 # Images unreadable one after another, after which the fault is the disk's rather than theirs.
 MOST_BAD = 16
@@ -182,7 +183,7 @@ class Loader:
     Examples
     --------
     >>> from vggfeat._io.assets import asset
-    >>> from vggfeat.train.trainset import open_trainset
+    >>> from vggfeat.train.data import open_trainset
     >>> part = open_trainset(asset("clipart10")).train
     >>> with Loader(part, batch_size=90, S=32, crop=24, seed=0) as loader:
     ...     for pixels, labels, rows in loader.batches(epoch=0, start=2):
@@ -305,6 +306,25 @@ class Loader:
                 generator=torch.Generator(),
             )
         return self._batches
+
+
+@contextmanager
+def explain_dead_workers(last: Path) -> Iterator[None]:
+    """Say what to do if a decoding process is killed, where `last` is the checkpoint, if any.
+
+    torch raises that wherever the process that trains happens to be, and a pipe that breaks first
+    raises an error of its own.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        kept = "The last checkpoint is intact: go on with --resume." * last.is_file()
+        raise DataError(
+            f"A decoding process ended ({why}). If memory ran out, ask for fewer --workers. {kept}"
+        ) from error
 
 
 @lru_cache(maxsize=2)

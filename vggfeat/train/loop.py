@@ -7,8 +7,8 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LinearLR,
@@ -27,31 +26,87 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from vggfeat._io.atomic import explain_os_errors, file_lock, make_folder, write_atomic
+from vggfeat._io.atomic import explain_os_errors, write_atomic
 from vggfeat.errors import DataError, ParameterError, StoreError, VggfeatError
 from vggfeat.nets import formats
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.runtimes import DTYPES, resolve_precision
 from vggfeat.nets.weights import Weights
-from vggfeat.train.augment import Draw, draw, to_input
-from vggfeat.train.checkpoint import BEST, LAST, Position, read, restore, save
-from vggfeat.train.colours import Colours
-from vggfeat.train.distributed import Processes, Stop, processes, stopping
-from vggfeat.train.loader import Batch, Loader
-from vggfeat.train.part import Part
-from vggfeat.train.prepare import colours_of, level
+from vggfeat.train.augment import Colours, Draw, draw, to_input
+from vggfeat.train.checkpoint import BEST, LAST, Position, load_position, only_run_in, restore, save
+from vggfeat.train.data import Part, TrainSet
+from vggfeat.train.distributed import Processes, Stop, parallel, processes, stopping, unsynchronised
+from vggfeat.train.init import Start, measure_colours, rescale_activations, start
+from vggfeat.train.loader import Batch, Loader, explain_dead_workers
+from vggfeat.train.monitor import TrainingProgress
 from vggfeat.train.settings import Training
-from vggfeat.train.start import Start, start
 from vggfeat.train.task import Classification, Task
-from vggfeat.train.trainset import TrainSet
-from vggfeat.train.words import Engine, Told, Trained
 
 CHECK = 10  # updates between two looks at the loss, each of which waits for the device
 FACTOR = 0.1  # of a drop of the learning rate, in the paper
-LOCKED = 10.0  # seconds for the workers of a run that was killed to end, and its lock with them
-LONG = 40  # characters of what differs that are shown; a digest has more
 METRICS = "metrics.csv"
 CLASSES = "classes.txt"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a run works; of it only the precision changes the weights that come out.
+
+    Parameters
+    ----------
+    device, precision : str
+        ``"auto"`` is bf16 on GPUs that have it, fp32 on CPUs.
+    workers : int
+        Processes that decode, for each process that trains.
+    micro : int, optional
+        Images that a process computes at a time; all of its share by default.
+    compile : bool
+        Whether ``torch.compile`` is used.
+    minutes : float
+        Between two checkpoints within an epoch.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 2
+    micro: int | None = None
+    compile: bool = False
+    minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.micro is not None and self.micro < 1:
+            raise ParameterError.of("micro", "Engine", "an int of at least 1", self.micro)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to.
+
+    Parameters
+    ----------
+    out : Path
+        Its folder: ``best.safetensors``, ``last.safetensors``, ``metrics.csv``, ``classes.txt``.
+    best : float
+        Best top-1 accuracy in validation, or what else the task judges by.
+    history : list of dict
+        One row for each epoch.
+    taken, drawn : tuple of str
+        Layers taken from other weights, and drawn at random.
+    failed : dict
+        Reason by name of the images that could not be read.
+    """
+
+    out: Path
+    best: float
+    history: list[dict[str, Any]]
+    taken: tuple[str, ...]
+    drawn: tuple[str, ...]
+    failed: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        """The best weights, as ``vggfeat extract --weights`` takes them."""
+        return self.out / BEST
 
 
 def train(
@@ -62,10 +117,10 @@ def train(
     weights: Weights | None = None,
     resume: bool = False,
     engine: Engine | None = None,
-    progress: Callable[[Told], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     begin: Callable[..., Start] = start,
     task: Task | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train a network; started by torchrun, together with the other processes.
 
     Parameters
@@ -73,7 +128,7 @@ def train(
     settings : Training
         All that determines the weights.
     data : TrainSet
-        As from :func:`~vggfeat.train.trainset.open_trainset`.
+        As from :func:`~vggfeat.train.data.open_trainset`.
     out : Path
         Folder for checkpoints, the best weights and the metrics.
     weights : Weights, optional
@@ -84,15 +139,15 @@ def train(
     engine : Engine, optional
         Where and how it runs.
     progress : callable, optional
-        Called with :class:`Told` every few updates.
+        Called with :class:`TrainingProgress` every few updates.
     begin : callable
-        Builds the network; :func:`~vggfeat.train.start.start`.
+        Builds the network; :func:`~vggfeat.train.init.start`.
     task : Task, optional
         What the last layer is to say; the classes of the images by default.
 
     Returns
     -------
-    Trained
+    TrainingResult
 
     Raises
     ------
@@ -108,13 +163,13 @@ def train(
     engine = engine or Engine()
     task = task or Classification(len(data.classes), settings.label_smoothing)
     with ExitStack() as at_end:
-        at_end.enter_context(_explain_dead_workers(out))
+        at_end.enter_context(explain_dead_workers(out / LAST))
         team = at_end.enter_context(processes(engine.device))
         stop = at_end.enter_context(stopping())
         devices = [team.device] if team.device.type == "cuda" else []
         at_end.enter_context(torch.random.fork_rng(devices))  # dropout sets torch's random state
         if team.first:
-            at_end.enter_context(_only_run_in(out))
+            at_end.enter_context(only_run_in(out))
 
         # Where the run stands, and what it is trained on
         facts = {
@@ -124,7 +179,7 @@ def train(
             "task": dict(task.about),
         }
         position, known = load_position(out, facts, resume=resume)
-        colours, pixels = colours_of(known, data.train, settings, weights, engine.workers)
+        colours, pixels = measure_colours(known, data.train, settings, weights, engine.workers)
         facts |= {"colours": colours.to_dict(), "pixels": pixels.to_json()}
         loader, validation = [
             at_end.enter_context(make_loader(part, settings, engine, team, seed=seed))
@@ -142,7 +197,7 @@ def train(
         )
         net: nn.Module = begun.net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         if not known:
-            level(begun, data.train, settings, pixels, weights)
+            rescale_activations(begun, data.train, settings, pixels, weights)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(settings.freeze != "conv" or not name.startswith("conv"))
         precision = training_precision(engine.precision, team.device)
@@ -162,7 +217,7 @@ def train(
         run = Run(
             settings, data, out, task, engine, team, stop, progress if team.first else None,
             facts, position, pixels, colours if settings.colour_shift else None,
-            loader, validation, net, parallel(net, engine, team), precision,
+            loader, validation, net, parallel(net, team, compiled=engine.compile), precision,
             optimiser, scheduler, scaler,
         )  # fmt: skip
         if team.first:
@@ -176,7 +231,8 @@ def train(
             end_epoch(run, trained | validated)
 
         failed = {**run.loader.failed, **run.validation.failed}
-        return Trained(out, position.best, position.history, begun.taken, begun.drawn, failed)
+        best, history = position.best, position.history
+        return TrainingResult(out, best, history, begun.taken, begun.drawn, failed)
 
 
 @dataclass
@@ -190,7 +246,7 @@ class Run:
     engine: Engine
     team: Processes
     stop: Stop
-    progress: Callable[[Told], None] | None
+    progress: Callable[[TrainingProgress], None] | None
     facts: Mapping[str, Any]  # what must be the same to go on
     position: Position
     pixels: PixelConvention
@@ -434,60 +490,6 @@ def write_best(run: Run) -> None:
         )
 
 
-def load_position(
-    out: Path, facts: Mapping[str, Any], *, resume: bool
-) -> tuple[Position, dict[str, Any]]:
-    """Read where a run stands and what it was begun with, nothing of a new one.
-
-    Raises
-    ------
-    StoreError
-        If there is a run, and it is another or not to be gone on with.
-    """
-    path = out / LAST
-    if not path.exists():
-        return Position(), {}
-    position, known = read(path)
-    if not resume:
-        raise StoreError(
-            f"{out} holds a training run of {position.epoch} epochs. Go on with --resume, or name "
-            "another --out."
-        )
-    if other := differences(known, facts):
-        raise StoreError(
-            f"{path} is of a run with other {'; '.join(other)}.",
-            "To go on, all of these must be what the run was begun with; only --epochs may "
-            "change, and where files lie. Or name another --out.",
-        )
-    return position, known
-
-
-def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Name what is not as a run was begun with it, in words.
-
-    A setting that the run does not know had the value that is now the default.
-    """
-    defaults = Training().model_dump(mode="json")
-    found = []
-    for name, mine in facts.items():
-        theirs = known.get(name)
-        if name == "settings":
-            theirs = defaults | (theirs or {})
-            free = {"epochs"} if mine["schedule"] != "cosine" else set()
-            theirs |= {setting: mine[setting] for setting in free}
-        if theirs == mine:
-            continue
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            changed = [
-                f"{key}: {theirs.get(key)!r:.{LONG}} → {mine.get(key)!r:.{LONG}}"
-                for key in {**theirs, **mine}
-                if theirs.get(key) != mine.get(key)
-            ]
-            name = f"{name} ({'; '.join(changed)})"
-        found.append(name)
-    return found
-
-
 def make_loader(
     part: Part, settings: Training, engine: Engine, team: Processes, *, seed: int | None
 ) -> Loader:
@@ -508,23 +510,6 @@ def training_precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto" and device.type == "cpu":
         return "fp32"  # bf16 gradients on CPUs save little, and cost exactness
     return resolve_precision(wanted, device)
-
-
-def parallel(net: nn.Module, engine: Engine, team: Processes) -> nn.Module:
-    """Compile a network if that is asked for, and let processes share its gradients."""
-    # In this order, so that no_sync is at hand.
-    model: nn.Module = torch.compile(net) if engine.compile else net  # type: ignore[assignment]  # it is called alike
-    if team.world > 1:
-        ids = [team.device] if team.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids)
-    return model
-
-
-def unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
-    """Let a backward pass keep its gradients to this process."""
-    if isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
 
 
 def autocast(run: Run) -> AbstractContextManager[Any]:
@@ -579,11 +564,17 @@ def tell(run: Run, speed: float) -> None:
     here = run.position
     if run.progress and here.sums[-1]:
         figures = run.means(here.sums)
-        loss, waited = figures.pop("loss"), run.loader.waited
-        batches = len(run.loader)
-        run.progress(
-            Told(here.epoch, here.batch, batches, loss, figures, here.learning_rate, speed, waited)
+        progress = TrainingProgress(
+            epoch=here.epoch,
+            batch=here.batch,
+            batches=len(run.loader),
+            loss=figures.pop("loss"),
+            figures=figures,
+            learning_rate=here.learning_rate,
+            images_per_s=speed,
+            waited=run.loader.waited,
         )
+        run.progress(progress)
 
 
 def asked_to_stop(run: Run) -> bool:
@@ -594,41 +585,3 @@ def asked_to_stop(run: Run) -> bool:
         return False
     asked = torch.tensor(float(run.stop.is_set()), device=run.team.device)
     return bool(run.team.total(asked) > 0)
-
-
-@contextmanager
-def _only_run_in(out: Path) -> Iterator[None]:
-    """Refuse a folder in which another run is at work."""
-    make_folder(out)
-    lock = file_lock(out / LAST)
-    with explain_os_errors(out):
-        try:
-            lock.acquire(timeout=LOCKED)
-        except TimeoutError as error:
-            raise StoreError(
-                f"Another process is training in {out}. Wait until it has ended, or name another "
-                "--out. Several processes train one network when torchrun starts them."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _explain_dead_workers(out: Path) -> Iterator[None]:
-    """Say what to do if a decoding process is killed.
-
-    torch raises that wherever the process that trains happens to be, and a pipe that breaks first
-    raises an error of its own.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        why = " ".join(str(error).split()) or type(error).__name__
-        kept = "The last checkpoint is intact: go on with --resume." * (out / LAST).is_file()
-        raise DataError(
-            f"A decoding process ended ({why}). If memory ran out, ask for fewer --workers. {kept}"
-        ) from error

@@ -51,7 +51,7 @@ class Training(BaseModel):
         Ratio after fc6 and fc7.
     init : {"glorot", "paper", "kaiming"}
         How layers that are not taken from other weights are drawn;
-        :func:`~vggfeat.train.start.start` says why Glorot's is the default.
+        :func:`~vggfeat.train.init.start` says why Glorot's is the default.
     schedule : {"plateau", "step", "cosine"}
         The rate is divided by 10 when validation accuracy stops improving, as in the paper, or
         after the epochs listed in `steps`; or it falls along half a cosine.

@@ -28,8 +28,8 @@ class Training:
     """
 
     def __init__(self, images: Path, make: Callable[[int], Any], **settings: Any) -> None:
+        from vggfeat.train.data import open_trainset
         from vggfeat.train.settings import Training
-        from vggfeat.train.trainset import open_trainset
 
         self.settings = Training(net="A", **settings)
         self.data = open_trainset(images, val_fraction=0.25, seed=self.settings.seed)
@@ -37,9 +37,8 @@ class Training:
 
     def run(self, out: Path, *, stop_after: int = 0, resume: bool = False) -> list[dict[str, Any]]:
         """Train, or stop after so many updates; return what each epoch came to."""
-        from vggfeat.train.loop import train
-        from vggfeat.train.start import Start
-        from vggfeat.train.words import Engine
+        from vggfeat.train.init import Start
+        from vggfeat.train.loop import Engine, train
 
         def begin(net: str, *, num_classes: int, **_: Any) -> Start:
             return Start(self.make(num_classes), (), ())
@@ -97,9 +96,8 @@ class Training:
     def inputs(self, epoch: int, out: Path) -> Iterator[tuple[Any, Any]]:
         """Go through what the network sees in an epoch of a run: x (B, 3, 224, 224), labels."""
         from vggfeat.nets.preprocessing import PixelConvention
-        from vggfeat.train.augment import draw, to_input
+        from vggfeat.train.augment import Colours, draw, to_input
         from vggfeat.train.checkpoint import read
-        from vggfeat.train.colours import Colours
 
         told = read(out / "last.safetensors")[1]
         colours = Colours.from_dict(told["colours"])

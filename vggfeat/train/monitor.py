@@ -1,20 +1,49 @@
-"""A training run for TensorBoard to watch."""
+"""What a training run reports as it goes, and what TensorBoard shows of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import MissingExtra
 from vggfeat.train.checkpoint import Position
 from vggfeat.train.task import TITLES, figures_in
-from vggfeat.train.words import Told
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
+
+
+@dataclass
+class TrainingProgress:
+    """What a run tells as it goes.
+
+    Parameters
+    ----------
+    epoch, batch, batches : int
+        Where it is: epoch from 0 on, updates done of it, and all of it.
+    loss : float
+        Mean over the epoch so far, with dropout and random crops.
+    figures : dict of str to float
+        Those of the task, top1 and top5 of a classification: means as well, from 0 to 1.
+    learning_rate : float
+    images_per_s : float
+        Over all processes, since the run was begun or resumed.
+    waited : float
+        Share of the time that the device waited for images.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    figures: dict[str, float]
+    learning_rate: float
+    images_per_s: float
+    waited: float
 
 
 def writer_class() -> type[SummaryWriter]:
@@ -59,7 +88,7 @@ class Board:
         for row in here.history:
             self.epoch(row)
 
-    def update(self, told: Told) -> None:
+    def update(self, told: TrainingProgress) -> None:
         """Write a report of progress; errors in percent, over the epoch so far."""
         step = told.epoch * told.batches + told.batch
         values = {

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from vggfeat.errors import MissingExtra
-from vggfeat.train.board import Board, writer_class
 from vggfeat.train.checkpoint import Position
-from vggfeat.train.words import Told
+from vggfeat.train.monitor import Board, TrainingProgress, writer_class
 
-TOLD = Told(0, 10, 40, 6.5, {"top1": 0.02, "top5": 0.1}, 0.01, 1000.0, 0.25)
+TOLD = TrainingProgress(0, 10, 40, 6.5, {"top1": 0.02, "top5": 0.1}, 0.01, 1000.0, 0.25)
 ROW = {
     "epoch": 1, "learning_rate": 0.01, "loss": 6.0, "top1": 0.05, "top5": 0.2,
     "val_loss": 5.5, "val_top1": 0.1, "val_top5": 0.3, "images_per_s": 1000.0, "waited": 0.2,

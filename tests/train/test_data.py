@@ -14,8 +14,7 @@ import scipy.io
 from vggfeat.data.datasets.ilsvrc import TRAIN_TAR, VAL_TAR
 from vggfeat.data.datasets.ilsvrc_truth import KIT, META, TRUTH, read_synsets
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
-from vggfeat.train.part import Part
-from vggfeat.train.trainset import TrainSet, open_trainset
+from vggfeat.train.data import Part, TrainSet, open_trainset
 
 WNIDS = ("n01", "n02", "n03")
 # ILSVRC's own numbers, which are not the order of the wnids; 4 is an inner node of the hierarchy.

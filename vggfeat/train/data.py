@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vggfeat._io.download import Progress
 from vggfeat._io.text import and_more
@@ -25,13 +26,54 @@ from vggfeat.data.datasets.ilsvrc import (
     read_class_images,
     read_images,
 )
-from vggfeat.data.sources.files import Names
+from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.learn.splits import held_out_part
-from vggfeat.train.part import Part
 
 VAL_FRACTION = 0.1
 SPLITS = ("train", "val", "test")  # of a manifest; the last is left alone
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images and their classes, as compact as the memory of many workers wants.
+
+    Parameters
+    ----------
+    images : EncodedImages
+    labels : ndarray (N,) of int64
+        The class of each, by its place in the training set's ``classes``.
+    """
+
+    images: EncodedImages
+    labels: Ints
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """Return the name of an image."""
+        return self.images.name(row)
+
+    def read(self, row: int) -> bytes:
+        """Read the bytes of an image.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read.
+        DataError
+            If the machine lacks what reading takes.
+        """
+        try:
+            return self.images.read(row)
+        except OSError as error:
+            raise DataError(f"{self.name(row)} could not be read: {error.strerror}.") from error
+
+    def take(self, rows: ArrayLike) -> Part:
+        """Keep these rows, in this order."""
+        kept = np.asarray(rows, dtype=np.int64)
+        return Part(self.images.take(kept), self.labels[kept])
 
 
 @dataclass(frozen=True, eq=False)
