@@ -219,7 +219,7 @@ BEFORE_WEIGHTS = rows("""
     weights show none.pth → 4: none.pth | spelling
     weights convert a.safetensors notes.txt/b.pth → 5: notes.txt/b.pth | another place
 
-    store info nowhere → 5: nowhere | manifest.json | vggfeat extract
+    store info nowhere → 5: nowhere | vggfeat extract | vggfeat extract
     store info notes.txt → 5: notes.txt | HDF5 | vggfeat store pack
     store verify images → 5: images | manifest.json
     store repair images → 5: images | manifest.json
