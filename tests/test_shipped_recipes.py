@@ -13,9 +13,9 @@ from check_wheel import WHEEL_HOLDS
 from vggfeat.data.datasets import load_card
 from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.nets.config import layers_of
-from vggfeat.recipe import load_recipe, open_recipe, recipe_names
+from vggfeat.recipe import check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.settings import Training
 from vggfeat.train.chain import Chain
-from vggfeat.train.settings import Training
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 # The figures of Tables 11 and 12, in percent, typed from the paper.
@@ -101,7 +101,7 @@ def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert load_card(recipe.dataset).name == recipe.dataset
-    recipe.classifier.check(load_card(recipe.dataset))
+    check_protocol(recipe.classifier, load_card(recipe.dataset))
     assert f"vggfeat run {name}" in header(name).splitlines()
 
 

@@ -25,6 +25,9 @@ OnBadImage = Literal["skip", "error"]
 Locations = Literal["raw", "l2"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Engine = Literal["local", "ray"]
+Regression = Literal["pcr", "scr"]
+
+CROP = 224  # side of what is cut out of a rescaled image to train with
 Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
 
 GRID = (
@@ -307,7 +310,7 @@ class Execution(Hardware):
         default="skip", description="skip: leave it out, with its reason; or error: stop."
     )
     workers: int | None = Field(
-        default=None, ge=1, description="Decoding threads; one for each core."
+        default=None, ge=1, description="Decoding threads, from 1 on; one for each core."
     )
     engine: Engine = Field(
         default="local", description="local: this process describes images; or ray: a cluster does."
@@ -355,6 +358,201 @@ class SVM(Settings):
     difficult: Literal["drop", "negative"] | None = Field(
         default=None,
         description="VOC: in training, drop difficult objects, or take as negative.",
+    )
+
+
+def _range(value: Any) -> Any:
+    """Read a scale, or S_min and S_max, as a list of one or two."""
+    if not isinstance(value, list | tuple):
+        return value
+    if not 1 <= len(value) <= 2:
+        raise ValueError("must be one scale, or S_min and S_max")
+    return tuple(sorted(value)) if len(value) == 2 else value[0]
+
+
+def _as_large_as_a_crop(S: int | tuple[int, int]) -> int | tuple[int, int]:
+    low, high = (S, S) if isinstance(S, int) else S
+    if not CROP <= low <= high:
+        raise ValueError(f"must be an integer from {CROP} on, or two of them, S_min ≤ S_max")
+    return S
+
+
+class Training(Settings):
+    """A training run: all settings that change the weights that come out (Section 3.1).
+
+    The default of a setting that comes later is what was done before: so a run that does not know
+    it goes on.
+
+    Examples
+    --------
+    >>> Training(net="A", S=[256, 512]).S
+    (256, 512)
+    >>> Training(steps=(30, 60)).schedule
+    'step'
+    """
+
+    net: str = Field(default="A", description="Configuration of Table 1.")
+    S: Annotated[
+        int | tuple[int, int], BeforeValidator(_range), AfterValidator(_as_large_as_a_crop)
+    ] = Field(
+        default=256,
+        description="Training scale; twice for a range: --S 256 --S 512.",
+        json_schema_extra={"adaptive": True},
+    )
+    init: Literal["glorot", "paper", "kaiming"] = Field(
+        default="glorot", description="How layers that are not taken from other weights are drawn."
+    )
+    batch: int = Field(
+        default=256,
+        ge=1,
+        description="Images of an update, over all processes: 256, or an eighth of fewer than "
+        "2048.",
+        json_schema_extra={"adaptive": True},
+    )
+    learning_rate: float = Field(
+        default=1e-2,
+        gt=0,
+        description="0.01; 0.001 where the network begins from weights of its own configuration, "
+        "as in the paper at another S.",
+        json_schema_extra={"flags": ["--learning-rate", "--lr"], "adaptive": True},
+    )
+    momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="Share of each update that the next one keeps."
+    )
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 penalty on all parameters.")
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Ratio of fc6's and fc7's outputs that are dropped."
+    )
+    epochs: int = Field(default=74, ge=1, description="At most.")  # 370,000 updates of 256 images
+    schedule: Literal["plateau", "step", "cosine"] = Field(
+        default="plateau",
+        description="plateau: the rate drops tenfold when validation stops improving; step: after "
+        "the epochs of --step; cosine: it falls along half a cosine.",
+    )
+    patience: int = Field(
+        default=3,
+        ge=1,
+        description="Epochs without a better validation accuracy before the rate drops; 3 by "
+        "default.",
+        json_schema_extra={"adaptive": True},
+    )
+    threshold: float = Field(
+        default=1e-3, ge=0, lt=1, description="By how much an accuracy must be better, of 1."
+    )
+    drops: int = Field(
+        default=3, ge=0, description="Drops of the rate, with plateau; the next ends the run."
+    )
+    steps: tuple[int, ...] = Field(
+        default=(),
+        description="Drop the rate after this epoch instead.",
+        json_schema_extra={"flags": ["--step"]},
+    )
+    warmup: int = Field(
+        default=0, ge=0, description="Epochs in which the rate rises to the first of the cosine."
+    )
+    freeze: Literal["none", "conv"] = Field(default="none", description="none, or conv.")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target that is spread over all classes; 0 in the paper.",
+    )
+    colour_shift: bool = Field(
+        default=True,
+        description="Shift the colours of each crop along their principal components.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Of the order, the crops, the shifts, dropout and what is drawn at the start.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stepping(cls, given: Any) -> Any:
+        """Take steps for the schedule of that name, where none is named."""
+        return {"schedule": "step", **given} if given.get("steps") else given
+
+    @model_validator(mode="after")
+    def _of_the_schedule(self) -> Self:
+        if list(self.steps) != sorted({step for step in self.steps if 0 < step < self.epochs}):
+            raise ValueError(
+                f"steps must be ascending epochs in 1…{self.epochs - 1}, not {list(self.steps)}"
+            )
+        if bool(self.steps) != (self.schedule == "step"):
+            raise ValueError("the schedule 'step' needs steps, and no other schedule takes them")
+        if self.warmup and self.schedule != "cosine":
+            raise ValueError(f"the schedule {self.schedule!r} takes no warmup, only 'cosine' does")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup must be less than the {self.epochs} epochs of the run")
+        return self
+
+
+class BoxTraining(Training):
+    """A training run of a net that predicts boxes (Appendix A).
+
+    Examples
+    --------
+    >>> BoxTraining().learning_rate
+    0.001
+    """
+
+    net: str = Field(
+        default="D",
+        description="Configuration of a named source; D by default. A file says its own.",
+        json_schema_extra={"adaptive": True},
+    )
+    S: Annotated[int, AfterValidator(_as_large_as_a_crop)] = Field(
+        default=256, description="Training scale."
+    )
+    batch: int = Field(
+        default=256,
+        ge=1,
+        description="Images of an update: 256, or a fourth of fewer than 1024.",
+        json_schema_extra={"adaptive": True},
+    )
+    learning_rate: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Of the first updates; it drops tenfold as validation says.",
+        json_schema_extra={"flags": ["--learning-rate", "--lr"]},
+    )
+    epochs: int = Field(default=40, ge=1, description="At most.")
+    patience: int = Field(
+        default=5,
+        ge=1,
+        description="Epochs without a better mean IoU in validation before the rate drops: 5, or "
+        "of a small set as many as make 50 updates.",
+        json_schema_extra={"adaptive": True},
+    )
+    freeze: Literal["none", "conv"] = Field(
+        default="none",
+        description="none: all layers are fine-tuned; conv: fc6, fc7 and fc8 alone.",
+    )
+
+
+class Localization(Settings):
+    """What a net that predicts boxes learns (Appendix A).
+
+    Examples
+    --------
+    >>> Localization(regression="scr").visible
+    0.5
+    """
+
+    regression: Regression = Field(
+        default="pcr", description="pcr: a box for each class; scr: one for all."
+    )
+    visible: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Crops that show less of the box than this share, 0 to 1, teach nothing.",
+    )
+    balanced: bool = Field(
+        default=True,
+        description="Scale the layers against each other, so that one rate suits any net.",
+        json_schema_extra={"opposite": "--as-it-is"},
     )
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_source_or_class_is_refused(tree: Path) -> None:
     assert "'embedded'" in run(*train, "--init", "absent.pth", status=2).err
     assert "'cat', 'dog'" in run(*train, "--class", "cow", status=2).err
     err = run(*train, "--freeze", "convv", status=2).err
-    assert "The 'freeze' parameter of Training must be 'none' or 'conv'. Got 'convv'" in err
+    assert "--freeze must be 'none' or 'conv'. Got 'convv'" in err
     err = run("localize", "train", "--data", "absent", "--out", "a", status=3).err
     assert "VOCdevkit/VOC2007" in err
 

@@ -95,7 +95,8 @@ def test_batch_and_rate_follow_from_what_is_there(
     assert (made["batch"], made["learning_rate"]) == (8, 1e-2)
     assert [_batch_of(n) for n in (10, 150, 2_000, 2_048, 1_281_167)] == [8, 16, 248, 256, 256]
     assert [_net_of(init, "D") for init in ("glorot", "embedded")] == [None, "D"]
-    monkeypatch.setattr("vggfeat.cli.train.world_size", lambda: 9)  # an image for each process
+    # An image for each process.
+    monkeypatch.setattr("vggfeat.train.distributed.world_size", lambda: 9)
     run("train", *quick, "--out", "b")
     assert read(Path("b", LAST))[1]["settings"]["batch"] == 9
 
@@ -184,7 +185,7 @@ def class_of_two_lines(root: Path) -> Path:
         (two_classes, ["--init", "xavier"], 2, "'glorot', 'paper', 'kaiming'"),
         (two_classes, ["--S", "256", "--S", "384", "--S", "512"], 2, "S_min and S_max"),
         (two_classes, ["--S", "200"], 2, "an integer from 224 on"),
-        (two_classes, ["--net", "F"], 2, "none of A, A-LRN, B"),
+        (two_classes, ["--net", "F"], 2, "one of 'A', 'A-LRN', 'B'"),
         (two_classes, ["--device", "cuda:77"], 6, "cuda:77"),
         (two_classes, ["--val-fraction", "2"], 2, "val_fraction"),
     ],

@@ -32,6 +32,7 @@ from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.learn.results import SVMResult
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
+from vggfeat.settings import Training
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.merge import merge
@@ -39,7 +40,6 @@ from vggfeat.store.store import FeatureStore
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import open_trainset
 from vggfeat.train.loop import BEST, METRICS, Engine, train
-from vggfeat.train.settings import Training
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SHORT = 2  # kills where no more are asked for

@@ -170,12 +170,12 @@ BEFORE_WEIGHTS = rows("""
     train --data images --out a → 3: images | images/cat/1.jpg
     train --data single --out a → 3: single | 'cat' | at least two
     train --data classes --out notes.txt → 5: --out notes.txt | folder
-    train --data classes --out a --net F → 2: 'F' | A, A-LRN, B
+    train --data classes --out a --net F → 2: 'F' | 'A', 'A-LRN', 'B'
     train --data classes --out a --init xavier → 2: init | 'glorot', 'paper', 'kaiming' | 'xavier'
-    train --data classes --out a --S 200 → 2: S | 224 | Got 200
+    train --data classes --out a --S 200 → 2: --S | 224 | Got [200]
     train --data classes --out a --S 1 --S 2 --S 3 → 2: S | S_min and S_max
     train --data classes --out a --batch 0 → 2: batch | 1 | Got 0
-    train --data classes --out a --lr -1 → 2: learning_rate | greater than 0 | Got -1.0
+    train --data classes --out a --lr -1 → 2: --learning-rate | greater than 0 | Got -1.0
     train --data classes --out a --dropout 1 → 2: dropout | less than 1 | Got 1.0
     train --data classes --out a --step 99 → 2: steps | 73 | 99
     train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'

@@ -12,7 +12,7 @@ from PIL import Image
 from vggfeat.nets.config import layers_of
 from vggfeat.report.page import write_page
 from vggfeat.report.training_page import write_training_page
-from vggfeat.train.settings import Training
+from vggfeat.settings import Training
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

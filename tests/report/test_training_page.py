@@ -12,7 +12,7 @@ import pytest
 from vggfeat.errors import ParameterError
 from vggfeat.report.training_curves import Line, nice_step, plot
 from vggfeat.report.training_page import write_training_page
-from vggfeat.train.settings import Training
+from vggfeat.settings import Training
 
 KEYS = ("epoch", "learning_rate", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5",
         "images_per_s", "waited")  # fmt: skip

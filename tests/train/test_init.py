@@ -18,6 +18,7 @@ from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION
 from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Training
 from vggfeat.train.data import Part, open_trainset
 from vggfeat.train.init import (
     DEEPER,
@@ -27,7 +28,6 @@ from vggfeat.train.init import (
     start,
     taken_from_a,
 )
-from vggfeat.train.settings import Training
 
 SETTINGS = Training(net="D", S=224)
 FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from vggfeat.errors import ParameterError, StoreError, VggfeatError
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
+from vggfeat.settings import Training
 from vggfeat.train.augment import Colours, draw, to_input
 from vggfeat.train.checkpoint import LAST, differences, read
 from vggfeat.train.data import open_trainset
@@ -30,7 +31,6 @@ from vggfeat.train.distributed import Processes, parallel, unsynchronised
 from vggfeat.train.init import start
 from vggfeat.train.loader import Loader
 from vggfeat.train.loop import Engine, dropout_seed, train
-from vggfeat.train.settings import Training
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
 RATE = 0.01

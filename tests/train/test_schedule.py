@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from vggfeat.errors import ParameterError
+from vggfeat.settings import Training
 from vggfeat.train.checkpoint import Position
 from vggfeat.train.loop import finished, make_optimiser, make_scheduler, step_scheduler
-from vggfeat.train.settings import Training
 
 # With patience 2 and threshold 0.01: the accuracy of each epoch, and the rate after it. Where an
 # epoch is no improvement on the best one, its number in the row is given.

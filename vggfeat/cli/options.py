@@ -13,7 +13,17 @@ import typer
 from pydantic.fields import FieldInfo
 
 from vggfeat.features.pooling import list_features
-from vggfeat.settings import SVM, Execution, Features, Settings, check_each
+from vggfeat.settings import (
+    SVM,
+    BoxTraining,
+    Execution,
+    Features,
+    Localization,
+    Settings,
+    Training,
+    check_each,
+    checked,
+)
 
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"
@@ -24,7 +34,14 @@ DESCRIBING = (*NETWORK, "on_bad_image", "workers", "deterministic")
 CLUSTER = ("engine", "address")
 """Settings of an execution that are options of commands which open a network, describe images
 with it, and do so on a cluster as well."""
-PANELS = {Features: FEATURES, SVM: CLASSIFIER, Execution: WORK}
+PANELS = {
+    Features: FEATURES,
+    SVM: CLASSIFIER,
+    Execution: WORK,
+    Training: "The paper's recipe (Section 3.1)",
+    BoxTraining: (APPENDIX_A := "The paper's recipe (Appendix A)"),
+    Localization: APPENDIX_A,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Group:
         values = {name: given.pop(name) for name in self.names}
         typed = {name: value for name, value in values.items() if is_typed(context, name)}
         check_each(self.model, typed, self.flags)
-        return typed if self.layer else self.model(**typed)
+        return typed if self.layer else checked(self.model, **typed)
 
 
 def layer(
@@ -68,15 +85,24 @@ def layer(
     **own: Mapping[str, str],
 ) -> Group:
     """Make options of settings that stand over others: those named, or all without some."""
+    return Group(model, names or _names(model, without), layer=True, own=own)
+
+
+def some(
+    model: type[Settings],
+    *names: str,
+    without: Collection[str] = (),
+    **own: Mapping[str, str],
+) -> Group:
+    """Make options of the settings of a model: those named, or all without some."""
+    return Group(model, names or _names(model, without), own=own)
+
+
+def _names(model: type[Settings], without: Collection[str]) -> tuple[str, ...]:
+    """List the settings of a model, before those that it has from others."""
     bases = [base.__annotations__ for base in model.__mro__ if issubclass(base, Settings)]
     every = dict.fromkeys(name for base in bases for name in base if name in model.model_fields)
-    chosen = names or tuple(name for name in every if name not in without)
-    return Group(model, chosen, layer=True, own=own)
-
-
-def some(model: type[Settings], *names: str, **own: Mapping[str, str]) -> Group:
-    """Make options of the settings of a model that are named."""
-    return Group(model, names, own=own)
+    return tuple(name for name in every if name not in without)
 
 
 def of(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -124,14 +150,13 @@ def _options(group: Group) -> list[inspect.Parameter]:
         flags = list(_flags(name, setting))
         if kind is bool and setting.default:
             flags[0] += f"/{_extra(setting).get('opposite', f'--no-{flags[0][2:]}')}"
-        least = [bound.ge for bound in setting.metadata if hasattr(bound, "ge")]
         option = typer.Option(
             *flags,
-            min=least[0] if least and kind is int else None,
             help=own.get("help") or (setting.description or "").format(poolings=list_features()),
-            rich_help_panel=own.get("panel") or PANELS[group.model],
+            rich_help_panel=own.get("panel", PANELS[group.model]) or None,
         )
-        default = None if group.layer else setting.default
+        adaptive = kind not in (bool, int, float, str) or _extra(setting).get("adaptive")
+        default = None if group.layer or adaptive else setting.default
         annotation = Annotated[kind | None if default is None else kind, option]  # type: ignore[valid-type]
         made.append(_parameter(name, annotation, default))
     return made
@@ -158,7 +183,10 @@ def _kind(annotation: Any) -> Any:
     origin = get_origin(annotation)
     if origin is tuple:
         return list[_kind(arguments[0])]  # type: ignore[misc]
-    if origin is Annotated or origin in (types.UnionType, Union):
+    if origin in (types.UnionType, Union):  # of one value or several, several may be typed
+        several: list[Any] = [one for one in arguments if get_args(one)[1:]]
+        return _kind((several or arguments)[0])
+    if origin is Annotated:
         return _kind(arguments[0])
     return str if origin is Literal else annotation
 
@@ -249,11 +277,6 @@ IMAGES = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."
 )
-MOMENTUM = "Share of each update that the next one keeps."
-WEIGHT_DECAY = "L2 penalty on all parameters."
-DROPOUT = "Ratio of fc6's and fc7's outputs that are dropped."
-COLOUR_SHIFT = "Shift the colours of each crop along their principal components."
-SEED = "Of the order, the crops, the shifts, dropout and what is drawn at the start."
 DecodingProcesses = Annotated[
     int,
     typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
+    from vggfeat.settings import Training
     from vggfeat.train.data import TrainSet
     from vggfeat.train.init import Start
     from vggfeat.train.loop import Engine, TrainingResult
     from vggfeat.train.monitor import TrainingProgress
-    from vggfeat.train.settings import Training
     from vggfeat.train.task import Task
 
 PAGE = "report.html"

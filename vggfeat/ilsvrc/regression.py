@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from vggfeat.ilsvrc.boxed import Boxed
 from vggfeat.ilsvrc.boxes import Floats, shown, to_frame
 from vggfeat.ilsvrc.boxset import BoxSet
 from vggfeat.ilsvrc.classes import BOXES
+from vggfeat.settings import Localization, Regression
 from vggfeat.train.augment import CENTRE, Draw, Scale, crop_of
 
 FRAME = "centre x, centre y, width, height; the 224x224 crop is the unit square"
-REGRESSIONS = ("scr", "pcr")
-VISIBLE = 0.5
+REGRESSIONS = get_args(Regression)
+VISIBLE = Localization().visible
 AVERAGED = 20_000  # boxes that a mean is taken of
 CORRECT = 0.5
 """A box is correct if its intersection over union with a true one is more than this."""

@@ -12,7 +12,7 @@ from vggfeat.errors import ParameterError
 from vggfeat.report.page import environment
 from vggfeat.report.training_curves import Line, Plot, plot
 from vggfeat.report.words import percent
-from vggfeat.train.settings import Training
+from vggfeat.settings import Training
 from vggfeat.train.task import TITLES, figures_in
 
 Rows = Sequence[Mapping[str, Any]]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat.errors import StoreError
+from vggfeat.nets.config import layers_of
 from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Training
 from vggfeat.train.checkpoint import BEST, LAST, differences, read
 from vggfeat.train.data import TrainSet
 from vggfeat.train.init import DEEPER
-from vggfeat.train.settings import Training
 
 if TYPE_CHECKING:
     from vggfeat.train.loop import TrainingResult
@@ -31,7 +32,7 @@ class ChainLink(BaseModel):
     from : str, optional
         The link before it that it begins from; without one its layers are drawn at random.
     training : dict
-        Settings of :class:`~vggfeat.train.settings.Training` that are not the chain's.
+        Settings of :class:`~vggfeat.settings.Training` that are not the chain's.
     paper : (float, float), optional
         Top-1 and top-5 error of Table 3, in percent.
     """
@@ -130,6 +131,7 @@ class Chain(BaseModel):
         nets: dict[str, str] = {}
         for run in self.runs():
             net = run.settings.net
+            layers_of(net)  # which refuses a net that there is not
             if run.name in nets:
                 raise ValueError(f"two links are called {run.name!r}")
             if run.origin and run.origin not in nets:

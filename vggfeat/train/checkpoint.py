@@ -17,7 +17,7 @@ from vggfeat._io.atomic import explain_os_errors, file_lock, make_folder, replac
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.nets.checksums import save_tensors, sha256_tensor
-from vggfeat.train.settings import Training
+from vggfeat.settings import Training
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"

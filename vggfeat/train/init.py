@@ -17,10 +17,10 @@ from vggfeat.nets.formats.parameters import FC
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import INITIALISATIONS, VGG, initialise
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Training
 from vggfeat.train.augment import Colours, principal_components, to_input
 from vggfeat.train.data import Part
 from vggfeat.train.loader import Loader
-from vggfeat.train.settings import Training
 
 DEEPER = ("B", "C", "D", "E")
 FIRST_CONVOLUTIONS = 4

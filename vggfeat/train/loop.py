@@ -32,6 +32,7 @@ from vggfeat.nets import formats
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.runtimes import DTYPES, resolve_precision
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import Training
 from vggfeat.train.augment import Colours, Draw, draw, to_input
 from vggfeat.train.checkpoint import BEST, LAST, Position, load_position, only_run_in, restore, save
 from vggfeat.train.data import Part, TrainSet
@@ -39,7 +40,6 @@ from vggfeat.train.distributed import Processes, Stop, parallel, processes, stop
 from vggfeat.train.init import Start, measure_colours, rescale_activations, start
 from vggfeat.train.loader import Batch, Loader, explain_dead_workers
 from vggfeat.train.monitor import TrainingProgress
-from vggfeat.train.settings import Training
 from vggfeat.train.task import Classification, Task
 
 CHECK = 10  # updates between two looks at the loss, each of which waits for the device

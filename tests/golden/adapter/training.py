@@ -28,8 +28,8 @@ class Training:
     """
 
     def __init__(self, images: Path, make: Callable[[int], Any], **settings: Any) -> None:
+        from vggfeat.settings import Training
         from vggfeat.train.data import open_trainset
-        from vggfeat.train.settings import Training
 
         self.settings = Training(net="A", **settings)
         self.data = open_trainset(images, val_fraction=0.25, seed=self.settings.seed)
@@ -121,9 +121,9 @@ def learning_rates(accuracies: Sequence[float], **settings: Any) -> list[float]:
     """Follow a schedule through validation accuracies: the rate of each epoch."""
     import torch
 
+    from vggfeat.settings import Training
     from vggfeat.train.checkpoint import Position
     from vggfeat.train.loop import finished, make_optimiser, make_scheduler, step_scheduler
-    from vggfeat.train.settings import Training
 
     chosen = Training(epochs=len(accuracies), **settings)
     optimiser = make_optimiser(chosen, torch.nn.Linear(1, 1))
