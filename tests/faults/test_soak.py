@@ -16,6 +16,7 @@ import pytest
 from campaigns import Campaign
 from helpers.extraction import SCALES, content
 from helpers.networks import FakeExtractor, pixel_sums
+from helpers.seams import shard_due
 from PIL import Image
 
 from vggfeat.data.imageset import find_images
@@ -89,7 +90,8 @@ def test_soak(
             memory.append(resident)
             handles.append(open_files)
 
-    summary = extract(images, extractor, scales, store, workers=2, progress=watch)
+    with shard_due(seconds=1):  # what waits to be written would hide what grows
+        summary = extract(images, extractor, scales, store, workers=2, progress=watch)
     bad = count // KINDS
     with Campaign(f"soak, {describer.__name__}") as counted:
         with counted.trial("counts", faults=count):
