@@ -135,7 +135,9 @@ def test_only_the_first_of_several_processes_speaks(
 ) -> None:
     """What torchrun starts beside it says nothing and writes no page."""
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("vggfeat.train.distributed.find_place", lambda: None)  # it trains alone
+    monkeypatch.setattr(
+        "vggfeat.train.distributed.find_rendezvous", lambda: None
+    )  # it trains alone
     assert run("train", "--data", images, "--out", "a", *QUICK) == Ran(0, "", "")
     assert not Path("a/report.html").exists()
 

@@ -14,7 +14,7 @@ from helpers.mistakes import refuses
 
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.train import distributed
-from vggfeat.train.distributed import find_place, meet, world_size
+from vggfeat.train.distributed import find_rendezvous, meet, world_size
 
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -78,7 +78,7 @@ def test_one_process_needs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     for values in ({}, {"MASTER_ADDR": "h"}, {"WORLD_SIZE": 1, "RANK": 0}):
         set_variables(monkeypatch, **values)
         meet()
-        assert (find_place(), world_size()) == (None, 1)
+        assert (find_rendezvous(), world_size()) == (None, 1)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

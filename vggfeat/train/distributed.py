@@ -101,7 +101,7 @@ def stopping() -> Iterator[Stop]:
         restore()
 
 
-class Place(NamedTuple):
+class Rendezvous(NamedTuple):
     """Which of how many processes this is, and where they meet."""
 
     rank: int
@@ -110,7 +110,7 @@ class Place(NamedTuple):
     port: int
 
 
-def find_place() -> Place | None:
+def find_rendezvous() -> Rendezvous | None:
     """Read the variables that torchrun sets, of which a process on its own has none.
 
     Raises
@@ -128,13 +128,13 @@ def find_place() -> Place | None:
     if not environment.get("MASTER_ADDR"):
         raise _wrong("MASTER_ADDR", "the host of the process of rank 0")
     _number("LOCAL_RANK", 0, default="0")
-    return Place(rank, world, environment["MASTER_ADDR"], _number("MASTER_PORT", 0, 65535))
+    return Rendezvous(rank, world, environment["MASTER_ADDR"], _number("MASTER_PORT", 0, 65535))
 
 
 def world_size() -> int:
     """Count the processes that torchrun started; 1 without it."""
-    place = find_place()
-    return place.world if place else 1
+    point = find_rendezvous()
+    return point.world if point else 1
 
 
 def meet() -> None:
@@ -149,8 +149,8 @@ def meet() -> None:
     DeviceError
         If not all processes come within seconds.
     """
-    if place := find_place():
-        _store(place)
+    if point := find_rendezvous():
+        _store(point)
 
 
 @contextmanager
@@ -163,8 +163,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         See :func:`~vggfeat.nets.runtimes.resolve_device`; with several GPUs in a
         machine each process takes the one of its local rank.
     """
-    place = find_place()
-    if place is None:
+    point = find_rendezvous()
+    if point is None:
         yield Processes(resolve_device(device))
         return
     local = os.environ.get("LOCAL_RANK", "0")
@@ -172,18 +172,18 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     on = resolve_device(f"cuda:{local}" if several else device)
     if on.type == "cuda":
         torch.cuda.set_device(on)
-    store = _store(place)
+    store = _store(point)
     # A chain joins for every link, and must not find the addresses of the one before.
     name = f"run {next(_joined)}"
-    _wait_for_all(store, name, place, LISTING)
+    _wait_for_all(store, name, point, LISTING)
     dist.init_process_group(
         "nccl" if on.type == "cuda" else "gloo",
         store=dist.PrefixStore(name, store),  # type: ignore[attr-defined]  # torch's types lack it
-        rank=place.rank,
-        world_size=place.world,
+        rank=point.rank,
+        world_size=point.world,
     )
     try:
-        yield Processes(on, place.rank, place.world)
+        yield Processes(on, point.rank, point.world)
     finally:
         dist.destroy_process_group()
 
@@ -206,60 +206,60 @@ def unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @cache
-def _store(place: Place) -> Any:
+def _store(point: Rendezvous) -> Any:
     """Open the store where the processes meet; in short waits, between which signals are seen."""
     of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    serves = place.rank == 0 and not of_torchrun
+    serves = point.rank == 0 and not of_torchrun
     if not serves:
-        _wait_for_host(place)
+        _wait_for_host(point)
     try:
         store: Any = dist.TCPStore(  # type: ignore[attr-defined]  # torch's types lack it
-            place.host, place.port, place.world, serves, wait_for_workers=False
+            point.host, point.port, point.world, serves, wait_for_workers=False
         )
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise DeviceError(
-            f"The processes cannot meet at {place.host}:{place.port} (MASTER_ADDR and "
+            f"The processes cannot meet at {point.host}:{point.port} (MASTER_ADDR and "
             f"MASTER_PORT): {reason}. Name a free port of the host of rank 0, or use torchrun."
         ) from error
     if of_torchrun:  # which may start all processes anew, with the same store
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]  # torch's types lack it
-    _wait_for_all(store, "met", place, MEETING)
+    _wait_for_all(store, "met", point, MEETING)
     return store
 
 
-def _wait_for_host(place: Place) -> None:
+def _wait_for_host(point: Rendezvous) -> None:
     end = time.monotonic() + MEETING
     while True:
         try:
-            socket.create_connection((place.host, place.port), timeout=1).close()
+            socket.create_connection((point.host, point.port), timeout=1).close()
             return
         except OSError as error:
             if time.monotonic() > end:
-                raise _missing(place, "rank 0", MEETING, f": {error.strerror or error}") from error
+                raise _missing(point, "rank 0", MEETING, f": {error.strerror or error}") from error
         time.sleep(POLL)
 
 
-def _wait_for_all(store: Any, name: str, place: Place, seconds: float) -> None:
-    keys = [f"{name}, rank {rank}" for rank in range(place.world)]
+def _wait_for_all(store: Any, name: str, point: Rendezvous, seconds: float) -> None:
+    keys = [f"{name}, rank {rank}" for rank in range(point.world)]
     end = time.monotonic() + seconds
     try:
-        store.set(keys[place.rank], "here")
+        store.set(keys[point.rank], "here")
         while not store.check(keys):
             if time.monotonic() > end:
                 lacking = [str(r) for r, key in enumerate(keys) if not store.check([key])]
-                raise _missing(place, f"rank {', '.join(lacking)}", seconds)
+                raise _missing(point, f"rank {', '.join(lacking)}", seconds)
             time.sleep(POLL)
     except RuntimeError as error:
         if isinstance(error, DeviceError):
             raise
-        raise _missing(place, "rank 0", seconds, ", or it has ended") from error
+        raise _missing(point, "rank 0", seconds, ", or it has ended") from error
 
 
-def _missing(place: Place, who: str, seconds: float, why: str = "") -> DeviceError:
+def _missing(point: Rendezvous, who: str, seconds: float, why: str = "") -> DeviceError:
     return DeviceError(
-        f"Of {place.world} processes (WORLD_SIZE) {who} did not come to {place.host}:{place.port} "
+        f"Of {point.world} processes (WORLD_SIZE) {who} did not come to {point.host}:{point.port} "
         f"within {seconds:.0f} s{why}. Start all of them, best with torchrun; or unset WORLD_SIZE "
         "and RANK to train in one process."
     )

@@ -214,7 +214,7 @@ def train(
                 group["lr"] = position.learning_rate
         position.learning_rate = optimiser.param_groups[0]["lr"]
 
-        run = Run(
+        run = TrainingRun(
             settings, data, out, task, engine, team, stop, progress if team.first else None,
             facts, position, pixels, colours if settings.colour_shift else None,
             loader, validation, net, parallel(net, team, compiled=engine.compile), precision,
@@ -236,7 +236,7 @@ def train(
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What a run has, in the order in which :func:`train` makes it."""
 
     settings: Training
@@ -343,7 +343,7 @@ def finished(settings: Training, position: Position) -> bool:
     return position.epoch >= settings.epochs or (position.epoch > 0 and at_an_end)
 
 
-def train_epoch(run: Run) -> dict[str, Any]:
+def train_epoch(run: TrainingRun) -> dict[str, Any]:
     """Train for an epoch, or what is left of it; return what its row of the history says."""
     here, team = run.position, run.team
     begun = saved = perf_counter()
@@ -377,7 +377,7 @@ def train_epoch(run: Run) -> dict[str, Any]:
     }
 
 
-def update(run: Run, batch: Batch, size: int) -> Tensor:
+def update(run: TrainingRun, batch: Batch, size: int) -> Tensor:
     """Make one step of gradient descent; return this process's loss, figures and images, summed.
 
     The gradient is that of the sum of the losses over all processes, divided by the `size` of the
@@ -409,7 +409,7 @@ def update(run: Run, batch: Batch, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
+def validate(run: TrainingRun) -> dict[str, float]:
     """Judge by central crops, one for each image (quicker than Section 3.2's protocols)."""
     device = run.team.device
     run.model.eval()
@@ -429,7 +429,7 @@ def validate(run: Run) -> dict[str, float]:
     return {f"val_{name}": value for name, value in run.means(found).items()}
 
 
-def end_epoch(run: Run, row: dict[str, Any]) -> None:
+def end_epoch(run: TrainingRun, row: dict[str, Any]) -> None:
     """Keep what an epoch came to, and let the schedule set the rate of the next."""
     here = run.position
     here.history.append(row)
@@ -445,7 +445,7 @@ def end_epoch(run: Run, row: dict[str, Any]) -> None:
     run.team.wait()  # what is written may be the next run's to read
 
 
-def save_checkpoint(run: Run) -> None:
+def save_checkpoint(run: TrainingRun) -> None:
     """Write the checkpoint, then what follows from it.
 
     Nobody waits here: within an epoch each process goes by its own clock, so that one may
@@ -472,7 +472,7 @@ def save_checkpoint(run: Run) -> None:
     write_atomic(run.out / METRICS, text.getvalue().encode())
 
 
-def write_best(run: Run) -> None:
+def write_best(run: TrainingRun) -> None:
     """Write the weights as `vggfeat extract --weights` takes them."""
     with explain_os_errors(run.out):
         formats.write(
@@ -512,7 +512,7 @@ def training_precision(wanted: str, device: torch.device) -> str:
     return resolve_precision(wanted, device)
 
 
-def autocast(run: Run) -> AbstractContextManager[Any]:
+def autocast(run: TrainingRun) -> AbstractContextManager[Any]:
     """Compute in the precision of the run."""
     if run.precision == "fp32":
         return nullcontext()
@@ -533,7 +533,7 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
 
 
 def count(
-    run: Run,
+    run: TrainingRun,
     scores: Tensor,
     labels: Tensor,
     rows: Tensor,
@@ -546,7 +546,7 @@ def count(
     return found.to(run.to_sums().dtype)
 
 
-def total(run: Run, sums: Tensor) -> list[float]:
+def total(run: TrainingRun, sums: Tensor) -> list[float]:
     """Sum over processes, and stop where the loss is no number."""
     found: list[float] = run.team.total(sums.clone()).tolist()
     if not all(map(math.isfinite, found)):
@@ -559,7 +559,7 @@ def total(run: Run, sums: Tensor) -> list[float]:
     return found
 
 
-def tell(run: Run, speed: float) -> None:
+def tell(run: TrainingRun, speed: float) -> None:
     """Report progress, in images per second among others."""
     here = run.position
     if run.progress and here.sums[-1]:
@@ -577,7 +577,7 @@ def tell(run: Run, speed: float) -> None:
         run.progress(progress)
 
 
-def asked_to_stop(run: Run) -> bool:
+def asked_to_stop(run: TrainingRun) -> bool:
     """Whether Ctrl-C or SIGTERM came; several processes agree when they look at the loss."""
     if run.team.world == 1:  # nobody to ask, and no device to wait for
         return run.stop.is_set()
