@@ -9,7 +9,7 @@ import pytest
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import DataError, DataNotFound
 from vggfeat.ilsvrc.recipe import Classification
-from vggfeat.recipe import check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.recipe import Recipe, check_protocol, load_recipe, open_recipe, recipe_names
 from vggfeat.settings import GRID, SVM
 from vggfeat.train.chain import Chain
 
@@ -177,3 +177,29 @@ def test_settings_of_average_precision_belong_to_it(setting: dict[str, str], nam
         check_protocol(how, load_card("caltech101"))
     with pytest.raises(DataError, match="one class: habit says nothing"):
         check_protocol(SVM(habit="cv3"), load_card("sample"))
+
+
+def test_what_is_typed_stands_over_the_recipe_and_over_its_rows() -> None:
+    """What is not typed is each row's own, and no figure is expected any more."""
+    typed = ["features.Q=[64, 96]", "features.aggregate=stack", "classifier.loss=squared_hinge"]
+    own, other = open_recipe("table11-voc2007"), open_recipe("table11-voc2007", typed)
+    assert isinstance(own, Recipe)
+    assert isinstance(other, Recipe)
+    for before, after in zip(own.table(), other.table(), strict=True):
+        assert after.features == before.features.but(Q=(64, 96), aggregate="stack")
+        assert (after.name, after.expected) == (before.name, None)
+    assert other.classifier == SVM(loss="squared_hinge")
+    nets = open_recipe("table11-voc2007", ["features.nets=A"])
+    assert isinstance(nets, Recipe)
+    assert {line.features.nets for line in nets.table()} == {("A",)}
+
+
+def test_what_is_typed_stands_over_a_chain_and_over_its_links() -> None:
+    """A chain is trained for fewer epochs, at one scale."""
+    own, other = (open_recipe("train-a", typed) for typed in ((), ("training.epochs=2",)))
+    assert isinstance(own, Chain)
+    assert isinstance(other, Chain)
+    for before, after in zip(own.runs(), other.runs(), strict=True):
+        assert after.settings == before.settings.but(epochs=2)
+        assert (after.name, after.origin) == (before.name, before.origin)
+        assert after.paper is None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -11,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.datasets.card import DatasetCard, VocProtocol
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.ilsvrc.recipe import Classification, TableRow
-from vggfeat.settings import SVM, Features, data_error
+from vggfeat.settings import SVM, Features, Settings, Training, check_each, data_error
 from vggfeat.train.chain import Chain
 
 
@@ -124,7 +125,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shared("pipelines").glob("*.toml"))
 
 
-def open_recipe(name: str) -> Recipe | Chain | Classification:
+def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe | Chain | Classification:
     """Read a shipped recipe, or one of your own: of a table, or of networks to train.
 
     A recipe that names its ``protocol`` tests whole networks, one with ``links`` trains them, and
@@ -134,6 +135,8 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
     ----------
     name : str
         Name of a shipped recipe, or path of a ``.toml`` file.
+    typed : sequence of str
+        Settings over the recipe's and over those of its rows or links, as ``features.Q=[256,384]``.
 
     Raises
     ------
@@ -141,11 +144,15 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
         If there is none of that name.
     DataError
         If it does not hold what a recipe holds.
+    ParameterError
+        If a setting is none of the recipe's, or has a value that it cannot have.
 
     Examples
     --------
     >>> [run.name for run in open_recipe("train-e-jitter").runs()]
     ['a-256', 'e-256', 'e-384', 'e-jitter']
+    >>> open_recipe("embedded-fast", ["features.Q=[64,96]"]).table()[0].features.Q
+    (64, 96)
     """
     path = Path(name)
     if path.suffix != ".toml":
@@ -158,9 +165,59 @@ def open_recipe(name: str) -> Recipe | Chain | Classification:
     try:
         told = read_toml(path)
         kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
-        return kind(**{"name": path.stem, **told})
+        recipe = kind(**{"name": path.stem, **told})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise data_error(f"{path} is not a recipe", error) from error
+    if not typed:
+        return recipe
+    settings = _read_settings(recipe, typed)
+    try:
+        return kind(**{"name": path.stem, **_put_over(told, settings)})
+    except ValueError as error:
+        words = " ".join(f"--set {one}" for one in typed)
+        raise ParameterError(*data_error(f"{recipe.name} with {words}", error).lines) from error
+
+
+def _read_settings(
+    recipe: Recipe | Chain | Classification, typed: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Read settings as they are typed, by parts, and check each by itself."""
+    parts = PARTS.get(type(recipe), {})
+    settings: dict[str, dict[str, Any]] = {}
+    for word in typed:
+        place, equals, text = word.partition("=")
+        part, dot, name = place.strip().partition(".")
+        if not (equals and dot):
+            raise ParameterError(
+                f"--set {word} names no setting. Write part.name=value, as features.Q=[256,384]."
+            )
+        if part not in parts:
+            known = f"has {' and '.join(parts)}" if parts else "tests networks as they are"
+            raise ParameterError(
+                f"--set {word}: no part is called {part!r}; {recipe.name} {known}."
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:  # a word needs no quotes
+            value = text.strip()
+        check_each(parts[part], {name: value}, {name: f"--set {place}"})
+        settings.setdefault(part, {})[name] = value
+    return settings
+
+
+def _put_over(told: dict[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put settings over a recipe's and over those of each row or link.
+
+    The figures that are expected go: they are those of the recipe's own settings.
+    """
+    told = told | {part: {**told.get(part, {}), **values} for part, values in settings.items()}
+    for lines in {"rows", "links"} & set(told):
+        told[lines] = [
+            {name: value for name, value in line.items() if name not in ("expected", "paper")}
+            | {part: {**line[part], **values} for part, values in settings.items() if part in line}
+            for line in told[lines]
+        ]
+    return told
 
 
 def load_recipe(name: str) -> Recipe:
@@ -185,6 +242,11 @@ def load_recipe(name: str) -> Recipe:
     return recipe
 
 
+PARTS: dict[type, dict[str, type[Settings]]] = {
+    Recipe: {"features": Features, "classifier": SVM},
+    Chain: {"training": Training},
+}
+"""Settings that `vggfeat run --set` sets, by the kind of the recipe."""
 Scale = int | tuple[int, int]
 
 

@@ -59,8 +59,8 @@ _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
 def _as_tuple(value: Any) -> Any:
-    """Take one name for a tuple of one."""
-    return (value,) if isinstance(value, str) else value
+    """Take one name or number for a tuple of one."""
+    return (value,) if isinstance(value, str | int | float) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
@@ -137,14 +137,14 @@ class Features(Dense):
     'average'
     """
 
-    nets: tuple[str, ...] = Field(
+    nets: Names = Field(
         default=("D",),
         min_length=1,
         description="Configuration of Table 1: A, B, D, E; A-LRN, C with own weights. Repeat to "
         "stack several: --net D --net E is the paper's fusion.",
         json_schema_extra={"flags": ["--net"]},
     )
-    Q: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    Q: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = Field(
         default=(256,),
         min_length=1,
         description="Test scale: smallest side in pixels; repeat for several.",
@@ -168,7 +168,7 @@ class Features(Dense):
         le=1,
         description="Signed power before L2; 0.5 is the square root, 1 turns a card's off.",
     )
-    views: tuple[Literal["image", "box"], ...] = Field(
+    views: Annotated[tuple[Literal["image", "box"], ...], BeforeValidator(_as_tuple)] = Field(
         default=("image",),
         min_length=1,
         description="image, or the given box of an action; both are stacked. Repeat for both.",
@@ -345,7 +345,7 @@ class SVM(Settings):
     solver: Literal["auto", "gram", "primal", "stream"] = Field(
         default="auto", description="auto, gram, primal or stream; see LinearSVM."
     )
-    grid: tuple[float, ...] = Field(
+    grid: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = Field(
         default=GRID, min_length=1, description="Values of C that are tried."
     )
     C: Literal["per class", "one"] | None = Field(
@@ -442,7 +442,7 @@ class Training(Settings):
     drops: int = Field(
         default=3, ge=0, description="Drops of the rate, with plateau; the next ends the run."
     )
-    steps: tuple[int, ...] = Field(
+    steps: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = Field(
         default=(),
         description="Drop the rate after this epoch instead.",
         json_schema_extra={"flags": ["--step"]},
@@ -645,7 +645,8 @@ def data_error(said: str, error: Exception) -> DataError:
     lines = []
     for field in error.errors(include_url=False):
         place = ".".join(map(str, field["loc"]))
-        line = f"{place}: {field['msg']}" if place else field["msg"].removeprefix("Value error, ")
+        wrong = field["msg"].removeprefix("Value error, ")
+        line = f"{place}: {wrong}" if place else wrong
         given = "" if field["type"] in WITHOUT_VALUE else f". Got {field['input']!r:.{LONG}}."
         lines.append(line + given * bool(place))
     return (

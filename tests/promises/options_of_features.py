@@ -100,6 +100,8 @@ RUN = [
         "run",
         "table.toml",
         ("RECIPE", "embedded-fast", "open_dataset.name", "sample", FREE),
+        ("--set", "--set features.Q=[64,96]", "describe.features.Q", [64, 96],
+         "--set features.Q=0"),
         ("--dataset", "--dataset more", "open_dataset.name", "more", FREE),
         *DATASET,
         ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),

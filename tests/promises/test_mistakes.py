@@ -118,6 +118,13 @@ BEFORE_WEIGHTS = rows("""
     run nowhere → 3: nowhere | table11-voc2007 | my.toml
     run broken.toml → 3: broken.toml | line 1
     run recipe.toml → 3: recipe.toml | features.net
+    run table11-voc2007 --set Q=256 → 2: Q=256 | features.Q=[256,384]
+    run table11-voc2007 --set training.epochs=2 → 2: training | features and classifier
+    run table11-voc2007 --set features.W=3 → 2: 'W' | nets, Q
+    run table11-voc2007 --set features.Q=-3 → 2: --set features.Q | 1 | Got -3
+    run table11-voc2007 --set features.Q=[64,64] → 2: --set features.Q=[64,64] | twice
+    run train-a --set training.S=100 → 2: --set training.S | 224
+    run table03-single-scale --set features.Q=256 → 2: table03-single-scale | features
     run table11-voc2007 --data x → 2: --data | table11-voc2007 | --help
     run table11-voc2007 --dataset nowhere → 3: nowhere | sample
     run table11-voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007

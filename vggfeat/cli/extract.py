@@ -36,7 +36,7 @@ class Done(NamedTuple):
     summary: Summary
 
 
-class Told(NamedTuple):
+class OutputOptions(NamedTuple):
     """Where the descriptors go, which share of how many images they are, and how it is said."""
 
     out: str
@@ -108,17 +108,17 @@ def command(
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:
         note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
-    told = Told(out, share, len(images), as_json)
+    output = OutputOptions(out, share, len(images), as_json)
     images = images.take(share.rows(len(images))) if share.parts > 1 else images
-    done = [_extract(work, images, features, one, told, dtype) for one in features.nets]
-    _report(told, images, features, done)
+    done = [_extract(work, images, features, one, output, dtype) for one in features.nets]
+    _report(output, images, features, done)
 
 
 def _extract(
-    work: Work, images: ImageSet, features: Features, net: str, told: Told, dtype: str
+    work: Work, images: ImageSet, features: Features, net: str, output: OutputOptions, dtype: str
 ) -> Done:
-    extractor = work.network_for(features, net, told.out)
-    store = FeatureStore(told.out, "a", dtype=dtype)
+    extractor = work.network_for(features, net, output.out)
+    store = FeatureStore(output.out, "a", dtype=dtype)
     with work_progress("extract", quiet=work.quiet) as progress:
         summary = work.extract(
             images,
@@ -127,15 +127,15 @@ def _extract(
             store,
             on_bad_image=work.execution.on_bad_image,
             workers=work.execution.workers,
-            share=told.shard.share,
+            share=output.shard.share,
             progress=progress.images,
         )
     return Done(extractor, store, summary)
 
 
-def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) -> None:
+def _report(output: OutputOptions, images: ImageSet, features: Features, done: list[Done]) -> None:
 
-    store, out, share = done[-1].store, told.out, told.shard.share
+    store, out, share = done[-1].store, output.out, output.shard.share
     total, skipped = _total(done), done[-1].summary.failed
     rate = round(total.images_per_s, 2)
     asked = [column for one in done for column in one.extractor.columns(features.Q)]
@@ -143,7 +143,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
     others = len(set(store.names) - set(images.names))
     result = {
         "store": out,
-        "shard": str(told.shard),
+        "shard": str(output.shard),
         "images": len(images),
         "computed": total.computed,
         "present": total.present,
@@ -181,7 +181,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         rows["skipped"] = f"{skipped}; reasons in {reasons}"
     if share:
         rows["shard"] = (
-            f"{told.shard} of {told.images:,} images. When all are done, the same command "
+            f"{output.shard} of {output.images:,} images. When all are done, the same command "
             "without --shard puts them in order, or `vggfeat store merge` joins several --out"
         )
     elif (shards := len(store.index.headers)) > OPEN:
@@ -191,7 +191,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         )
     if others and not share:
         rows["others"] = f"{others} more images are kept here; this run did not name them"
-    show(result, facts(rows), as_json=told.as_json)
+    show(result, facts(rows), as_json=output.as_json)
     if skipped:
         note(f"Warning: {counted(skipped, 'image')} could not be used: {reasons}.")
     if len(images) and skipped == len(images):
@@ -199,7 +199,7 @@ def _report(told: Told, images: ImageSet, features: Features, done: list[Done]) 
         raise DataError(
             f"No image could be read, so that there are no features. The first, {name}: {reason}"
         )
-    if not told.as_json and not share:
+    if not output.as_json and not share:
         typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
 
 

@@ -41,6 +41,16 @@ def command(
         str,
         typer.Argument(metavar="RECIPE", help="A shipped recipe, or a file: my.toml."),
     ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PART.NAME=VALUE",
+            help="Another setting than the recipe's, for all of its rows or links: "
+            "features.Q=[256,384], classifier.loss=squared_hinge, training.epochs=20; repeat for "
+            "several.",
+        ),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="Another data set than the recipe's.")
     ] = None,
@@ -95,6 +105,8 @@ def command(
 
         vggfeat run embedded-best --dataset caltech101 --root 101_ObjectCategories
 
+        vggfeat run table11-voc2007 --set 'features.Q=[256,384]' --set features.weights=torchvision
+
         vggfeat run table04-multi-scale --data ILSVRC2012 --runs runs
 
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
@@ -107,7 +119,7 @@ def command(
     from vggfeat.ilsvrc.recipe import Classification
     from vggfeat.recipe import Recipe, open_recipe
 
-    loaded = open_recipe(recipe)
+    loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)
     check_file("--report", report, makes_folder=True)
     check_folder("--submission", submission)
