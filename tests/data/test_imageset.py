@@ -85,6 +85,9 @@ def test_sources_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
         find_images([str(tmp_path / "none")])
     with pytest.raises(DataNotFound, match="There are no images"):
         find_images([str(tmp_path)])
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(DataNotFound, match=r"The list .*empty\.txt names no image"):
+        find_images([f"@{tmp_path / 'empty.txt'}"])
     with pytest.raises(DataNotFound, match="sample"):
         open_dataset("imagnet")
 

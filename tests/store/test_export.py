@@ -237,7 +237,7 @@ def test_export_that_cannot_be(
     """An unknown format, a scale or net that lacks, a missing pyarrow and an empty store."""
     npz = tmp_path / "x.npz"
     refuses(lambda: export(two_nets, tmp_path / "x.xlsx"), ParameterError, ["'npz'", "'parquet'"])
-    held = ["/D/fc7/average/Q256", "/E/fc7/average/Q256"]
+    held = ["--net D, E", "--layer fc7", "--pool average", "--Q 256"]
 
     def lacks(**named: Any) -> None:
         [[value], *_] = named.values()

@@ -234,9 +234,12 @@ def choose_columns(
         if not any(words.items() <= name._asdict().items() for name in chosen):
             raise StoreError(
                 f"{store.packed or store.storage} has no column of "
-                f"{' '.join(f'--{what} {value}' for what, value in words.items())}, only these:",
-                *(f"  {name.path}" for name in held),
-                "Ask for others, or for those of some nets alone, with --net.",
+                f"{' '.join(f'--{what} {value}' for what, value in words.items())}. It has:",
+                *(
+                    f"  --{what} {', '.join(map(str, sorted({name[k] for name in held})))}"
+                    for k, what in enumerate(Descriptor._fields)
+                ),
+                "Ask for columns that `vggfeat store info` lists; with --net, those of some nets.",
             )
     return chosen
 

@@ -42,6 +42,9 @@ def list_images(source: str) -> Iterator[Entry]:
                 open_filesystem(entry.image.address)
                 schemes.add(scheme)
         yield entry
+    if empty and (source == "-" or source.startswith("@")):
+        what = "Standard input" if source == "-" else f"The list {redact(source[1:])}"
+        raise DataNotFound(f"{what} names no image. Write a path or an address in each line.")
     if empty:
         raise DataNotFound(
             f"There are no images in {redact(source)!r}. Images end in "
