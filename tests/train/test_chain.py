@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from helpers.colours import two_classes
 from helpers.mistakes import refuses
 from helpers.networks import SMALL, configured, formula_weights, write_weights
 from helpers.seams import checkpoint_every
+from helpers.training import OnProgress
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -57,8 +59,9 @@ def trained(
     begin: Callable[..., Start] = start,
     **more: Any,
 ) -> list[Linked]:
-    trainer = partial(train, engine=CPU, begin=begin, **more)
-    return list(train_chain(chain, data, out, trainer=trainer))
+    trainer = partial(train, engine=CPU, **more)
+    with mock.patch("vggfeat.train.loop.start", begin):
+        return list(train_chain(chain, data, out, trainer=trainer))
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,7 @@ def test_an_interrupted_chain_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path, progress=stop)
+        trained(data, tmp_path, monitor=OnProgress(stop))
     done = trained(data, tmp_path)
     assert sum(one.skipped for one in done) == stop_at // 4  # updates of a link
     for name in ("a", "d", "d-fine"):
@@ -229,7 +232,7 @@ def test_weights_that_are_gone_are_named(data: TrainSet, there: Path) -> None:
         ([{"name": "../a"}], "links.0.name"),
         ([{"name": "a"}, {"name": "a"}], "two links are called 'a'"),
         ([{"name": "e", "from": "a"}, {"name": "a"}], "begins from 'a', which is no link before"),
-        ([{"name": "a", "training": {"net": "F"}}], "'F' is none of"),
+        ([{"name": "a", "training": {"net": "F"}}], "must be one of 'A', 'A-LRN'"),
         ([{"name": "a", "training": {"rate": 1}}], "rate"),
         (
             [

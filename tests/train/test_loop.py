@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from helpers.colours import two_classes
 from helpers.networks import SMALL, configured
 from helpers.seams import checkpoint_every
+from helpers.training import OnProgress
 from safetensors.torch import load_file
 
 from vggfeat.errors import ParameterError, StoreError, VggfeatError
@@ -102,7 +103,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), checkpoint_every(1):
-        train(SETTINGS, data, tmp_path / "part", engine=CPU, progress=stop)
+        train(SETTINGS, data, tmp_path / "part", engine=CPU, monitor=OnProgress(stop))
     done = train(SETTINGS, data, tmp_path / "part", engine=CPU, resume=True)
     expected, found = (load_file(tmp_path / name / LAST) for name in ("whole", "part"))
     assert expected.keys() == found.keys()
@@ -327,7 +328,7 @@ def test_a_second_run_in_one_folder_is_refused(
             train(once.model_copy(update={"seed": 4}), data, tmp_path, engine=CPU)
         refused.append(error)
 
-    train(once, data, tmp_path, engine=CPU, progress=meanwhile)
+    train(once, data, tmp_path, engine=CPU, monitor=OnProgress(meanwhile))
     assert refused
     assert read(tmp_path / LAST)[1]["settings"]["seed"] == 3
     train(once, data, tmp_path, engine=CPU, resume=True)

@@ -14,19 +14,19 @@ from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.report.training_page import title_of, write_training_page
-from vggfeat.train.checkpoint import BEST, LAST, Position, read
-from vggfeat.train.init import start
+from vggfeat.train.checkpoint import BEST
 from vggfeat.train.loop import train
-from vggfeat.train.monitor import FOLDER, Board, writer_class
+from vggfeat.train.monitor import FOLDER, Board, Monitor, writer_class
 from vggfeat.train.task import TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
     from vggfeat.settings import Training
+    from vggfeat.train.checkpoint import Position
     from vggfeat.train.data import TrainSet
     from vggfeat.train.init import Start
     from vggfeat.train.loop import Engine, TrainingResult
@@ -78,29 +78,28 @@ class Watched:
         go_on = f"Run {self.again} to go on from the last checkpoint in {out}."
         with interruptible((lambda: go_on) if first() else None):
             if not first():
-                return train(settings, data, out, **given, begin=start)
+                return train(settings, data, out, **given)
             _announce(settings, weights, len(data.train), self.quiet)
             watch = _Watch(settings, data, out, weights, self)
             with _bar(self.quiet) as watch.shown, watch.open():
-                done = train(settings, data, out, **given, progress=watch.tell, begin=watch.begin)
-                watch.end(done)
+                done = train(settings, data, out, **given, monitor=watch)
+                watch.write_page(done.history, done)
         note(f"Report: {out / PAGE}", quiet=self.quiet)
         return done
 
 
 @dataclass
-class _Watch:
-    """Follows a run by its reports, and by its checkpoint at the end of every epoch."""
+class _Watch(Monitor):
+    """Shows a run: a line of progress, the page and TensorBoard after every epoch."""
 
     settings: Training
     data: TrainSet
     out: Path
     weights: Weights | None
     how: Watched
-    started: Start | None = None
+    network: Start | None = None
     board: Board | None = None
     shown: Callable[[TrainingProgress], None] | None = None
-    epochs: int = 0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -111,42 +110,37 @@ class _Watch:
             if self.board:
                 self.board.close()
 
-    def begin(self, net: str, **how: Any) -> Start:
-        """Build the network, as the run does once its folder is known to be its own."""
-        self.started = start(net, **how)
-        there = (self.out / LAST).is_file()
-        position = read(self.out / LAST)[0] if there else Position()
-        self.epochs = position.epoch
+    def begin(self, network: Start, position: Position) -> None:
+        """Go on from the epochs that there are."""
+        self.network = network
         if self.how.tensorboard:
             self.board = Board(self.out / FOLDER, position)
-        return self.started
 
-    def tell(self, told: TrainingProgress) -> None:
-        """Show a report of progress."""
-        if told.epoch > self.epochs:  # one has ended, and its checkpoint is written
-            self._history(read(self.out / LAST)[0].history)
+    def progress(self, progress: TrainingProgress) -> None:
+        """Show some updates."""
         if self.board:
-            self.board.update(told)
+            self.board.update(progress)
         if self.shown:
-            self.shown(told)
+            self.shown(progress)
 
-    def end(self, done: TrainingResult) -> None:
-        """Show what came out."""
-        self._history(done.history, done)
-
-    def _history(self, history: list[dict[str, Any]], done: TrainingResult | None = None) -> None:
+    def epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Show an epoch."""
         if self.board:
-            for row in history[self.epochs :]:
-                self.board.epoch(row)
-        self.epochs = len(history)
+            self.board.epoch(history[-1])
+        self.write_page(history)
+
+    def write_page(
+        self, history: Sequence[Mapping[str, Any]], done: TrainingResult | None = None
+    ) -> None:
+        """Write the page of a run that is under way, or done."""
         write_training_page(
             self.out / PAGE,
             self.settings,
             history,
             classes=len(self.data.classes),
             finished=done is not None,
-            taken=self.started.taken if self.started else (),
-            drawn=self.started.drawn if self.started else (),
+            taken=self.network.taken if self.network else (),
+            drawn=self.network.drawn if self.network else (),
             run={
                 "data": f"{counted(len(self.data.train), 'image')} to train, "
                 f"{len(self.data.val):,} to validate, {counted(len(self.data.classes), 'class')}",

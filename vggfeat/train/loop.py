@@ -7,7 +7,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,9 @@ from vggfeat.train.augment import Colours, Draw, draw, to_input
 from vggfeat.train.checkpoint import BEST, LAST, Position, load_position, only_run_in, restore, save
 from vggfeat.train.data import Part, TrainSet
 from vggfeat.train.distributed import Processes, Stop, parallel, processes, stopping, unsynchronised
-from vggfeat.train.init import Start, measure_colours, rescale_activations, start
+from vggfeat.train.init import measure_colours, rescale_activations, start
 from vggfeat.train.loader import Batch, Loader, explain_dead_workers
-from vggfeat.train.monitor import TrainingProgress
+from vggfeat.train.monitor import Monitor, TrainingProgress
 from vggfeat.train.task import Classification, Task
 
 CHECK = 10  # updates between two looks at the loss, each of which waits for the device
@@ -117,8 +117,7 @@ def train(
     weights: Weights | None = None,
     resume: bool = False,
     engine: Engine | None = None,
-    progress: Callable[[TrainingProgress], None] | None = None,
-    begin: Callable[..., Start] = start,
+    monitor: Monitor | None = None,
     task: Task | None = None,
 ) -> TrainingResult:
     """Train a network; started by torchrun, together with the other processes.
@@ -138,10 +137,8 @@ def train(
         ``epochs``, images, weights and task must be those that it was begun with.
     engine : Engine, optional
         Where and how it runs.
-    progress : callable, optional
-        Called with :class:`TrainingProgress` every few updates.
-    begin : callable
-        Builds the network; :func:`~vggfeat.train.init.start`.
+    monitor : Monitor, optional
+        Learns how the run goes.
     task : Task, optional
         What the last layer is to say; the classes of the images by default.
 
@@ -187,7 +184,7 @@ def train(
         ]
 
         # Network, optimiser and schedule
-        begun = begin(
+        begun = start(
             settings.net,
             init=settings.init,
             from_weights=weights,
@@ -215,7 +212,7 @@ def train(
         position.learning_rate = optimiser.param_groups[0]["lr"]
 
         run = TrainingRun(
-            settings, data, out, task, engine, team, stop, progress if team.first else None,
+            settings, data, out, task, engine, team, stop, (team.first and monitor) or Monitor(),
             facts, position, pixels, colours if settings.colour_shift else None,
             loader, validation, net, parallel(net, team, compiled=engine.compile), precision,
             optimiser, scheduler, scaler,
@@ -225,6 +222,7 @@ def train(
             listed = "".join(f"{c}\n" for c in data.classes)
             write_atomic(out / CLASSES, listed.encode("utf-8", "surrogateescape"))
 
+        run.monitor.begin(begun, position)
         while not finished(settings, position):
             trained = train_epoch(run)
             validated = validate(run)
@@ -246,7 +244,7 @@ class TrainingRun:
     engine: Engine
     team: Processes
     stop: Stop
-    progress: Callable[[TrainingProgress], None] | None
+    monitor: Monitor
     facts: Mapping[str, Any]  # what must be the same to go on
     position: Position
     pixels: PixelConvention
@@ -442,6 +440,7 @@ def end_epoch(run: TrainingRun, row: dict[str, Any]) -> None:
     if better and run.team.first:
         write_best(run)
     save_checkpoint(run)
+    run.monitor.epoch(here.history)
     run.team.wait()  # what is written may be the next run's to read
 
 
@@ -562,7 +561,7 @@ def total(run: TrainingRun, sums: Tensor) -> list[float]:
 def tell(run: TrainingRun, speed: float) -> None:
     """Report progress, in images per second among others."""
     here = run.position
-    if run.progress and here.sums[-1]:
+    if run.team.first and here.sums[-1]:
         figures = run.means(here.sums)
         progress = TrainingProgress(
             epoch=here.epoch,
@@ -574,7 +573,7 @@ def tell(run: TrainingRun, speed: float) -> None:
             images_per_s=speed,
             waited=run.loader.waited,
         )
-        run.progress(progress)
+        run.monitor.progress(progress)
 
 
 def asked_to_stop(run: TrainingRun) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import MissingExtra
 from vggfeat.train.checkpoint import Position
+from vggfeat.train.init import Start
 from vggfeat.train.task import TITLES, figures_in
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ class TrainingProgress:
     learning_rate: float
     images_per_s: float
     waited: float
+
+
+class Monitor:
+    """Follows a run, in the first of its processes; this one does nothing of it."""
+
+    def begin(self, network: Start, position: Position) -> None:
+        """Learn of the network, and where the run stands."""
+
+    def progress(self, progress: TrainingProgress) -> None:
+        """Learn of some updates."""
+
+    def epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Learn of an epoch, the last of the history, whose checkpoint is written."""
 
 
 def writer_class() -> type[SummaryWriter]:

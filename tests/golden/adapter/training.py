@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from helpers.training import OnProgress
 
 from golden.adapter.svm import base_name
 
@@ -52,13 +53,14 @@ class Training:
 
         engine = Engine(device="cpu", workers=0, minutes=0.0)
         with (
+            mock.patch("vggfeat.train.loop.start", begin),
             mock.patch("vggfeat.train.loop.CHECK", 1),
             mock.patch("vggfeat.train.loop.write_best"),
         ):
             try:
                 done = train(
-                    self.settings, self.data, out, engine=engine, begin=begin, resume=resume,
-                    progress=progress,
+                    self.settings, self.data, out, engine=engine, resume=resume,
+                    monitor=OnProgress(progress),
                 )  # fmt: skip
             except KeyboardInterrupt:
                 return []
