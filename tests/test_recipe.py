@@ -19,8 +19,8 @@ dataset = "voc2007"
 layers = ["pool5"]
 Q = [256, 384]
 [classifier]
-C = "one"
-grid = [0.1, 1.0]
+shared_C = true
+C = [0.1, 1.0]
 [[rows]]
 name = "small"
 expected = 50.5
@@ -44,7 +44,7 @@ def test_rows_have_the_recipes_settings_and_their_own(tmp_path: Path) -> None:
     assert (small.name, small.expected, small.features.Q) == ("small", 50.5, (256,))
     assert (both.name, both.expected, both.features.Q) == ("D & E", None, (256, 384))
     assert {line.features.layers for line in (small, both)} == {("pool5",)}
-    assert (recipe.classifier.C, recipe.classifier.grid) == ("one", (0.1, 1.0))
+    assert (recipe.classifier.shared_C, recipe.classifier.C) == (True, (0.1, 1.0))
 
 
 def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
     [line] = recipe.table()
     assert (line.name, line.expected, line.features.layers) == ("D", None, ("fc7",))
     assert recipe.classifier == SVM()
-    assert recipe.classifier.grid == GRID
+    assert recipe.classifier.C == GRID
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
         ('dataset = "sample"\nlayers = ["pool5"]', "layers"),
         ('dataset = "sample"\n[features]\nscales = [256]', "features.scales"),
         ('dataset = "sample"\n[classifier]\nloss = "log"', "classifier.loss"),
-        ('dataset = "sample"\n[classifier]\ngrid = []', "classifier.grid"),
+        ('dataset = "sample"\n[classifier]\nC = []', "classifier.C"),
         ('dataset = "sample"\nrows = []', "rows"),
         ('dataset = "sample"\n[[rows]]\nlayers = ["pool5"]', "rows.0.layers"),
         ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { aggregate = "mean" }', "aggregate"),
@@ -167,16 +167,16 @@ def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"), [({"C": "one"}, "C"), ({"difficult": "drop"}, "difficult")]
+    ("setting", "named"), [({"shared_C": True}, "shared_C"), ({"difficult": "drop"}, "difficult")]
 )
-def test_settings_of_average_precision_belong_to_it(setting: dict[str, str], named: str) -> None:
+def test_settings_of_average_precision_belong_to_it(setting: dict[str, object], named: str) -> None:
     """Where every image has one class, there is nothing that they could mean."""
     how = SVM(**setting)
     check_protocol(how, load_card("voc2007"))
     with pytest.raises(DataError, match=f"one class: {named} says nothing"):
         check_protocol(how, load_card("caltech101"))
-    with pytest.raises(DataError, match="one class: habit says nothing"):
-        check_protocol(SVM(habit="cv3"), load_card("sample"))
+    with pytest.raises(DataError, match="one class: c_split says nothing"):
+        check_protocol(SVM(c_split="cv3"), load_card("sample"))
 
 
 def test_what_is_typed_stands_over_the_recipe_and_over_its_rows() -> None:

@@ -32,7 +32,7 @@ def check_protocol(svm: SVM, card: DatasetCard) -> None:
     """
     if isinstance(card.protocol, VocProtocol):
         return
-    fields = (("C", None), ("difficult", None), ("habit", "validation"))
+    fields = (("shared_C", None), ("difficult", None), ("c_split", "train-val"))
     if given := [name for name, default in fields if getattr(svm, name) != default]:
         raise DataError(
             f"{card.name} is tested by {card.protocol.metric}, where every image has one "

@@ -26,6 +26,7 @@ Locations = Literal["raw", "l2"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Engine = Literal["local", "ray"]
 Regression = Literal["pcr", "scr"]
+CSplit = Literal["train-val", "cv3"]
 
 CROP = 224  # side of what is cut out of a rescaled image to train with
 Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
@@ -330,13 +331,17 @@ class Execution(Hardware):
     )
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(set(values)))
+
+
 class SVM(Settings):
     """The linear SVM; what is None is left to the protocol of the data set's card.
 
     Examples
     --------
-    >>> SVM(C="one").loss
-    'hinge'
+    >>> SVM(C=(1, 0.1)).C
+    (0.1, 1.0)
     """
 
     loss: Literal["hinge", "squared_hinge"] = Field(
@@ -345,15 +350,23 @@ class SVM(Settings):
     solver: Literal["auto", "gram", "primal", "stream"] = Field(
         default="auto", description="auto, gram, primal or stream; see LinearSVM."
     )
-    grid: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = Field(
-        default=GRID, min_length=1, description="Values of C that are tried."
+    C: Annotated[
+        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_ascending),
+    ] = Field(
+        default=GRID,
+        min_length=1,
+        description="Value that is tried; repeat for several. 0.001 … 1000 in half decades by "
+        "default.",
     )
-    C: Literal["per class", "one"] | None = Field(
-        default=None, description="VOC: one C 'per class', or 'one' for all."
+    shared_C: bool | None = Field(  # noqa: N815  # C is written so
+        default=None, description="VOC: one C for all classes, instead of one for each."
     )
-    habit: Literal["validation", "cv3"] = Field(
-        default="validation",
-        description="VOC: choose C on val (validation), or in 3 folds of trainval (cv3).",
+    c_split: CSplit = Field(
+        default="train-val",
+        description="VOC: choose C on val, trained on train (train-val), or in 3 folds of both "
+        "(cv3).",
     )
     difficult: Literal["drop", "negative"] | None = Field(
         default=None,

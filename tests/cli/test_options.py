@@ -88,7 +88,7 @@ def test_a_wrong_value_is_told_in_a_line_that_names_the_flag(
         ("svm", Features, set()),
         ("extract", Dense, set()),
         ("classify", Dense, {"layers", "pool"}),
-        ("svm", SVM, {"grid"}),
+        ("svm", SVM, set()),
         ("svm", Execution, {"runtime"}),
     ],
 )

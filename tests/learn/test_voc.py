@@ -86,18 +86,18 @@ def test_equal_to_loops_over_scikit_learn(difficult, ap, column):
 
 
 def test_one_C_for_all():
-    """With C="one" every class has the value that is best in the mean."""
+    """With shared_C every class has the value that is best in the mean."""
     X, targets = scenes()
-    each, one = run(X, targets), run(X, targets, C="one")
+    each, one = run(X, targets), run(X, targets, shared_C=True)
     np.testing.assert_array_equal(each.validation, one.validation)
     best = GRID[int(each.validation.mean(axis=1).argmax())]
     np.testing.assert_array_equal(one.C, [best] * 3)
 
 
 def test_three_folds_of_trainval():
-    """habit="cv3" scores every C as a loop over three folds of train and val together does."""
+    """c_split="cv3" scores every C as a loop over three folds of train and val together does."""
     X, targets = scenes()
-    result = run(X, targets, habit="cv3", ap="area")
+    result = run(X, targets, c_split="cv3", ap="area")
     both = np.concatenate([TRAIN, VAL])
     folds = stratified_folds(targets[both], 3)
     assert len(folds) == 3
@@ -118,8 +118,8 @@ def test_test_data_never_reach_the_fit():
     changed, relabelled = X.copy(), targets.copy()
     changed[TEST] = 1e3 * rng.normal(size=changed[TEST].shape)
     relabelled[TEST] = rng.choice([-1, 0, 1], size=(len(TEST), 3))
-    for habit in ("validation", "cv3"):
-        one, two = run(X, targets, habit=habit), run(changed, relabelled, habit=habit)
+    for c_split in ("train-val", "cv3"):
+        one, two = run(X, targets, c_split=c_split), run(changed, relabelled, c_split=c_split)
         np.testing.assert_array_equal(one.C, two.C)
         np.testing.assert_array_equal(one.validation, two.validation)
         np.testing.assert_array_equal(one.svm.coef_, two.svm.coef_)
@@ -272,8 +272,8 @@ def test_errors_say_what_is_wrong():
     X, targets = scenes()
     with pytest.raises(ParameterError, match="must be one of 'ap11', 'area'"):
         run(X, targets, ap="recall")
-    with pytest.raises(ParameterError, match="'habit' parameter"):
-        run(X, targets, habit="loo")
+    with pytest.raises(ParameterError, match="'c_split' parameter"):
+        run(X, targets, c_split="loo")
     with pytest.raises(DataError, match="parts val and test have 1 rows in common"):
         run(X, targets, parts=(TRAIN, [60], [60, 61]))
     with pytest.raises(DataError, match="part val has no row"):
@@ -288,7 +288,7 @@ def test_errors_say_what_is_wrong():
         run(X, np.full_like(targets, -1))
     lost = targets.copy()
     lost[VAL] = -1
-    with pytest.raises(DataError, match="habit='cv3'"):
+    with pytest.raises(DataError, match="c_split='cv3'"):
         run(X, lost)
 
 
@@ -323,7 +323,7 @@ def test_rows_of_one_image_stay_together_in_folds():
     for name, groups in (("apart", None), ("together", images)):
         result = evaluate_voc(
             X, targets, ["a"], rows[:30], rows[30:], np.arange(60, 80),
-            groups=groups, habit="cv3", grid=[1.0], n_jobs=1,
+            groups=groups, c_split="cv3", grid=[1.0], n_jobs=1,
         )  # fmt: skip
         found[name] = result
     for train, val in _grouped_folds(targets[:60].astype(np.int8), images[:60], 0):

@@ -79,6 +79,7 @@ SVM = [
         *FEATURES,
         ("--loss", "--loss squared_hinge", "evaluate.loss", "squared_hinge", "--loss log"),
         ("--solver", "--solver stream", "evaluate.solver", "stream", "--solver sag"),
+        ("--C", "--C 1 --C 10", "evaluate.grid", [1.0, 10.0], "--C 0"),
         ("--save", "--save m", "save.path", "m", FREE),
         *REPORT,
         *working("describe"),
@@ -89,8 +90,8 @@ SVM = [
     *rows(
         "svm",
         "--dataset voc2007",
-        ("--C", "--C one", "evaluate_voc.C", "one", "--C 10"),
-        ("--habit", "--habit cv3", "evaluate_voc.habit", "cv3", "--habit cv5"),
+        ("--shared-C", "--shared-C", "evaluate_voc.shared_C", True, FLAG),
+        ("--c-split", "--c-split cv3", "evaluate_voc.c_split", "cv3", "--c-split cv5"),
         ("--difficult", "--difficult negative", "evaluate_voc.difficult", "negative",
          "--difficult keep"),
     ),

@@ -94,8 +94,9 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset caltech101 --root classes → 3: classes | --root | 101_ObjectCategories.tar.gz
     svm --dataset classes --loss logistic → 2: loss | 'hinge' or 'squared_hinge' | 'logistic'
     svm --dataset classes --solver newton → 2: solver | 'gram' | 'newton'
-    svm --dataset classes --C -1 → 2: C | 'per class' or 'one' | '-1'
-    svm --dataset classes --habit cv9 → 2: habit | 'validation' or 'cv3' | 'cv9'
+    svm --dataset classes --C -1 → 2: --C | greater than 0 | Got -1.0
+    svm --dataset classes --C one → 2: --C | number
+    svm --dataset classes --c-split cv9 → 2: --c-split | 'train-val' or 'cv3' | 'cv9'
     svm --dataset classes --power 2 → 2: power | 1 | Got 2.0
     svm --dataset classes --power -0.5 → 2: power | greater than 0 | Got -0.5
     svm --dataset classes --aggregate sum → 2: aggregate | 'stack' | 'sum'

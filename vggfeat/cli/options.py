@@ -148,7 +148,7 @@ def _options(group: Group) -> list[inspect.Parameter]:
         setting = group.model.model_fields[name]
         kind, own = _kind(setting.annotation), group.own.get(name, {})
         flags = list(_flags(name, setting))
-        if kind is bool and setting.default:
+        if kind is bool and setting.default is not False:
             flags[0] += f"/{_extra(setting).get('opposite', f'--no-{flags[0][2:]}')}"
         option = typer.Option(
             *flags,

@@ -179,10 +179,10 @@ def _classes(run: SVMRun) -> str:
 
 
 def _search(run: SVMRun) -> str:
-    grid, how = run.classifier.grid, run.result.settings
-    whose = {"per class": ", one for each class", "one": ", one for all classes"}
+    grid, how = run.classifier.C, run.result.settings
+    whose: dict[object, str] = {False: ", one for each class", True: ", one for all classes"}
     return (
-        f"{grid[0]:g} … {grid[-1]:g} in {len(grid)} steps{whose.get(how.get('C', ''), '')}, "
+        f"{grid[0]:g} … {grid[-1]:g} in {len(grid)} steps{whose.get(how.get('shared_C'), '')}, "
         "chosen in the training part"
     )
 

@@ -16,7 +16,7 @@ from vggfeat.settings import SVM, Execution, Features
 
 @options.of(
     typed=options.layer(Features),
-    svm=options.some(SVM, "loss", "solver", "C", "habit", "difficult"),
+    svm=options.some(SVM),
     execution=options.some(
         Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,11 +24,9 @@ from vggfeat.learn.solvers import Ints, Loss, choose_solver, trainable
 from vggfeat.learn.splits import Split, stratified_folds
 from vggfeat.learn.svm import LinearSVM
 from vggfeat.learn.voc_results import APResult
-from vggfeat.settings import GRID
+from vggfeat.settings import GRID, CSplit
 
 Difficult = Literal["drop", "negative"]
-Choice = Literal["per class", "one"]
-Habit = Literal["validation", "cv3"]
 Bools = NDArray[np.bool_]
 _OWNER = "evaluate_voc"
 
@@ -54,8 +52,8 @@ def evaluate_voc(
     groups: ArrayLike | None = None,
     ap: APKind = "ap11",
     difficult: Difficult = "drop",
-    C: Choice = "per class",
-    habit: Habit = "validation",
+    shared_C: bool = False,
+    c_split: CSplit = "train-val",
     grid: Sequence[float] = GRID,
     loss: Loss = "hinge",
     solver: str = "auto",
@@ -88,11 +86,11 @@ def evaluate_voc(
         and later. The result holds both.
     difficult : "drop" or "negative"
         What 0 is in training. In evaluation, validation included, it never counts.
-    C : "per class" or "one"
-        One C for each class, or the one that is best in the mean for all.
-    habit : "validation" or "cv3"
-        Fit on train and validate on val, as VGG's toolkit does, or validate in three folds of
-        trainval, as VISSL does. Either way the final fit is on trainval.
+    shared_C : bool
+        Take the one C that is best in the mean for all classes, instead of one for each.
+    c_split : "train-val" or "cv3"
+        Where C is chosen: fit on train and validate on val, as VGG's toolkit does, or validate in
+        three folds of trainval, as VISSL does. Either way the final fit is on trainval.
     grid, loss, solver, tol, random_state, n_jobs
         As for :func:`~vggfeat.learn.search.search_C`. Of values of C that are as good, the
         one nearest to 1 is taken.
@@ -121,7 +119,7 @@ def evaluate_voc(
     >>> result.mAP, result.C
     (1.0, array([1., 1.]))
     """
-    _check_settings(ap=ap, difficult=difficult, C=C, habit=habit)
+    _check_settings(ap=ap, difficult=difficult, c_split=c_split)
     truth, names = _checked(X, targets, class_names, names)
     parts = _checked_parts(len(X), train=train, val=val, test=test)
     settings = {
@@ -133,13 +131,13 @@ def evaluate_voc(
     }
     stages = _Stages(progress)
     together = np.arange(len(X)) if groups is None else np.asarray(groups)
-    known = _training(X, truth, parts, difficult, habit, together, random_state)
+    known = _training(X, truth, parts, difficult, c_split, together, random_state)
     columns = trainable(known.fitted)
     solver = choose_solver(solver, *known.X.shape)
     gram = gram_matrix(known.X) if solver == "gram" else None
     stages.done("Gram matrix")
     how = {**settings, "solver": solver, "n_jobs": n_jobs, "gram": gram}
-    searched, search = _choose_C(known, ap, C == "per class", how)
+    searched, search = _choose_C(known, ap, not shared_C, how)
     chosen = _spread_C(search, searched, columns)
     stages.done("choose C")
     svm = LinearSVM(chosen[columns], loss, solver, tol, random_state, n_jobs)
@@ -168,7 +166,7 @@ def evaluate_voc(
         curves=curves(tested, scores),
         rankings=found,
         svm=svm,
-        settings={**settings, "difficult": difficult, "C": C, "habit": habit},
+        settings={**settings, "difficult": difficult, "shared_C": shared_C, "c_split": c_split},
         seconds=stages.seconds,
     )
 
@@ -193,7 +191,7 @@ def _training(
     truth: NDArray[np.int8],
     parts: dict[str, Ints],
     difficult: Difficult,
-    habit: Habit,
+    c_split: CSplit,
     groups: NDArray[Any],
     random_state: int,
 ) -> _Training:
@@ -206,7 +204,7 @@ def _training(
             "No class has both positives and negatives in train and val, so none can be trained. "
             "Check that the labels belong to these images."
         )
-    if habit == "cv3":
+    if c_split == "cv3":
         folds = _grouped_folds(known, groups[rows], random_state)
     else:
         folds = [Split(*(np.searchsorted(rows, np.sort(parts[p])) for p in ("train", "val")))]
@@ -236,7 +234,7 @@ def _choose_C(
     if not searched.any():
         raise DataError(
             "C cannot be chosen: no class has positives both in train and in val. Give more "
-            "images, or choose C by cross-validation on both together: habit='cv3'."
+            "images, or choose C by cross-validation on both together: c_split='cv3'."
         )
     search = search_C(
         known.X,
@@ -263,8 +261,7 @@ def _check_settings(**given: str) -> None:
     choices: dict[str, Sequence[str]] = {
         "ap": tuple(AP_KINDS),
         "difficult": ("drop", "negative"),
-        "C": ("per class", "one"),
-        "habit": ("validation", "cv3"),
+        "c_split": get_args(CSplit),
     }
     for name, value in given.items():
         if value not in choices[name]:

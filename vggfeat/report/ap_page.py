@@ -83,7 +83,7 @@ def _sections(tested: bool, scored: bool) -> dict[str, str]:
 
 
 def _validated(result: APResult) -> str:
-    if result.settings["habit"] == "cv3":
+    if result.settings["c_split"] == "cv3":
         return "in three folds of train and val"
     return "on val, trained on train"
 
@@ -110,7 +110,7 @@ def _classes(result: APResult) -> list[ClassRow]:
 
 def _series(result: APResult) -> list[Series]:
     """One thin line for each class, and their mean; one C for all is a choice of the mean."""
-    one = result.settings["C"] == "one"
+    one = result.settings["shared_C"]
     mean = Series(result.search.overall, result.search.best if one else (), "mean", "mean")
     thin = [
         Series(
@@ -180,7 +180,7 @@ def _tile(result: APResult, c: int, one: Scored, thumbnail: Thumbnail, ranks: bo
 def _facts(result: APResult) -> dict[str, str]:
     settings = result.settings
     grid = ", ".join(map(figure, settings["grid"]))
-    how = "one for each class" if settings["C"] == "per class" else "one for all classes"
+    how = "one for all classes" if settings["shared_C"] else "one for each class"
     loss = settings["loss"].replace("_", " ")
     parts = ", ".join(f"{part} {count(len(rows))}" for part, rows in result.parts.items())
     training = "left out of the class" if settings["difficult"] == "drop" else "negatives"

@@ -193,7 +193,7 @@ def final_model(run: SVMRun, n_jobs: int | None = -1) -> SavedModel:
     classes = list(result.class_names)
     labels = np.array([classes.index(label) for label in run.images.labels])
     svm, search = fit_best(
-        run.X, labels, n_jobs=n_jobs, loss=how.loss, solver=how.solver, grid=how.grid
+        run.X, labels, n_jobs=n_jobs, loss=how.loss, solver=how.solver, grid=how.C
     )
     return _saved(run, svm, search.C)
 
@@ -235,7 +235,7 @@ def _test(
         "names": images.names,
         "loss": classifier.loss,
         "solver": classifier.solver,
-        "grid": classifier.grid,
+        "grid": classifier.C,
         "n_jobs": n_jobs,
         "progress": progress,
     }
@@ -250,8 +250,8 @@ def _test(
             groups=VIEWS["image"](images).names,
             ap=card.protocol.ap,
             difficult=classifier.difficult or card.protocol.difficult,
-            C=classifier.C or card.protocol.C,
-            habit=classifier.habit,
+            shared_C=card.protocol.shared_C if classifier.shared_C is None else classifier.shared_C,
+            c_split=classifier.c_split,
             **how,
         )
     if isinstance(card.protocol, IlsvrcProtocol):

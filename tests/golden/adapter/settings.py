@@ -21,7 +21,7 @@ def card_settings() -> dict[str, Any]:
             "classes": len(card.classes),
             "reader": card.reader,
             "counts": dict(card.counts),
-            "protocol": card.protocol.model_dump(mode="json"),
+            "protocol": _protocol(card.protocol.model_dump(mode="json")),
             "features": card.defaults.model_dump(mode="json"),
         }
     return found
@@ -46,7 +46,7 @@ def recipe_settings() -> dict[str, Any]:
         if isinstance(recipe, Recipe):
             found[name] = {
                 "dataset": recipe.dataset,
-                "classifier": recipe.classifier.model_dump(mode="json"),
+                "classifier": _classifier(recipe.classifier.model_dump(mode="json")),
                 "rows": {
                     line.name: line.features.model_dump(mode="json") | {"paper": line.expected}
                     for line in recipe.table()
@@ -65,9 +65,12 @@ def recipe_settings() -> dict[str, Any]:
 
 LATER = {"warmup": 0}
 """Settings that have come since, with the value that nothing was said of before."""
+SPLITS = {"train-val": "validation", "cv3": "cv3"}
+RENAMED = {"--habit": "--c-split", "--C one": "--shared-C", "habit": "c-split"}
+"""What is typed and named otherwise since."""
 GONE = {
     "run": {"--decoder": "pillow", "--pointing": 50},
-    "svm": {"--pointing": 50},
+    "svm": {"--habit": "validation", "--pointing": 50},
     "train": {"--decoder": "pillow"},
 }
 """Options that have gone since, with the default that they had."""
@@ -75,6 +78,19 @@ GONE = {
 
 def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
+
+
+def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
+    if "shared_C" not in settings:
+        return settings
+    return settings | {"C": "one" if settings.pop("shared_C") else "per class"}
+
+
+def _classifier(settings: dict[str, Any]) -> dict[str, Any]:
+    """Name the settings of an SVM as they were called when they were recorded."""
+    shared, split = settings.pop("shared_C"), settings.pop("c_split")
+    choice = {None: None, False: "per class", True: "one"}[shared]
+    return settings | {"grid": settings["C"], "C": choice, "habit": SPLITS[split]}
 
 
 def command_defaults() -> dict[str, dict[str, Any]]:
@@ -103,10 +119,13 @@ def mistake(words: Sequence[str], folder: Path, names: Sequence[str]) -> dict[st
     """Type a mistake in a folder: how the command ends, what it names, how much it says."""
     before = sorted(folder.rglob("*"))
     with mock.patch("helpers.cli._checked", lambda ran, *_: ran):  # any status will do
-        ran = run(*words, cwd=folder)
+        text = " ".join(words)
+        for old in (old for old in RENAMED if old.startswith("--")):
+            text = text.replace(old, RENAMED[old])
+        ran = run(*text.split(" "), cwd=folder)
     return {
         "status": ran.status,
-        "names": {name: name in ran.err for name in names},
+        "names": {name: RENAMED.get(name, name) in ran.err for name in names},
         "traceback": "Traceback" in ran.err,
         "printed": bool(ran.out.strip()),
         "written": [path.name for path in sorted(folder.rglob("*")) if path not in before],

@@ -113,6 +113,10 @@ FIXED = ("--precision", "fp32", "--workers", "1", "--jobs", "1")
 
 def svm(dataset: str | Path, *more: str | Path, **options: object) -> dict[str, Any]:
     """Run ``vggfeat svm`` on the CPU, in fp32, and return its result in words that stay."""
+    if options.pop("C", None) == "one":
+        more = (*more, "--shared-C")
+    if split := options.pop("habit", None):
+        more = (*more, "--c-split", {"validation": "train-val"}.get(str(split), str(split)))
     words = words_of(options)
     ran = run("svm", "--dataset", dataset, *words, "--device", "cpu", *FIXED, *more, "--json", "-q")
     return of_run(ran.json)

@@ -96,7 +96,7 @@ class VocProtocol(CardModel):
     # What an image with only difficult objects of a class is to that class in training; in
     # evaluation it is always left out.
     difficult: Literal["drop", "negative"] = "drop"
-    C: Literal["per class", "one"] = "per class"
+    shared_C: bool = False  # noqa: N815  # one C for all classes, instead of one for each
     needs: tuple[str, ...] = ("train", "val", "trainval", "test")  # and that are fetched
     # Name of the file that the evaluation server takes, with {class} in it; empty where the test
     # labels are public.
