@@ -11,11 +11,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from helpers.colours import two_classes
+from helpers.mistakes import refuses
 from helpers.networks import SMALL, configured
 from helpers.seams import checkpoint_every
 from helpers.training import OnProgress
@@ -30,7 +32,7 @@ from vggfeat.train.checkpoint import LAST, differences, read
 from vggfeat.train.data import open_trainset
 from vggfeat.train.distributed import Processes, parallel, unsynchronised
 from vggfeat.train.init import start
-from vggfeat.train.loader import Loader
+from vggfeat.train.loader import Loader, epoch_order
 from vggfeat.train.loop import Engine, dropout_seed, train
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
@@ -360,6 +362,38 @@ def test_a_run_without_a_later_setting_goes_on(folder: Path, tmp_path: Path) -> 
     facts["settings"]["label_smoothing"] = 0.1
     assert differences(known, facts) == ["settings (label_smoothing: 0.0 → 0.1)"]
     assert differences(known, facts | {"data": "other"})[1] == "data"
+
+
+def test_a_checkpoint_of_another_format_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Which it has, which is read, and how to go on; it stays as it is."""
+    data = open_trainset(folder, seed=3)
+    once = SETTINGS.model_copy(update={"epochs": 1})
+    with mock.patch("vggfeat.train.checkpoint.FORMAT", 2):
+        train(once, data, tmp_path, engine=CPU)
+    before = (tmp_path / LAST).read_bytes()
+    again = partial(train, once, data, tmp_path, engine=CPU, resume=True)
+    refuses(again, StoreError, mentions=("format 2", "format 3", "--init"))
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_passed_over(tmp_path: Path) -> None:
+    """The run goes on, its figures are those of the others, and what failed is named."""
+    root = two_classes(tmp_path / "images", each=11)
+    data = open_trainset(root, seed=3)
+    bad = [data.train.name(int(row)) for row in epoch_order(20, SETTINGS.seed, 0)[4:8]]
+    for name in bad:
+        (root / name).write_bytes(b"damaged")
+    once = SETTINGS.model_copy(update={"epochs": 1})
+    sizes: list[int] = []
+    forward = VGG.forward
+    with mock.patch.object(
+        VGG, "forward", lambda net, x: (sizes.append(len(x)), forward(net, x))[1]
+    ):
+        done = train(once, data, tmp_path / "run", engine=CPU)
+    assert sizes[:5] == [4, 0, 4, 4, 4]
+    assert done.failed.keys() == set(bad)
+    assert math.isfinite(done.history[0]["loss"])
+    assert all(v.isfinite().all() for v in weights_in(tmp_path / "run").values())
 
 
 def test_frozen_convolutions_stay_as_they_began(folder: Path, tmp_path: Path) -> None:

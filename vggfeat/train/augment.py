@@ -337,7 +337,7 @@ def colour_shifts(alphas: Sequence[Triple], colours: Colours) -> Tensor:
         torch.tensor(numbers, dtype=torch.float64)
         for numbers in (alphas, colours.values, colours.vectors)
     )
-    return alpha * values @ vectors.T
+    return alpha.view(-1, 3) * values @ vectors.T
 
 
 def _triple(values: Iterable[float]) -> Triple:
@@ -409,7 +409,7 @@ def mirrored(crops: Tensor, which: Sequence[bool]) -> Tensor:
     >>> mirrored(torch.tensor([[[[1, 2]]], [[[3, 4]]]]), [False, True]).flatten().tolist()
     [1, 2, 4, 3]
     """
-    chosen = torch.tensor(which).to(crops.device, non_blocking=True)
+    chosen = torch.tensor(which, dtype=torch.bool).to(crops.device, non_blocking=True)
     return torch.where(chosen.view(-1, 1, 1, 1), crops.flip(3), crops)
 
 
