@@ -16,7 +16,15 @@ from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b/2.jpg", "b/10.png", "a/1.JPEG", ".hidden/x.jpg", "a/._1.jpg", "a/notes.txt"):
+    for name in (
+        "b/2.jpg",
+        "b/10.png",
+        "a/1.JPEG",
+        ".hidden/x.jpg",
+        "a/._1.jpg",
+        "a/@eaDir/1.jpg/thumb.jpg",
+        "a/notes.txt",
+    ):
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")

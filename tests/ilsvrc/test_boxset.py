@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from trees import OBJECT, withhold
 
 from vggfeat.errors import DataError, ImageError, ParameterError
 from vggfeat.ilsvrc.begin import begun
+from vggfeat.ilsvrc.boxes import as_annotated
 from vggfeat.ilsvrc.boxset import open_boxset
 from vggfeat.ilsvrc.regression import BoxRegression
 from vggfeat.nets.weights import Weights, load
@@ -131,6 +133,39 @@ def test_boxes_that_contradict_each_other_are_refused(imagenet: Path) -> None:
     assert len(open_boxset(imagenet).test) == 3
     annotate(imagenet / "Annotations", "ILSVRC2012_val_00000001", WNIDS[0], (400, 300))
     refuses(lambda: open_boxset(imagenet), DataError, ["bbox_val", "ILSVRC2012_val_00000001"])
+
+
+def test_images_of_one_name_have_their_own_boxes(tmp_path: Path) -> None:
+    """In train and val, and in two classes, each in the folder of its annotation."""
+    boxes = {}
+    for at, (part, label) in enumerate(product(("train", "val"), "ab")):
+        for number in range(3):
+            draw(tmp_path / part / label / f"{number}.png", (50, 40))
+            boxes[part, label, number] = box = (1 + at, 1 + number, 30, 20)
+            shown = OBJECT.format(name=label, difficult=0, box=box)
+            path = tmp_path / "Annotations" / part / label / f"{number}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"<a>{shown}</a>")
+    found = open_boxset(tmp_path)
+    for part, held in (("train", found.train), ("val", found.val), ("val", found.test)):
+        expected = [box for (of, _, _), box in boxes.items() if of == part]
+        assert [as_annotated(box) for box in held.chosen] == expected
+    assert found.left_out == {}
+
+
+def test_bad_annotations_of_ilsvrc_are_left_out(imagenet: Path) -> None:
+    """Damaged, of another class, or with boxes that are no pixels; the others are kept."""
+    folder = imagenet / "bbox_train" / WNIDS[0]
+    (folder / f"{WNIDS[0]}_1.xml").write_text("")
+    annotate(folder, f"{WNIDS[0]}_2", WNIDS[0].upper())
+    shown = OBJECT.format(name=WNIDS[0], difficult=0, box=(0.1, 0.1, 0.9, 0.9))
+    (folder / f"{WNIDS[0]}_3.xml").write_text(f"<a>{shown}</a>")
+    (folder / f"._{WNIDS[0]}_3.xml").write_bytes(b"hidden")
+    found = open_boxset(imagenet)
+    assert names(found.train) == [f"{WNIDS[1]}/{WNIDS[1]}_{k}.JPEG" for k in (1, 2, 3)]
+    said = [found.left_out[f"{WNIDS[0]}/{WNIDS[0]}_{k}.JPEG"] for k in (1, 2, 3)]
+    for reason, named in zip(said, (f"{WNIDS[0]}_1.xml", WNIDS[0].upper(), "0 to 1"), strict=True):
+        assert named in reason
 
 
 def test_bad_images_of_ilsvrc_are_left_out(imagenet: Path) -> None:

@@ -15,14 +15,18 @@ from vggfeat._io.text import and_more, counted
 from vggfeat.data.datasets.annotations import (
     Annotation,
     Example,
+    check_boxes,
+    check_names,
     examples_of,
     read_annotations,
 )
 from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
+from vggfeat.data.datasets.matching import match_annotations
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import classes_in, read_voc_boxes
 from vggfeat.data.image import upright_size
 from vggfeat.data.sources.files import FileImages
+from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.ilsvrc.boxed import Boxed, SizedImages
 from vggfeat.ilsvrc.boxes import Floats, Size, edges
@@ -113,7 +117,9 @@ def open_boxset(
     An image whose boxes cannot be placed, since it is damaged or not of the size that its
     annotation states, is left out. Of VOC all are looked at here, and ``left_out`` names them; of
     ILSVRC only those whose size is not stated. The others are looked at when they are read, and
-    whoever reads them counts them among the images that failed.
+    whoever reads them counts them among the images that failed. An annotation that is damaged, has
+    boxes outside of the image or other classes than the lists or the folders say leaves out its
+    image alone, and ``left_out`` says why.
 
     Raises
     ------
@@ -196,11 +202,9 @@ def _of_ilsvrc(
     images = open_trainset(root, progress=progress)
     wanted = tuple(sorted(chosen(classes, images.classes, str(root)))) or images.classes
     sources = _sources(root, boxes)
-    annotations = read_annotations(sources, set(wanted))
     left_out: dict[str, str] = {}
-    train, val = (
-        _annotated(part, images.classes, wanted, annotations, left_out)
-        for part in (images.train, images.val)
+    train, val = _annotated(
+        root, (images.train, images.val), images.classes, wanted, sources, left_out
     )
     held = {"train": train, "val": val, "test": val}
     for name in parts:
@@ -222,9 +226,8 @@ def _test_of_ilsvrc(
     sources = _sources(root, boxes)
     if not boxes:  # half a million files, of which none is of these images
         sources = [source for source in sources if "train" not in source.name] or sources
-    stems = {PurePosixPath(part.name(row)).stem for row in range(len(part))}
     left_out: dict[str, str] = {}
-    test = _annotated(part, every, wanted, read_annotations(sources, set(wanted), stems), left_out)
+    [test] = _annotated(root, (part,), every, wanted, sources, left_out)
     if not len(test):
         raise DataError(_nothing(", ".join(map(str, sources)), "test", wanted, left_out))
     none = test.take([])
@@ -265,30 +268,64 @@ def _sources(root: Path, boxes: Sequence[Path]) -> list[Path]:
 
 
 def _annotated(
+    root: Path,
+    parts: Sequence[Part],
+    every: Sequence[str],
+    wanted: Sequence[str],
+    sources: Sequence[Path],
+    left_out: dict[str, str],
+) -> list[Boxed]:
+    """Keep the images of each part that have a box of their own class."""
+    base = root if root.is_dir() else root.parent
+    places = [_place(part, row, base) for part in parts for row in range(len(part))]
+    stems = {PurePosixPath(place).stem for place in places}
+    found = match_annotations(places, read_annotations(sources, stems))
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    return [
+        _with_boxes(part, every, wanted, found, start, left_out)
+        for part, start in zip(parts, starts, strict=False)
+    ]
+
+
+def _place(part: Part, row: int, base: Path) -> str:
+    """Tell where an image lies, from the folder of the set on."""
+    image, name = part.images.image(row), part.name(row)
+    if isinstance(image, TarMember):
+        return f"{PurePosixPath(image.archive).name}/{name}"
+    if isinstance(image, Path) and image.is_relative_to(base):
+        return image.relative_to(base).as_posix()
+    return name
+
+
+def _with_boxes(
     part: Part,
     every: Sequence[str],
     wanted: Sequence[str],
-    known: Mapping[str, Annotation],
+    annotations: Mapping[int, Annotation],
+    start: int,
     left_out: dict[str, str],
 ) -> Boxed:
-    """Keep the images that have a box of their own class."""
     code = {label: number for number, label in enumerate(wanted)}
     rows: list[int] = []
     sizes: list[Size] = []
     boxes: list[Floats] = []
-    for row, label in enumerate(part.labels):
-        name = PurePosixPath(part.name(row)).stem
-        if every[label] not in code or name not in known:
+    for row, number in enumerate(part.labels):
+        label, annotation = every[number], annotations.get(start + row)
+        if label not in code or annotation is None:
             continue
-        for one in examples_of(name, known[name], [every[label]]):
-            try:
-                size = one.size if min(one.size) > 0 else _size(part, row)
-            except ImageError as error:
-                left_out[part.name(row)] = str(error)
-                continue
-            rows.append(row)
-            sizes.append(size)
-            boxes.append(edges(one.boxes))
+        name = part.name(row)
+        try:
+            if annotation.fault:
+                raise DataError(annotation.fault)
+            check_names(annotation, every, {label: 1})
+            for example in examples_of(name, annotation, [label]):
+                size = example.size if min(example.size) > 0 else _size(part, row)
+                check_boxes(example.boxes, size)
+                rows.append(row)
+                sizes.append(size)
+                boxes.append(edges(example.boxes))
+        except (DataError, ImageError) as error:
+            left_out[name] = str(error)
     kept = part.take(rows)
     labels = np.array([code[every[label]] for label in kept.labels], dtype=np.int64)
     both = np.array(sizes, dtype=np.int64).reshape(-1, 2)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from helpers.mistakes import refuses
 from PIL import Image, ImageOps
 from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 
@@ -32,6 +32,10 @@ FILES = {
     "train/n02099601/n02099601_7.xml": xml(DOG),
     "val/ILSVRC2012_val_00000001.xml": xml(FISH, DOG),
 }
+
+
+def read(source: Path, images: Collection[str] | None = None) -> dict[str, Annotation]:
+    return {one.path: one.annotation for one in read_annotations([source], images)}
 
 
 def member(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
@@ -64,51 +68,54 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_ilsvrcs_files_are_read_where_they_lie(source: Path) -> None:
-    """Names without folders, sizes, and boxes as they are written."""
-    found = read_annotations([source])
-    assert sorted(found) == ["ILSVRC2012_val_00000001", "n01440764_18", "n02099601_7"]
-    assert found["n01440764_18"].size == (500, 375)
-    assert [one.box for one in found["n01440764_18"].objects] == [(13, 22, 455, 290)] * 2
-    only = read_annotations([source], {"n02099601"})
-    assert sorted(only) == ["ILSVRC2012_val_00000001", "n02099601_7"]
-    assert [one.name for one in only["ILSVRC2012_val_00000001"].objects] == ["n02099601"]
-    assert list(read_annotations([source], images={"n02099601_7", "else"})) == ["n02099601_7"]
-    assert read_annotations([source], images={"else"}) == {}
+    """With the folders that they lie in, sizes, and boxes as they are written."""
+    found = read(source)
+    inner = "n01440764/" if min(found).startswith("n01440764/train") else ""
+    assert sorted(found) == [f"{inner}{name}" for name in FILES]
+    fish = found[f"{inner}train/n01440764/n01440764_18.xml"]
+    assert fish.size == (500, 375)
+    assert [one.box for one in fish.objects] == [(13, 22, 455, 290)] * 2
+    assert list(read(source, {"n02099601_7", "else"})) == [sorted(found)[1]]
+    assert read(source, {"else"}) == {}
 
 
 def test_tars_are_looked_into_once(tmp_path: Path) -> None:
     """Whoever nests tars in tars does not lead the reader down without end."""
     content = tar_of(member("n1.xml", xml(FISH)))
-    for depth, found in ((1, ["n1"]), (2, [])):
+    for depth, found in ((1, ["inner/n1.xml"]), (2, ["inner/n2.xml"])):
         content = tar_of(member("inner.tar", content), member("n2.xml", xml(DOG)))
         (tmp_path / f"{depth}.tar").write_bytes(content)
-        assert sorted(read_annotations([tmp_path / f"{depth}.tar"])) == [*found, "n2"]
+        assert sorted(read(tmp_path / f"{depth}.tar")) == [*found, "n2.xml"]
 
 
-def test_two_annotations_of_one_name_are_refused(tmp_path: Path) -> None:
-    """Of images of one name in two folders; the same annotation may be there twice."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.xml").write_bytes(xml(FISH))
-    assert list(read_annotations([tmp_path])) == ["1"]
-    (tmp_path / "b" / "1.xml").write_bytes(xml(FISH, FISH))
-    refuses(lambda: read_annotations([tmp_path]), DataError, ["1.xml"])
+def test_hidden_files_are_no_annotations(tmp_path: Path) -> None:
+    """Those of macOS and of a NAS, in folders and in tars."""
+    hidden = {"._1.xml": b"\0\5\26\7", "@eaDir/1.xml/x.xml": b"", "__MACOSX/2.xml": b""}
+    for name, content in {**hidden, "1.xml": xml(FISH)}.items():
+        path = tmp_path / "boxes" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with tarfile.open(tmp_path / "boxes.tar", "w") as archive:
+        archive.add(tmp_path / "boxes", ".")
+    assert list(read(tmp_path / "boxes")) == list(read(tmp_path / "boxes.tar")) == ["1.xml"]
 
 
 def test_what_is_no_annotation_is_named(tmp_path: Path) -> None:
-    """A damaged file, a damaged archive, an empty folder and none at all."""
+    """A damaged file is a fault of its own; a damaged archive and an empty folder are refused."""
     with pytest.raises(DataNotFound, match="There is no"):
         read_annotations([tmp_path / "absent"])
     with pytest.raises(DataNotFound, match="holds no annotations"):
         read_annotations([tmp_path])
     (tmp_path / "n1.xml").write_text("<annotation>")
-    with pytest.raises(DataError, match=r"n1\.xml is not an annotation"):
-        read_annotations([tmp_path])
-    assert read_annotations([tmp_path], images={"n2"}) == {}
+    (tmp_path / "n2.xml").write_bytes(xml(FISH))
+    found = read(tmp_path)
+    assert "n1.xml is not an annotation" in found["n1.xml"].fault
+    assert not found["n1.xml"].objects
+    assert len(found["n2.xml"].objects) == 1
+    assert read(tmp_path, {"n3"}) == {}
     (tmp_path / "n1.xml").unlink()
     (tmp_path / "n1.xml").symlink_to(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"n1\.xml cannot be read: No such file"):
-        read_annotations([tmp_path])
+    assert "n1.xml cannot be read: No such file" in read(tmp_path)["n1.xml"].fault
     (tmp_path / "boxes.tgz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"boxes\.tgz is no tar file"):
         read_annotations([tmp_path / "boxes.tgz"])
@@ -152,9 +159,9 @@ def test_sizes_are_read_of_the_image_where_the_file_states_none(tree: Path) -> N
     assert one.size == (8, 6)
 
 
-def state(tree: Path, name: str, width: int, height: int) -> None:
+def state(tree: Path, name: str, width: int, height: int, label: str = "cat") -> None:
     size = f"<size><width>{width}</width><height>{height}</height></size>"
-    write_xml(tree, name, [size, OBJECT.format(name="cat", difficult=0, box=(1, 1, 2, 2))])
+    write_xml(tree, name, [size, OBJECT.format(name=label, difficult=0, box=(1, 1, 2, 2))])
 
 
 def turn(path: Path, orientation: int) -> None:
@@ -168,7 +175,7 @@ def turn(path: Path, orientation: int) -> None:
 def test_images_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
     """A size that is not the image's, or that of before it was turned upright; named with why."""
     state(tree, "000001", 500, 375)
-    state(tree, "000004", 8, 6)
+    state(tree, "000004", 8, 6, "dog")
     turn(tree / "JPEGImages" / "000004.jpg", 6)
     found = read_voc_boxes(tree)
     assert {one.name for some in found.splits.values() for one in some} == {"000002"}
@@ -176,7 +183,7 @@ def test_images_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
         "000001": "it has 8×6 pixels and its annotation states 500×375",
         "000004": "it has 6×8 pixels and its annotation states 8×6",
     }
-    state(tree, "000004", 6, 8)
+    state(tree, "000004", 6, 8, "dog")
     assert [one.size for one in read_voc_boxes(tree).splits["test"]] == [(6, 8)]
 
 
@@ -199,6 +206,62 @@ def test_damaged_images_are_left_out(tree: Path) -> None:
     found = read_voc_boxes(tree)
     assert found.splits["train"] == []
     assert set(found.left_out) == {"000001", "000002"}
+
+
+@pytest.mark.parametrize(
+    ("label", "box", "reason"),
+    [
+        ("cat", (0.1, 0.2, 0.8, 0.9), "from 0 to 1"),
+        ("cat", (0, 0, 1, 1), "from 0 to 1"),
+        ("cat", (9, 1, 12, 4), "outside"),
+        ("cat", (1, -8, 4, 0), "outside"),
+        ("Cat", (1, 1, 4, 4), "'Cat'"),
+        ("sofa", (1, 1, 4, 4), "'sofa'"),
+        ("dog", (1, 1, 4, 4), "'cat'"),
+    ],
+)
+def test_boxes_and_classes_that_cannot_be_are_left_out(
+    label: str, box: tuple[float, ...], reason: str, tree: Path
+) -> None:
+    """Shares for pixels, boxes outside of 8×6 pixels, classes that no list has or the wrong one."""
+    write_xml(tree, "000001", [OBJECT.format(name=label, difficult=0, box=box)])
+    found = read_voc_boxes(tree)
+    assert [one.name for one in found.splits["train"]] == ["000002", "000002"]
+    assert list(found.left_out) == ["000001"]
+    assert reason in found.left_out["000001"]
+
+
+def test_boxes_at_the_edge_and_objects_of_other_lists_are_kept(tree: Path) -> None:
+    """A box that reaches out; an object beside it of which the set has no list."""
+    objects = [("cat", (-2, 0, 99, 99)), ("cat", (8, 6, 8, 6)), ("sofa", (1, 1, 4, 4))]
+    shown = [OBJECT.format(name=name, difficult=0, box=box) for name, box in objects]
+    write_xml(tree, "000001", shown)
+    found = read_voc_boxes(tree)
+    assert found.left_out == {}
+    assert len(found.splits["train"][0].boxes) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "<a><object><name>cat</name></object></a>"])
+def test_an_annotation_that_cannot_be_read_is_one_image(content: str | None, tree: Path) -> None:
+    """Missing, empty, or without numbers; an image that all lists give −1 needs none."""
+    write_voc(tree, ("cat", "dog"), {"test": {"000004": (-1, 1), "000005": (-1, -1)}})
+    (tree / "Annotations" / "000005.xml").unlink()
+    path = tree / "Annotations" / "000001.xml"
+    path.unlink() if content is None else path.write_text(content)
+    found = read_voc_boxes(tree)
+    assert {part: len(some) for part, some in found.splits.items()} == {
+        "train": 2,
+        "val": 0,
+        "test": 1,
+    }
+    assert list(found.left_out) == ["000001"]
+    assert "000001.xml" in found.left_out["000001"]
+
+
+def test_hidden_files_are_no_lists(tree: Path) -> None:
+    """As those that macOS leaves on other systems' disks."""
+    (tree / "ImageSets" / "Main" / "._cat_train.txt").write_bytes(b"\0\5\26\7")
+    assert read_voc_boxes(tree).classes == ("cat", "dog")
 
 
 def test_a_tree_of_one_part_is_read(tree: Path) -> None:

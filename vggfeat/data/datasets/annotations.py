@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
@@ -15,6 +16,7 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from vggfeat.data.image import Box
+from vggfeat.data.names import is_hidden
 from vggfeat.data.sources.tar import DAMAGED
 from vggfeat.errors import DataError, DataNotFound, ImageError
 
@@ -41,6 +43,15 @@ class Annotation(NamedTuple):
 
     size: tuple[int, int]
     objects: tuple[VocObject, ...]
+    fault: str = ""  # why it cannot be used, if it cannot
+
+
+class AnnotationFile(NamedTuple):
+    """An annotation, and where it lies: a folder or a tar, and its path therein."""
+
+    source: Path
+    path: str
+    annotation: Annotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,63 +83,55 @@ def read_annotation(tree: Path, image: str) -> Annotation:
     DataError
         If there is no annotation, or it is not one.
     """
-    path = tree / "Annotations" / f"{image}{SUFFIX}"
+    path = annotation_of(tree, image)
     return _parse(_read_file(path), str(path))
 
 
+def annotation_of(tree: Path, image: str) -> Path:
+    """Tell where the annotation of an image of a tree lies, if it has one."""
+    return tree / "Annotations" / f"{image}{SUFFIX}"
+
+
 def read_annotations(
-    sources: Sequence[Path],
-    classes: Collection[str] | None = None,
-    images: Collection[str] | None = None,
-) -> dict[str, Annotation]:
+    sources: Sequence[Path], images: Collection[str] | None = None
+) -> list[AnnotationFile]:
     """Read all XML files of folders, at any depth, and of tars, compressed or not.
 
     Parameters
     ----------
     sources : sequence of Path
         With ``train/n01440764/n01440764_18.xml``, say, or flat.
-    classes : collection of str, optional
-        Keep only objects of these; an image without any is left out.
     images : collection of str, optional
         Read only the files of these, named without a suffix; which spares half a million files
         where only ILSVRC's validation is wanted.
 
     Returns
     -------
-    dict
-        By the name of the image, without a suffix and without folders.
+    list of AnnotationFile
+        One that is damaged or cannot be read has a fault and no objects: it is of one image, and
+        does not stop the others. Which image it is of says
+        :func:`~vggfeat.data.datasets.matching.match_annotations`.
 
     Raises
     ------
     DataNotFound
         If there is no such folder or file, or it holds no annotations.
     DataError
-        If one is damaged or cannot be read, or an image has two annotations that differ.
+        If a tar is damaged.
     """
-    annotations: dict[str, Annotation] = {}
+    found: list[AnnotationFile] = []
     for source in sources:
         empty = True
-        for name, content in _annotation_files(source, images):
+        for path, content in _annotation_files(source, images):
             empty = False
-            if content is None:
-                continue
-            size, objects = _parse(content, f"{source}: {name}")
-            annotation = Annotation(
-                size, tuple(each for each in objects if classes is None or each.name in classes)
-            )
-            image = PurePosixPath(name).stem
-            if annotation.objects and annotations.setdefault(image, annotation) != annotation:
-                raise DataError(
-                    f"{source}: {name} is a second annotation of {image!r}, which differs from the "
-                    "first. Boxes are found by the name of the image, without its folder: rename "
-                    "one of the images, or remove one of the annotations."
-                )
+            if content is not None:
+                found.append(AnnotationFile(source, path, _parse_or_fault(content, source, path)))
         if empty:
             raise DataNotFound(
                 f"{source} holds no annotations. Name a folder or a tar file of {SUFFIX} files, "
                 "one for each image."
             )
-    return annotations
+    return found
 
 
 def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
@@ -158,13 +161,77 @@ def check_stated_size(size: tuple[int, int], stated: tuple[int, int]) -> None:
         raise ImageError(f"it has {pixels} pixels and its annotation states {others}")
 
 
+def check_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> None:
+    """Refuse boxes (K, 4) that cannot be pixels of an image of this size.
+
+    Raises
+    ------
+    DataError
+        If one is given in shares of the image, from 0 to 1, or lies outside of the image.
+
+    Examples
+    --------
+    >>> check_boxes(np.array([[1, 1, 120, 80]]), (120, 80))
+    """
+    width, height = size
+    for xmin, ymin, xmax, ymax in boxes.tolist():
+        box = f"its box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}"
+        if max(xmax, ymax) <= 1 and min(xmin, ymin) < 1:
+            raise DataError(f"{box} is in shares of the image, from 0 to 1; pixels are needed")
+        if min(xmax, ymax) < 1 or xmin > width or ymin > height:
+            raise DataError(f"{box} lies outside of the image, which has {width}×{height} pixels")
+
+
+def check_names(annotation: Annotation, known: Collection[str], labels: Mapping[str, int]) -> None:
+    """Refuse an annotation whose objects contradict what is known of its image.
+
+    Parameters
+    ----------
+    annotation : Annotation
+    known : collection of str
+        All classes that there are.
+    labels : mapping of str to int
+        What the image shows of some: 1, an object; 0, difficult ones alone; −1, none.
+
+    Raises
+    ------
+    DataError
+        If an object is there that should not be, or one is lacking; if all are of unknown names, or
+        one is of a name that differs from a class's in capitals alone.
+
+    Examples
+    --------
+    >>> cat = Annotation((20, 10), (VocObject("cat", (1, 1, 4, 4)),))
+    >>> check_names(cat, ["bus", "cat"], {"bus": -1, "cat": 1})
+    """
+    names = {shown.name for shown in annotation.objects}
+    certain = {shown.name for shown in annotation.objects if not shown.difficult}
+    told = ", ".join(map(repr, sorted(names))) or "no object"
+    unknown = names - set(known)
+    alike = unknown & {name for name in unknown if name.casefold() in map(str.casefold, known)}
+    if alike or (unknown and unknown == names):
+        first = min(alike or unknown)
+        raise DataError(f"its annotation names {first!r}, which is none of the classes")
+    for label, said in labels.items():
+        if said > 0 and label not in names:
+            raise DataError(f"it should show {label!r}, and its annotation has {told}")
+        if said < 0 and label in certain:
+            raise DataError(f"it should show no {label!r}, and its annotation has {told}")
+
+
 def _annotation_files(
     source: Path, images: Collection[str] | None
-) -> Iterator[tuple[str, bytes | None]]:
-    """Go through the names of all annotations, with the contents of those of some images."""
+) -> Iterator[tuple[str, bytes | DataError | None]]:
+    """Go through the paths of all annotations, with the contents of those of some images."""
     if source.is_dir():
         for path in sorted(source.rglob(f"*{SUFFIX}")):
-            yield path.name, _read_file(path) if _is_wanted(path.name, images) else None
+            below = path.relative_to(source)
+            if any(map(is_hidden, below.parts)):
+                continue
+            try:
+                yield below.as_posix(), _read_file(path) if _is_wanted(path.name, images) else None
+            except DataError as error:
+                yield below.as_posix(), error
         return
     if not source.is_file():
         raise DataNotFound(f"There is no {source}. Name a folder or a tar file of {SUFFIX} files.")
@@ -180,17 +247,21 @@ def _annotation_files(
 
 
 def _annotation_members(
-    tar: tarfile.TarFile, images: Collection[str] | None, *, nested: bool = True
+    tar: tarfile.TarFile, images: Collection[str] | None, folder: str = ""
 ) -> Iterator[tuple[str, bytes | None]]:
     """Go through the annotations of a tar, and of tars in it, one for each synset."""
     while (member := tar.next()) is not None:
         cast("Any", tar).members.clear()  # half a million of them would fill the memory
         file = tar.extractfile(member) if member.isreg() else None
-        if file and member.name.endswith(SUFFIX):
-            yield member.name, file.read() if _is_wanted(member.name, images) else None
-        elif file and nested and member.name.endswith((".tar", ".tar.gz", ".tgz")):
+        name = posixpath.normpath(member.name)
+        if file is None or any(map(is_hidden, name.split("/"))):
+            continue
+        if name.endswith(SUFFIX):
+            yield folder + name, file.read() if _is_wanted(name, images) else None
+        elif not folder and name.endswith((".tar", ".tar.gz", ".tgz")):
             with tarfile.open(fileobj=file) as inner:
-                yield from _annotation_members(inner, images, nested=False)
+                stem = posixpath.basename(name).partition(".")[0]
+                yield from _annotation_members(inner, images, f"{stem}/")
 
 
 def _is_wanted(name: str, images: Collection[str] | None) -> bool:
@@ -204,6 +275,15 @@ def _read_file(path: Path) -> bytes:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}; restore it from its archive"
         ) from error
+
+
+def _parse_or_fault(content: bytes | DataError, source: Path, path: str) -> Annotation:
+    try:
+        if isinstance(content, DataError):
+            raise content
+        return _parse(content, f"{source}: {path}")
+    except DataError as error:
+        return Annotation((0, 0), (), str(error))
 
 
 def _parse(content: bytes, where: str) -> Annotation:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import EXTENSIONS
 from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.names import is_hidden
 from vggfeat.errors import DataError
 
 
@@ -63,4 +64,4 @@ def _listed(folder: Path) -> list[Path]:
     """List a folder, sorted, without hidden files, which are nobody's images."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))

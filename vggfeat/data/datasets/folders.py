@@ -10,7 +10,7 @@ from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import ImageRef
 from vggfeat.data.imageset import ImageSet, find_images, image_set_of
-from vggfeat.data.names import name_of, prefix_of
+from vggfeat.data.names import is_hidden, name_of, prefix_of
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import Entry
 from vggfeat.data.sources.tar import TarMember
@@ -97,7 +97,7 @@ def read_folders(root: Path) -> ImageSet:
     entries = [
         Entry(path, path.relative_to(root).as_posix(), folder.name)
         for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
+        if folder.is_dir() and not is_hidden(folder.name)
         for path in walk(folder)
     ]
     if not entries:

@@ -23,6 +23,7 @@ from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.ilsvrc_truth import find_truth, read_truth
 from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.names import is_hidden
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.tar import read_tar
@@ -281,7 +282,7 @@ def _labelled_by_folder(images: EncodedImages, where: Path) -> LabelledImages:
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 def _has_images(folder: Path) -> bool:

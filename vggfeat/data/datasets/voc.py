@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +13,9 @@ import numpy as np
 from vggfeat.data.datasets.annotations import (
     Example,
     VocObject,
+    annotation_of,
+    check_boxes,
+    check_names,
     check_stated_size,
     examples_of,
     read_annotation,
@@ -20,6 +23,7 @@ from vggfeat.data.datasets.annotations import (
 from vggfeat.data.datasets.card import DatasetCard, Reader, VocProtocol, register
 from vggfeat.data.image import Box, upright_size
 from vggfeat.data.imageset import ImageSet
+from vggfeat.data.names import is_hidden
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 
 Task = Literal["classification", "action"]
@@ -119,23 +123,25 @@ def read_voc_boxes(
     -------
     VocBoxes
         Without the images whose file is not there, and those of a test split without labels. Left
-        out, with a reason, are images that cannot be read and those that are not of the size
-        that the annotation states, be it wrong or that of the image before it is turned upright:
-        their boxes lie somewhere else. To know it the heads of all files are read, a fifth of a
-        millisecond each.
+        out, with a reason, are images that cannot be read, or whose annotation cannot be, or
+        contradicts the lists; those that are not of the size that the annotation states, be it
+        wrong or that of the image before it is turned upright: their boxes lie somewhere else; and
+        those with boxes outside of them. To know it the heads of all files are read, a fifth of a
+        millisecond each. An image without objects needs no annotation.
 
     Raises
     ------
     ParameterError
         If the tree has no such class.
     DataNotFound, DataError
-        If it has no lists; if a list or an annotation is damaged.
+        If it has no lists; if a list is damaged.
     """
     known = classes_in(tree)
     if unknown := [name for name in classes if name not in known]:
         raise ParameterError.not_one_of("class", str(tree), known, unknown[0])
     wanted = tuple(dict.fromkeys(classes)) or tuple(known)
     images = read_voc(tree, wanted)
+    assert images.targets is not None
     labelled = np.ones(len(images), bool) if images.labelled is None else images.labelled
     rows = {
         split: [row for row in images.splits[split] if labelled[row]]
@@ -146,22 +152,35 @@ def read_voc_boxes(
     left_out: dict[str, str] = {}
     for row in sorted({row for some in rows.values() for row in some}):
         name, path = images.names[row], Path(str(images.images[row]))
-        annotation = read_annotation(tree, name)
-        examples[row] = examples_of(name, annotation, wanted)
-        if not examples[row]:
-            continue
+        labels = dict(zip(wanted, images.targets[row].tolist(), strict=True))
+        examples[row] = []
         try:
-            size = upright_size(path)
-            if annotation.size != (0, 0):
-                check_stated_size(size, annotation.size)
-            examples[row] = [replace(example, size=size) for example in examples[row]]
-        except ImageError as error:
-            examples[row], left_out[name] = [], str(error)
+            if max(labels.values()) >= 0 or annotation_of(tree, name).is_file():
+                examples[row] = _examples(tree, name, path, labels, known)
+        except (DataError, ImageError) as error:
+            left_out[name] = str(error)
     held = {
         split: [example for row in of_split for example in examples[row]]
         for split, of_split in rows.items()
     }
     return VocBoxes(wanted, held, left_out)
+
+
+def _examples(
+    tree: Path, name: str, path: Path, labels: Mapping[str, int], known: Sequence[str]
+) -> list[Example]:
+    """Read the examples of an image; DataError or ImageError if it is to be left out."""
+    annotation = read_annotation(tree, name)
+    check_names(annotation, known, labels)
+    examples = examples_of(name, annotation, list(labels))
+    if not examples:
+        return []
+    size = upright_size(path)
+    if annotation.size != (0, 0):
+        check_stated_size(size, annotation.size)
+    for example in examples:
+        check_boxes(example.boxes, size)
+    return [replace(example, size=size) for example in examples]
 
 
 def classes_in(tree: Path) -> list[str]:
@@ -171,6 +190,7 @@ def classes_in(tree: Path) -> list[str]:
         path.name.removesuffix(f"_{split}.txt")
         for split in SPLITS
         for path in lists.glob(f"*_{split}.txt")
+        if not is_hidden(path.name)
     }
     if not known:
         raise DataNotFound(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io.remote import is_address
 from vggfeat.data.image import EXTENSIONS, ImageRef, read_encoded
+from vggfeat.data.names import is_hidden
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.errors import DataError
 
@@ -99,7 +100,7 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(Path(parent).resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             if is_image(path := Path(parent, name)):
                 yield path
@@ -107,8 +108,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def is_image(path: Path) -> bool:
     """Tell an image by its name."""
-    # Hidden files are nobody's images: macOS leaves a ._x.jpg beside every x.jpg.
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return path.suffix.lower() in EXTENSIONS and not is_hidden(path.name)
 
 
 def _unreadable(error: OSError) -> None:

@@ -23,7 +23,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data.identity import digest, nanoseconds
 from vggfeat.data.image import EXTENSIONS, ImageRef, Stamp
-from vggfeat.data.names import name_on_web, prefix_of
+from vggfeat.data.names import is_hidden, name_on_web, prefix_of
 from vggfeat.errors import DataNotFound, ImageError, VggfeatError
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "crc32c", "created")
@@ -181,7 +181,7 @@ def _walk(address: str, above: str, depth: int) -> Iterator[tuple[str, str, Info
     """Yield the address, the path below the source and the listing of each image."""
     folders = []
     for name, info in sorted(list_folder(address).items()):
-        if posixpath.basename(name).startswith("."):
+        if is_hidden(posixpath.basename(name)):
             continue
         if info["type"] == "directory":
             folders.append(name)

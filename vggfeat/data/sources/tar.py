@@ -41,6 +41,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data.identity import digest, in_64_bits, is_settled
 from vggfeat.data.image import LACKING, ImageRef, Stamp
+from vggfeat.data.names import is_hidden
 from vggfeat.data.sources.files import EncodedImages, Ints, Names, is_image
 from vggfeat.data.sources.remote import changed_at, explain_unreadable, stamp_of
 from vggfeat.errors import DataError, ImageError, StoreError, VggfeatError
@@ -55,7 +56,7 @@ LONGEST_CLASS = 200  # characters; a longer .txt is a caption
 HEADERS = 2 * tarfile.BLOCKSIZE  # bytes read at once: headers, not images
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 """What reading a damaged tar, compressed or not, raises."""
-_FORMAT = 3  # of the remembered index
+_FORMAT = 4  # of the remembered index
 _MASK = (1 << 64) - 1  # which makes a digest positive
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
@@ -328,7 +329,7 @@ def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Me
                 f"{redact(archive)} has a member {member.name!r}, whose name leads out of it. "
                 "Pack it anew with relative names."
             )
-        hidden = "/." in f"/{name}"
+        hidden = any(map(is_hidden, name.split("/")))
         if member.isdir() or hidden or not (parts := _KEY.fullmatch(name)):
             continue
         yield _Member(name, parts[1], parts[2], member.offset_data, member.size, _refusal(member))
