@@ -61,6 +61,8 @@ class ParameterError(VggfeatError, ValueError):
     """A setting is out of its range, or names something that does not exist."""
 
     exit_status = 2
+    parameter = ""
+    expected = ""
 
     @classmethod
     def of(cls, parameter: str, owner: str, expected: str, got: object) -> ParameterError:
@@ -71,9 +73,11 @@ class ParameterError(VggfeatError, ValueError):
         >>> print(ParameterError.of("C", "LinearSVM", "a float in (0, inf)", -1))
         The 'C' parameter of LinearSVM must be a float in (0, inf). Got -1 instead.
         """
-        return cls(
-            f"The {parameter!r} parameter of {owner} must be {expected}. Got {got!r} instead."
-        )
+        expected = f"must be {expected}. Got {got!r} instead."
+        error = cls(f"The {parameter!r} parameter of {owner} {expected}")
+        error.parameter = parameter
+        error.expected = f"of {owner} {expected}" if owner.startswith("net ") else expected
+        return error
 
     @classmethod
     def not_one_of(

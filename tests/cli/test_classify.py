@@ -281,7 +281,7 @@ def one_image(root: Path) -> None:
         (one_image, ["classify", "p", "--weights", "none.pth"], 4, "none.pth"),
         (one_image, ["classify", "p", "--weights", "torn.pth"], 4, "torn.pth"),
         (bad_only, ["classify", "p", *D, "--Q", "224"], 3, "No image could be read"),
-        (one_image, ["fuse", "p"], 5, "or `vggfeat classify --out` wrote"),
+        (one_image, ["fuse", "p"], 5, "or `vggfeat classify` wrote"),
         (one_image, ["fuse"], 2, "STORES"),
     ],
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import typer
+from helpers.cli import run as run_vggfeat
 from helpers.commands import commands, labels
 from pydantic import Field
 from typer.testing import CliRunner
@@ -98,3 +100,20 @@ def test_a_setting_is_an_option_by_itself(
     """A new field of the model needs nothing else to be typed."""
     there = {parameter.name for parameter in labels(commands()[name]).values()}
     assert set(model.model_fields) - without <= there
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--pool", "median"), "--pool must be one of 'average'"),
+        (("--layer=pool9",), "--layer of net D must be one of 'conv1_1'"),
+        (("--dtype", "int8"), "--dtype must be one of 'float32'"),
+    ],
+)
+def test_a_parameter_is_named_as_the_option_that_was_typed(
+    words: Sequence[str], said: str, tmp_path: Path
+) -> None:
+    """Also where it is refused by what takes it, which is used from Python as well."""
+    (tmp_path / "a.png").write_bytes(b"")
+    ran = run_vggfeat("extract", ".", "--weights", "embedded", *words, status=2, cwd=tmp_path)
+    assert ran.err.startswith(f"Error: {said}")

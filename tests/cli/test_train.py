@@ -189,7 +189,7 @@ def class_of_two_lines(root: Path) -> Path:
         (two_classes, ["--S", "200"], 2, "an integer from 224 on"),
         (two_classes, ["--net", "F"], 2, "one of 'A', 'A-LRN', 'B'"),
         (two_classes, ["--device", "cuda:77"], 6, "cuda:77"),
-        (two_classes, ["--val-fraction", "2"], 2, "val_fraction"),
+        (two_classes, ["--val-fraction", "2"], 2, "--val-fraction"),
     ],
 )
 def test_bad_input_is_one_line_and_its_kind(

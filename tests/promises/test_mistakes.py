@@ -188,7 +188,7 @@ BEFORE_WEIGHTS = rows("""
     train --data classes --out a --step 99 → 2: steps | 73 | 99
     train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'
     train --data classes --out a --val nowhere → 3: nowhere | --val
-    train --data classes --out a --val-fraction 2 → 2: val_fraction | (0, 1) | 2.0
+    train --data classes --out a --val-fraction 2 → 2: --val-fraction | (0, 1) | 2.0
     train --data classes --out a --device cuda:77 → 6: cuda:77 | --device auto
     train --data classes --out a --workers -1 → 2: --workers | 0
     train --data classes --out a --micro 0 → 2: --micro | 1
@@ -238,8 +238,8 @@ BEFORE_WEIGHTS = rows("""
     store pack images x.h5 → 5: images | manifest.json
     store pack features none/x.h5 → 5: none/x.h5 | folder none
     store export features x.xlsx → 2: format | 'npz', 'csv', 'parquet' | 'xlsx'
-    store export features x.csv --Q 512 → 5: --Q 512 | /Q32
-    store export features x.csv --layer fc9 → 5: --layer fc9 | /Q32
+    store export features x.csv --Q 512 → 5: --Q 512 | --Q 32
+    store export features x.csv --layer fc9 → 5: --layer fc9 | --Q 32
     store export features x.csv --aggregate mean → 2: aggregate | 'stack' | 'mean'
     store export features x.csv --normalize locations → 2: --normalize locations | another store
     store export features x.csv --raw --aggregate stack → 2: --raw | --aggregate

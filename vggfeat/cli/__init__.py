@@ -19,7 +19,7 @@ from typer.main import get_command, get_group
 
 from vggfeat._io.text import short_of_memory
 from vggfeat.cli.output import interruptible, note, note_error
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import ParameterError, VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
 COMMANDS = {
@@ -148,7 +148,7 @@ def main() -> None:
     try:
         app()
     except VggfeatError as error:
-        note_error("Error", error)
+        note_error("Error", _as_typed(error))
         sys.exit(error.exit_status)
     except (MemoryError, RuntimeError, ImportError, OSError) as error:
         if said := short_of_memory(error):
@@ -159,6 +159,15 @@ def main() -> None:
         else:
             raise
         sys.exit(1)
+
+
+def _as_typed(error: VggfeatError) -> VggfeatError:
+    """Name a parameter as the option that was typed for it."""
+    if not isinstance(error, ParameterError) or not error.parameter:
+        return error
+    flag = "--" + error.parameter.replace("_", "-")
+    typed = {word.partition("=")[0] for word in sys.argv[1:]}
+    return ParameterError(f"{flag} {error.expected}") if flag in typed else error
 
 
 def _no_memory(said: str) -> str:

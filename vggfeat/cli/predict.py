@@ -81,7 +81,7 @@ def command(
         ):
             write(one)
             best.append((one.name, _best(loaded, one, top), one.reason))
-    _show_predictions(best, top, as_json)
+    _show_predictions(best, as_json)
     refuse_none(any(not reason for _, _, reason in best))
 
 
@@ -92,7 +92,7 @@ def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
     return {model.classes[c]: float(one.scores[c]) for c in order}
 
 
-def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
+def _show_predictions(best: list[Best], as_json: bool) -> None:
     if as_json:
         rows = [
             {"image": name, "error": reason} if reason else {"image": name, "classes": classes}
@@ -100,14 +100,12 @@ def _show_predictions(best: list[Best], top: int, as_json: bool) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    shown = max((len(classes) for _, classes, _ in best), default=top)
-    headings = ["image", *["class", "score"] * shown]
     lines: list[list[object]] = [
-        [name, *(cell for label, score in classes.items() for cell in (label, f"{score:+.2f}"))]
-        for name, classes, reason in best
-        if not reason
+        ["" if rank else name, label, f"{score:+.2f}"]
+        for name, classes, _ in best
+        for rank, (label, score) in enumerate(classes.items())
     ]
-    show({}, grid(headings, lines), as_json=False)
+    show({}, grid(["image", "class", "score"], lines), as_json=False)
     for name, _, reason in best:
         if reason:
             note(f"Warning: {name}: {reason}")
