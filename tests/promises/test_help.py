@@ -90,7 +90,18 @@ def test_the_page_of_all_commands_imports_none() -> None:
     assert listed.stdout.splitlines()[-1] == "[]"
     own = subprocess.run([*words, "svm", "--help"], capture_output=True, text=True, check=True)
     assert "vggfeat.settings" in own.stdout.splitlines()[-1]
-    assert "torch" not in own.stdout.splitlines()[-1]
+
+
+def test_no_help_imports_what_computes() -> None:
+    """A command says what it takes before torch and scikit-learn are loaded, which takes long."""
+    code = (
+        "import sys; from vggfeat.cli import COMMANDS, import_command\n"
+        "for name in COMMANDS: import_command(name)\n"
+        "heavy = ('torch', 'sklearn', 'scipy', 'matplotlib', 'pandas')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
 
 
 def _is_example(line: str) -> bool:

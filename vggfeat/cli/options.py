@@ -45,7 +45,7 @@ PANELS = {
 
 
 @dataclass(frozen=True)
-class Group:
+class OptionGroup:
     """The settings of a model that are options of a command.
 
     Parameters
@@ -83,9 +83,9 @@ def layer(
     *names: str,
     without: Collection[str] = (),
     **own: Mapping[str, str],
-) -> Group:
+) -> OptionGroup:
     """Make options of settings that stand over others: those named, or all without some."""
-    return Group(model, names or _names(model, without), layer=True, own=own)
+    return OptionGroup(model, names or _names(model, without), layer=True, own=own)
 
 
 def some(
@@ -93,9 +93,9 @@ def some(
     *names: str,
     without: Collection[str] = (),
     **own: Mapping[str, str],
-) -> Group:
+) -> OptionGroup:
     """Make options of the settings of a model: those named, or all without some."""
-    return Group(model, names or _names(model, without), own=own)
+    return OptionGroup(model, names or _names(model, without), own=own)
 
 
 def _names(model: type[Settings], without: Collection[str]) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _names(model: type[Settings], without: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in every if name not in without)
 
 
-def of(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def of(**groups: OptionGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting of some models, where it takes the parameter.
 
     Name, type, default and help of an option are those of the setting; the flag as well, where it
@@ -141,7 +141,7 @@ def is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _options(group: Group) -> list[inspect.Parameter]:
+def _options(group: OptionGroup) -> list[inspect.Parameter]:
     """Make the parameters of a group."""
     made = []
     for name in group.names:

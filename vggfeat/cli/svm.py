@@ -10,7 +10,6 @@ import typer
 from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.run.quality import preset
 from vggfeat.settings import SVM, Execution, Features
 
 
@@ -68,6 +67,7 @@ def command(
     from vggfeat.cli.showing import show_run, submit, write_report
     from vggfeat.cli.working import Work
     from vggfeat.learn.model import target_of
+    from vggfeat.run.quality import preset
     from vggfeat.run.sources import stored_settings
     from vggfeat.run.submission import check_submission
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note
 from vggfeat.cli.targets import check_file
 from vggfeat.errors import ParameterError
 from vggfeat.nets.registry import NAMES, fetch, listing
+
+if TYPE_CHECKING:
+    from vggfeat.nets.weights import Description
 
 group = typer.Typer(
     no_args_is_help=True, help="List, fetch, show and convert weights.", rich_markup_mode="markdown"
@@ -116,10 +119,7 @@ def convert_weights(
     note(f"Wrote {target}.")
 
 
-def _show_description(found: object, as_json: bool) -> None:
-    from vggfeat.nets.weights import Description
-
-    assert isinstance(found, Description)
+def _show_description(found: Description, as_json: bool) -> None:
     values = asdict(found) | {"path": str(found.path)}
     pixels = found.pixels
     rows: dict[str, object] = {
