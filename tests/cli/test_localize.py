@@ -23,6 +23,7 @@ from helpers.networks import configured, write_weights
 from helpers.seams import checkpoint_every, interrupted_after_maps
 from PIL import Image
 from safetensors import safe_open
+from trees import withhold
 
 from vggfeat.train.checkpoint import LAST, read
 
@@ -236,6 +237,20 @@ def test_errors_beside_the_papers(tree: Path) -> None:
     assert "Table" not in out
     assert "cat" in out
     assert "100.0" not in out
+
+
+def test_validation_in_the_place_of_the_test_part_is_told(tmp_path: Path) -> None:
+    """On the terminal, in JSON and on the page; where test labels are there, that they are."""
+    tree = red_tree(tmp_path / "VOC2007", PARTS, GRID_SIZE, GRID_BOXES)
+    evaluate = ["localize", "evaluate", "--data", tree, *PCR, "--report", "r.html"]
+    assert run(*evaluate, "--json", "-q").json["settings"]["part"] == "test"
+    assert "chose the weights" not in Path("r.html").read_text(encoding="utf-8")
+    withhold(tree / "ImageSets" / "Main")
+    ran = run(*evaluate)
+    said = "val, since there are no test labels; it also chose the weights"
+    assert said in " ".join(ran.out.split())
+    assert said in Path("r.html").read_text(encoding="utf-8")
+    assert said in run(*evaluate, "--json", "-q").json["settings"]["part"]
 
 
 def says_cat() -> Path:

@@ -89,6 +89,8 @@ def test_ilsvrcs_test_needs_nothing_of_training(imagenet: Path, packed: bool) ->
         shutil.rmtree(imagenet / "val")
     found = open_boxset(imagenet, classes=WNIDS[::-1], parts=("test",))
     assert found.classes == WNIDS[::-1]
+    assert found.tested == whole.tested
+    assert found.tested.startswith("val, ")
     assert (len(found.train), len(found.val), len(found.test)) == (0, 0, 3)
     assert names(found.test) == names(whole.test)
     assert found.test.part.labels.tolist() == (1 - whole.test.part.labels).tolist()
@@ -231,11 +233,13 @@ def test_a_tree_of_test_images_alone(tree: Path) -> None:
 
 def test_validation_stands_for_a_test_part_without_labels(tree: Path) -> None:
     """As that of VOC 2012 is, whose annotations are not there either."""
+    assert open_boxset(tree, parts=("test",)).tested == "test"
     withhold(tree / "ImageSets" / "Main")
     (tree / "Annotations" / "000005.xml").unlink()
     found = open_boxset(tree, parts=("test",))
     assert names(found.test) == ["JPEGImages/000003.jpg", "JPEGImages/000004.jpg"]
     assert len(found.val) == 0
+    assert found.tested.startswith("val, ")
     assert names(open_boxset(tree).test) == names(found.test)
 
 

@@ -215,6 +215,7 @@ class PlannedTest(NamedTuple):
         scales = [list(own) for own in self.scales]
         return {
             "data": self.data.source,
+            "part": self.data.tested,
             "nets": [
                 {
                     "net": net.extractor.extraction.net,
@@ -266,6 +267,7 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
     rows = [cells(name, result.errors(c)) for c, name in enumerate(result.names)]
     rows.append(cells("all", result.errors()))
     told = {
+        "part": result.settings["part"],
         "error": "intersection over union with every true box 0.5 or less",
         "central": "protocol 1: the true class's box from the central crop",
     }
@@ -303,6 +305,7 @@ def write_test(planned: PlannedTest, result: LocalisationResult, target: Path) -
         lambda name: tested.open(rows[name]),
         title=f"Localisation, {planned.data.source}",
         run={
+            "part": how["part"],
             "nets": " & ".join(nets),
             "classification": planned.classifier or "none: the class is given",
             "merging": f"{planned.merging.match}, {planned.merging.average}",

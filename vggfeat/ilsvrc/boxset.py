@@ -36,6 +36,10 @@ from vggfeat.train.data import Part, TrainSet, open_trainset
 
 SAMPLE = "sample-voc"
 PARTS = ("train", "val", "test")
+VAL_FOR_TEST = (
+    "val, since there are no test labels; it also chose the weights of nets that were trained on "
+    "this set, so that its errors are too low for new images"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +52,13 @@ class BoxSet:
         Synsets (wnids) for ILSVRC.
     train, val, test : Boxed
         Empty where it was not asked for. ILSVRC's test images have no public boxes: those of
-        validation stand for them.
+        validation stand for them, as where VOC's test part has no labels.
     source : str
         Where they are from, in words.
     left_out : dict of str to str
         Reasons why images that have boxes are in no part, by their names.
+    tested : str
+        The part that `test` is, in words.
     """
 
     classes: tuple[str, ...]
@@ -61,6 +67,7 @@ class BoxSet:
     test: Boxed
     source: str
     left_out: Mapping[str, str] = field(default_factory=dict)
+    tested: str = "test"
 
     @property
     def trainset(self) -> TrainSet:
@@ -170,7 +177,9 @@ def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: 
     if set(parts) == {"test"}:
         _check_of_net(str(tree), classes, classes_in(tree))
     found = read_voc_boxes(tree, classes, parts)
+    tested = "test"
     if "test" in parts and not found.splits.get("test"):  # as that of 2012, which has no labels
+        tested = VAL_FOR_TEST
         more = read_voc_boxes(tree, classes, {*parts, "val"})
         found = more._replace(splits={**more.splits, "test": more.splits.get("val", [])})
     for part in parts:
@@ -180,7 +189,7 @@ def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: 
         part: _boxed(tree, found.classes, found.splits[part] if part in parts else [])
         for part in PARTS
     }
-    return BoxSet(found.classes, **held, source=source, left_out=found.left_out)
+    return BoxSet(found.classes, **held, source=source, left_out=found.left_out, tested=tested)
 
 
 def _boxed(tree: Path, classes: Sequence[str], examples: Sequence[Example]) -> Boxed:
@@ -212,7 +221,7 @@ def _of_ilsvrc(
             where = ", ".join(map(str, sources))
             raise DataError(_nothing(where, name, wanted, left_out))
     held = {name: one if name in parts else one.take([]) for name, one in held.items()}
-    return BoxSet(wanted, **held, source=images.source, left_out=left_out)
+    return BoxSet(wanted, **held, source=images.source, left_out=left_out, tested=VAL_FOR_TEST)
 
 
 def _test_of_ilsvrc(
@@ -231,7 +240,7 @@ def _test_of_ilsvrc(
     if not len(test):
         raise DataError(_nothing(", ".join(map(str, sources)), "test", wanted, left_out))
     none = test.take([])
-    return BoxSet(wanted, none, none, test, where, left_out)
+    return BoxSet(wanted, none, none, test, where, left_out, VAL_FOR_TEST)
 
 
 def _val_of_ilsvrc(
