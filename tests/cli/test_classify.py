@@ -137,6 +137,16 @@ def test_errors_are_told_and_kept(tmp_path: Path) -> None:
     assert wrong == ["blue/2.png"]
 
 
+def test_five_classes_have_no_top_5_error(tmp_path: Path) -> None:
+    """A dash on the terminal: none can be outside of the five likeliest."""
+    for label in CLASSES[:5]:
+        paint(tmp_path / "set" / label / "1.png", label)
+    write_colours(Path("few.safetensors"), "D", CLASSES[:5])
+    command = ["classify", "--data", "set", "--weights", "few.safetensors", "--Q", "224"]
+    [line] = [line for line in run(*command).out.splitlines() if line.strip().startswith("here")]
+    assert line.split()[2] == "–"
+
+
 def test_the_table_may_lie_in_a_folder_that_the_command_makes(tmp_path: Path) -> None:
     """Beside the scores, or beside the errors."""
     colours(tmp_path / "set")

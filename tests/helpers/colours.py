@@ -87,7 +87,8 @@ def colour_weights(
         weight = torch.zeros(layer.outputs, layer.inputs, layer.kernel, layer.kernel)
         bias = torch.zeros(layer.outputs)
         if layer.name == "fc8":
-            known = torch.tensor([COLOURS[name] for name in CLASSES], dtype=torch.float32)
+            shown = [COLOURS[name] for name in CLASSES[: len(keys)]]
+            known = torch.tensor(shown, dtype=torch.float32)
             scale = sharpness / SPREAD**2
             weight[: len(known), :3, 0, 0] = known * scale
             bias[:] = NEVER

@@ -10,7 +10,9 @@ from vggfeat.cli.output import download_progress, facts, first, grid, note, show
 from vggfeat.cli.watching import PAGE, Watched
 from vggfeat.cli.working import check_machine
 from vggfeat.ilsvrc.boxset import open_boxset
+from vggfeat.ilsvrc.classify import TOP
 from vggfeat.nets.weights import load
+from vggfeat.report.words import percent
 from vggfeat.train.chain import train_chain
 from vggfeat.train.data import open_trainset
 from vggfeat.train.distributed import meet
@@ -149,16 +151,18 @@ def run_chain(
         if first():
             note(f"{linked.run.name} {state}: {linked.out}", quiet=trainer.quiet)
     if first():
-        _show_chain(chain, done, len(found.classes) == ILSVRC, as_json)
+        _show_chain(chain, done, len(found.classes), as_json)
 
 
-def _show_chain(chain: Chain, done: list[Linked], same: bool, as_json: bool) -> None:
+def _show_chain(chain: Chain, done: list[Linked], classes: int, as_json: bool) -> None:
     rows: list[list[object]] = []
     for linked in done:
-        errors = [f"{100 * (1 - linked.best[key]):.1f}" for key in ("val_top1", "val_top5")]
-        paper = "/".join(f"{one:.1f}" for one in linked.run.paper or ()) if same else ""
+        top1, top5 = (percent(1 - linked.best[key]) for key in ("val_top1", "val_top5"))
+        errors = (top1, top5 if classes > TOP else "–")
+        paper = linked.run.paper if classes == ILSVRC and linked.run.paper else ()
+        beside = "/".join(f"{one:.1f}" for one in paper) or "–"
         state = "before" if linked.skipped else "now"
-        rows.append([linked.run.name, state, len(linked.history), "/".join(errors), paper or "–"])
+        rows.append([linked.run.name, state, len(linked.history), "/".join(errors), beside])
     columns = ["link", "trained", "epochs", "top-1/top-5 error %", "paper, dense %"]
     result = {
         "recipe": chain.name,

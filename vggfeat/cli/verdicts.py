@@ -171,7 +171,7 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
     """Lay out the errors, above the paper's with the difference where there are such."""
     columns = ["", "top-1 error %", "top-5 error %"]
     mine = (100 * errors.top1, 100 * errors.top5)
-    here = ["here", *(f"{one:.1f}" for one in mine)]
+    here = ["here", f"{mine[0]:.1f}", f"{mine[1]:.1f}" if errors.has_top5 else "–"]
     if not paper:
         return grid(columns, [[*here]])
     rows: list[list[object]] = [[*here, ""]]

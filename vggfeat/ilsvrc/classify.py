@@ -32,6 +32,7 @@ from vggfeat.store.store import FeatureStore
 
 MODES = ("dense", "multicrop", "both")
 LOCATIONS = ("scores", "posteriors")
+TOP = 5
 
 Ints = NDArray[np.int64]
 
@@ -208,6 +209,11 @@ class Errors:
         return float(self.wrong1.sum() / self.tested.sum())
 
     @property
+    def has_top5(self) -> bool:
+        """Whether a class can be outside of the five likeliest: the top-5 error says something."""
+        return len(self.tested) > TOP
+
+    @property
     def top5(self) -> float:
         """Top-5 error, a share from 0 to 1."""
         return float(self.wrong5.sum() / self.tested.sum())
@@ -238,7 +244,7 @@ def errors_of(blocks: Iterable[Floats], labels: Ints, classes: int) -> Errors:
         some = labels[start : start + len(block)]
         start += len(block)
         place = ranks(block, some)
-        for row, counted in zip(counts, (some, some[place >= 1], some[place >= 5]), strict=True):
+        for row, counted in zip(counts, (some, some[place >= 1], some[place >= TOP]), strict=True):
             row += np.bincount(counted, minlength=classes)
     return Errors(*counts)
 
