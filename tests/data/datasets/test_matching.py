@@ -45,6 +45,8 @@ def test_a_class_without_annotations_takes_none_of_another() -> None:
     """Of folders without parts, too."""
     files = [file("Annotations/b/0.xml"), file("Annotations/b/1.xml", "b1")]
     assert matched(["a/0.jpg", "b/1.jpg"], files) == {"b/1.jpg": "b1"}
+    files[0] = file("Annotations/b/0.xml", "a")  # in the wrong folder, but of that class
+    assert matched(["a/0.jpg", "b/1.jpg"], files) == {"a/0.jpg": "a", "b/1.jpg": "b1"}
 
 
 @pytest.mark.parametrize("inner", ["", "CLS-LOC/"])

@@ -65,7 +65,10 @@ def match_annotations(
     found: dict[int, AnnotationFile] = {}
     for file in files:
         own = _place(file.path, file.source.name)
-        nearest = _nearest(own, rows.get(own.path[-1], []), places, groups)
+        own_groups: set[str] = set()
+        if own.group in groups:  # it may lie in another class's folder than that of its object
+            own_groups = {own.group, *(shown.name for shown in file.annotation.objects)}
+        nearest = _nearest(own, rows.get(own.path[-1], []), places, own_groups)
         if several := [row for row in nearest if images[row] != images[nearest[0]]]:
             raise DataError(
                 f"{file.source}: {file.path} may be of {images[nearest[0]]} or of "
@@ -88,14 +91,17 @@ def _place(path: str, source: str = "") -> _Place:
 
 
 def _nearest(
-    own: _Place, rows: Sequence[int], places: Mapping[int, _Place], groups: set[str]
+    own: _Place, rows: Sequence[int], places: Mapping[int, _Place], own_groups: set[str]
 ) -> list[int]:
-    """Take the images that an annotation agrees with in most levels, and contradicts in none."""
+    """Take the images that an annotation agrees with in most levels, and contradicts in none.
+
+    Where it says of which groups it is, it is of no other.
+    """
     levels: dict[int, int] = {}
     for row in rows:
         place = places[row]
         other_part = own.part and place.part and own.part != place.part
-        other_group = own.group in groups and place.group and own.group != place.group
+        other_group = own_groups and place.group and place.group not in own_groups
         if not other_part and not other_group:
             pairs = zip(reversed(own.path), reversed(place.path), strict=False)
             levels[row] = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
