@@ -33,7 +33,7 @@ layers = ["pool1"]
 Q = [64]
 {more}
 [classifier]
-grid = [1.0, 100.0]
+C = [1.0, 100.0]
 [[rows]]
 expected = 80.0
 [[rows]]

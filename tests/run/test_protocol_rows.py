@@ -99,7 +99,7 @@ def small(
     text, sources = re.subn(r"weights = .*", f"weights = {json.dumps(files)}", text)
     assert (layers, scales, sources) == (1, 1, 1)
     path = folder / f"{name}.toml"
-    path.write_text(f"{text}\n[classifier]\ngrid = {list(grid)}\n")
+    path.write_text(f"{text}\n[classifier]\nC = {list(grid)}\n")
     return path
 
 
