@@ -147,6 +147,38 @@ def test_five_classes_have_no_top_5_error(tmp_path: Path) -> None:
     assert line.split()[2] == "–"
 
 
+@pytest.mark.parametrize(
+    ("S", "more", "scales"),
+    [
+        ("256", [], [256]),
+        ("256", ["--multi-scale"], [224, 256, 288]),
+        ("224", ["--multi-scale"], [224, 256]),
+        ("256", ["--Q", "320"], [320]),
+        ("[256, 512]", [], [256, 384, 512]),
+        ("[256, 512]", ["--multi-scale"], [256, 384, 512]),
+    ],
+)
+def test_a_net_is_tested_at_its_own_scales(
+    S: str, more: list[str], scales: list[int], tmp_path: Path
+) -> None:
+    """Q = S, or three scales about it; a net of jittered S at both ends and in the middle."""
+    paint(tmp_path / "p" / "lawn.png", "green")
+    write_colours(Path("own.safetensors"), "D", S=S)
+    run("classify", "p", "--weights", "own.safetensors", "--out", "s", *more)
+    assert sorted(name.Q for name in FeatureStore(tmp_path / "s").columns) == scales
+
+
+def test_each_of_several_nets_is_tested_at_its_own_scales(tmp_path: Path) -> None:
+    """One of S = 256 and one of S = 384, fused; --Q and --multi-scale exclude each other."""
+    paint(tmp_path / "p" / "lawn.png", "green")
+    for net, S in (("D", 256), ("E", 384)):
+        write_colours(Path(f"{net}.safetensors"), net, S=str(S))
+    run("classify", "p", *BOTH, "--out", "s")
+    held = {(name.net, name.Q) for name in FeatureStore(tmp_path / "s").columns}
+    assert held == {("D", 256), ("E", 384)}
+    assert "--multi-scale" in run("classify", "p", *D, "--Q", "256", "--multi-scale", status=2).err
+
+
 def test_the_table_may_lie_in_a_folder_that_the_command_makes(tmp_path: Path) -> None:
     """Beside the scores, or beside the errors."""
     colours(tmp_path / "set")

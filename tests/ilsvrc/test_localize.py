@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -312,7 +313,7 @@ def test_a_net_classifier_averages_scores_then_posteriors(monkeypatch: pytest.Mo
 
     shade = np.tile(np.linspace(0, 250, 320).astype(np.uint8)[None, :, None], (256, 1, 3))
     image = Image.fromarray(shade)
-    found = NetClassifier(Fake(), CLASSES).outputs(image, [224, 256])  # type: ignore[arg-type]
+    found = NetClassifier(Fake(), CLASSES, [224, 256]).outputs(image, [224, 256])  # type: ignore[arg-type]
 
     def softmax(scores: np.ndarray) -> np.ndarray:
         raised = np.exp(scores)
@@ -324,6 +325,28 @@ def test_a_net_classifier_averages_scores_then_posteriors(monkeypatch: pytest.Mo
     other = NetClassifier(Fake(), CLASSES, [256]).outputs(image, [224])  # type: ignore[arg-type]
     np.testing.assert_allclose(other.posteriors, np.mean(each[2:], axis=0))
     assert list(other.windows) == [224]
+
+
+def test_labels_are_taken_at_the_classifiers_own_scales(
+    red: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that its training scale calls for, wherever the localiser looks."""
+    corner = ([0, 1, 2, 0], [5], [7])
+
+    def scores(self: NetClassifier, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels[0][corner][:, None, None].double()
+
+    monkeypatch.setattr(NetClassifier, "_scores", scores)
+    grain = np.random.default_rng(0).integers(0, 9, (300, 256, 3), np.uint8)
+    for S, own in ((256, (256,)), ([256, 512], (256, 384, 512))):
+        about = {"classes": json.dumps([*CLASSES, "cow", "hen"]), "S": json.dumps(S)}
+        weights = replace(box_weights("scr"), about=about)
+        classifier = NetClassifier.open(weights, precision="fp32")
+        assert classifier.scales == own
+        found = [classifier.outputs(Image.fromarray(grain), Q) for Q in ([224], [320, 352])]
+        assert [list(said.windows) for said in found] == [[224], [320, 352]]
+        np.testing.assert_array_equal(*(said.posteriors for said in found))
+        assert found[0].posteriors.std() > 0
 
 
 def test_a_system_of_more_classes_is_asked_about_some() -> None:

@@ -28,6 +28,7 @@ TOGETHER = {
     "extract photos --address H:6379": ("--address", "--engine ray"),
     "svm --dataset classes --address H:6379": ("--address", "--engine ray"),
     "classify photos --grid 3": ("--grid", "--mode dense"),
+    "classify photos --Q 256 --multi-scale": ("--multi-scale", "--Q"),
     "classify photos --mode multicrop --locations posteriors": ("--locations", "--mode multicrop"),
     "classify --data colours --relative-to .": ("--relative-to", "--data"),
     "store export features f.csv --raw --power 0.5": ("--raw", "--power"),

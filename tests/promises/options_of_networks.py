@@ -12,6 +12,7 @@ CLASSIFY = rows(
     ("--net", "--net E --net D", "network.features.nets", ["E", "D"], "--net F"),
     ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
     ("--Q", "--Q 64 --Q 96", "score.scales", [64, 96], "--Q 0"),
+    ("--multi-scale", "--multi-scale", "score.scales", [256, 288, 320], FLAG),
     ("--mode", "--mode both", "DenseExtractor.extraction.pool", "softmax+crops5", "--mode crops"),
     ("--locations", "--locations posteriors", "DenseExtractor.extraction.pool", "posteriors",
      "--locations all"),

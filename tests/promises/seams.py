@@ -114,6 +114,10 @@ def _weights(given: Arguments) -> Weights:
     return Weights(given["net"], state, PIXELS, str(given["weights"]), "none")
 
 
+S288 = {"S": "288"}
+"""What weights tell of a net that was trained at a fixed scale."""
+
+
 def _dataset(given: Arguments) -> Any:
     """Open class folders; of a shipped card without its images, with those of the folders."""
     is_shipped = given["name"] in card_names()
@@ -253,6 +257,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "classify": {
         **_images("classify"),
         **NETWORK,
+        "load": ("vggfeat.cli.working:load", lambda given: replace(_weights(given), about=S288)),
         "read_val": ("vggfeat.cli.classify:read_val", None),
         "classes_of": ("vggfeat.ilsvrc.classes:classes_of", _stop),
         "score": ("vggfeat.ilsvrc.classify:score", _stop),

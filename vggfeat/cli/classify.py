@@ -18,6 +18,8 @@ from vggfeat.nets.formats import read
 from vggfeat.settings import Execution, Features
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.ilsvrc import LabelledImages
     from vggfeat.data.imageset import ImageSet
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from vggfeat.ilsvrc.scores import Scores
     from vggfeat.ilsvrc.validation import Validation
 
-SCALES = (256, 384, 512)  # of Section 3.2 for nets trained at jittered S, as the authors' are
 EVALUATION = "Evaluation (Section 3.2)"
 Data = Annotated[
     Path | None,
@@ -67,8 +68,8 @@ Results = Annotated[
             "the posteriors of several nets are averaged."
         },
         Q={
-            "help": "Test scales, averaged: 256, 384 and 512 by default, for nets trained at "
-            "jittered S; S − 32, S and S + 32 for one trained at a fixed S.",
+            "help": "Test scales, averaged. By default each net's own: its S where that is "
+            "fixed; 256, 384 and 512 where it was jittered, or is not known.",
             "panel": EVALUATION,
         },
     ),
@@ -84,6 +85,14 @@ def command(
     data: Data = None,
     relative_to: options.RelativeTo = None,
     typed: options.Typed,
+    multi_scale: Annotated[
+        bool,
+        typer.Option(
+            "--multi-scale",
+            help="Test a net trained at a fixed S at S − 32, S and S + 32.",
+            rich_help_panel=EVALUATION,
+        ),
+    ] = False,
     mode: Annotated[
         str,
         typer.Option(
@@ -142,6 +151,7 @@ def command(
     from vggfeat.cli.working import Work
     from vggfeat.ilsvrc.classes import classes_of
     from vggfeat.ilsvrc.classify import pools_of
+    from vggfeat.ilsvrc.scales import find_test_scales
     from vggfeat.ilsvrc.validation import match_classes
 
     if (data is None) == (not sources):
@@ -152,8 +162,10 @@ def command(
     asked.check(data, made_first=out)
     share = _share(shard, context)
     work = Work(execution, quiet)
-    base = Features(layers=("fc8",), Q=SCALES, pool="+".join(pools_of(mode, locations, grid)))
+    base = Features(layers=("fc8",), pool="+".join(pools_of(mode, locations, grid)))
     _refuse_unused(context, mode)
+    if multi_scale and "Q" in typed:
+        raise ParameterError("--multi-scale says nothing to --Q. Leave out one of the two.")
     features = base.but(**{"nets": _net_of(typed.get("weights")), **typed})
     known = labelled(data) if data is not None else None
     images = known.image_set() if known else find_images(sources or [], relative_to)
@@ -164,7 +176,8 @@ def command(
         work.opened.clear()  # the next one needs the memory
         if known and found is None:
             found = match_classes(known, classes_of(extractor.weights))
-        scores += _score(work, images, extractor, features, out, share)
+        scales = typed.get("Q") or find_test_scales(extractor.weights, multi_scale=multi_scale)
+        scores += _score(work, images, extractor, scales, out, share)
     if shard is not None:
         _tell_share(scores, share, len(images), as_json)
         return
@@ -198,7 +211,7 @@ def _score(
     work: Work,
     images: ImageSet,
     extractor: DenseExtractor,
-    features: Features,
+    scales: Sequence[int],
     out: Path | None,
     share: Partition,
 ) -> list[Scores]:
@@ -208,7 +221,7 @@ def _score(
         scores, _ = score(
             images,
             extractor,
-            features.Q,
+            scales,
             out,
             shard=share,
             on_bad_image=work.execution.on_bad_image,

@@ -20,6 +20,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.ilsvrc.boxes import Floats
 from vggfeat.ilsvrc.classes import classes_of
 from vggfeat.ilsvrc.labels import places, split
+from vggfeat.ilsvrc.scales import find_test_scales
 from vggfeat.nets import formats
 from vggfeat.nets.config import STRIDE
 from vggfeat.nets.registry import NAMES
@@ -152,11 +153,11 @@ class NetClassifier:
     classes : tuple of str
         Of its outputs.
     scales : sequence of int
-        At which images are classified; by default those at which windows are asked for.
+        At which images are classified.
     """
 
     def __init__(
-        self, extractor: DenseExtractor, classes: tuple[str, ...], scales: Sequence[int] = ()
+        self, extractor: DenseExtractor, classes: tuple[str, ...], scales: Sequence[int]
     ) -> None:
         self.extractor, self.scales = extractor, tuple(scales)
         self.classes = classes
@@ -179,8 +180,11 @@ class NetClassifier:
             A file, or the name of a source such as ``"authors"``.
         net : str
             The configuration of a named source; a file says its own.
-        scales, device, precision
-            As of the class, and of :class:`~vggfeat.features.extractor.DenseExtractor`.
+        scales : sequence of int
+            As of the class; by default those that its training scale calls for (Section 3.2), at
+            whichever scales windows are looked at.
+        device, precision
+            As of :class:`~vggfeat.features.extractor.DenseExtractor`.
 
         Raises
         ------
@@ -192,7 +196,7 @@ class NetClassifier:
             weights = load(weights, of, [FC8])
         keys = classes_of(weights).keys
         made = DenseExtractor(weights.net, FC8, weights=weights, device=device, precision=precision)
-        return cls(made, keys, scales)
+        return cls(made, keys, scales or find_test_scales(weights))
 
     def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
         """Classify an image and its windows: see :class:`Classifier`."""
@@ -203,7 +207,7 @@ class NetClassifier:
             scores = self._scores(pixels)
             if Q in scales:
                 windows[Q] = scores.softmax(0).numpy()
-            if Q in (self.scales or scales):
+            if Q in self.scales:
                 both = (scores, self._scores(pixels.flip(3)))
                 posteriors += [one.mean((1, 2)).softmax(0).numpy() for one in both]
         return Outputs(np.mean(posteriors, axis=0), windows)
