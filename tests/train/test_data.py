@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 
+from vggfeat.data.datasets.folders import read_folders
 from vggfeat.data.datasets.ilsvrc import TRAIN_TAR, VAL_TAR
 from vggfeat.data.datasets.ilsvrc_truth import KIT, META, TRUTH, read_synsets
+from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.train.data import Part, TrainSet, open_trainset
 
@@ -178,6 +181,20 @@ def test_class_folders_of_both_parts(tmp_path: Path) -> None:
         ("cat/cat_1.JPEG", 1, b"cat 1"),
     ]
     assert found.val.labels.tolist() == [0, 1]
+
+
+def test_thumbnails_of_a_system_are_no_classes_or_images(tmp_path: Path) -> None:
+    """A NAS and macOS leave folders beside classes and in them: for train, for svm, in a tar."""
+    own = [f"{label}/{k}.jpg" for label in ("bird", "boat") for k in (1, 2)]
+    hidden = ["@eaDir/1.jpg/T.jpg", "bird/@eaDir/1.jpg/T.jpg", "__MACOSX/bird/1.jpg"]
+    write(tmp_path / "nas", dict.fromkeys((*own, *hidden), b"image"))
+    with tarfile.open(tmp_path / "nas.tar", "w") as archive:
+        archive.add(tmp_path / "nas", ".")
+    found = open_trainset(tmp_path / "nas")
+    assert found.classes == ("bird", "boat")
+    assert len(found.train) + len(found.val) == 4
+    assert sorted(read_folders(tmp_path / "nas").names) == own
+    assert sorted(map(os.fsdecode, read_tar(tmp_path / "nas.tar").names.tolist())) == own
 
 
 def test_val_may_lie_elsewhere(tmp_path: Path) -> None:
