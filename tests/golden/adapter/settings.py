@@ -68,12 +68,6 @@ LATER = {"warmup": 0}
 SPLITS = {"train-val": "validation", "cv3": "cv3"}
 RENAMED = {"--habit": "--c-split", "--C one": "--shared-C", "habit": "c-split"}
 """What is typed and named otherwise since."""
-GONE = {
-    "run": {"--decoder": "pillow", "--pointing": 50},
-    "svm": {"--habit": "validation", "--pointing": 50},
-    "train": {"--decoder": "pillow"},
-}
-"""Options that have gone since, with the default that they had."""
 
 
 def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +98,6 @@ def command_defaults() -> dict[str, dict[str, Any]]:
             walk(other, f"{name} {sub}".strip())
         if not hasattr(command, "commands"):
             options = {max(one.opts, key=len): one.default for one in command.params}
-            options |= GONE.get(name, {})
             found[name] = {
                 option: str(value) if isinstance(value, Path) else value
                 for option, value in sorted(options.items())
