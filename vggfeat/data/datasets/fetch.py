@@ -173,25 +173,28 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
     Raises
     ------
     DataError
-        If the archive is damaged, lacks the folder, or has a symbolic link or what
+        If the archive is damaged, lacks the folder, or has a link or what
         :func:`tarfile.data_filter` refuses: a member that leads out of its folder, or a device.
     StoreError
         If the folder cannot be written.
     """
+
+    def refuse_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+        # Within its archive a link leads nowhere else, but another may be unpacked through it.
+        if member.issym() or member.islnk():
+            raise DataError(f"{path} was not unpacked: {member.name} in it is a link.")
+        return tarfile.data_filter(member, folder)
+
     make_folder(target.parent)
     with temporary_beside(target) as temporary:
         try:
             with tarfile.open(path) as archive:
-                archive.extractall(temporary, filter="data")
+                archive.extractall(temporary, filter=refuse_links)  # noqa: S202 (the data filter, and no links)
         except (*DAMAGED, LookupError, RecursionError) as error:  # of links to links, too
             if isinstance(error, OSError) and error.errno:
                 with explain_os_errors(target):
                     raise
             raise DataError(f"{path} was not unpacked, it is damaged: {error}") from error
-        if link := next((each for each in temporary.rglob("*") if each.is_symlink()), None):
-            # Within its archive it leads nowhere else, but another may be unpacked through it.
-            inside = link.relative_to(temporary).as_posix()
-            raise DataError(f"{path} was not unpacked: {inside} in it is a symbolic link.")
         source = temporary / folder
         if not source.is_dir():
             raise DataError(f"{path} holds no {folder}/. It is not the archive it is named for.")
