@@ -190,6 +190,8 @@ def unpack(path: Path, folder: str, target: Path, proof: str = "") -> None:
         try:
             with tarfile.open(path) as archive:
                 archive.extractall(temporary, filter=refuse_links)  # noqa: S202 (the data filter, and no links)
+        except VggfeatError:
+            raise
         except (*DAMAGED, LookupError, RecursionError) as error:  # of links to links, too
             if isinstance(error, OSError) and error.errno:
                 with explain_os_errors(target):
