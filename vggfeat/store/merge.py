@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,13 +253,18 @@ def _join_runs(
         for key, paths in left.items()
         if key not in done or set(paths).difference(done[key])
     }
-    repeated = [run for store in out for run in store.runs if covered and run["merged"]]
-    anew = [run for store in parts for run in store.runs]
-    told = {path for run in anew for key in ("done", "left") for path in chain(*run[key].values())}
-    for key, paths in list(left.items()):
-        is_said_anew = told.issuperset(paths) and not any(key in run["left"] for run in anew)
-        if is_said_anew and any(key in run["left"] for run in repeated):
-            del left[key]
+    # An earlier merge of the same parts said what was left; they say it better now.
+    part_runs = [run for store in parts for run in store.runs]
+    merges = [run for store in out for run in store.runs if covered and run["merged"]]
+    lists = [run[of] for run in part_runs for of in ("done", "left")]
+    columns = {path for own in lists for paths in own.values() for path in paths}
+    outdated = {key for run in merges for key in run["left"]}
+    outdated -= {key for run in part_runs for key in run["left"]}
+    left = {
+        key: paths
+        for key, paths in left.items()
+        if key not in outdated or not columns.issuperset(paths)
+    }
     shares = join_shares(runs)
     missing = missing_shares(shares)
     seen = {share for own in shares.values() for share in own}  # with one column or another
