@@ -258,11 +258,14 @@ class TrainingRun:
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
 
+    @property
+    def dtype_of_sums(self) -> torch.dtype:
+        """Exact for as many images as there are; Apple's devices have no float64."""
+        return torch.float32 if self.team.device.type == "mps" else torch.float64
+
     def to_sums(self, values: Sequence[float] = (0.0,) * 4) -> Tensor:
         """Make a tensor of loss, the task's two figures, and images, each a sum: (4,)."""
-        # Apple's devices have no float64.
-        exact = torch.float32 if self.team.device.type == "mps" else torch.float64
-        return torch.tensor(values, dtype=exact, device=self.team.device)
+        return torch.tensor(values, dtype=self.dtype_of_sums, device=self.team.device)
 
     def means(self, sums: Sequence[float]) -> dict[str, float]:
         """Divide loss and figures by the number of images."""
@@ -542,7 +545,7 @@ def count(
     """Sum loss, the task's two figures, and images of a batch: (4,)."""
     counts = run.task.counts(scores, labels, rows, draws)
     found = torch.cat([losses[None], counts, counts.new_tensor([len(labels)])])
-    return found.to(run.to_sums().dtype)
+    return found.to(run.dtype_of_sums)
 
 
 def total(run: TrainingRun, sums: Tensor) -> list[float]:
