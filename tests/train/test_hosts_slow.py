@@ -55,7 +55,8 @@ def test_two_hosts_train_as_one_process_does(tmp_path: Path) -> None:
     expected, found = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        if value.is_floating_point():
-            # Momentum is a sum of gradients: what it does to a weight is as much times the rate.
-            rate = 1e-4 if name.startswith("momentum.") else 1.0
-            torch.testing.assert_close(rate * found[name], rate * value)
+        if name.startswith("momentum."):
+            # What gradients came to: of other images, or counted otherwise, it would be another.
+            assert (found[name] - value).norm() <= 0.01 * value.norm(), name
+        elif value.is_floating_point():
+            torch.testing.assert_close(found[name], value)
