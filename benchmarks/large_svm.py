@@ -27,10 +27,10 @@ import numpy as np
 from large_made import FC7, column, ids, name_of, stamps
 
 from vggfeat.features.matrix import StoreRows
-from vggfeat.learn.ap import average_precisions
-from vggfeat.learn.rows import Rows, linear_scores
-from vggfeat.learn.svm import LinearSVM
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm.ap import average_precisions
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.rows import Rows, linear_scores
 
 PER_SHARD = 2048
 

@@ -42,9 +42,9 @@ from sklearn.svm import LinearSVC
 
 import vggfeat
 from vggfeat._io.assets import shared
-from vggfeat.learn.ap import average_precision_11point
-from vggfeat.learn.gram import gram_matrix
-from vggfeat.learn.voc import evaluate_voc
+from vggfeat.svm.ap import average_precision_11point
+from vggfeat.svm.gram import gram_matrix
+from vggfeat.svm.voc import evaluate_voc
 
 GRID = [float(C) for C in 10.0 ** np.linspace(-2, 3.5, 12)]
 PARTS = ("train", "val", "test")

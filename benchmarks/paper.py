@@ -32,23 +32,23 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from vggfeat.classification.recipe import Classification
+from vggfeat.classification.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
 from vggfeat.data.datasets import open_dataset
 from vggfeat.data.datasets.card import DatasetCard, VocProtocol
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, DataNotFound, VggfeatError, WeightsNotFound
+from vggfeat.experiments.submission import write_submission
+from vggfeat.experiments.svm import SVMRun, run_svm
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
 from vggfeat.features.provenance import versions
-from vggfeat.ilsvrc.recipe import Classification
-from vggfeat.ilsvrc.tables import Open, Outcome, keeping_one, open_ilsvrc, run_table
-from vggfeat.learn.results import SVMResult
-from vggfeat.learn.voc_results import APResult
 from vggfeat.nets.config import TABLE_1
 from vggfeat.nets.runtimes import describe_device, resolve_device
-from vggfeat.recipe import Line, Recipe, load_recipe, open_recipe, recipe_names
-from vggfeat.run.submission import write_submission
-from vggfeat.run.svm import SVMRun, run_svm
+from vggfeat.recipes import Line, Recipe, load_recipe, open_recipe, recipe_names
 from vggfeat.settings import Features
+from vggfeat.svm.results import SVMResult
+from vggfeat.svm.voc_results import APResult
 
 COLUMNS = ("table", "row", "here %", "paper %", "difference", "")
 Tell = Callable[[Summary], None]

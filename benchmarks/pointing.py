@@ -25,9 +25,9 @@ from vggfeat.data.datasets.annotations import read_annotation
 from vggfeat.data.image import Box
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ImageError
+from vggfeat.experiments.predict import model_extractors
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel, load
-from vggfeat.run.predict import model_extractors
+from vggfeat.svm.model import SavedModel, load
 
 
 class Hits(NamedTuple):

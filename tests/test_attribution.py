@@ -14,13 +14,13 @@ from support import noise, random_weights
 from vggfeat.attribution import explain, footprint, grid_shape, not_linear
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ImageError, ParameterError
+from vggfeat.experiments.predict import predict
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import Pooling
-from vggfeat.learn.model import SavedModel
 from vggfeat.nets.config import layers_of
-from vggfeat.run.predict import predict
 from vggfeat.store.column import Column, Descriptor
+from vggfeat.svm.model import SavedModel
 
 SCALES = (32, 40)
 CLASSES = ("cat", "dog", "owl")

@@ -59,7 +59,7 @@ def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Pat
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
         "heavy = ('sklearn', 'scipy', 'matplotlib', 'torchvision', 'pandas')\n"
-        "heavy += ('vggfeat.train', 'vggfeat.ilsvrc')\n"
+        "heavy += ('vggfeat.train', 'vggfeat.classification', 'vggfeat.localization')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     told = ["extract", "images", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]

@@ -21,18 +21,18 @@ from fuzz.stores import Stores
 from helpers.cli import run
 from helpers.commands import root
 
+from vggfeat.classification.classes import ilsvrc_classes
 from vggfeat.data.datasets import open_dataset
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DownloadError, VggfeatError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation
-from vggfeat.ilsvrc.classes import ilsvrc_classes
-from vggfeat.learn import model as models
 from vggfeat.nets import formats, weights
 from vggfeat.store import store
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm import model as models
 from vggfeat.train import checkpoint
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from check_wheel import WHEEL_HOLDS
 
+from vggfeat.classification.recipe import Classification
 from vggfeat.data.datasets import load_card
-from vggfeat.ilsvrc.recipe import Classification
 from vggfeat.nets.config import layers_of
-from vggfeat.recipe import check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.recipes import check_protocol, load_recipe, open_recipe, recipe_names
 from vggfeat.settings import Training
 from vggfeat.train.chain import Chain
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import extract
     from vggfeat.features.transformer import VGGFeatures
-    from vggfeat.learn.svm import LinearSVM
     from vggfeat.nets.vgg import VGG
     from vggfeat.nets.weights import Weights
     from vggfeat.nets.weights import load as load_weights
     from vggfeat.settings import Extraction, Features, Hardware
     from vggfeat.store.column import Column, Descriptor
     from vggfeat.store.store import FeatureStore
+    from vggfeat.svm.linear import LinearSVM
 
 _WHERE = {
     "Column": ("vggfeat.store.column", "Column"),
@@ -38,7 +38,7 @@ _WHERE = {
     "Features": ("vggfeat.settings", "Features"),
     "Hardware": ("vggfeat.settings", "Hardware"),
     "ImageSet": ("vggfeat.data.imageset", "ImageSet"),
-    "LinearSVM": ("vggfeat.learn.svm", "LinearSVM"),
+    "LinearSVM": ("vggfeat.svm.linear", "LinearSVM"),
     "VGG": ("vggfeat.nets.vgg", "VGG"),
     "VGGFeatures": ("vggfeat.features.transformer", "VGGFeatures"),
     "VggfeatError": ("vggfeat.errors", "VggfeatError"),

@@ -21,10 +21,10 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.features.aggregate import Aggregation, combine
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import resolve_pooling
-from vggfeat.learn.model import SavedModel, refuse_boxes
-from vggfeat.learn.solvers import Floats
 from vggfeat.nets.config import Layer, stride_of, window_of
 from vggfeat.store.column import Descriptor
+from vggfeat.svm.model import SavedModel, refuse_boxes
+from vggfeat.svm.solvers import Floats
 
 CELL = 8  # pixels of the image at the largest Q to a step of the grid: pool5's stride is 32
 GRADIENTS = 1_000_000  # numbers of the gradients that are held at a time, where classes are many
@@ -57,7 +57,7 @@ class Explanation:
     classes : tuple of str
         The C classes.
     scores : array, shape (C,)
-        As :func:`~vggfeat.run.predict.predict` gives them.
+        As :func:`~vggfeat.experiments.predict.predict` gives them.
     bias : array, shape (C,)
         The part of each score that comes from no location.
     evidence : array, shape (C, H, W)
@@ -148,7 +148,7 @@ def explain(
     image : path, PIL image or array
         See :func:`~vggfeat.data.image.decode`.
     extractors : sequence of DenseExtractor
-        As from :func:`~vggfeat.run.predict.model_extractors`.
+        As from :func:`~vggfeat.experiments.predict.model_extractors`.
     classes : sequence of str, optional
         Classes to explain; all by default.
     best : int, optional

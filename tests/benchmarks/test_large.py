@@ -14,9 +14,9 @@ import pytest
 
 from vggfeat.features.aggregate import Aggregation, aggregate
 from vggfeat.features.matrix import StoreRows
-from vggfeat.learn.rows import Rows
-from vggfeat.learn.svm import LinearSVM
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.rows import Rows
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"

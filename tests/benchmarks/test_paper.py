@@ -17,11 +17,11 @@ from helpers.seams import published, validation_images
 from support import random_weights
 from trees import draw_bands, one_class_each, withhold, write_classes, write_voc
 
+from vggfeat.classification.classes import ilsvrc_classes
 from vggfeat.data.datasets import load_card
-from vggfeat.ilsvrc.classes import ilsvrc_classes
 from vggfeat.nets.formats import write
 from vggfeat.nets.preprocessing import CAFFE
-from vggfeat.recipe import recipe_names
+from vggfeat.recipes import recipe_names
 from vggfeat.settings import Features
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "paper.py"

@@ -21,7 +21,7 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel, save
+from vggfeat.svm.model import SavedModel, save
 
 
 @pytest.fixture

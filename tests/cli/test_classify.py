@@ -23,7 +23,7 @@ from helpers.seams import (
 )
 from PIL import Image
 
-from vggfeat.ilsvrc.classes import ilsvrc_classes
+from vggfeat.classification.classes import ilsvrc_classes
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore

@@ -12,7 +12,7 @@ from PIL import Image
 from vggfeat.data.image import decode
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel, save
+from vggfeat.svm.model import SavedModel, save
 
 CLASSES = ("cat", "dog", "owl", "yak")
 

@@ -27,9 +27,6 @@ from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
-from vggfeat.learn import model as models
-from vggfeat.learn.protocols import evaluate, random_splits
-from vggfeat.learn.results import SVMResult
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.settings import Training
@@ -37,6 +34,9 @@ from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm import model as models
+from vggfeat.svm.protocols import evaluate, random_splits
+from vggfeat.svm.results import SVMResult
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import open_trainset
 from vggfeat.train.loop import BEST, METRICS, Engine, train

@@ -49,10 +49,10 @@ from test_kills import a_model, ended_with, recalls, sound, trained
 from vggfeat.cli import main
 from vggfeat.cli.output import interruptible
 from vggfeat.errors import VggfeatError
-from vggfeat.learn import model as models
 from vggfeat.report.files import write_results
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm import model as models
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.loop import Engine
 

@@ -16,19 +16,19 @@ from support import noise
 
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.errors import FingerprintMismatch, StoreError
+from vggfeat.experiments.predict import model_extractors
+from vggfeat.experiments.sources import open_source
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
-from vggfeat.learn.model import SavedModel
 from vggfeat.nets.formats import write
 from vggfeat.nets.preprocessing import CAFFE, CONVENTIONS, PixelConvention
 from vggfeat.nets.weights import convert, load
-from vggfeat.run.predict import model_extractors
-from vggfeat.run.sources import open_source
 from vggfeat.settings import Features
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm.model import SavedModel
 
 OTHERS = {
     "channels": "RGB",

@@ -37,12 +37,12 @@ from vggfeat.features.ray import (
     cut,
     extract_on_ray,
 )
-from vggfeat.learn import solvers
-from vggfeat.learn.backends import jobs_backend
-from vggfeat.learn.svm import LinearSVM
 from vggfeat.settings import Execution, Extraction, Features, Hardware
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm import solvers
+from vggfeat.svm.backends import jobs_backend
+from vggfeat.svm.linear import LinearSVM
 
 WEIGHTS = random_weights("A", ["pool3"])
 SETTINGS = Extraction(net="A", layers="pool3", precision="fp32")

@@ -15,12 +15,12 @@ from helpers.networks import TINY, configured, formula_state
 from support import noise
 from torch import Tensor
 
+from vggfeat.classification.evaluate import score
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
-from vggfeat.ilsvrc.classify import score
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights

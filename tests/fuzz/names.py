@@ -16,12 +16,12 @@ from storing import make_store
 
 from fuzz.campaign import Campaign
 from vggfeat.cli.output import facts, grid, note
-from vggfeat.learn.protocols import evaluate, random_splits
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.store.export import export
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm.protocols import evaluate, random_splits
 
 PIECES = (
     "<script>alert(1)</script>",

@@ -24,12 +24,12 @@ from fuzz.campaign import Campaign, Hostile
 from fuzz.mutation import mutated
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import VggfeatError
-from vggfeat.learn import model as models
-from vggfeat.run.predict import aggregation_of
+from vggfeat.experiments.predict import aggregation_of
 from vggfeat.store import store as store_module
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm import model as models
 from vggfeat.train import checkpoint
 
 FILE = ONE.descriptor.file

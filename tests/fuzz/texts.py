@@ -18,7 +18,7 @@ from vggfeat.data.datasets import load_card, open_dataset
 from vggfeat.data.datasets.annotations import read_annotation
 from vggfeat.data.datasets.voc import read_voc
 from vggfeat.data.imageset import find_images
-from vggfeat.recipe import open_recipe
+from vggfeat.recipes import open_recipe
 
 MARKUP = (
     b"<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>",

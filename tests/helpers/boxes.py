@@ -13,7 +13,7 @@ from torch import Tensor
 from trees import OBJECT, write_voc, write_xml
 
 from helpers.networks import FakeExtractor
-from vggfeat.ilsvrc.localize import Localiser
+from vggfeat.localization.predict import Localiser
 from vggfeat.nets.config import FC_SIDE, layers_of
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.weights import Weights

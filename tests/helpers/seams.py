@@ -174,7 +174,7 @@ def no_downloads() -> Iterator[list[str]]:
 def validation_images(count: int) -> Iterator[None]:
     """Let ILSVRC's validation set have so many images."""
     card = load_card("ilsvrc2012").model_copy(update={"counts": {"val": count}})
-    with mock.patch("vggfeat.ilsvrc.validation.load_card", return_value=card):
+    with mock.patch("vggfeat.classification.validation.load_card", return_value=card):
         yield
 
 

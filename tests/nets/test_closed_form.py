@@ -14,7 +14,7 @@ from PIL import Image
 from support import noise
 
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.ilsvrc.localize import Localiser
+from vggfeat.localization.predict import Localiser
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.runtimes import has_bf16
 

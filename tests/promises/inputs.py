@@ -17,9 +17,9 @@ from support import noise, random_state
 from promises.seams import small_networks
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets.formats import write
 from vggfeat.nets.weights import load
+from vggfeat.svm.model import SavedModel, save
 
 VOC = {
     "train": {f"00000{k}": ((1, -1), (-1, 1))[k % 2] for k in range(4)},

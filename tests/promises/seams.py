@@ -28,8 +28,8 @@ from helpers.networks import PIXELS, TINY, configured
 
 from vggfeat import cli
 from vggfeat.data.datasets import card_names, load_card, open_dataset
-from vggfeat.ilsvrc.boxset import BoxSet, open_boxset
-from vggfeat.ilsvrc.localize import Localiser
+from vggfeat.localization.data import BoxSet, open_boxset
+from vggfeat.localization.predict import Localiser
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Extraction, Hardware
@@ -173,9 +173,9 @@ def _images(module: str) -> dict[str, tuple[str, Answer | None]]:
 SVM = {
     **NETWORK,
     "open_dataset": ("vggfeat.cli.working:open_dataset", _dataset),
-    "describe": ("vggfeat.run.svm:describe", _described),
-    "evaluate": ("vggfeat.run.svm:evaluate", _result),
-    "evaluate_voc": ("vggfeat.run.svm:evaluate_voc", _result),
+    "describe": ("vggfeat.experiments.svm:describe", _described),
+    "evaluate": ("vggfeat.experiments.svm:evaluate", _result),
+    "evaluate_voc": ("vggfeat.experiments.svm:evaluate_voc", _result),
     "jobs_backend": ("vggfeat.cli.working:jobs_backend", lambda _: nullcontext()),
 }
 WATCHED = {
@@ -183,16 +183,16 @@ WATCHED = {
     "train": ("vggfeat.cli.watching:train", _stop),
 }
 BOXES = {
-    "open_boxset": ("vggfeat.ilsvrc.boxset:open_boxset", _boxset),
-    "BoxRegression": ("vggfeat.ilsvrc.regression:BoxRegression.on", None),
+    "open_boxset": ("vggfeat.localization.data:open_boxset", _boxset),
+    "BoxRegression": ("vggfeat.localization.training:BoxRegression.on", None),
     "begun": (
-        "vggfeat.ilsvrc.begin:begun",
+        "vggfeat.localization.begin:begun",
         lambda given: _weights({"net": "D", "weights": given["weights"].source}),
     ),
 }
 LOCALISING = {
-    "Localiser": ("vggfeat.ilsvrc.localize:Localiser.open", _localiser),
-    "Merging": ("vggfeat.ilsvrc.localize:Merging", None),
+    "Localiser": ("vggfeat.localization.predict:Localiser.open", _localiser),
+    "Merging": ("vggfeat.localization.predict:Merging", None),
 }
 MACHINE = {
     **{
@@ -215,7 +215,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "svm": {
         **SVM,
-        "check_submission": ("vggfeat.run.submission:check_submission", _nothing),
+        "check_submission": ("vggfeat.experiments.submission:check_submission", _nothing),
         "show_run": ("vggfeat.cli.showing:show_run", _nothing),
         "final_model": ("vggfeat.cli.experiment:final_model", lambda _: SimpleNamespace(C=())),
         "save": ("vggfeat.cli.experiment:save", _nothing),
@@ -241,13 +241,13 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "predict": {
         **_images("predict"),
-        "load": ("vggfeat.learn.model:load", None),
+        "load": ("vggfeat.svm.model:load", None),
         "model_extractors": ("vggfeat.cli.experiment:model_extractors", lambda _: []),
-        "predict": ("vggfeat.run.predict:predict", _stop),
+        "predict": ("vggfeat.experiments.predict:predict", _stop),
     },
     "explain": {
         **_images("explain"),
-        "load": ("vggfeat.learn.model:load", None),
+        "load": ("vggfeat.svm.model:load", None),
         "model_extractors": (
             "vggfeat.cli.experiment:model_extractors",
             lambda _: [_extractor({"extraction": Extraction(layers="pool1"), "weights": None})],
@@ -259,10 +259,10 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **NETWORK,
         "load": ("vggfeat.cli.working:load", lambda given: replace(_weights(given), about=S288)),
         "read_val": ("vggfeat.cli.classify:read_val", None),
-        "classes_of": ("vggfeat.ilsvrc.classes:classes_of", _stop),
-        "score": ("vggfeat.ilsvrc.classify:score", _stop),
+        "classes_of": ("vggfeat.classification.classes:classes_of", _stop),
+        "score": ("vggfeat.classification.evaluate:score", _stop),
     },
-    "fuse": {"open_scores": ("vggfeat.ilsvrc.scores:open_scores", None)},
+    "fuse": {"open_scores": ("vggfeat.classification.scores:open_scores", None)},
     "train": {
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
         "load": ("vggfeat.cli.training:load", _weights),
@@ -277,7 +277,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "localize predict": {
         **_images("localizing"),
         **LOCALISING,
-        "NetClassifier": ("vggfeat.ilsvrc.outputs:NetClassifier.open", _stop),
+        "NetClassifier": ("vggfeat.localization.outputs:NetClassifier.open", _stop),
         "windows_of": ("vggfeat.cli.located:windows_of", None),
         "locate": ("vggfeat.cli.located:locate", None),
     },
@@ -285,10 +285,10 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **BOXES,
         **LOCALISING,
         "NetClassifier": (
-            "vggfeat.ilsvrc.outputs:NetClassifier.open",
+            "vggfeat.localization.outputs:NetClassifier.open",
             lambda _: SimpleNamespace(classes=("cat", "dog")),
         ),
-        "StoredLabels": ("vggfeat.ilsvrc.labels:StoredLabels.open", _nothing),
+        "StoredLabels": ("vggfeat.localization.labels:StoredLabels.open", _nothing),
         "judge": ("vggfeat.cli.located:judge", _stop),
     },
     "datasets show": {"load_card": ("vggfeat.cli.datasets:load_card", None)},
@@ -323,7 +323,7 @@ READING = (
     "vggfeat.cli.training:load",
     "vggfeat.cli.training:open_trainset",
     "vggfeat.cli.training:open_boxset",
-    "vggfeat.ilsvrc.boxset:open_boxset",
+    "vggfeat.localization.data:open_boxset",
 )
 """What takes minutes or a download: a wrong value is refused before."""
 

@@ -15,7 +15,7 @@ from helpers.documents import ROOT, Shown, blocks, documents, mentioned_commands
 from sklearn.svm import SVC
 from storing import FC7, make_store, vectors
 
-from vggfeat.recipe import open_recipe
+from vggfeat.recipes import open_recipe
 
 SMALL = {"(256, 384)": "(32, 48)", "[0.1, 1, 10]": "[1]"}
 """The two substitutions: scales at which an image takes milliseconds, and one C for all. Weights

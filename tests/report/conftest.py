@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from vggfeat.attribution import Explanation, Share
-from vggfeat.learn.protocols import evaluate, random_splits
-from vggfeat.learn.voc import evaluate_voc
 from vggfeat.report.wanted import EvidenceMap, evidence_wanted
 from vggfeat.store.column import Descriptor
+from vggfeat.svm.protocols import evaluate, random_splits
+from vggfeat.svm.voc import evaluate_voc
 
 NAMES = ["cat", "dog", "owl", "yak"]
 

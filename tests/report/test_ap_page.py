@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vggfeat.learn.ap import PRCurve
 from vggfeat.report.charts import pr_drawing
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
+from vggfeat.svm.ap import PRCurve
 
 NAMES = ["cat", "dog", "owl", "yak"]
 HOSTILE = '"><script>alert(1)</script>\n\u202e.jpg'

@@ -13,10 +13,10 @@ from support import noise, random_weights
 from vggfeat.attribution import Explanation, explain
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel
 from vggfeat.report import evidence
 from vggfeat.report.evidence import draw, exactness, overlay, strength, told
 from vggfeat.report.wanted import Wanted, evidence_maps, evidence_wanted
+from vggfeat.svm.model import SavedModel
 
 ARRAYS = ("scores", "bias", "evidence")
 IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))

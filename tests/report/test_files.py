@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vggfeat.errors import StoreError
-from vggfeat.learn.ap import average_precision_area
 from vggfeat.report.files import write_results
+from vggfeat.svm.ap import average_precision_area
 
 NAMES = ["cat", "dog", "owl", "yak"]
 

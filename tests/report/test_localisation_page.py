@@ -14,8 +14,8 @@ from PIL import Image
 
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import ImageError
-from vggfeat.ilsvrc.judged import Judged, LocalisationResult
-from vggfeat.ilsvrc.localize import Located
+from vggfeat.localization.judged import Judged, LocalisationResult
+from vggfeat.localization.predict import Located
 from vggfeat.report.localisation_page import write_localisation_page
 from vggfeat.report.localisation_paper import compares, lacking, papers
 

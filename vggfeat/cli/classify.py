@@ -20,13 +20,13 @@ from vggfeat.settings import Execution, Features
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vggfeat.classification.scores import Scores
+    from vggfeat.classification.validation import Validation
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.ilsvrc import LabelledImages
     from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.ilsvrc.scores import Scores
-    from vggfeat.ilsvrc.validation import Validation
 
 EVALUATION = "Evaluation (Section 3.2)"
 Data = Annotated[
@@ -147,12 +147,12 @@ def command(
 
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
+    from vggfeat.classification.classes import classes_of
+    from vggfeat.classification.evaluate import pools_of
+    from vggfeat.classification.scales import find_test_scales
+    from vggfeat.classification.validation import match_classes
     from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
     from vggfeat.cli.working import Work
-    from vggfeat.ilsvrc.classes import classes_of
-    from vggfeat.ilsvrc.classify import pools_of
-    from vggfeat.ilsvrc.scales import find_test_scales
-    from vggfeat.ilsvrc.validation import match_classes
 
     if (data is None) == (not sources):
         raise ParameterError("Name either images, or images with their classes by --data.")
@@ -215,7 +215,7 @@ def _score(
     out: Path | None,
     share: Partition,
 ) -> list[Scores]:
-    from vggfeat.ilsvrc.classify import score
+    from vggfeat.classification.evaluate import score
 
     with work_progress("classify", quiet=work.quiet) as progress:
         scores, _ = score(

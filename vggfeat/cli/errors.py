@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vggfeat.classification.tables import keeping_one, open_ilsvrc, run_table
 from vggfeat.cli.output import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
 from vggfeat.errors import ParameterError, WeightsNotFound
-from vggfeat.ilsvrc.tables import keeping_one, open_ilsvrc, run_table
 from vggfeat.settings import Features
 
 if TYPE_CHECKING:
+    from vggfeat.classification.recipe import Classification
+    from vggfeat.classification.tables import Open, Outcome
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Progress
-    from vggfeat.ilsvrc.recipe import Classification
-    from vggfeat.ilsvrc.tables import Open, Outcome
 
 
 def run_errors(

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggfeat.cli.output import note, work_progress
-from vggfeat.learn.gram import DEVICE
-from vggfeat.learn.model import save
-from vggfeat.learn.voc_results import APResult
+from vggfeat.experiments.predict import model_extractors
+from vggfeat.experiments.svm import final_model, run_svm
 from vggfeat.nets.runtimes import describe_device
-from vggfeat.run.predict import model_extractors
-from vggfeat.run.svm import final_model, run_svm
+from vggfeat.svm.gram import DEVICE
+from vggfeat.svm.model import save
+from vggfeat.svm.voc_results import APResult
 
 if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
+    from vggfeat.experiments.svm import SVMRun
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.learn.model import SavedModel
-    from vggfeat.run.svm import SVMRun
     from vggfeat.settings import SVM, Features
+    from vggfeat.svm.model import SavedModel
 
 
 def evaluate_svm(

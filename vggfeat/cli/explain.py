@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vggfeat.attribution import Explanation
     from vggfeat.data.image import ImageLike
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.learn.model import SavedModel
+    from vggfeat.svm.model import SavedModel
 
 BEST = 3  # classes that are explained where none are named
 
@@ -71,7 +71,7 @@ def command(
     """
     from vggfeat.attribution import rows_of
     from vggfeat.cli.experiment import open_networks
-    from vggfeat.learn.model import load, refuse_boxes
+    from vggfeat.svm.model import load, refuse_boxes
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))

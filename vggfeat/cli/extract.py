@@ -13,7 +13,7 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.run.quality import preset
+from vggfeat.experiments.quality import preset
 from vggfeat.settings import Execution, Features
 from vggfeat.store.runs import FAILED, of_share
 from vggfeat.store.shard import DTYPES

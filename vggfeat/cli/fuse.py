@@ -51,11 +51,16 @@ def command(
 
         vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
     """
+    from vggfeat.classification.fused import check_target, write_fused
+    from vggfeat.classification.scores import (
+        describe_origin,
+        open_scores,
+        same_classes,
+        same_images,
+    )
+    from vggfeat.classification.validation import match_classes
     from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
     from vggfeat.features.provenance import versions
-    from vggfeat.ilsvrc.fused import check_target, write_fused
-    from vggfeat.ilsvrc.scores import describe_origin, open_scores, same_classes, same_images
-    from vggfeat.ilsvrc.validation import match_classes
 
     asked = Asked(top, table, results, out, quiet, as_json)
     asked.check(data)

@@ -92,8 +92,8 @@ def train_command(
         warn_of_scale,
     )
     from vggfeat.cli.watching import Watched
-    from vggfeat.ilsvrc.begin import begun
-    from vggfeat.ilsvrc.regression import BoxRegression
+    from vggfeat.localization.begin import begun
+    from vggfeat.localization.training import BoxRegression
     from vggfeat.train.distributed import world_size
 
     typed = training.model_fields_set

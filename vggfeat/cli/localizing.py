@@ -128,10 +128,10 @@ def predict_command(
 
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
+    from vggfeat.classification.classes import named
     from vggfeat.cli.located import find_boxes, show_found, write_drawing, write_table
     from vggfeat.cli.systems import nets_of, system_of
-    from vggfeat.ilsvrc.classes import named
-    from vggfeat.ilsvrc.localize import Merging
+    from vggfeat.localization.predict import Merging
 
     if classes and top:
         raise ParameterError(
@@ -212,9 +212,9 @@ def evaluate_command(
     """
     from vggfeat.cli.located import PlannedTest, show_errors, write_test
     from vggfeat.cli.systems import nets_of, system_of
-    from vggfeat.ilsvrc.boxset import open_boxset
-    from vggfeat.ilsvrc.labels import StoredLabels
-    from vggfeat.ilsvrc.localize import Merging
+    from vggfeat.localization.data import open_boxset
+    from vggfeat.localization.labels import StoredLabels
+    from vggfeat.localization.predict import Merging
 
     check_file("--report", report, makes_folder=True)
     merging = Merging(match, threshold, average)

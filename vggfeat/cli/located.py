@@ -16,9 +16,9 @@ from vggfeat.cli.output import facts, grid, note, note_error, show
 from vggfeat.data.image import decode
 from vggfeat.errors import DataError, ImageError
 from vggfeat.features.provenance import versions
-from vggfeat.ilsvrc.boxes import as_annotated
-from vggfeat.ilsvrc.judging import judge
-from vggfeat.ilsvrc.localize import locate, windows_of
+from vggfeat.localization.boxes import as_annotated
+from vggfeat.localization.evaluate import judge
+from vggfeat.localization.predict import locate, windows_of
 from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
 from vggfeat.report.files import write_localisation
 from vggfeat.report.localisation_page import write_localisation_page
@@ -28,14 +28,14 @@ from vggfeat.report.words import percent
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vggfeat.classification.classes import Classes
     from vggfeat.data.image import ImageLike
-    from vggfeat.ilsvrc.boxed import Boxed
-    from vggfeat.ilsvrc.boxset import BoxSet
-    from vggfeat.ilsvrc.classes import Classes
-    from vggfeat.ilsvrc.judged import Errors, LocalisationResult
-    from vggfeat.ilsvrc.labels import StoredLabels
-    from vggfeat.ilsvrc.localize import Localiser, Located, Merging
-    from vggfeat.ilsvrc.outputs import Classifier
+    from vggfeat.localization.boxed import Boxed
+    from vggfeat.localization.data import BoxSet
+    from vggfeat.localization.judged import Errors, LocalisationResult
+    from vggfeat.localization.labels import StoredLabels
+    from vggfeat.localization.outputs import Classifier
+    from vggfeat.localization.predict import Localiser, Located, Merging
 
 SHOWN = 5  # images that are warned of
 SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -20,8 +20,8 @@ from vggfeat.errors import DataError
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
-    from vggfeat.learn.model import SavedModel
-    from vggfeat.run.predict import Prediction
+    from vggfeat.experiments.predict import Prediction
+    from vggfeat.svm.model import SavedModel
 
 ModelWeights = Annotated[
     list[str] | None,
@@ -61,8 +61,8 @@ def command(
         vggfeat predict model new_images/ --csv scores.csv
     """
     from vggfeat.cli.experiment import open_networks
-    from vggfeat.learn.model import load, refuse_boxes
-    from vggfeat.run.predict import predict
+    from vggfeat.experiments.predict import predict
+    from vggfeat.svm.model import load, refuse_boxes
 
     check_file("--csv", table)
     images = find_images(sources, relative_to)

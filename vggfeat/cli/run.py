@@ -111,13 +111,13 @@ def command(
 
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
+    from vggfeat.classification.recipe import Classification
     from vggfeat.cli.errors import run_errors
     from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import engine_of, run_chain
     from vggfeat.cli.watching import Watched
     from vggfeat.cli.working import Work
-    from vggfeat.ilsvrc.recipe import Classification
-    from vggfeat.recipe import Recipe, open_recipe
+    from vggfeat.recipes import Recipe, open_recipe
 
     loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)

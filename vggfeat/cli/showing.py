@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vggfeat.cli.output import counting, facts, grid, note, show
 from vggfeat.errors import VggfeatError, WeightsNotFound
+from vggfeat.experiments.predict import check_columns
+from vggfeat.experiments.submission import lacking, write_submission
+from vggfeat.experiments.svm import tested_model
 from vggfeat.nets.weights import lacking_source
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.report.wanted import evidence_maps, evidence_wanted
-from vggfeat.run.predict import check_columns
-from vggfeat.run.submission import lacking, write_submission
-from vggfeat.run.svm import tested_model
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard, PaperFigure
     from vggfeat.data.image import ImageLike
-    from vggfeat.recipe import Line
+    from vggfeat.experiments.svm import SVMRun
+    from vggfeat.recipes import Line
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
-    from vggfeat.run.svm import SVMRun
     from vggfeat.settings import Features
 
 

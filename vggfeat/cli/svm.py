@@ -66,10 +66,10 @@ def command(
     from vggfeat.cli.experiment import evaluate_svm, save_model
     from vggfeat.cli.showing import show_run, submit, write_report
     from vggfeat.cli.working import Work
-    from vggfeat.learn.model import target_of
-    from vggfeat.run.quality import preset
-    from vggfeat.run.sources import stored_settings
-    from vggfeat.run.submission import check_submission
+    from vggfeat.experiments.quality import preset
+    from vggfeat.experiments.sources import stored_settings
+    from vggfeat.experiments.submission import check_submission
+    from vggfeat.svm.model import target_of
 
     check_file("--save", save and target_of(save), makes_folder=True)
     check_file("--report", report, makes_folder=True)

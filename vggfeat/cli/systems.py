@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from vggfeat.classification.classes import chosen, named
 from vggfeat.cli.experiment import open_networks
 from vggfeat.cli.output import download_progress
 from vggfeat.cli.working import check_machine
 from vggfeat.errors import ParameterError
-from vggfeat.ilsvrc.classes import chosen, named
-from vggfeat.ilsvrc.judging import check_classes
-from vggfeat.ilsvrc.localize import Localiser
-from vggfeat.ilsvrc.outputs import FC8, Alike, NetClassifier, Restricted
-from vggfeat.learn.model import load as load_model
+from vggfeat.experiments.window_scores import SVMClassifier
+from vggfeat.localization.evaluate import check_classes
+from vggfeat.localization.outputs import FC8, Alike, NetClassifier, Restricted
+from vggfeat.localization.predict import Localiser
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import load
-from vggfeat.run.window_scores import SVMClassifier
+from vggfeat.svm.model import load as load_model
 from vggfeat.train.checkpoint import BEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vggfeat.ilsvrc.outputs import Classifier
+    from vggfeat.localization.outputs import Classifier
     from vggfeat.settings import Execution
 
 

@@ -13,13 +13,13 @@ from vggfeat.cli.experiment import evaluate_svm
 from vggfeat.cli.output import note, note_error, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
 from vggfeat.errors import VggfeatError
+from vggfeat.experiments.submission import check_submission
 from vggfeat.report.words import headline
-from vggfeat.run.submission import check_submission
 
 if TYPE_CHECKING:
     from vggfeat.cli.options import Typed
     from vggfeat.cli.working import Work
-    from vggfeat.recipe import Recipe
+    from vggfeat.recipes import Recipe
 
 
 @dataclass(frozen=True)

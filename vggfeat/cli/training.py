@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggfeat._io.text import counted
+from vggfeat.classification.evaluate import TOP
 from vggfeat.cli.output import download_progress, facts, first, grid, note, show, warn_of
 from vggfeat.cli.watching import PAGE, Watched
 from vggfeat.cli.working import check_machine
-from vggfeat.ilsvrc.boxset import open_boxset
-from vggfeat.ilsvrc.classify import TOP
+from vggfeat.localization.data import open_boxset
 from vggfeat.nets.weights import load
 from vggfeat.report.words import percent
 from vggfeat.train.chain import train_chain
@@ -20,7 +20,7 @@ from vggfeat.train.loop import Engine
 from vggfeat.train.task import TITLES, figures_in
 
 if TYPE_CHECKING:
-    from vggfeat.ilsvrc.boxset import BoxSet
+    from vggfeat.localization.data import BoxSet
     from vggfeat.nets.weights import Weights
     from vggfeat.settings import Execution
     from vggfeat.train.chain import Chain, Linked

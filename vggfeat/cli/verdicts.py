@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from vggfeat._io.atomic import make_folder, replacing
 from vggfeat._io.text import counted
-from vggfeat.cli.output import facts, grid, note, show, warn_of
-from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.errors import DataError, ParameterError
-from vggfeat.ilsvrc.classes import ilsvrc_classes
-from vggfeat.ilsvrc.classify import errors_of, mode_of, top_k, write_errors
-from vggfeat.ilsvrc.scores import (
+from vggfeat.classification.classes import ilsvrc_classes
+from vggfeat.classification.evaluate import errors_of, mode_of, top_k, write_errors
+from vggfeat.classification.scores import (
     by_net,
     describe_origin,
     posteriors,
@@ -24,14 +21,17 @@ from vggfeat.ilsvrc.scores import (
     same_images,
     scales_of,
 )
-from vggfeat.recipe import Evaluated, published
+from vggfeat.cli.output import facts, grid, note, show, warn_of
+from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.recipes import Evaluated, published
 
 if TYPE_CHECKING:
-    from vggfeat.ilsvrc.classes import Classes
-    from vggfeat.ilsvrc.classify import Errors
-    from vggfeat.ilsvrc.scores import Floats, Scores
-    from vggfeat.ilsvrc.validation import Validation
-    from vggfeat.recipe import Published
+    from vggfeat.classification.classes import Classes
+    from vggfeat.classification.evaluate import Errors
+    from vggfeat.classification.scores import Floats, Scores
+    from vggfeat.classification.validation import Validation
+    from vggfeat.recipes import Published
 
 SHOWN = 100  # images that are printed; --csv and --json have all
 

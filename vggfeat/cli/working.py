@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from vggfeat.cli.output import download_progress, note
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.experiments.sources import has_store
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import check_pools
 from vggfeat.features.ray import extract_on_ray, resolve_precision_on_ray
-from vggfeat.learn.backends import jobs_backend
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import load
-from vggfeat.run.sources import has_store
 from vggfeat.store.store import FeatureStore
+from vggfeat.svm.backends import jobs_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

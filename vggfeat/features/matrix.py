@@ -16,7 +16,7 @@ from vggfeat.store.store import FeatureStore
 class StoreRows:
     """The combined descriptors of images, left in the store until a slice of them is read.
 
-    :class:`~vggfeat.learn.svm.LinearSVM` takes them as they are: with ``solver="stream"``, which
+    :class:`~vggfeat.svm.linear.LinearSVM` takes them as they are: with ``solver="stream"``, which
     ``"auto"`` resolves to where they are too many for memory, it reads them block by block. What
     is float16 on disk stays so there, and is float32 in the block that is read.
 

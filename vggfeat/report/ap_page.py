@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vggfeat.learn.rankings import Scored
-from vggfeat.learn.voc_results import APResult
 from vggfeat.report.charts import PRDrawing, Series, pr_drawing, validation_curve
 from vggfeat.report.figures import EvidenceShown, Shown, Thumbnail, evidence_shown
 from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import AP_NAMES, count, figure
+from vggfeat.svm.rankings import Scored
+from vggfeat.svm.voc_results import APResult
 
 
 class ClassRow(NamedTuple):

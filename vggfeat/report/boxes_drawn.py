@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from vggfeat._io.text import printable
-from vggfeat.ilsvrc.boxes import Floats
+from vggfeat.localization.boxes import Floats
 from vggfeat.report.evidence import letters
 
 TRUE, FOUND, SINGLE, WINDOW = (28, 148, 80), (206, 32, 48), (226, 140, 20), (40, 110, 210)

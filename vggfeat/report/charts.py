@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggfeat.learn.ap import Floats, PRCurve
+from vggfeat.svm.ap import Floats, PRCurve
 
 POINTS = 120  # of a precision/recall curve: more than its drawing has pixels
 SIDE = 100

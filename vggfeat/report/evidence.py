@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from vggfeat._io.text import printable
 from vggfeat.attribution import Explanation
-from vggfeat.learn.solvers import Floats
+from vggfeat.svm.solvers import Floats
 
 FOR, AGAINST = (196, 22, 42), (24, 92, 180)
 OPACITY = 0.85  # of the strongest evidence; the image stays visible below it

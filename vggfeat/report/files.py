@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vggfeat._io.atomic import make_folder, write_atomic
-from vggfeat.ilsvrc.judged import LocalisationResult
-from vggfeat.learn.results import SVMResult
-from vggfeat.learn.voc_results import APResult
+from vggfeat.localization.judged import LocalisationResult
+from vggfeat.svm.results import SVMResult
+from vggfeat.svm.voc_results import APResult
 
 Rows = Iterable[Sequence[object]]
 Tables = Mapping[str, tuple[Sequence[str], Rows]]
@@ -50,7 +50,7 @@ def write_results(
     Examples
     --------
     >>> import tempfile
-    >>> from vggfeat.learn.protocols import evaluate, random_splits
+    >>> from vggfeat.svm.protocols import evaluate, random_splits
     >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
     >>> result = evaluate(X, labels, ["cat", "dog"], random_splits(labels))
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import ImageError
-from vggfeat.ilsvrc.judged import Errors, Judged, LocalisationResult
-from vggfeat.ilsvrc.regression import CORRECT
+from vggfeat.localization.judged import Errors, Judged, LocalisationResult
+from vggfeat.localization.training import CORRECT
 from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
 from vggfeat.report.figures import data_address
 from vggfeat.report.localisation_paper import compares, lacking, of_ilsvrc, papers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vggfeat.data.datasets import load_card
-from vggfeat.ilsvrc.judged import LocalisationResult
+from vggfeat.localization.judged import LocalisationResult
 from vggfeat.report.words import count
 
 CARD = "ilsvrc2012"

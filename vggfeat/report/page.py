@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
 from vggfeat.data.image import ImageLike
-from vggfeat.learn.results import SVMResult
 from vggfeat.report.ap_page import ap_view
 from vggfeat.report.figures import thumbnails
 from vggfeat.report.recall_page import recall_view
@@ -26,6 +25,7 @@ from vggfeat.report.words import (
     percent,
     seconds,
 )
+from vggfeat.svm.results import SVMResult
 
 PaperFigure = tuple[str, float, float | None]
 """A row of the paper: its features, its figure and the figure's spread, both in percent."""

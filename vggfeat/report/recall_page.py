@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vggfeat.learn.results import Mistake, SVMResult
 from vggfeat.report.charts import Series, validation_curve
 from vggfeat.report.figures import Shown, Thumbnail, evidence_shown
 from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import figure
+from vggfeat.svm.results import Mistake, SVMResult
 
 TABLE_CLASSES = 12  # up to so many, the confusion matrix is a table of figures; above, a map
 

@@ -10,8 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vggfeat._io.text import printable
-from vggfeat.learn.results import SVMResult
-from vggfeat.learn.voc_results import APResult
 from vggfeat.report.words import (
     AP_NAMES,
     Result,
@@ -21,6 +19,8 @@ from vggfeat.report.words import (
     percent,
     seconds,
 )
+from vggfeat.svm.results import SVMResult
+from vggfeat.svm.voc_results import APResult
 
 
 def summary(result: Result, pairs: int = 5) -> RenderableType:
@@ -39,7 +39,7 @@ def summary(result: Result, pairs: int = 5) -> RenderableType:
     Examples
     --------
     >>> from rich.console import Console
-    >>> from vggfeat.learn.protocols import evaluate, random_splits
+    >>> from vggfeat.svm.protocols import evaluate, random_splits
     >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
     >>> result = evaluate(X, labels, ["cat", "dog"], random_splits(labels))
     >>> Console(width=72, color_system=None).print(headline_line(result))

@@ -11,11 +11,11 @@ from vggfeat.attribution import explain
 from vggfeat.data.image import ImageLike, decode
 from vggfeat.errors import ImageError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.learn.model import SavedModel
-from vggfeat.learn.results import SVMResult
-from vggfeat.learn.voc_results import APResult
 from vggfeat.report.evidence import exactness, overlay, strength, told
 from vggfeat.report.words import Result
+from vggfeat.svm.model import SavedModel
+from vggfeat.svm.results import SVMResult
+from vggfeat.svm.voc_results import APResult
 
 WIDTH = 440  # pixels of a map: shown at half that, so that it is crisp on dense screens
 MOST = 24
@@ -61,7 +61,7 @@ def evidence_wanted(result: Result, most: int = MOST) -> list[Wanted]:
     Examples
     --------
     >>> import numpy as np
-    >>> from vggfeat.learn.protocols import evaluate, random_splits
+    >>> from vggfeat.svm.protocols import evaluate, random_splits
     >>> X, labels = np.repeat(np.eye(2), 8, axis=0), np.repeat([0, 1], 8)
     >>> len(evidence_wanted(evaluate(X, labels, ["cat", "dog"], random_splits(labels))))
     2
@@ -94,7 +94,7 @@ def evidence_maps(
     images : mapping of name to image
         Where they lie; one that is gone has no map.
     extractors : sequence of DenseExtractor
-        As from :func:`~vggfeat.run.predict.model_extractors`.
+        As from :func:`~vggfeat.experiments.predict.model_extractors`.
     progress : callable, optional
         Called with maps done and all maps.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from vggfeat.learn.results import SVMResult
-from vggfeat.learn.voc_results import APResult
+from vggfeat.svm.results import SVMResult
+from vggfeat.svm.voc_results import APResult
 
 Result = SVMResult | APResult
 AP_NAMES = {"ap11": "11-point", "area": "area under the curve"}

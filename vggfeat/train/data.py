@@ -28,7 +28,7 @@ from vggfeat.data.datasets.ilsvrc import (
 )
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.errors import DataError, DataNotFound, ParameterError
-from vggfeat.learn.splits import held_out_part
+from vggfeat.svm.splits import held_out_part
 
 VAL_FRACTION = 0.1
 SPLITS = ("train", "val", "test")  # of a manifest; the last is left alone

@@ -294,27 +294,27 @@ def sample_labels() -> list[str]:
 
 def random_splits(labels: list[str], **settings: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw splits class by class: rows to train and to test."""
-    from vggfeat.learn.protocols import random_splits
+    from vggfeat.svm.protocols import random_splits
 
     return [(split.train, split.test) for split in random_splits(labels, **settings)]
 
 
 def folds(labels: Any, number: int, seed: int) -> list[np.ndarray]:
     """Deal rows over folds: those that each validates."""
-    from vggfeat.learn.splits import stratified_folds
+    from vggfeat.svm.splits import stratified_folds
 
     return [fold.test for fold in stratified_folds(labels, number, seed)]
 
 
 def grouped_folds(targets: np.ndarray, groups: np.ndarray, seed: int) -> list[np.ndarray]:
     """Deal groups of rows over three folds, as VOC's habit cv3 does: those each validates."""
-    from vggfeat.learn.voc import _grouped_folds
+    from vggfeat.svm.voc import _grouped_folds
 
     return [fold.test for fold in _grouped_folds(targets, groups, seed)]
 
 
 def held_out(labels: list[str], share: float, seed: int) -> np.ndarray:
     """Put a share of each class aside: its rows."""
-    from vggfeat.learn.splits import held_out_part
+    from vggfeat.svm.splits import held_out_part
 
     return held_out_part(labels, share, seed).test

@@ -108,7 +108,7 @@ def fused_shares(stores: Sequence[Path], table: Path, top: int) -> dict[str, dic
 
 def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
     """Count top-1 and top-5 error of posteriors (N, classes), and the five likeliest classes."""
-    from vggfeat.ilsvrc.classify import errors_of, top_k
+    from vggfeat.classification.evaluate import errors_of, top_k
 
     errors = errors_of([posteriors], labels, posteriors.shape[1])
     return errors.top1, errors.top5, top_k(posteriors, 5)
@@ -119,7 +119,7 @@ def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
 
 def to_frame(boxes: Array, size: tuple[int, int], place: Any, *, flip: bool) -> Array:
     """Write boxes (edges in pixels) in the frame of a crop at a place (size, offset)."""
-    from vggfeat.ilsvrc.boxes import to_frame
+    from vggfeat.localization.boxes import to_frame
     from vggfeat.train.augment import Place
 
     return to_frame(boxes, size, Place(*place), flip=flip)
@@ -127,7 +127,7 @@ def to_frame(boxes: Array, size: tuple[int, int], place: Any, *, flip: bool) -> 
 
 def from_frame(framed: Array, size: tuple[int, int], place: Any) -> Array:
     """Write boxes in the frame of a crop as edges in pixels of the image."""
-    from vggfeat.ilsvrc.boxes import from_frame
+    from vggfeat.localization.boxes import from_frame
     from vggfeat.train.augment import Place
 
     return from_frame(framed, size, Place(*place))
@@ -135,14 +135,14 @@ def from_frame(framed: Array, size: tuple[int, int], place: Any) -> Array:
 
 def window_boxes(dense_map: Array, size: tuple[int, int], Q: int) -> Array:
     """Read the boxes (windows, K, 4) that a dense map (4 K, h, w) predicts."""
-    from vggfeat.ilsvrc.boxes import window_boxes
+    from vggfeat.localization.boxes import window_boxes
 
     return window_boxes(dense_map, size, Q)
 
 
 def merge(boxes: Array, scores: Array, **how: Any) -> dict[str, Any]:
     """Merge boxes of windows greedily."""
-    from vggfeat.ilsvrc.merging import merge
+    from vggfeat.localization.merging import merge
 
     merged = merge(boxes, scores, **how)
     return {"boxes": merged.boxes, "scores": merged.scores, "counts": merged.counts}
@@ -157,8 +157,8 @@ def box_loss(
     """
     import torch
 
-    from vggfeat.ilsvrc.boxset import open_boxset
-    from vggfeat.ilsvrc.regression import BoxRegression
+    from vggfeat.localization.data import open_boxset
+    from vggfeat.localization.training import BoxRegression
     from vggfeat.train.augment import draw
 
     task = BoxRegression.on(open_boxset(tree), regression, S)
@@ -197,9 +197,9 @@ def judge_boxes(
     scales : sequence of int
         Test scales of each net.
     """
-    from vggfeat.ilsvrc.boxset import open_boxset
-    from vggfeat.ilsvrc.judging import judge
-    from vggfeat.ilsvrc.outputs import Outputs, pixels_of
+    from vggfeat.localization.data import open_boxset
+    from vggfeat.localization.evaluate import judge
+    from vggfeat.localization.outputs import Outputs, pixels_of
 
     class Said:
         def __init__(self) -> None:
@@ -234,7 +234,7 @@ def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[st
     """Open a localisation net that is a function."""
     import torch
 
-    from vggfeat.ilsvrc.localize import Localiser
+    from vggfeat.localization.predict import Localiser
     from vggfeat.nets.preprocessing import PixelConvention
     from vggfeat.nets.weights import Weights
 
@@ -251,7 +251,7 @@ def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[st
     about = {"kind": "localisation", "regression": regression, "S": "256"}
     about["classes"] = json.dumps(classes)
     pixels = PixelConvention("RGB", 255.0, (120.0, 120.0, 120.0))
-    with mock.patch("vggfeat.ilsvrc.localize.DenseExtractor", Extractor):
+    with mock.patch("vggfeat.localization.predict.DenseExtractor", Extractor):
         return Localiser(Weights("D", {}, pixels, "red", "none", about=about))
 
 

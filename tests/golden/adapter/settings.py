@@ -30,14 +30,14 @@ def card_settings() -> dict[str, Any]:
 def quality_settings(quality: str, card: str) -> dict[str, Any]:
     """Resolve ``--quality`` for a card, where no authors' weights are at hand."""
     from vggfeat.data.datasets import load_card
-    from vggfeat.run.quality import preset as resolve
+    from vggfeat.experiments.quality import preset as resolve
 
     return resolve(quality, load_card(card).defaults).model_dump(mode="json")
 
 
 def recipe_settings() -> dict[str, Any]:
     """Resolve every shipped recipe: rows of tables, or links of a chain, with all settings."""
-    from vggfeat.recipe import Recipe, open_recipe, recipe_names
+    from vggfeat.recipes import Recipe, open_recipe, recipe_names
     from vggfeat.train.chain import Chain
 
     found: dict[str, Any] = {}

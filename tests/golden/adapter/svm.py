@@ -22,7 +22,7 @@ def fit_svm(
     X: Array, y: Array, X_test: Array, *, C: float, loss: str, solver: str, tol: float
 ) -> tuple[Array, Array, Array]:
     """Train a linear SVM one-vs-rest: coefficients (classes, D), biases, scores of other rows."""
-    from vggfeat.learn.svm import LinearSVM
+    from vggfeat.svm.linear import LinearSVM
 
     svm = LinearSVM(C=C, loss=loss, solver=solver, tol=tol, random_state=0, n_jobs=1).fit(X, y)
     return svm.coef_, svm.intercept_, svm.class_scores(X_test)
@@ -44,8 +44,8 @@ def search_svm(
     With `per_class`, targets are given and the score is the area under precision and recall;
     without it, labels are, and the score is recall.
     """
-    from vggfeat.learn.ap import average_precisions
-    from vggfeat.learn.search import search_C
+    from vggfeat.svm.ap import average_precisions
+    from vggfeat.svm.search import search_C
 
     score: Any = "recall"
     if per_class:
@@ -59,14 +59,14 @@ def search_svm(
 
 def average_precisions(targets: Array, scores: Array, kind: str) -> Array:
     """Measure the average precision of each class, "ap11" or "area"; NaN where there is none."""
-    from vggfeat.learn.ap import average_precisions
+    from vggfeat.svm.ap import average_precisions
 
     return average_precisions(targets, scores, kind)
 
 
 def precision_recall(targets: Array, scores: Array) -> tuple[Array, Array]:
     """Tell precision and recall at each positive of one class."""
-    from vggfeat.learn.ap import precision_recall
+    from vggfeat.svm.ap import precision_recall
 
     curve = precision_recall(scores, targets)
     return curve.precision, curve.recall
@@ -77,7 +77,7 @@ def rank(targets: Array, scores: Array, n: int) -> dict[str, list[list[list[floa
 
     Each is a list of (row, target, score, rank).
     """
-    from vggfeat.learn.rankings import rankings
+    from vggfeat.svm.rankings import rankings
 
     found = rankings(targets, scores, np.arange(len(targets)), n)
     names = {"first": found.ranked, "worst negatives": found.worst, "missed": found.missed}
@@ -86,7 +86,7 @@ def rank(targets: Array, scores: Array, n: int) -> dict[str, list[list[list[floa
 
 def confusion(true: Array, predicted: Array, classes: int) -> tuple[Array, Array, float]:
     """Count which class is taken for which; the recall of each, and their mean."""
-    from vggfeat.learn.metrics import confusion_matrix, mean_class_recall, recall_per_class
+    from vggfeat.svm.metrics import confusion_matrix, mean_class_recall, recall_per_class
 
     every = range(classes)
     return (
@@ -173,7 +173,7 @@ def of_report(page: Path) -> dict[str, Any]:
 
 def about_model(model: Path) -> dict[str, Any]:
     """Say what a saved model holds."""
-    from vggfeat.learn.model import load
+    from vggfeat.svm.model import load
 
     found = load(model)
     return {
@@ -222,8 +222,8 @@ def explain(model: Path, images: Sequence[Path], table: Path, drawn: Path) -> di
 def evidence(model: Path, image: Path) -> dict[str, Array]:
     """Explain an image in Python: the map of each class over the upright image."""
     from vggfeat.attribution import explain
-    from vggfeat.learn.model import load
-    from vggfeat.run.predict import model_extractors
+    from vggfeat.experiments.predict import model_extractors
+    from vggfeat.svm.model import load
 
     loaded = load(model)
     found = explain(loaded, image, model_extractors(loaded, "cpu"))

@@ -26,10 +26,10 @@ from weightfiles import (
 
 from vggfeat._io import assets
 from vggfeat.errors import ParameterError, WeightsError, WeightsNotFound
-from vggfeat.learn.model import SavedModel, save
 from vggfeat.nets import formats
 from vggfeat.nets.config import TABLE_1, layers_of
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.svm.model import SavedModel, save
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -1,0 +1,339 @@
+"""Posteriors averaged, ranked and counted, against values worked by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.colours import CLASSES, colour_net, colour_weights, paint
+from helpers.seams import described_images
+
+from vggfeat.classification.classes import chosen, classes_of, ilsvrc_classes, named
+from vggfeat.classification.evaluate import errors_of, pools_of, ranks, score, top_k, write_errors
+from vggfeat.classification.fused import write_fused
+from vggfeat.classification.scores import (
+    Scores,
+    by_net,
+    open_scores,
+    posteriors,
+    same_classes,
+    same_images,
+)
+from vggfeat.data.imageset import find_images
+from vggfeat.data.partition import Partition
+from vggfeat.errors import (
+    DataError,
+    FingerprintMismatch,
+    ParameterError,
+    StoreError,
+    WeightsError,
+)
+from vggfeat.nets.weights import Weights
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.export import export, pack
+from vggfeat.store.store import FeatureStore
+
+NAMES = ["a", "b", "c"]
+pytestmark = pytest.mark.usefixtures("tiny_nets")
+
+
+def kept(
+    net: str,
+    values: Mapping[tuple[str, int], np.ndarray],
+    names: Sequence[str] = NAMES,
+    classes: Sequence[str] = ("x", "y"),
+    ids: Mapping[str, int] | None = None,
+    folder: Path | None = None,
+) -> Scores:
+    """Keep posteriors (N, C) of some poolings and scales in a store."""
+    pools = tuple(dict.fromkeys(pool for pool, _ in values))
+    scales = tuple(dict.fromkeys(Q for _, Q in values))
+    store = FeatureStore(folder, "a")
+    arrays = {Descriptor(net, "fc8", *key): numbers for key, numbers in values.items()}
+    store.add_columns([Column(name, {"weights": net}, 2, tuple(classes)) for name in arrays])
+    store.begin(names)
+    numbers = [(ids or {}).get(name, 1 + NAMES.index(name)) for name in names]
+    pairs = np.array([(number, 7) for number in numbers])
+    store.write(names, pairs, pairs, arrays)
+    store.finish(names, {})
+    return Scores(store, net, pools, scales)
+
+
+def column(*first: float) -> np.ndarray:
+    """Posteriors of two classes by those of the first."""
+    return np.array([[p, 1 - p] for p in first])
+
+
+def test_a_net_is_the_mean_of_its_scales_and_modes() -> None:
+    """Two scales, dense and multi-crop: the first class has the mean of four numbers."""
+    scores = kept(
+        "D",
+        {
+            ("softmax", 256): column(0.1, 0.5, 1.0),
+            ("crops5", 256): column(0.3, 0.5, 0.0),
+            ("softmax", 384): column(0.5, 0.5, 0.0),
+            ("crops5", 384): column(0.7, 0.3, 0.0),
+        },
+    )
+    np.testing.assert_allclose(scores.read(NAMES), column(0.4, 0.45, 0.25), rtol=1e-6)
+    dense = replace(scores, pools=("softmax",), scales=(384,))
+    np.testing.assert_allclose(dense.read(["c", "a"]), column(0.0, 0.5), atol=1e-7)
+
+
+def test_fusion_is_the_mean_of_the_nets_whatever_their_scales_and_order() -> None:
+    """A net of one scale counts as much as one of two; rows are matched by name."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    two = kept(
+        "E",
+        {("softmax", 256): column(1.0, 0.0, 0.5), ("softmax", 384): column(0.0, 0.0, 0.5)},
+        names=["c", "a", "b"],
+    )
+    names = same_images([one, two])
+    assert names == NAMES
+    [block] = posteriors([one, two], names)
+    np.testing.assert_allclose(block, column(0.1, 0.45, 0.55), rtol=1e-6)
+    small = np.concatenate(list(posteriors([one, two], names, rows=2)))
+    np.testing.assert_array_equal(small, block)
+
+
+def test_top_k_and_errors_by_hand() -> None:
+    """Of four images one is right at once, one among five, one tied and late, one sixth."""
+    rows = np.array(
+        [
+            [0.40, 0.30, 0.10, 0.10, 0.05, 0.05],  # 0: right
+            [0.40, 0.30, 0.10, 0.10, 0.06, 0.04],  # 4: the fifth
+            [0.30, 0.30, 0.10, 0.10, 0.10, 0.10],  # 1: as likely as 0, which comes first
+            [0.25, 0.25, 0.20, 0.15, 0.10, 0.05],  # 5: the sixth
+        ]
+    )
+    labels = np.array([0, 4, 1, 5])
+    assert top_k(rows, 2).tolist() == [[0, 1]] * 4
+    assert top_k(rows, 9)[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert ranks(rows, labels).tolist() == [0, 4, 1, 5]
+    errors = errors_of([rows[:3], rows[3:]], labels, 6)
+    assert (errors.top1, errors.top5, errors.images) == (0.75, 0.25, 4)
+    assert errors.tested.tolist() == [1, 1, 0, 0, 1, 1]
+    assert errors.wrong1.tolist() == [0, 1, 0, 0, 1, 1]
+    assert errors.wrong5.tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_ranks_agree_with_top_k_under_ties() -> None:
+    """Of posteriors of few values the true class's rank is its place in the list."""
+    rng = np.random.default_rng(0)
+    rows, labels = rng.integers(0, 4, (200, 12)) / 4, rng.integers(0, 12, 200)
+    order = top_k(rows, 12)
+    assert [order[i].tolist().index(labels[i]) for i in range(200)] == ranks(rows, labels).tolist()
+
+
+def test_no_image_has_no_error() -> None:
+    """Nothing is divided by nothing."""
+    with pytest.raises(DataError, match="no image"):
+        errors_of([], np.array([], np.int64), 6)
+
+
+def test_classes_are_in_the_order_of_the_authors_nets() -> None:
+    """Known anchors of the 1,000, sorted by synset; a card's synsets stand beside the names."""
+    classes = ilsvrc_classes()
+    assert len(classes) == 1000
+    assert list(classes.keys) == sorted(classes.keys)
+    known = {
+        0: ("n01440764", "tench"),
+        1: ("n01443537", "goldfish"),
+        281: ("n02123045", "tabby"),
+        817: ("n04285008", "sports car"),
+        999: ("n15075141", "toilet tissue"),
+    }
+    assert {at: (classes.keys[at], classes.names[at]) for at in known} == known
+    assert named(classes.keys) == classes
+    assert named(["n02123045", "my cat"]).names == ("tabby", "my cat")
+
+
+def of_file(path: Path, keys: Sequence[str] = CLASSES) -> Weights:
+    """Make weights of a file that does not say what its outputs are called."""
+    return replace(colour_weights("D", keys), origin=str(path), about={})
+
+
+def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
+    """classes.txt serves a file that has none; as many names as outputs, or it is said."""
+    assert classes_of(colour_weights("D")).keys == CLASSES
+    other = of_file(tmp_path / "net.pth")
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(WeightsError, match=r"6 outputs, and nothing.*classes\.txt"):
+        classes_of(other)
+    (tmp_path / "classes.txt").write_text("\n".join("uvwxyz") + "\n")
+    assert classes_of(other).names == tuple("uvwxyz")
+    (tmp_path / "classes.txt").write_text("u\nv\n")
+    with pytest.raises(WeightsError, match=r"6 outputs, but .*classes\.txt names 2 classes"):
+        classes_of(other)
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfu\r\nv\r\nw\r\nx\r\ny\r\nz\r\n")
+    assert classes_of(other).names == tuple("uvwxyz")  # as an editor on Windows writes it
+    (tmp_path / "classes.txt").write_text("\n".join("uvwxvz"))
+    with pytest.raises(
+        WeightsError, match=r"classes\.txt names 'v' twice, so that outputs 2 and 5"
+    ):
+        classes_of(other)
+    (tmp_path / "classes.txt").unlink()
+    thousand = of_file(tmp_path / "net.pth", ilsvrc_classes().keys)
+    assert classes_of(thousand) == ilsvrc_classes()
+
+
+def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
+    """A list that has a file's name counts before the one for all, and leaves the others be."""
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    for name in ("whole.pth", "own.pth"):
+        (tmp_path / name).touch()
+    thousand = of_file(tmp_path / "whole.pth", ilsvrc_classes().keys)
+    with pytest.raises(
+        WeightsError, match=r"1,000 outputs, .* names 6 .*as whole\.classes\.txt is this"
+    ):
+        classes_of(thousand)
+    (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
+    own = of_file(tmp_path / "own.pth")
+    assert classes_of(own).keys == CLASSES
+    assert classes_of(thousand) == ilsvrc_classes()
+    (tmp_path / "own.classes.txt").write_text("cat\n")
+    with pytest.raises(WeightsError, match=r"Correct own\.classes\.txt: a class in each line"):
+        classes_of(own)
+
+
+def test_classes_are_asked_for_by_key_or_by_name() -> None:
+    """Each is found once; of what is not there the error says what is, of many classes some."""
+    keys = ilsvrc_classes().keys
+    assert chosen(["tabby", "n02123045", "n01440764"], keys, "a net") == ["n02123045", "n01440764"]
+    assert chosen(["my cat"], ["dog", "my cat"], "a net") == ["my cat"]
+    with pytest.raises(ParameterError, match=r"'tench', .*, … \(1,000 in all\)\. Got 'cow'"):
+        chosen(["cow"], keys, "a net")
+    with pytest.raises(ParameterError, match="of a net must be one of 'tabby', 'dog'"):
+        chosen(["cow"], ["n02123045", "dog"], "a net")
+
+
+@pytest.mark.parametrize(
+    ("given", "pools"),
+    [
+        ({}, ("softmax",)),
+        ({"mode": "multicrop"}, ("crops5",)),
+        ({"mode": "both", "grid": 3}, ("softmax", "crops3")),
+        ({"mode": "both", "locations": "posteriors"}, ("posteriors", "crops5")),
+    ],
+)
+def test_modes_are_poolings(given: dict, pools: tuple[str, ...]) -> None:
+    """What is stored for each mode, and nothing else."""
+    assert pools_of(**given) == pools
+
+
+@pytest.mark.parametrize("given", [{"mode": "crop"}, {"locations": "all"}, {"grid": 0}])
+def test_what_is_no_mode_is_refused(given: dict) -> None:
+    """By the name of the setting."""
+    with pytest.raises(ParameterError, match=repr(next(iter(given)))):
+        pools_of(**given)
+
+
+def test_stores_of_other_images_are_refused() -> None:
+    """By name, and by content where files have changed; the first differences are told."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    fewer = kept("E", {("softmax", 256): column(0.2, 0.4)}, names=["a", "c"])
+    with pytest.raises(StoreError, match=r"net E at Q = 256 lack 'b'; 1 image in all"):
+        same_images([one, fewer])
+    changed = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, ids={"a": 9})
+    with pytest.raises(StoreError, match="not the same to both nets: 'a'"):
+        same_images([one, changed])
+
+
+def test_stores_of_other_classes_or_of_features_are_refused() -> None:
+    """Posteriors of different classes have no mean, and features are none."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+    other = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=["y", "x"])
+    with pytest.raises(StoreError, match="Net E was trained on other classes than net D"):
+        same_classes([one, other])
+    assert same_classes([one, one]) == named(["x", "y"])
+    silent = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=[])
+    with pytest.raises(StoreError, match="does not say what its classes are called"):
+        same_classes([silent])
+    features = FeatureStore(None, "a")
+    features.add_columns([Column(Descriptor("D", "fc7", "average", 256), {}, 2)])
+    for pool in ("average", "softmax"):
+        with pytest.raises(StoreError, match="net D holds average of fc7, not posteriors"):
+            Scores(features, "D", (pool,), (256,))
+
+
+def test_a_net_with_other_weights_is_another_net(tmp_path: Path) -> None:
+    """Two scales of one store that were computed with different weights count as two nets."""
+    kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, folder=tmp_path / "s")
+    store = FeatureStore(tmp_path / "s", "a")
+    name = Descriptor("D", "fc8", "softmax", 384)
+    store.add_columns([Column(name, {"weights": "other"}, 2, ("x", "y"))])
+    stamps = np.zeros((3, 2), np.int64)
+    store.write(NAMES, store.identify(NAMES), stamps, {name: column(0.6, 0.4, 0.2)})
+    store.finish(NAMES, {})
+    opened = open_scores(tmp_path / "s")
+    assert [(one.scales, one.weights) for one in opened] == [((256,), "D"), ((384,), "other")]
+    assert [len(net) for net in by_net(opened)] == [1, 1]
+
+
+def test_fused_scores_are_a_store_again(tmp_path: Path) -> None:
+    """They are packed, exported and fused as others are; a second time nothing is written."""
+    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, folder=tmp_path / "d")
+    two = kept("E", {("softmax", 256): column(0.6, 0.4, 0.2)}, folder=tmp_path / "e")
+    pack(tmp_path / "e", tmp_path / "e.h5")
+    scores = [*open_scores(tmp_path / "d"), *open_scores(tmp_path / "e.h5")]
+    for _ in range(2):
+        store = write_fused(tmp_path / "f", scores, NAMES, {"fused": "here"})
+        assert len(list((tmp_path / "f" / "shards").iterdir())) == 1
+    assert {name.path: rows.shape for name, rows in store.read().items()} == {
+        "/fused/fc8/softmax/Q0": (3, 2)
+    }
+    [fused] = open_scores(tmp_path / "f")
+    assert fused.classes == named(["x", "y"])
+    assert fused.provenance == {"fused": "here"}
+    np.testing.assert_allclose(fused.read(NAMES), column(0.4, 0.4, 0.4), rtol=1e-6)
+    [again] = posteriors([fused, one], NAMES)
+    np.testing.assert_allclose(again, column(0.3, 0.4, 0.5), rtol=1e-6)
+    assert export(tmp_path / "f", tmp_path / "f.csv") == 3
+    assert two.names == NAMES
+    other = [kept("E", {("softmax", 256): column(0.1, 0.1, 0.1)})]
+    with pytest.raises(FingerprintMismatch, match="/fused/fc8/softmax/Q0"):
+        write_fused(tmp_path / "f", other, NAMES, {})
+
+
+def painted(folder: Path, count: int = 9) -> Path:
+    for number in range(count):
+        paint(folder / f"{number}.png", CLASSES[number % len(CLASSES)], number)
+    return folder
+
+
+def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
+    """Three shares into one store; the last run computes nothing and has all, as one run has."""
+    images = find_images([painted(tmp_path / "p")])
+    net = colour_net("D", deterministic=True)
+    runs = []
+    for part in (1, 2, 3):
+        with described_images() as described:
+            score(images, net, [224, 256], tmp_path / "s", shard=Partition(part, 3))
+        runs.append(len(described))
+    assert runs == [6, 6, 6]
+    with described_images() as described:
+        [shared], summary = score(images, net, [224, 256], tmp_path / "s")
+    assert (len(described), summary.present) == (0, 9)
+    [alone], _ = score(images, net, [224, 256])
+    np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
+    assert open_scores(tmp_path / "s")[0].names == list(images.names)
+    with pytest.raises(ParameterError, match="shard"):
+        Partition(4, 3)
+
+
+def test_results_are_files_for_other_programs(tmp_path: Path) -> None:
+    """JSON has the errors and what is behind them, CSV a line for each class."""
+    errors = errors_of([column(0.9, 0.2, 0.3)], np.array([0, 0, 1]), 2)
+    written = write_errors(tmp_path / "r", errors, named(["x", "n02123045"]), {"data": "here"})
+    assert [path.name for path in written] == ["results.json", "classes.csv"]
+    told = json.loads(written[0].read_text())
+    assert told == {"top1": 1 / 3, "top5": 0.0, "images": 3, "data": "here"}
+    assert written[1].read_text().splitlines() == [
+        "class,name,images,top-1 errors,top-5 errors",
+        "x,x,2,1,0",
+        "n02123045,tabby,1,0,0",
+    ]

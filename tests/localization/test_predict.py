@@ -1,0 +1,429 @@
+"""Localisation by hand: targets of crops, windows, both protocols, what a net begins with."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.boxes import BOXES, CLASSES, GRID_NET, box_weights, red_edges, red_tree, sees_red
+from helpers.networks import configured, formula_weights, forward
+from PIL import Image
+
+from vggfeat._io.assets import asset
+from vggfeat.errors import DataError, ImageError, ParameterError, WeightsError
+from vggfeat.localization.begin import LEVEL, begun
+from vggfeat.localization.boxes import edges
+from vggfeat.localization.data import BoxSet, open_boxset
+from vggfeat.localization.evaluate import judge
+from vggfeat.localization.labels import StoredLabels
+from vggfeat.localization.outputs import Alike, NetClassifier, Outputs, Restricted
+from vggfeat.localization.predict import Localiser, Merging, Windows, locate, windows_of
+from vggfeat.localization.training import BoxRegression
+from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.store import FeatureStore
+from vggfeat.train.augment import draw, mirrored
+from vggfeat.train.loader import Loader
+
+PARTS = {
+    "train": {"000001": (1, -1), "000002": (-1, 1)},
+    "val": {"000003": (1, -1), "000004": (-1, 1)},
+    "test": {"000005": (1, -1), "000006": (-1, 1), "000007": (-1, 1)},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> BoxSet:
+    """Cats and dogs, each a red box in a place of its own."""
+    return open_boxset(red_tree(tmp_path_factory.mktemp("voc") / "VOC2007", PARTS))
+
+
+@pytest.fixture
+def red() -> Iterator[None]:
+    """Let net D be the one that sees red."""
+    with configured({"D": GRID_NET}):
+        yield
+
+
+class Says:
+    """A classification system that says what it is told to, image by image."""
+
+    classes = CLASSES
+
+    def __init__(self, posteriors: Sequence[Sequence[float]], rated: str = "alike") -> None:
+        self.posteriors, self.rated = iter(posteriors), rated
+
+    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        windows = {}
+        for Q in scales:
+            h, w = (Q - 224) // 32 + 2, (Q * 448 // 336 - 224) // 32 + 2  # one more than the net
+            windows[Q] = np.ones((2, h, w))
+            if self.rated == "last row":
+                windows[Q][:, -2] = 1.5
+        return Outputs(np.array(next(self.posteriors)), windows)
+
+
+def test_targets_are_where_the_object_is_in_the_crop(data: BoxSet) -> None:
+    """In crops of the loader, mirrored as training does, the red is where the task says."""
+    task = BoxRegression.on(data, "scr", (256, 320))
+    with Loader(data.train.part, batch_size=2, S=(256, 320), seed=5) as loader:
+        for epoch in range(4):
+            [batch] = loader.batches(epoch)
+            draws = [draw(5, epoch, int(row)) for row in batch.rows]
+            seen = mirrored(batch.pixels, [one.flip for one in draws])
+            targets, _ = task._targets(batch.rows, draws, torch.device("cpu"))
+            for pixels, (x, y, w, h) in zip(seen, targets.tolist(), strict=True):
+                found = red_edges(pixels.permute(1, 2, 0).numpy())
+                expected = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, 1) * 224
+                np.testing.assert_allclose(found, expected, atol=2.5)
+
+
+def test_losses_and_figures_by_hand(data: BoxSet) -> None:
+    """Half the squared distance of the own class's box, and of no other's; central crops."""
+    task = BoxRegression.on(data, "pcr", 256)
+    rows, labels = torch.tensor([0, 1]), torch.tensor([0, 1])
+    targets, weights = task._targets(rows, None, torch.device("cpu"))
+    assert weights.tolist() == [1, 1]
+    scores = torch.full((2, 8), 7.0)
+    scores[0, :4], scores[1, 4:] = targets[0], targets[1] + torch.tensor([0.0, 0.0, 0.3, 0.4])
+    scores.requires_grad_(True)
+    loss = task.losses(scores, labels, rows, None)
+    assert loss.item() == pytest.approx((0.3**2 + 0.4**2) / 2)
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad[1].tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 0.3, 0.4])
+    w, h = targets[1, 2:].tolist()
+    share = w * h / ((w + 0.3) * (h + 0.4))
+    found = task.counts(scores.detach(), labels, rows, None)
+    assert found.tolist() == pytest.approx([1 + share, 1 + (share > 0.5)])
+
+
+def test_a_crop_that_does_not_show_the_object_teaches_nothing(data: BoxSet) -> None:
+    """With a share of 1 asked for, a crop that cuts the object off has no loss."""
+    strict, lax = (BoxRegression.on(data, "scr", 512, visible=v) for v in (1.0, 0.0))
+    draws, rows = [draw(0, e, 0) for e in range(6)], torch.zeros(6, dtype=torch.int64)
+    scores, labels = torch.zeros(6, 4), torch.zeros(6, dtype=torch.int64)
+    assert strict.losses(scores, labels, rows, draws) == 0
+    assert lax.losses(scores, labels, rows, draws) > 0
+
+
+@pytest.mark.parametrize("wrong", [{"regression": "both"}, {"visible": 2.0}])
+def test_settings_out_of_range_are_refused(data: BoxSet, wrong: dict) -> None:
+    """With what they may be."""
+    with pytest.raises(ParameterError, match="must be"):
+        BoxRegression.on(data, **{"regression": "scr", "S": 256, **wrong})
+
+
+def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet, tiny: str) -> None:
+    """What fc7 computes is the same to a power of two, at the level; fc8 says the mean box."""
+    given = formula_weights(tiny, num_classes=4, seed=1)
+    task = BoxRegression.on(data, "pcr", 256)
+    made = begun(given, task)
+    x = torch.tensor(np.asarray(data.train.open(0).resize((224, 224)))).permute(2, 0, 1)[None]
+    x = (x.float() - 120) / 60
+    before, after = (forward(weights.state, tiny, x)["fc7"] for weights in (given, made))
+    assert after.square().mean().sqrt() == pytest.approx(LEVEL, rel=0.6)
+    ratio = (before.sum() / after.sum()).item()
+    assert abs(np.log2(ratio)) > 0.9
+    assert np.log2(ratio) == pytest.approx(round(np.log2(ratio)), abs=1e-4)
+    torch.testing.assert_close(after * ratio, before, rtol=1e-4, atol=1e-4)
+    assert made.state["fc8.weight"].shape == (8, 5)
+    same = BoxRegression.on(replace(data, val=data.train), "pcr", 256)
+    expected = [same._targets(torch.tensor([k]), None, torch.device("cpu"))[0][0] for k in (0, 1)]
+    torch.testing.assert_close(made.state["fc8.bias"], torch.cat(expected))
+    assert begun(given, task).sha256 == made.sha256
+    assert made.drawn == ("fc8",)
+    plain = begun(given, task, balanced=False).state
+    assert torch.equal(plain["fc6.weight"], given.state["fc6.weight"])
+
+
+def test_central_crop_and_windows_find_the_box(data: BoxSet, red: None) -> None:
+    """From every window of every scale the box, to a pixel or two; from the crop, what it shows."""
+    net = sees_red()
+    image = data.test.open(0)
+    expected = edges([BOXES["cat"]])[0]
+    cut = (341 - 224) // 2 * 448 / 341  # where the central crop of the rescaled image begins
+    np.testing.assert_allclose(net.central(image)[0], [cut, *expected[1:]], atol=3)
+    for Q in (256, 352):
+        boxes = net.windows(image, Q)
+        assert boxes.shape == ((Q - 224) // 32 + 1, (Q * 448 // 336 - 224) // 32 + 1, 2, 4)
+        np.testing.assert_allclose(
+            boxes[..., 0, :], np.broadcast_to(expected, (*boxes.shape[:2], 4)), atol=2
+        )
+
+
+def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, red: None) -> None:
+    """Each net at its own scales; a classification map that is larger is cut."""
+    nets = [sees_red(), sees_red("scr", S=320)]
+    image = data.test.open(1)
+    said = Says([(0.4, 0.6)]).outputs(image, [256, 320])
+    windows = windows_of(image, nets, [[256, 320], [320]], said)
+    assert [len(some) for some in windows.boxes] == [2 * 4, 4 * 7, 4 * 7]
+    boxes, outputs = windows.of(1)
+    assert boxes.shape == (64, 4)
+    assert outputs.tolist() == [1.0] * 64
+    np.testing.assert_allclose(boxes, edges([BOXES["dog"]]).repeat(64, 0), atol=2)
+    assert sees_red("scr", S=[256, 512]).S == 384  # the middle, Section 3.2
+    with pytest.raises(DataError, match="2 classes"):
+        windows_of(image, nets[:1], [[256]], Outputs(np.ones(3), {256: np.ones((3, 2, 4))}))
+
+
+def test_the_box_of_highest_summed_output_wins() -> None:
+    """Three windows of 0.4 outweigh one of 0.9, which is the best single one."""
+    near = [[0.0, 0, 20, 20], [1.0, 0, 21, 20], [2.0, 0, 22, 20]]
+    boxes = np.array([*near, [50.0, 50, 80, 80]])[:, None]
+    outputs = np.array([[0.4], [0.4], [0.4], [0.9]])
+    [found] = locate(Windows([boxes], [outputs], [False]), np.array([1.0]), (70, 100))
+    assert found.box.tolist() == [1, 0, 21, 20]
+    assert (found.score, found.windows, found.pieces) == (pytest.approx(1.2), 3, 2)
+    assert found.single.tolist() == [50, 50, 70, 80]  # cut at the image's edge
+
+
+def test_labels_are_those_of_highest_posterior() -> None:
+    """The first two of three, each with its own box where there is one for each class."""
+    boxes = np.array([[[0.0, 0, 9, 9], [10.0, 0, 19, 9], [20.0, 0, 29, 9]]])
+    windows = Windows([boxes], [np.ones((1, 3))], [True])
+    found = locate(windows, np.array([0.2, 0.3, 0.5]), (40, 40), top=2)
+    assert [(one.label, one.box[0]) for one in found] == [(2, 20), (1, 10)]
+
+
+def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
+    """Three images: right; a label that is second; and boxes that are wrong but in one row.
+
+    With boxes shifted by 0.9 of a window in all rows but the first, most windows are wrong and
+    merging finds the wrong box, as does a single window rated best in a wrong row.
+    """
+    right = judge(data.test, CLASSES, [sees_red()], classifier=Says(
+        [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)]), scales=[[320]], keep={0})  # fmt: skip
+    errors = right.errors()
+    assert (errors.top1, errors.top5, errors.box) == (pytest.approx(1 / 3), 0, 0)
+    assert right.errors(0).top1 == 0
+    assert right.errors(1).top1 == 0.5
+    assert errors.of == 3
+    assert right.judged[2].first == 0
+    assert list(right.windows) == [0]
+    wrong = judge(data.test, CLASSES, [sees_red(shift=0.9)], classifier=Says(
+        [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)], "last row"), scales=[[320]])  # fmt: skip
+    assert (wrong.errors().top5, wrong.errors().single5, wrong.errors().box) == (1, 1, 1)
+    assert wrong.errors().central == errors.central
+    told = wrong.to_dict()
+    assert told["classes"][1]["of"] == 2
+    assert told["images"][0]["iou"] < 0.5 < told["images"][0]["central_iou"]
+
+
+def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -> None:
+    """Of seven classes two are localised: with five others likelier, a right box is no help."""
+    others = [np.array([0.2, 0.2, 0.2, 0.1, 0.1]), np.zeros(5), np.full(5, 0.01)]
+
+    class Whole(Says):
+        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+            said = super().outputs(image, scales)
+            return said._replace(others=others.pop(0))
+
+    says = Whole([(0.05, 0.01), (0.5, 0.5), (0.9, 0.04)])
+    result = judge(data.test, CLASSES, [sees_red()], classifier=says, scales=[[320]])
+    assert [one.rank for one in result.judged] == [5, 1, 1]
+    assert result.top == 5
+    errors = result.errors()
+    assert (errors.top1, errors.top5, errors.box) == (1, pytest.approx(1 / 3), 0)
+
+
+def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path: Path) -> None:
+    """Posteriors in a store of scores, found by file name; an image that lacks some is named."""
+    names = ["000005.jpg", "000006.jpg"]
+    column = Column(
+        Descriptor("D", "fc8", "softmax", 256), {"weights": "0"}, 3, ("cow", "dog", "cat")
+    )
+    store = FeatureStore(tmp_path / "s", "a")
+    store.add_columns([column])
+    rows = np.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], np.float32)
+    ids = np.array([[5, 5], [6, 6]])
+    store.write(names, ids, ids, {column.descriptor: rows})
+    store.finish(names, {})
+    labels = StoredLabels.open([tmp_path / "s"], CLASSES)
+    says = Says([(1.0, 0.0)] * 3)
+    result = judge(
+        data.test, CLASSES, [sees_red()],
+        classifier=says, labels=labels, scales=[[320]],
+    )  # fmt: skip
+    assert [one.rank for one in result.judged] == [2, 0]
+    assert result.top == 3
+    assert result.failed == {
+        "JPEGImages/000007.jpg": "no scores of 000007.jpg are among the --labels"
+    }
+    with pytest.raises(DataError, match="'horse'"):
+        StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
+
+
+def test_an_image_that_cannot_be_classified_is_left_out(data: BoxSet, red: None) -> None:
+    """The others are judged, and progress counts it too."""
+    told = []
+
+    class Fails(Says):
+        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+            if len(told) == 1:
+                raise ImageError("too long")
+            return super().outputs(image, scales)
+
+    result = judge(
+        data.test, CLASSES, [sees_red()], classifier=Fails([(1.0, 0.0)] * 3),
+        scales=[[320]], progress=lambda done, total: told.append(done),
+    )  # fmt: skip
+    assert result.failed == {"JPEGImages/000006.jpg": "too long"}
+    assert len(result.judged) == 2
+    assert told == [1, 2, 3]
+
+
+def test_without_labels_there_is_protocol_one(data: BoxSet, red: None) -> None:
+    """Its error alone; the figures of protocol 2 are none."""
+    result = judge(data.test, CLASSES, [sees_red()])
+    assert result.errors().central == 0
+    assert result.to_dict()["errors"]["top2"] is None
+    assert "box" not in result.to_dict()["images"][0]
+
+
+def test_merging_improves_on_single_windows_that_err(red: None, data: BoxSet) -> None:
+    """Windows that err at random: their mean is right where the one rated best is not."""
+    rng = np.random.default_rng(0)
+    truth = edges([BOXES["cat"]])[0]
+    better = 0
+    for _ in range(20):
+        boxes = truth + rng.normal(0, 35, (40, 4))
+        outputs = rng.random((40, 1))
+        windows = Windows([boxes[:, None]], [outputs], [False])
+        [found] = locate(windows, np.ones(1), (448, 336), merging=Merging(threshold=0.3))
+        apart = [np.abs(box - truth).mean() for box in (found.box, found.single)]
+        better += apart[0] < apart[1]
+    assert better >= 18
+
+
+def test_a_net_classifier_averages_scores_then_posteriors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over locations the scores, over mirror image and scales their soft-max, by hand."""
+    made = {Q: np.random.default_rng(Q).normal(size=(2, 2, 2, 3)) for Q in (224, 256)}
+
+    class Fake:
+        def maps(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+            mirrored = int(pixels[0, 0, 0, 0] > pixels[0, 0, 0, -1])
+            return {"fc8": torch.from_numpy(made[pixels.shape[2]][mirrored])[None]}
+
+    shade = np.tile(np.linspace(0, 250, 320).astype(np.uint8)[None, :, None], (256, 1, 3))
+    image = Image.fromarray(shade)
+    found = NetClassifier(Fake(), CLASSES, [224, 256]).outputs(image, [224, 256])  # type: ignore[arg-type]
+
+    def softmax(scores: np.ndarray) -> np.ndarray:
+        raised = np.exp(scores)
+        return raised / raised.sum(0)
+
+    each = [softmax(one.mean((1, 2))) for both in made.values() for one in both]
+    np.testing.assert_allclose(found.posteriors, np.mean(each, axis=0))
+    np.testing.assert_allclose(found.windows[256], softmax(made[256][0]))
+    other = NetClassifier(Fake(), CLASSES, [256]).outputs(image, [224])  # type: ignore[arg-type]
+    np.testing.assert_allclose(other.posteriors, np.mean(each[2:], axis=0))
+    assert list(other.windows) == [224]
+
+
+def test_labels_are_taken_at_the_classifiers_own_scales(
+    red: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that its training scale calls for, wherever the localiser looks."""
+    corner = ([0, 1, 2, 0], [5], [7])
+
+    def scores(self: NetClassifier, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels[0][corner][:, None, None].double()
+
+    monkeypatch.setattr(NetClassifier, "_scores", scores)
+    grain = np.random.default_rng(0).integers(0, 9, (300, 256, 3), np.uint8)
+    for S, own in ((256, (256,)), ([256, 512], (256, 384, 512))):
+        about = {"classes": json.dumps([*CLASSES, "cow", "hen"]), "S": json.dumps(S)}
+        weights = replace(box_weights("scr"), about=about)
+        classifier = NetClassifier.open(weights, precision="fp32")
+        assert classifier.scales == own
+        found = [classifier.outputs(Image.fromarray(grain), Q) for Q in ([224], [320, 352])]
+        assert [list(said.windows) for said in found] == [[224], [320, 352]]
+        np.testing.assert_array_equal(*(said.posteriors for said in found))
+        assert found[0].posteriors.std() > 0
+
+
+def test_a_system_of_more_classes_is_asked_about_some() -> None:
+    """Their columns, in the order asked for; one that it lacks is named."""
+    whole = Alike(("bus", "cat", "dog"), [2])
+    said = Restricted(whole, ("dog", "cat")).outputs(Image.new("RGB", (224, 224)), [224])
+    assert said.posteriors.tolist() == [1, 0]
+    assert said.others.tolist() == [0]
+    assert said.windows[224].shape == (2, 1, 1)
+    with pytest.raises(DataError, match="'cow'"):
+        Restricted(whole, ("cow",))
+
+
+def test_images_that_do_not_fit_their_boxes_are_left_out(
+    data: BoxSet, red: None, tmp_path: Path
+) -> None:
+    """Of another size than stated: named, and not counted; if none is left, that is said."""
+    sizes = data.test.sizes.copy()
+    sizes[0] = (500, 375)
+    some = replace(data.test, sizes=sizes)
+    with pytest.raises(ImageError, match="its annotation states 500×375"):
+        some.open(0)
+    result = judge(some, CLASSES, [sees_red()])
+    assert [one.name for one in result.judged] == [
+        "JPEGImages/000006.jpg", "JPEGImages/000007.jpg",
+    ]  # fmt: skip
+    assert list(result.failed) == ["JPEGImages/000005.jpg"]
+    with pytest.raises(DataError, match="No test image"):
+        judge(some.take([0]), CLASSES, [sees_red()])
+
+
+def test_other_classes_and_other_weights_are_refused(data: BoxSet, red: None) -> None:
+    """A classification net is no localisation net; other classes would be other boxes."""
+    with pytest.raises(WeightsError, match="of no localisation net"):
+        Localiser(replace(box_weights(), about={}))
+    with pytest.raises(DataError, match="'cow'"):
+        judge(data.test, ("cat", "cow"), [sees_red()])
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    """ILSVRC's layout in small: two synsets, images to train and to validate, XML of most."""
+    content = next((asset("clipart10") / "boat").iterdir()).read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    for part, names in {"train": ("a", "b"), "val": ("c", "d")}.items():
+        for synset in ("n01", "n02"):
+            for name in names:
+                path = tmp_path / part / synset / f"{synset}_{name}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    folder = tmp_path / "Annotation" / "n01"
+    folder.mkdir(parents=True)
+    for name in ("n01_a", "n01_c", "n02_b", "n02_d"):
+        box = "".join(
+            f"<{s}>{v}</{s}>"
+            for s, v in zip(("xmin", "ymin", "xmax", "ymax"), (2, 3, 9, 8), strict=True)
+        )
+        stated = (
+            f"<size><width>{width}</width><height>{height}</height></size>"
+            if name == "n01_a"
+            else ""
+        )
+        found = f"<object><name>{name[:3]}</name><bndbox>{box}</bndbox></object>"
+        (folder / f"{name}.xml").write_text(f"<annotation>{stated}{found}</annotation>")
+    return tmp_path
+
+
+def test_ilsvrcs_images_meet_their_boxes(imagenet: Path) -> None:
+    """Images without XML are left out; the size is the stated or the image's own."""
+    found = open_boxset(imagenet)
+    assert found.classes == ("n01", "n02")
+    names = [found.train.part.name(row) for row in range(len(found.train))]
+    assert names == ["n01/n01_a.jpg", "n02/n02_b.jpg"]
+    assert found.train.sizes[0].tolist() == found.train.sizes[1].tolist()
+    assert found.train.chosen.tolist() == [[1, 2, 9, 8]] * 2
+    assert found.test is found.val
+    only = open_boxset(imagenet, classes=["n02"])
+    assert only.train.part.labels.tolist() == [0]
+    assert only.digest != found.digest

@@ -1,0 +1,176 @@
+"""The choice of C against scikit-learn's cross-validation, and its rules."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, recall_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
+
+from vggfeat.errors import DataError, ParameterError
+from vggfeat.svm import solvers
+from vggfeat.svm.search import fit_best, search_C
+from vggfeat.svm.splits import stratified_folds
+
+GRID3 = (0.1, 1.0, 10.0)
+
+
+def descriptors(n=60, D=30, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    X = rng.random((n, D)) + 0.4 * rng.random((classes, D))[y]
+    return X / np.linalg.norm(X, axis=1, keepdims=True), y
+
+
+def precisions(targets, scores):
+    """Average precision of each class by scikit-learn, as a user would write it."""
+    return np.array(
+        [
+            average_precision_score(t[t != 0] > 0, s[t != 0]) if (t > 0).any() else np.nan
+            for t, s in zip(targets.T, scores.T, strict=True)
+        ]
+    )
+
+
+def test_scores_equal_those_of_scikit_learn():
+    """Every validation score is the macro recall of OneVsRestClassifier(SVC) on that fold."""
+    X, y = descriptors()
+    folds = stratified_folds(y, 3)
+    found = search_C(X, y, grid=GRID3, folds=folds, tol=1e-6)
+    for c, C in enumerate(GRID3):
+        for f, (train, test) in enumerate(folds):
+            other = OneVsRestClassifier(SVC(kernel="linear", C=C, tol=1e-6))
+            predicted = other.fit(X[train], y[train]).predict(X[test])
+            expected = recall_score(y[test], predicted, average="macro")
+            assert np.mean(found.scores[c, f]) == pytest.approx(expected, abs=1e-12)
+    assert found.overall.max() == pytest.approx(found.best_score)
+
+
+@pytest.mark.parametrize("solver", ["gram", "primal"])
+def test_multi_label_with_one_C_per_class(solver):
+    """With a score of each class alone, every class gets the C that is best for it."""
+    X, y = descriptors(n=90)
+    targets = np.where(y[:, None] == np.arange(3), 1, -1)
+    targets[::7, 1] = 0
+    found = search_C(X, targets, grid=GRID3, score=precisions, per_class=True, solver=solver)
+    assert found.scores.shape == (3, 5, 3)
+    for best, scores in zip(found.best, found.per_class.T, strict=True):
+        assert scores[GRID3.index(best)] == scores.max()
+    assert found.solver == solver
+    svm, _ = fit_best(X, targets, grid=GRID3, score=precisions, per_class=True, solver=solver)
+    np.testing.assert_array_equal(svm.C, found.best)
+
+
+def test_validation_rows_never_reach_the_fit():
+    """Whatever the validation row holds, the other rows' decisions in its fold stay as they are."""
+    X, y = descriptors()
+    train, validation = np.arange(40), np.arange(40, 60)
+    seen = []
+
+    def keep(targets, scores):
+        seen.append(scores[1:].copy())
+        return np.zeros(3)
+
+    for value in (0.0, 100.0):
+        changed = X.copy()
+        changed[40] = value
+        search_C(changed, y, grid=[1.0], folds=[(train, validation)], score=keep)
+    np.testing.assert_array_equal(*seen)
+
+
+def test_equal_scores_give_the_C_nearest_to_one():
+    """Classes that every C separates get C = 1, unwarned: a wider grid gains nothing."""
+    X, y = np.repeat(np.eye(3), 5, axis=0), np.repeat([0, 1, 2], 5)
+    found = search_C(X, y)
+    assert found.best == (1.0,)
+    assert found.at_edge == (False,)
+    assert found.warning is None
+
+
+@pytest.mark.parametrize(("best", "edge"), [(0, True), (1, False), (2, True)])
+def test_a_choice_at_the_edge_is_told(best, edge):
+    """The first or last C, better than its neighbour, comes with advice; one between does not."""
+    X, y = descriptors()
+    calls = iter(range(100))
+
+    def score(targets, scores):
+        return np.full(3, 1.0 if next(calls) % 3 == best else 0.5)
+
+    found = search_C(X, y, grid=GRID3, score=score)
+    assert found.best == (GRID3[best],)
+    assert found.at_edge == (edge,)
+    assert (found.warning is not None) == edge
+    if edge:
+        assert f"{GRID3[best]:g}, lies at the edge of the grid 0.1 … 10" in found.warning
+
+
+def test_processes_change_no_score(monkeypatch):
+    """Scores from worker processes are those of a single one, to the last bit."""
+    X, y = descriptors(n=90, classes=10)
+    alone = search_C(X, y, grid=GRID3)
+    monkeypatch.setattr(solvers, "POOL_COST", 0.0)
+    np.testing.assert_array_equal(alone.scores, search_C(X, y, grid=GRID3, n_jobs=2).scores)
+
+
+def test_a_class_without_images_in_a_fold_is_left_out_of_its_mean():
+    """A class of two images validates in two folds; the others say nothing about it."""
+    X, y = descriptors(n=30)
+    y[:] = 0
+    y[10:], y[28:] = 1, 2
+    found = search_C(X, y, grid=[1.0])
+    assert np.isnan(found.scores[0, :, 2]).sum() == 3
+    assert np.isfinite(found.overall).all()
+
+
+def test_errors_say_what_is_wrong():
+    """Grids and scores that cannot be used are refused in words."""
+    X, y = descriptors()
+    with pytest.raises(ParameterError, match="'grid' parameter of search_C"):
+        search_C(X, y, grid=[])
+    with pytest.raises(ParameterError, match="different floats"):
+        search_C(X, y, grid=[1, 1])
+    with pytest.raises(ParameterError, match="'score' parameter of search_C must be one of"):
+        search_C(X, y, score="accuracy")
+    with pytest.raises(ParameterError, match="cannot choose one C per class"):
+        search_C(X, y, per_class=True)
+    with pytest.raises(DataError, match="no image in any validation part"):
+        search_C(X, y, folds=[(np.arange(60), np.arange(0))], score=lambda t, s: np.full(3, np.nan))
+
+
+def test_the_result_is_plain_json():
+    """to_dict holds the grid, the mean scores and the choice as JSON types."""
+    X, y = descriptors()
+    plain = json.loads(json.dumps(search_C(X, y, grid=GRID3).to_dict(), allow_nan=False))
+    assert plain["grid"] == [0.1, 1.0, 10.0]
+    assert len(plain["scores"]) == 3
+    assert plain["best"][0] in GRID3
+
+
+def test_a_bound_that_is_not_reached_is_not_loosened(monkeypatch):
+    """Once no multiplier meets its bound, larger C are not solved, and SVC agrees with them all."""
+    X, y = descriptors(n=40, D=200)
+    grid = [0.01, 0.1, 1, 10, 100, 1e3, 1e4]
+    solved, seen = [], []
+    fit = solvers.fit_gram
+
+    def spy(K, labels, how):
+        solved.append(how.C)
+        return fit(K, labels, how)
+
+    def keep(targets, scores):
+        seen.append(scores)
+        return np.zeros(3)
+
+    monkeypatch.setattr(solvers, "fit_gram", spy)
+    train, validation = np.arange(30), np.arange(30, 40)
+    search_C(X, y, grid=grid, folds=[(train, validation)], score=keep, tol=1e-8)
+    assert len(solved) < 3 * len(grid) - 6
+    for scores, C in zip(seen, grid, strict=True):
+        for k in range(3):
+            svc = SVC(kernel="linear", C=C, tol=1e-8).fit(X[train], y[train] == k)
+            np.testing.assert_allclose(
+                scores[:, k], svc.decision_function(X[validation]), atol=1e-5
+            )

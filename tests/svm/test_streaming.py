@@ -1,0 +1,225 @@
+"""The solver that reads rows in blocks: against liblinear, and how much it holds in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import average_precision_score
+from sklearn.svm import LinearSVC
+
+from vggfeat.errors import DataError
+from vggfeat.svm import rows as reading
+from vggfeat.svm import streaming
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.rows import Rows, linear_scores
+from vggfeat.svm.search import fit_best, search_C
+from vggfeat.svm.streaming import fit_stream
+
+LOSSES = ["hinge", "squared_hinge"]
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch):
+    """Blocks of 10 rows of 40 dimensions, which divide nothing."""
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 10 * 40 * 8)
+
+
+def descriptors(n=183, D=40, classes=3, seed=0):
+    """Overlapping classes of unit length, so that no solver has an easy optimum."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    X = rng.random((n, D)) + 0.25 * rng.random((classes, D))[y]
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    return X, np.where(y[:, None] == np.arange(classes), 1, -1).astype(np.int8)
+
+
+def objective(w, b, X, y, C, loss):
+    """Write out what liblinear minimises."""
+    short = np.maximum(0, 1 - y * (X @ w + b))
+    return (w @ w + b * b) / 2 + C * np.sum(short if loss == "hinge" else short**2)
+
+
+def liblinear(X, y, C, loss):
+    svc = LinearSVC(C=C, loss=loss, dual=True, tol=1e-8, max_iter=200_000, random_state=0)
+    return svc.fit(X, y)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("C", [0.01, 1.0, 30.0])
+def test_optimum_is_that_of_liblinear(tiny_blocks, loss, C):
+    """Objectives agree to the tolerance, 0.001 and C at most, and scores follow."""
+    X, targets = descriptors()
+    coef, intercept = fit_stream(X, targets, [0, 1, 2], [C] * 3, loss)
+    for k in range(3):
+        svc = liblinear(X, targets[:, k], C, loss)
+        best = objective(svc.coef_[0], svc.intercept_[0], X, targets[:, k], C, loss)
+        ours = objective(coef[k], intercept[k], X, targets[:, k], C, loss)
+        assert best * (1 - 1e-6) < ours < best * (1 + 1e-3 * min(1, C))
+        scores = svc.decision_function(X)
+        np.testing.assert_allclose(
+            X @ coef[k] + intercept[k], scores, atol=0.1 * scores.std() + 1e-3
+        )
+
+
+@pytest.mark.parametrize(("loss", "tol", "atol"), [("hinge", 1e-5, 0.02), (LOSSES[1], 1e-9, 1e-4)])
+def test_a_finer_tolerance_comes_closer(tiny_blocks, loss, tol, atol):
+    """Scores approach liblinear's as the tolerance falls."""
+    X, targets = descriptors()
+    coef, intercept = fit_stream(X, targets, [1], [2.0], loss, tol=tol)
+    scores = liblinear(X, targets[:, 1], 2.0, loss).decision_function(X)
+    np.testing.assert_allclose(X @ coef[0] + intercept[0], scores, atol=atol)
+
+
+def test_groups_of_problems_equal_problems_alone(tiny_blocks, monkeypatch):
+    """Classes and values of C that share readings have the optimum that they have alone."""
+    X, targets = descriptors()
+    columns, C = [0, 1, 2, 0, 1], [0.1, 0.1, 0.1, 5.0, 5.0]
+    together = fit_stream(X, targets, columns, C, "squared_hinge", 1e-9)
+    monkeypatch.setattr(streaming, "STATE_BYTES", 2 * 8 * streaming.VECTORS * 41)
+    apart = fit_stream(X, targets, columns, C, "squared_hinge", 1e-9)
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_of_target_0_and_one_C_per_class(tiny_blocks, loss):
+    """A row of 0 is out of that class alone, and each class has the C it was given."""
+    X, targets = descriptors()
+    targets[:40, 0] = 0
+    C = [0.1, 0.5, 2.0]
+    svm = LinearSVM(C, loss, "stream", tol=1e-4 if loss == "hinge" else 1e-9).fit(X, targets)
+    for k, rows in enumerate([slice(40, None), slice(None), slice(None)]):
+        svc = liblinear(X[rows], targets[rows, k], C[k], loss)
+        np.testing.assert_allclose(
+            svm.class_scores(X)[rows, k], svc.decision_function(X[rows]), atol=0.05
+        )
+
+
+def test_files_need_not_be_arrays(tmp_path, tiny_blocks):
+    """A memory map and an HDF5 data set are fitted and scored as the array in memory is."""
+    X, targets = descriptors()
+    X = X.astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    whole = LinearSVM(C=2.0, solver="stream").fit(X, targets)
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        file.create_dataset("X", data=X, chunks=(16, 40))
+        for rows in (np.load(tmp_path / "X.npy", mmap_mode="r"), file["X"]):
+            svm = LinearSVM(C=2.0, solver="stream").fit(rows, targets)
+            assert svm.n_features_in_ == 40
+            np.testing.assert_array_equal(svm.coef_, whole.coef_)
+            np.testing.assert_array_equal(svm.class_scores(rows), whole.class_scores(X))
+        some = np.array([100, 3, 57])
+        np.testing.assert_allclose(
+            linear_scores(Rows(file["X"], some), whole.coef_, whole.intercept_),
+            whole.class_scores(X)[some],
+            rtol=1e-12,
+        )
+
+
+def precisions(targets, scores):
+    return np.array(
+        [
+            average_precision_score(t[t != 0] > 0, s[t != 0])
+            for t, s in zip(targets.T, scores.T, strict=True)
+        ]
+    )
+
+
+def test_the_choice_of_C_is_that_of_liblinear(tiny_blocks):
+    """Every validation score, of each C, fold and class, is what the primal's search finds."""
+    X, targets = descriptors()
+    targets[::7, 1] = 0
+    how = {"grid": (0.1, 1.0, 10.0), "score": precisions, "per_class": True, "folds": 3}
+    how["loss"] = "squared_hinge"
+    found = search_C(X, targets, solver="stream", tol=1e-6, **how)
+    other = search_C(X, targets, solver="primal", tol=1e-6, **how)
+    assert found.solver == "stream"
+    np.testing.assert_allclose(found.scores, other.scores, atol=0.01)
+    svm, chosen = fit_best(X, targets, solver="stream", tol=1e-6, **how)
+    assert chosen.best == found.best
+    assert svm.solver_ == "stream"
+
+
+def test_a_class_that_a_fold_cannot_train_has_no_scores_there(tiny_blocks):
+    """Without positives in a fold's training part a class is NaN, and the others are scored."""
+    X, targets = descriptors(n=60)
+    targets[:, 2] = np.where(np.arange(60) < 40, -1, targets[:, 2])
+    seen = []
+    search_C(
+        X,
+        targets,
+        grid=[1.0],
+        folds=[(np.arange(40), np.arange(40, 60))],
+        score=lambda t, s: seen.append(s) or np.zeros(3),
+        solver="stream",
+    )
+    assert np.isnan(seen[0][:, 2]).all()
+    assert np.isfinite(seen[0][:, :2]).all()
+
+
+def test_validation_rows_never_reach_the_fit(tiny_blocks):
+    """Whatever a validation row holds, the other rows' decisions stay as they are."""
+    X, targets = descriptors(n=60)
+    folds = [(np.arange(40), np.arange(40, 60))]
+    seen = []
+
+    def keep(_, scores):
+        seen.append(scores[1:].copy())
+        return np.zeros(3)
+
+    for value in (0.0, 100.0):
+        changed = X.copy()
+        changed[40] = value
+        search_C(changed, targets, grid=[1.0], folds=folds, score=keep, solver="stream")
+    np.testing.assert_array_equal(*seen)
+
+
+def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
+    """Fit, search and scores of a 64 MiB memory map take less than 12 MiB."""
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 20)
+    rng = np.random.default_rng(0)
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (16_384, 1024))
+    targets = np.where(rng.random((len(X), 2)) < 0.2, 1, -1).astype(np.int8)
+    for start in range(0, len(X), 1024):
+        block = rng.random((1024, 1024), dtype=np.float32)
+        block[:, :2] += targets[start : start + 1024]
+        X[start : start + 1024] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    folds = [(np.arange(8192), np.arange(8192, 16_384))]
+    how = {"loss": "squared_hinge", "solver": "stream", "folds": folds}
+    tracemalloc.start()
+    svm, _ = fit_best(X, targets, grid=[0.01, 0.1], score=precisions, **how)
+    scores = svm.class_scores(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+    assert precisions(targets, scores).min() > 0.9
+
+
+def test_nothing_is_drawn_at_random(tiny_blocks):
+    """Two fits are equal to the last bit."""
+    X, targets = descriptors()
+    for one, other in zip(*(fit_stream(X, targets, [0, 1], [1.0, 9.0]) for _ in "ab"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_problems_that_are_not_solved_are_told(tiny_blocks, monkeypatch):
+    """After too many readings the weights come with a warning that says what to do."""
+    monkeypatch.setattr(streaming, "MAX_READINGS", 5)
+    X, targets = descriptors()
+    with pytest.warns(ConvergenceWarning, match=r"1 of 1 linear SVMs .* Take a smaller C"):
+        fit_stream(X, targets, [0], [1000.0])
+
+
+def test_descriptors_must_be_finite(tiny_blocks):
+    """A NaN is refused with the rows to look at, by fit and by scores."""
+    X, targets = descriptors()
+    svm = LinearSVM(solver="stream").fit(X, targets)
+    X[25, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        LinearSVM(solver="stream").fit(X, targets)
+    with pytest.raises(DataError, match="Rows 20 to 29 hold a NaN"):
+        svm.class_scores(X)

@@ -1,1 +1,0 @@
-"""The ILSVRC test protocols: classification (Section 3.2) and localisation (Appendix A)."""

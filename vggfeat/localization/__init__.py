@@ -1,0 +1,1 @@
+"""Localisation: box regression, merging and the two test protocols (Appendix A)."""
