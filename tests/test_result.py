@@ -1,0 +1,92 @@
+"""Results as data: figures beside the paper's, and JSON of what tables hold."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from vggfeat.result import (
+    Axis,
+    Column,
+    Lines,
+    Measure,
+    Published,
+    Result,
+    Series,
+    Table,
+    beside_paper,
+)
+
+TABLE_11 = (Published("D", 0.918, 0.01), Published("D & E", 0.927, 0.005))
+
+
+def recall(value: float, paper: tuple[Published, ...] = TABLE_11) -> Measure:
+    return Measure("mean_class_recall", "mean class recall", value, paper=paper)
+
+
+def test_each_figure_of_the_paper_has_a_row_with_the_difference():
+    result = Result("caltech101", "Caltech-101", (recall(0.93),))
+    records = result.beside_paper().records()
+    assert [row["row"] for row in records] == ["D", "D & E"]
+    assert [row["mean_class_recall_difference"] for row in records] == pytest.approx([0.012, 0.003])
+
+
+def test_a_result_that_the_paper_lacks_stands_beside_nothing():
+    assert Result("mine", "Mine", (recall(0.93, ()),)).beside_paper() is None
+
+
+def test_partial_data_have_no_difference_and_say_why():
+    result = Result("caltech101", "Caltech-101", (recall(0.93),), partial=("3 images",))
+    assert [row["mean_class_recall_difference"] for row in result.beside_paper().records()] == [
+        None,
+        None,
+    ]
+    assert {row["remark"] for row in result.beside_paper().records()} == {"partial data"}
+
+
+def test_a_figure_of_something_else_has_no_difference():
+    figure = (Published("D", 0.9, unlike="S is not known"),)
+    [row] = Result("x", "X", (recall(0.8, figure),)).beside_paper().records()
+    assert row["mean_class_recall_difference"] is None
+    assert row["remark"] == "S is not known"
+
+
+def test_rows_of_a_recipe_stand_one_below_the_other_even_where_one_failed():
+    rows = [
+        ("D", Result("D", "D", (recall(0.92, TABLE_11[:1]),))),
+        ("E", Result("E", "E", (recall(math.nan, TABLE_11[1:]),), failed="no weights")),
+    ]
+    first, second = beside_paper(rows).records()
+    assert first["mean_class_recall_difference"] == pytest.approx(0.002)
+    assert second["mean_class_recall"] is None
+    assert second["mean_class_recall_paper"] == 0.927
+    assert second["remark"] == "failed"
+
+
+def test_two_measures_stand_beside_the_two_figures_of_one_row():
+    top1 = Measure("top1", "top-1 error", 0.25, paper=(Published("D", 0.244),))
+    top5 = Measure("top5", "top-5 error", 0.07, paper=(Published("D", 0.072),))
+    [row] = Result("ilsvrc", "ILSVRC", (top1, top5)).beside_paper().records()
+    assert row["top1_difference"] == pytest.approx(0.006)
+    assert row["top5_difference"] == pytest.approx(-0.002)
+
+
+def test_json_holds_what_tables_and_figures_hold_unrounded():
+    columns = (Column("class", "Class"), Column("ap", "AP", "percent"), Column("n", "N", "int"))
+    table = Table("classes", "Classes", columns, (("cat", np.float64(1 / 3), np.int64(4)),))
+    lines = Lines("c", "C", Axis("C", log=True), Axis("mAP", "percent"), (
+        Series("mean", (0.1, 1.0), (0.5, math.nan), marks=(0,)),
+    ))  # fmt: skip
+    text = json.dumps(Result("x", "X", (recall(math.nan),), parts=(table, lines)).to_dict())
+    data = json.loads(text)
+    assert data["tables"]["classes"] == [{"class": "cat", "ap": 1 / 3, "n": 4}]
+    assert data["figures"]["c"]["series"][0]["y"] == [0.5, None]
+    assert data["measures"]["mean_class_recall"]["value"] is None
+
+
+def test_a_row_must_have_a_value_for_each_column():
+    with pytest.raises(AssertionError):
+        Table("t", "T", (Column("a", "A"),), ((1, 2),))
