@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +17,7 @@ from vggfeat.data.identity import stamps_of
 from vggfeat.data.image import Box, Crop, ImageLike, ImageRef
 from vggfeat.data.names import name_of, relative_name
 from vggfeat.data.sources import list_images
-from vggfeat.data.sources.lists import Entry
+from vggfeat.data.sources.lists import SEPARATOR, Entry
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, ParameterError
 
@@ -37,6 +38,9 @@ class ImageSet:
         What is decoded: paths, objects at addresses or in tars, PIL images or arrays.
     labels : tuple of str
         The class of every image; empty without labels.
+    label_sets : tuple of tuple of str
+        The classes of every image, sorted, where an image may have several or none of them; empty
+        where it has one.
     targets : ndarray (N, C) of int8, optional
         +1 for each class that a row has, −1 for the others, and 0 where it has only difficult
         objects of a class; the columns are the classes of the data set's card. 0 throughout for a
@@ -64,6 +68,7 @@ class ImageSet:
     names: tuple[str, ...]
     images: tuple[ImageLike, ...]
     labels: tuple[str, ...] = ()
+    label_sets: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     targets: Targets | None = field(default=None, compare=False, repr=False)
     labelled: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     splits: Mapping[str, Rows] = field(default_factory=dict, compare=False, repr=False)
@@ -78,7 +83,7 @@ class ImageSet:
     @property
     def classes(self) -> list[str]:
         """The different labels, sorted."""
-        return sorted(set(self.labels))
+        return sorted({*self.labels, *chain.from_iterable(self.label_sets)})
 
     def stamps(self) -> NDArray[np.int64]:
         """Return what tells each file from another that has, or had, its name, unopened: (N, 2)."""
@@ -103,6 +108,7 @@ class ImageSet:
             names=some(self.names),
             images=some(self.images),
             labels=some(self.labels),
+            label_sets=some(self.label_sets),
             boxes=some(self.boxes),
             targets=None if self.targets is None else self.targets[kept],
             labelled=None if self.labelled is None else self.labelled[kept],
@@ -132,6 +138,21 @@ def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
     return targets
 
 
+def multi_hot(label_sets: Sequence[Sequence[str]], classes: Sequence[str]) -> Targets:
+    """Make targets (N, C), +1 for each label that an image has and −1 for every other class.
+
+    Examples
+    --------
+    >>> multi_hot([["cat", "dog"], []], ["cat", "dog"]).tolist()
+    [[1, 1], [-1, -1]]
+    """
+    column = {label: number for number, label in enumerate(classes)}
+    targets = np.full((len(label_sets), len(classes)), -1, dtype=np.int8)
+    for row, labels in enumerate(label_sets):
+        targets[row, [column[label] for label in labels]] = 1
+    return targets
+
+
 def find_images(
     sources: Sequence[str | os.PathLike[str]], relative_to: str | os.PathLike[str] | None = None
 ) -> ImageSet:
@@ -142,7 +163,8 @@ def find_images(
     sources : sequence of str or path
         Folders (searched through, without hidden ones), files, globs, ``@list.txt`` or ``-`` (one
         path a line; relative to the current folder), CSV or Parquet manifests with a column
-        ``path`` (relative to the manifest) and, optionally, ``label`` and ``split``, or
+        ``path`` (relative to the manifest) and, optionally, ``label`` or ``labels`` (``a|b``), and
+        ``split``, or
         WebDataset's tars (``train-{000..099}.tar``). All but ``-`` may be at an address:
         ``s3://bucket/folder``, ``https://host/list.csv``; lists may name addresses.
     relative_to : path, optional
@@ -220,22 +242,37 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
                 "Name them from a folder above both, by --relative-to DIR; images at addresses "
                 "need stores of their own."
             )
-        for what in ("label", "split"):
-            before, now = getattr(first, what), getattr(entry, what)
-            if before != now:
-                raise DataError(
-                    f"{entry.name!r} is there twice, as {before!r} and as {now!r}. An image has "
-                    f"one {what}: remove one of the lines."
-                )
+        if first is not entry:
+            _check_agreement(first, entry)
     kept = list(unique.values())
+    label_sets = [entry.label_set for entry in kept if entry.label_set is not None]
     splits = np.array([entry.split for entry in kept])
     return ImageSet(
         names=tuple(unique),
         images=tuple(entry.image for entry in kept),
         labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
+        label_sets=tuple(label_sets) if len(label_sets) == len(kept) else (),
         splits={name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})},
         duplicates=total - len(kept),
     )
+
+
+def _check_agreement(first: Entry, again: Entry) -> None:
+    """Refuse an image that is named again with another label or split."""
+    name = first.name
+    for what in ("label", "split"):
+        before, now = getattr(first, what), getattr(again, what)
+        if before != now:
+            raise DataError(
+                f"{name!r} is there twice, as {before!r} and as {now!r}. An image has one {what}: "
+                "remove one of the lines."
+            )
+    if first.label_set != again.label_set:
+        texts = [SEPARATOR.join(entry.label_set or ()) for entry in (first, again)]
+        raise DataError(
+            f"{name!r} is there twice, with the labels {texts[0]!r} and {texts[1]!r}. Write all "
+            f"labels of an image in one line, with {SEPARATOR!r} between them."
+        )
 
 
 def _same_file(first: Path | ImageRef, second: Path | ImageRef) -> bool:

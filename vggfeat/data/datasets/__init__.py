@@ -11,12 +11,21 @@ from pkgutil import iter_modules
 from vggfeat._io.assets import asset
 from vggfeat._io.download import Progress
 from vggfeat._io.remote import is_address, redact
-from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard, card_names, is_card, load_card
+from vggfeat.data.datasets.card import (
+    EVERY,
+    READERS,
+    DatasetCard,
+    SplitsProtocol,
+    VocProtocol,
+    card_names,
+    is_card,
+    load_card,
+)
 from vggfeat.data.datasets.check import Check, absent, check
 from vggfeat.data.datasets.fetch import data_folder, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.imageset import ImageSet, multi_hot, one_hot
 from vggfeat.data.sources import is_beyond_path
 from vggfeat.errors import DataError, DataNotFound
 
@@ -212,7 +221,13 @@ def _read(
 def _with_targets(
     card: DatasetCard, images: ImageSet, tree: Path | str
 ) -> tuple[DatasetCard, ImageSet]:
-    if len(images.classes) < 2:
+    if images.label_sets and card.protocol.kind != "voc":
+        raise DataError(
+            f"{tree} gives an image several labels, or none, and the protocol {card.protocol.kind} "
+            "needs one for each. Set kind = 'voc' in the card's [protocol], or write a column "
+            "'label'."
+        )
+    if len(images.classes) < 2 and not images.label_sets:
         raise DataError(f"{tree} has one class, {images.classes[0]!r}; at least two are needed.")
     classes = card.classes or tuple(images.classes)
     if unknown := sorted(set(images.classes) - set(classes)):
@@ -220,10 +235,9 @@ def _with_targets(
             f"{tree} has a class {unknown[0]!r} that its card does not know. Remove it, or test "
             f"the folder without the card: --dataset {tree}/"
         )
-    return (
-        card.model_copy(update={"classes": classes}),
-        replace(images, targets=one_hot(images.labels, classes)),
-    )
+    several, single = images.label_sets, images.labels
+    targets = multi_hot(several, classes) if several else one_hot(single, classes)
+    return card.model_copy(update={"classes": classes}), replace(images, targets=targets)
 
 
 def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
@@ -232,8 +246,12 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     source = redact(name) if is_address(name) else str(path.resolve())
     stem = Path(source).name if path.is_dir() else Path(source).stem
     reader = "folders" if path.is_dir() else "manifest"
-    card = DatasetCard(name=stem, title=stem, reader=reader, source=source, root=source)
-    return _with_targets(card, read_labelled(name), source)
+    images = read_labelled(name)
+    protocol = VocProtocol(ap="area", needs=()) if images.label_sets else SplitsProtocol()
+    card = DatasetCard(
+        name=stem, title=stem, reader=reader, source=source, root=source, protocol=protocol
+    )
+    return _with_targets(card, images, source)
 
 
 def _incomplete(card: DatasetCard, checked: Check) -> str:

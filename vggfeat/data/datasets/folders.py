@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from vggfeat._io.remote import is_address, redact
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
@@ -32,6 +34,7 @@ class FoldersReader(Reader):
 class ManifestReader(Reader):
     """A CSV or Parquet manifest, or a tar."""
 
+    protocols = ("splits", "ilsvrc", "voc")
     in_place = True
 
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
@@ -42,6 +45,10 @@ class ManifestReader(Reader):
 
 def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
     """Read class folders, a manifest or tars, all of whose images have labels.
+
+    A manifest with a column ``labels`` gives each image several, or none: ``label_sets``. Its
+    column ``split``, if any, says train, val or test; trainval is train and val together, as in
+    VOC.
 
     Where no image of a tar, or of a folder at an address, has a label of its own, its first folder
     in there is its class. What lies beside the class folders is left out, and named in ``strays``.
@@ -68,9 +75,11 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
     if Path(source).is_dir():
         return read_folders(Path(source))
     images = find_images([source], relative_to)
-    if not images.labels:
+    if images.label_sets:
+        images = _multi_label(images, source)
+    elif not images.labels:
         images = _labelled_by_folder(images, source)
-    pairs = zip(images.names, images.labels, strict=True)
+    pairs = zip(images.names, images.labels, strict=bool(images.labels))
     if unlabelled := [name for name, label in pairs if not label]:
         raise DataError(f"{redact(source)} gives no label to {and_more(unlabelled, 'image')}.")
     if not any(isinstance(each, ImageRef) or Path(str(each)).exists() for each in images.images):
@@ -105,6 +114,38 @@ def read_folders(root: Path) -> ImageSet:
     return image_set_of(entries)
 
 
+def _multi_label(images: ImageSet, source: str) -> ImageSet:
+    """Check the label sets and splits of a manifest, and add trainval."""
+    if images.labels:
+        raise DataError(
+            f"{redact(source)} has both columns 'label' and 'labels'. Keep 'label' where an image "
+            "has one class, or 'labels' (a|b) where it has several or none."
+        )
+    if not images.classes:
+        raise DataError(
+            f"{redact(source)} gives no image a label: its column 'labels' is empty. Write the "
+            "classes of each image, such as cat|dog."
+        )
+    splits = dict(images.splits)
+    if not splits:
+        return images
+    if unknown := sorted({*splits} - {"train", "val", "test"}):
+        raise DataError(
+            f"{redact(source)} has the split {unknown[0]!r}; it should be train, val or test."
+        )
+    if unmarked := np.setdiff1d(
+        np.arange(len(images)), np.concatenate([*splits.values()])
+    ).tolist():
+        names = [images.names[row] for row in unmarked]
+        raise DataError(
+            f"{redact(source)} gives no split to {and_more(names, 'image')}. Write train, val or "
+            "test for every image, or leave the column out."
+        )
+    nothing = np.array([], np.int64)
+    trainval = np.union1d(splits.get("train", nothing), splits.get("val", nothing))
+    return replace(images, splits=splits | {"trainval": trainval})
+
+
 def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     """Label images by their folders in a tar, or below an address, from which they are named."""
     names, folders, prefix = list(images.names), [], prefix_of(source)
@@ -116,7 +157,8 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
             below = names[row] = names[row].removeprefix(prefix)
         else:
             raise DataError(
-                f"{source} has no column 'label'. Its columns should be path, label[, split]."
+                f"{source} has no column 'label'. Its columns should be path, label[, split], or "
+                "path, labels[, split] where an image has several classes (a|b)."
             )
         folders.append(below.partition("/")[0] if "/" in below else "")
     rows = [row for row, folder in enumerate(folders) if folder]

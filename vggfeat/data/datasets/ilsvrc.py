@@ -249,6 +249,11 @@ def find_boxes(root: Path) -> list[Path]:
 
 def _read_csv(path: Path) -> LabelledImages:
     images = read_labelled(str(path))
+    if images.label_sets:
+        raise DataError(
+            f"{path} has a column 'labels', and a network that classifies needs one class for each "
+            "image. Name a CSV file with the columns path and label."
+        )
     places = [
         image.address if isinstance(image, RemoteImage) else str(image) for image in images.images
     ]

@@ -1,4 +1,4 @@
-"""Lists of images: one path a line, or CSV and Parquet manifests with path, label and split."""
+"""Lists of images: a path a line, or CSV and Parquet manifests with path, label(s) and split."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ from vggfeat.data.names import name_of
 from vggfeat.data.sources.remote import RemoteImage, explain_unreadable
 from vggfeat.errors import DataError, MissingExtra, VggfeatError
 
-COLUMNS = ("path", "label", "split")
+COLUMNS = ("path", "label", "labels", "split")
+SEPARATOR = "|"
+"""What stands between the classes of an image in the column ``labels``."""
 LINES_AT_ONCE = 8192
 LONGEST = 1 << 20  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image as a source names it."""
+    """An image as a source names it; without a column ``labels`` its label set is None."""
 
     image: Path | ImageRef
     name: str
     label: str = ""
     split: str = ""
+    label_set: tuple[str, ...] | None = None
 
 
 def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
@@ -95,7 +98,7 @@ def read_csv(source: str) -> Iterator[Entry]:
     Raises
     ------
     DataError
-        If it has no column ``path``, or a line without one.
+        If it has no column ``path``, or a line without one or with more fields than the header.
     """
     with _open(source, "manifest") as file:
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
@@ -169,7 +172,7 @@ def _need_path(columns: Any, source: str) -> None:
     if "path" not in columns:
         raise DataError(
             f"{redact(source)} has the columns {', '.join(columns) or 'nothing'}; "
-            f"a manifest needs 'path', and may have 'label' and 'split'."
+            f"a manifest needs 'path', and may have 'label' or 'labels', and 'split'."
         )
 
 
@@ -178,8 +181,20 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
     for number, row in enumerate(rows, first):
         if not row["path"]:
             raise DataError(f"{redact(source)}, {what} {number}, names no path.")
+        if any(row.get(None) or ()):
+            raise DataError(
+                f"{redact(source)}, {what} {number}, has more fields than the header. Put what "
+                f'has a comma in it in "quotes", and {SEPARATOR!r} between labels.'
+            )
         image, name = resolve_entry(str(row["path"]), folder)
-        yield Entry(image, name, _text(row.get("label")), _text(row.get("split")))
+        label_set = _label_set(row["labels"]) if "labels" in row else None
+        yield Entry(image, name, _text(row.get("label")), _text(row.get("split")), label_set)
+
+
+def _label_set(value: object) -> tuple[str, ...]:
+    """Read ``a|b``, or a list of labels, as Parquet may hold; sorted, without blanks."""
+    labels = value if isinstance(value, list) else str(value or "").split(SEPARATOR)
+    return tuple(sorted({sys.intern(str(label).strip()) for label in labels} - {""}))
 
 
 def _text(value: object) -> str:
