@@ -29,15 +29,15 @@ class Light(Settings):
     dimmed: bool = Field(default=True, description="Whether.")
 
 
-def run(*words: str, layer: bool = False) -> Any:
+def run(*words: str, typed_only: bool = False) -> Any:
     """Run a command whose options are made from these settings; return what it was given."""
     given: list[Any] = []
     names = tuple(Light.model_fields)
-    group = options.layer(Light) if layer else options.some(Light, *names)
+    group = options.typed_options(Light) if typed_only else options.model_options(Light, *names)
     app = typer.Typer()
 
     @app.command()
-    @options.of(light=group)
+    @options.with_options(light=group)
     def command(*, light: Light, where: str = "here") -> None:
         given.append(light)
 
@@ -62,11 +62,11 @@ def test_what_was_typed_is_what_is_set() -> None:
 
 def test_a_layer_is_what_was_typed_alone() -> None:
     """It stands over settings of a data set or a recipe, whose values no default may replace."""
-    assert run(layer=True) == {}
-    assert run("--power", "2", "--dimmed", layer=True) == {"power": 2.0, "dimmed": True}
+    assert run(typed_only=True) == {}
+    assert run("--power", "2", "--dimmed", typed_only=True) == {"power": 2.0, "dimmed": True}
 
 
-@pytest.mark.parametrize("layer", [False, True])
+@pytest.mark.parametrize("typed_only", [False, True])
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -75,11 +75,11 @@ def test_a_layer_is_what_was_typed_alone() -> None:
     ],
 )
 def test_a_wrong_value_is_told_in_a_line_that_names_the_flag(
-    words: Sequence[str], said: str, layer: bool
+    words: Sequence[str], said: str, typed_only: bool
 ) -> None:
     """As it was typed, not as Python has it."""
     with pytest.raises(ParameterError) as refused:
-        run(*words, layer=layer)
+        run(*words, typed_only=typed_only)
     assert refused.value.lines == (said,)
     assert refused.value.exit_status == 2
 

@@ -59,8 +59,8 @@ Results = Annotated[
 ]
 
 
-@options.of(
-    typed=options.layer(
+@options.with_options(
+    typed=options.typed_options(
         Features,
         without=("layers", "pool", "aggregate", "normalize", "power", "views"),
         nets={
@@ -73,7 +73,7 @@ Results = Annotated[
             "panel": EVALUATION,
         },
     ),
-    execution=options.some(Execution, *options.DESCRIBING),
+    execution=options.model_options(Execution, *options.DESCRIBING),
 )
 def command(
     *,

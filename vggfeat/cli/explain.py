@@ -33,7 +33,7 @@ Explained = tuple[str, "Explanation | None", str]
 """An image's name, its explanation, and where it is drawn, or why it has none."""
 
 
-@options.of(execution=options.some(Execution, "device"))
+@options.with_options(execution=options.model_options(Execution, "device"))
 def command(
     *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],

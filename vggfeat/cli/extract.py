@@ -45,8 +45,8 @@ class OutputOptions(NamedTuple):
     as_json: bool
 
 
-@options.of(
-    typed=options.layer(
+@options.with_options(
+    typed=options.typed_options(
         Features,
         without=("aggregate", "power", "views"),
         normalize={
@@ -54,7 +54,7 @@ class OutputOptions(NamedTuple):
             "are kept raw, and normalised when they are used."
         },
     ),
-    execution=options.some(Execution, *options.DESCRIBING, *options.CLUSTER),
+    execution=options.model_options(Execution, *options.DESCRIBING, *options.CLUSTER),
 )
 def command(
     *,

@@ -14,7 +14,7 @@ from vggfeat.cli.output import Json, Quiet, note
 from vggfeat.settings import Features
 
 
-@options.of(typed=options.layer(Features, "Q"))
+@options.with_options(typed=options.typed_options(Features, "Q"))
 def command(
     *,
     stores: Annotated[

@@ -30,14 +30,14 @@ group.command("evaluate")(evaluate_command)
 
 
 @group.command("train")
-@options.of(
-    training=options.some(
+@options.with_options(
+    training=options.model_options(
         BoxTraining,
         *("net", "S", "freeze", "batch", "learning_rate", "momentum", "weight_decay", "dropout"),
         *("epochs", "patience", "colour_shift", "seed"),
     ),
-    localization=options.some(Localization),
-    execution=options.some(Execution, *options.NETWORK),
+    localization=options.model_options(Localization),
+    execution=options.model_options(Execution, *options.NETWORK),
 )
 def train_command(
     *,

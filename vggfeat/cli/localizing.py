@@ -87,7 +87,7 @@ Average = Annotated[
 ]
 
 
-@options.of(execution=options.some(Execution, *options.NETWORK))
+@options.with_options(execution=options.model_options(Execution, *options.NETWORK))
 def predict_command(
     *,
     sources: Annotated[
@@ -164,7 +164,7 @@ def predict_command(
     show_found(found, told, as_json=as_json)
 
 
-@options.of(execution=options.some(Execution, *options.NETWORK))
+@options.with_options(execution=options.model_options(Execution, *options.NETWORK))
 def evaluate_command(
     *,
     data: Annotated[

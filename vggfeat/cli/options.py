@@ -53,7 +53,7 @@ class OptionGroup:
     model : type
     names : tuple of str
         Its settings, in the order in which help lists them.
-    layer : bool
+    typed_only : bool
         Whether they stand over those of a data set, a store or a recipe: the command is given what
         was typed, by name, and help shows no defaults. Otherwise it is given the model.
     own : mapping
@@ -62,7 +62,7 @@ class OptionGroup:
 
     model: type[Settings]
     names: tuple[str, ...]
-    layer: bool = False
+    typed_only: bool = False
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
@@ -75,26 +75,26 @@ class OptionGroup:
         values = {name: given.pop(name) for name in self.names}
         typed = {name: value for name, value in values.items() if is_typed(context, name)}
         check_each(self.model, typed, self.flags)
-        return typed if self.layer else checked(self.model, **typed)
+        return typed if self.typed_only else checked(self.model, **typed)
 
 
-def layer(
+def typed_options(
     model: type[Settings],
     *names: str,
     without: Collection[str] = (),
     **own: Mapping[str, str],
 ) -> OptionGroup:
-    """Make options of settings that stand over others: those named, or all without some."""
-    return OptionGroup(model, names or _names(model, without), layer=True, own=own)
+    """Make options whose settings a command is given as they were typed, to put over others."""
+    return OptionGroup(model, names or _names(model, without), typed_only=True, own=own)
 
 
-def some(
+def model_options(
     model: type[Settings],
     *names: str,
     without: Collection[str] = (),
     **own: Mapping[str, str],
 ) -> OptionGroup:
-    """Make options of the settings of a model: those named, or all without some."""
+    """Make options of which a command is given the model: of all settings, or of those named."""
     return OptionGroup(model, names or _names(model, without), own=own)
 
 
@@ -105,7 +105,7 @@ def _names(model: type[Settings], without: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in every if name not in without)
 
 
-def of(**groups: OptionGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(**groups: OptionGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting of some models, where it takes the parameter.
 
     Name, type, default and help of an option are those of the setting; the flag as well, where it
@@ -156,7 +156,7 @@ def _options(group: OptionGroup) -> list[inspect.Parameter]:
             rich_help_panel=own.get("panel", PANELS[group.model]) or None,
         )
         adaptive = kind not in (bool, int, float, str) or _extra(setting).get("adaptive")
-        default = None if group.layer or adaptive else setting.default
+        default = None if group.typed_only or adaptive else setting.default
         annotation = Annotated[kind | None if default is None else kind, option]  # type: ignore[valid-type]
         made.append(_parameter(name, annotation, default))
     return made

@@ -31,7 +31,9 @@ Best = tuple[str, dict[str, float], str]
 """An image's name, its best classes with their scores, and why it has none."""
 
 
-@options.of(execution=options.some(Execution, "device", "on_bad_image", "workers"))
+@options.with_options(
+    execution=options.model_options(Execution, "device", "on_bad_image", "workers")
+)
 def command(
     *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],

@@ -28,9 +28,9 @@ SILENT = {
 }
 
 
-@options.of(
-    typed=options.layer(Features, "weights"),
-    execution=options.some(
+@options.with_options(
+    typed=options.typed_options(Features, "weights"),
+    execution=options.model_options(
         Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
     ),
 )

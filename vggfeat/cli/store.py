@@ -199,7 +199,7 @@ def pack_command(
 
 
 @group.command("export")
-@options.of(typed=options.layer(Features, "aggregate", "normalize", "power"))
+@options.with_options(typed=options.typed_options(Features, "aggregate", "normalize", "power"))
 def export_command(
     *,
     store: Store,

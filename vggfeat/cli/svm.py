@@ -13,10 +13,10 @@ from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.settings import SVM, Execution, Features
 
 
-@options.of(
-    typed=options.layer(Features),
-    svm=options.some(SVM),
-    execution=options.some(
+@options.with_options(
+    typed=options.typed_options(Features),
+    svm=options.model_options(SVM),
+    execution=options.model_options(
         Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
     ),
 )

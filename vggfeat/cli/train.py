@@ -20,9 +20,9 @@ DRAWN = get_args(Training.model_fields["init"].annotation)
 FROM_ITSELF = 1e-3  # learning rate (Section 3.1)
 
 
-@options.of(
-    training=options.some(Training, without=["init"], net={"panel": ""}, S={"panel": ""}),
-    execution=options.some(Execution, *options.NETWORK),
+@options.with_options(
+    training=options.model_options(Training, without=["init"], net={"panel": ""}, S={"panel": ""}),
+    execution=options.model_options(Execution, *options.NETWORK),
 )
 def command(
     *,
