@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from vggfeat.classification.recipe import Classification
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import DataError, DataNotFound
-from vggfeat.recipes import Recipe, check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.recipes import (
+    ClassificationRecipe,
+    SVMRecipe,
+    TrainingRecipe,
+    check_protocol,
+    open_recipe,
+    open_svm_recipe,
+    recipe_names,
+)
 from vggfeat.settings import GRID, SVM
-from vggfeat.train.chain import Chain
 
 OWN = """
 dataset = "voc2007"
@@ -38,7 +44,7 @@ def written(folder: Path, text: str) -> str:
 
 def test_rows_have_the_recipes_settings_and_their_own(tmp_path: Path) -> None:
     """A row changes what it names alone; without a name it is called by its nets."""
-    recipe = load_recipe(written(tmp_path, OWN))
+    recipe = open_svm_recipe(written(tmp_path, OWN))
     small, both = recipe.table()
     assert (recipe.name, recipe.dataset) == ("own", "voc2007")
     assert (small.name, small.expected, small.features.Q) == ("small", 50.5, (256,))
@@ -49,7 +55,7 @@ def test_rows_have_the_recipes_settings_and_their_own(tmp_path: Path) -> None:
 
 def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
     """All else has a default: one row, of net D."""
-    recipe = load_recipe(written(tmp_path, 'dataset = "sample"'))
+    recipe = open_svm_recipe(written(tmp_path, 'dataset = "sample"'))
     [line] = recipe.table()
     assert (line.name, line.expected, line.features.layers) == ("D", None, ("fc7",))
     assert recipe.classifier == SVM()
@@ -75,7 +81,7 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
 def test_what_is_no_recipe_is_refused(text: str, said: str, tmp_path: Path) -> None:
     """Every mistake is a DataError that names the file and the key."""
     with pytest.raises(DataError, match="is not a recipe") as refused:
-        load_recipe(written(tmp_path, text))
+        open_svm_recipe(written(tmp_path, text))
     assert said in str(refused.value)
     assert str(tmp_path / "own.toml") in str(refused.value)
 
@@ -113,10 +119,10 @@ def test_links_make_a_recipe_that_trains(tmp_path: Path) -> None:
     """It is opened as such, refused where a table is asked for, and its mistakes are named too."""
     own = written(tmp_path, '[[links]]\nname = "a"\ntraining = { S = [256, 512] }')
     opened = open_recipe(own)
-    assert isinstance(opened, Chain)
+    assert isinstance(opened, TrainingRecipe)
     assert (opened.name, opened.runs()[0].settings.S) == ("own", (256, 512))
     with pytest.raises(DataError, match=r"trains networks and has no table.*vggfeat run"):
-        load_recipe(own)
+        open_svm_recipe(own)
     with pytest.raises(DataError, match=r"own\.toml is not a recipe") as refused:
         open_recipe(written(tmp_path, '[[links]]\nname = "a"\nfrom = "b"'))
     assert "begins from 'b', which is no link before" in str(refused.value)
@@ -136,10 +142,10 @@ uses = [{{ net = "{used}", Q = [256] }}]
 def test_a_protocol_makes_a_recipe_that_tests(tmp_path: Path) -> None:
     """It is opened as such, refused where features are asked for, and its mistakes are named."""
     opened = open_recipe(written(tmp_path, TESTED.format(net="D", used="mine")))
-    assert isinstance(opened, Classification)
+    assert isinstance(opened, ClassificationRecipe)
     assert (opened.name, opened.nets["mine"].S, opened.rows[0].mode) == ("own", (256, 512), "dense")
     with pytest.raises(DataError, match=r"tests networks\. Run it with: vggfeat run"):
-        load_recipe(str(tmp_path / "own.toml"))
+        open_svm_recipe(str(tmp_path / "own.toml"))
     for wrong, said in (
         (TESTED.format(net="F", used="mine"), "nets.mine.net"),
         (TESTED.format(net="D", used="yours"), "'mine' uses 'yours', which is none of the nets"),
@@ -154,14 +160,14 @@ def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """A file of other bytes is no recipe either."""
     (tmp_path / "own.toml").write_bytes(b'dataset = "\xff"')
     with pytest.raises(DataError, match="is not a recipe"):
-        load_recipe(str(tmp_path / "own.toml"))
+        open_svm_recipe(str(tmp_path / "own.toml"))
 
 
 @pytest.mark.parametrize("name", ["table11-voc2099", "none.toml"])
 def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
     """Whoever mistypes sees what there is."""
     with pytest.raises(DataNotFound, match="table11-voc2007") as refused:
-        load_recipe(name)
+        open_svm_recipe(name)
     assert name in str(refused.value)
     assert all(shipped in str(refused.value) for shipped in recipe_names())
 
@@ -183,22 +189,22 @@ def test_what_is_typed_stands_over_the_recipe_and_over_its_rows() -> None:
     """What is not typed is each row's own, and no figure is expected any more."""
     typed = ["features.Q=[64, 96]", "features.aggregate=stack", "classifier.loss=squared_hinge"]
     own, other = open_recipe("table11-voc2007"), open_recipe("table11-voc2007", typed)
-    assert isinstance(own, Recipe)
-    assert isinstance(other, Recipe)
+    assert isinstance(own, SVMRecipe)
+    assert isinstance(other, SVMRecipe)
     for before, after in zip(own.table(), other.table(), strict=True):
         assert after.features == before.features.but(Q=(64, 96), aggregate="stack")
         assert (after.name, after.expected) == (before.name, None)
     assert other.classifier == SVM(loss="squared_hinge")
     nets = open_recipe("table11-voc2007", ["features.nets=A"])
-    assert isinstance(nets, Recipe)
+    assert isinstance(nets, SVMRecipe)
     assert {line.features.nets for line in nets.table()} == {("A",)}
 
 
 def test_what_is_typed_stands_over_a_chain_and_over_its_links() -> None:
     """A chain is trained for fewer epochs, at one scale."""
     own, other = (open_recipe("train-a", typed) for typed in ((), ("training.epochs=2",)))
-    assert isinstance(own, Chain)
-    assert isinstance(other, Chain)
+    assert isinstance(own, TrainingRecipe)
+    assert isinstance(other, TrainingRecipe)
     for before, after in zip(own.runs(), other.runs(), strict=True):
         assert after.settings == before.settings.but(epochs=2)
         assert (after.name, after.origin) == (before.name, before.origin)

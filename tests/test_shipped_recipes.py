@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 from check_wheel import WHEEL_HOLDS
 
-from vggfeat.classification.recipe import Classification
 from vggfeat.data.datasets import load_card
 from vggfeat.nets.config import layers_of
-from vggfeat.recipes import check_protocol, load_recipe, open_recipe, recipe_names
+from vggfeat.recipes import (
+    ClassificationRecipe,
+    TrainingRecipe,
+    check_protocol,
+    open_recipe,
+    open_svm_recipe,
+    recipe_names,
+)
 from vggfeat.settings import Training
-from vggfeat.train.chain import Chain
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 # The figures of Tables 11 and 12, in percent, typed from the paper.
@@ -98,7 +103,7 @@ def test_every_file_is_a_recipe_and_travels() -> None:
 @pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(TRAIN) - set(ERRORS)))
 def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     """The data set is a shipped card, and the header has the command that people type."""
-    recipe = load_recipe(name)
+    recipe = open_svm_recipe(name)
     assert recipe.name == name
     assert load_card(recipe.dataset).name == recipe.dataset
     check_protocol(recipe.classifier, load_card(recipe.dataset))
@@ -108,7 +113,7 @@ def test_it_loads_and_says_how_it_is_run(name: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_figures_are_the_papers(name: str) -> None:
     """Row by row what the table has, in the recipe, in its header and in the data set's card."""
-    recipe = load_recipe(name)
+    recipe = open_svm_recipe(name)
     assert {line.name: line.expected for line in recipe.table()} == PAPER[name]
     own = [row for row in load_card(recipe.dataset).paper if row.nets]
     assert [row.value for row in own] == list(PAPER[name].values())
@@ -127,19 +132,19 @@ def test_figures_are_the_papers(name: str) -> None:
 def test_settings_are_the_papers(name: str) -> None:
     """Appendix B: fc7 of the authors' nets; VOC averages five scales, Caltech stacks three."""
     caltech = "caltech" in name
-    for line in load_recipe(name).table():
+    for line in open_svm_recipe(name).table():
         made = line.features
         assert (made.layers, made.weights, made.pool) == (("fc7",), ("authors",), "average")
         assert (made.flip, made.normalize, made.power) == (True, "descriptor", None)
         assert (made.Q, made.aggregate) == (CALTECH if caltech else VOC)
         boxes = line.name.endswith("box")
         assert made.views == (("image", "box") if boxes else ("image",))
-    assert load_recipe(name).classifier.loss == "hinge"
+    assert open_svm_recipe(name).classifier.loss == "hinge"
 
 
-def chain_of(name: str) -> Chain:
+def chain_of(name: str) -> TrainingRecipe:
     opened = open_recipe(name)
-    assert isinstance(opened, Chain)
+    assert isinstance(opened, TrainingRecipe)
     return opened
 
 
@@ -193,9 +198,9 @@ def test_a_chains_header_has_command_errors_and_work(name: str) -> None:
     assert "no GPU to measure" in told
 
 
-def table_of(name: str) -> Classification:
+def table_of(name: str) -> ClassificationRecipe:
     opened = open_recipe(name)
-    assert isinstance(opened, Classification)
+    assert isinstance(opened, ClassificationRecipe)
     return opened
 
 

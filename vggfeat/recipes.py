@@ -1,25 +1,97 @@
-"""Recipes: one file says what is run on which data set, and what should come out."""
+"""Recipes: one file says what is run on which data, and what the paper has for it."""
 
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vggfeat._io.assets import read_toml, shared
-from vggfeat.classification.recipe import Classification, TableRow
 from vggfeat.data.datasets.card import DatasetCard, VocProtocol
-from vggfeat.errors import DataError, DataNotFound, ParameterError
+from vggfeat.errors import DataError, DataNotFound, ParameterError, WeightsNotFound
+from vggfeat.nets.config import DEEPER, TABLE_1, layers_of
 from vggfeat.settings import SVM, Features, Settings, Training, check_each, data_error
-from vggfeat.train.chain import Chain
+
+BEST = "best.safetensors"
+"""The file of a training run with the weights of its best epoch."""
+Percent = Annotated[float, Field(ge=0, le=100)]
+ErrorPair = tuple[Percent, Percent]
+"""Top-1 and top-5 error in validation, in percent."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class SVMRow(Settings):
+    """One line of a table: settings that are not the recipe's, and the paper's figure.
+
+    Parameters
+    ----------
+    name : str
+        As in the paper's table; the nets by default.
+    features : dict
+        Settings of :class:`~vggfeat.settings.Features` that differ.
+    expected : float, optional
+        The paper's figure, in percent.
+    """
+
+    name: str = ""
+    features: dict[str, Any] = Field(default={})
+    expected: float | None = None
+
+
+class ResolvedRow(NamedTuple):
+    """A row with all of its settings."""
+
+    name: str
+    features: Features
+    expected: float | None
+
+
+class SVMRecipe(Settings):
+    """Features and linear SVMs: a data set, what describes its images, the classifier, the rows.
+
+    Parameters
+    ----------
+    name : str
+        The file's name, without its suffix.
+    title : str
+        What it reproduces.
+    dataset : str
+        Name of a card.
+    features : Features
+        What describes the images.
+    classifier : SVM
+        How C is chosen, and with which loss.
+    rows : tuple of SVMRow
+        The lines of the table; one that adds nothing by default.
+
+    Examples
+    --------
+    >>> recipe = open_svm_recipe("table11-caltech101")
+    >>> [(row.name, row.features.nets, row.expected) for row in recipe.table()]
+    [('D', ('D',), 91.8), ('E', ('E',), 92.3), ('D & E', ('D', 'E'), 92.7)]
+    """
+
+    name: str = ""
+    title: str = ""
+    dataset: str
+    features: Features = Features()
+    classifier: SVM = SVM()
+    rows: tuple[SVMRow, ...] = Field(default=(SVMRow(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_hold(self) -> Self:
+        self.table()
+        return self
+
+    def table(self) -> list[ResolvedRow]:
+        """Return the rows, each with all of its settings."""
+        rows = []
+        for row in self.rows:
+            features = self.features.but(**row.features)
+            rows.append(ResolvedRow(row.name or " & ".join(features.nets), features, row.expected))
+        return rows
 
 
 def check_protocol(svm: SVM, card: DatasetCard) -> None:
@@ -41,77 +113,230 @@ def check_protocol(svm: SVM, card: DatasetCard) -> None:
         )
 
 
-class RecipeRow(_Frozen):
-    """One line of a table: settings that are not the recipe's, and the paper's figure.
+class TrainedNet(Settings):
+    """A trained net that a table needs.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    S : int or (int, int)
+        Its training scale.
+    chain : str
+        The recipe that trains it, of which the net's name is a link; none for a net without one.
+    weights : str
+        What stands in where it was not trained here; nothing by default.
+    """
+
+    net: str
+    S: int | tuple[int, int]
+    chain: str = ""
+    weights: str = ""
+
+    @field_validator("net")
+    @classmethod
+    def _of_table_1(cls, net: str) -> str:
+        if net not in TABLE_1:
+            raise ValueError(f"{net!r} is none of {', '.join(TABLE_1)}")
+        return net
+
+    def training_command(self, name: str, runs: Path) -> str:
+        """Write the command that trains it into its folder of `runs`."""
+        if self.chain:
+            return f"vggfeat run {self.chain} --out {runs} --data ILSVRC_ROOT"
+        scales = " ".join(f"--S {S}" for S in ([self.S] if isinstance(self.S, int) else self.S))
+        return f"vggfeat train --net {self.net} {scales} --out {runs / name} --data ILSVRC_ROOT"
+
+
+def find_weights(
+    nets: Mapping[str, TrainedNet], name: str, runs: Path, given: Mapping[str, str]
+) -> str:
+    """Find the weights of a recipe's net: those given, those trained here, or what stands in.
+
+    Parameters
+    ----------
+    nets : mapping of str to TrainedNet
+        The recipe's.
+    name : str
+        One of them.
+    runs : Path
+        Where trained nets lie, as ``vggfeat run train-… --out`` leaves them.
+    given : mapping
+        Sources or files by the net's name.
+
+    Raises
+    ------
+    WeightsNotFound
+        Saying how to train it.
+    """
+    if name in given:
+        return given[name]
+    best = runs / name / BEST
+    if best.is_file():
+        return str(best)
+    if nets[name].weights:
+        return nets[name].weights
+    raise WeightsNotFound(
+        f"{name} is not trained: there is no {best}, and nobody has published it. Train it: "
+        f"{nets[name].training_command(name, runs)}"
+    )
+
+
+class Use(Settings):
+    """A trained net at some test scales."""
+
+    net: str
+    Q: tuple[int, ...] = Field(min_length=1)
+
+
+class ClassificationRow(Settings):
+    """One line of a table of classification errors.
 
     Parameters
     ----------
     name : str
-        As in the paper's table; the nets by default.
-    features : dict
-        Settings of :class:`~vggfeat.settings.Features` that differ.
-    expected : float, optional
-        The paper's figure, in percent.
+        As the paper has it.
+    uses : tuple of Use
+        The nets whose posteriors are averaged.
+    mode : {"dense", "multicrop", "both"}
+        How each is evaluated.
+    paper : (float, float), optional
+        Its top-1 and top-5 error in validation, in percent.
     """
 
+    name: str
+    uses: tuple[Use, ...] = Field(min_length=1)
+    mode: Literal["dense", "multicrop", "both"] = "dense"
+    paper: ErrorPair | None = None
+
+
+class ClassificationRecipe(Settings):
+    """Classification errors of whole networks on ILSVRC-2012's validation images.
+
+    Parameters
+    ----------
+    protocol : {"classification"}
+        Which kind of recipe this is.
+    name : str
+        The file's name, without its suffix.
+    title : str
+        What it reproduces.
+    nets : mapping of str to TrainedNet
+        By the names of their training runs.
+    rows : tuple of ClassificationRow
+    """
+
+    protocol: Literal["classification"]
     name: str = ""
-    features: dict[str, Any] = {}
-    expected: float | None = None
+    title: str = ""
+    nets: dict[str, TrainedNet]
+    rows: tuple[ClassificationRow, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _nets_are_there(self) -> Self:
+        for row in self.rows:
+            _check_uses(row.name, row.uses, self.nets)
+        return self
 
 
-class Line(NamedTuple):
-    """A row with all of its settings."""
+def _check_uses(row: str, uses: Sequence[Use], nets: Mapping[str, TrainedNet]) -> None:
+    for use in uses:
+        if use.net not in nets:
+            raise ValueError(f"{row!r} uses {use.net!r}, which is none of the nets")
+
+
+class ChainLink(Settings):
+    """A run of a chain, as its recipe writes it.
+
+    Parameters
+    ----------
+    name : str
+        Of its folder.
+    from : str, optional
+        The link before it that it begins from; without one its layers are drawn at random.
+    training : dict
+        Settings of :class:`~vggfeat.settings.Training` that are not the chain's.
+    paper : (float, float), optional
+        Top-1 and top-5 error of Table 3, in percent.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    origin: str = Field(default="", alias="from")
+    training: dict[str, Any] = Field(default={})
+    paper: ErrorPair | None = None
+
+
+class ChainRun(NamedTuple):
+    """A link with all of its settings."""
 
     name: str
-    features: Features
-    expected: float | None
+    origin: str
+    settings: Training
+    paper: tuple[float, float] | None
 
 
-class Recipe(_Frozen):
-    """A run: a data set, what describes its images, the classifier, one row or several.
+class TrainingRecipe(Settings):
+    """A chain of networks that are trained one after another.
 
     Parameters
     ----------
     name : str
         The file's name, without its suffix.
     title : str
-        What it reproduces.
-    dataset : str
-        Name of a card.
-    features : Features
-        What describes the images.
-    classifier : SVM
-        How C is chosen, and with which loss.
-    rows : tuple of RecipeRow
-        The lines of the table; one that adds nothing by default.
+        What it trains.
+    training : dict
+        Settings that all links share; the paper's where nothing is said.
+    links : tuple of ChainLink
+        In order.
 
     Examples
     --------
-    >>> recipe = load_recipe("table11-caltech101")
-    >>> [(line.name, line.features.nets, line.expected) for line in recipe.table()]
-    [('D', ('D',), 91.8), ('E', ('E',), 92.3), ('D & E', ('D', 'E'), 92.7)]
+    >>> chain = TrainingRecipe(links=[
+    ...     {"name": "a-256"},
+    ...     {"name": "e-256", "from": "a-256", "training": {"net": "E"}},
+    ... ])
+    >>> [(run.settings.net, run.settings.S, run.origin) for run in chain.runs()]
+    [('A', 256, ''), ('E', 256, 'a-256')]
     """
 
     name: str = ""
     title: str = ""
-    dataset: str
-    features: Features = Features()
-    classifier: SVM = SVM()
-    rows: tuple[RecipeRow, ...] = Field(default=(RecipeRow(),), min_length=1)
+    training: dict[str, Any] = Field(default={})
+    links: tuple[ChainLink, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _rows_hold(self) -> Self:
-        self.table()
+    def _links_hold(self) -> Self:
+        # All at once, since a wrong last link would otherwise be found after weeks.
+        nets: dict[str, str] = {}
+        for run in self.runs():
+            net = run.settings.net
+            layers_of(net)  # which refuses a net that there is not
+            if run.name in nets:
+                raise ValueError(f"two links are called {run.name!r}")
+            if run.origin and run.origin not in nets:
+                raise ValueError(f"{run.name} begins from {run.origin!r}, which is no link before")
+            before = nets.get(run.origin, net)
+            if before != net and not (before == "A" and net in DEEPER):
+                raise ValueError(f"{run.name} is net {net}, which cannot begin from net {before}")
+            nets[run.name] = net
         return self
 
-    def table(self) -> list[Line]:
-        """Return the rows, each with all of its settings."""
-        lines = []
-        for row in self.rows:
-            features = self.features.but(**row.features)
-            name = row.name or " & ".join(features.nets)
-            lines.append(Line(name, features, row.expected))
-        return lines
+    def runs(self) -> list[ChainRun]:
+        """Return the links, each with all of its settings."""
+        return [
+            ChainRun(
+                link.name, link.origin, Training(**{**self.training, **link.training}), link.paper
+            )
+            for link in self.links
+        ]
+
+
+Recipe = SVMRecipe | ClassificationRecipe | TrainingRecipe
+PARTS: dict[type, dict[str, type[Settings]]] = {
+    SVMRecipe: {"features": Features, "classifier": SVM},
+    TrainingRecipe: {"training": Training},
+}
+"""Settings that `vggfeat run --set` sets, by the kind of the recipe."""
 
 
 def recipe_names() -> list[str]:
@@ -125,8 +350,8 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in shared("pipelines").glob("*.toml"))
 
 
-def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe | Chain | Classification:
-    """Read a shipped recipe, or one of your own: of a table, or of networks to train.
+def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe, or one of your own.
 
     A recipe that names its ``protocol`` tests whole networks, one with ``links`` trains them, and
     any other is of features and a linear SVM.
@@ -163,65 +388,23 @@ def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe | Chain | Classi
             "of your own, such as my.toml."
         )
     try:
-        told = read_toml(path)
-        kind = Classification if "protocol" in told else Chain if "links" in told else Recipe
-        recipe = kind(**{"name": path.stem, **told})
+        content = read_toml(path)
+        kind = _kind(content)
+        recipe = kind(**{"name": path.stem, **content})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise data_error(f"{path} is not a recipe", error) from error
     if not typed:
         return recipe
     settings = _read_settings(recipe, typed)
     try:
-        return kind(**{"name": path.stem, **_put_over(told, settings)})
+        return kind(**{"name": path.stem, **_put_over(content, settings)})
     except ValueError as error:
-        words = " ".join(f"--set {one}" for one in typed)
+        words = " ".join(f"--set {word}" for word in typed)
         raise ParameterError(*data_error(f"{recipe.name} with {words}", error).lines) from error
 
 
-def _read_settings(
-    recipe: Recipe | Chain | Classification, typed: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Read settings as they are typed, by parts, and check each by itself."""
-    parts = PARTS.get(type(recipe), {})
-    settings: dict[str, dict[str, Any]] = {}
-    for word in typed:
-        place, equals, text = word.partition("=")
-        part, dot, name = place.strip().partition(".")
-        if not (equals and dot):
-            raise ParameterError(
-                f"--set {word} names no setting. Write part.name=value, as features.Q=[256,384]."
-            )
-        if part not in parts:
-            known = f"has {' and '.join(parts)}" if parts else "tests networks as they are"
-            raise ParameterError(
-                f"--set {word}: no part is called {part!r}; {recipe.name} {known}."
-            )
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:  # a word needs no quotes
-            value = text.strip()
-        check_each(parts[part], {name: value}, {name: f"--set {place}"})
-        settings.setdefault(part, {})[name] = value
-    return settings
-
-
-def _put_over(told: dict[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Put settings over a recipe's and over those of each row or link.
-
-    The figures that are expected go: they are those of the recipe's own settings.
-    """
-    told = told | {part: {**told.get(part, {}), **values} for part, values in settings.items()}
-    for lines in {"rows", "links"} & set(told):
-        told[lines] = [
-            {name: value for name, value in line.items() if name not in ("expected", "paper")}
-            | {part: {**line[part], **values} for part, values in settings.items() if part in line}
-            for line in told[lines]
-        ]
-    return told
-
-
-def load_recipe(name: str) -> Recipe:
-    """Read the recipe of a table.
+def open_svm_recipe(name: str) -> SVMRecipe:
+    """Read the recipe of a table of features and linear SVMs.
 
     Parameters
     ----------
@@ -236,98 +419,60 @@ def load_recipe(name: str) -> Recipe:
         If it does not hold what a recipe holds, or trains or tests networks.
     """
     recipe = open_recipe(name)
-    if not isinstance(recipe, Recipe):
-        does = "trains networks and has no table" if isinstance(recipe, Chain) else "tests networks"
+    if not isinstance(recipe, SVMRecipe):
+        trains = isinstance(recipe, TrainingRecipe)
+        does = "trains networks and has no table" if trains else "tests networks"
         raise DataError(f"{name} {does}. Run it with: vggfeat run {name} --data …")
     return recipe
 
 
-PARTS: dict[type, dict[str, type[Settings]]] = {
-    Recipe: {"features": Features, "classifier": SVM},
-    Chain: {"training": Training},
-}
-"""Settings that `vggfeat run --set` sets, by the kind of the recipe."""
-Scale = int | tuple[int, int]
+def _kind(content: Mapping[str, Any]) -> type[Recipe]:
+    """Tell the kind of a recipe by its keys."""
+    if "protocol" in content:
+        return ClassificationRecipe
+    return TrainingRecipe if "links" in content else SVMRecipe
 
 
-class Evaluated(NamedTuple):
-    """A trained net, and how it was tested.
+def _read_settings(recipe: Recipe, typed: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read settings as they are typed, by parts, and check each by itself."""
+    parts = PARTS.get(type(recipe), {})
+    settings: dict[str, dict[str, Any]] = {}
+    for word in typed:
+        place, equals, text = word.partition("=")
+        part, dot, name = place.strip().partition(".")
+        if not (equals and dot):
+            raise ParameterError(
+                f"--set {word} names no setting. Write part.name=value, as features.Q=[256,384]."
+            )
+        if part not in parts:
+            right = f"has {' and '.join(parts)}" if parts else "tests networks as they are"
+            raise ParameterError(
+                f"--set {word}: no part is called {part!r}; {recipe.name} {right}."
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:  # a word needs no quotes
+            value = text.strip()
+        check_each(parts[part], {name: value}, {name: f"--set {place}"})
+        settings.setdefault(part, {})[name] = value
+    return settings
 
-    Parameters
-    ----------
-    net : str
-        Configuration of Table 1.
-    Q : tuple of int
-        Test scales.
-    S : int or (int, int), optional
-        Training scale, where it is known.
-    source : str
-        Where its weights are from, which may tell the training scale as well.
+
+def _put_over(
+    content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Put settings over a recipe's and over those of each row or link.
+
+    The figures that are expected go: they are those of the recipe's own settings.
     """
-
-    net: str
-    Q: tuple[int, ...]
-    S: Scale | None = None
-    source: str = ""
-
-
-class Published(NamedTuple):
-    """A line of one of the paper's tables of classification errors.
-
-    Parameters
-    ----------
-    table, row : str
-        Where it stands.
-    paper : (float, float)
-        Top-1 and top-5 error in validation, in percent.
-    unlike : str
-        Why no difference from it means anything; empty where one does.
-    """
-
-    table: str
-    row: str
-    paper: tuple[float, float]
-    unlike: str = ""
-
-
-def published(tested: Sequence[Evaluated], mode: str) -> list[Published]:
-    """Find what the paper measured with these nets, each at its own scales.
-
-    Where a training scale is not known, it is every line that it might be.
-
-    Examples
-    --------
-    >>> D = Evaluated("D", (256, 384, 512), source="authors")
-    >>> [(one.row, one.paper, one.unlike) for one in published([D], "both")]
-    [('D, multi-crop & dense', (24.4, 7.2), '')]
-    >>> [one.row for one in published([D, D._replace(net="E")], "multicrop")]
-    ['D & E, multi-crop']
-    >>> [(one.row, one.unlike) for one in published([Evaluated("B", (256,))], "dense")]
-    [('B, S = 256', 'the training scale S of net B is not known')]
-    """
-    named = [open_recipe(name) for name in recipe_names()]
-    tables = [one for one in named if isinstance(one, Classification)]
-    nets = [net for table in tables for net in table.nets.values()]
-    # A source that stands in for a net of the tables was trained at its scale.
-    sources = {(net.net, net.weights): net.S for net in nets if net.weights}
-    known = [one._replace(S=one.S or sources.get((one.net, one.source))) for one in tested]
-    unknown = [one.net for one in known if one.S is None]
-    unlike = f"the training scale S of net {unknown[0]} is not known" if unknown else ""
-    found: dict[tuple[str, ...], Published] = {}
-    for table in tables:
-        for row in table.rows:
-            if row.mode == mode and row.paper and _same_nets(table, row, known):
-                line = Published(table.title, row.name, row.paper, unlike)
-                found.setdefault(tuple(sorted(use.net for use in row.uses)), line)
-    return list(found.values())
-
-
-def _same_nets(table: Classification, row: TableRow, tested: Sequence[Evaluated]) -> bool:
-    """Tell whether a row tests these nets at these scales; an S that is not known may be any."""
-    uses = [(table.nets[use.net].net, frozenset(use.Q), table.nets[use.net].S) for use in row.uses]
-    left = Counter(uses)
-    left.subtract((one.net, frozenset(one.Q), one.S) for one in tested if one.S is not None)
-    if any(count < 0 for count in left.values()):
-        return False
-    rest = Counter((net, Q) for net, Q, _ in left.elements())
-    return rest == Counter((one.net, frozenset(one.Q)) for one in tested if one.S is None)
+    changed = {
+        **content,
+        **{part: {**content.get(part, {}), **values} for part, values in settings.items()},
+    }
+    for lines in {"rows", "links"} & set(changed):
+        changed[lines] = [
+            {name: value for name, value in line.items() if name not in ("expected", "paper")}
+            | {part: {**line[part], **values} for part, values in settings.items() if part in line}
+            for line in changed[lines]
+        ]
+    return changed

@@ -12,7 +12,7 @@ from vggfeat.experiments import quality as module
 from vggfeat.experiments.quality import preset
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import Source, source_of
-from vggfeat.recipes import load_recipe
+from vggfeat.recipes import open_svm_recipe
 from vggfeat.settings import Features
 
 
@@ -47,7 +47,7 @@ def test_best_is_the_embedded_recipe_where_one_is_missing(
 ) -> None:
     """Without both files nothing is downloaded: the shipped convolutions do their best."""
     at_hand(monkeypatch, *nets)
-    assert preset("best", Features()) == load_recipe("embedded-best").features
+    assert preset("best", Features()) == open_svm_recipe("embedded-best").features
     action = preset("best", load_card("voc2012-action").defaults)
     assert action.weights == ("embedded",)
     assert action.views == ("image", "box")
@@ -83,7 +83,7 @@ def test_fast_needs_no_file_and_less_work(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", ["embedded-best", "embedded-fast"])
 def test_the_embedded_recipes_need_nothing_but_what_ships(name: str) -> None:
     """One net, D, its embedded weights, and layers up to pool5."""
-    features = load_recipe(name).features
+    features = open_svm_recipe(name).features
     kinds = {layer.name: layer.kind for layer in layers_of("D")}
     assert (features.nets, features.weights) == (("D",), ("embedded",))
     assert all(kinds[layer] in ("conv", "pool") for layer in features.layers)

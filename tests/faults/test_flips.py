@@ -27,11 +27,12 @@ from test_kills import OFTEN, SETTINGS, a_model
 
 from vggfeat.errors import StoreError, VggfeatError
 from vggfeat.nets.formats import find_format
+from vggfeat.recipes import BEST
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm import model as models
-from vggfeat.train.checkpoint import BEST, LAST, read, restore
+from vggfeat.train.checkpoint import LAST, read, restore
 from vggfeat.train.data import open_trainset
 from vggfeat.train.init import start
 from vggfeat.train.loop import train

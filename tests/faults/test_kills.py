@@ -27,6 +27,7 @@ from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
+from vggfeat.recipes import BEST
 from vggfeat.report.files import write_results
 from vggfeat.report.page import write_page
 from vggfeat.settings import Training
@@ -39,7 +40,7 @@ from vggfeat.svm.protocols import evaluate, random_splits
 from vggfeat.svm.results import SVMResult
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import open_trainset
-from vggfeat.train.loop import BEST, METRICS, Engine, train
+from vggfeat.train.loop import METRICS, Engine, train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SHORT = 2  # kills where no more are asked for

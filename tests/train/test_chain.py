@@ -23,14 +23,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from vggfeat.errors import StoreError, WeightsError
-from vggfeat.train.chain import Chain, Linked, train_chain
+from vggfeat.recipes import TrainingRecipe
+from vggfeat.train.chain import Linked, train_chain
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import TrainSet, open_trainset
 from vggfeat.train.init import Start, start
 from vggfeat.train.loop import Engine, train
 
 CPU = Engine(device="cpu", workers=0, minutes=0.0)
-CHAIN = Chain(
+CHAIN = TrainingRecipe(
     training={"S": 224, "batch": 4, "epochs": 2, "learning_rate": 0.05, "dropout": 0.0},
     links=[
         {"name": "a"},
@@ -55,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 def trained(
     data: TrainSet,
     out: Path,
-    chain: Chain = CHAIN,
+    chain: TrainingRecipe = CHAIN,
     begin: Callable[..., Start] = start,
     **more: Any,
 ) -> list[Linked]:
@@ -158,11 +159,12 @@ from functools import partial
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from helpers.networks import SMALL, configured
-from vggfeat.train.chain import Chain, train_chain
+from vggfeat.recipes import TrainingRecipe
+from vggfeat.train.chain import train_chain
 from vggfeat.train.loop import train
 from vggfeat.train.data import open_trainset
 from vggfeat.train.loop import Engine
-chain = Chain.model_validate_json(Path("chain.json").read_text())
+chain = TrainingRecipe.model_validate_json(Path("chain.json").read_text())
 trainer = partial(train, engine=Engine(device="cpu", workers=0))
 with configured(SMALL):
     done = list(train_chain(chain, open_trainset(sys.argv[1]), Path(sys.argv[2]), trainer=trainer))
@@ -247,5 +249,5 @@ def test_weights_that_are_gone_are_named(data: TrainSet, there: Path) -> None:
 def test_what_could_not_be_trained_is_refused_at_once(links: list[Any], said: str) -> None:
     """Not after the weeks that the links before take."""
     with pytest.raises(ValidationError) as refused:
-        Chain(links=links)
+        TrainingRecipe(links=links)
     assert said in str(refused.value)

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from vggfeat._io.assets import asset
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.config import layers_of
+from vggfeat.nets.config import DEEPER, layers_of
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Training
 from vggfeat.train.data import Part, open_trainset
 from vggfeat.train.init import (
-    DEEPER,
     Start,
     measure_colours,
     rescale_activations,

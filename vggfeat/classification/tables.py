@@ -1,21 +1,30 @@
-"""Running a recipe of Tables 3 to 7, row by row."""
+"""Tables 3 to 7: their recipes, run row by row, and which of their lines is of some nets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vggfeat._io.text import counted
 from vggfeat.classification.classes import classes_of, ilsvrc_classes
 from vggfeat.classification.evaluate import Errors, errors_of, pools_of, score
-from vggfeat.classification.recipe import Classification, TableRow, Use
 from vggfeat.classification.scores import Scores, describe_origin, posteriors, same_images
 from vggfeat.classification.validation import Validation, open_validation
 from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.recipes import (
+    ClassificationRecipe,
+    ClassificationRow,
+    ErrorPair,
+    Use,
+    find_weights,
+    open_recipe,
+    recipe_names,
+)
 
 Open = Callable[[str, str, str, Path | None], DenseExtractor]
 """Opens fc8 of a net of Table 1 with some weights and a pooling, or several joined by +; in the
@@ -42,7 +51,7 @@ class Outcome:
 
     Parameters
     ----------
-    row : TableRow
+    row : ClassificationRow
     errors : Errors, optional
         None where there are none.
     partial : str
@@ -53,7 +62,7 @@ class Outcome:
         What stands behind the scores of each net.
     """
 
-    row: TableRow
+    row: ClassificationRow
     errors: Errors | None = None
     partial: str = ""
     failed: VggfeatError | None = None
@@ -106,7 +115,7 @@ def open_ilsvrc(root: Path, *, allow_partial: bool) -> Validation:
 
 
 def run_table(
-    table: Classification,
+    table: ClassificationRecipe,
     data: Validation,
     opener: Open,
     *,
@@ -124,12 +133,12 @@ def run_table(
 
     Parameters
     ----------
-    table : Classification
+    table : ClassificationRecipe
     data : Validation
         As from :func:`open_ilsvrc`.
     opener : callable
     runs, weights
-        As for :meth:`~vggfeat.classification.recipe.Classification.weights_of`.
+        As for :func:`~vggfeat.recipes.find_weights`.
     folder : Path, optional
         Where scores are kept: a store for each net in it. In ``VGGFEAT_HOME`` by default.
     on_bad_image, workers
@@ -166,7 +175,7 @@ def run_table(
         tell = progress(row.name)
         try:
             # All of them, before hours are spent on the first.
-            sources = [table.weights_of(use.net, runs, weights or {}) for use in row.uses]
+            sources = [find_weights(table.nets, use.net, runs, weights or {}) for use in row.uses]
             scores = [
                 one
                 for use, source in zip(row.uses, sources, strict=True)
@@ -181,3 +190,71 @@ def run_table(
         if not partial and (unread := len(data.images) - len(names)):
             partial = f"{counted(unread, 'image')} could not be read"
         yield Outcome(row, errors, partial, provenance=describe_origin(scores))
+
+
+class EvaluatedNet(NamedTuple):
+    """A trained net, and how it was tested.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    Q : tuple of int
+        Test scales.
+    S : int or (int, int), optional
+        Training scale, where its weights say it.
+    source : str
+        Where its weights are from, which may tell the training scale as well.
+    """
+
+    net: str
+    Q: tuple[int, ...]
+    S: int | tuple[int, int] | None = None
+    source: str = ""
+
+
+def find_published(nets: Sequence[EvaluatedNet], mode: str) -> dict[str, tuple[float, float]]:
+    """Find what the paper measured with these nets, each at its own scales.
+
+    Where a training scale is not known, nothing compares.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Top-1 and top-5 error in percent, by the table and its line.
+
+    Examples
+    --------
+    >>> D = EvaluatedNet("D", (256, 384, 512), source="authors")
+    >>> find_published([D], "both")
+    {'Table 5, multi-crop evaluation: D, multi-crop & dense': (24.4, 7.2)}
+    >>> find_published([D._replace(source="torchvision")], "dense")
+    {}
+    """
+    tables = [
+        recipe
+        for recipe in map(open_recipe, recipe_names())
+        if isinstance(recipe, ClassificationRecipe)
+    ]
+    # A source that stands in for a net of the tables was trained at its scale.
+    sources = {
+        (net.net, net.weights): net.S
+        for table in tables
+        for net in table.nets.values()
+        if net.weights
+    }
+    tested = Counter(
+        (net.net, frozenset(net.Q), net.S or sources.get((net.net, net.source))) for net in nets
+    )
+    lines: dict[tuple[str, ...], tuple[str, ErrorPair]] = {}
+    for table in tables:
+        for row in table.rows:
+            names = [(table.nets[use.net], frozenset(use.Q)) for use in row.uses]
+            if (
+                row.paper
+                and row.mode == mode
+                and Counter((net.net, Q, net.S) for net, Q in names) == tested
+            ):
+                key = tuple(sorted(use.net for use in row.uses))  # as Tables 6 and 7 have one line
+                lines.setdefault(key, (f"{table.title}: {row.name}", row.paper))
+    return dict(lines.values())

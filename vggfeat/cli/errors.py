@@ -15,14 +15,14 @@ from vggfeat.errors import ParameterError, WeightsNotFound
 from vggfeat.settings import Features
 
 if TYPE_CHECKING:
-    from vggfeat.classification.recipe import Classification
     from vggfeat.classification.tables import Open, Outcome
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Progress
+    from vggfeat.recipes import ClassificationRecipe
 
 
 def run_errors(
-    table: Classification,
+    table: ClassificationRecipe,
     work: Work,
     data: Path,
     runs: Path,
@@ -77,7 +77,7 @@ def opener(work: Work) -> Open:
     return keeping_one(open_net)
 
 
-def _named(table: Classification, weights: list[str]) -> dict[str, str]:
+def _named(table: ClassificationRecipe, weights: list[str]) -> dict[str, str]:
     """Read weights as they are typed: the name of one of the table's nets, and a file."""
     given = dict(one.partition("=")[::2] for one in weights)
     if wrong := [name for name, source in given.items() if name not in table.nets or not source]:

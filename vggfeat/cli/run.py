@@ -11,6 +11,7 @@ from vggfeat.cli import options
 from vggfeat.cli.output import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
+from vggfeat.recipes import ClassificationRecipe, SVMRecipe, open_recipe
 from vggfeat.settings import Execution, Features
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
@@ -22,9 +23,9 @@ OF_TABLES = (
 )  # fmt: skip
 OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net")
 SILENT = {
-    "Recipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
-    "Classification": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
-    "Chain": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs")),
+    "SVMRecipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
+    "ClassificationRecipe": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
+    "TrainingRecipe": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs")),
 }
 
 
@@ -111,13 +112,11 @@ def command(
 
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
-    from vggfeat.classification.recipe import Classification
     from vggfeat.cli.errors import run_errors
     from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import engine_of, run_chain
     from vggfeat.cli.watching import Watched
     from vggfeat.cli.working import Work
-    from vggfeat.recipes import Recipe, open_recipe
 
     loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)
@@ -125,13 +124,13 @@ def command(
     check_folder("--submission", submission)
     check_folder("--out", out)
     work = Work(execution, quiet)
-    if isinstance(loaded, Classification):
+    if isinstance(loaded, ClassificationRecipe):
         given = _given(data, loaded.name, "tests")
         run_errors(
             loaded, work, given, runs, typed.get("weights"), features, allow_partial, as_json
         )
         return
-    if isinstance(loaded, Recipe):
+    if isinstance(loaded, SVMRecipe):
         asked = Overrides(dataset, root, allow_partial, typed, features, submission)
         run_table(loaded, work, asked, report, evidence, as_json)
         return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vggfeat.data.datasets.card import DatasetCard, PaperFigure
     from vggfeat.data.image import ImageLike
     from vggfeat.experiments.svm import SVMRun
-    from vggfeat.recipes import Line
+    from vggfeat.recipes import ResolvedRow
     from vggfeat.report.wanted import Evidence
     from vggfeat.report.words import Headline
     from vggfeat.settings import Features
@@ -126,7 +126,7 @@ def _refuse_download(features: Features, nets: Sequence[str]) -> None:
 class Outcome(NamedTuple):
     """What became of a row of a recipe: its figure, or none and an exit status."""
 
-    line: Line
+    line: ResolvedRow
     told: Headline | None
     plain: dict[str, Any]
     status: int = 0

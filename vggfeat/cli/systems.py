@@ -18,8 +18,8 @@ from vggfeat.localization.outputs import FC8, Alike, NetClassifier, Restricted
 from vggfeat.localization.predict import Localiser
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import load
+from vggfeat.recipes import BEST
 from vggfeat.svm.model import load as load_model
-from vggfeat.train.checkpoint import BEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from vggfeat.report.words import headline
 if TYPE_CHECKING:
     from vggfeat.cli.options import Typed
     from vggfeat.cli.working import Work
-    from vggfeat.recipes import Recipe
+    from vggfeat.recipes import SVMRecipe
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Overrides:
 
 
 def run_table(
-    loaded: Recipe,
+    loaded: SVMRecipe,
     work: Work,
     asked: Overrides,
     report: Path | None,

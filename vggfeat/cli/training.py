@@ -22,8 +22,9 @@ from vggfeat.train.task import TITLES, figures_in
 if TYPE_CHECKING:
     from vggfeat.localization.data import BoxSet
     from vggfeat.nets.weights import Weights
+    from vggfeat.recipes import TrainingRecipe
     from vggfeat.settings import Execution
-    from vggfeat.train.chain import Chain, Linked
+    from vggfeat.train.chain import Linked
     from vggfeat.train.data import TrainSet
     from vggfeat.train.loop import TrainingResult
 
@@ -133,7 +134,7 @@ def show_trained(done: TrainingResult, *, as_json: bool) -> None:
 
 
 def run_chain(
-    chain: Chain,
+    chain: TrainingRecipe,
     trainer: Watched,
     data: Path,
     out: Path,
@@ -154,7 +155,7 @@ def run_chain(
         _show_chain(chain, done, len(found.classes), as_json)
 
 
-def _show_chain(chain: Chain, done: list[Linked], classes: int, as_json: bool) -> None:
+def _show_chain(chain: TrainingRecipe, done: list[Linked], classes: int, as_json: bool) -> None:
     rows: list[list[object]] = []
     for linked in done:
         top1, top5 = (percent(1 - linked.best[key]) for key in ("val_top1", "val_top5"))

@@ -21,17 +21,16 @@ from vggfeat.classification.scores import (
     same_images,
     scales_of,
 )
+from vggfeat.classification.tables import EvaluatedNet, find_published
 from vggfeat.cli.output import facts, grid, note, show, warn_of
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.recipes import Evaluated, published
 
 if TYPE_CHECKING:
     from vggfeat.classification.classes import Classes
     from vggfeat.classification.evaluate import Errors
     from vggfeat.classification.scores import Floats, Scores
     from vggfeat.classification.validation import Validation
-    from vggfeat.recipes import Published
 
 SHOWN = 100  # images that are printed; --csv and --json have all
 
@@ -126,11 +125,11 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
 
         errors = errors_of(passing(), labels, len(classes))
     partial = ", ".join(filter(None, (data.partial, *_lacking(data, names, failed))))
-    paper = _paper(scores) if classes.keys == ilsvrc_classes().keys else []
+    paper = _paper(scores) if classes.keys == ilsvrc_classes().keys else {}
     about = {
         "data": str(data.where),
         "partial": partial,
-        "paper": [one._asdict() for one in paper],
+        "paper": paper,
         "failed": failed,
         "scores": describe_origin(scores),
     }
@@ -167,7 +166,7 @@ def _settings(
     return rows
 
 
-def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
+def _beside(errors: Errors, paper: Mapping[str, tuple[float, float]], partial: str) -> Any:
     """Lay out the errors, above the paper's with the difference where there are such."""
     columns = ["", "top-1 error %", "top-5 error %"]
     mine = (100 * errors.top1, 100 * errors.top5)
@@ -175,27 +174,26 @@ def _beside(errors: Errors, paper: Sequence[Published], partial: str) -> Any:
     if not paper:
         return grid(columns, [[*here]])
     rows: list[list[object]] = [[*here, ""]]
-    for line in paper:
-        away = "/".join(f"{a - b:+.1f}" for a, b in zip(mine, line.paper, strict=True))
-        row = [f"{line.table}: {line.row}", *(f"{one:.1f}" for one in line.paper)]
-        rows.append([*row, "" if partial else line.unlike or away])
+    for line, figures in paper.items():
+        away = "/".join(f"{a - b:+.1f}" for a, b in zip(mine, figures, strict=True))
+        rows.append([line, *(f"{one:.1f}" for one in figures), "" if partial else away])
     return grid([*columns, "difference"], rows)
 
 
-def _paper(scores: Sequence[Scores]) -> list[Published]:
+def _paper(scores: Sequence[Scores]) -> dict[str, tuple[float, float]]:
     """Find the paper's lines of these nets, each at its own scales, and of this mode."""
     nets = by_net(scores)
     held = [scales_of(net) for net in nets]
     modes = {mode_of(list(pools)) for pools in held}
     alike = all(len(set(pools.values())) == 1 for pools in held)
     if len(modes) > 1 or not alike or not all(one.settings.get("flip", True) for one in scores):
-        return []
+        return {}
     sources = [net[0].provenance.get("weights", {}).get("source", "") for net in nets]
     known = [
-        Evaluated(net[0].net, next(iter(pools.values())), net[0].S, source)
+        EvaluatedNet(net[0].net, next(iter(pools.values())), net[0].S, source)
         for net, pools, source in zip(nets, held, sources, strict=True)
     ]
-    return published(known, modes.pop())
+    return find_published(known, modes.pop())
 
 
 def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) -> list[str]:

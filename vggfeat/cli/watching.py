@@ -13,8 +13,8 @@ from vggfeat._io.text import counted
 from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
+from vggfeat.recipes import BEST
 from vggfeat.report.training_page import title_of, write_training_page
-from vggfeat.train.checkpoint import BEST
 from vggfeat.train.loop import train
 from vggfeat.train.monitor import FOLDER, Board, Monitor, writer_class
 from vggfeat.train.task import TITLES

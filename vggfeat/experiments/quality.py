@@ -6,6 +6,7 @@ from typing import Literal
 
 from vggfeat.errors import ParameterError, WeightsError
 from vggfeat.nets.registry import cached, source_of
+from vggfeat.recipes import open_svm_recipe
 from vggfeat.settings import Features
 
 QUALITIES = ("best", "fast")
@@ -49,9 +50,7 @@ def preset(name: str | None, base: Features) -> Features:
             aggregate=base.aggregate,
             views=base.views,
         )
-    from vggfeat.recipes import load_recipe  # it takes a second to load, and few ask for a quality
-
-    return load_recipe(f"embedded-{name}").features.but(views=base.views)
+    return open_svm_recipe(f"embedded-{name}").features.but(views=base.views)
 
 
 def authors_at_hand() -> bool:

@@ -20,8 +20,8 @@ from vggfeat.localization.merging import AVERAGES, MATCHES, Merged, check_thresh
 from vggfeat.localization.outputs import FC8, Outputs, pixels_of
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights, load
+from vggfeat.recipes import BEST
 from vggfeat.train.augment import CENTRE, SIDE, crop_of
-from vggfeat.train.checkpoint import BEST
 
 TOP = 5
 """Labels of an image that count (top-5)."""

@@ -21,6 +21,8 @@ TABLE_1 = {
     "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512 | FC 4096 4096",
     "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512 | FC 4096 4096",
 }
+DEEPER = ("B", "C", "D", "E")
+"""Nets that take layers from the trained A (Section 3.1)."""
 ROUNDINGS = ("floor", "ceil")
 FC_SIDE = 7  # fc6 looks at 7×7 locations of pool5
 STRIDE = 32  # pixels between two locations of pool5; the strides of all layers divide it

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, Self
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from vggfeat.errors import StoreError
-from vggfeat.nets.config import layers_of
 from vggfeat.nets.weights import Weights, load
+from vggfeat.recipes import BEST, ChainRun, TrainingRecipe
 from vggfeat.settings import Training
-from vggfeat.train.checkpoint import BEST, LAST, differences, read
+from vggfeat.train.checkpoint import LAST, differences, read
 from vggfeat.train.data import TrainSet
-from vggfeat.train.init import DEEPER
 
 if TYPE_CHECKING:
     from vggfeat.train.loop import TrainingResult
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class ChainLink(BaseModel):
-    """A run of a chain, as its recipe writes it.
-
-    Parameters
-    ----------
-    name : str
-        Of its folder.
-    from : str, optional
-        The link before it that it begins from; without one its layers are drawn at random.
-    training : dict
-        Settings of :class:`~vggfeat.settings.Training` that are not the chain's.
-    paper : (float, float), optional
-        Top-1 and top-5 error of Table 3, in percent.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    origin: str = Field(default="", alias="from")
-    training: dict[str, Any] = {}
-    paper: tuple[Percent, Percent] | None = None
-
-
-class ChainRun(NamedTuple):
-    """A link with all of its settings."""
-
-    name: str
-    origin: str
-    settings: Training
-    paper: tuple[float, float] | None
 
 
 class Linked(NamedTuple):
@@ -94,66 +57,8 @@ class Trainer(Protocol):
         """Train, going on where an interrupted run stopped."""
 
 
-class Chain(BaseModel):
-    """A recipe that trains networks one after another.
-
-    Parameters
-    ----------
-    name : str
-        The file's name, without its suffix.
-    title : str
-        What it trains.
-    training : dict
-        Settings that all links share; the paper's where nothing is said.
-    links : tuple of ChainLink
-        In order.
-
-    Examples
-    --------
-    >>> chain = Chain(links=[
-    ...     {"name": "a-256"},
-    ...     {"name": "e-256", "from": "a-256", "training": {"net": "E"}},
-    ... ])
-    >>> [(run.settings.net, run.settings.S, run.origin) for run in chain.runs()]
-    [('A', 256, ''), ('E', 256, 'a-256')]
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = ""
-    title: str = ""
-    training: dict[str, Any] = {}
-    links: tuple[ChainLink, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _holds(self) -> Self:
-        # All at once, since a wrong last link would otherwise be found after weeks.
-        nets: dict[str, str] = {}
-        for run in self.runs():
-            net = run.settings.net
-            layers_of(net)  # which refuses a net that there is not
-            if run.name in nets:
-                raise ValueError(f"two links are called {run.name!r}")
-            if run.origin and run.origin not in nets:
-                raise ValueError(f"{run.name} begins from {run.origin!r}, which is no link before")
-            before = nets.get(run.origin, net)
-            if before != net and not (before == "A" and net in DEEPER):
-                raise ValueError(f"{run.name} is net {net}, which cannot begin from net {before}")
-            nets[run.name] = net
-        return self
-
-    def runs(self) -> list[ChainRun]:
-        """Return the links, each with all of its settings."""
-        return [
-            ChainRun(
-                link.name, link.origin, Training(**{**self.training, **link.training}), link.paper
-            )
-            for link in self.links
-        ]
-
-
 def train_chain(
-    chain: Chain, data: TrainSet, out: Path, *, trainer: Trainer | None = None
+    chain: TrainingRecipe, data: TrainSet, out: Path, *, trainer: Trainer | None = None
 ) -> Iterator[Linked]:
     """Train what is not trained yet, link by link; one that was interrupted goes on.
 
@@ -162,7 +67,7 @@ def train_chain(
 
     Parameters
     ----------
-    chain : Chain
+    chain : TrainingRecipe
     data : TrainSet
         As from :func:`~vggfeat.train.data.open_trainset`.
     out : Path

@@ -20,7 +20,6 @@ from vggfeat.nets.checksums import save_tensors, sha256_tensor
 from vggfeat.settings import Training
 
 LAST = "last.safetensors"
-BEST = "best.safetensors"
 FORMAT = 3
 LOCKED = 10.0  # seconds for the workers of a run that was killed to end, and its lock with them
 LONG = 40  # characters of what differs that are shown; a digest has more

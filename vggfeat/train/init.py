@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.config import layers_of
+from vggfeat.nets.config import DEEPER, layers_of
 from vggfeat.nets.formats.parameters import FC
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.vgg import INITIALISATIONS, VGG, initialise
@@ -22,7 +22,6 @@ from vggfeat.train.augment import Colours, principal_components, to_input
 from vggfeat.train.data import Part
 from vggfeat.train.loader import Loader
 
-DEEPER = ("B", "C", "D", "E")
 FIRST_CONVOLUTIONS = 4
 COLOURED = 2_000  # images of which mean and principal components are taken: to 0.1 of 255
 LEVELLED = 32  # images on which the size of pool5 is measured: to a few percent

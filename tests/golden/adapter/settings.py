@@ -37,13 +37,12 @@ def quality_settings(quality: str, card: str) -> dict[str, Any]:
 
 def recipe_settings() -> dict[str, Any]:
     """Resolve every shipped recipe: rows of tables, or links of a chain, with all settings."""
-    from vggfeat.recipes import Recipe, open_recipe, recipe_names
-    from vggfeat.train.chain import Chain
+    from vggfeat.recipes import SVMRecipe, TrainingRecipe, open_recipe, recipe_names
 
     found: dict[str, Any] = {}
     for name in recipe_names():
         recipe = open_recipe(name)
-        if isinstance(recipe, Recipe):
+        if isinstance(recipe, SVMRecipe):
             found[name] = {
                 "dataset": recipe.dataset,
                 "classifier": _classifier(recipe.classifier.model_dump(mode="json")),
@@ -52,7 +51,7 @@ def recipe_settings() -> dict[str, Any]:
                     for line in recipe.table()
                 },
             }
-        elif isinstance(recipe, Chain):
+        elif isinstance(recipe, TrainingRecipe):
             found[name] = {
                 link.name: _without_later(link.settings.model_dump(mode="json"))
                 | {"paper": link.paper}
