@@ -18,6 +18,7 @@ WHEEL_HOLDS = (
     "vggfeat/assets/LICENSE-vgg_d_conv.txt",
     "vggfeat/assets/clipart10/LICENSE.txt",
     "vggfeat/assets/clipart10/bird/bird_0001.jpg",
+    "vggfeat/report/page.css",
     "vggfeat/report/page.html.j2",
     "vggfeat/report/style.css",
     "vggfeat/report/training.css",

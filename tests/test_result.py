@@ -38,6 +38,18 @@ def test_a_result_that_the_paper_lacks_stands_beside_nothing():
     assert Result("mine", "Mine", (recall(0.93, ()),)).beside_paper() is None
 
 
+def test_spreads_stand_beside_their_figures_where_there_are_any():
+    result = Result("caltech101", "Caltech-101", (recall(0.93),))
+    assert [row["mean_class_recall_paper_spread"] for row in result.beside_paper().records()] == [
+        0.01,
+        0.005,
+    ]
+    assert "mean_class_recall_spread" not in result.beside_paper().records()[0]
+    measure = Measure("mean_class_recall", "recall", 0.93, spread=0.02, paper=TABLE_11[:1])
+    [row] = beside_paper([("D", Result("D", "D", (measure,)))]).records()
+    assert row["mean_class_recall_spread"] == 0.02
+
+
 def test_partial_data_have_no_difference_and_say_why():
     result = Result("caltech101", "Caltech-101", (recall(0.93),), partial=("3 images",))
     assert [row["mean_class_recall_difference"] for row in result.beside_paper().records()] == [

@@ -71,13 +71,15 @@ class Measure:
 class Column:
     """A column of a table: its key in CSV and JSON, its heading, how its values are written.
 
-    ``bar`` asks terminal and page for a bar of the share beside the figure.
+    ``bar`` asks terminal and page for a bar of the share beside the figure; a figure that is
+    ``signed``, as a difference, is written with its sign.
     """
 
     name: str
     title: str
     kind: Kind = "text"
     bar: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a drawing; ``marks`` are positions of points that stand out, as the chosen C."""
+    """A line of a drawing; ``marks`` are positions of points that stand out, as the chosen C.
+
+    A dashed line has the colour of the line before it, as training beside validation.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -188,7 +193,10 @@ class Lines:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of one kind of value, as a confusion matrix: row labels by column labels."""
+    """A table of one kind of value, as a confusion matrix: row labels by column labels.
+
+    ``marks`` are the places (row, column) of values that stand out, as the chosen C.
+    """
 
     name: str
     title: str
@@ -197,12 +205,17 @@ class Matrix:
     values: tuple[tuple[float, ...], ...]
     kind: Kind = "int"
     note: str = ""
+    marks: tuple[tuple[int, int], ...] = ()
     section: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the matrix as plain JSON types."""
-        values = [[plain(value) for value in row] for row in self.values]
-        return {"rows": list(self.rows), "columns": list(self.columns), "values": values}
+        return {
+            "rows": list(self.rows),
+            "columns": list(self.columns),
+            "values": [[plain(value) for value in row] for row in self.values],
+            "marks": [list(place) for place in self.marks],
+        }
 
 
 @dataclass(frozen=True)
@@ -381,40 +394,53 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
     Returns
     -------
     Table
-        For each measure of the headline its value, the paper's and the difference. There is no
-        difference where data are partial or the paper's figure is of something else; the last
-        column says why.
+        For each measure of the headline its value, the paper's and the difference, with spreads
+        where there are any. There is no difference where data are partial or the paper's figure
+        is of something else; the last column says why.
     """
     first = results[0][1].headline
-    columns = [Column("row", title or "Beside the paper")]
+    columns = [Column("row", "row" if title else "paper's row")]
     for measure in first:
+        bar = len(first) == 1 and measure.kind == "percent"
         columns += [
-            Column(measure.name, measure.title, measure.kind),
-            Column(f"{measure.name}_paper", "paper", measure.kind),
-            Column(f"{measure.name}_difference", "difference", measure.kind),
+            Column(measure.name, measure.title, measure.kind, bar=bar),
+            Column(f"{measure.name}_spread", "±", measure.kind),
+            Column(f"{measure.name}_paper", "paper", measure.kind, bar=bar),
+            Column(f"{measure.name}_paper_spread", "±", measure.kind),
+            Column(f"{measure.name}_difference", "difference", measure.kind, signed=True),
         ]
     rows = [
         cells for name, result in results for cells in _rows_beside_paper(name, result, len(first))
     ]
-    if any(row[-1] for row in rows):
-        columns.append(Column("remark", "remark"))
-    else:
-        rows = [row[:-1] for row in rows]
-    return Table("paper", title or "Beside the paper", tuple(columns), tuple(rows))
+    columns.append(Column("remark", "remark"))
+    places = [
+        place
+        for place, column in enumerate(columns)
+        if not column.name.endswith(("_spread", "remark"))
+        or any(row[place] not in ("", None) for row in rows)
+    ]
+    return Table(
+        "paper",
+        title or "Beside the paper",
+        tuple(columns[place] for place in places),
+        tuple(tuple(row[place] for place in places) for row in rows),
+    )
 
 
 def _rows_beside_paper(
     name: str | None, result: Result, n_measures: int
 ) -> Iterable[tuple[Cell, ...]]:
-    published = max((len(measure.paper) for measure in result.headline), default=0)
-    for place in range(published if name is None else 1):
+    most = max((len(measure.paper) for measure in result.headline), default=0)
+    for place in range(most if name is None else 1):
         cells: list[Cell] = []
         figures = []
         for measure in result.headline[:n_measures]:
             figure = measure.paper[place] if place < len(measure.paper) else None
             unlike = bool(result.partial) or figure is None or bool(figure.unlike)
             difference = None if unlike or figure is None else measure.value - figure.value
-            cells += [measure.value, figure.value if figure else None, difference]
+            published = (figure.value, figure.spread) if figure else (None, None)
+            spread = measure.spread if name else None  # else the headline says it
+            cells += [measure.value, spread, *published, difference]
             figures += [figure] if figure else []
         remark = next((figure.unlike for figure in figures if figure.unlike), "")
         if result.partial and figures:

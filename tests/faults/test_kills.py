@@ -29,7 +29,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.recipes import BEST
 from vggfeat.report.files import write_results
-from vggfeat.report.page import write_page
+from vggfeat.report.svm_page import write_page
 from vggfeat.settings import Training
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify

@@ -17,7 +17,7 @@ from storing import make_store
 from fuzz.campaign import Campaign
 from vggfeat.cli.output import facts, grid, note
 from vggfeat.report.files import write_results
-from vggfeat.report.page import write_page
+from vggfeat.report.svm_page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.store.export import export
 from vggfeat.store.store import FeatureStore

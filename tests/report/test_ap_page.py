@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from vggfeat.report.charts import pr_drawing
-from vggfeat.report.page import write_page
+from vggfeat.report.svm_page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.svm.ap import PRCurve
 

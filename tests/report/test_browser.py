@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vggfeat.nets.config import layers_of
-from vggfeat.report.page import write_page
+from vggfeat.report.svm_page import write_page
 from vggfeat.report.training_page import write_training_page
 from vggfeat.settings import Training
 

@@ -1,184 +1,167 @@
-"""The page and the terminal: what they say, what they refuse to run, what they look up."""
+"""The page: what it says, what it draws, what it refuses to run, what it needs."""
 
 from __future__ import annotations
 
-import io
 import re
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
+from report.results import CLASSES, PAPER, a_result, a_table, some_lines
 
-from vggfeat.report.charts import Series, validation_curve
-from vggfeat.report.figures import thumbnails
+from vggfeat.errors import ImageError
 from vggfeat.report.page import write_page
-from vggfeat.report.terminal import summary
+from vggfeat.result import Gallery, Lines, Measure, Published, Result, Strip, Tile
 
 HOSTILE = '"><script>alert(1)</script>\n\u202e.jpg'
+
+
+def open_image(name):
+    if name == "lost.jpg":
+        raise ImageError("gone")
+    return Image.new("RGB", (300, 200), (90, 120, 150))
 
 
 @pytest.fixture
 def page_of(tmp_path, parsed):
     """Write a page and read it."""
 
-    def page_of(result, images=None, **more):
-        settings = {"title": "sample", "run": {"Net": "D"}, "provenance": {"torch": "2.6"}, **more}
-        target = write_page(result, tmp_path / "new" / "page.html", images or {}, **settings)
+    def page_of(result, images=open_image):
+        target = write_page(result, tmp_path / "new" / "page.html", images)
         return parsed(target.read_text(encoding="utf-8"))
 
     return page_of
 
 
-@pytest.fixture
-def images(tmp_path):
-    """Sixty small images with the names of the rows."""
-    paths = {}
-    for row in range(60):
-        path = tmp_path / f"{row}.jpg"
-        Image.new("RGB", (300, 200), (row, 90, 200)).save(path)
-        paths[str(row)] = path
-    return paths
+def text_of(page):
+    return re.sub(r"\s+", " ", page.text.replace("\xa0", " "))
 
 
-def test_the_page_says_what_was_measured(images, page_of, recalls):
-    """Headline, every class's recall and every confusion count stand in the page's text."""
-    result = recalls(["bird", "boat", "bug"])
-    page = page_of(result, images)
-    text = re.sub(r"\s+", " ", page.text)
-    assert f"{100 * result.mean_class_recall:.1f}" in text
-    assert f"± {100 * result.std:.1f}" in text.replace("\xa0", " ")
-    for name, recall in zip(result.class_names, result.recalls, strict=True):
-        assert re.search(rf"{name}\s+{100 * recall:.1f} ±", text)
-    for counts in result.confusion:
-        assert "".join(map(str, counts)) in text.replace(" ", "")
-    assert "torch" in text
-    assert "2.6" in text
+def test_the_page_says_what_was_measured(page_of):
+    text = text_of(page := page_of(a_result()))
+    assert "62.5± 1.3 % mean class recall over 2 random splits" in text
+    assert "Pets: 62.5 ± 1.3 % mean class recall" in text
+    assert ["Class", "", "Recall, %", "±", "Tested"] in page.rows
+    assert ["cat", "", "75.0", "10.0", "4"] in page.rows
+    assert ["owl", "", "–", "–", "0"] in page.rows
+    assert "Q256, 384" in text
+    assert "seedssplits: 0" in text
 
 
-def test_the_paper_stands_beside_it(page_of, recalls):
-    """Each row of the paper has its figure, its spread and how far this run is from it."""
-    result = recalls(["bird", "boat", "bug"], validation=0.2)
-    here = round(100 * result.mean_class_recall, 1)
-    paper = [("Net D", 91.8, 1.0), ("Zeiler & Fergus", here - 1.5, None)]
-    page = page_of(result, paper=paper)
-    text = re.sub(r"\s+", " ", page.text)
-    assert ["Net D", "", "91.8 ± 1.0", f"{here - 91.8:+.1f}".replace("-", "−")] in page.rows
-    assert ["Zeiler & Fergus", "", f"{here - 1.5:.1f}", "+1.5"] in page.rows
-    assert "Partial." not in text
-    assert "on the 20 % of the training images that were put aside" in text
+def test_the_paper_stands_beside_it(page_of):
+    page = page_of(a_result())
+    assert ["D (Table 11)", "", "62.5", "91.8", "1.0", "−29.3"] in page.rows
+    assert ["Zeiler & Fergus", "", "62.5", "86.5", "–", "−24.0"] in page.rows
+    assert "Partial." not in page.text
 
 
-def test_a_part_of_the_data_is_not_compared(page_of, recalls):
-    """A partial run says so, names what is missing, and has no difference to the paper's."""
-    missing = ["boat has 3 images, not 40", "<b>bug</b> is missing"]
-    page = page_of(recalls(["bird", "boat", "bug"]), paper=[("Net D", 91.8, 1.0)], partial=missing)
-    text = re.sub(r"\s+", " ", page.text)
-    assert "Partial." in text
-    assert all(sentence in text for sentence in missing)
-    assert ["Net D", "", "91.8 ± 1.0", "–"] in page.rows
+def test_a_part_of_the_data_is_not_compared(page_of):
+    why = tuple(f"<b>{number}</b> is missing" for number in range(10))
+    page = page_of(a_result(partial=why))
+    assert "Partial." in page.text
+    assert why[0] in text_of(page)
+    assert "and 2 more" in text_of(page)
+    assert ["D (Table 11)", "", "62.5", "91.8", "1.0", "–", "partial data"] in page.rows
 
 
-def test_the_page_needs_nothing_else(images, page_of, recalls):
-    """No script, no address but data: and #, and a policy that forbids the network."""
-    page = page_of(recalls(["bird", "boat", "bug"]), images)
-    kinds = {tag for tag, _ in page.tags}
-    assert not kinds & {"script", "link", "iframe", "object", "form", "base"}
+def test_warnings_and_failures_are_told(page_of):
+    failed = (Measure("recall", "mean class recall", float("nan"), paper=PAPER),)
+    text = text_of(page_of(Result("x", "X", failed, notes=("C at the edge",), failed="no disk")))
+    assert "C at the edge" in text
+    assert "Failed. no disk" in text
+
+
+def test_neighbours_with_one_section_share_its_heading_and_the_navigation_lists_all(page_of):
+    page = page_of(a_result())
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links == [
+        "#classes", "#confusion", "#validation", "#curves", "#ranked", "#times", "#provenance",
+    ]  # fmt: skip
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    assert [f"#{name}" for name in sections] == links
+    assert "All images" not in page.text
+
+
+def test_the_page_needs_nothing_else(page_of):
+    page = page_of(a_result((*CLASSES, *map(str, range(20)))))
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "form"}
     for _, attributes in page.tags:
         for name in ("src", "href", "srcset", "action", "xlink:href"):
             if attributes.get(name):
-                assert attributes[name].startswith(("data:image/jpeg;base64,", "#"))
+                assert attributes[name].startswith(("data:image/", "#"))
     assert any("default-src 'none'" in (a.get("content") or "") for _, a in page.tags)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
 
 
-def test_images_have_alternative_texts_and_sections_names(images, page_of, recalls):
-    """Every thumbnail has an alternative text, every drawing a label, every anchor its section."""
-    page = page_of(recalls(["bird", "boat", "bug"]), images)
-    tags = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(tags) > 24
-    assert all(attributes["alt"] in images for attributes in tags)
-    assert all(a.get("aria-label") for t, a in page.tags if t == "svg")
-    ids = {a["id"] for _, a in page.tags if "id" in a}
-    anchors = {a["href"][1:] for t, a in page.tags if t == "a"}
-    assert anchors <= ids
-    assert ("html", {"lang": "en"}) in page.tags
+def test_drawings_and_images_are_described(page_of):
+    page = page_of(a_result())
+    images = [a for tag, a in page.tags if tag == "img"]
+    assert [a["alt"] for a in images] == ["a.jpg", "b.jpg"]
+    labels = [a["aria-label"] for t, a in page.tags if t == "svg" and a.get("role") == "img"]
+    assert labels[0].startswith("Recall against C: Recall, % against C; split 1 50.0 at 0.1")
+    assert len(labels) == 2
+    kinds = [a["class"].split() for t, a in page.tags if t == "figure" and "class" in a]
+    assert kinds == [["tile"], ["tile", "wrong"], ["tile", "difficult"]]
 
 
-def test_hostile_names_stay_text(images, page_of, recalls):
-    """Names with markup, line ends and direction marks are shown as text, everywhere."""
-    classes = [HOSTILE, "<img src=x onerror=alert(1)>", "{{ 7 * 7 }}"]
-    names = [f"{row}{HOSTILE}" for row in range(60)]
-    lookup = dict(zip(names, images.values(), strict=True))
-    result = recalls(classes, names=names)
-    settings = {"title": HOSTILE, "run": {HOSTILE: HOSTILE}, "provenance": {HOSTILE: "\udcff"}}
-    page = page_of(result, lookup, **settings)
-    assert "script" not in {tag for tag, _ in page.tags}
+def test_images_that_are_lost_are_shown_by_name(page_of):
+    page = page_of(a_result())
+    absent = [a["aria-label"] for _, a in page.tags if a.get("class") == "absent"]
+    assert absent == ["lost.jpg, not available"]
+    absent = [a["aria-label"] for _, a in page_of(a_result(), None).tags
+              if a.get("class") == "absent"]  # fmt: skip
+    assert len(absent) == 3
+
+
+def test_hostile_names_stay_text(page_of):
+    classes = (HOSTILE, "<img src=x onerror=alert(1)>", "{{ 7 * 7 }}")
+    lines = some_lines()
+    lines = replace(lines, title=HOSTILE, series=(replace(lines.series[0], name=HOSTILE),) * 2)
+    tiles = (Tile(HOSTILE, HOSTILE), Tile("a.jpg", HOSTILE, jpeg=b"jpeg"))
+    result = a_result(classes, title=HOSTILE, settings={HOSTILE: HOSTILE}, notes=(HOSTILE,))
+    gallery = Gallery("g", HOSTILE, (Strip(HOSTILE, tiles, HOSTILE),))
+    parts = (*result.parts, lines, replace(lines, name="p", panels=True), gallery)
+    page = page_of(replace(result, parts=parts, partial=(HOSTILE,), about="\udcff"))
+    plain = page_of(a_result())
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert "{{ 7 * 7 }}" in page.text
     assert "\u202e" not in page.text
     assert "\\u202e" in page.text
-    alts = {attributes["alt"] for tag, attributes in page.tags if tag == "img"}
-    assert next(iter(alts)).endswith('"><script>alert(1)</script>\\n\\u202e.jpg')
 
 
-def test_evidence_stands_below_the_images_of_its_class(page_of, recalls, maps):
-    """Each class has its map and its mistake's, with words, alternative texts and a sentence."""
-    result = recalls(["bird", HOSTILE, "bug"])
-    drawn = maps(result)
-    page = page_of(result, evidence=drawn)
-    text = re.sub(r"\s+", " ", page.text)
-    images = [a for t, a in page.tags if t == "img"]
-    assert len(images) == len(drawn) >= 4
-    assert all("where the score of" in a["alt"] for a in images)
-    assert text.count("Exact: so it is.") == 1
-    assert text.count("Worst mistake:") == sum(bool(one.truth) for one in drawn.values()) >= 1
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert "Evidence" not in page_of(result).text
+def test_long_tables_scroll_in_a_box_and_say_what_is_left_out(page_of):
+    table = a_table(((0.5, 0.1, 4),) * 100, shown=40, emphasis=(2,))
+    page = page_of(Result("x", "X", (), parts=(table,)))
+    assert [a["class"] for t, a in page.tags if t == "div" and "tabindex" in a] == ["scroll long"]
+    assert sum(row[:1] == ["cat"] for row in page.rows) == 14
+    assert "The first 40 of 100; the file classes.csv has all." in text_of(page)
+    assert sum(a.get("class") == "emphasis" for t, a in page.tags if t == "tr") == 1
 
 
-def test_lost_images_are_shown_by_name(images, page_of, recalls):
-    """An image that is gone, damaged or not listed leaves its name, and the page stands."""
-    images["3"].unlink()
-    images["4"].write_bytes(b"not an image")
-    del images["5"]
-    page = page_of(recalls(["bird", "boat", "bug"]), images, examples=12)
-    absent = {a["aria-label"] for _, a in page.tags if a.get("class") == "absent"}
-    assert absent <= {f"{row}, not available" for row in (3, 4, 5)}
-    thumbnail = thumbnails(images)
-    assert [thumbnail(row) is None for row in ("2", "3", "4", "5")] == [False, True, True, True]
+def test_many_classes_become_a_map_and_few_a_table(page_of):
+    few, many = page_of(a_result()), page_of(a_result(tuple(map(str, range(13)))))
+    assert ["cat", "9", "1", "2"] in few.rows
+    assert not [a for t, a in few.tags if t == "image"]
+    [drawn] = [a for t, a in many.tags if t == "image"]
+    assert drawn["xlink:href"].startswith("data:image/png;base64,")
 
 
-def test_many_classes_and_no_mistakes(page_of, recalls):
-    """Forty classes become a map with one cell for each count; a perfect result says so."""
-    result = recalls([f"class {c}" for c in range(40)], n=160, spread=50)
-    page = page_of(result)
-    assert result.mean_class_recall == 1
-    cells = [a for t, a in page.tags if t == "rect" and a.get("height") == "1"]
-    assert len(cells) == np.count_nonzero(result.confusion)
-    assert "every test image was recognised" in page.text
-    assert "Mistakes" not in page.text
+def test_figures_of_a_grid_are_written_and_the_choice_is_marked(page_of):
+    page = page_of(a_result())
+    assert ["cat", "25.0", "50.0"] in page.rows
+    assert sum("mark" in a.get("class", "") for t, a in page.tags if t == "td") == 1
 
 
-def test_the_curve_marks_the_choice(recalls):
-    """The choice's mark lies on the curve, above or level with every other point of its split."""
-    result = recalls(["bird", "boat", "bug"])
-    series = [Series(split.search.overall, split.search.best) for split in result.splits]
-    curve = validation_curve(result.splits[0].search.grid, series)
-    for line in curve.lines:
-        points = [tuple(map(float, point.split(","))) for point in line.points.split()]
-        assert line.choices[0] in points
-        assert line.choices[0][1] == min(y for _, y in points)
-        assert all(0 <= x <= curve.width and 0 <= y <= curve.height for x, y in points)
-    assert [label for _, label in curve.x_ticks] == ["0.1", "1", "10"]
+def test_two_measures_stand_beside_the_paper_without_bars(page_of):
+    top1 = Measure("top1", "top-1 error", 0.25, paper=(Published("D", 0.244),))
+    top5 = Measure("top5", "top-5 error", 0.07, paper=(Published("D", 0.072),))
+    page = page_of(Result("ilsvrc", "ILSVRC", (top1, top5), "over 50,000 images"))
+    assert ["D", "25.0", "24.4", "+0.6", "7.0", "7.2", "−0.2"] in page.rows
+    assert "top-1 error, top-5 error 7.0 % over 50,000 images" in text_of(page)
 
 
-def test_the_terminal_tells_the_same(recalls):
-    """Headline, classes and the most frequent confusion stand on the terminal; markup is text."""
-    result = recalls(["[bold]bird", "boat", "bug"])
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(summary(result))
-    text = console.export_text()
-    assert f"{100 * result.mean_class_recall:.1f} ± {100 * result.std:.1f} %" in text
-    assert "[bold]bird" in text
-    pair = result.most_confused(1)[0]
-    assert f"{pair.images} of {pair.of}" in text
+def test_a_page_without_anything_stands(page_of):
+    lines = Lines("l", "L", some_lines().x, some_lines().y, ())
+    assert "X" in page_of(Result("x", "X", (), parts=(lines,))).text

@@ -107,7 +107,7 @@ def _explained(
     target: Path,
 ) -> Explained:
     from vggfeat.attribution import explain
-    from vggfeat.report.evidence import draw
+    from vggfeat.report.images import draw_explanation
 
     try:
         decoded = decode(image, extractors[0].extraction)
@@ -117,7 +117,7 @@ def _explained(
         note_error(f"Warning: {name}", error)
         return name, None, str(error)
     make_folder(target.parent)
-    write_atomic(target, draw(decoded, found))
+    write_atomic(target, draw_explanation(decoded, found))
     return name, found, str(target)
 
 
@@ -138,7 +138,7 @@ def _tell(one: Explained) -> None:
     name, found, where = one
     if found is None:
         return
-    from vggfeat.report.evidence import exactness
+    from vggfeat.report.images import describe_exactness
 
     headings = ["class", "score", "sum of locations", "bias", "strongest at x, y"]
     rows: list[list[object]] = [
@@ -149,7 +149,7 @@ def _tell(one: Explained) -> None:
     told = {
         "image": name,
         "drawn": where,
-        "map": exactness(found),
+        "map": describe_exactness(found),
         "L2 norms": _norms(found),
     }
     show({}, facts(told), grid(headings, rows), as_json=False)

@@ -19,11 +19,12 @@ from vggfeat.features.provenance import versions
 from vggfeat.localization.boxes import as_annotated
 from vggfeat.localization.evaluate import judge
 from vggfeat.localization.predict import locate, windows_of
-from vggfeat.report.boxes_drawn import COLOURS, Drawn, draw_boxes, jpeg
 from vggfeat.report.files import write_localisation
+from vggfeat.report.images import draw_boxes, write_jpeg
 from vggfeat.report.localisation_page import write_localisation_page
 from vggfeat.report.localisation_paper import compares, lacking, papers
 from vggfeat.report.words import percent
+from vggfeat.result import BoxMark
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,11 +91,12 @@ def write_drawing(found: Found, classes: Classes, target: Path) -> Found:
     if found.image is None:
         return found
     boxes = [
-        Drawn(one.box, COLOURS[k % len(COLOURS)], classes.names[one.label])
-        for k, one in enumerate(found.labels)
+        BoxMark((left, top, right, bottom), "predicted", classes.names[one.label])
+        for one in found.labels
+        for left, top, right, bottom in [one.box.tolist()]
     ]
     make_folder(target.parent)
-    write_atomic(target, jpeg(draw_boxes(found.image, boxes[::-1]), 92))
+    write_atomic(target, write_jpeg(draw_boxes(found.image, boxes[::-1]), 92))
     return found._replace(image=None, drawn=str(target))
 
 

@@ -30,6 +30,7 @@ from rich.text import Text
 from vggfeat._io.text import counted, printable
 from vggfeat.cli.signals import INTERRUPTED, answered, telling
 from vggfeat.errors import Terminated, VggfeatError
+from vggfeat.report.tables import render_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
 
     from vggfeat.features.pipeline import Summary
+    from vggfeat.result import Result
 
 LOG_SECONDS = 30.0
 
@@ -86,6 +88,14 @@ def show(result: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> No
     out = console()
     for part in shown:
         out.print(_text([part]) if isinstance(part, str) else part)
+
+
+def show_result(result: Result, *, as_json: bool) -> None:
+    """Print a result, for a person or for a machine."""
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+    else:
+        console().print(render_result(result))
 
 
 def _text(lines: Iterable[object]) -> Text:

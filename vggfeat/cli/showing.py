@@ -13,7 +13,7 @@ from vggfeat.experiments.submission import lacking, write_submission
 from vggfeat.experiments.svm import tested_model
 from vggfeat.nets.weights import lacking_source
 from vggfeat.report.files import write_results
-from vggfeat.report.page import write_page
+from vggfeat.report.svm_page import write_page
 from vggfeat.report.terminal import summary
 from vggfeat.report.wanted import evidence_maps, evidence_wanted
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vggfeat.report.charts import PRDrawing, Series, pr_drawing, validation_curve
-from vggfeat.report.figures import EvidenceShown, Shown, Thumbnail, evidence_shown
+from vggfeat.report.thumbnails import EvidenceShown, Shown, Thumbnail, evidence_shown
 from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import AP_NAMES, count, figure
 from vggfeat.svm.rankings import Scored

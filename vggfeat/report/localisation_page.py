@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,14 @@ from PIL import Image
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import ImageError
+from vggfeat.localization.boxes import Floats
 from vggfeat.localization.judged import Errors, Judged, LocalisationResult
 from vggfeat.localization.training import CORRECT
-from vggfeat.report.boxes_drawn import FOUND, SINGLE, TRUE, WINDOW, Drawn, draw_boxes, jpeg
-from vggfeat.report.figures import data_address
+from vggfeat.report.images import data_address, draw_boxes, write_jpeg
 from vggfeat.report.localisation_paper import compares, lacking, of_ilsvrc, papers
-from vggfeat.report.page import environment
+from vggfeat.report.svm_page import environment
 from vggfeat.report.words import count
+from vggfeat.result import BoxMark
 
 LONG = 30  # classes; more are listed from the worst on, in a box that scrolls
 # A page is to open on any machine: of a thousand classes it shows images of some.
@@ -206,8 +207,8 @@ def _right(result: LocalisationResult) -> NDArray[np.bool_]:
 
 def _image(result: LocalisationResult, k: int, image: Open, *, wrong: bool) -> Thumbnail | None:
     one = result.judged[k]
-    boxes = [Drawn(box, TRUE, dashed=True) for box in one.truths]
-    boxes.append(Drawn(one.found.box if one.found else one.central, FOUND))
+    boxes = [_mark(box, "true") for box in one.truths]
+    boxes.append(_mark(one.found.box if one.found else one.central, "predicted"))
     told = f"IoU {result.shares()[k, 1 if one.found else 0]:.2f}{_taken_for(result, one)}"
     return _drawn(one.name, image, boxes, told, wrong)
 
@@ -221,14 +222,19 @@ def _taken_for(result: LocalisationResult, one: Judged) -> str:
     return f"; taken for {other} first, for {own} in place {one.rank + 1}"
 
 
+def _mark(box: Floats, kind: Literal["true", "predicted", "window", "single"]) -> BoxMark:
+    left, top, right, bottom = box.tolist()
+    return BoxMark((left, top, right, bottom), kind)
+
+
 def _drawn(
-    name: str, image: Open, boxes: Sequence[Drawn], told: str, wrong: bool
+    name: str, image: Open, boxes: Sequence[BoxMark], told: str, wrong: bool
 ) -> Thumbnail | None:
     try:
         opened = image(name)
     except ImageError:
         return None
-    address = data_address(jpeg(draw_boxes(opened, boxes, SIDE)))
+    address = data_address(write_jpeg(draw_boxes(opened, boxes, SIDE)))
     return Thumbnail(name, address, told, wrong)
 
 
@@ -246,9 +252,9 @@ def _pair(result: LocalisationResult, k: int, image: Open) -> ImagePair | None:
     one, windows = result.judged[k], result.windows[k]
     if one.found is None:
         return None
-    every = [Drawn(box, WINDOW, thick=0.6) for box in windows]
-    truths = [Drawn(box, TRUE, dashed=True) for box in one.truths]
-    merged = [Drawn(one.found.single, SINGLE, thick=2), Drawn(one.found.box, FOUND)]
+    every = [_mark(box, "window") for box in windows]
+    truths = [_mark(box, "true") for box in one.truths]
+    merged = [_mark(one.found.single, "single"), _mark(one.found.box, "predicted")]
     before = _drawn(one.name, image, [*every, *truths], "", False)
     after = _drawn(one.name, image, [*truths, *merged], "", False)
     if before is None or after is None:

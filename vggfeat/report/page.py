@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,83 +11,41 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
-from vggfeat.data.image import ImageLike
-from vggfeat.report.ap_page import ap_view
-from vggfeat.report.figures import thumbnails
-from vggfeat.report.recall_page import recall_view
-from vggfeat.report.wanted import Evidence
-from vggfeat.report.words import (
-    Headline,
-    Result,
-    chosen_C,
-    count,
-    figure,
-    headline,
-    percent,
-    seconds,
+from vggfeat.report.figures import draw_heat_map, draw_lines, draw_panel, line_colours
+from vggfeat.report.images import OpenImage, tile_address
+from vggfeat.report.tables import (
+    bar_shares,
+    write_cell,
+    write_fact,
+    write_heading,
+    write_measure,
+    write_value,
 )
-from vggfeat.svm.results import SVMResult
+from vggfeat.result import Cell, Column, Matrix, Part, Result, Table
 
-PaperFigure = tuple[str, float, float | None]
-"""A row of the paper: its features, its figure and the figure's spread, both in percent."""
-
-
-class PaperRow(NamedTuple):
-    """A line of the table that sets a result beside the paper's."""
-
-    name: str
-    value: float
-    figure: str
-    difference: str
-    here: bool
+LONG = 30  # rows; a longer table scrolls in a box
+FIGURES = 12  # classes; up to so many, a confusion matrix is a table of figures, above a heat map
+LARGE = 120  # CSS pixels: an image of a gallery that is larger keeps its shape
 
 
-def write_page(
-    result: Result,
-    target: Path,
-    images: Mapping[str, ImageLike],
-    *,
-    title: str,
-    run: Mapping[str, object],
-    provenance: Mapping[str, object],
-    stages: Mapping[str, float] | None = None,
-    paper: Sequence[PaperFigure] = (),
-    partial: Sequence[str] = (),
-    evidence: Evidence | None = None,
-    examples: int = 8,
-    mistakes: int = 48,
-) -> Path:
+class Section(NamedTuple):
+    """Parts of a page under one heading; ``anchor`` is where links lead."""
+
+    anchor: str
+    title: str
+    parts: list[Part]
+
+
+def write_page(result: Result, target: Path, images: OpenImage | None = None) -> Path:
     """Write the page, whole or not at all.
 
     Parameters
     ----------
-    result : SVMResult or APResult
-        What was measured.
+    result : Result
     target : Path
         The page; its folder is made.
-    images : mapping of name to image
-        Where the images lie; one that is absent or cannot be read is shown by its name.
-    title : str
-        What was classified, for example the data set's name.
-    run : mapping
-        The settings that a reader asks for first, in order: net, weights, layer, Q, aggregation,
-        device, precision.
-    provenance : mapping
-        The rest: versions, digests, seeds, command.
-    stages : mapping of str to float, optional
-        Seconds of stages before the classifier, such as extraction.
-    paper : sequence of (name, figure, spread or None)
-        The paper's figures for this data set, in percent.
-    partial : sequence of str
-        What is missing or extra where only a part of the data was there; the page then says so
-        first of all, and draws no difference to the paper's.
-    evidence : mapping of (name, class) to EvidenceMap, optional
-        Where in an image the score of a class arises, as from
-        :func:`~vggfeat.report.wanted.evidence_maps`; shown beside the class's images.
-    examples : int
-        Most thumbnails for a class.
-    mistakes : int
-        Most thumbnails in the gallery of mistakes.
+    images : callable, optional
+        Opens an image by its name; one that it cannot open is shown by its name.
 
     Returns
     -------
@@ -97,39 +56,39 @@ def write_page(
     ------
     StoreError
         If the disk is full or the folder may not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from vggfeat.result import Measure
+    >>> result = Result("pets", "Pets", (Measure("recall", "mean class recall", 0.93),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_page(result, Path(folder) / "page.html").read_text()
+    >>> page[page.index("<title>") : page.index("</title>")]
+    '<title>Pets: 93.0 % mean class recall'
     """
-    thumbnail = thumbnails(images)
-    maps = evidence or {}
-    if isinstance(result, SVMResult):
-        view = recall_view(result, thumbnail, examples, mistakes, maps)
-    else:
-        view = ap_view(result, thumbnail, examples, maps)
-    times = {**(stages or {}), **result.seconds}
-    told = headline(result)
+    times = Table(
+        "times",
+        "Times",
+        (Column("stage", "Stage"), Column("seconds", "Time", "seconds", bar=True)),
+        tuple(result.seconds.items()),
+        f"{write_value(sum(result.seconds.values()), 'seconds')} in all.",
+    )
     context = {
-        "title": title,
         "result": result,
-        "headline": told,
-        "paper": _beside(result, told, paper, bool(partial)),
-        "partial": list(partial),
-        "run": run,
-        "C": chosen_C(result),
-        "exact": next((one.exact for one in maps.values()), ""),
-        "times": times,
-        "longest": max(times.values()),
-        "total": sum(times.values()),
-        "provenance": {**view.pop("facts"), **provenance},
-        **view,
+        "paper": result.beside_paper(),
+        "sections": _sections(result.parts),
+        "times": times if result.seconds else None,
+        "address": lambda tile, size: tile_address(tile, images, 2 * size),
     }
-    page = environment().get_template("page.html.j2").render(context)
+    page = _environment().get_template("page.html.j2").render(context)
     make_folder(target.parent)
     write_atomic(target, page.encode())
     return target
 
 
-def environment() -> Environment:
-    """Open the templates, with the filters that all pages use."""
-    made = Environment(
+def _environment() -> Environment:
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names of files and classes are a stranger's words
         undefined=StrictUndefined,
@@ -137,21 +96,59 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    made.filters.update(percent=percent, seconds=seconds, figure=figure, count=count)
-    return made
+    environment.filters.update(
+        measure=write_measure,
+        heading=write_heading,
+        value=write_value,
+        fact=write_fact,
+        kind=lambda part: type(part).__name__.lower(),
+    )
+    environment.globals.update(
+        bars=_bars,
+        cell=write_cell,
+        colours=line_colours,
+        draw_heat_map=draw_heat_map,
+        draw_lines=draw_lines,
+        draw_panel=draw_panel,
+        as_map=_as_map,
+        shades=_shades,
+        LONG=LONG,
+        LARGE=LARGE,
+    )
+    return environment
 
 
-def _beside(
-    result: Result, told: Headline, paper: Sequence[PaperFigure], partial: bool
-) -> list[PaperRow]:
-    """Set the headline above the paper's figures; only a figure of the same test is compared."""
-    if not paper:
-        return []
-    same = not partial and (isinstance(result, SVMResult) or result.tested)
-    here = float(told.mean) if told.mean != percent(float("nan")) else float("nan")
-    rows = [PaperRow("This run", here, told.text, "", True)]
-    for name, value, spread in paper:
-        shown = f"{value:.1f}" if spread is None else f"{value:.1f} ± {spread:.1f}"
-        difference = f"{here - value:+.1f}".replace("-", "−") if same else "–"
-        rows.append(PaperRow(name, value, shown, difference, False))
-    return rows
+def _sections(parts: Sequence[Part]) -> list[Section]:
+    """Put neighbours that share a heading under it."""
+    shown = [part for part in parts if not (isinstance(part, Table) and part.shown == 0)]
+    return [
+        Section(part.name, title, [part, *others])
+        for title, (part, *others) in groupby(shown, lambda part: part.section or part.title)
+    ]
+
+
+def _bars(table: Table, rows: Sequence[Sequence[Cell]]) -> list[list[float]]:
+    """Return for each row the lengths of its bars, from 0 to 1."""
+    columns = [(place, column) for place, column in enumerate(table.columns) if column.bar]
+    lengths = [bar_shares(column, [row[place] for row in rows]) for place, column in columns]
+    return [list(of_row) for of_row in zip(*lengths, strict=True)] if columns else [[]] * len(rows)
+
+
+def _is_confusion(matrix: Matrix) -> bool:
+    return matrix.rows == matrix.columns
+
+
+def _as_map(matrix: Matrix) -> bool:
+    return _is_confusion(matrix) and len(matrix.rows) > FIGURES
+
+
+def _shades(matrix: Matrix, row: Sequence[float]) -> list[float]:
+    """Shade values from 0 to 1: counts by their share of the row, others within its range."""
+    known = [value for value in row if value == value]
+    if _is_confusion(matrix):
+        return [value / max(sum(known), 1) for value in row]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    return [
+        0.0 if value != value else 0.4 * (value - low) / (high - low) if high > low else 0.4
+        for value in row
+    ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vggfeat.report.charts import Series, validation_curve
-from vggfeat.report.figures import Shown, Thumbnail, evidence_shown
+from vggfeat.report.thumbnails import Shown, Thumbnail, evidence_shown
 from vggfeat.report.wanted import Evidence
 from vggfeat.report.words import figure
 from vggfeat.svm.results import Mistake, SVMResult

@@ -9,7 +9,7 @@ from typing import Any
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat.errors import ParameterError
-from vggfeat.report.page import environment
+from vggfeat.report.svm_page import environment
 from vggfeat.report.training_curves import Line, Plot, plot
 from vggfeat.report.words import percent
 from vggfeat.settings import Training

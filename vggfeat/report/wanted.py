@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from vggfeat.attribution import explain
 from vggfeat.data.image import ImageLike, decode
 from vggfeat.errors import ImageError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.report.evidence import exactness, overlay, strength, told
+from vggfeat.report.images import describe_exactness, describe_sum, draw_map, strength, write_jpeg
 from vggfeat.report.words import Result
 from vggfeat.svm.model import SavedModel
 from vggfeat.svm.results import SVMResult
@@ -101,7 +100,7 @@ def evidence_maps(
     Returns
     -------
     dict
-        For image and class, as :func:`~vggfeat.report.page.write_page` takes it.
+        For image and class, as :func:`~vggfeat.report.svm_page.write_page` takes it.
     """
     found: dict[tuple[str, str], EvidenceMap] = {}
     for done, one in enumerate(wanted, 1):
@@ -118,10 +117,11 @@ def _map(
 ) -> EvidenceMap:
     decoded = decode(image, extractors[0].extraction)
     found = explain(model, decoded, extractors, [wanted.label])
-    out = io.BytesIO()
-    overlay(decoded, found, 0, WIDTH).save(out, "JPEG", quality=82, optimize=True)
-    text = f"{told(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the image"
-    return EvidenceMap(out.getvalue(), text, exactness(found), wanted.truth)
+    text = (
+        f"{describe_sum(found, 0)}; colours to ±{strength(found, 0):.2g} for each 1 % of the image"
+    )
+    jpeg = write_jpeg(draw_map(decoded, found, 0, WIDTH))
+    return EvidenceMap(jpeg, text, describe_exactness(found), wanted.truth)
 
 
 def _wanted_of_recalls(result: SVMResult) -> tuple[list[Wanted], list[Wanted]]:

@@ -13,8 +13,14 @@ from support import noise, random_weights
 from vggfeat.attribution import Explanation, explain
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.report import evidence
-from vggfeat.report.evidence import draw, exactness, overlay, strength, told
+from vggfeat.report import images as drawing
+from vggfeat.report.images import (
+    describe_exactness,
+    describe_sum,
+    draw_explanation,
+    draw_map,
+    strength,
+)
 from vggfeat.report.wanted import Wanted, evidence_maps, evidence_wanted
 from vggfeat.svm.model import SavedModel
 
@@ -29,7 +35,7 @@ def one_class(explanation: Explanation, c: int) -> Explanation:
 
 def test_colours_are_where_the_evidence_is(explanation):
     """The upper right corner speaks for the cat and is red, the lower left against it and blue."""
-    drawn = np.asarray(overlay(IMAGE, explanation, 0, 400), int)
+    drawn = np.asarray(draw_map(IMAGE, explanation, 0, 400), int)
     assert drawn.shape == (300, 400, 3)
     red, green, blue = drawn[2, 397]
     assert red > 150 > max(green, blue)
@@ -42,7 +48,7 @@ def test_colours_are_where_the_evidence_is(explanation):
 
 def test_the_ring_is_where_the_strongest_is(explanation):
     """Its white and dark circle stands around the middle of the strongest step, x 350 and y 50."""
-    drawn = np.asarray(overlay(IMAGE, explanation, 0, 400), int)
+    drawn = np.asarray(draw_map(IMAGE, explanation, 0, 400), int)
     np.testing.assert_allclose(explanation.strongest[0], (35, 5))
     around = drawn[39:62, 339:362].reshape(-1, 3)
     assert (around == (27, 29, 34)).all(axis=1).sum() > 50
@@ -52,7 +58,7 @@ def test_the_ring_is_where_the_strongest_is(explanation):
 
 def test_smoothing_keeps_the_sum(explanation):
     """What is drawn adds up to the evidence: for each 1 % of 12 steps, 12/100 of it."""
-    smooth = evidence._smooth(explanation, 0)
+    smooth = drawing._smooth(explanation, 0)
     assert smooth.sum() == pytest.approx(explanation.sums[0] * 12 / 100)
     assert np.abs(smooth).max() == strength(explanation, 0) < 2 * 12 / 100
 
@@ -62,29 +68,29 @@ def test_equal_evidence_has_no_scale_of_nothing(explanation):
     nothing = one_class(explanation, 1)
     nothing.evidence[:] = 0
     assert strength(nothing, 0) == 1
-    drawn = np.asarray(overlay(IMAGE, nothing, 0, 60), int)
+    drawn = np.asarray(draw_map(IMAGE, nothing, 0, 60), int)
     assert (np.ptp(drawn[:4], axis=2) == 0).all()
 
 
 def test_the_figure_is_a_png_of_all_classes(explanation):
     """Two classes stand side by side, and each sum is told in words."""
-    figure = Image.open(io.BytesIO(draw(IMAGE, explanation)))
-    one = Image.open(io.BytesIO(draw(IMAGE, one_class(explanation, 1))))
+    figure = Image.open(io.BytesIO(draw_explanation(IMAGE, explanation)))
+    one = Image.open(io.BytesIO(draw_explanation(IMAGE, one_class(explanation, 1))))
     assert figure.format == "PNG"
     assert figure.width > 1.9 * one.width
-    assert told(explanation, 0) == "Sum of all locations +1.000, bias −0.250: score +0.750"
-    assert exactness(explanation).startswith("Exact")
+    assert describe_sum(explanation, 0) == "Sum of all locations +1.000, bias −0.250: score +0.750"
+    assert describe_exactness(explanation).startswith("Exact")
     curved = replace(explanation, why="power 0.5")
-    assert exactness(curved) == "Not exact, though it adds up: power 0.5."
+    assert describe_exactness(curved) == "Not exact, though it adds up: power 0.5."
     off = replace(curved, scores=explanation.scores + 0.1)
-    assert exactness(off) == "Not exact, and it does not add up: power 0.5."
+    assert describe_exactness(off) == "Not exact, and it does not add up: power 0.5."
 
 
 def test_strange_class_names_are_drawn(explanation):
     """Formulas, markup, line ends and other scripts in names are drawn as they stand."""
     names = ("$\\frac{1}", "\u202eπ\n<b>" * 30)
     strange = type(explanation)(**{**vars(explanation), "classes": names})
-    assert Image.open(io.BytesIO(draw(IMAGE, strange))).height > 300
+    assert Image.open(io.BytesIO(draw_explanation(IMAGE, strange))).height > 300
 
 
 def test_the_page_wants_right_images_and_worst_mistakes(precisions):
@@ -147,7 +153,7 @@ def test_maps_are_made_for_what_can_be_read(tmp_path):
     assert list(maps) == [("a", "dog"), ("a", "cat")]
     assert steps == [(1, 3), (2, 3), (3, 3)]
     found = explain(model, images["a"], [extractor], ["cat"])
-    assert maps["a", "cat"].told.startswith(told(found, 0))
+    assert maps["a", "cat"].told.startswith(describe_sum(found, 0))
     assert maps["a", "cat"].truth == "dog"
     assert "power 0.5" in maps["a", "cat"].exact
     assert Image.open(io.BytesIO(maps["a", "cat"].jpeg)).size == (440, 293)

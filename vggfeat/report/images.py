@@ -1,0 +1,364 @@
+"""Images for pages and files: thumbnails, boxes drawn on them, maps of what a score comes from."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
+
+from vggfeat._io.text import printable
+from vggfeat.errors import ImageError
+from vggfeat.result import BoxMark, Tile
+
+if TYPE_CHECKING:
+    from vggfeat.attribution import Explanation
+
+Floats = NDArray[np.float64]
+OpenImage = Callable[[str], Image.Image]
+"""Opens an image by its name, upright and in RGB; ImageError or KeyError if it cannot."""
+Colour = tuple[int, int, int]
+
+BOX_COLOURS: dict[str, Colour] = {
+    "true": (28, 148, 80),
+    "predicted": (206, 32, 48),
+    "single": (226, 140, 20),
+    "window": (40, 110, 210),
+}
+OTHERS: tuple[Colour, ...] = ((40, 110, 210), (226, 140, 20), (28, 148, 80), (130, 60, 170))
+"""Of the second predicted box of an image, and so on."""
+_THICK = {"window": 1.8, "single": 6.0}  # 3 for others, where the image's longer side is 440
+_LETTERS, _DASH = 15, 6  # likewise
+
+FOR, AGAINST = (196, 22, 42), (24, 92, 180)
+OPACITY = 0.85  # of the strongest evidence; the image stays visible below it
+PANEL = 480  # pixels: width of one class's map in a figure
+BLUR = 1.5  # steps of the map's grid, of which pool5's stride has four
+TEXT = 17  # pixels
+GAP = 16
+_INK, _SOFT = (27, 29, 34), (96, 100, 111)
+
+
+def tile_address(tile: Tile, images: OpenImage | None, side: int) -> str | None:
+    """Write what a tile shows as an address that holds it.
+
+    Parameters
+    ----------
+    tile : Tile
+    images : callable, optional
+        Opens the image, if the tile has no drawing of its own.
+    side : int
+        Pixels of the longer side, at most.
+
+    Returns
+    -------
+    str or None
+        A JPEG in a ``data:`` address; None where the image cannot be had.
+    """
+    if tile.jpeg is not None:
+        return data_address(tile.jpeg)
+    if images is None:
+        return None
+    try:
+        image = images(tile.image)
+    except (ImageError, KeyError):
+        return None
+    if tile.boxes:
+        image = draw_boxes(image, tile.boxes, side)
+    elif max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return data_address(write_jpeg(image))
+
+
+def data_address(jpeg: bytes) -> str:
+    """Write a JPEG as an address that holds it."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def write_jpeg(image: Image.Image, quality: int = 82) -> bytes:
+    """Write an image as JPEG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def draw_boxes(
+    image: Image.Image, boxes: Sequence[BoxMark], side: int | None = None
+) -> Image.Image:
+    """Draw boxes on a copy of an image, the first ones lowest; true ones are dashed.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Upright, in mode RGB.
+    boxes : sequence of BoxMark
+    side : int, optional
+        Pixels of the copy's longer side; the image's own by default.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Examples
+    --------
+    >>> marked = draw_boxes(Image.new("RGB", (80, 60)), [BoxMark((10, 10, 30, 40), "true")], 440)
+    >>> marked.size, marked.getpixel((55, 60))
+    ((440, 330), (28, 148, 80))
+    """
+    scale = 1.0 if side is None else side / max(image.size)
+    size = [max(1, round(scale * edge)) for edge in image.size]
+    copy = image.resize((size[0], size[1]), Image.Resampling.LANCZOS) if side else image.copy()
+    pen, unit = ImageDraw.Draw(copy), max(copy.size) / 440
+    colours = _box_colours(boxes)
+    for mark, colour in zip(boxes, colours, strict=True):
+        left, top, right, bottom = (scale * edge for edge in mark.box)
+        corners = (left, top, max(right - 1, left), max(bottom - 1, top))
+        thick = max(1, round(_THICK.get(mark.kind, 3.0) * unit))
+        if mark.kind == "true":
+            _dashed(pen, corners, colour, thick, _DASH * unit)
+        else:
+            pen.rectangle(corners, outline=colour, width=thick)
+    for mark, colour in zip(boxes, colours, strict=True):
+        if mark.label:
+            font = _letters(max(9, round(_LETTERS * unit)))
+            place = (max(0.0, mark.box[0] * scale) + 4 * unit, max(0.0, mark.box[1] * scale))
+            _, _, right, bottom = pen.textbbox(place, printable(mark.label), font=font)
+            pen.rectangle((place[0] - 4 * unit, place[1], right + 4 * unit, bottom + 3), colour)
+            pen.text(place, printable(mark.label), fill="white", font=font)
+    return copy
+
+
+def _box_colours(boxes: Sequence[BoxMark]) -> list[Colour]:
+    """Give the predicted boxes of several labels colours of their own, the last one red."""
+    predicted = sum(mark.kind == "predicted" for mark in boxes)
+    colours = []
+    for mark in boxes:
+        predicted -= mark.kind == "predicted"
+        other = mark.kind == "predicted" and predicted > 0
+        colours.append(OTHERS[(predicted - 1) % 4] if other else BOX_COLOURS[mark.kind])
+    return colours
+
+
+def _dashed(
+    pen: ImageDraw.ImageDraw,
+    corners: tuple[float, float, float, float],
+    colour: Colour,
+    thick: int,
+    dash: float,
+) -> None:
+    left, top, right, bottom = corners
+    for start, end, across in ((left, right, True), (top, bottom, False)):
+        place = start
+        while place < end:
+            stop = min(place + dash, end)
+            for side in (top, bottom) if across else (left, right):
+                line = (place, side, stop, side) if across else (side, place, side, stop)
+                pen.line(line, fill=colour, width=thick)
+            place += 2 * dash
+
+
+def draw_explanation(image: Image.Image, explanation: Explanation) -> bytes:
+    """Draw the maps of all classes of an explanation side by side, with their figures.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The upright image.
+    explanation : Explanation
+        Of that image. Each class has a colour scale of its own, symmetric around 0 and printed:
+        classes with a C of their own have weights of quite different size.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+
+    Examples
+    --------
+    >>> from vggfeat.attribution import Explanation
+    >>> shares = np.array([[[1.0, -1.0]], [[0.5, 0.0]]])
+    >>> scores, bias = np.array([0.5, 0.0]), np.array([0.5, -0.5])
+    >>> explanation = Explanation(("cat", "dog"), scores, bias, shares, (), 1.0, "", (40, 30))
+    >>> png = draw_explanation(Image.new("RGB", (40, 30)), explanation)
+    >>> sheet = Image.open(io.BytesIO(png))
+    >>> sheet.format, sheet.width == 2 * PANEL + 3 * GAP
+    ('PNG', True)
+    """
+    panels = [_panel(image, explanation, c) for c in range(len(explanation.classes))]
+    width = (PANEL + GAP) * len(panels) + GAP
+    foot = _text(
+        "Red speaks for the class, blue against it, by so much for each 1 % of the image; the "
+        f"ring is where most speaks for it. {describe_exactness(explanation)}",
+        _SOFT,
+        width - 2 * GAP,
+    )
+    height = max(panel.height for panel in panels)
+    figure = Image.new("RGB", (width, height + foot.height + 3 * GAP), "white")
+    for number, panel in enumerate(panels):
+        figure.paste(panel, (GAP + (PANEL + GAP) * number, GAP))
+    figure.paste(foot, (GAP, height + 2 * GAP))
+    out = io.BytesIO()
+    figure.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -> Image.Image:
+    """Lay the map of a class over its image in grey, and ring the strongest location.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The upright image.
+    explanation : Explanation
+        Of that image.
+    c : int
+        Which of its classes.
+    width : int
+        Pixels of the result.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The colour is strongest where :func:`strength` is.
+    """
+    size = (width, max(1, round(image.height * width / image.width)))
+    grey = image.convert("L").resize(size, Image.Resampling.LANCZOS)
+    faded = 96 + 0.62 * np.asarray(grey, np.float64)[:, :, None]
+    steps = Image.fromarray((_smooth(explanation, c) / strength(explanation, c)).astype(np.float32))
+    shades = np.asarray(steps.resize(size, Image.Resampling.BILINEAR), np.float64)
+    drawn = Image.fromarray(_tinted(faded, shades))
+    x, y = explanation.strongest[c] * (np.array(size) / explanation.size)
+    pen = ImageDraw.Draw(drawn)
+    for radius, thick, colour in ((11, 4, "white"), (10, 2, _INK)):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=thick)
+    return drawn
+
+
+def strength(explanation: Explanation, c: int) -> float:
+    """Strongest evidence that is drawn for or against a class, for each 1 % of the image."""
+    return float(np.abs(_smooth(explanation, c)).max()) or 1.0
+
+
+def describe_sum(explanation: Explanation, c: int) -> str:
+    """Say what a map adds up to.
+
+    Examples
+    --------
+    >>> from vggfeat.attribution import Explanation
+    >>> scores, bias, shares = np.array([-0.5]), np.array([-1.75]), np.array([[[1.0, 0.25]]])
+    >>> print(describe_sum(Explanation(("cat",), scores, bias, shares, (), 1.0, "", (40, 30)), 0))
+    Sum of all locations +1.250, bias −1.750: score −0.500
+    """
+    parts = (explanation.sums[c], explanation.bias[c], explanation.scores[c])
+    total, bias, score = (_signed(float(value)) for value in parts)
+    return f"Sum of all locations {total}, bias {bias}: score {score}"
+
+
+def _signed(value: float) -> str:
+    """Write a number with its sign, to three digits after the point.
+
+    Examples
+    --------
+    >>> _signed(-0.2564), _signed(2.0)
+    ('−0.256', '+2.000')
+    """
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def describe_exactness(explanation: Explanation) -> str:
+    """Say whether a map is exact, and if not, why.
+
+    Examples
+    --------
+    >>> from vggfeat.attribution import Explanation
+    >>> scores, bias, shares = np.array([-0.5]), np.array([-1.75]), np.array([[[1.0, 0.25]]])
+    >>> describe_exactness(Explanation(("cat",), scores, bias, shares, (), 1.0, "", (40, 30)))
+    'Exact: the score is linear in the locations.'
+    """
+    if explanation.exact:
+        return "Exact: the score is linear in the locations."
+    sums = "though it adds up" if explanation.adds_up else "and it does not add up"
+    return f"Not exact, {sums}: {explanation.why}."
+
+
+def _smooth(explanation: Explanation, c: int) -> Floats:
+    """Evidence for each 1 % of the image, however fine the grid is, without hard edges.
+
+    The network sees more of the image than a location's own cell, so that an edge of the cell
+    is none of the evidence. Reflected at the border, smoothing keeps the sum.
+    """
+    per_cent = explanation.evidence[c] * (explanation.evidence[c].size / 100)
+    smooth: Floats = gaussian_filter(per_cent, BLUR, mode="reflect")
+    return smooth
+
+
+def _tinted(grey: Floats, shades: Floats) -> NDArray[np.uint8]:
+    """Tint grey levels (H, W, 1) by shades (H, W) from −1, blue, to 1, red."""
+    opacity = OPACITY * np.minimum(np.abs(shades), 1)[:, :, None]
+    colour = np.where(shades[:, :, None] > 0, FOR, AGAINST)
+    return np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
+
+
+def _panel(image: Image.Image, explanation: Explanation, c: int) -> Image.Image:
+    title = f"{printable(explanation.classes[c])}  {_signed(float(explanation.scores[c]))}"
+    parts = [
+        _text(title, _INK, PANEL, 1.3),
+        draw_map(image, explanation, c, PANEL),
+        _scale(strength(explanation, c)),
+        _text(describe_sum(explanation, c), _SOFT, PANEL),
+    ]
+    gap = GAP // 2
+    whole = Image.new("RGB", (PANEL, sum(part.height + gap for part in parts) - gap), "white")
+    y = 0
+    for part in parts:
+        whole.paste(part, (0, y))
+        y += part.height + gap
+    return whole
+
+
+def _scale(limit: float) -> Image.Image:
+    """Draw the colours with what they stand for."""
+    ends = [f"−{limit:.2g}", f"+{limit:.2g}"]
+    font = _letters(TEXT)
+    left, right = (round(font.getlength(end)) + GAP // 2 for end in ends)
+    shades = np.linspace(-1, 1, PANEL - left - right)[None].repeat(TEXT, 0)
+    bar = Image.fromarray(_tinted(np.full((*shades.shape, 1), 225.0), shades))
+    block = Image.new("RGB", (PANEL, round(1.35 * TEXT)), "white")
+    block.paste(bar, (left, 2))
+    pen = ImageDraw.Draw(block)
+    pen.text((0, 0), ends[0], fill=_SOFT, font=font)
+    pen.text((PANEL - right + GAP // 2, 0), ends[1], fill=_SOFT, font=font)
+    return block
+
+
+def _text(text: str, colour: tuple[int, int, int], width: int, size: float = 1) -> Image.Image:
+    """Write a text, broken between words where it is wider than that."""
+    font = _letters(round(TEXT * size))
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    step = round(1.35 * font.size)
+    block = Image.new("RGB", (width, step * len(lines)), "white")
+    pen = ImageDraw.Draw(block)
+    for number, line in enumerate(lines):
+        pen.text((0, step * number), line, fill=colour, font=font)
+    return block
+
+
+@cache
+def _letters(size: int) -> ImageFont.FreeTypeFont:
+    """Open the font that Pillow brings along."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
