@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.text import and_more
 from vggfeat.cli.output import download_progress, note
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.errors import DataError, ParameterError
@@ -71,6 +72,11 @@ class Work:
             card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
         if card.partial:
             note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
+        if images.strays and name not in card_names():
+            note(
+                f"Left out, beside the classes of {card.name}: {and_more(images.strays, 'stray')}.",
+                quiet=self.quiet,
+            )
         return card, images
 
     def network(

@@ -10,6 +10,7 @@ from typing import Any
 
 from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard
 from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.files import walk
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:
 
 def _folders(card: DatasetCard, images: ImageSet, tree: Path) -> list[Difference]:
     """Find class folders that the card does not know; strays that it knows are none."""
-    return [
-        Difference(EVERY, stray.rstrip("/"), 0, sum(1 for _ in (tree / stray).iterdir()))
+    unknown = [
+        stray.rstrip("/")
         for stray in images.strays
         if stray.endswith("/") and stray.count("/") == 1 and stray.rstrip("/") not in card.strays
     ]
+    counts = {name: sum(1 for _ in walk(tree / name)) for name in unknown}
+    return [Difference(EVERY, name, 0, count) for name, count in counts.items() if count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,7 @@ import numpy as np
 from vggfeat._io.remote import is_address, redact
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
+from vggfeat.data.datasets.parts import class_folders, find_parts, refuse_parts
 from vggfeat.data.image import ImageRef
 from vggfeat.data.imageset import ImageSet, find_images, image_set_of
 from vggfeat.data.names import is_hidden, name_of, prefix_of
@@ -91,27 +93,46 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
 
 
 def read_folders(root: Path) -> ImageSet:
-    """Read a folder of class folders; files beside these (a licence, a table) are of no class.
+    """Read a folder of class folders, or of parts that have them, which are splits then.
+
+    Files and folders beside them (a licence, a table) are of no class, and named in ``strays``.
 
     Raises
     ------
     DataNotFound
         If the folder is missing, or has no class folders with images.
+    DataError
+        If it has parts and none to train with; see :func:`~vggfeat.data.datasets.parts.find_parts`
+        and :func:`~vggfeat.data.datasets.parts.class_folders`.
     """
     if not root.is_dir():
         raise DataNotFound(
             f"There is no folder {root}. Name a folder that holds a folder for each class, "
             "a CSV file with the columns path and label, or a data set."
         )
+    parts = find_parts(root)
     entries = [
-        Entry(path, path.relative_to(root).as_posix(), folder.name)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not is_hidden(folder.name)
+        Entry(path, path.relative_to(root).as_posix(), folder.name, split)
+        for split, part in (parts if "train" in parts else {"": root}).items()
+        for folder in class_folders(part)
         for path in walk(folder)
     ]
-    if not entries:
-        raise DataNotFound(f"{root} has no class folders with images, such as {root}/cat/1.jpg.")
-    return image_set_of(entries)
+    if not entries or (parts and all(entry.split != "train" for entry in entries)):
+        where = parts.get("train", root)
+        raise DataNotFound(f"{where} has no class folders with images, such as {where}/cat/1.jpg.")
+    images = image_set_of(entries)
+    return replace(images, strays=_strays(root, parts.values(), images.names))
+
+
+def _strays(root: Path, parts: Iterable[Path], names: Sequence[str]) -> tuple[str, ...]:
+    """Name what lies in a folder, or beside the class folders of its parts, and was not read."""
+    read = {str(above) for name in names for above in PurePosixPath(name).parents}
+    beside = {path for folder in (root, *parts) for path in folder.iterdir()}
+    return tuple(
+        name + "/" * path.is_dir()
+        for path in sorted(beside)
+        if (name := path.relative_to(root).as_posix()) not in read and not is_hidden(path.name)
+    )
 
 
 def _multi_label(images: ImageSet, source: str) -> ImageSet:
@@ -161,6 +182,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
                 "path, labels[, split] where an image has several classes (a|b)."
             )
         folders.append(below.partition("/")[0] if "/" in below else "")
+    refuse_parts(folders, redact(source))
     rows = [row for row, folder in enumerate(folders) if folder]
     if not rows:
         raise DataNotFound(f"{redact(source)} has no class folders with images, nor labels.")

@@ -2,6 +2,7 @@
 
 ``ILSVRC2012_img_train.tar`` holds a tar for each class, ``ILSVRC2012_img_val.tar`` holds images;
 both are read where they lie, and unpacked they are ``train`` with class folders and a flat ``val``.
+Kaggle's archive has these in ``ILSVRC/Data/CLS-LOC``, with its lists and boxes above.
 Class folders and manifests of one's own are read here too, so that whatever trains or tests on
 ILSVRC does so on them.
 """
@@ -22,13 +23,21 @@ from vggfeat.data.datasets.caltech import read_caltech
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.ilsvrc_truth import find_truth, read_truth
+from vggfeat.data.datasets.parts import (
+    class_folders,
+    class_tars,
+    find_parts,
+    has_images,
+    list_folders,
+    refuse_parts,
+)
 from vggfeat.data.imageset import ImageSet, one_hot
-from vggfeat.data.names import is_hidden
-from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files, walk
+from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DataError, DataNotFound
 
+KAGGLE = "ILSVRC/Data/CLS-LOC"
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 # Where boxes are looked for, below the folder of the images: as they are distributed, and as they
@@ -118,7 +127,7 @@ class IlsvrcReader(Reader):
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
         """Read the images, with targets; strays are found in class folders alone."""
         val = find_val(tree) or tree / "val"
-        if val.is_dir() and any(map(_has_images, _folders(val))):
+        if val.is_dir() and any(map(has_images, list_folders(val))):
             images = read_caltech(val, card.classes)
         else:
             found = read_images(val, [tree])
@@ -134,21 +143,35 @@ class IlsvrcReader(Reader):
         return replace(images, splits={"val": np.arange(len(images))})
 
 
+def image_folder(root: Path) -> Path:
+    """Find the folder of ILSVRC's train and val: the root, or as it lies in Kaggle's archive."""
+    levels = (KAGGLE, "Data/CLS-LOC", "CLS-LOC")
+    return next((root / level for level in levels if (root / level).is_dir()), root)
+
+
+def list_places(root: Path) -> list[Path]:
+    """List the folders in which lists and boxes may lie: the root, or all of Kaggle's levels."""
+    images = image_folder(root).absolute()
+    in_kaggle = images.parts[-2:] == Path(KAGGLE).parts[-2:]
+    return [root, *images.parents[1:3]] if in_kaggle else [root]
+
+
 def find_train(root: Path) -> Path | None:
     """Find the training images of ILSVRC's folder: ``train`` with class folders, or the tar.
 
-    The root may be the tar itself.
+    The root may be the tar itself; ``train`` may be called as
+    :func:`~vggfeat.data.datasets.parts.find_parts` knows.
     """
-    tar = root / TRAIN_TAR if root.is_dir() else root
-    if tar.is_file():
-        return tar
-    folder = root / "train"  # a class may have that name, but no folders in it
-    return folder if folder.is_dir() and _folders(folder) else None
+    folder = image_folder(root)
+    tar = folder / TRAIN_TAR if folder.is_dir() else folder
+    return tar if tar.is_file() else find_parts(folder).get("train")
 
 
 def find_val(root: Path) -> Path | None:
     """Find the validation images of ILSVRC's folder: ``val``, or the tar."""
-    return next((path for path in (root / "val", root / VAL_TAR) if path.exists()), None)
+    folder = image_folder(root)
+    paths = (path for path in (folder / "val", folder / VAL_TAR) if path.exists())
+    return next(paths, None) or find_parts(folder).get("val")
 
 
 def read_val(root: Path) -> LabelledImages:
@@ -182,10 +205,10 @@ def read_val(root: Path) -> LabelledImages:
     where = find_val(root) or root
     if where == root and not (where.is_dir() or where.suffix == ".tar"):
         raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
-    if where == root and (root / "train").is_dir():
+    if where == root and (train := find_parts(image_folder(root)).get("train")):
         raise DataNotFound(
-            f"{root} has train, but no val to test on. Put the validation images there, or name "
-            "the folder that they are in."
+            f"{root} has {train.name}, but no val to test on. Put the validation images there, or "
+            "name the folder that they are in."
         )
     return read_images(where, [root])
 
@@ -202,7 +225,7 @@ def read_images(
         return _read_csv(path)
     if path.is_file():
         images: EncodedImages = _read_tar(path, progress)
-    elif any(map(_has_images, _folders(path))):
+    elif any(map(has_images, list_folders(path))) or class_tars(path):
         return read_class_images(path)
     else:
         images = list_files(path, [path])
@@ -210,7 +233,8 @@ def read_images(
         raise DataNotFound(f"There are no validation images in {path}. Name another folder.")
     if "/" in images.name(0):
         return _labelled_by_folder(images, path)
-    return LabelledImages(images, path, truth=find_truth([path.parent, path, *lists]))
+    places = [place for folder in (path.parent, path, *lists) for place in list_places(folder)]
+    return LabelledImages(images, path, truth=find_truth(places))
 
 
 def read_class_images(path: Path, progress: Progress | None = None) -> LabelledImages:
@@ -225,7 +249,7 @@ def read_class_images(path: Path, progress: Progress | None = None) -> LabelledI
     """
     if path.is_file():
         return _labelled_by_folder(_read_tar(path, progress), path)
-    images = list_files(path, _folders(path))
+    images = list_files(path, class_folders(path))
     if not len(images):
         raise DataNotFound(
             f"{path} has no class folders with images, such as {path / 'cat' / '1.jpg'}. Name a "
@@ -238,7 +262,8 @@ def read_class_images(path: Path, progress: Progress | None = None) -> LabelledI
 
 def find_boxes(root: Path) -> list[Path]:
     """Find the folders and tars of boxes beside ILSVRC's images; DataNotFound without any."""
-    sources = [root / name for name in BOXES if (root / name).exists()]
+    paths = [place / name for place in list_places(root) for name in BOXES]
+    sources = [path for path in paths if path.exists()]
     if not sources:
         raise DataNotFound(
             f"There are no boxes in {root}: neither {', '.join(BOXES)}. Put one there, or say "
@@ -281,15 +306,5 @@ def _labelled_by_folder(images: EncodedImages, where: Path) -> LabelledImages:
             f"{where} holds images, not a tar file or a folder of them for each class. Name "
             f"{TRAIN_TAR}, which does."
         )
+    refuse_parts(labels, str(where))
     return LabelledImages(images, where, np.array(labels))
-
-
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
-
-
-def _has_images(folder: Path) -> bool:
-    """Tell class folders from others, such as the development kit's."""
-    return next(walk(folder), None) is not None

@@ -1,10 +1,11 @@
-"""The classes of ILSVRC's validation images that lie in one folder, from either of two lists.
+"""The classes of ILSVRC's validation images that lie in one folder, from one of three lists.
 
 The development kit's ``ILSVRC2012_validation_ground_truth.txt`` has a number for each image, in the
 order of their names; ``meta.mat`` beside it says which synset the number means. Those numbers are
 *not* the order of the classes by synset, which the authors' models and this project have: reading
 them as such is the classical mistake. Caffe's ``val.txt`` has lines of a name and the number of its
-class from 0 on, in the order of ``synsets.txt``, or sorted.
+class from 0 on, in the order of ``synsets.txt``, or sorted. Kaggle's ``LOC_val_solution.csv`` names
+the synset of each box.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ KIT = "ILSVRC2012_devkit_t12"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 CAFFE = "val.txt"
+KAGGLE = "LOC_val_solution.csv"
 VAL_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 
 
@@ -31,7 +33,8 @@ def find_truth(places: Sequence[Path]) -> Path:
     """Find the lists of the classes of flat validation images, in folders, the likeliest first.
 
     It is the folder of the kit's two files (a place itself, ``data`` or
-    ``ILSVRC2012_devkit_t12/data`` in it), ``ILSVRC2012_devkit_t12.tar.gz``, or Caffe's ``val.txt``.
+    ``ILSVRC2012_devkit_t12/data`` in it), ``ILSVRC2012_devkit_t12.tar.gz``, Caffe's ``val.txt``, or
+    Kaggle's ``LOC_val_solution.csv``.
 
     Raises
     ------
@@ -42,14 +45,14 @@ def find_truth(places: Sequence[Path]) -> Path:
         for folder in (place, place / "data", place / KIT / "data"):
             if (folder / TRUTH).is_file() and (folder / META).is_file():
                 return folder
-        for file in (place / f"{KIT}.tar.gz", place / CAFFE):
+        for file in (place / f"{KIT}.tar.gz", place / CAFFE, place / KAGGLE):
             if file.is_file():
                 return file
     looked = ", ".join(str(place) for place in dict.fromkeys(places))
     raise DataNotFound(
         "The validation images lie in no class folders, and no list of their classes was found "
-        f"in {looked}. Put {KIT}.tar.gz (or its {TRUTH} and {META}) or Caffe's val.txt there, or "
-        "move the images into a folder for each class, val/n01440764/…."
+        f"in {looked}. Put {KIT}.tar.gz (or its {TRUTH} and {META}), Caffe's {CAFFE} or Kaggle's "
+        f"{KAGGLE} there, or move the images into a folder for each class, val/n01440764/…."
     )
 
 
@@ -63,6 +66,8 @@ def read_truth(path: Path, classes: Sequence[str]) -> dict[str, str]:
     DataError
         If a list cannot be read.
     """
+    if path.name == KAGGLE:
+        return _from_kaggle(path)
     return _from_caffe(path, classes) if path.name == CAFFE else _from_kit(path)
 
 
@@ -125,12 +130,34 @@ def _from_caffe(path: Path, classes: Sequence[str]) -> dict[str, str]:
                 f"of its class, from 0 to {len(names) - 1}. Put Caffe's synsets.txt beside it, if "
                 "the training images are only a part of ILSVRC."
             )
-        truth[PurePosixPath(words[0]).name] = names[number]
+        image = PurePosixPath(words[0].replace("\\", "/")).name
+        if truth.setdefault(image, names[number]) != names[number]:
+            raise DataError(
+                f"{path}, line {line}: {image} is of {names[number]}, and of {truth[image]} in a "
+                "line before. An image has one class: remove one of the lines."
+            )
+    return truth
+
+
+def _from_kaggle(path: Path) -> dict[str, str]:
+    """Read lines ``image,synset x y x y synset x y x y``, of which all synsets are the same."""
+    truth: dict[str, str] = {}
+    for line, words in _lines(path.read_bytes()):
+        image, comma, first = words[0].partition(",")
+        if line == 1 and not first.startswith("n"):
+            continue  # the header
+        synsets = {first, *words[5::5]}
+        if not comma or len(words) % 5 or len(synsets) > 1:
+            raise DataError(
+                f"{path}, line {line}: {' '.join(words)!r} is not an image and its boxes, each "
+                "with the synset of its class. Fetch it anew from Kaggle."
+            )
+        truth[f"{image}.JPEG"] = first
     return truth
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, list[str]]]:
     """Go through the words of each line that has any, with its number from 1 on."""
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
         if words := line.split():
             yield number, words

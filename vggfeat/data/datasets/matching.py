@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from vggfeat.data.datasets.annotations import Annotation, AnnotationFile
+from vggfeat.data.datasets.parts import part_of
 from vggfeat.errors import DataError
-
-_PART = re.compile(r"(?<![a-z])(train|val|test)(?:ing|idation)?(?![a-z])", re.IGNORECASE)
 
 
 class _Place(NamedTuple):
@@ -83,7 +81,7 @@ def match_annotations(
 def _place(path: str, source: str = "") -> _Place:
     *folders, name = PurePosixPath(path).parts
     every = [source, *folders] if source else folders
-    parts = [match[1].lower() if (match := _PART.search(folder)) else "" for folder in every]
+    parts = list(map(part_of, every))
     if parts and parts[0]:  # bbox_train and ILSVRC2012_img_train.tar count as train
         every[0] = parts[0]
     group = folders[-1] if folders and not parts[-1] else ""
