@@ -20,12 +20,13 @@ from vggfeat.data.datasets.annotations import (
     check_boxes,
     check_names,
     examples_of,
+    find_in,
     read_annotations,
 )
 from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
 from vggfeat.data.datasets.matching import match_annotations
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.datasets.voc import classes_in, read_voc_boxes
+from vggfeat.data.datasets.voc import classes_in, find_folders, read_voc_boxes
 from vggfeat.data.image import upright_size
 from vggfeat.data.sources.files import FileImages
 from vggfeat.data.sources.tar import TarMember
@@ -142,16 +143,17 @@ def open_boxset(
     wanted = tuple(dict.fromkeys(classes) if set(parts) == {"test"} else sorted(set(classes)))
     if str(root) == SAMPLE:
         _refuse_boxes(boxes, SAMPLE)
-        return _of_voc(compose() / "VOCdevkit" / "VOC2007", wanted, parts, SAMPLE)
+        return _of_voc((compose() / "VOCdevkit" / "VOC2007",), wanted, parts, SAMPLE)
     path = Path(root)
     if not path.exists():
         raise DataNotFound(
             f"There is no {path}. Name a folder of VOC such as VOCdevkit/VOC2007, ILSVRC's folder, "
             f"or {SAMPLE!r}."
         )
-    if tree := _tree(path):
-        _refuse_boxes(boxes, str(tree))
-        return _of_voc(tree, wanted, parts, str(tree))
+    if folders := _voc_folders(path):
+        source = str(folders[0] if len(folders) == 1 else path)
+        _refuse_boxes(boxes, source)
+        return _of_voc(folders, wanted, parts, source)
     if set(parts) == {"test"}:
         return _test_of_ilsvrc(path, wanted, boxes, progress)
     return _of_ilsvrc(path, wanted, boxes, parts, progress)
@@ -164,18 +166,21 @@ def _refuse_boxes(boxes: Sequence[Path], source: str) -> None:
         )
 
 
-def _tree(path: Path) -> Path | None:
-    """Find the year of VOC at a path or below it."""
-    years = [path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))]
-    found = [one for one in years if (one / "ImageSets" / "Main").is_dir()]
-    if len(found) > 1:
-        raise DataError(f"{path} has {', '.join(one.name for one in found)}. Name one of them.")
-    return found[0] if found else None
+def _voc_folders(path: Path) -> tuple[Path, ...]:
+    """Find the folders of the one year of VOC at a path or below it, if there is one."""
+    patterns = ("VOC*", "VOCdevkit/VOC*", "*/VOC*", "*/VOCdevkit/VOC*")
+    below = [folder for pattern in patterns for folder in path.glob(pattern)]
+    years = sorted({each.name for each in below if (each / "ImageSets" / "Main").is_dir()})
+    if len(years) > 1 and not (path / "ImageSets").is_dir():
+        raise DataError(f"{path} has {', '.join(years)}. Name one of them.")
+    return find_folders(path, years[0] if years else path.name)
 
 
-def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: str) -> BoxSet:
+def _of_voc(
+    tree: tuple[Path, ...], classes: Sequence[str], parts: Collection[str], source: str
+) -> BoxSet:
     if set(parts) == {"test"}:
-        _check_of_net(str(tree), classes, classes_in(tree))
+        _check_of_net(source, classes, classes_in(tree))
     found = read_voc_boxes(tree, classes, parts)
     tested = "test"
     if "test" in parts and not found.splits.get("test"):  # as that of 2012, which has no labels
@@ -184,7 +189,7 @@ def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: 
         found = more._replace(splits={**more.splits, "test": more.splits.get("val", [])})
     for part in parts:
         if not found.splits.get(part):
-            raise DataError(_nothing(str(tree), part, found.classes, found.left_out))
+            raise DataError(_nothing(source, part, found.classes, found.left_out))
     held = {
         part: _boxed(tree, found.classes, found.splits[part] if part in parts else [])
         for part in PARTS
@@ -192,11 +197,13 @@ def _of_voc(tree: Path, classes: Sequence[str], parts: Collection[str], source: 
     return BoxSet(found.classes, **held, source=source, left_out=found.left_out, tested=tested)
 
 
-def _boxed(tree: Path, classes: Sequence[str], examples: Sequence[Example]) -> Boxed:
-    names = [os.fsencode(f"JPEGImages/{one.name}.jpg") for one in examples]
+def _boxed(tree: tuple[Path, ...], classes: Sequence[str], examples: Sequence[Example]) -> Boxed:
+    root = Path(os.path.commonpath(tree))
+    paths = [find_in(tree, "JPEGImages", f"{example.name}.jpg") for example in examples]
+    names = [os.fsencode(path.relative_to(root).as_posix()) for path in paths]
     code = {label: number for number, label in enumerate(classes)}
     labels = np.array([code[one.label] for one in examples], dtype=np.int64)
-    part = Part(FileImages(tree, np.array(names, dtype=np.bytes_)), labels)
+    part = Part(FileImages(root, np.array(names, dtype=np.bytes_)), labels)
     sizes = np.array([one.size for one in examples], dtype=np.int64)
     return Boxed(part, sizes, tuple(edges(one.boxes) for one in examples))
 

@@ -20,6 +20,7 @@ from trees import described, pack, tar_of, write_classes, write_voc
 from vggfeat.data.datasets import check_dataset, fetch_dataset, load_card, open_dataset
 from vggfeat.data.datasets.fetch import find_tree, unpack
 from vggfeat.errors import DataError, DataNotFound, DownloadError
+from vggfeat.localization.data import open_boxset
 
 CLASSES = ("cat", "dog")
 TRAINING = {
@@ -232,6 +233,61 @@ def test_an_archive_within_an_archive_is_taken_out(server: Server, tmp_path: Pat
     card = write_card(tmp_path, [told], reader="caltech", folder="101_Objects")
     assert fetch_dataset(card, tmp_path / "data") == tmp_path / "data" / "101_Objects"
     assert open_dataset(card, tmp_path / "data")[1].labels == ("cat", "cat", "dog")
+
+
+def test_a_wrapper_unpacked_by_hand_is_looked_into(tmp_path: Path, server: Server) -> None:
+    """From above its folder and from within; and so is the tree, once it lies there unpacked."""
+    write_classes(tmp_path / "101_ObjectCategories", {"cat": 1, "dog": 1})
+    hand = tmp_path / "data" / "caltech-101"
+    hand.mkdir(parents=True)
+    about = pack(tmp_path, hand / "101_ObjectCategories.tar.gz")
+    (hand / "Annotations.tar").write_bytes(b"of no class")
+    wrapper = {"file": "caltech-101.zip", "member": f"caltech-101/{about['file']}"}
+    archive = {**about, "needed_for": ["all"], "wrapper": wrapper}
+    changes = {"reader": "caltech", "folder": "101_ObjectCategories", "classes": ["cat", "dog"]}
+    card = write_card(tmp_path, [archive], **changes)
+    for root in (hand, hand.parent):
+        assert len(open_dataset(card, root)[1]) == 2
+        shutil.rmtree(root / "101_ObjectCategories")
+    (hand / about["file"]).unlink()
+    (tmp_path / "101_ObjectCategories").rename(hand / "101_ObjectCategories")
+    for root in (hand, hand.parent):
+        assert Path(open_dataset(card, root)[0].root) == hand / "101_ObjectCategories"
+    refuses(lambda: open_dataset(str(hand)), DataError, [f"Name {hand / '101_ObjectCategories'}"])
+
+
+APART = ("VOCtrainval_06-Nov-2007/VOCdevkit", "VOCtest_06-Nov-2007/VOCdevkit")
+
+
+@pytest.mark.parametrize("folders", [APART, ("trainval", "test")])
+def test_archives_unpacked_apart_are_one_tree(
+    folders: tuple[str, str], card: str, server: Server, tmp_path: Path
+) -> None:
+    """For an SVM and for boxes; nothing is fetched or unpacked again."""
+    base = tmp_path / "apart"
+    for folder, parts in zip(folders, (TRAINING, TESTING), strict=True):
+        write_voc(base / folder / "VOC2007", CLASSES, parts)
+    needs = ["train", "val", "trainval", "test"]
+    opened, images = open_dataset(card, base, splits=needs)
+    assert Path(opened.root) == base
+    assert images.names == ("1", "2", "3")
+    assert images.images[2] == base / folders[1] / "VOC2007" / "JPEGImages" / "3.jpg"
+    assert check_dataset(card, base, needs).complete
+    assert fetch_dataset(card, base, needs) == base
+    assert not server.asked
+    boxes = open_boxset(base)
+    assert [len(part) for part in (boxes.train, boxes.val, boxes.test)] == [1, 1, 1]
+    assert boxes.tested == "test"
+    assert boxes.test.part.read(0) == Path(str(images.images[2])).read_bytes()
+
+
+def test_a_copy_of_a_tree_is_not_joined_to_it(card: str, tmp_path: Path) -> None:
+    """Folders that have the same lists are two trees: the first is taken."""
+    for folder in ("a", "b"):
+        write_voc(tmp_path / "copies" / folder / "VOC2007", CLASSES, TRAINING)
+    opened, images = open_dataset(card, tmp_path / "copies")
+    assert Path(opened.root) == tmp_path / "copies" / "a" / "VOC2007"
+    assert images.names == ("1", "2")
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:

@@ -114,8 +114,9 @@ def test_a_part_of_tars_is_no_class(tmp_path: Path) -> None:
 
 def test_a_tree_of_voc_has_no_class_folders(tmp_path: Path) -> None:
     """Its folders are not taken for classes; what reads it is named."""
-    write(tmp_path, "VOC2007/JPEGImages", "VOC2007/SegmentationClass", "VOC2007/ImageSets/Main")
-    for root in (tmp_path, tmp_path / "VOC2007"):
+    tree = tmp_path / "VOCtrainval" / "VOCdevkit" / "VOC2007"
+    write(tree, "JPEGImages", "SegmentationClass", "ImageSets/Main")
+    for root in (tree, *list(tree.parents)[:3]):
         for read in (read_folders, open_trainset):
             error = refuses(lambda read=read, root=root: read(root), DataError, ["VOC2007"])  # type: ignore[misc]
             assert "vggfeat localize train" in str(error)

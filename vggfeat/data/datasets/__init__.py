@@ -24,6 +24,7 @@ from vggfeat.data.datasets.card import (
 from vggfeat.data.datasets.check import Check, absent, check
 from vggfeat.data.datasets.fetch import data_folder, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
+from vggfeat.data.datasets.parts import has_images, list_folders
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.imageset import ImageSet, multi_hot, one_hot
 from vggfeat.data.sources import is_beyond_path
@@ -109,7 +110,7 @@ def open_dataset(
     )
     card, images, checked = _read(card, tree, needs)
     if not (checked.complete or allow_partial):
-        raise DataError(_incomplete(card, checked))
+        raise DataError(_incomplete(name, card, checked))
     state = {
         "root": str(tree.resolve()),
         "partial": not checked.complete,
@@ -228,7 +229,9 @@ def _with_targets(
             "'label'."
         )
     if len(images.classes) < 2 and not images.label_sets:
-        raise DataError(f"{tree} has one class, {images.classes[0]!r}; at least two are needed.")
+        only = Path(tree) / images.classes[0]
+        hint = f" Name {only}, which has class folders." * any(map(has_images, list_folders(only)))
+        raise DataError(f"{tree} has one class, {only.name!r}; at least two are needed.{hint}")
     classes = card.classes or tuple(images.classes)
     if unknown := sorted(set(images.classes) - set(classes)):
         raise DataError(
@@ -254,7 +257,7 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     return _with_targets(card, images, source)
 
 
-def _incomplete(card: DatasetCard, checked: Check) -> str:
+def _incomplete(name: str, card: DatasetCard, checked: Check) -> str:
     first = "; ".join(map(str, checked.differences[:_SHOWN]))
     more = len(checked.differences) - _SHOWN
     rest = f"; and {more} more differences" if more > 0 else ""
@@ -266,6 +269,6 @@ def _incomplete(card: DatasetCard, checked: Check) -> str:
         )
     return (
         f"{card.title or card.name} in {checked.root} is not whole: {first}{rest}. See all of them "
-        f"with `vggfeat datasets check {card.name} --root {checked.root}`; restore it, or use it "
+        f"with `vggfeat datasets check {name} --root {checked.root}`; restore it, or use it "
         "as it is with --allow-partial."
     )

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -21,6 +21,8 @@ from vggfeat.data.sources.tar import DAMAGED
 from vggfeat.errors import DataError, DataNotFound, ImageError
 
 SUFFIX = ".xml"
+Tree: TypeAlias = Path | Sequence[Path]
+"""A year of VOC: its folder, or those that its archives were unpacked to."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,18 @@ class Example:
     boxes: NDArray[np.float64]
 
 
-def read_annotation(tree: Path, image: str) -> Annotation:
+def folders_of(tree: Tree) -> tuple[Path, ...]:
+    """Return the folders of a tree, of which there is one unless archives were unpacked apart."""
+    return (tree,) if isinstance(tree, Path) else tuple(tree)
+
+
+def find_in(tree: Tree, *parts: str) -> Path:
+    """Find a file or folder in that folder of a tree that has it; in the first if none has."""
+    paths = [folder.joinpath(*parts) for folder in folders_of(tree)]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def read_annotation(tree: Tree, image: str) -> Annotation:
     """Read the annotation of an image, such as ``000026``, of a tree with ``Annotations``.
 
     Raises
@@ -83,13 +96,13 @@ def read_annotation(tree: Path, image: str) -> Annotation:
     DataError
         If there is no annotation, or it is not one.
     """
-    path = annotation_of(tree, image)
+    path = find_annotation(tree, image)
     return _parse(_read_file(path), str(path))
 
 
-def annotation_of(tree: Path, image: str) -> Path:
-    """Tell where the annotation of an image of a tree lies, if it has one."""
-    return tree / "Annotations" / f"{image}{SUFFIX}"
+def find_annotation(tree: Tree, image: str) -> Path:
+    """Find where the annotation of an image of a tree lies, if it has one."""
+    return find_in(tree, "Annotations", f"{image}{SUFFIX}")
 
 
 def read_annotations(

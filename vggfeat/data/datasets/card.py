@@ -263,6 +263,10 @@ class Reader(ABC):
         """Tell the folder of the data set from others."""
         return any((folder / name).is_dir() for name in card.classes)
 
+    def folders(self, card: DatasetCard, tree: Path) -> tuple[Path, ...]:
+        """Return the folders that make up a tree: itself, or several that archives lie in apart."""
+        return (tree,)
+
     @abstractmethod
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
         """Read the images, with targets in the order of the card's classes, or with labels."""

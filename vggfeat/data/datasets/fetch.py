@@ -7,7 +7,6 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from vggfeat._io.assets import offline
@@ -33,14 +32,17 @@ def find_tree(card: DatasetCard, base: Path) -> Path | None:
     """Find the tree of a data set at or below a folder.
 
     The folder may be the tree itself (``VOC2007``, ``101_ObjectCategories``), the one above it
-    (``VOCdevkit``), or one that holds either, directly or in a folder of its own.
+    (``VOCdevkit``), or one that holds either, directly or in a folder of its own. If it holds
+    several that make one tree, it counts as that.
     """
-    name = Path(card.folder).name
-    patterns = (f"*/{card.folder}", f"*/{name}")
-    below = (path for pattern in patterns for path in sorted(base.glob(pattern)))
-    folders = chain((base / card.folder, base / name, base), below)  # searched below last
-    is_tree = READERS[card.reader].is_tree
-    return next((path for path in folders if path.is_dir() and is_tree(card, path)), None)
+    reader, name = READERS[card.reader], Path(card.folder).name
+    for folder in (base / card.folder, base / name, base):
+        if folder.is_dir() and reader.is_tree(card, folder):
+            return folder
+    if len(reader.folders(card, base)) > 1:
+        return base
+    below = (path for pattern in (card.folder, name) for path in sorted(base.glob(f"*/{pattern}")))
+    return next((path for path in below if path.is_dir() and reader.is_tree(card, path)), None)
 
 
 def locate(card: DatasetCard, base: Path, needs: Sequence[str]) -> Path:
@@ -89,7 +91,7 @@ def provide(
                 "anew."
             )
         tree = tree or base / card.folder
-        unpack(path, card.folder, tree, archive.proof)
+        unpack(path, card.folder, _folders(card, tree)[0], archive.proof)
     return tree or locate(card, base, needs)
 
 
@@ -98,13 +100,18 @@ def _lacking(card: DatasetCard, tree: Path | None, needs: Sequence[str]) -> list
         archive
         for archive in card.archives
         if set(needs) & {*archive.needed_for} or EVERY in archive.needed_for
-        if tree is None or not (tree / archive.proof).exists()
+        if tree is None or not any((path / archive.proof).exists() for path in _folders(card, tree))
     ]
+
+
+def _folders(card: DatasetCard, tree: Path) -> tuple[Path, ...]:
+    return READERS[card.reader].folders(card, tree) or (tree,)
 
 
 def _lying(archive: Archive, base: Path, tree: Path | None) -> Path | None:
     """Find an archive that someone has put beside the data, taking it out of its wrapper."""
-    for folder in (base, *(list(tree.parents)[:2] if tree else [])):
+    inside = Path(archive.wrapper.member if archive.wrapper else archive.file).parent
+    for folder in (base, *(list(tree.parents)[:2] if tree else []), base / inside):
         if (folder / archive.file).is_file():
             return folder / archive.file
         if (folder / archive.published.file).is_file():

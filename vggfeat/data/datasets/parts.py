@@ -75,7 +75,7 @@ def class_folders(root: Path) -> list[Path]:
             "into a folder of its name, or name the tar that they are from, such as "
             "ILSVRC2012_img_train.tar."
         )
-    for folder in (root, *folders):
+    for folder in (root, *folders, *root.glob("VOC*/VOC*"), *root.glob("VOC*/VOC*/VOC*")):
         if (folder / "ImageSets").is_dir() and (folder / "JPEGImages").is_dir():
             raise DataError(
                 f"{folder} is a tree of PASCAL VOC, whose images have several classes, and has no "

@@ -12,12 +12,15 @@ import numpy as np
 
 from vggfeat.data.datasets.annotations import (
     Example,
+    Tree,
     VocObject,
-    annotation_of,
     check_boxes,
     check_names,
     check_stated_size,
     examples_of,
+    find_annotation,
+    find_in,
+    folders_of,
     read_annotation,
 )
 from vggfeat.data.datasets.card import DatasetCard, Reader, VocProtocol, register
@@ -49,13 +52,35 @@ class VocReader(Reader):
         other = _YEAR.fullmatch(year) is not None and year != Path(card.folder).name
         return not other and (folder / "ImageSets" / LISTS[_task(card)]).is_dir()
 
+    def folders(self, card: DatasetCard, tree: Path) -> tuple[Path, ...]:
+        """Return the folders that archives of the year were unpacked to."""
+        return find_folders(tree, Path(card.folder).name, _task(card))
+
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
         """Read the images, with targets."""
-        return read_voc(tree, card.classes, _task(card))
+        return read_voc(self.folders(card, tree) or tree, card.classes, _task(card))
 
 
-def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") -> ImageSet:
-    """Read the images, splits and labels of one year, a folder such as ``VOC2007``.
+def find_folders(path: Path, year: str, task: Task = "classification") -> tuple[Path, ...]:
+    """Find the folders of a year at a path or below it, as archives were unpacked to.
+
+    They are one folder; or several, as ``VOCtrainval_06-Nov-2007/VOCdevkit/VOC2007`` beside
+    ``VOCtest_06-Nov-2007/VOCdevkit/VOC2007``, none of which has a list that another has.
+    """
+    if (path / "ImageSets" / LISTS[task]).is_dir():
+        return (path,)
+    patterns = (year, f"VOCdevkit/{year}", f"*/{year}", f"*/VOCdevkit/{year}")
+    folders = dict.fromkeys(folder for pattern in patterns for folder in sorted(path.glob(pattern)))
+    joined: dict[Path, set[str]] = {}
+    for folder in folders:
+        lists = {file.name for file in (folder / "ImageSets" / LISTS[task]).glob("*.txt")}
+        if lists and all(lists.isdisjoint(others) for others in joined.values()):
+            joined[folder] = lists
+    return tuple(joined)
+
+
+def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") -> ImageSet:
+    """Read the images, splits and labels of one year, a folder such as ``VOC2007``, or several.
 
     For classification a row is an image, named by its id; for action a person in a given box, named
     ``id#number``, and one who does something else than the ten actions is in all lists, as −1.
@@ -72,18 +97,18 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
     DataError
         If a list or an annotation is damaged, or lists contradict each other.
     """
-    lists = tree / "ImageSets" / LISTS[task]
-    if not lists.is_dir():
+    if not find_in(tree, "ImageSets", LISTS[task]).is_dir():
         raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
     labels: dict[Row, dict[str, int]] = {}
     rows = {
         split: _read_split(tree, task, split, classes, labels)
         for split in SPLITS
-        if (lists / f"{split}.txt").is_file()
+        if find_in(tree, "ImageSets", LISTS[task], f"{split}.txt").is_file()
     }
     every = sorted({row for of_split in rows.values() for row in of_split})
-    folder = tree / "JPEGImages"
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there: dict[str, Path] = {}
+    for folder in folders_of(tree):
+        there = {path.name: path for path in (folder / "JPEGImages").glob("*")} | there
     kept = [row for row in every if f"{row[0]}.jpg" in there]
     place = {row: at for at, row in enumerate(kept)}
     targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
@@ -92,7 +117,7 @@ def read_voc(tree: Path, classes: Sequence[str], task: Task = "classification") 
             targets[at] = [labels[row][name] for name in classes]
     return ImageSet(
         names=tuple(map(_name_of, kept)),
-        images=tuple(folder / f"{image}.jpg" for image, _ in kept),
+        images=tuple(there[f"{image}.jpg"] for image, _ in kept),
         targets=targets,
         labelled=np.array([row in labels for row in kept], dtype=bool),
         splits={
@@ -113,7 +138,7 @@ class VocBoxes(NamedTuple):
 
 
 def read_voc_boxes(
-    tree: Path, classes: Sequence[str] = (), splits: Collection[str] = SPLITS
+    tree: Tree, classes: Sequence[str] = (), splits: Collection[str] = SPLITS
 ) -> VocBoxes:
     """Read the examples of some splits of a year of VOC, and of nothing that only others show.
 
@@ -155,7 +180,7 @@ def read_voc_boxes(
         labels = dict(zip(wanted, images.targets[row].tolist(), strict=True))
         examples[row] = []
         try:
-            if max(labels.values()) >= 0 or annotation_of(tree, name).is_file():
+            if max(labels.values()) >= 0 or find_annotation(tree, name).is_file():
                 examples[row] = _examples(tree, name, path, labels, known)
         except (DataError, ImageError) as error:
             left_out[name] = str(error)
@@ -167,7 +192,7 @@ def read_voc_boxes(
 
 
 def _examples(
-    tree: Path, name: str, path: Path, labels: Mapping[str, int], known: Sequence[str]
+    tree: Tree, name: str, path: Path, labels: Mapping[str, int], known: Sequence[str]
 ) -> list[Example]:
     """Read the examples of an image; DataError or ImageError if it is to be left out."""
     annotation = read_annotation(tree, name)
@@ -183,13 +208,13 @@ def _examples(
     return [replace(example, size=size) for example in examples]
 
 
-def classes_in(tree: Path) -> list[str]:
+def classes_in(tree: Tree) -> list[str]:
     """List the classes of a tree, which have a list of any split; DataNotFound without lists."""
-    lists = tree / "ImageSets" / "Main"
     known = {
         path.name.removesuffix(f"_{split}.txt")
         for split in SPLITS
-        for path in lists.glob(f"*_{split}.txt")
+        for folder in folders_of(tree)
+        for path in (folder / "ImageSets" / "Main").glob(f"*_{split}.txt")
         if not is_hidden(path.name)
     }
     if not known:
@@ -211,10 +236,10 @@ def _name_of(row: Row) -> str:
 
 
 def _read_split(
-    tree: Path, task: Task, split: str, classes: Sequence[str], labels: dict[Row, dict[str, int]]
+    tree: Tree, task: Task, split: str, classes: Sequence[str], labels: dict[Row, dict[str, int]]
 ) -> list[Row]:
     """List the rows of a split, and add their labels to `labels`."""
-    lists = tree / "ImageSets" / LISTS[task]
+    lists = find_in(tree, "ImageSets", LISTS[task], f"{split}.txt").parent
     paths = {name: lists / f"{name}_{split}.txt" for name in classes}
     there = [name for name, path in paths.items() if path.is_file()]
     if not there:
@@ -252,7 +277,7 @@ def _labelled(path: Path, task: Task) -> Iterator[tuple[Row, int]]:
         yield _row(path, number, fields[:-1]), _LABELS[fields[-1]]
 
 
-def _unlabelled(path: Path, tree: Path, task: Task) -> list[Row]:
+def _unlabelled(path: Path, tree: Tree, task: Task) -> list[Row]:
     """Read ``id`` or ``id person``; where no person is named, all those in the annotation."""
     rows: list[Row] = []
     for number, fields in _lines(path):
@@ -283,7 +308,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, fields
 
 
-def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
+def _boxes(tree: Tree, rows: Sequence[Row]) -> Iterator[Box]:
     image = ""
     objects: tuple[VocObject, ...] = ()
     for row in rows:
@@ -291,7 +316,7 @@ def _boxes(tree: Path, rows: Sequence[Row]) -> Iterator[Box]:
             image, objects = row[0], read_annotation(tree, row[0]).objects
         if not 1 <= row[1] <= len(objects):
             raise DataError(
-                f"{tree / 'Annotations' / image}.xml has {len(objects)} objects; the lists name "
+                f"{find_annotation(tree, image)} has {len(objects)} objects; the lists name "
                 f"number {row[1]}."
             )
         yield objects[row[1] - 1].box
