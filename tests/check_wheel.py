@@ -21,8 +21,6 @@ WHEEL_HOLDS = (
     "vggfeat/report/page.css",
     "vggfeat/report/page.html.j2",
     "vggfeat/report/style.css",
-    "vggfeat/report/training.css",
-    "vggfeat/report/training.html.j2",
     "vggfeat/_share/datasets/sample.toml",
     "vggfeat/_share/datasets/voc2007.toml",
     "vggfeat/_share/pipelines/embedded-best.toml",

@@ -59,7 +59,7 @@ RECIPE = [
     ("--colour-shift", "--no-colour-shift", "train.settings.colour_shift", False, FLAG),
     ("--seed", "--seed 3", "train.settings.seed", 3, "--seed -1"),
     ("--resume", "--resume", "train.resume", True, FLAG),
-    ("--tensorboard", "--tensorboard", "Watched.tensorboard", True, FLAG),
+    ("--tensorboard", "--tensorboard", "MonitoredTrainer.tensorboard", True, FLAG),
     ("--device", "--device cuda:1", "train.engine.device", "cuda:1", "--device tpu"),
     ("--precision", "--precision bf16", "train.engine.precision", "bf16", "--precision fp8"),
     ("--workers", "--workers 3", "train.engine.workers", 3, "--workers -1"),

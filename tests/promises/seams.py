@@ -178,8 +178,8 @@ SVM = {
     "evaluate_voc": ("vggfeat.experiments.svm:evaluate_voc", _result),
     "jobs_backend": ("vggfeat.cli.working:jobs_backend", lambda _: nullcontext()),
 }
-WATCHED = {
-    "Watched": ("vggfeat.cli.watching:Watched", None),
+MONITORED = {
+    "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),
     "train": ("vggfeat.cli.watching:train", _stop),
 }
 BOXES = {
@@ -236,7 +236,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
             lambda given: (given["opener"]("D", "authors", "softmax", None), _stop(given)),
         ),
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
-        "Watched": ("vggfeat.cli.watching:Watched", None),
+        "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),
         "train_chain": ("vggfeat.cli.training:train_chain", _stop),
     },
     "predict": {
@@ -266,13 +266,13 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "train": {
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
         "load": ("vggfeat.cli.training:load", _weights),
-        **WATCHED,
+        **MONITORED,
     },
     "localize train": {
         **BOXES,
         "open_boxset": ("vggfeat.cli.training:open_boxset", _boxset),
         "load": ("vggfeat.cli.training:load", _weights),
-        **WATCHED,
+        **MONITORED,
     },
     "localize predict": {
         **_images("localizing"),

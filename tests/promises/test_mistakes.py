@@ -19,7 +19,7 @@ from helpers.networks import PIXELS
 from support import noise, random_state
 from trees import draw_jpeg, write_voc
 
-from vggfeat.cli.watching import Watched
+from vggfeat.cli.watching import MonitoredTrainer
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets import formats
 
@@ -312,7 +312,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         raise AssertionError("the work began")
 
     monkeypatch.setattr(DenseExtractor, "describe_finite", working)
-    monkeypatch.setattr(Watched, "__call__", working)
+    monkeypatch.setattr(MonitoredTrainer, "__call__", working)
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from PIL import Image
+from report.results import CLASSES, a_result, a_table
+from train.test_summary import HISTORY, summary
 
-from vggfeat.nets.config import layers_of
-from vggfeat.report.svm_page import write_page
-from vggfeat.report.training_page import write_training_page
-from vggfeat.settings import Training
+from vggfeat.report.page import write_page
+from vggfeat.result import Gallery, Strip, Tile
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -32,64 +33,46 @@ addEventListener("load", () => {
 <iframe width="1400" height="9000" src="page.html"></iframe></body>"""
 
 
-@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-@pytest.mark.parametrize("kind", ["recalls", "precisions"])
-def test_a_page_in_chromium(tmp_path, kind, recalls, precisions, maps, parsed):
-    """At 400 and 1400 pixels nothing sticks out, images are drawn, and the console is silent."""
-    result = recalls(["bird", "boat", "bug"]) if kind == "recalls" else precisions()
-    images = {}
-    for row in range(120):
-        images[str(row)] = tmp_path / f"{row}.jpg"
-        Image.new("RGB", (30, 20), (row, 90, 200)).save(images[str(row)])
-    more = {"paper": [("Nets D & E", 92.7, 0.5)], "partial": ["train has 70 images, not 2,501"]}
-    write_page(
-        result,
-        tmp_path / "page.html",
-        images,
-        title="PASCAL VOC 2007",
-        run={"Scales": "Q = 256, 384, 512, 640, 768, average; L2", "Device": "cpu, fp32"},
-        provenance={"weights": "embedded", "fingerprint": "ab" * 32},
-        evidence=maps(result),
-        **more,
-    )
-    page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert fits(tmp_path, page) > 6
+def a_page_of_everything(classes):
+    """Make a result with long names, many rows, large images and boxes."""
+    long = "n01440764/" + "n" * 60
+    table = a_table(((0.5, 0.1, 4),) * 100, section="Classes")
+    large = Gallery("large", "Large", (Strip(long, (Tile("a", long),) * 5),), size=220)
+    result = a_result(classes, notes=(long,), partial=(long,), provenance={"weights": "ab" * 32})
+    return replace(result, parts=(*result.parts, replace(table, name="many"), large))
 
 
-@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-@pytest.mark.parametrize("epochs", [1, 74])
-def test_a_training_page_in_chromium(tmp_path, epochs, parsed):
-    """The same of the page of a training run: one epoch, or all of the paper's."""
-    history = [
-        {
-            "epoch": n + 1,
-            "learning_rate": 0.01 / 10 ** (n // 20),
-            "loss": 7 / (1 + 0.1 * n),
-            "top1": n / 100,
-            "top5": n / 75,
-            "val_loss": 7 / (1 + 0.08 * n),
-            "val_top1": n / 105,
-            "val_top5": n / 80,
-            "images_per_s": 12345.6,
-            "waited": 0.034,
-        }
+def training_of(epochs):
+    rows = [
+        {**HISTORY[0], "epoch": n + 1, "learning_rate": 0.01 / 10 ** (n // 20), "loss": 7 / (n + 1)}
         for n in range(epochs)
     ]
-    layers = [layer.name for layer in layers_of("E") if layer.kind in ("conv", "fc")]
-    write_training_page(
-        tmp_path / "page.html",
-        Training(net="E", S=(256, 512)),
-        history,
-        classes=1000,
-        finished=epochs > 1,
-        taken=layers[:4],
-        drawn=layers[4:],
-        run={"data": "1,281,167 images to train, 50,000 to validate", "device": "NVIDIA H200"},
-        provenance={"their names and labels": "ab" * 32, "weights": "runs/" + "e" * 90},
-        failed={"n01440764/" + "n" * 60 + ".JPEG": "truncated"},
-    )
+    failed = {"n01440764/" + "n" * 60 + ".JPEG": "truncated"}
+    return summary(rows, finished=epochs > 1, failed=failed, device="NVIDIA H200")
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+@pytest.mark.parametrize(
+    ("result", "reached"),
+    [
+        (a_page_of_everything(CLASSES), 15),  # nine sections and six tables that scroll
+        (a_page_of_everything(tuple(f"a class of long name {k}" for k in range(40))), 14),
+        (training_of(1), 6),
+        (training_of(74), 6),
+    ],
+    ids=["few classes", "many classes", "one epoch", "all epochs"],
+)
+def test_a_page_in_chromium(tmp_path, result, reached, parsed):
+    """At 400 and 1400 pixels nothing sticks out, images are drawn, and the console is silent."""
+
+    def open_image(name):
+        if name == "lost.jpg":
+            raise KeyError(name)
+        return Image.new("RGB", (300, 200), (90, 120, 150))
+
+    write_page(result, tmp_path / "page.html", open_image)
     page = parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert fits(tmp_path, page) == 7  # six sections in the navigation, and the table that scrolls
+    assert fits(tmp_path, page) == reached
 
 
 def fits(folder, page):

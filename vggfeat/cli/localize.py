@@ -91,7 +91,7 @@ def train_command(
         starting_weights,
         warn_of_scale,
     )
-    from vggfeat.cli.watching import Watched
+    from vggfeat.cli.watching import MonitoredTrainer
     from vggfeat.localization.begin import begun
     from vggfeat.localization.training import BoxRegression
     from vggfeat.train.distributed import world_size
@@ -100,7 +100,7 @@ def train_command(
     check_folder("--out", out)
     settings = training.but(net=_net(init, training.net if "net" in typed else None))
     engine = engine_of(execution, workers, micro, False)
-    trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
+    trainer = MonitoredTrainer(engine, quiet, tensorboard, "the same command with --resume")
     found = boxset_of(data, classes, boxes, quiet=quiet)
     if "batch" not in typed:
         settings = settings.but(batch=max(world_size(), _batch_of(len(found.train))))
@@ -118,7 +118,7 @@ def train_command(
     )
     done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
     if first():
-        show_trained(done, as_json=as_json)
+        show_trained(trainer, done, as_json=as_json)
         warn_of(done.failed)
 
 

@@ -115,7 +115,7 @@ def command(
     from vggfeat.cli.errors import run_errors
     from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import engine_of, run_chain
-    from vggfeat.cli.watching import Watched
+    from vggfeat.cli.watching import MonitoredTrainer
     from vggfeat.cli.working import Work
 
     loaded = open_recipe(recipe, set_ or ())
@@ -135,7 +135,7 @@ def command(
         run_table(loaded, work, asked, report, evidence, as_json)
         return
     trains = engine_of(execution, execution.workers or 2, micro, compile_net)
-    trainer = Watched(trains, quiet, tensorboard)
+    trainer = MonitoredTrainer(trains, quiet, tensorboard)
     given = _given(data, loaded.name, "trains")
     run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
 

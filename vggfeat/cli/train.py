@@ -65,7 +65,7 @@ def command(
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
     from vggfeat.cli.training import engine_of, images_of, show_trained, starting_weights
-    from vggfeat.cli.watching import Watched
+    from vggfeat.cli.watching import MonitoredTrainer
     from vggfeat.train.distributed import world_size
 
     typed = training.model_fields_set
@@ -84,7 +84,7 @@ def command(
     if "learning_rate" not in typed and _net_of(init, training.net) == training.net:
         settings = settings.but(learning_rate=FROM_ITSELF)
     engine = engine_of(execution, workers, micro, compile_net)
-    trainer = Watched(engine, quiet, tensorboard, "the same command with --resume")
+    trainer = MonitoredTrainer(engine, quiet, tensorboard, "the same command with --resume")
     found = images_of(data, val, val_fraction, settings.seed, quiet=quiet)
     if "batch" not in typed:
         settings = settings.but(batch=max(world_size(), _batch_of(len(found.train))))
@@ -94,7 +94,7 @@ def command(
         weights = starting_weights(init, net, "fc8", quiet)
     done = trainer(settings, found, out, weights=weights, resume=resume)
     if first():
-        show_trained(done, as_json=as_json)
+        show_trained(trainer, done, as_json=as_json)
         warn_of(done.failed)
 
 

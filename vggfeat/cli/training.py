@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 from vggfeat._io.text import counted
 from vggfeat.classification.evaluate import TOP
-from vggfeat.cli.output import download_progress, facts, first, grid, note, show, warn_of
-from vggfeat.cli.watching import PAGE, Watched
+from vggfeat.cli.output import download_progress, first, note, show, warn_of
+from vggfeat.cli.watching import PAGE, MonitoredTrainer
 from vggfeat.cli.working import check_machine
 from vggfeat.localization.data import open_boxset
 from vggfeat.nets.weights import load
-from vggfeat.report.words import percent
+from vggfeat.recipes import BEST
+from vggfeat.report.tables import render_facts, render_result, render_table
+from vggfeat.result import Column, Table
 from vggfeat.train.chain import train_chain
 from vggfeat.train.data import open_trainset
 from vggfeat.train.distributed import meet
 from vggfeat.train.loop import Engine
-from vggfeat.train.task import TITLES, figures_in
 
 if TYPE_CHECKING:
     from vggfeat.localization.data import BoxSet
@@ -97,45 +98,18 @@ def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
         return load(init, net, layers, progress=progress)
 
 
-def show_trained(done: TrainingResult, *, as_json: bool) -> None:
+def show_trained(trainer: MonitoredTrainer, done: TrainingResult, *, as_json: bool) -> None:
     """Print a run's epochs, what came out, and where it is."""
-    names = figures_in(done.history[0])
-    rows: list[list[object]] = [
-        [
-            row["epoch"],
-            f"{row['learning_rate']:g}",
-            f"{row['loss']:.3f}",
-            f"{100 * row[names[0]]:.1f}",
-            f"{row['val_loss']:.3f}",
-            *(f"{100 * row[f'val_{name}']:.1f}" for name in names),
-        ]
-        for row in done.history
-    ]
-    titles = [TITLES.get(name, name) for name in names]
-    told: dict[str, object] = {
-        "best": f"{titles[0]} {100 * done.best:.1f} % in validation, central crops",
-        "weights": done.weights,
-        "report": done.out / PAGE,
-        "taken": ", ".join(done.taken) or "nothing",
-        "drawn": ", ".join(done.drawn) or "nothing",
-    }
-    judged = [f"val {title} %" for title in titles]
-    columns = ["epoch", "rate", "loss", f"{titles[0]} %", "val loss", *judged]
-    result = {
-        "best": done.best,
-        "weights": str(done.weights),
-        "report": str(done.out / PAGE),
-        "history": done.history,
-        "taken": done.taken,
-        "drawn": done.drawn,
-        "failed": done.failed,
-    }
-    show(result, grid(columns, rows), facts(told), as_json=as_json)
+    result = trainer.result
+    assert result is not None
+    files: dict[str, object] = {"weights": str(done.weights), "report": str(done.out / PAGE)}
+    shown = [render_facts(files), "", render_result(result)]
+    show({**result.to_dict(), **files}, *shown, as_json=as_json)
 
 
 def run_chain(
     chain: TrainingRecipe,
-    trainer: Watched,
+    trainer: MonitoredTrainer,
     data: Path,
     out: Path,
     val: Path | None,
@@ -156,27 +130,28 @@ def run_chain(
 
 
 def _show_chain(chain: TrainingRecipe, done: list[Linked], classes: int, as_json: bool) -> None:
-    rows: list[list[object]] = []
+    columns = (
+        Column("name", "Link"),
+        Column("trained", "Trained"),
+        Column("epochs", "Epochs", "int"),
+        Column("top1_error", "Top-1 error", "percent"),
+        Column("top5_error", "Top-5 error", "percent"),
+        Column("top1_error_paper", "Paper, dense: top-1", "percent"),
+        Column("top5_error_paper", "Top-5", "percent"),
+    )
+    rows = []
     for linked in done:
-        top1, top5 = (percent(1 - linked.best[key]) for key in ("val_top1", "val_top5"))
-        errors = (top1, top5 if classes > TOP else "–")
-        paper = linked.run.paper if classes == ILSVRC and linked.run.paper else ()
-        beside = "/".join(f"{one:.1f}" for one in paper) or "–"
+        top1, top5 = (1 - linked.best[key] for key in ("val_top1", "val_top5"))
+        known = classes == ILSVRC and linked.run.paper
+        paper = [error / 100 for error in linked.run.paper or ()] if known else [None, None]
         state = "before" if linked.skipped else "now"
-        rows.append([linked.run.name, state, len(linked.history), "/".join(errors), beside])
-    columns = ["link", "trained", "epochs", "top-1/top-5 error %", "paper, dense %"]
-    result = {
-        "recipe": chain.name,
-        "links": [
-            {
-                "name": linked.run.name,
-                "skipped": linked.skipped,
-                "weights": str(linked.out / "best.safetensors"),
-                "best": linked.best,
-                "epochs": len(linked.history),
-            }
-            for linked in done
-        ],
-    }
+        epochs = len(linked.history)
+        rows.append((linked.run.name, state, epochs, top1, top5 if classes > TOP else None, *paper))
     about = "Errors are of central crops; Table 3's are of the dense network, and lower for it."
-    show(result, grid(columns, rows), about, as_json=as_json)
+    table = Table("links", chain.title, columns, tuple(rows), about)
+    links = [
+        {**record, "skipped": linked.skipped, "weights": str(linked.out / BEST)}
+        for record, linked in zip(table.records(), done, strict=True)
+    ]
+    shown = {"recipe": chain.name, "links": links}
+    show(shown, render_table(table), about, as_json=as_json)

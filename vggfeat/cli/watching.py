@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat._io.text import counted
 from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipes import BEST
-from vggfeat.report.training_page import title_of, write_training_page
+from vggfeat.report.page import write_page
 from vggfeat.train.loop import train
-from vggfeat.train.monitor import FOLDER, Board, Monitor, writer_class
+from vggfeat.train.monitor import (
+    FOLDER,
+    Board,
+    Monitor,
+    writer_class,
+)
+from vggfeat.train.summary import summarize_training, title_of
 from vggfeat.train.task import TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from rich.progress import TaskID
 
     from vggfeat.nets.weights import Weights
+    from vggfeat.result import Result
     from vggfeat.settings import Training
     from vggfeat.train.checkpoint import Position
     from vggfeat.train.data import TrainSet
@@ -36,23 +40,26 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 
 
-@dataclass(frozen=True)
-class Watched:
-    """Trains as :func:`~vggfeat.train.loop.train` does, in sight: progress, page, TensorBoard.
+@dataclass
+class MonitoredTrainer:
+    """Trains as :func:`~vggfeat.train.loop.train` does, and shows how it goes.
 
     Parameters
     ----------
     engine : Engine
     quiet, tensorboard : bool
         As the options of these names.
-    again : str
+    resume_hint : str
         How an interrupted run goes on.
+    result : Result, optional
+        What the last run came to.
     """
 
     engine: Engine
     quiet: bool
     tensorboard: bool
-    again: str = "the same command"
+    resume_hint: str = "the same command"
+    result: Result | None = None
 
     def __post_init__(self) -> None:
         if self.tensorboard:
@@ -69,59 +76,60 @@ class Watched:
         task: Task | None = None,
     ) -> TrainingResult:
         """Train; the first process speaks and writes, the others only train."""
-        given: dict[str, Any] = {
-            "weights": weights,
-            "resume": resume,
-            "engine": self.engine,
-            "task": task,
-        }
-        go_on = f"Run {self.again} to go on from the last checkpoint in {out}."
-        with interruptible((lambda: go_on) if first() else None):
+        hint = f"Run {self.resume_hint} to go on from the last checkpoint in {out}."
+        with interruptible((lambda: hint) if first() else None):
             if not first():
-                return train(settings, data, out, **given)
+                return train(
+                    settings, data, out,
+                    weights=weights, resume=resume, engine=self.engine, task=task,
+                )  # fmt: skip
             _announce(settings, weights, len(data.train), self.quiet)
-            watch = _Watch(settings, data, out, weights, self)
-            with _bar(self.quiet) as watch.shown, watch.open():
-                done = train(settings, data, out, **given, monitor=watch)
-                watch.write_page(done.history, done)
+            with _bar(self.quiet) as show:
+                monitor = TrainingMonitor(settings, data, out, self.engine.device, weights, show)
+                monitor.tensorboard = self.tensorboard
+                with monitor:
+                    done = train(
+                        settings, data, out, weights=weights, resume=resume,
+                        engine=self.engine, task=task, monitor=monitor,
+                    )  # fmt: skip
+                self.result = monitor.write_page(done.history, done)
         note(f"Report: {out / PAGE}", quiet=self.quiet)
         return done
 
 
 @dataclass
-class _Watch(Monitor):
-    """Shows a run: a line of progress, the page and TensorBoard after every epoch."""
+class TrainingMonitor(Monitor):
+    """Shows a run: a line of progress, and after every epoch the page and TensorBoard."""
 
     settings: Training
     data: TrainSet
     out: Path
+    device: str
     weights: Weights | None
-    how: Watched
-    network: Start | None = None
+    show: Callable[[TrainingProgress], None] | None
+    tensorboard: bool = False
+    start: Start | None = None
     board: Board | None = None
-    shown: Callable[[TrainingProgress], None] | None = None
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Close what was opened, however the run ends."""
-        try:
-            yield
-        finally:
-            if self.board:
-                self.board.close()
+    def __enter__(self) -> TrainingMonitor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.board:
+            self.board.close()
 
     def begin(self, network: Start, position: Position) -> None:
         """Go on from the epochs that there are."""
-        self.network = network
-        if self.how.tensorboard:
+        self.start = network
+        if self.tensorboard:
             self.board = Board(self.out / FOLDER, position)
 
     def progress(self, progress: TrainingProgress) -> None:
         """Show some updates."""
         if self.board:
             self.board.update(progress)
-        if self.shown:
-            self.shown(progress)
+        if self.show:
+            self.show(progress)
 
     def epoch(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Show an epoch."""
@@ -131,41 +139,27 @@ class _Watch(Monitor):
 
     def write_page(
         self, history: Sequence[Mapping[str, Any]], done: TrainingResult | None = None
-    ) -> None:
-        """Write the page of a run that is under way, or done."""
-        write_training_page(
-            self.out / PAGE,
+    ) -> Result:
+        """Write the page of a run that is under way, or done, and return what it shows."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        device = describe_device(resolve_device(self.device))
+        origin = self.weights
+        result = summarize_training(
             self.settings,
             history,
-            classes=len(self.data.classes),
+            self.data,
+            start=self.start,
             finished=done is not None,
-            taken=self.network.taken if self.network else (),
-            drawn=self.network.drawn if self.network else (),
-            run={
-                "data": f"{counted(len(self.data.train), 'image')} to train, "
-                f"{len(self.data.val):,} to validate, {counted(len(self.data.classes), 'class')}",
-                "device": self._device(),
+            failed=done.failed if done else None,
+            device=f"{world} × {device}" if world > 1 else device,
+            provenance={
+                "began_from": origin and f"{origin.source}, net {origin.net} ({origin.sha256})",
+                "weights": str(self.out / BEST),
+                "versions": versions(),
             },
-            provenance=self._provenance(),
-            failed=done.failed if done else {},
         )
-
-    def _device(self) -> str:
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        count = f"{world} × " if world > 1 else ""
-        return f"{count}{describe_device(resolve_device(self.how.engine.device))}"
-
-    def _provenance(self) -> dict[str, object]:
-
-        told = self.weights
-        versions_ = ", ".join(f"{name} {number}" for name, number in versions().items())
-        return {
-            "began from": f"{told.source}, net {told.net} ({told.sha256[:12]})" if told else "–",
-            "images": self.data.source,
-            "their names and labels": self.data.digest,
-            "weights": self.out / BEST,
-            "versions": versions_,
-        }
+        write_page(result, self.out / PAGE)
+        return result
 
 
 def _announce(settings: Training, weights: Weights | None, images: int, quiet: bool) -> None:
@@ -186,17 +180,18 @@ def _bar(quiet: bool) -> Iterator[Callable[[TrainingProgress], None] | None]:
         yield None
         return
     tasks: dict[int, TaskID] = {}
-    with counted_bar("told", width=10) as bar:
+    with counted_bar("figures", width=10) as bar:
 
-        def tell(told: TrainingProgress) -> None:
-            if told.epoch not in tasks:
+        def show(progress: TrainingProgress) -> None:
+            if progress.epoch not in tasks:
                 settle(bar)
-                tasks[told.epoch] = bar.add_task(f"epoch {told.epoch + 1}", told="")
-            name, value = next(iter(told.figures.items()))
+                tasks[progress.epoch] = bar.add_task(f"epoch {progress.epoch + 1}", figures="")
+            name, value = next(iter(progress.figures.items()))
             text = (
-                f"loss {told.loss:.3f}, {TITLES.get(name, name)} {100 * value:.1f} %, "
-                f"{told.images_per_s:.1f} images/s, waited {100 * told.waited:.0f} %"
+                f"loss {progress.loss:.3f}, {TITLES.get(name, name)} {100 * value:.1f} %, "
+                f"{progress.images_per_s:.1f} images/s, waited {100 * progress.waited:.0f} %"
             )
-            bar.update(tasks[told.epoch], completed=told.batch, total=told.batches, told=text)
+            done, total = progress.batch, progress.batches
+            bar.update(tasks[progress.epoch], completed=done, total=total, figures=text)
 
-        yield tell
+        yield show
