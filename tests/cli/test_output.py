@@ -8,8 +8,9 @@ import pytest
 from helpers.cli import Ran, run
 
 from vggfeat import cli
-from vggfeat.cli import output
+from vggfeat.cli import console
 from vggfeat.errors import DownloadError, FingerprintMismatch, MissingExtra, VggfeatError
+from vggfeat.report.tables import render_facts
 
 # Each ends a line, moves the cursor or turns the text round, somewhere.
 HOSTILE = "y\nModel: safe.png\r\t\v\f\x1b[2J\x85\u2028\u2029\u202e[red][/]"
@@ -23,8 +24,8 @@ def test_progress_in_a_file_is_a_line_now_and_then(
 ) -> None:
     """Where stderr is no terminal, as on a cluster, a log tells how far the work is meanwhile."""
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(output, "monotonic", lambda: next(clock))
-    with output.counting("localize", quiet=False) as tell:
+    monkeypatch.setattr(console, "monotonic", lambda: next(clock))
+    with console.count_progress("localize", quiet=False) as tell:
         assert tell is not None
         told = []
         for done in range(1, 5):
@@ -40,10 +41,10 @@ def test_epochs_in_a_file_are_in_their_order(
 ) -> None:
     """What is over stands above what follows it, and once; now and then a line between."""
     clock = iter(range(0, 1000, 40))
-    monkeypatch.setattr(output, "monotonic", lambda: next(clock))
-    with output.counted_bar() as bar:
+    monkeypatch.setattr(console, "monotonic", lambda: next(clock))
+    with console.progress_bar() as bar:
         for epoch in (1, 2, 3):
-            output.settle(bar)
+            console.settle(bar)
             task = bar.add_task(f"epoch {epoch}", total=2)
             for done in (1, 2):
                 bar.update(task, completed=done)
@@ -57,27 +58,27 @@ def test_a_name_says_no_line_of_its_own(
 ) -> None:
     """In notes, errors, tables, results and progress all that acts in a name is an escape."""
     monkeypatch.setenv("COLUMNS", "300")
-    output.note(f"Warning: {HOSTILE}: not an image")
-    output.note_error(f"Error: {HOSTILE}", VggfeatError(f"{HOSTILE} is damaged.", "Remove it."))
+    console.note(f"Warning: {HOSTILE}: not an image")
+    console.note_error(f"Error: {HOSTILE}", VggfeatError(f"{HOSTILE} is damaged.", "Remove it."))
     assert capsys.readouterr().err.splitlines() == [
         f"Warning: {SHOWN}: not an image",
         f"Error: {SHOWN}: {SHOWN} is damaged.",
         "Remove it.",
     ]
-    parts = (HOSTILE, output.facts({HOSTILE: HOSTILE}), output.grid([HOSTILE], [[HOSTILE]]))
-    output.show({}, *parts, as_json=False)
+    parts = (HOSTILE, render_facts({HOSTILE: HOSTILE}), console.grid([HOSTILE], [[HOSTILE]]))
+    console.show({}, *parts, as_json=False)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     ruled = [line for line in lines if line and not set(line) <= {"\u2500"}]
     assert ruled == [SHOWN, f"{SHOWN}  {SHOWN}", SHOWN, SHOWN]
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, where it is seen that work goes on
-    with output.waiting(f"Verifying {HOSTILE}", quiet=False):
+    with console.spinner(f"Verifying {HOSTILE}", quiet=False):
         pass
     assert f"Verifying {SHOWN}" in capsys.readouterr().err
 
 
 def test_what_has_several_lines_on_purpose_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
     """A list of facts has a line for each; so has an error, also one that another process sent."""
-    output.show({}, output.facts({"files": ["one", "two"]}), as_json=False)
+    console.show({}, render_facts({"files": ["one", "two"]}), as_json=False)
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["one", "two"]
     for kind in (DownloadError, MissingExtra):
         error = pickle.loads(pickle.dumps(kind("a", "b\nc")))

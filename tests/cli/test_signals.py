@@ -12,7 +12,7 @@ import pytest
 # A thread that is not done would be waited for at the end of the process.
 COMMAND = """
 import threading, time, typer
-from vggfeat.cli.output import interruptible
+from vggfeat.cli.console import interruptible
 app = typer.Typer()
 @app.command()
 def work():

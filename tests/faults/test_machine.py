@@ -47,7 +47,7 @@ from helpers.seams import (
 from test_kills import a_model, ended_with, recalls, sound, trained
 
 from vggfeat.cli import main
-from vggfeat.cli.output import interruptible
+from vggfeat.cli.console import interruptible
 from vggfeat.errors import VggfeatError
 from vggfeat.report.files import write_results
 from vggfeat.store.maintenance import verify

@@ -15,9 +15,10 @@ from rich.console import Console
 from storing import make_store
 
 from fuzz.campaign import Campaign
-from vggfeat.cli.output import facts, grid, note
+from vggfeat.cli.console import grid, note
 from vggfeat.report.files import write_results
 from vggfeat.report.svm_page import write_page
+from vggfeat.report.tables import render_facts
 from vggfeat.report.terminal import summary
 from vggfeat.store.export import export
 from vggfeat.store.store import FeatureStore
@@ -133,7 +134,7 @@ class Names(Campaign):
         out = io.StringIO()
         console = Console(file=out, width=10_000, color_system=None, force_terminal=False)
         table = grid([names[0]], [[name] for name in names])
-        for part in (summary(result), facts({"names": " ".join(names)}), table):
+        for part in (summary(result), render_facts({"names": " ".join(names)}), table):
             console.print(part)
         with redirect_stderr(out):
             for name in names:

@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from vggfeat._io.text import short_of_memory
-from vggfeat.cli.output import interruptible, note, note_error
+from vggfeat.cli.console import interruptible, note, note_error
 from vggfeat.errors import ParameterError, VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)

@@ -9,7 +9,7 @@ import typer
 
 from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, note, show, warn_of, work_progress
+from vggfeat.cli.console import Json, Quiet, note, show, warn_of_failures, work_progress
 from vggfeat.data.datasets.ilsvrc import read_val
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
@@ -257,4 +257,4 @@ def _tell_share(scores: list[Scores], share: Partition, images: int, as_json: bo
         only = counted(images, "image")
         said = f"Share {share} is empty: only {only} to do. Nothing was done."
     show({"shard": str(share), "images": done, "failed": failed}, said, as_json=as_json)
-    warn_of(failed)
+    warn_of_failures(failed)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat._io.text import size
-from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.cli.console import Json, Quiet, download_progress, grid, note, show
 from vggfeat.data.datasets import card_names, check_dataset, fetch_dataset, load_card
+from vggfeat.report.tables import render_facts
 
 if TYPE_CHECKING:
     from vggfeat.data.datasets import DatasetCard
@@ -86,7 +87,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
         "citation": card.citation.strip().splitlines(),
     }
     known = {what: value for what, value in rows.items() if value}
-    show(card.model_dump(mode="json"), facts(known), as_json=as_json)
+    show(card.model_dump(mode="json"), render_facts(known), as_json=as_json)
 
 
 @group.command("fetch")
@@ -144,7 +145,7 @@ def _show_check(found: Check, quiet: bool, as_json: bool) -> None:
     if not quiet:
         lists = {"differs": found.differences, "missing": found.missing, "skipped": found.strays}
         rows |= {what: list(lines) for what, lines in lists.items() if lines}
-    show(found.to_dict(), facts(rows), as_json=as_json)
+    show(found.to_dict(), render_facts(rows), as_json=as_json)
 
 
 def _images(card: DatasetCard) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vggfeat.classification.tables import keeping_one, open_ilsvrc, run_table
-from vggfeat.cli.output import grid, note, note_error, show, work_progress
+from vggfeat.cli.console import grid, note, note_error, show, work_progress
 from vggfeat.cli.working import Work
 from vggfeat.errors import ParameterError, WeightsNotFound
 from vggfeat.settings import Features

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat.cli.output import note, work_progress
+from vggfeat.cli.console import note, work_progress
 from vggfeat.experiments.predict import model_extractors
 from vggfeat.experiments.svm import final_model, run_svm
 from vggfeat.nets.runtimes import describe_device

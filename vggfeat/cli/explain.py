@@ -13,12 +13,13 @@ import typer
 
 from vggfeat._io.atomic import make_folder, replacing, write_atomic
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, begun_anew, facts, grid, interruptible, note_error, show
+from vggfeat.cli.console import Json, Quiet, grid, interruptible, note_error, restart_hint, show
 from vggfeat.cli.predict import ModelWeights, refuse_none
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
+from vggfeat.report.tables import render_facts
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def command(
         if table:
             _write_table(table, done)
 
-    with interruptible(lambda: begun_anew(done, table, write)):
+    with interruptible(lambda: restart_hint(done, table, write)):
         spots = places(images.names)
         for name, image, place in zip(images.names, images.images, spots, strict=True):
             done.append(_explained(loaded, name, image, extractors, classes, out / place))
@@ -152,7 +153,7 @@ def _tell(one: Explained) -> None:
         "map": describe_exactness(found),
         "L2 norms": _norms(found),
     }
-    show({}, facts(told), grid(headings, rows), as_json=False)
+    show({}, render_facts(told), grid(headings, rows), as_json=False)
 
 
 def _norms(found: Explanation) -> str:

@@ -8,12 +8,13 @@ import typer
 
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, note, show, work_progress
+from vggfeat.cli.console import Json, Quiet, note, show, work_progress
 from vggfeat.cli.targets import check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.experiments.quality import preset
+from vggfeat.report.tables import render_facts
 from vggfeat.settings import Execution, Features
 from vggfeat.store.runs import FAILED, of_share
 from vggfeat.store.shard import DTYPES
@@ -191,7 +192,7 @@ def _report(output: OutputOptions, images: ImageSet, features: Features, done: l
         )
     if others and not share:
         rows["others"] = f"{others} more images are kept here; this run did not name them"
-    show(result, facts(rows), as_json=output.as_json)
+    show(result, render_facts(rows), as_json=output.as_json)
     if skipped:
         note(f"Warning: {counted(skipped, 'image')} could not be used: {reasons}.")
     if len(images) and skipped == len(images):

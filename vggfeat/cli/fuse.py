@@ -10,7 +10,7 @@ import typer
 from vggfeat._io.text import counted
 from vggfeat.cli import options
 from vggfeat.cli.classify import Data, Results, Table, Top, labelled
-from vggfeat.cli.output import Json, Quiet, note
+from vggfeat.cli.console import Json, Quiet, note
 from vggfeat.settings import Features
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli import options
+from vggfeat.cli.console import Json, Quiet, is_first_process, warn_of_failures
 from vggfeat.cli.localizing import Boxes, Classes, evaluate_command, predict_command
-from vggfeat.cli.output import Json, Quiet, first, warn_of
 from vggfeat.cli.targets import check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.nets.config import layers_of
@@ -117,9 +117,9 @@ def train_command(
         device=execution.device,
     )
     done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
-    if first():
+    if is_first_process():
         show_trained(trainer, done, as_json=as_json)
-        warn_of(done.failed)
+        warn_of_failures(done.failed)
 
 
 def _batch_of(images: int) -> int:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.explain import places
-from vggfeat.cli.output import (
+from vggfeat.cli.console import (
     Json,
     Quiet,
-    begun_anew,
-    counting,
+    count_progress,
     download_progress,
     note,
-    warn_of,
+    restart_hint,
+    warn_of_failures,
 )
+from vggfeat.cli.explain import places
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ParameterError
@@ -152,7 +152,9 @@ def predict_command(
         if table:
             write_table(table, found, told)
 
-    with counting("localize", quiet=quiet, kept=lambda: begun_anew(found, table, write)) as tell:
+    with count_progress(
+        "localize", quiet=quiet, hint=lambda: restart_hint(found, table, write)
+    ) as tell:
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.images, spots, strict=True)
         for done, (name, image, place) in enumerate(rows, 1):
@@ -233,10 +235,10 @@ def evaluate_command(
         found = open_boxset(
             data, classes=nets[0].classes, boxes=boxes or (), parts=("test",), progress=reading
         )
-    warn_of(found.left_out)
+    warn_of_failures(found.left_out)
     told = " & ".join(map(str, labels or ())) or classifier or ""
     planned = PlannedTest(found, nets, system, told, scales, merging, limit, said)
-    with counting("localize", quiet=quiet, kept=lambda: NOTHING) as tell:
+    with count_progress("localize", quiet=quiet, hint=lambda: NOTHING) as tell:
         result = planned.run(tell, drawn=bool(report))
     show_errors(result, as_json=as_json)
     if report:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from vggfeat._io.atomic import make_folder, replacing, write_atomic
-from vggfeat.cli.output import facts, grid, note, note_error, show
+from vggfeat.cli.console import grid, note, note_error, show
 from vggfeat.data.image import decode
 from vggfeat.errors import DataError, ImageError
 from vggfeat.features.provenance import versions
@@ -23,6 +23,7 @@ from vggfeat.report.files import write_localisation
 from vggfeat.report.images import draw_boxes, write_jpeg
 from vggfeat.report.localisation_page import write_localisation_page
 from vggfeat.report.localisation_paper import compares, lacking, papers
+from vggfeat.report.tables import render_facts
 from vggfeat.report.words import percent
 from vggfeat.result import BoxMark
 
@@ -144,7 +145,7 @@ def _print_found(found: Sequence[Found], classes: Classes, *, as_json: bool) -> 
     ]
     headings = ["image", "class", "posterior", "xmin, ymin, xmax, ymax", "windows"]
     if drawn := {str(Path(one.drawn).parent) for one in found if one.drawn}:
-        told = facts({"drawn in": ", ".join(sorted(drawn))})
+        told = render_facts({"drawn in": ", ".join(sorted(drawn))})
         show({}, grid(headings, lines), told, as_json=False)
 
 
@@ -284,7 +285,7 @@ def show_errors(result: LocalisationResult, *, as_json: bool) -> None:
             told[f"{table}, %"] = ", ".join(shown)
     # Of 50,000 images the rows would take a while to write, for nobody.
     plain = result.to_dict() if as_json else {}
-    show(plain, grid(headings, rows), facts(told), as_json=as_json)
+    show(plain, grid(headings, rows), render_facts(told), as_json=as_json)
     for name, reason in list(result.failed.items())[:SHOWN]:
         note(f"Warning: {name} could not be used and was left out: {reason}")
     if len(result.failed) > SHOWN:

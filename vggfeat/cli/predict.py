@@ -13,7 +13,7 @@ import typer
 
 from vggfeat._io.atomic import replacing
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, grid, note, show, work_progress
+from vggfeat.cli.console import Json, Quiet, grid, note, show, work_progress
 from vggfeat.cli.targets import check_file
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet
+from vggfeat.cli.console import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.recipes import ClassificationRecipe, SVMRecipe, open_recipe

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vggfeat.cli.output import counting, facts, grid, note, show
+from vggfeat.cli.console import count_progress, grid, note, show
 from vggfeat.errors import VggfeatError, WeightsNotFound
 from vggfeat.experiments.predict import check_columns
 from vggfeat.experiments.submission import lacking, write_submission
@@ -14,6 +14,7 @@ from vggfeat.experiments.svm import tested_model
 from vggfeat.nets.weights import lacking_source
 from vggfeat.report.files import write_results
 from vggfeat.report.svm_page import write_page
+from vggfeat.report.tables import render_facts
 from vggfeat.report.terminal import summary
 from vggfeat.report.wanted import evidence_maps, evidence_wanted
 
@@ -38,7 +39,7 @@ def show_run(run: SVMRun, *, as_json: bool) -> None:
     """Print settings, result and times, and warn of images that were left out."""
     stores = ", ".join(map(str, run.stores))
     rows = _settings(run) | {"C": _search(run), "features": stores}
-    show(run.to_dict(), facts(rows), "", summary(run.result), _times(run), as_json=as_json)
+    show(run.to_dict(), render_facts(rows), "", summary(run.result), _times(run), as_json=as_json)
     if run.card.absent:
         names = ", ".join(run.card.absent[:ABSENT])
         more = len(run.card.absent) - ABSENT
@@ -103,7 +104,7 @@ def _evidence(run: SVMRun, work: Work, images: Mapping[str, ImageLike]) -> Evide
         extractors = [work.network(run.features, net) for net in model.nets]
         for extractor, net in zip(extractors, model.nets, strict=True):
             check_columns(extractor, model.columns_of(net))
-        with counting("evidence", quiet=work.quiet) as tell:
+        with count_progress("evidence", quiet=work.quiet) as tell:
             wanted = evidence_wanted(run.result)
             return evidence_maps(model, wanted, run.result.names, images, extractors, tell)
     except VggfeatError as error:  # the page is worth having without them

@@ -10,9 +10,10 @@ import typer
 
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, facts, note, show, waiting
+from vggfeat.cli.console import Json, Quiet, note, show, spinner
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError, StoreDamaged
+from vggfeat.report.tables import render_facts
 from vggfeat.settings import Features
 from vggfeat.store.export import choose_columns, export, pack
 from vggfeat.store.maintenance import info, repair, verify
@@ -60,7 +61,7 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
         mirrored = {True: "with mirror image, ", False: "without mirror image, "}
         flip = mirrored.get(column["settings"].get("flip"), "")  # fused scores do not say
         rows[path] = f"({column['rows']}, {column['D']}), {flip}settings {column['digest'][:12]}"
-    show(found, facts(rows), as_json=as_json)
+    show(found, render_facts(rows), as_json=as_json)
 
 
 def _state(found: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def verify_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
         vggfeat store verify features
     """
-    with waiting(f"Verifying {store}", quiet=quiet):
+    with spinner(f"Verifying {store}", quiet=quiet):
         problems = verify(store)
     lines = problems or [f"{store} is sound."]
     if problems and not Path(store).is_file():
@@ -118,7 +119,7 @@ def repair_command(store: Store = "features", quiet: Quiet = False, as_json: Jso
 
         vggfeat store repair features
     """
-    with waiting(f"Repairing {store}", quiet=quiet):
+    with spinner(f"Repairing {store}", quiet=quiet):
         done = repair(store)
     show({"store": store, **asdict(done)}, *_mended(store, done), as_json=as_json)
     if done.left:
@@ -166,7 +167,7 @@ def merge_command(
         vggfeat store merge features-1 features-2 features-3 --out features
     """
     check_folder("--out", out)
-    with waiting(f"Merging into {out}", quiet=quiet):
+    with spinner(f"Merging into {out}", quiet=quiet):
         done = merge(parts, out)
     text = f"{out} holds {counted(done.images, 'image')}, in {counted(done.shards, 'new shard')}."
     if done.twice:
@@ -193,7 +194,7 @@ def pack_command(
         vggfeat store pack features features-packed.h5
     """
     check_file("FILE", target)
-    with waiting(f"Packing {store}", quiet=quiet):
+    with spinner(f"Packing {store}", quiet=quiet):
         pack(store, target)
     _show_written(target, {}, as_json)
 
@@ -251,7 +252,7 @@ def export_command(
         scales=Q or (),
     )
     aggregation.check(held.columns[name] for name in columns)
-    with waiting(f"Exporting {store}", quiet=quiet):
+    with spinner(f"Exporting {store}", quiet=quiet):
         rows = export(
             store, target, format, columns=columns, matrix=None if raw else aggregation.rows
         )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from vggfeat.classification.classes import chosen, named
+from vggfeat.cli.console import download_progress
 from vggfeat.cli.experiment import open_networks
-from vggfeat.cli.output import download_progress
 from vggfeat.cli.working import check_machine
 from vggfeat.errors import ParameterError
 from vggfeat.experiments.window_scores import SVMClassifier

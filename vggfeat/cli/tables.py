@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vggfeat.cli.console import note, note_error, show
 from vggfeat.cli.experiment import evaluate_svm
-from vggfeat.cli.output import note, note_error, show
 from vggfeat.cli.showing import Outcome, comparison, show_run, submit, write_report
 from vggfeat.errors import VggfeatError
 from vggfeat.experiments.submission import check_submission

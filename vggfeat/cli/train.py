@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.output import Json, Quiet, first, warn_of
+from vggfeat.cli.console import Json, Quiet, is_first_process, warn_of_failures
 from vggfeat.cli.targets import check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.nets.config import layers_of
@@ -93,9 +93,9 @@ def command(
         net = _net_of(init, settings.net) or settings.net
         weights = starting_weights(init, net, "fc8", quiet)
     done = trainer(settings, found, out, weights=weights, resume=resume)
-    if first():
+    if is_first_process():
         show_trained(trainer, done, as_json=as_json)
-        warn_of(done.failed)
+        warn_of_failures(done.failed)
 
 
 def _batch_of(images: int) -> int:

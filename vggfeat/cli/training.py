@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vggfeat._io.text import counted
 from vggfeat.classification.evaluate import TOP
-from vggfeat.cli.output import download_progress, first, note, show, warn_of
+from vggfeat.cli.console import download_progress, is_first_process, note, show, warn_of_failures
 from vggfeat.cli.watching import PAGE, MonitoredTrainer
 from vggfeat.cli.working import check_machine
 from vggfeat.localization.data import open_boxset
@@ -52,9 +52,9 @@ def images_of(
     data: Path, val: Path | None, val_fraction: float | None, seed: int, *, quiet: bool
 ) -> TrainSet:
     """Open the images to train with, and say what they are."""
-    with download_progress(quiet=quiet or not first()) as reading:
+    with download_progress(quiet=quiet or not is_first_process()) as reading:
         found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
-    if first():
+    if is_first_process():
         note(
             f"{counted(len(found.train), 'image')} to train, {len(found.val):,} to validate, "
             f"{counted(len(found.classes), 'class')}, {found.source}.",
@@ -69,22 +69,22 @@ def boxset_of(
     data: str, classes: list[str] | None, boxes: list[Path] | None, *, quiet: bool
 ) -> BoxSet:
     """Open images with boxes, and say what they are."""
-    with download_progress(quiet=quiet or not first()) as reading:
+    with download_progress(quiet=quiet or not is_first_process()) as reading:
         found = open_boxset(data, classes=classes or (), boxes=boxes or (), progress=reading)
-    if first():
+    if is_first_process():
         note(
             f"{counted(len(found.train), 'object')} to train, {len(found.val):,} to validate, "
             f"{counted(len(found.classes), 'class')}, {found.source}.",
             quiet=quiet,
         )
-        warn_of(found.left_out)
+        warn_of_failures(found.left_out)
     return found
 
 
 def warn_of_scale(weights: Weights, S: int) -> None:
     """Warn of boxes at another scale than that of the classification net."""
     theirs = weights.about.get("S", str(S))
-    if theirs != str(S) and first():
+    if theirs != str(S) and is_first_process():
         note(
             f"Warning: the classification net was trained at S = {theirs}, its boxes are to be at "
             f"S = {S}. The paper takes the net of the same S: --S {theirs}, or another --init."
@@ -123,9 +123,9 @@ def run_chain(
     for linked in train_chain(chain, found, out, trainer=trainer):
         done.append(linked)
         state = "is trained already" if linked.skipped else "is trained"
-        if first():
+        if is_first_process():
             note(f"{linked.run.name} {state}: {linked.out}", quiet=trainer.quiet)
-    if first():
+    if is_first_process():
         _show_chain(chain, done, len(found.classes), as_json)
 
 

@@ -22,9 +22,10 @@ from vggfeat.classification.scores import (
     scales_of,
 )
 from vggfeat.classification.tables import EvaluatedNet, find_published
-from vggfeat.cli.output import facts, grid, note, show, warn_of
+from vggfeat.cli.console import grid, note, show, warn_of_failures
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.report.tables import render_facts
 
 if TYPE_CHECKING:
     from vggfeat.classification.classes import Classes
@@ -104,7 +105,7 @@ def tell_images(scores: Sequence[Scores], asked: Asked) -> None:
         show({}, grid(["image", "class", "%"], lines), as_json=False)
         if len(names) > SHOWN:
             note(f"And {len(names) - SHOWN:,} more images; --csv FILE writes all.")
-    warn_of(failed)
+    warn_of_failures(failed)
 
 
 def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> None:
@@ -136,14 +137,14 @@ def tell_errors(scores: Sequence[Scores], data: Validation, asked: Asked) -> Non
     told = {"top1": errors.top1, "top5": errors.top5, "images": errors.images, **about}
     show(
         told,
-        facts(_settings(scores, data, errors, partial, asked)),
+        render_facts(_settings(scores, data, errors, partial, asked)),
         _beside(errors, paper, partial),
         as_json=asked.as_json,
     )
     if asked.results:
         written = write_errors(asked.results, errors, classes, about)
         note(f"Results: {', '.join(map(str, written))}", quiet=asked.quiet)
-    warn_of(failed)
+    warn_of_failures(failed)
 
 
 def _settings(
@@ -209,7 +210,7 @@ def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) 
 def _names(scores: Sequence[Scores], failed: dict[str, str]) -> list[str]:
     """Return the images that have scores, if there are any."""
     if failed and not any(one.names for one in scores):
-        warn_of(failed)
+        warn_of_failures(failed)
         raise DataError("No image could be read, so that there is nothing to tell.")
     return same_images(scores)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.cli.output import counted_bar, first, interruptible, note, settle
+from vggfeat.cli.console import interruptible, is_first_process, note, progress_bar, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipes import BEST
@@ -77,8 +77,8 @@ class MonitoredTrainer:
     ) -> TrainingResult:
         """Train; the first process speaks and writes, the others only train."""
         hint = f"Run {self.resume_hint} to go on from the last checkpoint in {out}."
-        with interruptible((lambda: hint) if first() else None):
-            if not first():
+        with interruptible((lambda: hint) if is_first_process() else None):
+            if not is_first_process():
                 return train(
                     settings, data, out,
                     weights=weights, resume=resume, engine=self.engine, task=task,
@@ -180,7 +180,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[TrainingProgress], None] | None]:
         yield None
         return
     tasks: dict[int, TaskID] = {}
-    with counted_bar("figures", width=10) as bar:
+    with progress_bar("figures", width=10) as bar:
 
         def show(progress: TrainingProgress) -> None:
             if progress.epoch not in tasks:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat._io.text import size
-from vggfeat.cli.output import Json, Quiet, download_progress, facts, grid, note, show
+from vggfeat.cli.console import Json, Quiet, download_progress, grid, note, show
 from vggfeat.cli.targets import check_file
 from vggfeat.errors import ParameterError
 from vggfeat.nets.registry import NAMES, fetch, listing
+from vggfeat.report.tables import render_facts
 
 if TYPE_CHECKING:
     from vggfeat.nets.weights import Description
@@ -137,4 +138,4 @@ def _show_description(found: Description, as_json: bool) -> None:
     }
     if found.ignored:
         rows["ignored"] = ", ".join(found.ignored)
-    show(values, facts(rows), as_json=as_json)
+    show(values, render_facts(rows), as_json=as_json)

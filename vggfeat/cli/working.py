@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat._io.text import and_more
-from vggfeat.cli.output import download_progress, note
+from vggfeat.cli.console import download_progress, note
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.experiments.sources import has_store

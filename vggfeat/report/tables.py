@@ -207,12 +207,14 @@ def render_result(result: Result) -> RenderableType:
 
 
 def render_facts(facts: Mapping[str, object]) -> RenderableType:
-    """Lay out names and values in two columns."""
+    """Lay out names and values in two columns; texts of a list stand one below the other."""
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(Text(printable(name)), Text(write_fact(value)))
+        texts = value if isinstance(value, list) else []
+        lines = [printable(text) for text in texts if isinstance(text, str)] or [write_fact(value)]
+        grid.add_row(Text(printable(name)), Text("\n".join(lines)))
     return grid
 
 
