@@ -100,7 +100,7 @@ def write_fact(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return NOTHING
-    return f"{value:g}" if isinstance(value, float) else printable(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def bar_shares(column: Column, values: Sequence[Cell]) -> list[float]:
