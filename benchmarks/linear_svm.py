@@ -42,9 +42,12 @@ from sklearn.svm import LinearSVC
 
 import vggfeat
 from vggfeat._io.assets import shared
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import ImageSet
+from vggfeat.settings import SVM
 from vggfeat.svm.ap import average_precision_11point
 from vggfeat.svm.gram import gram_matrix
-from vggfeat.svm.voc import evaluate_voc
+from vggfeat.svm.protocols.voc import VOC
 
 GRID = [float(C) for C in 10.0 ** np.linspace(-2, 3.5, 12)]
 PARTS = ("train", "val", "test")
@@ -167,9 +170,13 @@ def run_ours(source: Path, _columns: list[int]) -> dict:
     """Search, refit and test of all classes."""
     X, targets, parts = read(source)
     X = np.array(X)
-    names = [str(column) for column in range(targets.shape[1])]
-    result = evaluate_voc(X, targets, names, **parts, grid=GRID, ap="ap11")
-    return {"AP": result.ap11.tolist(), "C": result.C.tolist()}
+    classes = [str(column) for column in range(targets.shape[1])]
+    names = tuple(map(str, range(len(X))))
+    card = DatasetCard(name="descriptors", reader="manifest", classes=classes)
+    images = ImageSet(names, names, targets=targets, splits=parts)
+    result = VOC(ap="ap11").evaluate(card, images, X, SVM(C=GRID)).result
+    table = result.tables["classes"]
+    return {"AP": table.column("ap11"), "C": table.column("C")}
 
 
 def run_theirs(source: Path, columns: list[int]) -> dict:

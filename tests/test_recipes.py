@@ -12,12 +12,12 @@ from vggfeat.recipes import (
     ClassificationRecipe,
     SVMRecipe,
     TrainingRecipe,
-    check_protocol,
     open_recipe,
     open_svm_recipe,
     recipe_names,
 )
 from vggfeat.settings import GRID, SVM
+from vggfeat.svm.protocols import protocol_of
 
 OWN = """
 dataset = "voc2007"
@@ -177,12 +177,10 @@ def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
 )
 def test_settings_of_average_precision_belong_to_it(setting: dict[str, object], named: str) -> None:
     """Where every image has one class, there is nothing that they could mean."""
-    how = SVM(**setting)
-    check_protocol(how, load_card("voc2007"))
+    voc, caltech = load_card("voc2007"), load_card("caltech101")
+    protocol_of(voc).check(voc, svm=SVM(**setting))
     with pytest.raises(DataError, match=f"one class: {named} says nothing"):
-        check_protocol(how, load_card("caltech101"))
-    with pytest.raises(DataError, match="one class: c_split says nothing"):
-        check_protocol(SVM(c_split="cv3"), load_card("sample"))
+        protocol_of(caltech).check(caltech, svm=SVM(**setting))
 
 
 def test_what_is_typed_stands_over_the_recipe_and_over_its_rows() -> None:

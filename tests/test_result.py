@@ -102,3 +102,20 @@ def test_json_holds_what_tables_and_figures_hold_unrounded():
 def test_a_row_must_have_a_value_for_each_column():
     with pytest.raises(AssertionError):
         Table("t", "T", (Column("a", "A"),), ((1, 2),))
+
+
+def test_a_failed_row_and_measures_without_a_figure_of_the_paper_keep_their_places():
+    """Rows are matched by the names of measures; the paper has columns where it has figures."""
+    other = Measure("mAP_area", "mAP (area)", 0.5)
+    mAP = Measure("mAP", "mAP", 0.6, paper=(Published("D", 0.7),))
+    lost = Measure("mAP", "mAP", float("nan"), paper=(Published("E", 0.8),))
+    rows = [("D", Result("d", "D", (mAP, other))), ("E", Result("e", "E", (lost,), failed="no E"))]
+    for order in (rows, rows[::-1]):
+        records = {row["row"]: row for row in beside_paper(order).records()}
+        assert records["D"]["mAP_area"] == 0.5
+        assert records["E"] | {"mAP": 1} == {
+            "row": "E", "mAP": 1, "mAP_paper": 0.8, "mAP_difference": None, "mAP_area": None,
+            "remark": "failed",
+        }  # fmt: skip
+        assert records["E"]["mAP"] is None
+    assert "mAP_area" not in Result("d", "D", (mAP, other)).beside_paper().records()[0]

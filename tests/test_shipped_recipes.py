@@ -15,12 +15,12 @@ from vggfeat.nets.config import layers_of
 from vggfeat.recipes import (
     ClassificationRecipe,
     TrainingRecipe,
-    check_protocol,
     open_recipe,
     open_svm_recipe,
     recipe_names,
 )
 from vggfeat.settings import Training
+from vggfeat.svm.protocols import protocol_of
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 # The figures of Tables 11 and 12, in percent, typed from the paper.
@@ -105,8 +105,9 @@ def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     """The data set is a shipped card, and the header has the command that people type."""
     recipe = open_svm_recipe(name)
     assert recipe.name == name
-    assert load_card(recipe.dataset).name == recipe.dataset
-    check_protocol(recipe.classifier, load_card(recipe.dataset))
+    card = load_card(recipe.dataset)
+    assert card.name == recipe.dataset
+    protocol_of(card).check(card, svm=recipe.classifier)
     assert f"vggfeat run {name}" in header(name).splitlines()
 
 

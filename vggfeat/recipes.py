@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from vggfeat._io.assets import read_toml, shared
-from vggfeat.data.datasets.card import DatasetCard, VocProtocol
 from vggfeat.errors import DataError, DataNotFound, ParameterError, WeightsNotFound
 from vggfeat.nets.config import DEEPER, TABLE_1, layers_of
 from vggfeat.settings import SVM, Features, Settings, Training, check_each, data_error
@@ -92,25 +91,6 @@ class SVMRecipe(Settings):
             features = self.features.but(**row.features)
             rows.append(ResolvedRow(row.name or " & ".join(features.nets), features, row.expected))
         return rows
-
-
-def check_protocol(svm: SVM, card: DatasetCard) -> None:
-    """Refuse settings of an SVM that a data set's protocol has no use for.
-
-    Raises
-    ------
-    DataError
-        Naming the setting.
-    """
-    if isinstance(card.protocol, VocProtocol):
-        return
-    fields = (("shared_C", None), ("difficult", None), ("c_split", "train-val"))
-    if given := [name for name, default in fields if getattr(svm, name) != default]:
-        raise DataError(
-            f"{card.name} is tested by {card.protocol.metric}, where every image has one "
-            f"class: {given[0]} says nothing there. It belongs to data sets with an average "
-            "precision, such as voc2007."
-        )
 
 
 class TrainedNet(Settings):

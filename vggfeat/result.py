@@ -394,14 +394,21 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
     Returns
     -------
     Table
-        For each measure of the headline its value, the paper's and the difference, with spreads
-        where there are any. There is no difference where data are partial or the paper's figure
-        is of something else; the last column says why.
+        For each measure its value, the paper's and the difference, with spreads where there are
+        any; of a measure that the paper has for no row the value alone, and that of named rows
+        only. There is no difference where data are partial or the paper's figure is of something
+        else; the last column says why.
     """
-    first = results[0][1].headline
+    named = {measure.name: measure for _, result in results for measure in result.headline}
+    compared = {m.name for _, result in results for m in result.headline if m.paper}
+    measures = [
+        measure
+        for name, measure in named.items()
+        if name in compared or any(row is not None for row, _ in results)
+    ]
     columns = [Column("row", "row" if title else "paper's row")]
-    for measure in first:
-        bar = len(first) == 1 and measure.kind == "percent"
+    for measure in measures:
+        bar = len(compared) <= 1 and measure.kind == "percent" and measure is measures[0]
         columns += [
             Column(measure.name, measure.title, measure.kind, bar=bar),
             Column(f"{measure.name}_spread", "±", measure.kind),
@@ -410,13 +417,16 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
             Column(f"{measure.name}_difference", "difference", measure.kind, signed=True),
         ]
     rows = [
-        cells for name, result in results for cells in _rows_beside_paper(name, result, len(first))
+        cells
+        for name, result in results
+        for cells in _rows_beside_paper(name, result, [measure.name for measure in measures])
     ]
     columns.append(Column("remark", "remark"))
     places = [
         place
         for place, column in enumerate(columns)
-        if not column.name.endswith(("_spread", "remark"))
+        if not column.name.endswith(("_spread", "_paper", "_difference", "remark"))
+        or column.name.removesuffix("_paper").removesuffix("_difference") in compared
         or any(row[place] not in ("", None) for row in rows)
     ]
     return Table(
@@ -428,13 +438,15 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
 
 
 def _rows_beside_paper(
-    name: str | None, result: Result, n_measures: int
+    name: str | None, result: Result, measures: Sequence[str]
 ) -> Iterable[tuple[Cell, ...]]:
+    own = {measure.name: measure for measure in result.headline}
     most = max((len(measure.paper) for measure in result.headline), default=0)
     for place in range(most if name is None else 1):
         cells: list[Cell] = []
         figures = []
-        for measure in result.headline[:n_measures]:
+        for measure_name in measures:
+            measure = own.get(measure_name, Measure(measure_name, measure_name, math.nan))
             figure = measure.paper[place] if place < len(measure.paper) else None
             unlike = bool(result.partial) or figure is None or bool(figure.unlike)
             difference = None if unlike or figure is None else measure.value - figure.value

@@ -156,8 +156,8 @@ def test_a_split_in_a_manifest_is_kept(folder: Path) -> None:
             rows.append(f"{name},{label},{'test' if i > 3 else 'train'}")
     (folder / "m.csv").write_text("\n".join(rows))
     arguments = ["svm", "--dataset", "m.csv", *FAST, "--jobs", "1", "-q", "--json"]
-    result = run(*arguments, cwd=folder).json["result"]
-    assert [(split["n_train"], split["n_test"]) for split in result["splits"]] == [(8, 4)]
+    splits = run(*arguments, cwd=folder).json["tables"]["splits"]
+    assert [(split["train"], split["test"]) for split in splits] == [(8, 4)]
     (folder / "m.csv").write_text("\n".join(rows).replace("train", "learn"))
     assert "'learn'" in run(*arguments, cwd=folder, status=3).err
 

@@ -40,7 +40,50 @@ def test_no_weights_are_downloaded_to_draw_maps(images: Path) -> None:
         with no_downloads() as asked:
             ran = run(*words, "gone.html", cwd=images, env={"VGGFEAT_OFFLINE": ""})
     assert asked == []
-    assert "No evidence maps" in ran.err
+    assert "No heat maps" in ran.err
     assert "vggfeat weights fetch torchvision --net A" in ran.err
     drawn = {path.stem: MAP in path.read_text() for path in images.glob("*.html")}
     assert drawn == {"first": True, "here": True, "gone": False}
+
+
+RECIPE = """
+dataset = "set"
+[features]
+weights = "embedded"
+layers = ["pool1"]
+Q = [32]
+[[rows]]
+name = "average"
+[[rows]]
+name = "highest"
+[rows.features]
+pool = "max"
+"""
+
+
+def test_a_measured_row_outlives_its_report(images: Path) -> None:
+    """A page that cannot be written costs no figure: it is said, and the exit status is its own."""
+    (images / "table.toml").write_text(RECIPE)
+    (images / "r-average.html").mkdir()
+    words = ("run", "table.toml", "--dataset", "set", "--jobs", "1", "--report", "r.html")
+    ran = run(*words, "--json", cwd=images, status=5)
+    first, second = ran.json["rows"]
+    assert first["measures"]["mean_class_recall"]["value"] is not None
+    assert first["failed"] == second["failed"] == ""
+    assert [row["mean_class_recall"] for row in ran.json["paper"]] == [
+        row["measures"]["mean_class_recall"]["value"] for row in (first, second)
+    ]
+    assert "r-average.html" in ran.err
+    assert "<html" in (images / "r-highest.html").read_text("utf-8")
+
+
+def test_a_report_that_fails_takes_nothing_with_it(images: Path) -> None:
+    """The figure is printed and the model is there though a file of the report is a folder."""
+    (images / "r" / "classes.csv").mkdir(parents=True)
+    how = ("--layer", "pool1", "--Q", "32", "--jobs", "1", "--no-evidence")
+    words = ("svm", "--dataset", "set", *how, "--save", "model", "--report", "r.html")
+    ran = run(*words, "--json", cwd=images, status=5)
+    assert ran.json["measures"]["mean_class_recall"]["value"] is not None
+    assert "classes.csv" in ran.err
+    assert (images / "model.safetensors").is_file()
+    assert "<html" in (images / "r.html").read_text("utf-8")

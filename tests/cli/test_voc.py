@@ -34,11 +34,11 @@ def test_sample_voc_agrees_with_a_second_average_precision(tmp_path: Path) -> No
     with (tmp_path / "r" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [images.names[row] for row in test]
-    for column, one in enumerate(told["result"]["classes"]):
-        scores = np.array([float(row[one["name"]]) for row in rows])
+    for column, one in enumerate(told["tables"]["classes"]):
+        scores = np.array([float(row[one["class"]]) for row in rows])
         expected = eleven_points(images.targets[test, column], scores)
         assert one["ap11"] == pytest.approx(expected, abs=1e-9)
-    assert [one["name"] for one in told["result"]["classes"]] == list(card.classes)
+    assert [one["class"] for one in told["tables"]["classes"]] == list(card.classes)
 
 
 def test_a_partial_tree_names_what_is_left_out(real_images: Path, tmp_path: Path) -> None:
@@ -46,8 +46,9 @@ def test_a_partial_tree_names_what_is_left_out(real_images: Path, tmp_path: Path
     partly = ["--root", real_images / "VOCdevkit", "--allow-partial", "--json", "-q"]
     told = run("svm", "--dataset", "voc2007", *partly, *FAST, cwd=tmp_path).json
     assert told["dataset"]["partial"]
-    for one in told["result"]["classes"]:
-        assert (one["ap11"] is None) == (one["name"] in {*told["dataset"]["absent"], "pottedplant"})
+    without = {*told["dataset"]["absent"], "pottedplant"}
+    for one in told["tables"]["classes"]:
+        assert (one["ap11"] is None) == (one["class"] in without)
 
 
 def test_without_leave_a_partial_tree_is_refused(real_images: Path, tmp_path: Path) -> None:

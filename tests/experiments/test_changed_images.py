@@ -338,8 +338,8 @@ def test_the_figure_is_that_of_the_images_there_are(tmp_path: Path) -> None:
             run("extract", "d", *words, cwd=tmp_path)
     words = ["svm", "--dataset", "d", "--layer", "pool3", "--Q", "64", "--json"]
     results = [
-        run(*words, "--features", "st", cwd=tmp_path).json["result"],
-        run(*words, cwd=tmp_path).json["result"],
+        run(*words, "--features", "st", cwd=tmp_path).json["tables"],
+        run(*words, cwd=tmp_path).json["tables"],
     ]
-    for result in results:  # of twelve equal images one class has all, the other none
-        assert [split["mean_class_recall"] for split in result["splits"]] == [0.5] * 3
+    for tables in results:  # of twelve equal images one class has all, the other none
+        assert [split["recall"] for split in tables["splits"]] == [0.5] * 3

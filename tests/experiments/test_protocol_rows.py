@@ -129,13 +129,18 @@ def run_partial(recipe: Path, root: Path, *more: str | Path) -> list[dict]:
     return rows
 
 
-def scores_by_row(result: dict, row_name: str) -> dict[tuple[str, str], float]:
+def scores_by_row(row: dict) -> dict[tuple[str, str], float]:
     """Take the scores of the test rows out of rankings that are long enough to hold all."""
-    return {
-        (label, result["names"][one["row"]]): one["score"]
-        for label, ranking in zip(result["class_names"], result[row_name], strict=True)
-        for one in ranking
-    }
+    ranked = [one for one in row["tables"]["rankings"] if one["list"] == "ranked"]
+    return {(one["class"], one["image"]): one["score"] for one in ranked}
+
+
+def classes_of(row: dict) -> list[str]:
+    return [one["class"] for one in row["tables"]["classes"]]
+
+
+def value(row: dict, name: str) -> float:
+    return row["measures"][name]["value"]
 
 
 def submitted(folder: Path, stem: str) -> dict[tuple[str, str], float]:
@@ -161,16 +166,16 @@ def test_voc2007(weights: dict[str, Path], described: Counter, tmp_path: Path) -
     write_voc(tree, classes, parts, draw_bands)
     rows = run_partial(small("table11-voc2007", weights, tmp_path), tmp_path)
     assert [row["row"] for row in rows] == ["D", "E", "D & E"]
-    assert [row["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
-    paths = [[column["path"].split("/") for column in row["columns"]] for row in rows]
+    assert [row["settings"]["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
+    paths = [[column["path"].split("/") for column in row["provenance"]["columns"]] for row in rows]
     nets = [list(dict.fromkeys(net for _, net, *_ in of_row)) for of_row in paths]
     assert nets == [["D"], ["E"], ["D", "E"]]
     for row in rows:
-        aps = {one["name"]: one["ap11"] for one in row["result"]["classes"]}
+        aps = {one["class"]: one["ap11"] for one in row["tables"]["classes"]}
         assert aps.pop("bottle") is None
-        assert row["result"]["mAP"] == pytest.approx(sum(aps.values()) / len(aps))
-        assert row["result"]["mAP"] > 0.9
-        assert any("bottle" in warning for warning in row["result"]["warnings"])
+        assert value(row, "mAP") == pytest.approx(sum(aps.values()) / len(aps))
+        assert value(row, "mAP") > 0.9
+        assert any("bottle" in note for note in row["notes"])
         assert row["dataset"]["absent"] == ["bottle"]
     assert described == {(net, Q): 120 for net in "DE" for Q in SCALES}
 
@@ -183,14 +188,13 @@ def test_voc2012(
     recipe = small("table11-voc2012", weights, tmp_path)
     rows = run_partial(recipe, voc2012, "--submission", sent)
     test = (voc2012 / "VOCdevkit/VOC2012/ImageSets/Main/test.txt").read_text().split()
-    assert [row["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
+    assert [row["settings"]["dimensions"] for row in rows] == [SOLO, SOLO, BOTH]
     for row, folder in zip(rows, ("d", "e", "d-e"), strict=True):
-        result = row["result"]
-        assert (result["tested"], result["mAP"], result["ap"]) == (False, None, "area")
-        assert result["validation_mAP"] > 0.9
+        assert list(row["measures"]) == ["validation_mAP"]
+        assert value(row, "validation_mAP") > 0.9
         found = submitted(sent / folder / "results" / "VOC2012" / "Main", "comp2_cls")
-        assert list(found) == sorted((name, row) for name in result["class_names"] for row in test)
-        assert found == pytest.approx(scores_by_row(result, "ranked"), abs=1e-8)
+        assert list(found) == sorted((name, image) for name in classes_of(row) for image in test)
+        assert found == pytest.approx(scores_by_row(row), abs=1e-8)
         best = max(found, key=lambda one: found[one] if one[1] == test[0] else -9)
         assert best[0] == "aeroplane"
     assert described == {(net, Q): 92 for net in "DE" for Q in SCALES}
@@ -209,14 +213,13 @@ def test_voc2012_without_its_test_part(
     for path in (genuine / "ImageSets" / "Main").glob("*[nl].txt"):
         (tree / "ImageSets" / "Main" / path.name).symlink_to(path)
     recipe = small("table11-voc2012", weights, tmp_path)
-    done = run("run", recipe, "--root", tmp_path, "--allow-partial", "--jobs", "1", "-q")
-    assert "there are no test images" in " ".join(done.out.split())
-    table = done.out[done.out.index("difference") :].splitlines()
-    cells = [re.split(r"\s{2,}", line.strip()) for line in table[2:5]]
-    assert [cell[0] for cell in cells] == ["D", "E", "D & E"]
-    assert [cell[2:] for cell in cells] == [
-        ["mAP in validation", paper, "–"] for paper in ("89", "89", "89.3")
-    ]
+    done = run(
+        "run", recipe, "--root", tmp_path, "--allow-partial", "--jobs", "1", "-q", "--json"
+    ).json
+    assert "there are no test images" in done["rows"][0]["about"]
+    for row, paper in zip(done["paper"], (0.89, 0.89, 0.893), strict=True):
+        assert row["validation_mAP_paper"] == pytest.approx(paper)
+        assert (row["validation_mAP_difference"], row["remark"]) == (None, "partial data")
     assert described == {(net, Q): 80 for net in "DE" for Q in SCALES}
 
 
@@ -231,14 +234,13 @@ def test_voc2012_action(
     persons = sorted(row.replace(" ", "#") for row in test)
     assert len(persons) == 12
     assert [row["row"] for row in rows] == ["D & E, whole image", "D & E, image and box"]
-    assert [row["dimensions"] for row in rows] == [BOTH, 2 * BOTH]
+    assert [row["settings"]["dimensions"] for row in rows] == [BOTH, 2 * BOTH]
     for row, folder in zip(rows, ("d-e-whole-image", "d-e-image-and-box"), strict=True):
-        result = row["result"]
-        assert not result["tested"]
+        assert list(row["measures"]) == ["validation_mAP"]
         found = submitted(sent / folder / "results" / "VOC2012" / "Action", "comp10_action")
-        assert list(found) == sorted((name, p) for name in result["class_names"] for p in persons)
-        assert found == pytest.approx(scores_by_row(result, "ranked"), abs=1e-8)
-    whole, boxed = (row["result"]["validation_mAP"] for row in rows)
+        assert list(found) == sorted((name, p) for name in classes_of(row) for p in persons)
+        assert found == pytest.approx(scores_by_row(row), abs=1e-8)
+    whole, boxed = (value(row, "validation_mAP") for row in rows)
     assert whole < 0.8 < 0.9 < boxed
     # 40 images and 6 of test, whole, once for both rows; and the boxes of their 92 persons.
     assert described == {(net, Q): 46 + 92 for net in "DE" for Q in SCALES}
@@ -287,13 +289,12 @@ def test_caltech(
         (tree / stray).write_bytes((tree / classes[0] / image.format(1)).read_bytes())
     rows = run_partial(recipe, tmp_path)
     assert [row["row"] for row in rows] == ["D", "E", "D & E"]
-    assert [row["dimensions"] for row in rows] == [2 * SOLO, 2 * SOLO, 2 * BOTH]
+    assert [row["settings"]["dimensions"] for row in rows] == [2 * SOLO, 2 * SOLO, 2 * BOTH]
     for row in rows:
-        result = row["result"]
-        assert result["class_names"] == classes
-        assert [(s["n_train"], s["n_test"]) for s in result["splits"]] == [
+        assert classes_of(row) == classes
+        assert [(split["train"], split["test"]) for split in row["tables"]["splits"]] == [
             (2 * len(classes), len(classes))
         ] * 3
-        assert row["images"] == 3 * len(classes)
-        assert result["mean_class_recall"] > 20 / len(classes)
+        assert row["settings"]["images"] == 3 * len(classes)
+        assert value(row, "mean_class_recall") > 20 / len(classes)
     assert described == {(net, Q): 3 * len(classes) for net in "DE" for Q in SCALES}

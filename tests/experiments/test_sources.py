@@ -27,7 +27,7 @@ from vggfeat.experiments.quality import preset
 from vggfeat.experiments.sources import open_source, stored_settings
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.nets.formats import write
-from vggfeat.settings import Features
+from vggfeat.settings import Execution, Features
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import pack
 from vggfeat.store.store import FeatureStore
@@ -134,7 +134,7 @@ def test_a_packed_store_says_what_made_it(images: ImageSet, store: Path, tmp_pat
     """Its weights are named in results, and others by name are refused as those of its folder."""
     pack(store, packed := tmp_path / "packed.h5")
     assert read(images, packed).provenance == read(images, store).provenance
-    assert stored_settings(packed, Features()) == stored_settings(store, Features())
+    assert stored_settings(packed, Features(), {}) == stored_settings(store, Features(), {})
     with pytest.raises(StoreError, match=r"other settings:\n  weights: stored .* → asked authors"):
         read(images, packed, FEATURES.but(weights="authors"))
 
@@ -265,11 +265,11 @@ def test_unreadable_images_stay_out_and_mended_ones_come_in(
 
 def test_what_is_no_store_has_no_settings(store: Path, tmp_path: Path) -> None:
     """A store tells how it was made; an empty folder says nothing."""
-    told = stored_settings(store, FEATURES)
+    told = stored_settings(store, FEATURES, {})
     assert told.pop("weights")[0].startswith("D=")
     assert FEATURES.but(**told) == FEATURES
     assert (told["nets"], told["Q"]) == (("D",), (16, 24))
-    assert stored_settings(tmp_path, FEATURES) == {}
+    assert stored_settings(tmp_path, FEATURES, {}) == {}
     with pytest.raises(AssertionError, match="net D was opened"):
         open_source(ImageSet((), ()), "D", FEATURES, tmp_path, never)
 
@@ -289,7 +289,7 @@ def test_what_a_store_has_not_all_of_is_to_be_named(tmp_path: Path) -> None:
         *("/D/pool5/average/Q64", "/D/pool5/average/Q96", "/D/pool5/max/Q96", "/D/fc7/average/Q96"),
     )
     told = refuses(
-        lambda: stored_settings(store, Features()), StoreError, ["--layer and --pool and --Q"]
+        lambda: stored_settings(store, Features(), {}), StoreError, ["--layer and --pool and --Q"]
     ).lines
     assert sorted(told[1:-1]) == [
         "  net D, fc7, average: Q = 96",
@@ -297,7 +297,7 @@ def test_what_a_store_has_not_all_of_is_to_be_named(tmp_path: Path) -> None:
         "  net D, pool5, max: Q = 96",
     ]
     told = refuses(
-        lambda: stored_settings(store, Features(), layers=["pool5"]), StoreError, ["--Q"]
+        lambda: stored_settings(store, Features(), {"layers": ["pool5"]}), StoreError, ["--Q"]
     ).lines
     assert told[-1] == "Say which you want with --pool and --Q."
     assert "fc7" not in "".join(told)
@@ -307,22 +307,22 @@ def test_what_a_store_has_not_all_of_is_to_be_named(tmp_path: Path) -> None:
         ({"Q": [64]}, ("pool5",), "average", (64,)),
         ({"Q": [96], "pool": "max"}, ("pool5",), "max", (96,)),
     ):
-        found = stored_settings(store, Features(), **named)
+        found = stored_settings(store, Features(), named)
         assert (found["layers"], found["pool"], found["Q"]) == (layers, pool, scales), named
     named = {"layers": ["conv1_1"], "pool": "max", "Q": [32]}
-    assert stored_settings(store, Features(), **named)["nets"] == ("D",)
+    assert stored_settings(store, Features(), named)["nets"] == ("D",)
     with pytest.raises(StoreError, match="Say which you want with --pool and --Q"):
-        stored_settings(store, Features(), layers=["fc6"])
+        stored_settings(store, Features(), {"layers": ["fc6"]})
 
 
 def test_nets_that_have_not_the_same_are_to_be_named(tmp_path: Path) -> None:
     """The columns of one net are not made of another."""
     store = ragged(tmp_path / "f", "/D/pool5/average/Q64", "/E/pool5/average/Q96")
     with pytest.raises(StoreError, match=r"net E, pool5, average: Q = 96\nSay .* with --Q"):
-        stored_settings(store, Features())
-    found = stored_settings(store, Features(), nets=["E"])
+        stored_settings(store, Features(), {})
+    found = stored_settings(store, Features(), {"nets": ["E"]})
     assert (found["nets"], found["Q"]) == (("E",), (96,))
-    assert stored_settings(store, Features(), Q=[64])["nets"] == ("D",)
+    assert stored_settings(store, Features(), {"Q": [64]})["nets"] == ("D",)
 
 
 def test_svm_of_a_store_that_has_not_all(tmp_path: Path) -> None:
@@ -396,8 +396,9 @@ def test_a_bad_image_stops_a_stored_run_if_asked_to(images: ImageSet, store: Pat
     bad.write_bytes(b"no image")
     more = ImageSet((*images.names, "bad"), (*images.images, bad))
     assert read(more, store).failed.keys() == {"bad"}
+    strict = Execution(on_bad_image="error")
     with pytest.raises(ImageError, match="bad"):
-        describe(CARD, more, FEATURES, never, folder=store, on_bad_image="error")
+        describe(CARD, more, FEATURES, never, folder=store, execution=strict)
 
 
 def test_svm_on_a_packed_store(tmp_path: Path) -> None:
@@ -411,14 +412,10 @@ def test_svm_on_a_packed_store(tmp_path: Path) -> None:
     run("extract", "set", *how, cwd=tmp_path)
     run("store", "pack", "st", "st.h5", cwd=tmp_path)
     words = ["svm", "--dataset", "set", "--jobs", "1", "--features"]
-    said, packed = (run(*words, where, cwd=tmp_path).out for where in ("st", "st.h5"))
-    assert "net D, weights embedded (" in packed
-    for line in ("network", "descriptor", "device", "scales"):
-        [of_packed] = [one for one in packed.splitlines() if line in one.split()[:2]]
-        assert of_packed in said.splitlines()
-    results = [run(*words, where, "--json", cwd=tmp_path).json for where in ("st", "st.h5")]
-    ranked = [[split["ranked"] for split in one["result"]["splits"]] for one in results]
-    assert ranked[0] == ranked[1]
+    folder, packed = (run(*words, where, "--json", cwd=tmp_path).json for where in ("st", "st.h5"))
+    assert "D: embedded (" in packed["settings"]["weights"][0]
+    for name in ("measures", "tables", "settings"):
+        assert packed[name] == folder[name]
 
 
 def test_a_quality_is_not_replaced_by_what_a_store_has(tmp_path: Path) -> None:
@@ -431,7 +428,7 @@ def test_a_quality_is_not_replaced_by_what_a_store_has(tmp_path: Path) -> None:
     how = ["--layer", "pool1", "--Q", "16", "--weights", "embedded", "--out", "st", "-q"]
     run("extract", "set", *how, cwd=tmp_path)
     words = ["svm", "--dataset", "set", "--features", "st", "--jobs", "1", "--json", "-q"]
-    asked = run(*words, "--quality", "fast", "--Q", "40", cwd=tmp_path).json["features"]
+    asked = run(*words, "--quality", "fast", "--Q", "40", cwd=tmp_path).json["settings"]
     fast = preset("fast", Features())
     assert (asked["layers"], asked["pool"]) == ([*fast.layers], fast.pool)
     paths = [one.path for one in FeatureStore(tmp_path / "st").columns]

@@ -22,22 +22,22 @@ from helpers.colours import two_classes
 from helpers.extraction import SCALES, SeveralSums, content, draw_small, extract_sums, rows
 from helpers.killing import course, ended, forked, import_for_training, kill
 from helpers.networks import formula_weights
+from helpers.rows import evaluate_splits
 from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.recipes import BEST
-from vggfeat.report.files import write_results
-from vggfeat.report.svm_page import write_page
+from vggfeat.report.page import write_page
+from vggfeat.report.tables import write_files
+from vggfeat.result import Result
 from vggfeat.settings import Training
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm import model as models
-from vggfeat.svm.protocols import evaluate, random_splits
-from vggfeat.svm.results import SVMResult
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import open_trainset
 from vggfeat.train.loop import METRICS, Engine, train
@@ -328,13 +328,11 @@ def _saved(model: models.SavedModel, out: Path) -> None:
     models.save(out / "model", model)
 
 
-def recalls(seed: int) -> SVMResult:
+def recalls(seed: int) -> Result:
     """Evaluate an SVM on random descriptors."""
     rng = np.random.default_rng(seed)
     labels = np.arange(40) % 4
-    return evaluate(
-        rng.random((40, 8)), labels, ["cat", "dog", "owl", "yak"], random_splits(labels)
-    )
+    return evaluate_splits(rng.random((40, 8)), labels, ["cat", "dog", "owl", "yak"]).result
 
 
 @pytest.mark.parametrize("writers", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -348,9 +346,9 @@ def test_kills_of_writing_a_report(tmp_path: Path, writers: int) -> None:
     campaign(name, tmp_path, [work] * writers, whole, read_all, times(SHORT, SHARE), prepare)
 
 
-def _report(result: SVMResult, out: Path) -> None:
-    write_results(out, result)
-    write_page(result, out / "page.html", {}, title="pets", run={}, provenance={})
+def _report(result: Result, out: Path) -> None:
+    write_files(result, out)
+    write_page(result, out / "page.html")
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ from test_kills import a_model, ended_with, recalls, sound, trained
 from vggfeat.cli import main
 from vggfeat.cli.console import interruptible
 from vggfeat.errors import VggfeatError
-from vggfeat.report.files import write_results
+from vggfeat.report.tables import write_files
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm import model as models
@@ -245,7 +245,7 @@ def saving(inputs: Path) -> Job:
         try:
             with interruptible():
                 models.save(out / "model", a_model(0))
-                write_results(out, result)
+                write_files(result, out)
         except typer.Exit as stopped:
             sys.exit(stopped.exit_code)
         except VggfeatError as error:

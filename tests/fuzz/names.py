@@ -6,23 +6,22 @@ import csv
 import io
 import random
 from contextlib import redirect_stderr
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.rows import evaluate_splits
 from rich.console import Console
 from storing import make_store
 
 from fuzz.campaign import Campaign
 from vggfeat.cli.console import grid, note
-from vggfeat.report.files import write_results
-from vggfeat.report.svm_page import write_page
-from vggfeat.report.tables import render_facts
-from vggfeat.report.terminal import summary
+from vggfeat.report.page import write_page
+from vggfeat.report.tables import render_facts, render_result, write_files
 from vggfeat.store.export import export
 from vggfeat.store.store import FeatureStore
-from vggfeat.svm.protocols import evaluate, random_splits
 
 PIECES = (
     "<script>alert(1)</script>",
@@ -100,13 +99,13 @@ class Names(Campaign):
         self._store(names)
 
     def _result(self, case: list[str]) -> Any:
-        splits = random_splits(self.labels)
-        return evaluate(self.X, self.labels, case[8:], splits, names=case[:8])
+        result = evaluate_splits(self.X, self.labels, case[8:], case[:8]).result
+        told = {"weights": case[0]}
+        return replace(result, title=case[8], settings=told, provenance=told)
 
     def _page(self, result: Any, names: list[str], classes: list[str]) -> None:
         page = self.folder / "page.html"
-        told = {"weights": names[0]}
-        write_page(result, page, {}, title=classes[0], run=told, provenance=told)
+        write_page(result, page)
         found = Elements(page.read_text(encoding="utf-8"))
         self.plain = self.plain or found.kinds  # the first case has harmless names
         assert found.kinds <= self.plain, found.kinds - self.plain
@@ -114,10 +113,9 @@ class Names(Campaign):
         assert not acting, acting
 
     def _tables(self, result: Any, classes: list[str]) -> None:
-        write_results(self.folder / "results", result)
-        for name in ("classes", "confusion"):
-            rows = self._rows(self.folder / "results" / f"{name}.csv")
-            assert [row[0] for row in rows[1:]] == classes, rows
+        write_files(result, self.folder / "results")
+        rows = self._rows(self.folder / "results" / "classes.csv")
+        assert [row[0] for row in rows[1:]] == classes, rows
 
     def _rows(self, path: Path) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -134,7 +132,7 @@ class Names(Campaign):
         out = io.StringIO()
         console = Console(file=out, width=10_000, color_system=None, force_terminal=False)
         table = grid([names[0]], [[name] for name in names])
-        for part in (summary(result), render_facts({"names": " ".join(names)}), table):
+        for part in (render_result(result), render_facts({"names": " ".join(names)}), table):
             console.print(part)
         with redirect_stderr(out):
             for name in names:

@@ -32,6 +32,7 @@ from vggfeat.localization.data import BoxSet, open_boxset
 from vggfeat.localization.predict import Localiser
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.weights import Weights
+from vggfeat.result import Measure, Result
 from vggfeat.settings import Extraction, Hardware
 
 for _module in iter_modules(cli.__path__):  # one imported later would keep what stands in here
@@ -143,20 +144,16 @@ def _described(given: Arguments) -> Any:
     """Open the networks, as whatever describes images does, and describe nothing."""
     for net in given["features"].nets:
         given["networks"](net, None)
+    return SimpleNamespace()
+
+
+def _run(_: Arguments) -> Any:
+    """Stand in for a test of an SVM."""
     return SimpleNamespace(
-        images=given["images"],
-        X=np.zeros((len(given["images"]), 1)),
-        columns=(),
-        summary=None,
-        failed={},
-        folders=(),
-        provenance={},
-        seconds={},
+        result=Result("classes", "", (Measure("mAP", "mAP", 0.5),)),
+        background=dict,
+        final_model=lambda n_jobs: (SimpleNamespace(C=()), ""),
     )
-
-
-def _result(_: Arguments) -> Any:
-    return SimpleNamespace(seconds={}, to_dict=dict)
 
 
 NETWORK = {
@@ -173,9 +170,11 @@ def _images(module: str) -> dict[str, tuple[str, Answer | None]]:
 SVM = {
     **NETWORK,
     "open_dataset": ("vggfeat.cli.working:open_dataset", _dataset),
-    "describe": ("vggfeat.experiments.svm:describe", _described),
-    "evaluate": ("vggfeat.experiments.svm:evaluate", _result),
-    "evaluate_voc": ("vggfeat.experiments.svm:evaluate_voc", _result),
+    "describe": ("vggfeat.cli.experiment:describe", _described),
+    "evaluate": ("vggfeat.cli.experiment:evaluate", _run),
+    "check_submission": ("vggfeat.svm.protocols.base:Protocol.check_submission", _nothing),
+    "submit": ("vggfeat.cli.experiment:_submit", _nothing),
+    "write_report": ("vggfeat.cli.experiment:_write_report", _nothing),
     "jobs_backend": ("vggfeat.cli.working:jobs_backend", lambda _: nullcontext()),
 }
 MONITORED = {
@@ -215,21 +214,10 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "svm": {
         **SVM,
-        "check_submission": ("vggfeat.experiments.submission:check_submission", _nothing),
-        "show_run": ("vggfeat.cli.showing:show_run", _nothing),
-        "final_model": ("vggfeat.cli.experiment:final_model", lambda _: SimpleNamespace(C=())),
         "save": ("vggfeat.cli.experiment:save", _nothing),
-        "submit": ("vggfeat.cli.showing:submit", _nothing),
-        "write_report": ("vggfeat.cli.showing:write_report", _nothing),
     },
     "run": {
         **SVM,
-        "check_submission": ("vggfeat.cli.tables:check_submission", _nothing),
-        "show_run": ("vggfeat.cli.tables:show_run", _nothing),
-        "headline": ("vggfeat.cli.tables:headline", _nothing),
-        "comparison": ("vggfeat.cli.tables:comparison", lambda _: ""),
-        "submit": ("vggfeat.cli.tables:submit", _nothing),
-        "write_report": ("vggfeat.cli.tables:write_report", _nothing),
         "open_ilsvrc": ("vggfeat.cli.errors:open_ilsvrc", lambda _: SimpleNamespace(partial="")),
         "run_table": (
             "vggfeat.cli.errors:run_table",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.rows import evaluate_parts, evaluate_splits
 
 from vggfeat.attribution import Explanation, Share
-from vggfeat.report.wanted import EvidenceMap, evidence_wanted
 from vggfeat.store.column import Descriptor
-from vggfeat.svm.protocols import evaluate, random_splits
-from vggfeat.svm.voc import evaluate_voc
 
 NAMES = ["cat", "dog", "owl", "yak"]
 
@@ -53,15 +49,15 @@ class Page(HTMLParser):
             self.cells.append([])
 
 
-def recalls_of(classes, n=60, spread=0.25, names=None, **more):
+def recalls_of(classes, n=60, spread=0.25, names=None):
     rng = np.random.default_rng(0)
     y = np.arange(n) % len(classes)
     X = rng.random((n, 40)) + spread * rng.random((len(classes), 40))[y]
     X /= np.linalg.norm(X, axis=1, keepdims=True)
-    return evaluate(X, y, classes, random_splits(y), names=names, grid=(0.1, 1.0, 10.0), **more)
+    return evaluate_splits(X, y, classes, names, grid=(0.1, 1.0, 10.0)).result
 
 
-def precisions_of(hidden=False, classes=NAMES, names=None, untested=False, **more):
+def precisions_of(hidden=False, classes=NAMES, names=None, untested=False):
     """Score images with several classes; no yak trains, and no owl is tested."""
     rng = np.random.default_rng(0)
     present = rng.random((120, 4)) < 0.35
@@ -74,19 +70,7 @@ def precisions_of(hidden=False, classes=NAMES, names=None, untested=False, **mor
     if hidden:
         targets[80:] = 0
     parts = np.arange(40), np.arange(40, 80), np.arange(80, 80 if untested else 120)
-    return evaluate_voc(X, targets, classes, *parts, names=names, grid=(0.1, 1.0, 10.0), **more)
-
-
-def maps_of(result, exact="Exact: so it is."):
-    """Make a map for everything that the page of a result wants."""
-    drawn = io.BytesIO()
-    Image.new("RGB", (440, 300), (200, 90, 90)).save(drawn, "JPEG")
-    return {
-        (result.names[one.row], one.label): EvidenceMap(
-            drawn.getvalue(), f"Sum {one.row}: score {one.label}", exact, one.truth
-        )
-        for one in evidence_wanted(result)
-    }
+    return evaluate_parts(X, targets, classes, parts, names, grid=(0.1, 1.0, 10.0)).result
 
 
 @pytest.fixture
@@ -98,12 +82,6 @@ def explanation():
     totals = shares.sum(axis=(1, 2))
     share = Share(Descriptor("D", "pool5", "average", 32), 1.5, totals[None])
     return Explanation(("cat", "dog"), totals + bias, bias, shares, (share,), 1.0, "", (40, 30))
-
-
-@pytest.fixture(scope="session")
-def maps():
-    """Make maps for the page of a result."""
-    return maps_of
 
 
 @pytest.fixture(scope="session")

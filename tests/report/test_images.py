@@ -1,4 +1,4 @@
-"""Evidence maps as images: what is red, what is blue, what is wanted and what is said."""
+"""Heat maps as images: what is red, what is blue, and what is said."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from support import noise, random_weights
 
-from vggfeat.attribution import Explanation, explain
-from vggfeat.features.aggregate import Aggregation
-from vggfeat.features.extractor import DenseExtractor
+from vggfeat.attribution import Explanation
 from vggfeat.report import images as drawing
 from vggfeat.report.images import (
     describe_exactness,
@@ -21,8 +18,6 @@ from vggfeat.report.images import (
     draw_map,
     strength,
 )
-from vggfeat.report.wanted import Wanted, evidence_maps, evidence_wanted
-from vggfeat.svm.model import SavedModel
 
 ARRAYS = ("scores", "bias", "evidence")
 IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))
@@ -91,69 +86,3 @@ def test_strange_class_names_are_drawn(explanation):
     names = ("$\\frac{1}", "\u202eπ\n<b>" * 30)
     strange = type(explanation)(**{**vars(explanation), "classes": names})
     assert Image.open(io.BytesIO(draw_explanation(IMAGE, strange))).height > 300
-
-
-def test_the_page_wants_right_images_and_worst_mistakes(precisions):
-    """For each class the first true positive and the first negative, which says what it is."""
-    result = precisions()
-    wanted = evidence_wanted(result)
-    scores = dict(zip(result.parts["test"], result.scores, strict=True))
-    truth = dict(zip(result.parts["test"], result.truth, strict=True))
-    right = [one for one in wanted if not one.truth]
-    assert [one.label for one in right] == ["cat", "dog"]
-    for c, one in enumerate(right):
-        best = max((row for row in scores if truth[row][c] == 1), key=lambda row: scores[row][c])
-        assert one.row == best
-    for one in wanted[2:]:
-        c = result.class_names.index(one.label)
-        worst = max((row for row in scores if truth[row][c] == -1), key=lambda row: scores[row][c])
-        assert one.row == worst
-        assert one.truth == (", ".join(result.labels(worst)) or "none of the classes")
-    assert sorted(one.label for one in wanted[2:]) == ["cat", "dog", "owl"]
-    assert evidence_wanted(result, most=3) == wanted[:3]
-
-
-def test_of_recalls_the_first_split_is_wanted(recalls):
-    """Right images of each class and its clearest mistakes are those of the first split."""
-    result = recalls(["bird", "boat", "bug"])
-    split = result.splits[0]
-    wanted = evidence_wanted(result)
-    assert [one.label for one in wanted[:3]] == ["bird", "boat", "bug"]
-    mistakes = {(one.row, one.predicted, one.true): one.margin for one in split.mistakes}
-    for one in wanted[3:]:
-        predicted, true = (result.class_names.index(name) for name in (one.label, one.truth))
-        others = [margin for (_, taken, _), margin in mistakes.items() if taken == predicted]
-        assert mistakes[one.row, predicted, true] == max(others)
-
-
-def test_without_test_labels_the_first_of_each_class_are_wanted(precisions):
-    """Hidden labels leave the first of each ranking; without test images nothing is wanted."""
-    result = precisions(hidden=True)
-    ranked = result.rankings.ranked
-    assert evidence_wanted(result) == [
-        Wanted(ranked[c][0].row, result.class_names[c]) for c in range(3)
-    ]
-    assert evidence_wanted(precisions(untested=True)) == []
-
-
-def test_maps_are_made_for_what_can_be_read(tmp_path):
-    """A lost image has no map; the others say what explain finds."""
-    net = random_weights("A", ["pool2"])
-    extractor = DenseExtractor("A", "pool2", weights=net, precision="fp32")
-    columns = tuple(extractor.columns([32]))
-    coef, how = np.random.default_rng(0).normal(size=(2, 128)), Aggregation(power=0.5).to_dict()
-    model = SavedModel(coef, np.ones(2), ("cat", "dog"), (1.0,), columns, ("random",), how)
-    Image.fromarray(noise(60, 40)).save(tmp_path / "a.png")
-    images = {"a": tmp_path / "a.png", "b": tmp_path / "lost.png"}
-    wanted = [Wanted(0, "dog"), Wanted(1, "cat"), Wanted(0, "cat", "dog")]
-    steps = []
-    maps = evidence_maps(
-        model, wanted, ["a", "b"], images, [extractor], lambda *done: steps.append(done)
-    )
-    assert list(maps) == [("a", "dog"), ("a", "cat")]
-    assert steps == [(1, 3), (2, 3), (3, 3)]
-    found = explain(model, images["a"], [extractor], ["cat"])
-    assert maps["a", "cat"].told.startswith(describe_sum(found, 0))
-    assert maps["a", "cat"].truth == "dog"
-    assert "power 0.5" in maps["a", "cat"].exact
-    assert Image.open(io.BytesIO(maps["a", "cat"].jpeg)).size == (440, 293)

@@ -9,13 +9,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.rows import labelled, targeted
 
+from vggfeat.settings import SVM
 from vggfeat.svm import rows as module
 from vggfeat.svm.gram import gram_matrix
 from vggfeat.svm.linear import LinearSVM
-from vggfeat.svm.protocols import evaluate, random_splits
+from vggfeat.svm.protocols.random_splits import RandomSplits
+from vggfeat.svm.protocols.voc import VOC
 from vggfeat.svm.rows import Rows, linear_scores
-from vggfeat.svm.voc import evaluate_voc
 
 N, D = 12_288, 1024
 
@@ -80,17 +82,23 @@ def test_a_fit_of_rows_is_that_of_their_copy(solver: str) -> None:
     np.testing.assert_allclose(one.class_scores(Rows(X, [1, 2])), other.class_scores(X[[1, 2]]))
 
 
+STREAMED = SVM(C=(0.1, 1.0), solver="stream", loss="squared_hinge")
+
+
 def by_voc(X: np.ndarray, labels: np.ndarray) -> float:
     parts = np.array_split(np.random.default_rng(1).permutation(N), 3)
     targets = np.where(labels[:, None] == [0, 1], 1, -1)
-    how = {"grid": [0.1, 1.0], "solver": "stream", "loss": "squared_hinge"}
-    return evaluate_voc(X, targets, ["a", "b"], *parts, **how).mAP
+    protocol = VOC(ap="ap11")
+    return (
+        protocol.evaluate(*targeted(targets, ["a", "b"], parts), X, STREAMED)
+        .result.headline[0]
+        .value
+    )
 
 
 def by_caltech(X: np.ndarray, labels: np.ndarray) -> float:
-    splits = random_splits(labels, 1, train_per_class=4096)
-    how = {"grid": [0.1, 1.0], "solver": "stream", "loss": "squared_hinge", "validation": 0.2}
-    return evaluate(X, labels, ["a", "b"], splits, **how).mean_class_recall
+    protocol = RandomSplits(splits=1, train_per_class=4096, validation_fraction=0.2)
+    return protocol.evaluate(*labelled(labels, ["a", "b"]), X, STREAMED).result.headline[0].value
 
 
 @pytest.mark.parametrize("protocol", [by_voc, by_caltech])

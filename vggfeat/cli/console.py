@@ -94,9 +94,9 @@ def show(values: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> No
         out.print(_text([part]) if isinstance(part, str) else part)
 
 
-def show_result(result: Result, *, as_json: bool) -> None:
-    """Print a result, for a machine or for a person."""
-    show(result.to_dict(), render_result(result), as_json=as_json)
+def show_result(result: Result, *, as_json: bool, **more: Any) -> None:
+    """Print a result, for a machine, which is given `more` of the command, or for a person."""
+    show({**result.to_dict(), **more}, render_result(result), as_json=as_json)
 
 
 def grid(columns: list[str], rows: list[list[object]]) -> RenderableType:

@@ -44,10 +44,13 @@ def list_datasets(as_json: Json = False) -> None:
 
         vggfeat datasets list
     """
+    from vggfeat.svm.protocols import protocol_of
+
     cards = [load_card(name) for name in card_names()]
+    metrics = [protocol_of(card).metric for card in cards]
     rows: list[list[object]] = [
-        [card.name, len(card.classes), _images(card), card.protocol.metric, _download(card)]
-        for card in cards
+        [card.name, len(card.classes), _images(card), metric, _download(card)]
+        for card, metric in zip(cards, metrics, strict=True)
     ]
     result = [
         {
@@ -56,10 +59,10 @@ def list_datasets(as_json: Json = False) -> None:
             "classes": len(card.classes),
             "counts": card.counts,
             "images": card.images,
-            "metric": card.protocol.metric,
+            "metric": metric,
             "licence": card.licence,
         }
-        for card in cards
+        for card, metric in zip(cards, metrics, strict=True)
     ]
     table = grid(["data set", "classes", "images", "metric", "download"], rows)
     show({"datasets": result}, table, as_json=as_json)
@@ -73,12 +76,15 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
 
         vggfeat datasets show voc2007
     """
+    from vggfeat.svm.protocols import protocol_of
+
     card = load_card(name)
+    protocol = protocol_of(card).model_dump(mode="json")
     rows: dict[str, object] = {
         "data set": card.title or card.name,
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
         "images": _images(card),
-        "protocol": _said(card.protocol.model_dump()),
+        "protocol": _said(protocol),
         "defaults": _said(card.defaults.model_dump()),
         "files": _file(card),
         "paper": [f"Table {row.table}, {row}" for row in card.paper],
@@ -87,7 +93,8 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
         "citation": card.citation.strip().splitlines(),
     }
     known = {what: value for what, value in rows.items() if value}
-    show(card.model_dump(mode="json"), render_facts(known), as_json=as_json)
+    whole = card.model_dump(mode="json") | {"protocol": protocol}
+    show(whole, render_facts(known), as_json=as_json)
 
 
 @group.command("fetch")
@@ -132,6 +139,9 @@ def check(
 
         vggfeat datasets check caltech101 --root 101_ObjectCategories
     """
+    from vggfeat.svm.protocols import protocol_of
+
+    protocol_of(load_card(name))
     found = check_dataset(name, root, split)
     _show_check(found, quiet, as_json)
     if not found.complete:
@@ -155,7 +165,7 @@ def _images(card: DatasetCard) -> str:
 
 
 def _download(card: DatasetCard) -> str:
-    needed = [one for one in card.archives if {*one.needed_for} & {*card.protocol.needs}]
+    needed = [one for one in card.archives if {*one.needed_for} & {*card.required}]
     if needed:
         return size(sum(one.bytes or 0 for one in needed))
     return "none: it ships" if card.asset or card.composed else "by hand"

@@ -1,25 +1,36 @@
-"""Linear SVMs on features: tested, saved, and their networks opened for new images."""
+"""Linear SVMs on features: tested, shown, and written as models, submissions and reports."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat.cli.console import note, work_progress
-from vggfeat.experiments.predict import model_extractors
-from vggfeat.experiments.svm import final_model, run_svm
+from vggfeat.cli.console import count_progress, note, note_error, work_progress
+from vggfeat.data.image import decode
+from vggfeat.errors import VggfeatError, WeightsNotFound
+from vggfeat.experiments.features import describe
+from vggfeat.experiments.predict import check_columns, model_extractors
+from vggfeat.experiments.svm import SVMRun, evaluate
 from vggfeat.nets.runtimes import describe_device
+from vggfeat.nets.weights import lacking_source
+from vggfeat.report.heat_maps import draw_heat_maps
+from vggfeat.report.page import write_page
+from vggfeat.report.tables import write_csv, write_files
 from vggfeat.svm.gram import DEVICE
 from vggfeat.svm.model import save
-from vggfeat.svm.voc_results import APResult
+from vggfeat.svm.protocols import protocol_of
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
-    from vggfeat.experiments.svm import SVMRun
     from vggfeat.features.extractor import DenseExtractor
+    from vggfeat.result import Gallery
     from vggfeat.settings import SVM, Features
     from vggfeat.svm.model import SavedModel
 
@@ -29,27 +40,67 @@ def evaluate_svm(
     card: DatasetCard,
     images: ImageSet,
     features: Features,
-    classifier: SVM,
+    svm: SVM,
     folder: Path | None,
 ) -> SVMRun:
     """Describe the images of a data set, and test a linear SVM on them."""
     # A device of the cluster says nothing of this machine's.
     DEVICE.set("auto" if work.execution.engine == "ray" else work.execution.device)
-    with work_progress("extract", quiet=work.quiet) as shown, work.parallel():
-        return run_svm(
+    with work_progress("extract", quiet=work.quiet) as progress, work.parallel():
+        described = describe(
             card,
             images,
             features,
             partial(work.network, features),
-            classifier,
             folder=folder,
-            on_bad_image=work.execution.on_bad_image,
-            workers=work.execution.workers,
-            n_jobs=work.execution.jobs,
-            progress=shown.images,
-            split_progress=shown.splits,
+            execution=work.execution,
+            progress=progress.images,
             extract=work.extract,
         )
+        return evaluate(
+            card,
+            described,
+            features,
+            svm,
+            n_jobs=work.execution.jobs,
+            progress=progress.splits,
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of a test: a model, a submission to VOC's server, and a report."""
+
+    save: Path | None = None
+    submission: Path | None = None
+    report: Path | None = None
+    evidence: bool = True
+
+    def below(self, name: str) -> Outputs:
+        """Name outputs of their own for a row of a table."""
+        report, folder = self.report, self.submission
+        return replace(
+            self,
+            report=report and report.with_stem(f"{report.stem}-{name}"),
+            submission=folder and folder / name,
+        )
+
+    def write(self, run: SVMRun, work: Work) -> int:
+        """Write them, what took longest first; each fails alone. Return the exit status."""
+        writers: list[tuple[Path | None, Callable[[SVMRun, Path, Work], None]]] = [
+            (self.save, _save_model),
+            (self.submission, _submit),
+            (self.report, partial(_write_report, evidence=self.evidence)),
+        ]
+        status = 0
+        for target, write in writers:
+            if target is not None:
+                try:
+                    write(run, target, work)
+                except VggfeatError as error:
+                    note_error("Error", error)
+                    status = status or error.exit_status
+        return status
 
 
 def open_networks(
@@ -67,17 +118,66 @@ def open_networks(
     return extractors
 
 
-def save_model(run: SVMRun, path: Path, work: Work) -> None:
-    """Train the model that new images are judged by, and write it."""
+def _save_model(run: SVMRun, path: Path, work: Work) -> None:
+    """Train the model that classifies new images, and write it."""
     with work.parallel():
-        model = final_model(run, work.execution.jobs)
-    chosen = ", ".join(f"{C:g}" for C in model.C)
-    note(f"Model: {save(path, model)}, {_trained_on(run)}, with C = {chosen}.")
+        model, trained_on = run.final_model(work.execution.jobs)
+    chosen = ", ".join(f"{C:g}" for C in dict.fromkeys(model.C))
+    note(f"Model: {save(path, model)}, trained on {trained_on}, with C = {chosen}.")
 
 
-def _trained_on(run: SVMRun) -> str:
-    if isinstance(run.result, APResult):
-        return "trained on train and val, as tested"
-    if run.images.splits:
-        return "trained on the part train, as tested"
-    return f"trained on all {len(run.images)} images"
+def _submit(run: SVMRun, folder: Path, work: Work) -> None:
+    """Write what VOC's evaluation server takes, and warn of what it lacks."""
+    files = protocol_of(run.card).write_submission(run.card, run.evaluation, folder)
+    note(f"Submission: {len(files)} files in {files[0].parent}; pack {folder}/results.")
+    # Some may be of another part than test: the lists of a partial tree do not say.
+    if names := sorted({*run.described.images.missing, *run.described.failed}):
+        more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+        note(
+            f"Warning: the submission is partial: it has no score of {', '.join(names[:3])}{more}."
+        )
+
+
+def _write_report(run: SVMRun, target: Path, work: Work, *, evidence: bool) -> None:
+    """Write the page, and its figures beside it."""
+    by_name = dict(zip(run.described.images.names, run.described.images.images, strict=True))
+
+    def open_image(name: str) -> Image.Image:
+        return decode(by_name[name])
+
+    result = run.result
+    if evidence and "box" not in run.features.views:
+        result = replace(result, parts=(*result.parts, *_heat_maps(run, work)))
+    write_page(result, target, open_image)
+    folder = target.with_suffix("")
+    write_files(result, folder)
+    write_csv(run.evaluation.score_table(), folder / "scores.csv")
+    note(f"Report: {target}", quiet=work.quiet)
+
+
+def _heat_maps(run: SVMRun, work: Work) -> list[Gallery]:
+    """Draw what in images the scores come from, where the network is here to do so."""
+    model, images = run.tested_model(), run.described.images
+    try:
+        _refuse_download(run.features, model)
+        extractors = [work.network(run.features, net) for net in model.nets]
+        for extractor, net in zip(extractors, model.nets, strict=True):
+            check_columns(extractor, model.columns_of(net))
+        with count_progress("heat maps", quiet=work.quiet) as progress:
+            by_name = dict(zip(images.names, images.images, strict=True))
+            return [draw_heat_maps(model, run.evaluation.examples, by_name, extractors, progress)]
+    except VggfeatError as error:  # the page is worth having without them
+        note(f"No heat maps: {error}", quiet=work.quiet)
+        return []
+
+
+def _refuse_download(features: Features, model: SavedModel) -> None:
+    """Refuse to fetch weights that nothing was computed with: they are half a gigabyte."""
+    for net in model.nets:
+        extraction = features.of(net)
+        if source := lacking_source(extraction.weights, net, extraction.layers):
+            raise WeightsNotFound(
+                f"The features are from a store, and the weights {source.name} of net {net}, which "
+                "draw them, are not on this machine. Fetch them, and write the report again: "
+                f"vggfeat weights fetch {source.name} --net {net}"
+            )

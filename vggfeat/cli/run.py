@@ -113,6 +113,7 @@ def command(
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
     from vggfeat.cli.errors import run_errors
+    from vggfeat.cli.experiment import Outputs
     from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import engine_of, run_chain
     from vggfeat.cli.watching import MonitoredTrainer
@@ -131,8 +132,9 @@ def command(
         )
         return
     if isinstance(loaded, SVMRecipe):
-        asked = Overrides(dataset, root, allow_partial, typed, features, submission)
-        run_table(loaded, work, asked, report, evidence, as_json)
+        overrides = Overrides(dataset, root, allow_partial, typed, features)
+        outputs = Outputs(None, submission, report, evidence)
+        run_table(loaded, work, overrides, outputs, as_json=as_json)
         return
     trains = engine_of(execution, execution.workers or 2, micro, compile_net)
     trainer = MonitoredTrainer(trains, quiet, tensorboard)

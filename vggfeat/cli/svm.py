@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet
+from vggfeat.cli.console import Json, Quiet, show_result
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.settings import SVM, Execution, Features
 
@@ -63,13 +62,12 @@ def command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
-    from vggfeat.cli.experiment import evaluate_svm, save_model
-    from vggfeat.cli.showing import show_run, submit, write_report
+    from vggfeat.cli.experiment import Outputs, evaluate_svm
     from vggfeat.cli.working import Work
     from vggfeat.experiments.quality import preset
-    from vggfeat.experiments.sources import stored_settings
-    from vggfeat.experiments.submission import check_submission
+    from vggfeat.experiments.sources import choose_features
     from vggfeat.svm.model import target_of
+    from vggfeat.svm.protocols import protocol_of
 
     check_file("--save", save and target_of(save), makes_folder=True)
     check_file("--report", report, makes_folder=True)
@@ -77,19 +75,13 @@ def command(
     preset(quality, Features())  # one that there is not is refused before data are fetched
     work = Work(execution, quiet)
     card, images = work.dataset(dataset, root, allow_partial)
-    base = preset(quality, card.defaults)
-    stored: Mapping[str, Any] = {}
-    if features and not quality:  # which names all that is extracted
-        named = {name: typed.get(name) for name in ("nets", "layers", "pool", "Q")}
-        stored = stored_settings(features, base, **named)
-    chosen = base.but(**{**stored, **typed})
+    protocol_of(card).check(card, images, svm)
     if submission:
-        check_submission(card, images)
+        protocol_of(card).check_submission(card, images)
+    store = None if quality else features  # a quality names all that is extracted
+    chosen = choose_features(preset(quality, card.defaults), typed, store)
     run = evaluate_svm(work, card, images, chosen, svm, features)
-    show_run(run, as_json=as_json)
-    if save:  # what took longest first: nothing that fails later loses it
-        save_model(run, save, work)
-    if submission:
-        submit(run, submission)
-    if report:
-        write_report(run, report, work, evidence=evidence)
+    show_result(run.result, as_json=as_json, **run.background())
+    outputs = Outputs(save, submission, report, evidence)
+    if status := outputs.write(run, work):
+        raise typer.Exit(status)

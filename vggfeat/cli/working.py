@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from vggfeat._io.text import and_more
 from vggfeat.cli.console import download_progress, note
 from vggfeat.data.datasets import card_names, load_card, open_dataset
-from vggfeat.errors import DataError, ParameterError
+from vggfeat.data.datasets.card import is_card
+from vggfeat.errors import ParameterError
 from vggfeat.experiments.sources import has_store
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
@@ -21,6 +22,7 @@ from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import load
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm.backends import jobs_backend
+from vggfeat.svm.protocols import protocol_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,11 +65,8 @@ class Work:
         self, name: str, root: Path | None, allow_partial: bool
     ) -> tuple[DatasetCard, ImageSet]:
         """Open a data set, showing a download if there is one."""
-        if name in card_names() and load_card(name).protocol.kind == "ilsvrc":
-            raise DataError(
-                f"{name} is for classification by a whole network, not for an SVM on features. "
-                "Train one with: vggfeat train"
-            )
+        if is_card(name):  # before anything is fetched
+            protocol_of(card := load_card(name)).check(card)
         with download_progress(quiet=self.quiet) as fetching:
             card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
         if card.partial:

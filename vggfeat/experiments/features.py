@@ -24,7 +24,7 @@ from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.pooling import gives_posteriors, list_features
-from vggfeat.settings import Features
+from vggfeat.settings import Execution, Features
 from vggfeat.store.column import Column
 
 # Numbers that are read and combined at a time: 0.5 GB, and as much again for what becomes of them.
@@ -75,8 +75,7 @@ def describe(
     networks: Networks,
     *,
     folder: Path | None = None,
-    on_bad_image: str = "skip",
-    workers: int | None = None,
+    execution: Execution = Execution(),  # noqa: B008  # it does not change
     progress: Progress | None = None,
     extract: Extract = extract,
 ) -> Described:
@@ -93,7 +92,9 @@ def describe(
     folder : Path, optional
         A store; one below :func:`~vggfeat._io.assets.home` for each net by default. Where it holds
         all that is asked for of these images, under whatever names, no network is opened.
-    on_bad_image, workers, progress
+    execution : Execution
+        What is done with bad images, and how many threads decode.
+    progress : callable, optional
         As for :func:`~vggfeat.features.pipeline.extract`.
     extract : callable
         What computes, as that does.
@@ -120,7 +121,11 @@ def describe(
     views = [(name, VIEWS[name](images)) for name in features.views]
     total = Summary(sum(len(view.images) for _, view in views) * len(features.nets))
     sources: list[tuple[View, ViewSource]] = []
-    how: dict[str, Any] = {"on_bad_image": on_bad_image, "workers": workers, "extract": extract}
+    how: dict[str, Any] = {
+        "on_bad_image": execution.on_bad_image,
+        "workers": execution.workers,
+        "extract": extract,
+    }
     for name, view in views:
         for net in features.nets:
             how["progress"] = total.onto(progress)

@@ -187,38 +187,42 @@ def extract_source(
     return ViewSource(store, folder, columns, held, failed, behind, summary)
 
 
-def stored_settings(
-    folder: Path,
-    base: Features,
-    *,
-    nets: Sequence[str] | None = None,
-    layers: Sequence[str] | None = None,
-    pool: str | None = None,
-    Q: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Return the settings with which a store was made, as far as :class:`Features` has them.
-
-    Nets that it lacks have the weights of `base`. Empty where there is no store.
-
-    Parameters
-    ----------
-    folder : Path
-    base : Features
-    nets, layers, pool, Q : optional
-        What is asked for by name; only columns of these count, as far as the store has any.
+def choose_features(base: Features, typed: Mapping[str, Any], folder: Path | None) -> Features:
+    """Put what a store was made with over a data set's settings, and what was typed over both.
 
     Raises
     ------
     StoreError
-        If what is not named is ambiguous: columns are not every layer with every pooling at every
-        scale.
+        If what is not typed is ambiguous: the store's columns are not every layer with every
+        pooling at every scale.
+    """
+    stored = stored_settings(folder, base, typed) if folder else {}
+    return base.but(**{**stored, **typed})
+
+
+def stored_settings(folder: Path, base: Features, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with which a store was made, as far as :class:`Features` has them.
+
+    Nets that it lacks have the weights of `base`. Of what is typed (``nets``, ``layers``, ``pool``,
+    ``Q``) only columns count, as far as the store has any. Empty where there is no store.
+
+    Raises
+    ------
+    StoreError
+        As :func:`choose_features`.
     """
     if not has_store(folder):
         return {}
     store = FeatureStore(folder)
     if not store.columns:
         return {}
-    named = {"net": nets, "layer": layers, "pool": pool and pool.split("+"), "Q": Q}
+    pool = typed.get("pool")
+    named = {
+        "net": typed.get("nets"),
+        "layer": typed.get("layers"),
+        "pool": pool and pool.split("+"),
+        "Q": typed.get("Q"),
+    }
     found = _take_named(list(store.columns), named)
     _refuse_ambiguous(folder, found, [what for what in ("layer", "pool", "Q") if not named[what]])
     net = found[0].net

@@ -21,6 +21,76 @@ class Split(NamedTuple):
     test: Ints
 
 
+def random_splits(
+    y: ArrayLike,
+    n_splits: int = 3,
+    train_per_class: int = 30,
+    max_test_per_class: int | None = None,
+    random_state: int = 0,
+    train_fraction: float | None = 0.5,
+) -> list[Split]:
+    """Draw random splits class by class.
+
+    The defaults are the rule of ``vggfeat svm`` on a folder of classes: half of each class,
+    rounded down but at least one image, at most 30, to train; the rest to test. Caltech-101 is
+    ``train_fraction=None, max_test_per_class=50``; Caltech-256 ``train_fraction=None,
+    train_per_class=60`` (Appendix B).
+
+    A class's draw depends on the seed, the split, the class's label and its own images alone,
+    so another class, or another order of classes, changes nothing. Give names rather than
+    numbers as labels to keep that when classes are added.
+
+    Parameters
+    ----------
+    y : array, shape (N,)
+        Labels.
+    n_splits : int
+        Number of splits.
+    train_per_class : int
+        Most training images of a class.
+    max_test_per_class : int or None
+        Most test images of a class; None for all the rest.
+    random_state : int
+        Seed of PCG64.
+    train_fraction : float in (0, 1) or None
+        Largest share of a class to train with; None for all but one image.
+
+    Returns
+    -------
+    list of Split
+
+    Raises
+    ------
+    DataError
+        If a class has a single image: it cannot both train and test.
+
+    Examples
+    --------
+    >>> split = random_splits(["cat"] * 4 + ["dog"] * 5, n_splits=1)[0]
+    >>> len(split.train), len(split.test)
+    (4, 5)
+    """
+    _check_numbers(n_splits, train_per_class, max_test_per_class, train_fraction)
+    classes = list(members(np.asarray(y)))
+    if single := [str(label) for label, rows in classes if len(rows) < 2]:
+        raise DataError(
+            f"{_has(single)} one image only, which cannot both train and test. "
+            "Add images to it, or leave the class out."
+        )
+    splits = []
+    for number in range(n_splits):
+        train, test = [], []
+        for label, rows in classes:
+            drawn = generator(random_state, number, label).permutation(rows)
+            share = len(rows) - 1 if train_fraction is None else int(len(rows) * train_fraction)
+            n_train = max(1, min(train_per_class, share))
+            n_test = len(rows) if max_test_per_class is None else max_test_per_class
+            train.append(drawn[:n_train])
+            test.append(drawn[n_train : n_train + n_test])
+        splits.append(Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(test))))
+    return splits
+
+
 def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> list[Split]:
     """Deal each class's images, shuffled, over the folds.
 
@@ -54,7 +124,7 @@ def stratified_folds(y: ArrayLike, n_folds: int = 5, random_state: int = 0) -> l
     """
     if n_folds < 2:
         raise ParameterError.of("n_folds", "stratified_folds", "an int of at least 2", n_folds)
-    y = _rarest(np.asarray(y))
+    y = rarest_class(np.asarray(y))
     fold_of = np.full(len(y), -1)
     for label, rows in members(y):
         if len(rows) > 1:
@@ -123,10 +193,28 @@ def generator(random_state: int, number: int, label: object) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
-def _rarest(y: NDArray[Any]) -> NDArray[Any]:
+def rarest_class(y: NDArray[Any]) -> NDArray[Any]:
     """Label each row of targets (N, C) by its positive class of fewest images, -1 for none."""
     if y.ndim == 1:
         return y
     counts = (y > 0).sum(axis=0)
     rarity = np.where(y > 0, counts, len(y) + 1)
     return np.where((y > 0).any(axis=1), rarity.argmin(axis=1), -1)
+
+
+def _has(labels: list[str]) -> str:
+    if len(labels) == 1:
+        return f"The class {labels[0]!r} has"
+    return f"The {len(labels)} classes {', '.join(map(repr, labels))} have"
+
+
+def _check_numbers(n_splits: int, train: int, test: int | None, fraction: float | None) -> None:
+    owner = "random_splits"
+    if n_splits < 1:
+        raise ParameterError.of("n_splits", owner, "an int of at least 1", n_splits)
+    if train < 1:
+        raise ParameterError.of("train_per_class", owner, "an int of at least 1", train)
+    if test is not None and test < 1:
+        raise ParameterError.of("max_test_per_class", owner, "an int of at least 1, or None", test)
+    if fraction is not None and not 0 < fraction < 1:
+        raise ParameterError.of("train_fraction", owner, "a float in (0, 1), or None", fraction)

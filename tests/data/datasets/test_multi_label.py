@@ -12,6 +12,7 @@ from vggfeat.data.datasets import open_dataset
 from vggfeat.data.datasets.ilsvrc import read_images
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
+from vggfeat.svm.protocols import protocol_of
 
 CSV = """path,labels,split
 a.jpg,dog|cat,train
@@ -33,7 +34,7 @@ def manifest(tmp_path: Path) -> Path:
 def test_targets_and_splits_are_as_of_voc(manifest: Path) -> None:
     """Classes are sorted; an image has +1 for each of its own; trainval is train and val."""
     card, images = open_dataset(str(manifest))
-    assert card.protocol.kind == "voc"
+    assert card.protocol == {"kind": "multi-label"}
     assert card.classes == ("bird", "cat", "dog")
     assert images.names == ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
     assert images.targets is not None
@@ -66,7 +67,8 @@ def test_a_card_gives_the_order_of_classes(manifest: Path) -> None:
     assert images.targets is not None
     assert images.targets[0].tolist() == [1, 1, -1]
     card.write_text(card.read_text().replace('kind = "voc"\nap = "area"', 'kind = "splits"'))
-    refuses(lambda: open_dataset(str(card)), DataError, ["labels.csv", "splits", "voc"])
+    opened, images = open_dataset(str(card))
+    refuses(lambda: protocol_of(opened).check(opened, images), DataError, ["mine", "multi-label"])
 
 
 def test_rows_keep_their_classes(manifest: Path) -> None:

@@ -294,7 +294,7 @@ def sample_labels() -> list[str]:
 
 def random_splits(labels: list[str], **settings: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Draw splits class by class: rows to train and to test."""
-    from vggfeat.svm.protocols import random_splits
+    from vggfeat.svm.splits import random_splits
 
     return [(split.train, split.test) for split in random_splits(labels, **settings)]
 
@@ -308,7 +308,7 @@ def folds(labels: Any, number: int, seed: int) -> list[np.ndarray]:
 
 def grouped_folds(targets: np.ndarray, groups: np.ndarray, seed: int) -> list[np.ndarray]:
     """Deal groups of rows over three folds, as VOC's habit cv3 does: those each validates."""
-    from vggfeat.svm.voc import _grouped_folds
+    from vggfeat.svm.protocols.voc import _grouped_folds
 
     return [fold.test for fold in _grouped_folds(targets, groups, seed)]
 

@@ -13,6 +13,7 @@ from helpers.cli import run
 def card_settings() -> dict[str, Any]:
     """Tell of each shipped card how it is tested, and what describes its images by default."""
     from vggfeat.data.datasets import card_names, load_card
+    from vggfeat.svm.protocols import protocol_of
 
     found = {}
     for name in card_names():
@@ -21,7 +22,7 @@ def card_settings() -> dict[str, Any]:
             "classes": len(card.classes),
             "reader": card.reader,
             "counts": dict(card.counts),
-            "protocol": _protocol(card.protocol.model_dump(mode="json")),
+            "protocol": _protocol(protocol_of(card).model_dump(mode="json"), card.required),
             "features": card.defaults.model_dump(mode="json"),
         }
     return found
@@ -73,10 +74,14 @@ def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if LATER.get(name, ...) != value}
 
 
-def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
-    if "shared_C" not in settings:
+def _protocol(settings: dict[str, Any], needs: Sequence[str]) -> dict[str, Any]:
+    """Tell what was recorded of a protocol; the splits that are needed were of it, too."""
+    if settings["kind"] == "splits":
         return settings
-    return settings | {"C": "one" if settings.pop("shared_C") else "per class"}
+    if "shared_C" in settings:
+        settings |= {"C": "one" if settings.pop("shared_C") else "per class"}
+        settings.pop("seed")  # VOC's is younger
+    return settings | {"needs": list(needs)}
 
 
 def _classifier(settings: dict[str, Any]) -> dict[str, Any]:

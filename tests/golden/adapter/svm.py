@@ -77,11 +77,11 @@ def rank(targets: Array, scores: Array, n: int) -> dict[str, list[list[list[floa
 
     Each is a list of (row, target, score, rank).
     """
-    from vggfeat.svm.rankings import rankings
+    from vggfeat.svm.protocols.precisions import rank_rows
 
-    found = rankings(targets, scores, np.arange(len(targets)), n)
-    names = {"first": found.ranked, "worst negatives": found.worst, "missed": found.missed}
-    return {name: [list(map(list, of)) for of in classes] for name, classes in names.items()}
+    names = {"first": "ranked", "worst negatives": "mistakes", "missed": "missed"}
+    lists = [rank_rows(truth, column, n) for truth, column in zip(targets.T, scores.T, strict=True)]
+    return {name: [list(map(list, of[own])) for of in lists] for name, own in names.items()}
 
 
 def confusion(true: Array, predicted: Array, classes: int) -> tuple[Array, Array, float]:
@@ -124,37 +124,42 @@ def svm(dataset: str | Path, *more: str | Path, **options: object) -> dict[str, 
 
 def of_run(told: Mapping[str, Any]) -> dict[str, Any]:
     """Read what one run on a data set found, from its JSON."""
-    result = told["result"]
+    tables, settings, measures = told["tables"], told["settings"], told["measures"]
+    classes = tables["classes"]
     found = {
-        "classes": result["class_names"],
-        "dims": told["dimensions"],
-        "images": told["images"],
+        "classes": [one["class"] for one in classes],
+        "dims": settings["dimensions"],
+        "images": settings.get("images", settings.get("persons")),
         "left out": sorted(told["skipped"]),
     }
-    if result["metric"] == "mAP":
-        every = result["classes"]
+    grid = list(dict.fromkeys(row["C"] for row in tables["validation"]))
+    scores = [row["validation"] for row in tables["validation"]]
+    curves = [list(curve) for curve in np.array(scores, object).reshape(-1, len(grid))]
+    if "validation_mAP" in measures:
+        parts = ("train", "val", "test")
         return found | {
-            "C": [one["C"] for one in every],
-            "ap11": [one["ap11"] for one in every],
-            "area": [one["area"] for one in every],
-            "mAP": result["mAP"],
-            "positives": [list(one["positives"].values()) for one in every],
-            "rows": result["rows"],
-            "grid": result["validation"]["grid"],
-            "curve": result["validation"]["per_class"],
-            "validation mAP": result["validation_mAP"],
+            "C": [one["C"] for one in classes],
+            "ap11": [one.get("ap11") for one in classes],
+            "area": [one.get("area") for one in classes],
+            "mAP": measures.get("mAP", {"value": None})["value"],
+            "positives": [[one[part] for part in parts] for one in classes],
+            "rows": {part: settings[f"images to {part}"] for part in parts},
+            "grid": grid,
+            "curve": [list(row) for row in zip(*curves, strict=True)],
+            "validation mAP": measures["validation_mAP"]["value"],
         }
-    splits = result["splits"]
+    splits = tables["splits"]
+    recall = measures["mean_class_recall"]
     return found | {
-        "C": [split["search"]["best"][0] for split in splits],
-        "confusion": result["confusion"],
-        "curve": [split["search"]["scores"] for split in splits],
-        "grid": splits[0]["search"]["grid"],
-        "mean": result["mean_class_recall"],
-        "means": [split["mean_class_recall"] for split in splits],
-        "recall": result["recalls"],
-        "sizes": [[split["n_train"], split["n_test"]] for split in splits],
-        "spread": result["std"],
+        "C": [split["C"] for split in splits],
+        "confusion": told["figures"]["confusion"]["values"],
+        "curve": curves,
+        "grid": grid,
+        "mean": recall["value"],
+        "means": [split["recall"] for split in splits],
+        "recall": [one["recall"] for one in classes],
+        "sizes": [[split["train"], split["test"]] for split in splits],
+        "spread": recall["spread"],
     }
 
 
@@ -164,7 +169,7 @@ def of_report(page: Path) -> dict[str, Any]:
     Of the page its headline, of the CSV the recalls, of the JSON all of `of_run`.
     """
     folder = page.with_suffix("")
-    found = of_run(json.loads((folder / "results.json").read_text("utf-8")))
+    found = of_run(json.loads((folder / "result.json").read_text("utf-8")) | {"skipped": {}})
     with (folder / "classes.csv").open(encoding="utf-8") as file:
         table = [float(row["recall"]) for row in csv.DictReader(file)]
     headline = f"{100 * found['mean']:.1f}"

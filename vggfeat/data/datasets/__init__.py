@@ -11,16 +11,7 @@ from pkgutil import iter_modules
 from vggfeat._io.assets import asset
 from vggfeat._io.download import Progress
 from vggfeat._io.remote import is_address, redact
-from vggfeat.data.datasets.card import (
-    EVERY,
-    READERS,
-    DatasetCard,
-    SplitsProtocol,
-    VocProtocol,
-    card_names,
-    is_card,
-    load_card,
-)
+from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard, card_names, is_card, load_card
 from vggfeat.data.datasets.check import Check, absent, check
 from vggfeat.data.datasets.fetch import data_folder, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
@@ -66,7 +57,7 @@ def open_dataset(
         Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
         It may be the tree of the data set, a folder above it, or hold the original archives.
     splits : sequence of str, optional
-        Splits that must be there; those that the protocol needs by default.
+        Splits that must be there; those that a run needs by default.
     allow_partial : bool
         Whether data that are not all that the card promises will do. They are never fetched then,
         and the card that is returned is marked.
@@ -174,7 +165,7 @@ def _needs(card: DatasetCard, splits: Sequence[str] | None) -> tuple[str, ...]:
     Where the card counts nothing, its CSV says which there are, once it is read.
     """
     if splits is None:
-        return tuple(card.protocol.needs)
+        return card.required
     if card.counts or not _plain(card):
         _refuse_unknown(card, splits)
     return tuple(splits)
@@ -183,7 +174,7 @@ def _needs(card: DatasetCard, splits: Sequence[str] | None) -> tuple[str, ...]:
 def _refuse_unknown(card: DatasetCard, splits: Sequence[str], there: Iterable[str] = ()) -> None:
     """Refuse splits of which neither the card nor the data say anything."""
     archived = (split for archive in card.archives for split in archive.needed_for)
-    known = sorted({EVERY, *card.counts, *card.protocol.needs, *archived, *there})
+    known = sorted({EVERY, *card.counts, *card.required, *archived, *there})
     if unknown := [split for split in splits if split not in known]:
         raise DataError(f"{card.name} has no split {unknown[0]!r}; it has {', '.join(known)}.")
 
@@ -222,12 +213,6 @@ def _read(
 def _with_targets(
     card: DatasetCard, images: ImageSet, tree: Path | str
 ) -> tuple[DatasetCard, ImageSet]:
-    if images.label_sets and card.protocol.kind != "voc":
-        raise DataError(
-            f"{tree} gives an image several labels, or none, and the protocol {card.protocol.kind} "
-            "needs one for each. Set kind = 'voc' in the card's [protocol], or write a column "
-            "'label'."
-        )
     if len(images.classes) < 2 and not images.label_sets:
         only = Path(tree) / images.classes[0]
         hint = f" Name {only}, which has class folders." * any(map(has_images, list_folders(only)))
@@ -250,7 +235,7 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     stem = Path(source).name if path.is_dir() else Path(source).stem
     reader = "folders" if path.is_dir() else "manifest"
     images = read_labelled(name)
-    protocol = VocProtocol(ap="area", needs=()) if images.label_sets else SplitsProtocol()
+    protocol = {"kind": "multi-label" if images.label_sets else "splits"}
     card = DatasetCard(
         name=stem, title=stem, reader=reader, source=source, root=source, protocol=protocol
     )

@@ -7,16 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.imageset import ImageSet
@@ -45,84 +36,6 @@ class CardModel(BaseModel):
     """A table of a card: it does not change, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _fraction(value: Any) -> Any:
-    return None if value == "all" else value  # TOML has no null
-
-
-class SplitsProtocol(CardModel):
-    """Random splits of every class, and the metric over them (Appendix B, Caltech).
-
-    Examples
-    --------
-    >>> SplitsProtocol(train_fraction="all").train_fraction is None
-    True
-    """
-
-    kind: Literal["splits"] = "splits"
-    metric: Literal["mean class recall"] = "mean class recall"
-    splits: int = Field(default=3, ge=1, le=1000)
-    # Largest share of a class to train with; None, "all" in TOML, for all but one image.
-    train_fraction: Annotated[float | None, Field(gt=0, lt=1), BeforeValidator(_fraction)] = 0.5
-    train_per_class: int = Field(default=30, ge=1)  # at most
-    max_test_per_class: int | None = Field(default=None, ge=1)  # None for all the rest
-    # Share of the training images that choose C; None for cross-validation among them.
-    validation_fraction: float | None = Field(default=None, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Splits that a run cannot do without."""
-        return (EVERY,)
-
-
-class VocProtocol(CardModel):
-    """Fixed splits and an average precision for each class, as the PASCAL VOC devkit has them.
-
-    C is chosen on the splits train → val; the classifier of trainval is tested on test.
-
-    Examples
-    --------
-    >>> VocProtocol(ap="ap11").difficult
-    'drop'
-    """
-
-    kind: Literal["voc"] = "voc"
-    metric: Literal["mAP"] = "mAP"
-    # Images with ImageSets/Main, or persons in given boxes with ImageSets/Action.
-    task: Literal["classification", "action"] = "classification"
-    ap: Literal["ap11", "area"]  # the year's own: of 11 points (2007), or the area (2010 and later)
-    # What an image with only difficult objects of a class is to that class in training; in
-    # evaluation it is always left out.
-    difficult: Literal["drop", "negative"] = "drop"
-    shared_C: bool = False  # noqa: N815  # one C for all classes, instead of one for each
-    needs: tuple[str, ...] = ("train", "val", "trainval", "test")  # and that are fetched
-    # Name of the file that the evaluation server takes, with {class} in it; empty where the test
-    # labels are public.
-    server_file: str = ""
-
-
-class IlsvrcProtocol(CardModel):
-    """One right class for every image, among the first or the first five (Section 4)."""
-
-    kind: Literal["ilsvrc"] = "ilsvrc"
-    metric: Literal["top-1 and top-5 error"] = "top-1 and top-5 error"
-    needs: tuple[str, ...] = ("val",)
-
-
-def _kind(value: Any) -> str:
-    """Take random splits where a card does not say: they need none of the data's own."""
-    kind = value.get("kind", "splits") if isinstance(value, dict) else getattr(value, "kind", "")
-    return str(kind)
-
-
-Protocol = Annotated[
-    Annotated[SplitsProtocol, Tag("splits")]
-    | Annotated[VocProtocol, Tag("voc")]
-    | Annotated[IlsvrcProtocol, Tag("ilsvrc")],
-    Discriminator(_kind),
-]
 
 
 class File(CardModel):
@@ -170,13 +83,20 @@ class PaperFigure(CardModel):
     D & E: 92.7 ± 0.5 %
     """
 
-    table: int
+    table: int | None = None
     nets: tuple[str, ...] = ()
     method: str = ""
     note: str = ""
     value: float
     spread: float | None = None
     unit: Literal["%"] = "%"
+
+    @property
+    def name(self) -> str:
+        """Whose figure it is, and where it stands: ``"net D & E (Table 11)"``."""
+        who = self.method or f"net {' & '.join(self.nets)}"
+        note = f", {self.note}" if self.note else ""
+        return f"{who}{note}" + (f" (Table {self.table})" if self.table else "")
 
     def __str__(self) -> str:
         name = " & ".join(self.nets) or self.method
@@ -190,8 +110,8 @@ class DatasetCard(CardModel):
 
     Examples
     --------
-    >>> DatasetCard(name="mine", reader="folders").protocol.splits
-    3
+    >>> DatasetCard(name="mine", reader="folders").required
+    ('all',)
     """
 
     name: str
@@ -212,7 +132,9 @@ class DatasetCard(CardModel):
     licence: str = ""
     citation: str = ""
     source: str = ""
-    protocol: Protocol = SplitsProtocol()
+    # How it is tested: what svm.protocols has for its `kind`, random splits by default.
+    protocol: dict[str, Any] = {}
+    needs: tuple[str, ...] = ()  # splits that a run needs, and that are fetched; the reader's if ()
     defaults: Features = Features()
     paper: tuple[PaperFigure, ...] = ()
     # Once opened: whether the data are not all that the card promises, what is missing or extra,
@@ -233,15 +155,15 @@ class DatasetCard(CardModel):
         if self.reader not in READERS:
             raise ValueError(f"reader should be one of {', '.join(sorted(READERS))}")
         reader = READERS[self.reader]
-        if self.protocol.kind not in reader.protocols:
-            raise ValueError(
-                f"the reader {self.reader} goes with a protocol of kind "
-                f"{' or '.join(reader.protocols)}"
-            )
         if (reader.needs_classes or self.archives) and not (self.classes and self.folder):
             what = "a card of archives" if self.archives else f"the reader {self.reader}"
             raise ValueError(f"{what} needs classes and folder, the path of the tree in archives")
         return self
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Splits that a run cannot do without, and that are fetched."""
+        return self.needs or READERS[self.reader].needs
 
 
 class Reader(ABC):
@@ -250,8 +172,8 @@ class Reader(ABC):
     A module of this folder adds one by :func:`register`; a card names it as its ``reader``.
     """
 
-    protocols: ClassVar[tuple[str, ...]] = ("splits", "ilsvrc")
-    """Kinds of protocols that its image sets are made for."""
+    needs: ClassVar[tuple[str, ...]] = (EVERY,)
+    """Splits that a run needs where the card does not say."""
     needs_classes: ClassVar[bool] = False
     """Whether a card has to give classes, and the folder of the tree."""
     in_place: ClassVar[bool] = False
@@ -309,8 +231,8 @@ def load_card(name: str) -> DatasetCard:
     Examples
     --------
     >>> card = load_card("caltech101")
-    >>> len(card.classes), card.protocol.train_per_class, card.protocol.max_test_per_class
-    (102, 30, 50)
+    >>> len(card.classes), card.protocol["train_per_class"]
+    (102, 30)
     >>> print(card.paper[2])
     D & E: 92.7 ± 0.5 %
     """

@@ -36,7 +36,6 @@ class FoldersReader(Reader):
 class ManifestReader(Reader):
     """A CSV or Parquet manifest, or a tar."""
 
-    protocols = ("splits", "ilsvrc", "voc")
     in_place = True
 
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:

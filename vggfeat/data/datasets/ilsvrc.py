@@ -120,6 +120,8 @@ class LabelledImages:
 class IlsvrcReader(Reader):
     """ILSVRC's validation images, in class folders, in one flat folder, or in their tar."""
 
+    needs = ("val",)
+
     def is_tree(self, card: DatasetCard, folder: Path) -> bool:
         """Tell ILSVRC's folder."""
         return find_val(folder) is not None

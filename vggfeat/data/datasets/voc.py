@@ -23,7 +23,7 @@ from vggfeat.data.datasets.annotations import (
     folders_of,
     read_annotation,
 )
-from vggfeat.data.datasets.card import DatasetCard, Reader, VocProtocol, register
+from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.image import Box, upright_size
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.names import is_hidden
@@ -43,7 +43,7 @@ _LABELS = {"-1": -1, "0": 0, "1": 1}
 class VocReader(Reader):
     """A year of VOC."""
 
-    protocols = ("voc",)
+    needs = ("train", "val", "trainval", "test")
     needs_classes = True
 
     def is_tree(self, card: DatasetCard, folder: Path) -> bool:
@@ -226,8 +226,12 @@ def classes_in(tree: Tree) -> list[str]:
 
 
 def _task(card: DatasetCard) -> Task:
-    assert isinstance(card.protocol, VocProtocol)
-    return card.protocol.task
+    task: Task = card.protocol.get("task", "classification")
+    if task not in LISTS:
+        raise DataError(
+            f"The card {card.name} has the task {task!r}; it should be {' or '.join(LISTS)}."
+        )
+    return task
 
 
 def _name_of(row: Row) -> str:

@@ -1,0 +1,236 @@
+"""Mean class recall over random splits, against counts of one's own and scikit-learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers.rows import evaluate_splits, labelled
+from sklearn.metrics import recall_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
+
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.errors import DataError
+from vggfeat.settings import SVM
+from vggfeat.svm.protocols import PROTOCOLS, Evaluation, protocol_of
+from vggfeat.svm.protocols.random_splits import RandomSplits
+from vggfeat.svm.splits import Split, held_out_part
+
+NAMES = ["bird", "boat", "bug"]
+
+
+def descriptors(n=90, D=30, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    X = rng.random((n, D)) + 0.35 * rng.random((classes, D))[y]
+    return X / np.linalg.norm(X, axis=1, keepdims=True), y
+
+
+def on_split(X, y, split: Split, grid=None) -> Evaluation:
+    """Test rows on a split that is given, as by a manifest."""
+    card, images = labelled(y, NAMES, splits={"train": split.train, "test": split.test})
+    svm = SVM(C=grid) if grid else SVM()
+    return RandomSplits().evaluate(card, images, X, svm, n_jobs=1)
+
+
+def drawn(y, **protocol) -> list[Split]:
+    return RandomSplits(**protocol).draw(*labelled(y, NAMES))
+
+
+def test_evaluation_equals_a_count_of_ones_own():
+    """Recalls, spread, confusions and mistakes are those counted again from the classifiers."""
+    X, y = descriptors()
+    splits = drawn(y)
+    result = evaluate_splits(X, y, NAMES).result
+    macro, confusion, wrong = [], np.zeros((3, 3), int), set()
+    for split in splits:
+        found = on_split(X, y, split)
+        predicted = found.fitted.svm.predict(X[split.test])
+        np.testing.assert_array_equal(found.scores, found.fitted.svm.class_scores(X[split.test]))
+        macro.append(recall_score(y[split.test], predicted, average="macro"))
+        np.add.at(confusion, (y[split.test], predicted), 1)
+        wrong |= set(split.test[predicted != y[split.test]].tolist())
+    [recall] = result.headline
+    tables = result.tables
+    assert tables["splits"].column("recall") == pytest.approx(macro)
+    assert recall.value == pytest.approx(np.mean(macro))
+    assert recall.spread == pytest.approx(np.sqrt(np.sum((macro - np.mean(macro)) ** 2) / 2))
+    assert 0.4 < recall.value < 1
+    assert result.figures["confusion"].values == tuple(map(tuple, confusion.tolist()))
+    assert tables["classes"].column("images") == confusion.sum(axis=1).tolist()
+    mistakes = tables["mistakes"]
+    assert sorted(map(int, mistakes.column("image"))) == sorted(wrong)
+    margins = mistakes.column("margin")
+    assert margins == sorted(margins, reverse=True)
+    assert min(margins) >= 0
+    worst = tables["confused"].records()[0]
+    apart = confusion - np.diag(confusion.diagonal())
+    pair = NAMES.index(worst["class"]), NAMES.index(worst["taken_for"])
+    assert (worst["images"], worst["of"]) == (apart.max(), 45)
+    assert apart[pair] == apart.max()
+
+
+def test_the_first_images_are_those_of_highest_score():
+    """The ranking and the examples are sorted once more here, by the first split's scores."""
+    X, y = descriptors()
+    found = evaluate_splits(X, y, NAMES)
+    ranked = [row for row in found.result.tables["ranked"].records() if row["class"] == "boat"]
+    order = np.argsort(-found.scores[:, 1], kind="stable")
+    assert [row["image"] for row in ranked] == [found.names[i] for i in order[:12]]
+    assert [row["truth"] for row in ranked] == [NAMES[y[int(row["image"])]] for row in ranked]
+    first = next(row["image"] for row in ranked if row["truth"] == "boat")
+    assert next(example.image for example in found.examples if example.label == "boat") == first
+    for example in found.examples[3:]:
+        assert (example.truth != example.label) == bool(example.truth)
+        assert NAMES[y[int(example.image)]] == example.truth
+
+
+def test_test_data_never_reach_the_fit():
+    """Arbitrary features and labels of the test part leave C, scores and coefficients the same."""
+    X, y = descriptors()
+    split = drawn(y)[0]
+    rng = np.random.default_rng(1)
+    changed, relabelled = X.copy(), y.copy()
+    changed[split.test] = 1e3 * rng.normal(size=changed[split.test].shape)
+    relabelled[split.test] = rng.integers(0, 3, len(split.test))
+    one, two = on_split(X, y, split), on_split(changed, relabelled, split)
+    assert one.fitted.C == two.fitted.C
+    assert one.result.tables["validation"] == two.result.tables["validation"]
+    np.testing.assert_array_equal(one.fitted.svm.coef_, two.fitted.svm.coef_)
+    np.testing.assert_array_equal(one.fitted.svm.intercept_, two.fitted.svm.intercept_)
+    assert one.result.headline != two.result.headline
+
+
+def test_the_same_seed_gives_the_same_result():
+    """Two evaluations differ in nothing but their times; another seed draws other images."""
+    X, y = descriptors()
+    one, two = (evaluate_splits(X, y, NAMES) for _ in range(2))
+    assert one.result.parts == two.result.parts
+    np.testing.assert_array_equal(one.fitted.svm.coef_, two.fitted.svm.coef_)
+    assert evaluate_splits(X, y, NAMES, seed=1).names != one.names
+
+
+def test_a_class_without_test_images_has_no_recall():
+    """It is left out of the mean; a single split has no spread; progress is told."""
+    X, y = descriptors()
+    split = drawn(y)[0]
+    seen = Split(split.train, split.test[y[split.test] != 2])
+    steps = []
+    card, images = labelled(y, NAMES, splits={"train": seen.train, "test": seen.test})
+    both = np.sort(np.concatenate([seen.train, seen.test]))
+    found = RandomSplits().evaluate(
+        card, images.take(both), X[both], progress=lambda done, of: steps.append((done, of))
+    )
+    plain = json.loads(json.dumps(found.result.to_dict(), allow_nan=False))
+    recalls = [row["recall"] for row in plain["tables"]["classes"]]
+    assert plain["measures"]["mean_class_recall"]["spread"] is None
+    assert recalls[2] is None
+    assert plain["measures"]["mean_class_recall"]["value"] == pytest.approx(np.mean(recalls[:2]))
+    assert plain["provenance"]["seed"] == 0
+    assert steps == [(1, 1)]
+
+
+def test_a_fifth_of_the_training_images_chooses_C():
+    """Each C is scored on a fifth of each class's training images, fit on the rest."""
+    X, y = descriptors()
+    split = drawn(y)[0]
+    found = evaluate_splits(X, y, NAMES, grid=(0.1, 10.0), splits=1, validation_fraction=0.2)
+    part = held_out_part(y[split.train], 0.2)
+    Xt, yt = X[split.train], y[split.train]
+    validation = found.result.tables["validation"]
+    for C, score in zip(validation.column("C"), validation.column("validation"), strict=True):
+        other = OneVsRestClassifier(SVC(kernel="linear", C=C, tol=1e-6))
+        predicted = other.fit(Xt[part.train], yt[part.train]).predict(Xt[part.test])
+        assert score == pytest.approx(recall_score(yt[part.test], predicted, average="macro"))
+    final = OneVsRestClassifier(SVC(kernel="linear", C=found.fitted.C[0], tol=1e-6)).fit(Xt, yt)
+    macro = recall_score(y[split.test], final.predict(X[split.test]), average="macro")
+    assert found.result.headline[0].value == pytest.approx(macro)
+    assert "20 %" in found.result.settings["choice of C"]
+
+
+def test_the_classifier_for_new_images_is_trained_on_all_or_as_tested():
+    """Random splits leave all images to train with; the test part that a manifest gives stays."""
+    X, y = descriptors()
+    card, images = labelled(y, NAMES)
+    every = RandomSplits().fit_all(card, images, X, SVM(C=1), n_jobs=1)
+    other = OneVsRestClassifier(SVC(kernel="linear", C=1, tol=1e-6)).fit(X, y)
+    np.testing.assert_allclose(every.svm.class_scores(X), other.decision_function(X), atol=1e-2)
+    assert "all 90" in every.trained_on
+    split = drawn(y)[0]
+    card, images = labelled(y, NAMES, splits={"train": split.train, "test": split.test})
+    assert RandomSplits().fit_all(card, images, X, SVM()) is None
+
+
+def test_what_cannot_be_split_is_refused():
+    """Absent training or test images, too few to choose C, and images without a label each."""
+    X, y = descriptors()
+    with pytest.raises(DataError, match="Split 1 has no training image of 'boat'"):
+        on_split(X, y, Split(np.flatnonzero(y != 1), np.flatnonzero(y == 1)))
+    with pytest.raises(DataError, match="no test image"):
+        on_split(X, y, Split(np.arange(90), np.arange(0)))
+    with pytest.raises(DataError, match=r"C cannot be chosen.* four has two"):
+        evaluate_splits(X[:6], y[:6], NAMES)
+    card, images = labelled(y, NAMES)
+    with pytest.raises(DataError, match="multi-label"):
+        RandomSplits().check(card, images.take([]))
+    with pytest.raises(DataError, match="'training'"):
+        RandomSplits().draw(*labelled(y, NAMES, splits={"training": np.arange(90)}))
+
+
+def test_a_validation_part_chooses_C_and_stands_for_a_test_part_that_is_not_there():
+    """Of train, val and test C is chosen on val and both train; of train and val, val tests."""
+    X, y = descriptors()
+    train, val, test = np.arange(40), np.arange(40, 65), np.arange(65, 90)
+    card, images = labelled(y, NAMES, splits={"train": train, "val": val, "test": test})
+    found = RandomSplits().evaluate(card, images, X, SVM(C=(0.1, 10.0)), n_jobs=1)
+    table = found.result.tables["validation"]
+    for C, score in zip(table.column("C"), table.column("validation"), strict=True):
+        other = OneVsRestClassifier(SVC(kernel="linear", C=C, tol=1e-6)).fit(X[train], y[train])
+        assert score == pytest.approx(recall_score(y[val], other.predict(X[val]), average="macro"))
+    both = np.union1d(train, val)
+    final = OneVsRestClassifier(SVC(kernel="linear", C=found.fitted.C[0], tol=1e-6))
+    predicted = final.fit(X[both], y[both]).predict(X[test])
+    expected = recall_score(y[test], predicted, average="macro")
+    assert found.result.headline[0].value == pytest.approx(expected)
+    assert found.fitted.trained_on.startswith("train and val")
+    del images.splits["test"]
+    [split] = RandomSplits().draw(card, images.take(both))
+    assert (split.train.tolist(), split.test.tolist()) == (train.tolist(), val.tolist())
+
+
+def test_settings_of_other_protocols_are_refused_by_name():
+    """What says nothing where every image has one class is named before anything is trained."""
+    card, images = labelled([0, 1], ["cat", "dog"])
+    for svm, name in ((SVM(shared_C=True), "shared_C"), (SVM(c_split="cv3"), "c_split")):
+        with pytest.raises(DataError, match=name):
+            RandomSplits().check(card, images, svm)
+    RandomSplits().check(card, images, SVM(C=1))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        ({"kind": "voc", "ap": "area", "difficult": "keep"}, "drop"),
+        ({"kind": "voc"}, "ap"),
+        ({"kind": "votes"}, "votes"),
+        ({"splits": 0}, "splits"),
+        ({"colour": "red"}, "colour"),
+        ({"train_fraction": 1.5}, "train_fraction"),
+    ],
+)
+def test_a_wrong_protocol_of_a_card_is_named(protocol, reason):
+    """A kind that there is not, and settings that are wrong, are errors of the card's name."""
+    card = DatasetCard(name="mine", reader="folders", protocol=protocol)
+    with pytest.raises(DataError, match=reason) as refused:
+        protocol_of(card)
+    assert "mine" in str(refused.value)
+
+
+def test_every_protocol_says_what_it_measures():
+    """Kind, metric and the name of its headline, which a failed row of a table has, too."""
+    assert sorted(PROTOCOLS) == ["ilsvrc", "multi-label", "splits", "voc"]
+    for kind, protocol in PROTOCOLS.items():
+        fields = {name: field.default for name, field in protocol.model_fields.items()}
+        assert (fields["kind"], bool(fields["metric"] and protocol.measure)) == (kind, True)

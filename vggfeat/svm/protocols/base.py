@@ -1,0 +1,210 @@
+"""What every protocol does: it trains and tests on rows of a data set, and says what came out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.imageset import ImageSet
+from vggfeat.errors import DataError
+from vggfeat.result import Axis, Column, Lines, Published, Result, Series, Table
+from vggfeat.settings import SVM, Settings
+from vggfeat.svm.linear import LinearSVM
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Called with the stages of a test that are done, and all of them."""
+
+
+class Fitted(NamedTuple):
+    """A classifier, the classes of its rows, their C, and in words what it was trained on."""
+
+    svm: LinearSVM
+    classes: tuple[str, ...]
+    C: tuple[float, ...]
+    trained_on: str
+
+
+class Example(NamedTuple):
+    """An image and a class whose score explains a result; ``truth`` is what a mistake shows."""
+
+    image: str
+    label: str
+    truth: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a protocol measured, and what a saved model, a submission and heat maps need.
+
+    Parameters
+    ----------
+    result : Result
+    fitted : Fitted
+        The classifier that was tested; of several random splits that of the first.
+    classes : tuple of str
+        The columns of `scores`.
+    names : tuple of str
+        The images that it was tested on.
+    scores : array, shape (N, C)
+        Their scores, NaN for a class that could not be trained.
+    examples : tuple of Example
+        The first image of each class, then the clearest mistakes.
+    """
+
+    result: Result
+    fitted: Fitted = field(repr=False)
+    classes: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
+    scores: Floats = field(repr=False)
+    examples: tuple[Example, ...] = field(repr=False)
+
+    def score_table(self) -> Table:
+        """Lay out the scores of all test images: a row for each."""
+        columns = (Column("image", "Image"), *(Column(c, c, "number") for c in self.classes))
+        rows = zip(self.names, self.scores.tolist(), strict=True)
+        return Table("scores", "Scores", columns, tuple((name, *row) for name, row in rows))
+
+
+class Protocol(Settings, ABC):
+    """How a data set is split, trained on and judged: ``[protocol]`` of its card.
+
+    The fields of a subclass are the keys of that table. :func:`register` adds one to the
+    protocols under its ``kind``.
+    """
+
+    kind: str
+    metric: str
+    measure: ClassVar[str]
+    """Name of the headline's first measure."""
+    svm_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings of :class:`~vggfeat.settings.SVM` that this protocol uses, and not every other."""
+    multi_label: ClassVar[bool] = False
+    """Whether an image may have several classes, or none."""
+
+    def check(
+        self, card: DatasetCard, images: ImageSet | None = None, svm: SVM | None = None
+    ) -> None:
+        """Refuse images without the labels that the protocol needs, and settings it does not use.
+
+        Parameters
+        ----------
+        card : DatasetCard
+        images : ImageSet, optional
+            None before they are fetched and read.
+        svm : SVM, optional
+
+        Raises
+        ------
+        DataError
+            Naming what is lacking, or the setting.
+        """
+        others = frozenset().union(*(kind.svm_settings for kind in PROTOCOLS.values()))
+        for name in sorted(others - self.svm_settings) if svm else ():
+            if getattr(svm, name) != SVM.model_fields[name].default:
+                raise DataError(
+                    f"{card.name} is tested by {self.metric}, where every image has one class: "
+                    f"{name} says nothing there. It belongs to data sets with an average "
+                    "precision, such as voc2007."
+                )
+
+    @abstractmethod
+    def evaluate(
+        self,
+        card: DatasetCard,
+        images: ImageSet,
+        X: NDArray[Any],
+        svm: SVM = SVM(),  # noqa: B008  # it does not change
+        *,
+        n_jobs: int | None = -1,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Train on the rows of a data set, C chosen in the training part alone, and test.
+
+        Parameters
+        ----------
+        card, images : DatasetCard, ImageSet
+            As from :func:`~vggfeat.data.datasets.open_dataset`.
+        X : array, shape (N, D)
+            A row for each image, L2-normalised.
+        svm : SVM
+        n_jobs : int or None
+            Processes that train.
+        progress : callable, optional
+
+        Raises
+        ------
+        DataError
+            If the images cannot be split or learned from.
+        """
+
+    def fit_all(
+        self,
+        card: DatasetCard,
+        images: ImageSet,
+        X: NDArray[Any],
+        svm: SVM,
+        n_jobs: int | None = -1,
+    ) -> Fitted | None:
+        """Train on every image what new images are classified by; None to keep the tested one."""
+        return None
+
+    def check_submission(self, card: DatasetCard, images: ImageSet) -> None:
+        """Refuse a data set that has no evaluation server, or no test images here.
+
+        Raises
+        ------
+        DataError
+            Saying which.
+        """
+        raise DataError(
+            f"The test labels of {card.name} are public; there is nothing to submit. Leave out "
+            "--submission."
+        )
+
+    def write_submission(
+        self, card: DatasetCard, evaluation: Evaluation, folder: Path
+    ) -> list[Path]:
+        """Write what the evaluation server takes, where it alone has the test labels."""
+        raise NotImplementedError(self.kind)
+
+
+PROTOCOLS: dict[str, type[Protocol]] = {}
+
+
+def register(protocol: type[Protocol]) -> type[Protocol]:
+    """Register a protocol under the default of its ``kind``."""
+    PROTOCOLS[protocol.model_fields["kind"].default] = protocol
+    return protocol
+
+
+def published(card: DatasetCard, unlike: str = "") -> tuple[Published, ...]:
+    """Return the paper's figures for a data set; `unlike` says why they do not compare."""
+    return tuple(
+        Published(
+            figure.name,
+            figure.value / 100,
+            None if figure.spread is None else figure.spread / 100,
+            unlike,
+        )
+        for figure in card.paper
+    )
+
+
+def validation_lines(series: Sequence[Series], metric: str, note: str) -> Lines:
+    """Draw validation figures over C, the chosen values marked."""
+    x, y = Axis("C", log=True), Axis(f"{metric} in validation", "percent")
+    return Lines("validation", "Choice of C", x, y, tuple(series), note, section="Choice of C")
+
+
+def marks(grid: Sequence[float], chosen: Sequence[float]) -> tuple[int, ...]:
+    """Return the positions of chosen values in a grid, each once."""
+    return tuple(dict.fromkeys(list(grid).index(C) for C in chosen))

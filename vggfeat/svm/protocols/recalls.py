@@ -1,0 +1,317 @@
+"""Mean class recall over splits, laid out: classes, confusions, choice of C, rankings, mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat.result import (
+    Column,
+    Gallery,
+    Lines,
+    Matrix,
+    Measure,
+    Part,
+    Published,
+    Series,
+    Strip,
+    Table,
+    Tile,
+)
+from vggfeat.svm.choice import CSearch
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.metrics import recall_of
+from vggfeat.svm.protocols.base import Example, Floats, Ints, marks, validation_lines
+from vggfeat.svm.splits import Split
+
+RANKED = 12  # test images of highest score that a result keeps for each class
+SHOWN = 8  # of them in a gallery
+MISTAKES = 48  # in the gallery of mistakes
+PAIRS, EXAMPLES = 6, 4  # pairs of confused classes in it, and images of each
+
+
+class Mistake(NamedTuple):
+    """A test image taken for another class, which won by a margin."""
+
+    row: int
+    true: int
+    predicted: int
+    margin: float
+
+
+class Tested(NamedTuple):
+    """One split: what was chosen, and how well it did; of later ones no scores are kept."""
+
+    split: Split
+    svm: LinearSVM
+    search: CSearch
+    confusion: NDArray[np.int64]
+    mistakes: list[Mistake]
+    scores: Floats
+    seconds: dict[str, float]
+
+    @property
+    def recalls(self) -> Floats:
+        """Recall of each class, NaN for one without test images."""
+        return recall_of(self.confusion)
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Recalls over splits, laid out as tables and figures.
+
+    Parameters
+    ----------
+    classes, names : tuple of str
+        Classes, and the name of each row's image.
+    labels : array, shape (N,)
+        Positions in `classes`.
+    tested : sequence of Tested
+    """
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: Ints
+    tested: Sequence[Tested]
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Test images of all splits, true class by predicted class, shape (C, C)."""
+        return np.asarray(np.sum([split.confusion for split in self.tested], axis=0))
+
+    @cached_property
+    def mistakes(self) -> list[Mistake]:
+        """Mistakes of all splits, the clearest first, each image once."""
+        every = [mistake for split in self.tested for mistake in split.mistakes]
+        clearest: dict[int, Mistake] = {}
+        for mistake in sorted(every, key=lambda mistake: -mistake.margin):
+            clearest.setdefault(mistake.row, mistake)
+        return list(clearest.values())
+
+    def headline(self, paper: tuple[Published, ...]) -> Measure:
+        """Mean over splits of mean class recall.
+
+        Its spread is the sample's standard deviation (divisor n - 1): the splits drawn are a
+        sample of those that could be. The paper does not say which it prints; this is the larger.
+        """
+        means = self._means()
+        spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+        mean = float(np.mean(means))
+        return Measure("mean_class_recall", "mean class recall", mean, spread=spread, paper=paper)
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return all tables and figures, in the order of the page."""
+        confusion = Matrix(
+            "confusion",
+            "Confusion",
+            self.classes,
+            self.classes,
+            tuple(map(tuple, self.confusion.tolist())),
+            note="Test images of all splits: true class by predicted class.",
+            section="Confusion",
+        )
+        parts = [
+            self._class_table(),
+            *([self._pair_table()] if self.mistakes else []),
+            confusion,
+            self._split_table(),
+            self._validation_table(),
+            self._validation_lines(),
+            *self._ranked(),
+            *(self._mistakes() if self.mistakes else ()),
+        ]
+        return tuple(parts)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say what is in doubt about the choice of C."""
+        return tuple(
+            f"Split {number}: {split.search.warning}"
+            for number, split in enumerate(self.tested, 1)
+            if split.search.warning
+        )
+
+    def examples(self) -> tuple[Example, ...]:
+        """Choose each class's first image that truly has it, and its clearest mistake.
+
+        Those of the first split, whose classifier explains them.
+        """
+        first = self.tested[0]
+        rows, true = first.split.test, self.labels[first.split.test]
+        right = []
+        for c, label in enumerate(self.classes):
+            ranked = _order(first.scores[:, c])[:RANKED]
+            right += [Example(self.names[rows[i]], label) for i in ranked[true[ranked] == c][:1]]
+        clearest: dict[int, Example] = {}
+        for row, truth, predicted, _ in first.mistakes:
+            wrong = Example(self.names[row], self.classes[predicted], self.classes[truth])
+            clearest.setdefault(predicted, wrong)
+        return (*right, *clearest.values())
+
+    def _means(self) -> list[float]:
+        return [float(np.nanmean(split.recalls)) for split in self.tested]
+
+    def _class_table(self) -> Table:
+        recalls = np.array([split.recalls for split in self.tested])
+        tested = ~np.isnan(recalls[0])  # a class is tested in every split, or in none
+        mean = np.where(tested, recalls.mean(axis=0), np.nan)
+        several = len(recalls) > 1
+        spread = recalls.std(axis=0, ddof=1) if several else np.full(len(mean), np.nan)
+        wrong = self.confusion - np.diag(self.confusion.diagonal())
+        columns = (
+            Column("class", "Class"),
+            Column("recall", "Recall", "percent", bar=True),
+            Column("spread", "±", "percent"),
+            Column("images", "Tested", "int"),
+            Column("taken_for", "Most often taken for"),
+        )
+        rows = tuple(
+            (
+                name,
+                float(mean[c]),
+                float(spread[c]),
+                int(self.confusion[c].sum()),
+                self.classes[wrong[c].argmax()] if wrong[c].any() else "",
+            )
+            for c, name in enumerate(self.classes)
+        )
+        return Table("classes", "Classes", columns, rows)
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        """List pairs (true, predicted) of classes taken for each other, most frequent first."""
+        counts, of = self.confusion, self.confusion.sum(axis=1)
+        pairs = [(int(t), int(p)) for t, p in np.argwhere(counts) if t != p]
+        return sorted(pairs, key=lambda tp: (-counts[tp], -counts[tp] / of[tp[0]], tp))
+
+    def _pair_table(self) -> Table:
+        columns = (
+            Column("class", "Class"),
+            Column("taken_for", "Taken for"),
+            Column("images", "Images", "int"),
+            Column("of", "of", "int"),
+        )
+        rows = tuple(
+            (
+                self.classes[t],
+                self.classes[p],
+                int(self.confusion[t, p]),
+                int(self.confusion[t].sum()),
+            )
+            for t, p in self._pairs()
+        )
+        return Table("confused", "Most confused", columns, rows, shown=5, section="Confusion")
+
+    def _split_table(self) -> Table:
+        columns = (
+            Column("split", "Split", "int"),
+            Column("train", "To train", "int"),
+            Column("test", "To test", "int"),
+            Column("C", "C", "number"),
+            Column("validation", "Validation", "percent"),
+            Column("recall", "Mean class recall", "percent"),
+        )
+        rows = tuple(
+            (
+                number,
+                len(split.split.train),
+                len(split.split.test),
+                split.search.best[0],
+                split.search.best_score,
+                recall,
+            )
+            for number, (split, recall) in enumerate(
+                zip(self.tested, self._means(), strict=True), 1
+            )
+        )
+        return Table("splits", "Splits", columns, rows, shown=10, section="Choice of C")
+
+    def _validation_table(self) -> Table:
+        columns = (
+            Column("split", "Split", "int"),
+            Column("C", "C", "number"),
+            Column("validation", "Validation", "percent"),
+        )
+        rows = tuple(
+            (number, C, float(score))
+            for number, split in enumerate(self.tested, 1)
+            for C, score in zip(split.search.grid, split.search.overall, strict=True)
+        )
+        return Table("validation", "Validation", columns, rows, shown=0, section="Choice of C")
+
+    def _validation_lines(self) -> Lines:
+        series = [
+            Series(
+                f"split {number}",
+                split.search.grid,
+                tuple(split.search.overall.tolist()),
+                marks(split.search.grid, split.search.best),
+            )
+            for number, split in enumerate(self.tested, 1)
+        ]
+        return validation_lines(series, "Mean class recall", "One line for each split.")
+
+    def _ranked(self) -> tuple[Part, ...]:
+        """Rank the first split's images: scores of several classifiers have no common order."""
+        first = self.tested[0]
+        columns = (
+            Column("class", "Class"),
+            Column("rank", "Rank", "int"),
+            Column("image", "Image"),
+            Column("truth", "Is"),
+            Column("score", "Score", "number"),
+        )
+        rows, strips = [], []
+        for c, name in enumerate(self.classes):
+            tiles = []
+            for rank, i in enumerate(_order(first.scores[:, c])[:RANKED], 1):
+                row, score = first.split.test[i], float(first.scores[i, c])
+                image, truth = self.names[row], self.classes[self.labels[row]]
+                rows.append((name, rank, image, truth, score))
+                wrong = truth != name
+                caption = f"{score:+.2f}" + f", {truth}" * wrong
+                tiles.append(Tile(image, caption, "wrong" if wrong else ""))
+            strips.append(Strip(name, tuple(tiles[:SHOWN])))
+        of = "" if len(self.tested) == 1 else " of the first split"
+        note = f"The test images{of} that each class scores highest."
+        return (
+            Table("ranked", "Ranked first", columns, tuple(rows), shown=0, section="Ranked first"),
+            Gallery("ranked", "Ranked first", tuple(strips), note, section="Ranked first"),
+        )
+
+    def _mistakes(self) -> tuple[Part, ...]:
+        columns = (
+            Column("image", "Image"),
+            Column("class", "Class"),
+            Column("predicted", "Taken for"),
+            Column("margin", "By", "number"),
+        )
+        rows = tuple(
+            (self.names[m.row], self.classes[m.true], self.classes[m.predicted], m.margin)
+            for m in self.mistakes
+        )
+        strips = []
+        for t, p in self._pairs()[:PAIRS]:
+            alike = [m for m in self.mistakes if (m.true, m.predicted) == (t, p)][:EXAMPLES]
+            n, of = self.confusion[t, p], self.confusion[t].sum()
+            title = f"{self.classes[t]} taken for {self.classes[p]}: {n} of {of}"
+            strips.append(Strip(title, tuple(map(self._tile, alike))))
+        clearest = tuple(map(self._tile, self.mistakes[:MISTAKES]))
+        strips.append(Strip("The clearest", clearest))
+        note = f"{len(self.mistakes):,} images were mistaken in some split."
+        return (
+            Table("mistakes", "Mistakes", columns, rows, shown=0, section="Mistakes"),
+            Gallery("mistakes", "Mistakes", tuple(strips), note, section="Mistakes"),
+        )
+
+    def _tile(self, mistake: Mistake) -> Tile:
+        true, predicted = self.classes[mistake.true], self.classes[mistake.predicted]
+        caption = f"{true}, taken for {predicted} by {mistake.margin:.2f}"
+        return Tile(self.names[mistake.row], caption, "wrong")
+
+
+def _order(scores: Floats) -> Ints:
+    return np.argsort(-scores, kind="stable")
