@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from html import escape
 from itertools import cycle
@@ -254,17 +255,24 @@ def _short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _svg(figure: Figure, name: str, label: str, titles: Sequence[str]) -> str:
-    """Write a drawing as an element of the page: no ids that meet twice, no colour of its own."""
+def write_figure(figure: Figure, kind: str, **settings: Any) -> bytes:
+    """Write a figure of matplotlib's as a file, whatever a user's own settings of it are."""
     import matplotlib as mpl
 
-    text = io.StringIO()
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever a user's own settings are
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name})
-        nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
+    file = io.BytesIO()
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks
+        mpl.rcdefaults()
+        mpl.rcParams["svg.fonttype"] = "none"
+        mpl.rcParams["svg.hashsalt"] = settings.pop("salt", "")
+        figure.savefig(file, format=kind, **settings)
+    return file.getvalue()
+
+
+def _svg(figure: Figure, name: str, label: str, titles: Sequence[str]) -> str:
+    """Write a drawing as an element of the page: no ids that meet twice, no colour of its own."""
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    svg = write_figure(figure, "svg", salt=name, transparent=True, metadata=nothing).decode()
     view = re.search(r'viewBox="([^"]+)"', svg)
     assert view is not None
     body = svg[svg.index(">", view.end()) + 1 :]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from vggfeat._io.text import printable
 from vggfeat.errors import ImageError
+from vggfeat.report.figures import write_figure
 from vggfeat.result import BoxMark, Tile
 
 if TYPE_CHECKING:
@@ -40,9 +43,8 @@ FOR, AGAINST = (196, 22, 42), (24, 92, 180)
 OPACITY = 0.85  # of the strongest evidence; the image stays visible below it
 PANEL = 480  # pixels: width of one class's map in a figure
 BLUR = 1.5  # steps of the map's grid, of which pool5's stride has four
-TEXT = 17  # pixels
-GAP = 16
-_INK, _SOFT = (27, 29, 34), (96, 100, 111)
+NAME = 40  # characters of a class that are drawn
+_INK = (27, 29, 34)
 
 
 def tile_address(tile: Tile, images: OpenImage | None, side: int) -> str | None:
@@ -188,25 +190,38 @@ def draw_explanation(image: Image.Image, explanation: Explanation) -> bytes:
     >>> explanation = Explanation(("cat", "dog"), scores, bias, shares, (), 1.0, "", (40, 30))
     >>> png = draw_explanation(Image.new("RGB", (40, 30)), explanation)
     >>> sheet = Image.open(io.BytesIO(png))
-    >>> sheet.format, sheet.width == 2 * PANEL + 3 * GAP
+    >>> sheet.format, sheet.width == 2 * PANEL
     ('PNG', True)
     """
-    panels = [_panel(image, explanation, c) for c in range(len(explanation.classes))]
-    width = (PANEL + GAP) * len(panels) + GAP
-    foot = _text(
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.figure import Figure
+
+    n = len(explanation.classes)
+    height = PANEL * image.height / image.width + 140
+    figure = Figure((n * PANEL / 100, height / 100), layout="constrained")
+    ends = [[(1 - OPACITY) * 225 + OPACITY * tint for tint in colour] for colour in (AGAINST, FOR)]
+    shades = np.array([ends[0], [225, 225, 225], ends[1]]) / 255
+    colours = LinearSegmentedColormap.from_list("evidence", shades.tolist())
+    for c, axes in enumerate(figure.subplots(1, n, squeeze=False)[0]):
+        axes.imshow(draw_map(image, explanation, c, PANEL))
+        axes.set_axis_off()
+        name = textwrap.shorten(printable(explanation.classes[c]), NAME, placeholder="…")
+        title = f"{name}  {_signed(float(explanation.scores[c]))}"
+        axes.set_title(title, loc="left", parse_math=False)
+        limit = strength(explanation, c)
+        scale = ScalarMappable(Normalize(-limit, limit), colours)
+        bar = figure.colorbar(
+            scale, ax=axes, location="bottom", aspect=30, ticks=[-limit, 0, limit]
+        )
+        bar.ax.set_xticklabels([f"−{limit:.2g}", "0", f"+{limit:.2g}"])
+        bar.set_label(describe_sum(explanation, c))
+    about = (
         "Red speaks for the class, blue against it, by so much for each 1 % of the image; the "
-        f"ring is where most speaks for it. {describe_exactness(explanation)}",
-        _SOFT,
-        width - 2 * GAP,
+        f"ring is where most speaks for it. {describe_exactness(explanation)}"
     )
-    height = max(panel.height for panel in panels)
-    figure = Image.new("RGB", (width, height + foot.height + 3 * GAP), "white")
-    for number, panel in enumerate(panels):
-        figure.paste(panel, (GAP + (PANEL + GAP) * number, GAP))
-    figure.paste(foot, (GAP, height + 2 * GAP))
-    out = io.BytesIO()
-    figure.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    figure.supxlabel(textwrap.fill(about, 60 * n), fontsize="medium")
+    return write_figure(figure, "png", dpi=100)
 
 
 def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -> Image.Image:
@@ -306,59 +321,11 @@ def _tinted(grey: Floats, shades: Floats) -> NDArray[np.uint8]:
     return np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
 
 
-def _panel(image: Image.Image, explanation: Explanation, c: int) -> Image.Image:
-    title = f"{printable(explanation.classes[c])}  {_signed(float(explanation.scores[c]))}"
-    parts = [
-        _text(title, _INK, PANEL, 1.3),
-        draw_map(image, explanation, c, PANEL),
-        _scale(strength(explanation, c)),
-        _text(describe_sum(explanation, c), _SOFT, PANEL),
-    ]
-    gap = GAP // 2
-    whole = Image.new("RGB", (PANEL, sum(part.height + gap for part in parts) - gap), "white")
-    y = 0
-    for part in parts:
-        whole.paste(part, (0, y))
-        y += part.height + gap
-    return whole
-
-
-def _scale(limit: float) -> Image.Image:
-    """Draw the colours with what they stand for."""
-    ends = [f"−{limit:.2g}", f"+{limit:.2g}"]
-    font = _letters(TEXT)
-    left, right = (round(font.getlength(end)) + GAP // 2 for end in ends)
-    shades = np.linspace(-1, 1, PANEL - left - right)[None].repeat(TEXT, 0)
-    bar = Image.fromarray(_tinted(np.full((*shades.shape, 1), 225.0), shades))
-    block = Image.new("RGB", (PANEL, round(1.35 * TEXT)), "white")
-    block.paste(bar, (left, 2))
-    pen = ImageDraw.Draw(block)
-    pen.text((0, 0), ends[0], fill=_SOFT, font=font)
-    pen.text((PANEL - right + GAP // 2, 0), ends[1], fill=_SOFT, font=font)
-    return block
-
-
-def _text(text: str, colour: tuple[int, int, int], width: int, size: float = 1) -> Image.Image:
-    """Write a text, broken between words where it is wider than that."""
-    font = _letters(round(TEXT * size))
-    lines: list[str] = []
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    step = round(1.35 * font.size)
-    block = Image.new("RGB", (width, step * len(lines)), "white")
-    pen = ImageDraw.Draw(block)
-    for number, line in enumerate(lines):
-        pen.text((0, step * number), line, fill=colour, font=font)
-    return block
-
-
 @cache
 def _letters(size: int) -> ImageFont.FreeTypeFont:
-    """Open the font that Pillow brings along."""
+    """Open a font of many letters where the machine has one, else Pillow's own of few."""
+    with suppress(OSError):
+        return ImageFont.truetype("DejaVuSans.ttf", size)
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
