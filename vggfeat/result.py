@@ -359,10 +359,16 @@ class Result:
             "title": self.title,
             "measures": {
                 measure.name: {
+                    "title": measure.title,
                     "value": plain(measure.value),
                     "spread": plain(measure.spread),
                     "paper": [
-                        {"name": figure.name, "value": figure.value, "spread": figure.spread}
+                        {
+                            "name": figure.name,
+                            "value": figure.value,
+                            "spread": figure.spread,
+                            "unlike": figure.unlike,
+                        }
                         for figure in measure.paper
                     ],
                 }
