@@ -35,7 +35,6 @@ from rich.text import Text
 
 from vggfeat._io.text import counted, printable
 from vggfeat.errors import Terminated, VggfeatError
-from vggfeat.report.tables import render_result
 
 if TYPE_CHECKING:
     from vggfeat.features.pipeline import Summary
@@ -96,6 +95,8 @@ def show(values: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> No
 
 def show_result(result: Result, *, as_json: bool, **more: Any) -> None:
     """Print a result, for a machine, which is given `more` of the command, or for a person."""
+    from vggfeat.report.tables import render_result  # which --help does not need
+
     show({**result.to_dict(), **more}, render_result(result), as_json=as_json)
 
 
