@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import replace
 
@@ -12,12 +13,17 @@ from PIL import Image
 from vggfeat.attribution import Explanation
 from vggfeat.report import images as drawing
 from vggfeat.report.images import (
+    BOX_COLOURS,
     describe_exactness,
     describe_sum,
+    draw_boxes,
     draw_explanation,
     draw_map,
     strength,
+    tile_address,
+    write_jpeg,
 )
+from vggfeat.result import BoxMark, Tile
 
 ARRAYS = ("scores", "bias", "evidence")
 IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))
@@ -86,3 +92,48 @@ def test_strange_class_names_are_drawn(explanation):
     names = ("$\\frac{1}", "\u202eπ\n<b>" * 30)
     strange = type(explanation)(**{**vars(explanation), "classes": names})
     assert Image.open(io.BytesIO(draw_explanation(IMAGE, strange))).height > 300
+
+
+def opened(name: str) -> Image.Image:
+    if name == "lost":
+        raise KeyError(name)
+    return Image.new("RGB", (400, 300), (255, 255, 255))
+
+
+def drawn(address: str | None) -> Image.Image:
+    assert address is not None
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+def test_a_tile_is_its_image_made_small_or_its_own_drawing():
+    assert drawn(tile_address(Tile("a"), opened, 176)).size == (176, 132)
+    assert drawn(tile_address(Tile("a"), opened, 1000)).size == (400, 300)
+    jpeg = write_jpeg(IMAGE)
+    assert drawn(tile_address(Tile("lost", jpeg=jpeg), None, 176)).size == IMAGE.size
+    assert tile_address(Tile("lost"), opened, 176) is None
+    assert tile_address(Tile("a"), None, 176) is None
+
+
+def test_boxes_are_where_they_should_be():
+    """The predicted one is a red line, the true one a green line with gaps; inside is the image."""
+    box = (40.0, 30.0, 200.0, 150.0)
+    sheet = opened("a")
+    edges = {
+        kind: np.asarray(draw_boxes(sheet, [BoxMark(box, kind)], 800))[60, 80:400]
+        for kind in ("predicted", "true")
+    }
+    assert (edges["predicted"] == BOX_COLOURS["predicted"]).all()
+    green = (edges["true"] == BOX_COLOURS["true"]).all(axis=1)
+    assert 0.4 < green.mean() < 0.6
+    inside = np.asarray(draw_boxes(sheet, [BoxMark(box, "predicted")], 800))[70:290, 90:390]
+    assert (inside == 255).all()
+    assert np.asarray(sheet).min() == 255
+
+
+def test_boxes_of_several_labels_have_colours_and_names_of_their_own():
+    marks = [BoxMark((20.0 + 100 * k, 50, 90 + 100 * k, 90), "predicted", "cat") for k in range(3)]
+    pixels = np.asarray(draw_boxes(opened("a"), marks))
+    lines = {tuple(pixels[88, 20 + 100 * k]) for k in range(3)}
+    assert len(lines) == 3
+    assert tuple(pixels[88, 220]) == BOX_COLOURS["predicted"]  # the last one is the likeliest
+    assert (pixels[52:62, 22:40] != 255).any()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +23,7 @@ from vggfeat.report.tables import (
     write_measure,
     write_value,
 )
-from vggfeat.result import Cell, Column, Matrix, Part, Result, Table
+from vggfeat.result import Cell, Column, Matrix, Part, Result, Table, Tile
 
 LONG = 30  # rows; a longer table scrolls in a box
 FIGURES = 12  # classes; up to so many, a confusion matrix is a table of figures, above a heat map
@@ -67,6 +69,11 @@ def write_page(result: Result, target: Path, images: OpenImage | None = None) ->
     >>> page[page.index("<title>") : page.index("</title>")]
     '<title>Pets: 93.0 % mean class recall'
     """
+
+    @cache
+    def address(tile: Tile, size: int) -> str | None:
+        return tile_address(tile, images, 2 * size)  # so that it is crisp on dense screens
+
     times = Table(
         "times",
         "Times",
@@ -79,7 +86,7 @@ def write_page(result: Result, target: Path, images: OpenImage | None = None) ->
         "paper": result.beside_paper(),
         "sections": _sections(result.parts),
         "times": times if result.seconds else None,
-        "address": lambda tile, size: tile_address(tile, images, 2 * size),
+        "address": lambda tile, size: address(replace(tile, caption="", kind=""), size),
     }
     page = _environment().get_template("page.html.j2").render(context)
     make_folder(target.parent)
