@@ -73,3 +73,12 @@ def test_a_transformer_takes_a_generalised_mean(folder: Path) -> None:
         "vgg_d_pool2_gem2.5_0",
         "vgg_d_pool2_max_0",
     ]
+
+
+def test_a_pooling_that_there_is_not_names_those_of_the_layer(folder: Path) -> None:
+    """Poolings that make posteriors are told of where class scores are pooled alone."""
+    said = run("extract", "set", *FAST, "--pool", "median", cwd=folder, status=2).err
+    assert "'gem3'" in said
+    assert "softmax" not in said
+    scores = ["--net", "A", "--layer", "fc8", "--pool", "median"]
+    assert "'softmax'" in run("extract", "set", *scores, cwd=folder, status=2).err

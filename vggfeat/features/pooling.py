@@ -291,9 +291,19 @@ def resolve_pooling(name: str) -> Pooling:
     """
     pooling = _find(name)
     if pooling is None:
-        expected = f"one of {', '.join(map(repr, _EXAMPLES))}, or several joined by +"
-        raise ParameterError.of("pool", "Extraction", expected, name)
+        raise _unknown(name, (SCORES,))
     return pooling
+
+
+def _unknown(name: str, layers: Sequence[str]) -> ParameterError:
+    """Say which poolings there are for these layers."""
+    kinds = [
+        example
+        for example, kind in _EXAMPLES.items()
+        if not kind.posteriors or tuple(layers) == (SCORES,)
+    ]
+    expected = f"one of {', '.join(map(repr, kinds))}, or several joined by +"
+    return ParameterError.of("pool", "Extraction", expected, name)
 
 
 def _find(name: str) -> Pooling | None:
@@ -319,6 +329,9 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
     pool = "+".join(pools)
     if len(set(pools)) < len(pools):
         raise ParameterError.of("pool", "Extraction", "different poolings joined by +", pool)
+    for name in pools:
+        if _find(name) is None:
+            raise _unknown(name, layers)
     poolings = [resolve_pooling(name) for name in pools]
     if not any(pooling.posteriors for pooling in poolings):
         return

@@ -1,0 +1,80 @@
+"""Images of several classes or none, from a CSV file to mAP, a model, and predictions."""
+
+from __future__ import annotations
+
+import csv
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.cli import run
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from support import noise
+
+FAST = ("--layer", "pool1", "--Q", "32", "--weights", "embedded", "--jobs", "1", "--no-evidence")
+PARTS = ("train", "val", "test", "test")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Draw 32 images with a red half, a blue one, both or neither; write what they show."""
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "labels", "split"])
+        for number, (blue, red) in enumerate(list(product([False, True], repeat=2)) * 8):
+            pixels = noise(32, 32, number) // 4
+            pixels[:, :16, 2] += 150 * np.uint8(blue)
+            pixels[:, 16:, 0] += 150 * np.uint8(red)
+            Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+            labels = "|".join(["blue"] * blue + ["red"] * red)
+            table.writerow([f"{number:02}.png", labels, PARTS[number // 4 % 4]])
+    return tmp_path
+
+
+def test_labels_of_a_csv_file_are_judged_by_map(folder: Path) -> None:
+    """Without a card: the area AP of scikit-learn from the scores written, on the part test."""
+    words = ("svm", "--dataset", "labels.csv", *FAST, "--report", "r.html", "--json", "-q")
+    told = run(*words, cwd=folder).json
+    assert list(told["measures"]) == ["mAP", "mAP_ap11", "validation_mAP"]
+    assert told["measures"]["mAP"]["value"] > 0.9
+    sizes = [told["settings"][f"images to {part}"] for part in ("train", "val", "test")]
+    assert sizes == [8, 8, 16]
+    with (folder / "labels.csv").open() as file:
+        shown = {row["path"]: row["labels"].split("|") for row in csv.DictReader(file)}
+    with (folder / "r" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    for of_class in told["tables"]["classes"]:
+        name = of_class["class"]
+        truth = [name in shown[row["image"]] for row in rows]
+        scores = [float(row[name]) for row in rows]
+        reference = average_precision_score(truth, scores)  # it does not make precision monotone
+        assert of_class["area"] == pytest.approx(reference, abs=0.02)
+
+
+def test_without_a_split_the_parts_are_drawn_and_it_is_said(folder: Path) -> None:
+    """Half tests, a quarter validates; a card of a few lines says otherwise."""
+    text = (folder / "labels.csv").read_text().splitlines()
+    (folder / "labels.csv").write_text("\n".join(line.rpartition(",")[0] for line in text) + "\n")
+    words = ("svm", *FAST, "--json", "-q", "--dataset")
+    drawn = run(*words, "labels.csv", cwd=folder).json["settings"]
+    assert "50 % to test" in drawn["parts"]
+    assert drawn["images to test"] == 16
+    (folder / "mine.toml").write_text(
+        'name = "mine"\nreader = "manifest"\nroot = "."\nfolder = "labels.csv"\n'
+        '[protocol]\nkind = "multi-label"\nap = "ap11"\ntest_fraction = 0.25\nseed = 3\n'
+    )
+    told = run(*words, "mine.toml", cwd=folder).json
+    assert list(told["measures"])[:2] == ["mAP", "mAP_area"]
+    assert told["settings"]["images to test"] == 8
+
+
+def test_a_model_of_several_classes_predicts_each(folder: Path) -> None:
+    """Both classes of an image that shows both score above 0, and none where there is neither."""
+    run("svm", "--dataset", "labels.csv", *FAST, "--save", "model", "-q", cwd=folder)
+    images = ("--device", "cpu", "--json", "-q", "--top", "2")
+    told = run("predict", "model", "00.png", "03.png", *images, cwd=folder).json
+    neither, both = ([score > 0 for score in one["classes"].values()] for one in told)
+    assert (neither, both) == ([False, False], [True, True])
