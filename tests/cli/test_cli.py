@@ -136,8 +136,11 @@ def test_train_save_and_predict(folder: Path) -> None:
     done = run("predict", "model", "new.png", "bad.png", "--csv", "s.csv", cwd=folder)
     assert "dark" in done.out
     assert "bad.png: the file is empty" in done.err
-    rows = run("predict", "model", "new.png", "--json", "-q", cwd=folder).json
-    assert [list(row["classes"]) for row in rows] == [["dark"]]
+    tables = run("predict", "model", "new.png", "bad.png", "--json", "-q", cwd=folder).json[
+        "tables"
+    ]
+    assert [(row["image"], row["class"]) for row in tables["predictions"]] == [("new.png", "dark")]
+    assert tables["failed"] == [{"image": "bad.png", "reason": "the file is empty"}]
     with (folder / "s.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     assert float(found[0]["dark"]) > float(found[0]["light"])

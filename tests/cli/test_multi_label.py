@@ -76,5 +76,10 @@ def test_a_model_of_several_classes_predicts_each(folder: Path) -> None:
     run("svm", "--dataset", "labels.csv", *FAST, "--save", "model", "-q", cwd=folder)
     images = ("--device", "cpu", "--json", "-q", "--top", "2")
     told = run("predict", "model", "00.png", "03.png", *images, cwd=folder).json
-    neither, both = ([score > 0 for score in one["classes"].values()] for one in told)
-    assert (neither, both) == ([False, False], [True, True])
+    rows = told["tables"]["predictions"]
+    assert [(row["image"], row["rank"], row["score"] > 0) for row in rows] == [
+        ("00.png", 1, False),
+        ("00.png", 2, False),
+        ("03.png", 1, True),
+        ("03.png", 2, True),
+    ]

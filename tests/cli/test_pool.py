@@ -48,12 +48,13 @@ def test_a_generalised_mean_goes_from_images_to_evidence(folder: Path) -> None:
 
     how = ["--dataset", "set", *FAST, "--pool", "gem3", "--features", "f", "--jobs", "1"]
     run("svm", *how, "--save", "model", cwd=folder)
-    (said,) = run("predict", "model", path, "--json", cwd=folder).json
-    (evidence,) = run("explain", "model", path, "--json", "--out", "e", cwd=folder).json
-    for label, score in said["classes"].items():
-        told = evidence["classes"][label]
-        assert told["sum"] + told["bias"] == pytest.approx(score, rel=1e-4)
-    assert list(said["classes"]) == ["light"]
+    said = run("predict", "model", path, "--json", cwd=folder).json["tables"]["predictions"]
+    drawn = run("explain", "model", path, "--json", "--out", "e", cwd=folder).json["tables"]
+    explained = {row["class"]: row for row in drawn["classes"]}
+    for row in said:
+        told = explained[row["class"]]
+        assert told["sum"] + told["bias"] == pytest.approx(row["score"], rel=1e-4)
+    assert [row["class"] for row in said] == ["light"]
 
 
 def test_a_transformer_takes_a_generalised_mean(folder: Path) -> None:

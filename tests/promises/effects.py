@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -157,6 +158,8 @@ def _remove_outputs() -> None:
 
 
 def _classes_of(told: Any) -> set[int]:
+    if "tables" in told:
+        return set(Counter(row["image"] for row in told["tables"]["predictions"]).values())
     images = told["images"] if isinstance(told, dict) else told
     return {len(one.get("classes") or one["labels"]) for one in images}
 

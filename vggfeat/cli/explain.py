@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from vggfeat._io.atomic import make_folder, replacing, write_atomic
+from vggfeat._io.atomic import make_folder, write_atomic
+from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet, grid, interruptible, note_error, restart_hint, show
-from vggfeat.cli.predict import ModelWeights, refuse_none
+from vggfeat.cli.console import (
+    Json,
+    Quiet,
+    count_progress,
+    restart_hint,
+    show_result,
+    warn_of_failures,
+)
+from vggfeat.cli.predict import ModelWeights, failed_table, refuse_none
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
-from vggfeat.report.tables import render_facts
+from vggfeat.report.tables import write_csv
+from vggfeat.result import Cell, Column, Result, Table
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
@@ -30,8 +37,15 @@ if TYPE_CHECKING:
 
 BEST = 3  # classes that are explained where none are named
 
-Explained = tuple[str, "Explanation | None", str]
-"""An image's name, its explanation, and where it is drawn, or why it has none."""
+CLASSES = (
+    Column("image", "Image"),
+    Column("class", "Class"),
+    Column("score", "Score", "number", signed=True),
+    Column("sum", "Sum of locations", "number", signed=True),
+    Column("bias", "Bias", "number", signed=True),
+    Column("x", "Strongest at x", "number"),
+    Column("y", "y", "number"),
+)
 
 
 @options.with_options(execution=options.model_options(Execution, "device"))
@@ -81,45 +95,59 @@ def command(
     refuse_boxes(loaded)
     rows_of(classes, loaded.classes)
     extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
-    done: list[Explained] = []
+    done: list[_Drawn] = []
 
     def write() -> None:
         if table:
-            _write_table(table, done)
+            make_folder(table.parent)  # where no image could be drawn, nobody has made it
+            write_csv(_figures(done), table)
 
-    with interruptible(lambda: restart_hint(done, table, write)):
+    with count_progress(
+        "explain", quiet=quiet, hint=lambda: restart_hint(done, table, write)
+    ) as progress:
         spots = places(images.names)
         for name, image, place in zip(images.names, images.images, spots, strict=True):
-            done.append(_explained(loaded, name, image, extractors, classes, out / place))
-            if not as_json:
-                _tell(done[-1])
+            done.append(_draw(loaded, name, image, extractors, classes, out / place))
+            if progress is not None:
+                progress(len(done), len(images))
     write()
-    if as_json:
-        typer.echo(json.dumps([_plain(one) for one in done], indent=2))
-    refuse_none(any(found is not None for _, found, _ in done))
+    failed = {drawn.image: drawn.reason for drawn in done if drawn.explanation is None}
+    tables = (*_tables(done), *failed_table(failed))
+    result = Result("explanations", "Explanations", (), counted(len(done), "image"), tables)
+    show_result(result, as_json=as_json)
+    warn_of_failures(failed)
+    refuse_none(len(failed) < len(done))
 
 
-def _explained(
+class _Drawn(NamedTuple):
+    """An image, its explanation, and where it is drawn, or why it has none."""
+
+    image: str
+    explanation: Explanation | None = None
+    drawing: str = ""
+    reason: str = ""
+
+
+def _draw(
     model: SavedModel,
     name: str,
     image: ImageLike,
     extractors: Sequence[DenseExtractor],
     classes: Sequence[str] | None,
     target: Path,
-) -> Explained:
+) -> _Drawn:
     from vggfeat.attribution import explain
     from vggfeat.report.images import draw_explanation
 
     try:
         decoded = decode(image, extractors[0].extraction)
         best = BEST if classes is None else None
-        found = explain(model, decoded, extractors, classes, best=best)
+        explanation = explain(model, decoded, extractors, classes, best=best)
     except ImageError as error:
-        note_error(f"Warning: {name}", error)
-        return name, None, str(error)
+        return _Drawn(name, reason=str(error))
     make_folder(target.parent)
-    write_atomic(target, draw_explanation(decoded, found))
-    return name, found, str(target)
+    write_atomic(target, draw_explanation(decoded, explanation))
+    return _Drawn(name, explanation, str(target))
 
 
 def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
@@ -135,67 +163,54 @@ def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
     return [Path(os.path.relpath(path, above) + suffix) for path in full]
 
 
-def _tell(one: Explained) -> None:
-    name, found, where = one
-    if found is None:
-        return
+def _tables(done: Sequence[_Drawn]) -> tuple[Table, ...]:
+    """Lay out the classes of each image, what its map is divided by, and where it is drawn."""
+    drawn = [(each.image, each.explanation, each.drawing) for each in done if each.explanation]
+    classes = tuple(cells for name, found, _ in drawn for cells in _class_rows(name, found))
+    drawings = tuple(
+        (name, where, _exactness(found), found.row_norm) for name, found, where in drawn
+    )
+    norms = tuple(
+        (name, share.descriptor.path, share.norm)
+        for name, found, _ in drawn
+        for share in found.shares
+    )
+    image, norm = Column("image", "Image"), Column("norm", "L2 norm", "number")
+    return (
+        Table("classes", "Classes", CLASSES, classes),
+        Table(
+            "drawings",
+            "Drawings",
+            (image, Column("drawing", "Drawn"), Column("exact", "The map is"), norm),
+            drawings,
+            "Maps are divided by the norm of the row, and of each descriptor.",
+        ),
+        Table("norms", "Norms", (image, Column("column", "Column"), norm), norms, shown=0),
+    )
+
+
+def _figures(done: Sequence[_Drawn]) -> Table:
+    """Lay out all figures in one table, with a row for each image that could not be read."""
+    rows: list[tuple[Cell, ...]] = []
+    for each in done:
+        found = each.explanation
+        if found is None:
+            rows.append((each.image, *[None] * (len(CLASSES) + 2), each.reason))
+            continue
+        behind = (str(found.exact), found.why, found.row_norm, "")
+        rows += [(*cells, *behind) for cells in _class_rows(each.image, found)]
+    more = tuple(Column(name, name) for name in ("exact", "why", "row_norm", "error"))
+    return Table("explanations", "Explanations", (*CLASSES, *more), tuple(rows))
+
+
+def _class_rows(name: str, explanation: Explanation) -> list[tuple[Cell, ...]]:
+    return [
+        (name, label, *(of_class[key] for key in ("score", "sum", "bias")), *of_class["strongest"])
+        for label, of_class in explanation.to_dict()["classes"].items()
+    ]
+
+
+def _exactness(explanation: Explanation) -> str:
     from vggfeat.report.images import describe_exactness
 
-    headings = ["class", "score", "sum of locations", "bias", "strongest at x, y"]
-    rows: list[list[object]] = [
-        [row["class"], *(f"{row[key]:+.4f}" for key in ("score", "sum", "bias")), place]
-        for row in _rows(name, found)
-        for place in [f"{row['x']:.0f}, {row['y']:.0f}"]
-    ]
-    told = {
-        "image": name,
-        "drawn": where,
-        "map": describe_exactness(found),
-        "L2 norms": _norms(found),
-    }
-    show({}, render_facts(told), grid(headings, rows), as_json=False)
-
-
-def _norms(found: Explanation) -> str:
-    """Say what the map was divided by; these follow from the whole image."""
-    each = ", ".join(
-        f"{net} {layer} {pool} Q{Q} {norm:.4g}" for (net, layer, pool, Q), norm, _ in found.shares
-    )
-    return f"{each}; row {found.row_norm:.4g} (the map is divided by them)"
-
-
-def _rows(name: str, found: Explanation) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": name,
-            "class": label,
-            **{key: of_class[key] for key in ("score", "sum", "bias")},
-            "x": of_class["strongest"][0],
-            "y": of_class["strongest"][1],
-            "exact": found.exact,
-            "why": found.why,
-            "row_norm": found.row_norm,
-        }
-        for label, of_class in found.to_dict()["classes"].items()
-    ]
-
-
-def _plain(one: Explained) -> Mapping[str, Any]:
-    name, found, where = one
-    if found is None:
-        return {"image": name, "error": where}
-    return {"image": name, "drawing": where, **found.to_dict()}
-
-
-def _write_table(target: Path, done: Sequence[Explained]) -> None:
-    columns = ("image", "class", "score", "sum", "bias", "x", "y", "exact", "why", "row_norm")
-    make_folder(target.parent)  # where no image could be drawn, nobody has made it
-    with (
-        replacing(target) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.DictWriter(file, (*columns, "error"))
-        writer.writeheader()
-        for name, found, where in done:
-            rows = [{"image": name, "error": where}] if found is None else _rows(name, found)
-            writer.writerows(rows)
+    return describe_exactness(explanation)

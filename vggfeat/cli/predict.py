@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggfeat._io.atomic import replacing
+from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet, grid, note, show, work_progress
+from vggfeat.cli.console import Json, Quiet, show_result, warn_of_failures, work_progress
 from vggfeat.cli.targets import check_file
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
+from vggfeat.result import Cell, Column, Result, Table
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ ModelWeights = Annotated[
     list[str] | None,
     typer.Option("--weights", help="Where the weights of each net of the model lie, if moved."),
 ]
-Best = tuple[str, dict[str, float], str]
-"""An image's name, its best classes with their scores, and why it has none."""
 
 
 @options.with_options(
@@ -71,9 +70,10 @@ def command(
     loaded = load(model)
     refuse_boxes(loaded)
     extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
-    with work_progress("predict", quiet=quiet) as work, _score_table(table, loaded) as write:
-        best: list[Best] = []
-        for one in predict(
+    rows: list[tuple[Cell, ...]] = []
+    failed: dict[str, str] = {}
+    with work_progress("predict", quiet=quiet) as work, _score_file(table, loaded) as write:
+        for prediction in predict(
             loaded,
             images,
             extractors,
@@ -81,36 +81,34 @@ def command(
             on_bad_image=execution.on_bad_image,
             progress=work.images,
         ):
-            write(one)
-            best.append((one.name, _best(loaded, one, top), one.reason))
-    _show_predictions(best, as_json)
-    refuse_none(any(not reason for _, _, reason in best))
+            write(prediction)
+            best = enumerate(prediction.best(loaded, top).items(), 1)
+            rows += [(prediction.name, rank, label, score) for rank, (label, score) in best]
+            if prediction.scores is None:
+                failed[prediction.name] = prediction.reason
+    show_result(_result(rows, failed, len(images)), as_json=as_json)
+    warn_of_failures(failed)
+    refuse_none(len(failed) < len(images))
 
 
-def _best(model: SavedModel, one: Prediction, top: int) -> dict[str, float]:
-    if one.scores is None:
-        return {}
-    order = one.scores.argsort()[::-1][:top]
-    return {model.classes[c]: float(one.scores[c]) for c in order}
+def _result(rows: Sequence[tuple[Cell, ...]], failed: Mapping[str, str], n: int) -> Result:
+    columns = (
+        Column("image", "Image"),
+        Column("rank", "Rank", "int"),
+        Column("class", "Class"),
+        Column("score", "Score", "number", signed=True),
+    )
+    table = Table("predictions", "Predictions", columns, tuple(rows))
+    return Result(
+        "predictions", "Predictions", (), counted(n, "image"), (table, *failed_table(failed))
+    )
 
 
-def _show_predictions(best: list[Best], as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {"image": name, "error": reason} if reason else {"image": name, "classes": classes}
-            for name, classes, reason in best
-        ]
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    lines: list[list[object]] = [
-        ["" if rank else name, label, f"{score:+.2f}"]
-        for name, classes, _ in best
-        for rank, (label, score) in enumerate(classes.items())
-    ]
-    show({}, grid(["image", "class", "score"], lines), as_json=False)
-    for name, _, reason in best:
-        if reason:
-            note(f"Warning: {name}: {reason}")
+def failed_table(failed: Mapping[str, str]) -> list[Table]:
+    """Name the images that could not be read, where there are any; the terminal warns of them."""
+    columns = (Column("image", "Image"), Column("reason", "Reason"))
+    table = Table("failed", "Could not be read", columns, tuple(failed.items()), shown=0)
+    return [table] if failed else []
 
 
 def refuse_none(readable: bool) -> None:
@@ -126,12 +124,10 @@ def refuse_none(readable: bool) -> None:
 
 
 @contextmanager
-def _score_table(
-    target: Path | None, model: SavedModel
-) -> Iterator[Callable[[Prediction], object]]:
+def _score_file(target: Path | None, model: SavedModel) -> Iterator[Callable[[Prediction], object]]:
     """Open the CSV of all scores before anything is computed; it is there whole or not at all."""
     if target is None:
-        yield lambda one: None
+        yield lambda prediction: None
         return
 
     with (
@@ -141,8 +137,10 @@ def _score_table(
         writer = csv.writer(file)
         writer.writerow(["name", "class", *model.classes, "error"])
 
-        def write(one: Prediction) -> None:
-            scores = [""] * len(model.classes) if one.scores is None else one.scores
-            writer.writerow([one.name, *(_best(model, one, 1) or [""]), *scores, one.reason])
+        def write(prediction: Prediction) -> None:
+            given = prediction.scores
+            scores = [""] * len(model.classes) if given is None else given.tolist()
+            best = [*prediction.best(model, 1)] or [""]
+            writer.writerow([prediction.name, *best, *scores, prediction.reason])
 
         yield write

@@ -22,7 +22,6 @@ from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import load
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm.backends import jobs_backend
-from vggfeat.svm.protocols import protocol_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +64,8 @@ class Work:
         self, name: str, root: Path | None, allow_partial: bool
     ) -> tuple[DatasetCard, ImageSet]:
         """Open a data set, showing a download if there is one."""
+        from vggfeat.svm.protocols import protocol_of  # and scikit-learn, which extract lacks
+
         if is_card(name):  # before anything is fetched
             protocol_of(card := load_card(name)).check(card)
         with download_progress(quiet=self.quiet) as fetching:

@@ -128,6 +128,13 @@ class Prediction:
     scores: Matrix | None
     reason: str = ""
 
+    def best(self, model: SavedModel, top: int) -> dict[str, float]:
+        """Return the classes of highest score, the highest first; none without scores."""
+        if self.scores is None:
+            return {}
+        order = self.scores.argsort()[::-1][:top]
+        return {model.classes[c]: float(self.scores[c]) for c in order}
+
 
 def predict(
     model: SavedModel,

@@ -203,7 +203,9 @@ def predict(model: Path, images: Path, table: Path, top: int) -> dict[str, Any]:
         }
         for row in rows
     }
-    order = {base_name(one["image"]): list(one["classes"]) for one in told}
+    order: dict[str, list[str]] = {}
+    for one in told["tables"]["predictions"]:
+        order.setdefault(base_name(one["image"]), []).append(one["class"])
     agree = all(order[base_name(row["name"])][0] == row["class"] for row in rows)
     return {"scores": scores, "order": order, "table agrees": agree}
 
