@@ -35,6 +35,7 @@ WHEEL_HOLDS = (
     "vggfeat/_share/pipelines/table11-voc2007.toml",
     "vggfeat/_share/pipelines/table11-voc2012.toml",
     "vggfeat/_share/pipelines/table12-voc2012-action.toml",
+    "vggfeat/_share/pipelines/train-a-lrn.toml",
     "vggfeat/_share/pipelines/train-a.toml",
     "vggfeat/_share/pipelines/train-b.toml",
     "vggfeat/_share/pipelines/train-c-jitter.toml",

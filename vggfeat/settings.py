@@ -390,7 +390,7 @@ def _as_large_as_a_crop(S: int | tuple[int, int]) -> int | tuple[int, int]:
     return S
 
 
-class Training(Settings):
+class Training(Decoding):
     """A training run: all settings that change the weights that come out (Section 3.1).
 
     The default of a setting that comes later is what was done before: so a run that does not know

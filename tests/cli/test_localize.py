@@ -83,6 +83,14 @@ def test_a_run_learns_boxes(tmp_path: Path) -> None:
     assert all(row["central_iou"] > 0.8 for row in judged["images"])
 
 
+def test_a_net_of_convolutions_alone_is_begun_from(tree: Path) -> None:
+    """As from the embedded weights by their name: fc6 and fc7 are drawn, and that is said."""
+    write_weights(Path("part.safetensors"), box_weights("pcr").restricted(["pool5"]))
+    how = ["--init", "part.safetensors", "--batch", "2", "--workers", "0", "--epochs", "1"]
+    ran = run("localize", "train", "--data", tree, "--out", "a", *how, "--json")
+    assert "fc6, fc7: randomly" in ran.err
+
+
 def test_what_is_no_source_or_class_is_refused(tree: Path) -> None:
     """Before any image is read, with what there is."""
     train = ["localize", "train", "--data", tree, "--out", "a"]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from helpers.cli import Ran, run
 from helpers.colours import two_classes
-from helpers.networks import SMALL, configured
+from helpers.networks import SMALL, configured, formula_weights, write_weights
 from helpers.seams import checkpoint_every, signal_at_update
 from PIL import Image
+from safetensors import safe_open
 from support import noise
 
 from vggfeat.cli.train import _batch_of, _net_of
@@ -165,6 +166,18 @@ def test_a_chain_is_trained_once(images: Path) -> None:
     ]
 
 
+def test_the_net_with_normalisation_is_trained_by_its_recipe(images: Path) -> None:
+    """A-LRN from random numbers, as A is; its link is the net that Table 3's recipe asks for."""
+    typed = ("S=224", "batch=4", "epochs=1", "learning_rate=1e-4")
+    words = [word for text in typed for word in ("--set", f"training.{text}")]
+    with configured({"A-LRN": SMALL["A"].replace("4 |", "4 LRN |", 1)}):
+        ran = run("run", "train-a-lrn", "--data", images, "--out", "runs", *words, "--json")
+    [link] = ran.json["links"]
+    assert (link["name"], link["epochs"]) == ("a-lrn-256", 1)
+    with safe_open(link["weights"], "pt") as file:
+        assert file.metadata()["net"] == "A-LRN"
+
+
 def no_classes(root: Path) -> list[str | Path]:
     Image.fromarray(noise(30, 30)).save(root / "loose.png")
     return ["--data", root]
@@ -232,6 +245,27 @@ def test_weights_that_a_net_cannot_begin_from(images: Path, tmp_path: Path) -> N
     assert "embedded has net D, not E" in error(ran)
     (tmp_path / "weights.pth").write_text("none")
     assert "weights.pth" in error(run(*command, "--init", "weights.pth", status=4))
+
+
+@pytest.mark.parametrize(
+    ("last", "drawn"), [("pool5", ["fc6", "fc7", "fc8"]), ("fc6", ["fc7", "fc8"])]
+)
+def test_a_file_may_lack_full_connections(images: Path, last: str, drawn: list[str]) -> None:
+    """What is missing is drawn, and said, as of the embedded weights by their name."""
+    write_weights(Path("part.safetensors"), formula_weights("A", [last]))
+    command = ["train", "--data", images, "--out", "a", "--init", "part.safetensors", *QUICK]
+    ran = run(*command, "--json")
+    assert f"part.safetensors has no {', '.join(drawn)}: " in ran.err
+
+
+def test_a_schedule_is_refused_before_images_are_listed() -> None:
+    """Steps that go down, or past the last epoch; patience, which only a plateau has."""
+    command = ["train", "--data", "none", "--out", "a"]
+    for options in (["--step", "60", "--step", "30"], ["--step", "9", "--epochs", "9"]):
+        assert "steps" in error(run(*command, *options, status=2))
+    err = error(run(*command, "--step", "3", "--patience", "2", status=2))
+    assert "--patience" in err
+    assert "--step" in err
 
 
 def test_without_tensorboard_before_any_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from vggfeat.localization.boxes import as_annotated
 from vggfeat.localization.data import open_boxset
 from vggfeat.localization.training import BoxRegression
 from vggfeat.nets.weights import Weights, load
+from vggfeat.settings import Decoding
 from vggfeat.train.loader import Loader
 
 PARTS = {
@@ -257,3 +258,25 @@ def test_a_net_of_other_classes_is_told_so(tree: Path, imagenet: Path) -> None:
             open_boxset(root, classes=["bus"], parts=("test",))
     found = open_boxset(imagenet, classes=["tabby"])
     assert found.classes == (WNIDS[1],)
+
+
+@pytest.mark.parametrize("kind", ["voc", "ilsvrc"])
+def test_boxes_may_be_in_images_as_they_are_stored(tree: Path, imagenet: Path, kind: str) -> None:
+    """Of an image on its side; turned upright it is not of the size that its annotation states."""
+    root = tree if kind == "voc" else imagenet
+    shown = open_boxset(root).train
+    path = Path(str(shown.part.images.image(0)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        stored = image.convert("RGB")
+    stored.save(path, exif=exif)
+    ignored = open_boxset(root, decoding=Decoding(exif=False)).train
+    assert len(ignored) == len(shown)
+    assert ignored.open(0).size == stored.size
+    assert ignored.take([0]).part.read(0) == path.read_bytes()
+    upright = open_boxset(root).train
+    if kind == "voc":
+        assert len(upright) < len(shown)
+    else:
+        refuses(lambda: upright.part.read(0), ImageError, [])

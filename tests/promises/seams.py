@@ -266,6 +266,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **_images("localizing"),
         **LOCALISING,
         "NetClassifier": ("vggfeat.localization.outputs:NetClassifier.open", _stop),
+        "decode": ("vggfeat.cli.located:decode", None),
         "windows_of": ("vggfeat.cli.located:windows_of", None),
         "locate": ("vggfeat.cli.located:locate", None),
     },

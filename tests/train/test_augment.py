@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as tv
+from PIL import Image
 from scipy import stats
 from support import noise
 
 from vggfeat.data.image import decode
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.settings import Decoding
 from vggfeat.train import augment
 from vggfeat.train.augment import (
     ILSVRC,
     Colours,
     Draw,
     colour_shifts,
+    crop,
     crop_of,
     draw,
     mirrored,
@@ -234,3 +239,22 @@ def test_what_is_no_image_is_refused() -> None:
         principal_components([])
     with pytest.raises(ParameterError, match=r"arrays \(H, W, 3\) of uint8.*float64"):
         principal_components([np.zeros((4, 4, 3))])
+
+
+def test_the_orientation_of_a_camera_is_applied_unless_it_is_ignored() -> None:
+    """A crop of an image on its side is that of the image turned upright, or as it is stored."""
+    stored = Image.fromarray(noise(60, 40, 0))
+
+    def encoded(image: Image.Image, orientation: int = 1) -> bytes:
+        file, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = orientation
+        image.save(file, "PNG", exif=exif)
+        return file.getvalue()
+
+    def cut(content: bytes, **how: Any) -> bytes:
+        return crop(content, 32, draw(0, epoch=0, image=1), 24, **how).tobytes()
+
+    turned = encoded(stored, 6)
+    upright = encoded(stored.transpose(Image.Transpose.ROTATE_270))
+    assert cut(turned) == cut(upright) != cut(encoded(stored))
+    assert cut(turned, decoding=Decoding(exif=False)) == cut(encoded(stored))

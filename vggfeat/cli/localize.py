@@ -34,7 +34,7 @@ group.command("evaluate")(evaluate_command)
     training=options.model_options(
         BoxTraining,
         *("net", "S", "freeze", "batch", "learning_rate", "momentum", "weight_decay", "dropout"),
-        *("epochs", "patience", "colour_shift", "seed"),
+        *("epochs", "patience", "colour_shift", "seed", "exif"),
     ),
     localization=options.model_options(Localization),
     execution=options.model_options(Execution, *options.NETWORK),
@@ -101,7 +101,7 @@ def train_command(
     settings = training.but(net=_net(init, training.net if "net" in typed else None))
     engine = engine_of(execution, workers, micro, False)
     trainer = MonitoredTrainer(engine, quiet, tensorboard, "the same command with --resume")
-    found = boxset_of(data, classes, boxes, quiet=quiet)
+    found = boxset_of(data, classes, boxes, settings, quiet=quiet)
     if "batch" not in typed:
         settings = settings.but(batch=max(world_size(), _batch_of(len(found.train))))
     if "patience" not in typed:

@@ -21,7 +21,7 @@ from vggfeat.cli.explain import places
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ParameterError
-from vggfeat.settings import Execution
+from vggfeat.settings import Decoding, Execution
 
 if TYPE_CHECKING:
     from vggfeat.cli.located import Found
@@ -87,7 +87,10 @@ Average = Annotated[
 ]
 
 
-@options.with_options(execution=options.model_options(Execution, *options.NETWORK))
+@options.with_options(
+    decoding=options.model_options(Decoding),
+    execution=options.model_options(Execution, *options.NETWORK),
+)
 def predict_command(
     *,
     sources: Annotated[
@@ -113,6 +116,7 @@ def predict_command(
     match: Match = "iou",
     threshold: Threshold = None,
     average: Average = "count",
+    decoding: Decoding,
     execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -158,7 +162,7 @@ def predict_command(
         spots = places(images.names, ".jpg")
         rows = zip(images.names, images.images, spots, strict=True)
         for done, (name, image, place) in enumerate(rows, 1):
-            one = find_boxes(name, image, nets, system, scales, merging, wanted)
+            one = find_boxes(name, image, nets, system, scales, merging, wanted, decoding)
             found.append(write_drawing(one, told, out / place))
             if tell:
                 tell(done, len(images))
@@ -166,7 +170,10 @@ def predict_command(
     show_found(found, told, as_json=as_json)
 
 
-@options.with_options(execution=options.model_options(Execution, *options.NETWORK))
+@options.with_options(
+    decoding=options.model_options(Decoding),
+    execution=options.model_options(Execution, *options.NETWORK),
+)
 def evaluate_command(
     *,
     data: Annotated[
@@ -192,6 +199,7 @@ def evaluate_command(
         int | None, typer.Option("--limit", min=1, help="So many objects of the test part at most.")
     ] = None,
     report: options.Report = None,
+    decoding: Decoding,
     execution: Execution,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -233,7 +241,12 @@ def evaluate_command(
         said = StoredLabels.open(labels, nets[0].classes)
     with download_progress(quiet=quiet) as reading:
         found = open_boxset(
-            data, classes=nets[0].classes, boxes=boxes or (), parts=("test",), progress=reading
+            data,
+            classes=nets[0].classes,
+            boxes=boxes or (),
+            parts=("test",),
+            decoding=decoding,
+            progress=reading,
         )
     warn_of_failures(found.left_out)
     told = " & ".join(map(str, labels or ())) or classifier or ""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vggfeat.localization.labels import StoredLabels
     from vggfeat.localization.outputs import Classifier
     from vggfeat.localization.predict import Localiser, Located, Merging
+    from vggfeat.settings import Decoding
 
 SHOWN = 5  # images that are warned of
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -62,10 +63,11 @@ def find_boxes(
     scales: Sequence[Sequence[int]],
     merging: Merging,
     top: int,
+    decoding: Decoding,
 ) -> Found:
     """Find the likeliest objects of an image; of one that cannot be read, say why."""
     try:
-        decoded = decode(image)
+        decoded = decode(image, decoding)
         return Found(name, _located(decoded, nets, system, scales, merging, top), decoded)
     except ImageError as error:
         note_error(f"Warning: {name}", error)

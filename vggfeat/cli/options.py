@@ -16,6 +16,7 @@ from vggfeat.features.pooling import list_features
 from vggfeat.settings import (
     SVM,
     BoxTraining,
+    Decoding,
     Execution,
     Features,
     Localization,
@@ -35,6 +36,7 @@ CLUSTER = ("engine", "address")
 """Settings of an execution that are options of commands which open a network, describe images
 with it, and do so on a cluster as well."""
 PANELS = {
+    Decoding: DATA,
     Features: FEATURES,
     SVM: CLASSIFIER,
     Execution: WORK,

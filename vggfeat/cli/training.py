@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from vggfeat.cli.console import download_progress, is_first_process, note, show,
 from vggfeat.cli.watching import PAGE, MonitoredTrainer
 from vggfeat.cli.working import check_machine
 from vggfeat.localization.data import open_boxset
+from vggfeat.nets.formats import read
+from vggfeat.nets.formats.parameters import FC
+from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import load
 from vggfeat.recipes import BEST
 from vggfeat.report.tables import render_facts, render_result, render_table
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from vggfeat.localization.data import BoxSet
     from vggfeat.nets.weights import Weights
     from vggfeat.recipes import TrainingRecipe
-    from vggfeat.settings import Execution
+    from vggfeat.settings import Decoding, Execution
     from vggfeat.train.chain import Linked
     from vggfeat.train.data import TrainSet
     from vggfeat.train.loop import TrainingResult
@@ -66,11 +70,18 @@ def images_of(
 
 
 def boxset_of(
-    data: str, classes: list[str] | None, boxes: list[Path] | None, *, quiet: bool
+    data: str,
+    classes: list[str] | None,
+    boxes: list[Path] | None,
+    decoding: Decoding,
+    *,
+    quiet: bool,
 ) -> BoxSet:
     """Open images with boxes, and say what they are."""
     with download_progress(quiet=quiet or not is_first_process()) as reading:
-        found = open_boxset(data, classes=classes or (), boxes=boxes or (), progress=reading)
+        found = open_boxset(
+            data, classes=classes or (), boxes=boxes or (), decoding=decoding, progress=reading
+        )
     if is_first_process():
         note(
             f"{counted(len(found.train), 'object')} to train, {len(found.val):,} to validate, "
@@ -92,10 +103,23 @@ def warn_of_scale(weights: Weights, S: int) -> None:
 
 
 def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
-    """Load what a network begins from, as far as a layer; of the embedded ones, what there is."""
-    layers = ["pool5"] if init == "embedded" else [layer]
+    """Load what a network begins from, as far as a layer; of convolutions alone, all of these."""
     with download_progress(quiet=quiet) as progress:
-        return load(init, net, layers, progress=progress)
+        weights = load(init, net, [_last_layer(init, net, layer)], progress=progress)
+    wanted = FC[: FC.index(layer) + 1]
+    missing = [name for name in wanted if f"{name}.weight" not in weights.state]
+    if missing and is_first_process():
+        note(f"{init} has no {', '.join(missing)}: randomly initialised.", quiet=quiet)
+    return weights
+
+
+def _last_layer(init: str, net: str, layer: str) -> str:
+    """Tell how far weights go, at most to a layer: full connections may be missing."""
+    if init in NAMES:
+        return "pool5" if init == "embedded" else layer
+    held = read(Path(init).expanduser(), net).parameters
+    wanted = FC[: FC.index(layer) + 1]
+    return ["pool5", *takewhile(lambda name: f"{name}.weight" in held, wanted)][-1]
 
 
 def show_trained(trainer: MonitoredTrainer, done: TrainingResult, *, as_json: bool) -> None:

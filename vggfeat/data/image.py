@@ -119,11 +119,12 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
         raise ImageError(_reason(error)) from error
 
 
-def upright_size(file: bytes | BinaryIO | Path) -> tuple[int, int]:
-    """Read the width and height of an encoded image, turned upright, from its head."""
+def decoded_size(file: bytes | BinaryIO | Path, decoding: Decoding = UPRIGHT) -> tuple[int, int]:
+    """Read the width and height that an encoded image has once it is decoded, from its head."""
     with open_encoded(file) as image:
         width, height = image.size
-        return (height, width) if orientation_of(image) in _ON_ITS_SIDE else (width, height)
+        on_its_side = decoding.exif and orientation_of(image) in _ON_ITS_SIDE
+        return (height, width) if on_its_side else (width, height)
 
 
 def read_encoded(image: ImageLike) -> bytes | None:

@@ -136,7 +136,7 @@ def _pooled(weights: Weights, part: Boxed, S: Scale, device: str) -> Tensor:
     reason = ""
     for row in rows:
         try:
-            crops.append(crop(part.part.read(row), S, CENTRE))
+            crops.append(crop(part.part.read(row), S, CENTRE, decoding=part.decoding))
         except ImageError as error:  # training will name it
             reason = f"{part.part.name(row)}: {error}"
     if not crops:

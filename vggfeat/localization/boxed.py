@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from vggfeat.data.datasets.annotations import check_stated_size
-from vggfeat.data.image import ImageRef, decode, open_encoded, upright_size
+from vggfeat.data.image import ImageRef, decode, decoded_size, open_encoded
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.localization.boxes import Floats
+from vggfeat.settings import UPRIGHT, Decoding
 from vggfeat.train.data import Part
 
 
@@ -31,11 +32,14 @@ class SizedImages(EncodedImages):
     ----------
     images : EncodedImages
     sizes : array, shape (N, 2)
-        Width and height of each, turned upright.
+        Width and height of each, once it is decoded.
+    decoding : Decoding
+        How they become pixels.
     """
 
     images: EncodedImages
     sizes: Ints
+    decoding: Decoding = UPRIGHT
     names: Names = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +59,7 @@ class SizedImages(EncodedImages):
         """
         content = self.images.read(row)
         width, height = self.sizes[row].tolist()
-        check_stated_size(upright_size(content), (width, height))
+        check_stated_size(decoded_size(content, self.decoding), (width, height))
         return content
 
     def take(self, rows: ArrayLike) -> Self:
@@ -76,11 +80,14 @@ class Boxed:
         Width and height of each image.
     boxes : tuple of N arrays, shape (K, 4)
         Edges of the objects of the class: the one to learn first, then all that count as found.
+    decoding : Decoding
+        How images become pixels, in which boxes are.
     """
 
     part: Part
     sizes: Ints
     boxes: tuple[Floats, ...]
+    decoding: Decoding = UPRIGHT
 
     def __len__(self) -> int:
         return len(self.part)
@@ -106,7 +113,7 @@ class Boxed:
             somewhere else.
         """
         with open_encoded(self.part.read(row)) as opened:
-            image = decode(opened)
+            image = decode(opened, self.decoding)
         width, height = self.sizes[row].tolist()
         check_stated_size(image.size, (width, height))
         return image
@@ -114,4 +121,5 @@ class Boxed:
     def take(self, rows: Sequence[int]) -> Boxed:
         """Keep these rows, in this order."""
         kept = np.asarray(rows, dtype=np.int64)
-        return Boxed(self.part.take(kept), self.sizes[kept], tuple(self.boxes[k] for k in kept))
+        boxes = tuple(self.boxes[k] for k in kept)
+        return replace(self, part=self.part.take(kept), sizes=self.sizes[kept], boxes=boxes)

@@ -27,12 +27,13 @@ from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
 from vggfeat.data.datasets.matching import match_annotations
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import classes_in, find_folders, read_voc_boxes
-from vggfeat.data.image import upright_size
+from vggfeat.data.image import decoded_size
 from vggfeat.data.sources.files import FileImages
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.localization.boxed import Boxed, SizedImages
 from vggfeat.localization.boxes import Floats, Size, edges
+from vggfeat.settings import UPRIGHT, Decoding
 from vggfeat.train.data import Part, TrainSet, open_trainset
 
 SAMPLE = "sample-voc"
@@ -88,6 +89,7 @@ def open_boxset(
     classes: Sequence[str] = (),
     boxes: Sequence[Path] = (),
     parts: Collection[str] = PARTS,
+    decoding: Decoding = UPRIGHT,
     progress: Progress | None = None,
 ) -> BoxSet:
     """Find images and their boxes.
@@ -110,6 +112,8 @@ def open_boxset(
     parts : collection of str
         Of train, val and test, those that are wanted. Where it is test alone, neither images
         nor boxes of training are looked at, and need not be there.
+    decoding : Decoding
+        How images become pixels: whether boxes are in images that are turned upright.
     progress : callable, optional
         Called with bytes while a tar file of images is indexed.
 
@@ -143,7 +147,7 @@ def open_boxset(
     wanted = tuple(dict.fromkeys(classes) if set(parts) == {"test"} else sorted(set(classes)))
     if str(root) == SAMPLE:
         _refuse_boxes(boxes, SAMPLE)
-        return _of_voc((compose() / "VOCdevkit" / "VOC2007",), wanted, parts, SAMPLE)
+        return _of_voc((compose() / "VOCdevkit" / "VOC2007",), wanted, parts, SAMPLE, decoding)
     path = Path(root)
     if not path.exists():
         raise DataNotFound(
@@ -153,10 +157,10 @@ def open_boxset(
     if folders := _voc_folders(path):
         source = str(folders[0] if len(folders) == 1 else path)
         _refuse_boxes(boxes, source)
-        return _of_voc(folders, wanted, parts, source)
+        return _of_voc(folders, wanted, parts, source, decoding)
     if set(parts) == {"test"}:
-        return _test_of_ilsvrc(path, wanted, boxes, progress)
-    return _of_ilsvrc(path, wanted, boxes, parts, progress)
+        return _test_of_ilsvrc(path, wanted, boxes, decoding, progress)
+    return _of_ilsvrc(path, wanted, boxes, parts, decoding, progress)
 
 
 def _refuse_boxes(boxes: Sequence[Path], source: str) -> None:
@@ -177,27 +181,36 @@ def _voc_folders(path: Path) -> tuple[Path, ...]:
 
 
 def _of_voc(
-    tree: tuple[Path, ...], classes: Sequence[str], parts: Collection[str], source: str
+    tree: tuple[Path, ...],
+    classes: Sequence[str],
+    parts: Collection[str],
+    source: str,
+    decoding: Decoding,
 ) -> BoxSet:
     if set(parts) == {"test"}:
         _check_of_net(source, classes, classes_in(tree))
-    found = read_voc_boxes(tree, classes, parts)
+    found = read_voc_boxes(tree, classes, parts, decoding)
     tested = "test"
     if "test" in parts and not found.splits.get("test"):  # as that of 2012, which has no labels
         tested = VAL_FOR_TEST
-        more = read_voc_boxes(tree, classes, {*parts, "val"})
+        more = read_voc_boxes(tree, classes, {*parts, "val"}, decoding)
         found = more._replace(splits={**more.splits, "test": more.splits.get("val", [])})
     for part in parts:
         if not found.splits.get(part):
             raise DataError(_nothing(source, part, found.classes, found.left_out))
     held = {
-        part: _boxed(tree, found.classes, found.splits[part] if part in parts else [])
+        part: _boxed(tree, found.classes, found.splits[part] if part in parts else [], decoding)
         for part in PARTS
     }
     return BoxSet(found.classes, **held, source=source, left_out=found.left_out, tested=tested)
 
 
-def _boxed(tree: tuple[Path, ...], classes: Sequence[str], examples: Sequence[Example]) -> Boxed:
+def _boxed(
+    tree: tuple[Path, ...],
+    classes: Sequence[str],
+    examples: Sequence[Example],
+    decoding: Decoding,
+) -> Boxed:
     root = Path(os.path.commonpath(tree))
     paths = [find_in(tree, "JPEGImages", f"{example.name}.jpg") for example in examples]
     names = [os.fsencode(path.relative_to(root).as_posix()) for path in paths]
@@ -205,7 +218,7 @@ def _boxed(tree: tuple[Path, ...], classes: Sequence[str], examples: Sequence[Ex
     labels = np.array([code[one.label] for one in examples], dtype=np.int64)
     part = Part(FileImages(root, np.array(names, dtype=np.bytes_)), labels)
     sizes = np.array([one.size for one in examples], dtype=np.int64)
-    return Boxed(part, sizes, tuple(edges(one.boxes) for one in examples))
+    return Boxed(part, sizes, tuple(edges(one.boxes) for one in examples), decoding)
 
 
 def _of_ilsvrc(
@@ -213,15 +226,15 @@ def _of_ilsvrc(
     classes: Sequence[str],
     boxes: Sequence[Path],
     parts: Collection[str],
+    decoding: Decoding,
     progress: Progress | None,
 ) -> BoxSet:
     images = open_trainset(root, progress=progress)
     wanted = tuple(sorted(chosen(classes, images.classes, str(root)))) or images.classes
     sources = _sources(root, boxes)
     left_out: dict[str, str] = {}
-    train, val = _annotated(
-        root, (images.train, images.val), images.classes, wanted, sources, left_out
-    )
+    both = (images.train, images.val)
+    train, val = _annotated(root, both, images.classes, wanted, sources, left_out, decoding)
     held = {"train": train, "val": val, "test": val}
     for name in parts:
         if not len(held[name]):
@@ -232,7 +245,11 @@ def _of_ilsvrc(
 
 
 def _test_of_ilsvrc(
-    root: Path, classes: Sequence[str], boxes: Sequence[Path], progress: Progress | None
+    root: Path,
+    classes: Sequence[str],
+    boxes: Sequence[Path],
+    decoding: Decoding,
+    progress: Progress | None,
 ) -> BoxSet:
     """Open the validation images; those of training need not be there."""
     every, part, where = _val_of_ilsvrc(root, classes, progress)
@@ -243,7 +260,7 @@ def _test_of_ilsvrc(
     if not boxes:  # half a million files, of which none is of these images
         sources = [source for source in sources if "train" not in source.name] or sources
     left_out: dict[str, str] = {}
-    [test] = _annotated(root, (part,), every, wanted, sources, left_out)
+    [test] = _annotated(root, (part,), every, wanted, sources, left_out, decoding)
     if not len(test):
         raise DataError(_nothing(", ".join(map(str, sources)), "test", wanted, left_out))
     none = test.take([])
@@ -290,6 +307,7 @@ def _annotated(
     wanted: Sequence[str],
     sources: Sequence[Path],
     left_out: dict[str, str],
+    decoding: Decoding,
 ) -> list[Boxed]:
     """Keep the images of each part that have a box of their own class."""
     base = root if root.is_dir() else root.parent
@@ -298,7 +316,7 @@ def _annotated(
     found = match_annotations(places, read_annotations(sources, stems))
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     return [
-        _with_boxes(part, every, wanted, found, start, left_out)
+        _with_boxes(part, every, wanted, found, start, left_out, decoding)
         for part, start in zip(parts, starts, strict=False)
     ]
 
@@ -320,6 +338,7 @@ def _with_boxes(
     annotations: Mapping[int, Annotation],
     start: int,
     left_out: dict[str, str],
+    decoding: Decoding,
 ) -> Boxed:
     code = {label: number for number, label in enumerate(wanted)}
     rows: list[int] = []
@@ -335,7 +354,7 @@ def _with_boxes(
                 raise DataError(annotation.fault)
             check_names(annotation, every, {label: 1})
             for example in examples_of(name, annotation, [label]):
-                size = example.size if min(example.size) > 0 else _size(part, row)
+                size = example.size if min(example.size) > 0 else _size(part, row, decoding)
                 check_boxes(example.boxes, size)
                 rows.append(row)
                 sizes.append(size)
@@ -345,12 +364,13 @@ def _with_boxes(
     kept = part.take(rows)
     labels = np.array([code[every[label]] for label in kept.labels], dtype=np.int64)
     both = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    return Boxed(Part(SizedImages(kept.images, both), labels), both, tuple(boxes))
+    images = SizedImages(kept.images, both, decoding)
+    return Boxed(Part(images, labels), both, tuple(boxes), decoding)
 
 
-def _size(part: Part, row: int) -> Size:
+def _size(part: Part, row: int, decoding: Decoding) -> Size:
     """Read the size of an image whose annotation does not state it."""
-    return upright_size(part.read(row))
+    return decoded_size(part.read(row), decoding)
 
 
 def _nothing(where: str, part: str, classes: Sequence[str], left_out: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 from vggfeat.data.image import Pixels, decode, open_encoded, rescaled_size
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.nets.preprocessing import PixelConvention
+from vggfeat.settings import UPRIGHT, Decoding
 
 SIDE = 224
 SHIFT = NormalDist(0, 0.1)  # Krizhevsky's α
@@ -154,7 +155,15 @@ def crop_of(width: int, height: int, S: Scale, draw: Draw, side: int = SIDE) -> 
     return Place(size, (left, top))
 
 
-def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: bool = True) -> Pixels:
+def crop(
+    content: bytes,
+    S: Scale,
+    draw: Draw,
+    side: int = SIDE,
+    *,
+    decoding: Decoding = UPRIGHT,
+    reduced: bool = True,
+) -> Pixels:
     """Decode an image and compute its crop.
 
     Parameters
@@ -167,6 +176,8 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
         The image's random numbers.
     side : int
         Side of the crop, in pixels.
+    decoding : Decoding
+        How it becomes pixels.
     reduced : bool
         Whether a JPEG may be decoded at reduced size.
 
@@ -193,7 +204,7 @@ def crop(content: bytes, S: Scale, draw: Draw, side: int = SIDE, *, reduced: boo
         if reduced:
             smallest = MARGIN * training_scale(S, draw, side)
             image.draft(None, (smallest, smallest))
-        return _cut(decode(image), stored, image.size, S, draw, side)
+        return _cut(decode(image, decoding), stored, image.size, S, draw, side)
 
 
 def _cut(

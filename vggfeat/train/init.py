@@ -233,7 +233,7 @@ def measure_colours(
 def _measured(part: Part, settings: Training, workers: int) -> Colours:
     rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(settings.seed))
     some = part.take(rows[:COLOURED].sort().values.numpy())
-    with Loader(some, batch_size=64, S=settings.S, workers=workers) as loader:
+    with Loader(some, batch_size=64, S=settings.S, workers=workers, decoding=settings) as loader:
         crops = (crop for batch in loader.batches() for crop in batch.pixels)
         return principal_components(crop.permute(1, 2, 0).numpy() for crop in crops)
 
@@ -273,7 +273,7 @@ def rescale_activations(
     rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(settings.seed))
     some = part.take(rows[:LEVELLED].numpy())
     net = begun.net.truncated("pool5")
-    with Loader(some, batch_size=8, S=settings.S) as loader:
+    with Loader(some, batch_size=8, S=settings.S, decoding=settings) as loader:
         device = next(net.parameters()).device
         maps = [net(to_input(batch.pixels.to(device), pixels)) for batch in loader.batches()]
     size = torch.cat(maps).square().mean().sqrt()

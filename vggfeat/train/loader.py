@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vggfeat._io.text import counted
 from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, ImageError, ParameterError
+from vggfeat.settings import UPRIGHT, Decoding
 from vggfeat.train.augment import CENTRE, SIDE, Scale, crop, draw, training_scale
 from vggfeat.train.data import Part
 
@@ -110,6 +111,7 @@ class _Crops(Dataset[_Crop]):
     S: Scale
     side: int
     seed: int | None
+    decoding: Decoding
 
     def __getitem__(self, key: tuple[int, int]) -> _Crop:
         epoch, row = key
@@ -118,7 +120,10 @@ class _Crops(Dataset[_Crop]):
         try:
             content = self.part.read(row)
             # Validation is exact: what is measured is what the other commands will see.
-            pixels = crop(content, self.S, chosen, self.side, reduced=self.seed is not None)
+            reduced = self.seed is not None
+            pixels = crop(
+                content, self.S, chosen, self.side, decoding=self.decoding, reduced=reduced
+            )
             return made._replace(pixels=pixels)
         except ImageError as error:
             return made._replace(name=self.part.name(row), unreadable=str(error))
@@ -164,6 +169,8 @@ class Loader:
         Of the order and the crops; None in validation.
     rank, world : int
         Which of how many processes this is.
+    decoding : Decoding
+        How images become pixels.
 
     Attributes
     ----------
@@ -202,6 +209,7 @@ class Loader:
         seed: int | None = None,
         rank: int = 0,
         world: int = 1,
+        decoding: Decoding = UPRIGHT,
     ) -> None:
         if batch_size < world:
             expected = f"at least {world}, an image for each process"
@@ -214,7 +222,7 @@ class Loader:
                 f"processes. Start at most {len(part)}, or add images."
             )
         training_scale(S, CENTRE, crop)  # checks it
-        self._crops = _Crops(part, S, crop, seed)
+        self._crops = _Crops(part, S, crop, seed, decoding)
         self._sampler = BatchSampler(len(part), batch_size, rank=rank, world=world, seed=seed)
         self._workers = workers
         self._batches: DataLoader[_Crop] | None = None

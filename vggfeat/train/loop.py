@@ -505,6 +505,7 @@ def make_loader(
         seed=seed,
         rank=team.rank,
         world=team.world,
+        decoding=settings,
     )
 
 

@@ -15,7 +15,7 @@ from trees import OBJECT, draw_jpeg, tar_of, write_voc, write_xml
 
 from vggfeat.data.datasets.annotations import Annotation, VocObject, examples_of, read_annotations
 from vggfeat.data.datasets.voc import read_voc_boxes
-from vggfeat.data.image import upright_size
+from vggfeat.data.image import decoded_size
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 
 SIZE = "<size><width>500</width><height>375</height><depth>3</depth></size>"
@@ -188,14 +188,14 @@ def test_images_whose_boxes_lie_elsewhere_are_left_out(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_sizes_are_those_of_the_decoded_image(tmp_path: Path, orientation: int) -> None:
+def test_decoded_sizes_are_those_of_the_decoded_image(tmp_path: Path, orientation: int) -> None:
     """Of each orientation, as PIL turns it."""
     draw_jpeg(tmp_path / "a.jpg")
     turn(tmp_path / "a.jpg", orientation)
     with Image.open(tmp_path / "a.jpg") as image:
-        assert upright_size(tmp_path / "a.jpg") == ImageOps.exif_transpose(image).size
+        assert decoded_size(tmp_path / "a.jpg") == ImageOps.exif_transpose(image).size
     with pytest.raises(ImageError, match="not an image"):
-        upright_size(io.BytesIO(b"none"))
+        decoded_size(io.BytesIO(b"none"))
 
 
 def test_damaged_images_are_left_out(tree: Path) -> None:

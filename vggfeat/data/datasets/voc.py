@@ -24,10 +24,11 @@ from vggfeat.data.datasets.annotations import (
     read_annotation,
 )
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
-from vggfeat.data.image import Box, upright_size
+from vggfeat.data.image import Box, decoded_size
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.names import is_hidden
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
+from vggfeat.settings import UPRIGHT, Decoding
 
 Task = Literal["classification", "action"]
 SPLITS = ("train", "val", "trainval", "test")
@@ -138,7 +139,10 @@ class VocBoxes(NamedTuple):
 
 
 def read_voc_boxes(
-    tree: Tree, classes: Sequence[str] = (), splits: Collection[str] = SPLITS
+    tree: Tree,
+    classes: Sequence[str] = (),
+    splits: Collection[str] = SPLITS,
+    decoding: Decoding = UPRIGHT,
 ) -> VocBoxes:
     """Read the examples of some splits of a year of VOC, and of nothing that only others show.
 
@@ -181,7 +185,7 @@ def read_voc_boxes(
         examples[row] = []
         try:
             if max(labels.values()) >= 0 or find_annotation(tree, name).is_file():
-                examples[row] = _examples(tree, name, path, labels, known)
+                examples[row] = _examples(tree, name, path, labels, known, decoding)
         except (DataError, ImageError) as error:
             left_out[name] = str(error)
     held = {
@@ -192,7 +196,12 @@ def read_voc_boxes(
 
 
 def _examples(
-    tree: Tree, name: str, path: Path, labels: Mapping[str, int], known: Sequence[str]
+    tree: Tree,
+    name: str,
+    path: Path,
+    labels: Mapping[str, int],
+    known: Sequence[str],
+    decoding: Decoding,
 ) -> list[Example]:
     """Read the examples of an image; DataError or ImageError if it is to be left out."""
     annotation = read_annotation(tree, name)
@@ -200,7 +209,7 @@ def _examples(
     examples = examples_of(name, annotation, list(labels))
     if not examples:
         return []
-    size = upright_size(path)
+    size = decoded_size(path, decoding)
     if annotation.size != (0, 0):
         check_stated_size(size, annotation.size)
     for example in examples:
