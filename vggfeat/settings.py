@@ -324,11 +324,6 @@ class Execution(Hardware):
     jobs: Annotated[int, AfterValidator(_some_or_all)] = Field(
         default=-1, description="Processes that train; -1 for all cores."
     )
-    jobs_backend: str | None = Field(
-        default=None,
-        description="Where they run, by joblib: loky, here; ray, at --address; or dask, at "
-        "DASK_SCHEDULER_ADDRESS.",
-    )
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -344,8 +339,10 @@ class SVM(Settings):
     (0.1, 1.0)
     """
 
-    loss: Literal["hinge", "squared_hinge"] = Field(
-        default="hinge", description="hinge, or squared_hinge."
+    loss: Literal["auto", "hinge", "squared_hinge"] = Field(
+        default="auto",
+        description="hinge or squared_hinge; auto is the hinge, and the squared one where rows are "
+        "beyond memory.",
     )
     solver: Literal["auto", "gram", "primal", "stream"] = Field(
         default="auto", description="auto, gram, primal or stream; see LinearSVM."
@@ -372,6 +369,15 @@ class SVM(Settings):
         default=None,
         description="VOC: in training, drop difficult objects, or take as negative.",
     )
+
+    @model_validator(mode="after")
+    def _hinge_in_memory(self) -> Self:
+        if self.loss == "hinge" and self.solver == "stream":
+            raise ValueError(
+                "the loss hinge needs all rows in memory, which the solver stream does not hold; "
+                "type --loss auto, or another solver"
+            )
+        return self
 
 
 def _range(value: Any) -> Any:

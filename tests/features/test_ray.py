@@ -40,9 +40,6 @@ from vggfeat.features.ray import (
 from vggfeat.settings import Execution, Extraction, Features, Hardware
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
-from vggfeat.svm import solvers
-from vggfeat.svm.backends import jobs_backend
-from vggfeat.svm.linear import LinearSVM
 
 WEIGHTS = random_weights("A", ["pool3"])
 SETTINGS = Extraction(net="A", layers="pool3", precision="fp32")
@@ -327,17 +324,3 @@ def test_a_task_whose_worker_dies_is_done_again(
     _, summary = run(images, tmp_path / "f")
     assert marker.exists()
     assert (summary.computed, summary.failed) == (39, 1)
-
-
-@pytest.mark.slow
-def test_svms_are_solved_in_the_cluster(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs backend ray solves in other processes, and finds what this one would."""
-    rows = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
-    labels = np.arange(60) % 3
-    here = LinearSVM(n_jobs=1).fit(rows, labels)
-    monkeypatch.setattr(solvers, "POOL_COST", 0.0)
-    with jobs_backend("ray"):
-        there = LinearSVM(n_jobs=2).fit(rows, labels)
-        found = solvers.in_processes(eval, ["__import__('os').getpid()"] * 3, 1.0, 2)
-    np.testing.assert_array_equal(there.coef_, here.coef_)
-    assert os.getpid() not in found

@@ -18,7 +18,6 @@ AFTER_READING = {
     **{("svm", option): _CARD for option in ("--net", "--layer", "--pool", "--weights")},
     **{(command, "--weights"): _ITSELF for command in ("extract", "run", "classify")},
     **{(command, "--val-fraction"): _ITSELF for command in ("run", "train")},
-    **{(command, "--jobs-backend"): "joblib alone knows" for command in ("svm", "run")},
     ("localize train", "--class"): "the data have the classes",
 }
 """Options that are refused only when something large was opened, and why."""

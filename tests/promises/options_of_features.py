@@ -57,8 +57,6 @@ FEATURES = [
 ]  # fmt: skip
 JOBS = [
     ("--jobs", "--jobs 2", "evaluate.n_jobs", 2, "--jobs 0"),
-    ("--jobs-backend", "--jobs-backend dask", "jobs_backend.name", "dask",
-     "--jobs-backend cloud"),
 ]  # fmt: skip
 DATASET = [
     ("--root", "--root there", "open_dataset.root", "there", FREE),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -175,7 +175,6 @@ SVM = {
     "check_submission": ("vggfeat.svm.protocols.base:Protocol.check_submission", _nothing),
     "submit": ("vggfeat.cli.experiment:_submit", _nothing),
     "write_report": ("vggfeat.cli.experiment:_write_report", _nothing),
-    "jobs_backend": ("vggfeat.cli.working:jobs_backend", lambda _: nullcontext()),
 }
 MONITORED = {
     "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),

@@ -92,7 +92,8 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | path, label
     svm --dataset broken.toml → 3: broken.toml | line 1
     svm --dataset caltech101 --root classes → 3: classes | --root | 101_ObjectCategories.tar.gz
-    svm --dataset classes --loss logistic → 2: loss | 'hinge' or 'squared_hinge' | 'logistic'
+    svm --dataset classes --loss logistic → 2: loss | 'squared_hinge' | 'logistic'
+    svm --dataset classes --solver stream --loss hinge → 2: hinge | --loss auto
     svm --dataset classes --solver newton → 2: solver | 'gram' | 'newton'
     svm --dataset classes --C -1 → 2: --C | greater than 0 | Got -1.0
     svm --dataset classes --C one → 2: --C | number
@@ -104,7 +105,6 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset classes --view box → 3: boxes | --view image
     svm --dataset classes --submission s → 3: classes | public | --submission
     svm --dataset classes --jobs 0 → 2: jobs | -1 | Got 0
-    svm --dataset classes --jobs-backend threads → 2: threads | loky, ray or dask
     svm --dataset classes --features notes.txt → 5: notes.txt | vggfeat extract
     svm --dataset classes --save notes.txt/m → 5: --save notes.txt/m | another place
     svm --dataset classes --save . → 5: . is a folder | Name a file

@@ -184,7 +184,7 @@ def test_errors_say_what_is_wrong():
         LinearSVM(C=-1).fit(X, y)
     with pytest.raises(ParameterError, match=r"'C' parameter"):
         LinearSVM(C=[1.0, 2.0]).fit(X, y)
-    with pytest.raises(ParameterError, match="one of 'hinge', 'squared_hinge'"):
+    with pytest.raises(ParameterError, match="one of 'auto', 'hinge', 'squared_hinge'"):
         LinearSVM(loss="logistic").fit(X, y)
     with pytest.raises(ParameterError, match="one of 'auto', 'gram', 'primal'"):
         LinearSVM(solver="sgd").fit(X, y)

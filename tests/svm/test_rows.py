@@ -13,6 +13,7 @@ from helpers.rows import labelled, targeted
 
 from vggfeat.settings import SVM
 from vggfeat.svm import rows as module
+from vggfeat.svm import streaming
 from vggfeat.svm.gram import gram_matrix
 from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.protocols.random_splits import RandomSplits
@@ -24,8 +25,9 @@ N, D = 12_288, 1024
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a megabyte."""
+    """Blocks and samples of a megabyte."""
     monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(streaming, "SAMPLE_BYTES", 1 << 20)
 
 
 @pytest.fixture(scope="module")

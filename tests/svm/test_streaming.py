@@ -11,15 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.svm import rows as reading
 from vggfeat.svm import streaming
 from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.rows import Rows, linear_scores
 from vggfeat.svm.search import fit_best, search_C
 from vggfeat.svm.streaming import fit_stream
-
-LOSSES = ["hinge", "squared_hinge"]
 
 
 @pytest.fixture
@@ -37,66 +35,102 @@ def descriptors(n=183, D=40, classes=3, seed=0):
     return X, np.where(y[:, None] == np.arange(classes), 1, -1).astype(np.int8)
 
 
-def objective(w, b, X, y, C, loss):
+def objective(w, b, X, y, C):
     """Write out what liblinear minimises."""
-    short = np.maximum(0, 1 - y * (X @ w + b))
-    return (w @ w + b * b) / 2 + C * np.sum(short if loss == "hinge" else short**2)
+    return (w @ w + b * b) / 2 + C * np.sum(np.maximum(0, 1 - y * (X @ w + b)) ** 2)
 
 
-def liblinear(X, y, C, loss):
-    svc = LinearSVC(C=C, loss=loss, dual=True, tol=1e-8, max_iter=200_000, random_state=0)
+def liblinear(X, y, C, **more):
+    svc = LinearSVC(C=C, dual=True, tol=1e-8, max_iter=200_000, random_state=0, **more)
     return svc.fit(X, y)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("C", [0.01, 1.0, 30.0])
-def test_optimum_is_that_of_liblinear(tiny_blocks, loss, C):
+@pytest.mark.parametrize("C", [0.01, 1.0, 30.0, 1000.0])
+def test_optimum_is_that_of_liblinear(tiny_blocks, C):
     """Objectives agree to the tolerance, 0.001 and C at most, and scores follow."""
     X, targets = descriptors()
-    coef, intercept = fit_stream(X, targets, [0, 1, 2], [C] * 3, loss)
+    fit = fit_stream(X, targets, [0, 1, 2], [C] * 3)
     for k in range(3):
-        svc = liblinear(X, targets[:, k], C, loss)
-        best = objective(svc.coef_[0], svc.intercept_[0], X, targets[:, k], C, loss)
-        ours = objective(coef[k], intercept[k], X, targets[:, k], C, loss)
-        assert best * (1 - 1e-6) < ours < best * (1 + 1e-3 * min(1, C))
+        svc = liblinear(X, targets[:, k], C)
+        best = objective(svc.coef_[0], svc.intercept_[0], X, targets[:, k], C)
+        ours = objective(fit.coef[k], fit.intercept[k], X, targets[:, k], C)
+        assert best * (1 - 1e-6) < ours < best * (1 + 2e-3 * min(1, C))
         scores = svc.decision_function(X)
         np.testing.assert_allclose(
-            X @ coef[k] + intercept[k], scores, atol=0.1 * scores.std() + 1e-3
+            X @ fit.coef[k] + fit.intercept[k], scores, atol=0.2 * scores.std() + 1e-3
         )
 
 
-@pytest.mark.parametrize(("loss", "tol", "atol"), [("hinge", 1e-5, 0.02), (LOSSES[1], 1e-9, 1e-4)])
-def test_a_finer_tolerance_comes_closer(tiny_blocks, loss, tol, atol):
+def test_a_finer_tolerance_comes_closer(tiny_blocks):
     """Scores approach liblinear's as the tolerance falls."""
     X, targets = descriptors()
-    coef, intercept = fit_stream(X, targets, [1], [2.0], loss, tol=tol)
-    scores = liblinear(X, targets[:, 1], 2.0, loss).decision_function(X)
-    np.testing.assert_allclose(X @ coef[0] + intercept[0], scores, atol=atol)
+    fit = fit_stream(X, targets, [1], [2.0], tol=1e-9)
+    scores = liblinear(X, targets[:, 1], 2.0).decision_function(X)
+    np.testing.assert_allclose(X @ fit.coef[0] + fit.intercept[0], scores, atol=1e-4)
+
+
+def test_every_problem_shares_every_reading(tiny_blocks):
+    """All classes and a decade of C on both sides of 1 take few readings, which are counted."""
+    X, targets = descriptors(n=600)
+    read = np.zeros(len(X), int)
+
+    class Counted(np.ndarray):
+        def __getitem__(self, rows):
+            read[rows] += 1
+            return np.asarray(self)[rows]
+
+    columns, C = np.tile([0, 1, 2], 3), np.repeat([0.1, 1.0, 10.0], 3)
+    fit = fit_stream(X.view(Counted), targets, columns, C)
+    assert set(read) == {fit.readings}
+    assert fit.readings <= 20
+    assert LinearSVM(solver="stream").fit(X, targets).readings_ <= fit.readings
 
 
 def test_groups_of_problems_equal_problems_alone(tiny_blocks, monkeypatch):
     """Classes and values of C that share readings have the optimum that they have alone."""
     X, targets = descriptors()
     columns, C = [0, 1, 2, 0, 1], [0.1, 0.1, 0.1, 5.0, 5.0]
-    together = fit_stream(X, targets, columns, C, "squared_hinge", 1e-9)
+    together = fit_stream(X, targets, columns, C, 1e-9)
     monkeypatch.setattr(streaming, "STATE_BYTES", 2 * 8 * streaming.VECTORS * 41)
-    apart = fit_stream(X, targets, columns, C, "squared_hinge", 1e-9)
-    for one, other in zip(together, apart, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3)
+    apart = fit_stream(X, targets, columns, C, 1e-9)
+    np.testing.assert_allclose(together.coef, apart.coef, atol=1e-3)
+    np.testing.assert_allclose(together.intercept, apart.intercept, atol=1e-3)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_rows_of_target_0_and_one_C_per_class(tiny_blocks, loss):
+def test_rows_of_target_0_and_one_C_per_class(tiny_blocks):
     """A row of 0 is out of that class alone, and each class has the C it was given."""
     X, targets = descriptors()
     targets[:40, 0] = 0
     C = [0.1, 0.5, 2.0]
-    svm = LinearSVM(C, loss, "stream", tol=1e-4 if loss == "hinge" else 1e-9).fit(X, targets)
+    svm = LinearSVM(C, solver="stream", tol=1e-9).fit(X, targets)
     for k, rows in enumerate([slice(40, None), slice(None), slice(None)]):
-        svc = liblinear(X[rows], targets[rows, k], C[k], loss)
+        svc = liblinear(X[rows], targets[rows, k], C[k])
         np.testing.assert_allclose(
-            svm.class_scores(X)[rows, k], svc.decision_function(X[rows]), atol=0.05
+            svm.class_scores(X)[rows, k], svc.decision_function(X[rows]), atol=1e-3
         )
+
+
+@pytest.mark.parametrize(("rows", "vectors"), [(50, 256), (8192, 3), (20, 3)])
+def test_any_sample_leads_to_the_optimum(tiny_blocks, monkeypatch, rows, vectors):
+    """Where the sample tells little of the rows, there are more readings, and the same weights."""
+    monkeypatch.setattr(streaming, "SAMPLE_ROWS", rows)
+    monkeypatch.setattr(streaming, "EIGENVECTORS", vectors)
+    X, targets = descriptors()
+    X *= np.geomspace(0.01, 3, X.shape[1])
+    fit = fit_stream(X, targets, [0], [10.0], 1e-9)
+    scores = liblinear(X, targets[:, 0], 10.0).decision_function(X)
+    np.testing.assert_allclose(X @ fit.coef[0] + fit.intercept[0], scores, atol=1e-3)
+
+
+def test_the_hinge_is_refused_in_a_sentence():
+    """Typed for rows that are streamed, it is an error; unsaid, the result names the other."""
+    X, targets = descriptors()
+    with pytest.raises(ParameterError, match="squared hinge"):
+        LinearSVM(loss="hinge", solver="stream").fit(X, targets)
+    with pytest.raises(ParameterError, match="squared hinge"):
+        search_C(X, targets, loss="hinge", solver="stream", score=precisions)
+    assert LinearSVM(solver="stream").fit(X, targets).loss_ == "squared_hinge"
+    assert LinearSVM().fit(X, targets).loss_ == "hinge"
 
 
 def test_files_need_not_be_arrays(tmp_path, tiny_blocks):
@@ -134,9 +168,8 @@ def test_the_choice_of_C_is_that_of_liblinear(tiny_blocks):
     X, targets = descriptors()
     targets[::7, 1] = 0
     how = {"grid": (0.1, 1.0, 10.0), "score": precisions, "per_class": True, "folds": 3}
-    how["loss"] = "squared_hinge"
     found = search_C(X, targets, solver="stream", tol=1e-6, **how)
-    other = search_C(X, targets, solver="primal", tol=1e-6, **how)
+    other = search_C(X, targets, loss="squared_hinge", solver="primal", tol=1e-6, **how)
     assert found.solver == "stream"
     np.testing.assert_allclose(found.scores, other.scores, atol=0.01)
     svm, chosen = fit_best(X, targets, solver="stream", tol=1e-6, **how)
@@ -181,6 +214,7 @@ def test_validation_rows_never_reach_the_fit(tiny_blocks):
 def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
     """Fit, search and scores of a 64 MiB memory map take less than 12 MiB."""
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(streaming, "SAMPLE_BYTES", 1 << 20)
     rng = np.random.default_rng(0)
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (16_384, 1024))
     targets = np.where(rng.random((len(X), 2)) < 0.2, 1, -1).astype(np.int8)
@@ -199,16 +233,16 @@ def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
     assert precisions(targets, scores).min() > 0.9
 
 
-def test_nothing_is_drawn_at_random(tiny_blocks):
+def test_a_fit_can_be_repeated(tiny_blocks):
     """Two fits are equal to the last bit."""
     X, targets = descriptors()
-    for one, other in zip(*(fit_stream(X, targets, [0, 1], [1.0, 9.0]) for _ in "ab"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    first, second = (fit_stream(X, targets, [0, 1], [1.0, 9.0]) for _ in range(2))
+    np.testing.assert_array_equal(first.coef, second.coef)
 
 
-def test_problems_that_are_not_solved_are_told(tiny_blocks, monkeypatch):
+def test_problems_that_are_not_solved_are_named(tiny_blocks, monkeypatch):
     """After too many readings the weights come with a warning that says what to do."""
-    monkeypatch.setattr(streaming, "MAX_READINGS", 5)
+    monkeypatch.setattr(streaming, "MAX_READINGS", 2)
     X, targets = descriptors()
     with pytest.warns(ConvergenceWarning, match=r"1 of 1 linear SVMs .* Take a smaller C"):
         fit_stream(X, targets, [0], [1000.0])

@@ -46,7 +46,7 @@ def evaluate_svm(
     """Describe the images of a data set, and test a linear SVM on them."""
     # A device of the cluster says nothing of this machine's.
     DEVICE.set("auto" if work.execution.engine == "ray" else work.execution.device)
-    with work_progress("extract", quiet=work.quiet) as progress, work.parallel():
+    with work_progress("extract", quiet=work.quiet) as progress:
         described = describe(
             card,
             images,
@@ -120,8 +120,7 @@ def open_networks(
 
 def _save_model(run: SVMRun, path: Path, work: Work) -> None:
     """Train the model that classifies new images, and write it."""
-    with work.parallel():
-        model, trained_on = run.final_model(work.execution.jobs)
+    model, trained_on = run.final_model(work.execution.jobs)
     chosen = ", ".join(f"{C:g}" for C in dict.fromkeys(model.C))
     note(f"Model: {save(path, model)}, trained on {trained_on}, with C = {chosen}.")
 

@@ -16,7 +16,7 @@ from vggfeat.settings import Execution, Features
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
 OF_FEATURES = (
-    "dataset", "root", "report", "evidence", "submission", "jobs", "jobs_backend",
+    "dataset", "root", "report", "evidence", "submission", "jobs",
 )  # fmt: skip
 OF_TABLES = (
     "allow_partial", "weights", "features", "on_bad_image", "deterministic", "engine", "address",
@@ -31,9 +31,7 @@ SILENT = {
 
 @options.with_options(
     typed=options.typed_options(Features, "weights"),
-    execution=options.model_options(
-        Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
-    ),
+    execution=options.model_options(Execution, *options.DESCRIBING, *options.CLUSTER, "jobs"),
 )
 def command(
     *,

@@ -15,9 +15,7 @@ from vggfeat.settings import SVM, Execution, Features
 @options.with_options(
     typed=options.typed_options(Features),
     svm=options.model_options(SVM),
-    execution=options.model_options(
-        Execution, *options.DESCRIBING, *options.CLUSTER, "jobs", "jobs_backend"
-    ),
+    execution=options.model_options(Execution, *options.DESCRIBING, *options.CLUSTER, "jobs"),
 )
 def command(
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,9 @@ from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import load
 from vggfeat.store.store import FeatureStore
-from vggfeat.svm.backends import jobs_backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
@@ -53,7 +50,7 @@ class Work:
     def __post_init__(self) -> None:
         """Refuse what this machine lacks, before any image is looked for."""
         engine = self.execution.engine
-        if self.execution.address and "ray" not in (engine, self.execution.jobs_backend):
+        if self.execution.address and engine != "ray":
             raise ParameterError(
                 "--address is of a Ray cluster. Add --engine ray, or leave it out."
             )
@@ -114,13 +111,6 @@ class Work:
         hardware = extractor.hardware.but(device=self.execution.device)
         how |= {"address": self.execution.address, "weights": extractor.weights}
         return extract_on_ray(images, extractor.extraction, hardware, scales, store, **how)
-
-    def parallel(self) -> AbstractContextManager[object]:
-        """Set joblib's backend, if one was named."""
-        if self.execution.jobs_backend is None:
-            return nullcontext()
-
-        return jobs_backend(self.execution.jobs_backend, self.execution.address)
 
     def _precision(self, features: Features, net: str, store: FeatureStore | None) -> str:
         held = store.index.columns if store else {}  # also those of a run that has just begun

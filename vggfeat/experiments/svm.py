@@ -126,7 +126,7 @@ class SVMRun:
             **({"power": features.power} if features.power else {}),
             "dimensions": described.X.shape[1],
             "device": list(devices),
-            "loss": self.svm.loss,
+            "loss": self.evaluation.fitted.svm.loss_,
             "C": list(self.svm.C),
         }
 

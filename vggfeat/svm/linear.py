@@ -16,11 +16,11 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.svm.gram import gram_matrix
 from vggfeat.svm.rows import Rows, check_finite, in_blocks, linear_scores
 from vggfeat.svm.solvers import (
-    LOSSES,
     Binary,
     Floats,
     Ints,
     Loss,
+    choose_loss,
     choose_solver,
     fit_gram,
     fit_primal,
@@ -41,8 +41,9 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     ----------
     C : float in (0, inf), or array of shape (n_classes,)
         Weight of the loss against ``½‖w‖²``; one for all classes, or one for each.
-    loss : {"hinge", "squared_hinge"}
-        Loss of a row inside the margin.
+    loss : {"auto", "hinge", "squared_hinge"}
+        Loss of a row inside the margin; ``"auto"`` is the hinge, and for ``"stream"``, which has no
+        other, the squared hinge.
     solver : {"auto", "gram", "primal", "stream"}
         ``"gram"`` solves the dual on the Gram matrix, computed once for all classes, and equals
         ``SVC(kernel="linear")`` one-vs-rest. ``"primal"`` is liblinear: it equals ``LinearSVC``,
@@ -55,8 +56,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         optimality conditions, as a share of the spread of the class's own training scores (the
         root of their variance where both classes weigh the same, at most 1), and twice that at
         most: the ranking at a small C, where all scores lie close together, is as sure as at a
-        large one. For ``"stream"``, the duality gap as a share of the objective, and of C times the
-        objective where C is below 1.
+        large one. For ``"stream"``, see :func:`~vggfeat.svm.streaming.fit_stream`.
     random_state : int
         Seed of liblinear's order of rows.
     n_jobs : int or None
@@ -72,6 +72,10 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         Bias of each class.
     solver_ : str
         The solver that was used.
+    loss_ : str
+        The loss that was used.
+    readings_ : int
+        How often ``"stream"`` read all rows; 0 for the others.
 
     Examples
     --------
@@ -85,11 +89,13 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     coef_: Floats
     intercept_: Floats
     solver_: str
+    loss_: str
+    readings_: int
 
     def __init__(
         self,
         C: float | ArrayLike = 1.0,
-        loss: Loss = "hinge",
+        loss: Loss = "auto",
         solver: str = "auto",
         tol: float = 1e-3,
         random_state: int | None = 0,
@@ -128,8 +134,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         ParameterError
             If a parameter is out of its range.
         """
-        _refuse_unknown_loss(self.loss)
         self.solver_ = choose_solver(self.solver, *shape_of(X))
+        self.loss_ = choose_loss(self.loss, self.solver_)
         checked, labels = self._validated(X, y)
         self.classes_, targets = targets_of(labels)
         self._multi_label = labels.ndim == 2
@@ -138,9 +144,10 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         mirrored = targets.shape[1] == 2 and not self._multi_label
         columns = np.array([1]) if mirrored else np.arange(targets.shape[1])
         if self.solver_ == "stream":
-            C = per_class[columns]
-            coef, biases = fit_stream(checked, targets, columns, C, self.loss, self.tol)
+            fit = fit_stream(checked, targets, columns, per_class[columns], self.tol)
+            coef, biases, self.readings_ = fit
         else:
+            self.readings_ = 0
             coef, biases = self._fit_in_memory(checked, targets, columns, per_class, gram)
         if mirrored:  # the rest of one class is the other: the same boundary, seen from behind
             coef, biases = np.concatenate([-coef, coef]), np.concatenate([-biases, biases])
@@ -156,7 +163,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         gram: Floats | None,
     ) -> tuple[Floats, Floats]:
         """Solve for one class after the other, or for several in processes."""
-        how = Binary(1.0, self.loss, self.tol, _seed(self.random_state))
+        how = Binary(1.0, self.loss_, self.tol, _seed(self.random_state))
         data = X
         if self.solver_ == "gram":
             data = gram_matrix(X) if gram is None else gram
@@ -202,7 +209,8 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
             labels = validate_data(self, "no_validation", y, multi_output=True)
             validate_data(self, X, skip_check_array=True)
             check_consistent_length(X, labels)
-            check_finite(X)
+            if self.solver_ != "stream":  # which does so in its first reading
+                check_finite(X)
         else:
             checked, labels = validate_data(
                 self, X, y, dtype=[np.float64, np.float32], multi_output=True
@@ -248,11 +256,6 @@ def _weighted_sum(weights: Floats, X: NDArray[Any]) -> Floats:
     for column in range(0, X.shape[1], BLOCK):
         total[:, column : column + BLOCK] = weights @ X[:, column : column + BLOCK]
     return total
-
-
-def _refuse_unknown_loss(loss: str) -> None:
-    if loss not in LOSSES:
-        raise ParameterError.not_one_of("loss", "LinearSVM", LOSSES, loss)
 
 
 def _refuse_untrainable(classes: NDArray[Any], targets: NDArray[np.int8]) -> None:

@@ -109,11 +109,16 @@ def check_finite(X: Any) -> None:
         If one is a NaN or an infinity.
     """
     for start, stop in block_ends(X, 1):
-        if not np.isfinite(as_floats(X[start:stop])).all():
-            raise DataError(
-                f"Descriptors must be finite. Rows {start} to {stop - 1} hold a NaN or an "
-                "infinity: find and extract them again."
-            )
+        check_block(as_floats(X[start:stop]), start)
+
+
+def check_block(block: NDArray[Any], start: int) -> None:
+    """Refuse rows from ``start`` on that are not numbers, as :func:`check_finite` does."""
+    if not np.isfinite(block).all():
+        raise DataError(
+            f"Descriptors must be finite. Rows {start} to {start + len(block) - 1} hold a NaN or "
+            "an infinity: find and extract them again."
+        )
 
 
 def block_ends(X: Any, width: int) -> Iterator[tuple[int, int]]:

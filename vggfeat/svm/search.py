@@ -24,6 +24,7 @@ from vggfeat.svm.solvers import (
     Floats,
     Ints,
     Loss,
+    choose_loss,
     choose_solver,
     held_out,
     in_processes,
@@ -63,7 +64,7 @@ def search_C(
     score: str | Score = "recall",
     per_class: bool = False,
     truth: NDArray[np.int8] | None = None,
-    loss: Loss = "hinge",
+    loss: Loss = "auto",
     solver: str = "auto",
     tol: float = 1e-3,
     random_state: int = 0,
@@ -125,7 +126,8 @@ def search_C(
     _, targets = targets_of(y)
     parts = stratified_folds(y, folds, random_state) if isinstance(folds, int) else folds
     solver = choose_solver(solver, *shape_of(X))
-    how = Binary(1.0, loss, tol, random_state)
+    loss_used = choose_loss(loss, solver)
+    how = Binary(1.0, loss_used, tol, random_state)
     truth = targets if truth is None else truth
     if solver == "stream":
         data = X if hasattr(X, "shape") else np.asarray(X)
@@ -222,7 +224,7 @@ def _streamed_scores(
         seen = targets[train]
         able = np.flatnonzero(trainable(seen))
         columns, bounds = np.tile(able, len(grid)), np.repeat(grid, len(able))
-        coef, bias = fit_stream(Rows(X, train), seen, columns, bounds, how.loss, how.tol)
+        coef, bias, _ = fit_stream(Rows(X, train), seen, columns, bounds, how.tol)
         for c in range(len(grid)):
             mine = slice(c * len(able), (c + 1) * len(able))
             decision = np.full((len(validation), n_classes), np.nan)

@@ -22,15 +22,14 @@ from sklearn import config_context
 from sklearn.svm import SVC, LinearSVC
 
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.svm.backends import shared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Loss = Literal["hinge", "squared_hinge"]
+Loss = Literal["auto", "hinge", "squared_hinge"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-LOSSES = ("hinge", "squared_hinge")
+LOSSES = ("auto", "hinge", "squared_hinge")
 SOLVERS = ("auto", "gram", "primal", "stream")
 GRAM_ROWS = 16_000  # 2 GiB as float64
 MEMORY = 8 << 30  # bytes that a solver may take for its matrices, of the 16 GB of a common machine
@@ -44,7 +43,7 @@ class Binary(NamedTuple):
     """How hard and by which loss one class is separated from the rest."""
 
     C: float
-    loss: Loss = "hinge"
+    loss: str = "hinge"
     tol: float = 1e-3
     random_state: int = 0
 
@@ -79,6 +78,31 @@ def choose_solver(solver: str, n: int, D: int) -> str:
     if n <= GRAM_ROWS or (n <= D and n * n * GRAM_BYTES <= MEMORY):
         return "gram"
     return "primal" if n * D * PRIMAL_BYTES <= MEMORY else "stream"
+
+
+def choose_loss(loss: str, solver: str) -> str:
+    """Resolve ``"auto"``: the hinge; the squared hinge where rows are streamed.
+
+    Raises
+    ------
+    ParameterError
+        If rows that are streamed are to be judged by the hinge.
+
+    Examples
+    --------
+    >>> choose_loss("auto", "gram"), choose_loss("auto", "stream")
+    ('hinge', 'squared_hinge')
+    """
+    if loss not in LOSSES:
+        raise ParameterError.not_one_of("loss", "LinearSVM", LOSSES, loss)
+    if loss == "hinge" and solver == "stream":
+        raise ParameterError(
+            "The hinge loss needs all rows in memory, and these are streamed because they are too "
+            "many for it. Use the squared hinge, which loss='auto' (--loss auto) takes here."
+        )
+    if loss == "auto":
+        return "squared_hinge" if solver == "stream" else "hinge"
+    return loss
 
 
 def shape_of(X: Any) -> tuple[int, int]:
@@ -225,6 +249,23 @@ def trainable(targets: NDArray[np.int8]) -> NDArray[np.bool_]:
     return cast("NDArray[np.bool_]", (targets > 0).any(axis=0) & (targets < 0).any(axis=0))
 
 
+def class_weights(y: NDArray[Any], class_weight: str | None) -> tuple[float, float]:
+    """Return the weights of C for negatives and positives.
+
+    ``"balanced"`` is scikit-learn's: rows / (2 × rows of the sign).
+
+    Examples
+    --------
+    >>> class_weights(np.array([1, -1, -1, -1, 0]), "balanced")
+    (0.6666666666666666, 2.0)
+    """
+    if class_weight is None:
+        return 1.0, 1.0
+    negatives, positives = int((y < 0).sum()), int((y > 0).sum())
+    rows = negatives + positives
+    return rows / (2 * max(negatives, 1)), rows / (2 * max(positives, 1))
+
+
 def held_out(
     data: NDArray[Any],
     targets: NDArray[np.int8],
@@ -285,5 +326,4 @@ def in_processes(
         return [work(task) for task in tasks]
     if getattr(get_active_backend()[0], "supports_sharedmem", False):
         return [work(task) for task in tasks]
-    once = shared(work)
-    return list(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(once)(task) for task in tasks))
+    return list(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(work)(task) for task in tasks))

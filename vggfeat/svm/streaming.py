@@ -1,138 +1,51 @@
-"""Linear SVMs over rows that are read block by block, many problems in every reading.
+"""Linear SVMs over rows that are read block by block, all problems in every reading.
 
 A problem is a column of targets and a C. With ``v = (w, b)`` and a constant 1 behind each row it
-minimises what liblinear does, ``P(v) = ½‖v‖² + C Σ loss(yᵢ v·xᵢ)``, by Newton's method with
-conjugate gradients: products with the Hessian are sums over rows, so that memory holds one block of
-rows and a few vectors of weights per problem, however many rows there are. Nothing is random.
+minimises what liblinear does with the squared hinge, ``½‖v‖² + Σ Cᵢ max(0, 1 - yᵢ v·xᵢ)²``, by
+L-BFGS (Nocedal & Wright, Numerical Optimization, Algorithm 7.4). Memory holds one block of rows
+and some vectors of weights per problem, however many rows there are. Two things save readings:
 
-The hinge is rounded off within ``mu`` of its kink, and ``mu`` shrinks until that no longer matters.
-How far P is from its minimum is known at every point: with ``g`` the gradient of the rounded
-problem, C times the slopes of its losses is feasible in the dual, and the duality gap of the
-problem itself is ``½‖g‖² + C Σ (lossᵢ - slopeᵢ (1 - yᵢ v·xᵢ))``, whose sum is zero beyond the
-rounding. For the squared hinge, which needs none, the gap is ``½‖g‖²``.
-
-The squared hinge takes tens of readings. The hinge takes hundreds where C is large, as liblinear
-takes thousands of sweeps.
+- L-BFGS starts from the inverse Hessian at v = 0, where every row is inside the margin:
+  ``(I + 2C (n/m) XsᵀXs)⁻¹`` of a sample of m rows. It is held by the sample's leading eigenvectors
+  and the mean of the other eigenvalues, as in Nyström preconditioning (Frangella, Tropp & Udell
+  2023): one matrix (D, 256) serves every class and every C. With the whole D × D factor the noise
+  of the sample's small eigenvalues costs more readings than it saves.
+- A reading gives objective and gradient one step ahead. The objective is piecewise quadratic
+  along the step, so its slope at several lengths, from the scores of the direction in the same
+  reading, tells the best length where the step itself was too long or too short.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import randomized_svd
 
-from vggfeat.svm.rows import as_floats, block_ends
-from vggfeat.svm.solvers import Floats, Ints
+from vggfeat.svm.rows import as_floats, block_ends, check_block
+from vggfeat.svm.solvers import Floats, Ints, class_weights
 
-STATE_BYTES = 1 << 30  # of the weights, gradients and steps of problems that are solved together
-VECTORS = 16  # of the size of its weights that a problem needs at once, temporary ones included
-MAX_READINGS = 1000  # of all rows
-WIDE = 2.0  # mu at first: v = 0, where every shortfall is 1, lies within the rounding
-FINER = 0.3  # what mu is multiplied by
-ENOUGH = 0.3  # share of the gradient at which Newton's equations count as solved
-PRODUCTS = 60  # with the Hessian, at most, for one step
-SHORTER = 0.5 ** np.array([1, 2, 3, 4, 6, 8, 11, 15, 20, 26])  # lengths of a step that goes too far
-UNUSED = -9.0  # the shortfall of a row that is none of the problem's: beyond every rounding
-
-
-class _Point(NamedTuple):
-    """Where P problems stand: weights and gradient (D + 1, P), the rest (P,)."""
-
-    weights: Floats
-    gradient: Floats
-    objective: Floats
-    rounding: Floats
-
-    @property
-    def unsolved(self) -> Floats:
-        """What is left of the gap when rounding is taken as it is."""
-        return cast("Floats", np.sum(self.gradient**2, axis=0) / 2)
-
-    @property
-    def gap(self) -> Floats:
-        return self.unsolved + self.rounding
-
-    def only(self, which: Ints) -> _Point:
-        return _Point(*(values[..., which] for values in self))
-
-    def put(self, which: Ints, other: _Point) -> None:
-        for mine, its in zip(self, other, strict=True):
-            mine[..., which] = its
+STATE_BYTES = 1 << 30  # of the vectors of problems that are solved together
+SAMPLE_BYTES = 128 << 20  # of the sample, as float32
+SAMPLE_ROWS = 8192
+EIGENVECTORS = 256
+PAIRS = 10  # steps, and changes of the gradient, that L-BFGS remembers
+VECTORS = 2 * PAIRS + 12  # of the size of its weights that a problem needs, temporary ones included
+MAX_READINGS = 500
+LENGTHS = np.array([0.03, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0])  # of a step
+FLAT = 0.9  # a step is taken where its slope has fallen to this share
 
 
-@dataclass
-class _Problems:
-    """Rows, read in blocks, and the P problems over them; ``which`` selects some of these."""
+class StreamFit(NamedTuple):
+    """Weights (P, D) and biases (P,) of P problems, and how often all rows were read."""
 
-    X: Any
-    targets: NDArray[np.int8]
-    columns: Ints
-    C: Floats
-    squared: bool
-    mu: Floats
-    readings: int = 0
-
-    def blocks(self, which: Ints) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Read rows (B, D) with targets (B, P); rows that no problem uses are left out."""
-        self.readings += 1
-        columns = self.columns[which]
-        for start, stop in block_ends(self.X, len(which)):
-            known = self.targets[start:stop, np.unique(columns)]
-            used = known.any(axis=1)
-            if used.any():
-                block = as_floats(self.X[start:stop])
-                block = block if used.all() else block[used]
-                yield block, self.targets[start:stop, columns][used].astype(block.dtype)
-
-    def at(self, which: Ints, weights: Floats) -> _Point:
-        """Evaluate the rounded problems."""
-        pull = np.zeros_like(weights)
-        losses, rounding = np.zeros(len(which)), np.zeros(len(which))
-        for block, y in self.blocks(which):
-            slope, loss, more = self._loss(which, _shortfall(block, y, weights))
-            losses += loss.sum(axis=0, dtype=np.float64)
-            rounding += more.sum(axis=0, dtype=np.float64)
-            pull += _columns(block, slope * y)
-        C, half = self.C[which], np.sum(weights**2, axis=0) / 2
-        return _Point(weights, weights - C * pull, half + C * losses, C * rounding)
-
-    def bent(self, which: Ints, weights: Floats, along: Floats) -> Floats:
-        """Multiply the Hessian at ``weights`` by one vector per problem."""
-        total = np.zeros_like(along)
-        for block, y in self.blocks(which):
-            curvature = self._curvature(which, _shortfall(block, y, weights))
-            total += _columns(block, curvature * _scores(block, along))
-        return along + self.C[which] * total
-
-    def shorter(self, which: Ints, weights: Floats, step: Floats) -> Floats:
-        """Cut each problem's step to the best of some lengths, in one reading."""
-        found = np.array([np.sum((weights + t * step) ** 2, axis=0) / 2 for t in SHORTER])
-        for block, y in self.blocks(which):
-            shortfall, change = _shortfall(block, y, weights), y * _scores(block, step)
-            for k, t in enumerate(SHORTER.astype(block.dtype)):
-                _, loss, _ = self._loss(which, shortfall - t * change)
-                found[k] += self.C[which] * loss.sum(axis=0, dtype=np.float64)
-        return cast("Floats", SHORTER[found.argmin(axis=0)] * step)
-
-    def _loss(self, which: Ints, shortfall: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Slope, rounded loss, and part of the gap, of ``shortfall = 1 - y v·x``."""
-        short = np.maximum(shortfall, 0)
-        if self.squared:
-            return 2 * short, short**2, np.zeros_like(short)
-        mu = self.mu[which].astype(shortfall.dtype)
-        slope = np.clip((shortfall + mu) / (2 * mu), 0, 1)
-        return slope, slope * (shortfall + mu * (1 - slope)), short - slope * shortfall
-
-    def _curvature(self, which: Ints, shortfall: NDArray[Any]) -> NDArray[Any]:
-        if self.squared:
-            return 2 * (shortfall > 0).astype(shortfall.dtype)
-        mu = self.mu[which].astype(shortfall.dtype)
-        return cast("NDArray[Any]", (np.abs(shortfall) < mu) / (2 * mu))
+    coef: Floats
+    intercept: Floats
+    readings: int
 
 
 def fit_stream(
@@ -140,9 +53,9 @@ def fit_stream(
     targets: NDArray[np.int8],
     columns: Sequence[int] | Ints,
     C: Sequence[float] | Floats,
-    loss: str = "hinge",
     tol: float = 1e-3,
-) -> tuple[Floats, Floats]:
+    class_weight: str | None = None,
+) -> StreamFit:
     """Solve P problems over the same rows, reading these block by block.
 
     As many problems as ``STATE_BYTES`` holds are solved in the same readings.
@@ -156,15 +69,21 @@ def fit_stream(
     columns : sequence of int, length P
         Column of the targets that each problem separates.
     C : sequence of float, length P
-    loss : "hinge" or "squared_hinge"
     tol : float
-        Duality gap at which a problem is solved, as a share of its objective where C is 1 or more,
-        and of C times its objective below: scores, and what tells them apart, shrink with C.
+        A problem is solved where the next step is expected to lower its objective by half this
+        share of it, times C where C is below 1 and over C where it is above: so that scores, and
+        with them the ranking, are as sure at every C.
+    class_weight : "balanced", optional
+        Let positives and negatives of a column weigh the same in sum.
 
     Returns
     -------
-    coef : array, shape (P, D)
-    intercept : array, shape (P,)
+    StreamFit
+
+    Raises
+    ------
+    DataError
+        If a descriptor is a NaN or an infinity.
 
     Warns
     -----
@@ -174,92 +93,200 @@ def fit_stream(
     Examples
     --------
     >>> X = np.array([[1.0], [-1.0]])
-    >>> coef, intercept = fit_stream(X, np.array([[1], [-1]], dtype=np.int8), [0, 0], [0.1, 9.0])
-    >>> coef.round(3).tolist(), intercept.round(3).tolist()
-    ([[0.2], [1.0]], [0.0, 0.0])
+    >>> fit = fit_stream(X, np.array([[1], [-1]], dtype=np.int8), [0, 0], [0.25, 5.0])
+    >>> fit.coef.round(3).tolist(), fit.readings
+    ([[0.5], [0.952]], 2)
     """
-    D = X.shape[1]
-    where, bounds = np.asarray(columns, dtype=np.int64), np.asarray(C, dtype=np.float64)
-    together = max(1, STATE_BYTES // (8 * VECTORS * (D + 1)))
-    weights = np.empty((D + 1, len(bounds)))
-    for first in range(0, len(bounds), together):
+    columns, C = np.asarray(columns, dtype=np.int64), np.asarray(C, dtype=np.float64)
+    together = max(1, STATE_BYTES // (8 * VECTORS * (X.shape[1] + 1)))
+    weights, readings = np.empty((X.shape[1] + 1, len(C))), 0
+    for first in range(0, len(C), together):
         group = slice(first, first + together)
-        mu = np.full(len(bounds[group]), WIDE)
-        squared = loss == "squared_hinge"
-        problems = _Problems(X, targets, where[group], bounds[group], squared, mu)
+        problems = _Problems(X, targets, columns[group], C[group], class_weight)
         weights[:, group] = _solve(problems, tol)
-    return np.ascontiguousarray(weights[:-1].T), weights[-1].copy()
+        readings += problems.readings
+    return StreamFit(np.ascontiguousarray(weights[:-1].T), weights[-1].copy(), readings)
 
 
 def _solve(problems: _Problems, tol: float) -> Floats:
-    """Take Newton steps until every problem's gap is small; return weights (D + 1, P)."""
-    todo = np.arange(len(problems.C))
-    point = problems.at(todo, np.zeros((problems.X.shape[1] + 1, len(todo))))
-    goal = tol * np.minimum(1, problems.C)
+    """Take L-BFGS steps until none expects to gain; return weights (D + 1, P)."""
+    objective, gradient, hessian = problems.start()
+    weights = np.zeros_like(gradient)
+    direction = -hessian.solve(np.arange(len(objective)), gradient)
+    length = np.ones(len(objective))
+    lengths = np.repeat(LENGTHS[:, None], len(objective), axis=1)
+    share = tol * np.minimum(problems.C, 1 / problems.C)
     while True:
-        todo = todo[point.gap[todo] > goal[todo] * point.objective[todo]]
+        todo = np.flatnonzero(-_dot(gradient, direction) > share * objective)
         if not len(todo) or problems.readings >= MAX_READINGS:
             break
-        rounded = todo[point.unsolved[todo] < point.rounding[todo]]
-        if len(rounded):
-            problems.mu[rounded] *= FINER
-            point.put(rounded, problems.at(rounded, point.weights[:, rounded]))
-        point.put(todo, _stepped(problems, todo, point.only(todo)))
+        steps = direction[:, todo]
+        ahead = problems.look(todo, weights[:, todo], steps, length[todo], lengths[:, todo])
+        slope = _dot(gradient[:, todo], steps)
+        flat = np.abs(_dot(ahead.gradient, steps)) <= FLAT * np.abs(slope)
+        for k in np.flatnonzero(~flat):  # look again, at the length where the slope is zero
+            p = todo[k]
+            at, slopes = np.append(0, lengths[:, p]), np.append(slope[k], ahead.slopes[:, k])
+            after = int(np.searchsorted(slopes, 0))
+            length[p] = np.interp(0, slopes, at)
+            if after < len(at):
+                lengths[:, p] = np.linspace(at[after - 1], at[after], len(LENGTHS))
+            else:
+                lengths[:, p] = at[-1] * LENGTHS
+        taken = todo[flat]
+        steps = length[taken] * steps[:, flat]
+        change = ahead.gradient[:, flat] - gradient[:, taken]
+        hessian.update(taken, steps, change, ahead.inside[flat])
+        weights[:, taken] += steps
+        objective[taken], gradient[:, taken] = ahead.objective[flat], ahead.gradient[:, flat]
+        direction[:, taken] = -hessian.solve(taken, gradient[:, taken])
+        length[taken], lengths[:, taken] = 1, LENGTHS[:, None]
     if len(todo):
         warnings.warn(
-            f"{len(todo)} of {len(goal)} linear SVMs were not solved to tol={tol:g} in "
-            f"{problems.readings} readings of the descriptors. Take a smaller C, a larger tol or "
-            "loss='squared_hinge'.",
+            f"{len(todo)} of {len(share)} linear SVMs were not solved to tol={tol:g} in "
+            f"{problems.readings} readings of the descriptors. Take a smaller C or a larger tol.",
             ConvergenceWarning,
             stacklevel=3,
         )
-    return point.weights
+    return weights
 
 
-def _stepped(problems: _Problems, which: Ints, here: _Point) -> _Point:
-    """Take one step with every problem; the objective falls."""
-    step = _newton_step(problems, which, here)
-    there = problems.at(which, here.weights + step)
-    promised = np.sum(here.gradient * step, axis=0)
-    far = np.flatnonzero(there.objective > here.objective + 1e-4 * promised)
-    if len(far):
-        start = here.weights[:, far]
-        short = problems.shorter(which[far], start, step[:, far])
-        there.put(far, problems.at(which[far], start + short))
-    return there
+class _Ahead(NamedTuple):
+    """Objective (P,) and gradient (D + 1, P) after a step, and slopes (K, P) at lengths of it."""
+
+    objective: Floats
+    gradient: Floats
+    slopes: Floats
+    inside: Floats
 
 
-def _newton_step(problems: _Problems, which: Ints, here: _Point) -> Floats:
-    """Solve Newton's equations by conjugate gradients, each problem until it has enough."""
-    step, residual = np.zeros_like(here.weights), -here.gradient
-    along, size = residual.copy(), np.sum(residual**2, axis=0)
-    enough = ENOUGH**2 * size
-    left = np.flatnonzero(size > 0)
-    for _ in range(PRODUCTS):
-        if not len(left):
-            break
-        bent = problems.bent(which[left], here.weights[:, left], along[:, left])
-        length = size[left] / np.sum(along[:, left] * bent, axis=0)
-        step[:, left] += length * along[:, left]
-        residual[:, left] -= length * bent
-        now = np.sum(residual[:, left] ** 2, axis=0)
-        along[:, left] = residual[:, left] + now / size[left] * along[:, left]
-        size[left] = now
-        left = left[now > enough[left]]
-    return step
+class _Problems:
+    """Rows, read in blocks, and the P problems over them; ``which`` selects some of these."""
+
+    def __init__(
+        self,
+        X: Any,
+        targets: NDArray[np.int8],
+        columns: Ints,
+        C: Floats,
+        class_weight: str | None,
+    ) -> None:
+        self.X, self.targets, self.columns, self.C = X, targets, columns, C
+        self.readings = 0
+        distinct, place = np.unique(columns, return_inverse=True)
+        weights = [class_weights(targets[:, column], class_weight) for column in distinct]
+        self.weights = C * np.array(weights).T[:, place]  # (2, P), of negatives and positives
+
+    def blocks(self, which: Ints) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+        """Read rows (B, D) with targets (B, P)."""
+        self.readings += 1
+        for start, stop in block_ends(self.X, 2 * len(which)):
+            block = as_floats(self.X[start:stop])
+            y = self.targets[start:stop, self.columns[which]].astype(block.dtype)
+            yield slice(start, stop), block, y
+
+    def start(self) -> tuple[Floats, Floats, _Hessian]:
+        """Return objective and gradient at v = 0, and the Hessian there, of a sample's rows."""
+        n, D = self.X.shape
+        size = min(n, SAMPLE_ROWS, max(1, SAMPLE_BYTES // (4 * D)))
+        drawn = np.zeros(n, dtype=bool)
+        drawn[np.random.default_rng(0).choice(n, size, replace=False)] = True
+        sample, every = [], np.arange(len(self.C))
+        objective, gradient = np.zeros(len(every)), np.zeros((D + 1, len(every)))
+        for rows, block, y in self.blocks(every):
+            check_block(block, rows.start)
+            cost = self._cost(every, y)
+            objective += cost.sum(axis=0, dtype=np.float64)
+            gradient -= 2 * _products(block, cost * y)
+            sample.append(block[drawn[rows]].astype(np.float32))
+        known = np.concatenate(sample)
+        known = np.hstack([known, np.ones((len(known), 1), np.float32)])
+        # Where every row is inside the margin, the objective is the sum of all costs.
+        return objective, gradient, _Hessian(known, objective)
+
+    def look(
+        self, which: Ints, weights: Floats, steps: Floats, length: Floats, lengths: Floats
+    ) -> _Ahead:
+        """Evaluate after steps of a length, and their slopes at other lengths, in one reading."""
+        P, there = len(which), weights + length * steps
+        objective, gradient = _dot(there, there) / 2, there.copy()
+        slopes = _dot(weights, steps) + lengths * _dot(steps, steps)
+        both, inside = np.hstack([weights, steps]), np.zeros(P)
+        for _, block, y in self.blocks(which):
+            precise = both.astype(block.dtype)
+            scores = block @ precise[:-1] + precise[-1]
+            slack, change = np.abs(y) - y * scores[:, :P], y * scores[:, P:]
+            cost = self._cost(which, y)
+            ahead = np.maximum(slack - length.astype(block.dtype) * change, 0)
+            objective += (cost * ahead**2).sum(axis=0, dtype=np.float64)
+            gradient -= 2 * _products(block, cost * ahead * y)
+            inside += (cost * (ahead > 0)).sum(axis=0, dtype=np.float64)
+            cost *= change
+            for k, t in enumerate(lengths.astype(block.dtype)):
+                ahead = np.maximum(slack - t * change, 0)
+                slopes[k] -= 2 * (cost * ahead).sum(axis=0, dtype=np.float64)
+        return _Ahead(objective, gradient, slopes, inside)
+
+    def _cost(self, which: Ints, y: NDArray[Any]) -> NDArray[Any]:
+        """C of each row (B, P), 0 for one that is left out."""
+        negative, positive = self.weights[:, which].astype(y.dtype)
+        return cast("NDArray[Any]", np.where(y > 0, positive, negative) * np.abs(y))
 
 
-def _scores(block: NDArray[Any], weights: Floats) -> NDArray[Any]:
-    precise = weights.astype(block.dtype)
-    return cast("NDArray[Any]", block @ precise[:-1] + precise[-1])
+class _Hessian:
+    """Hessians of P problems as L-BFGS knows them: one of a sample, then pairs of each problem."""
+
+    def __init__(self, sample: NDArray[np.float32], costs: Floats) -> None:
+        size, D = sample.shape
+        rank = min(EIGENVECTORS, size, D)
+        _, singular, vectors = randomized_svd(sample, rank, n_iter=2, random_state=0)
+        self.vectors = vectors.T.astype(np.float32)  # (D, rank)
+        total = float(np.einsum("nd,nd->", sample, sample, dtype=np.float64))
+        rest = max(0.0, total - float(np.sum(singular**2))) / max(1, D - rank)
+        self.values, self.others = 2 * singular[:, None] ** 2 / size, 2 * rest / size
+        self.inside = costs.copy()  # C of the rows inside the margin, in sum
+        self.steps = np.zeros((PAIRS, D, len(costs)))  # the newest first
+        self.changes = np.zeros_like(self.steps)
+        self.curvatures = np.zeros((PAIRS, len(costs)))  # 1 / step·change, 0 where there is none
+        self.scale = np.ones(len(costs))
+
+    def update(self, which: Ints, step: Floats, change: Floats, inside: Floats) -> None:
+        """Remember a step and the change of the gradient that it brought."""
+        self.inside[which] = inside
+        for kept, newest in ((self.steps, step), (self.changes, change)):
+            kept[1:, :, which] = kept[:-1, :, which]
+            kept[0][:, which] = newest
+        product = _dot(step, change)
+        self.curvatures[1:, which] = self.curvatures[:-1, which]
+        self.curvatures[0, which] = 1 / product
+        self.scale[which] = product / _dot(change, self._solve_sample(which, change))
+
+    def solve(self, which: Ints, gradient: Floats) -> Floats:
+        """Multiply the inverse of the Hessians by one vector each, by the two-loop recursion."""
+        solution, shares = gradient.copy(), np.empty((PAIRS, len(which)))
+        curvatures = self.curvatures[:, which]
+        pairs = int((curvatures > 0).any(axis=1).sum())
+        for k in range(pairs):
+            shares[k] = curvatures[k] * _dot(self.steps[k][:, which], solution)
+            solution -= shares[k] * self.changes[k][:, which]
+        solution = self.scale[which] * self._solve_sample(which, solution)
+        for k in reversed(range(pairs)):
+            product = curvatures[k] * _dot(self.changes[k][:, which], solution)
+            solution += (shares[k] - product) * self.steps[k][:, which]
+        return solution
+
+    def _solve_sample(self, which: Ints, gradient: Floats) -> Floats:
+        others = 1 + self.inside[which] * self.others
+        inverse = 1 / (1 + self.inside[which] * self.values) - 1 / others
+        along = self.vectors.T @ gradient.astype(np.float32)
+        return cast("Floats", gradient / others + self.vectors @ (inverse * along))
 
 
-def _shortfall(block: NDArray[Any], y: NDArray[Any], weights: Floats) -> NDArray[Any]:
-    shortfall = 1 - y * _scores(block, weights)
-    shortfall[y == 0] = UNUSED
-    return cast("NDArray[Any]", shortfall)
+def _dot(left: Floats, right: Floats) -> Floats:
+    """Dot product of each column, shape (P,)."""
+    return cast("Floats", np.einsum("dp,dp->p", left, right))
 
 
-def _columns(block: NDArray[Any], signed: NDArray[Any]) -> NDArray[Any]:
+def _products(block: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     """Multiply the rows and their constant 1, transposed, by (B, P)."""
-    return np.vstack([block.T @ signed, signed.sum(axis=0, keepdims=True)])
+    return np.vstack([block.T @ weights, weights.sum(axis=0, keepdims=True)])

@@ -68,6 +68,8 @@ LATER = {"warmup": 0}
 SPLITS = {"train-val": "validation", "cv3": "cv3"}
 RENAMED = {"--habit": "--c-split", "--C one": "--shared-C", "habit": "c-split"}
 """What is typed and named otherwise since."""
+LOSSES = {"auto": "hinge"}
+"""The loss of rows in memory, by what is typed."""
 
 
 def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +90,8 @@ def _classifier(settings: dict[str, Any]) -> dict[str, Any]:
     """Name the settings of an SVM as they were called when they were recorded."""
     shared, split = settings.pop("shared_C"), settings.pop("c_split")
     choice = {None: None, False: "per class", True: "one"}[shared]
-    return settings | {"grid": settings["C"], "C": choice, "habit": SPLITS[split]}
+    settings["loss"] = LOSSES.get(settings["loss"], settings["loss"])
+    return _without_later(settings) | {"grid": settings["C"], "C": choice, "habit": SPLITS[split]}
 
 
 def command_defaults() -> dict[str, dict[str, Any]]:
@@ -103,7 +106,11 @@ def command_defaults() -> dict[str, dict[str, Any]]:
         if not hasattr(command, "commands"):
             options = {max(one.opts, key=len): one.default for one in command.params}
             found[name] = {
-                option: str(value) if isinstance(value, Path) else value
+                option: str(value)
+                if isinstance(value, Path)
+                else LOSSES.get(value, value)
+                if option == "--loss"
+                else value
                 for option, value in sorted(options.items())
                 if option.startswith("--") and value is not None and value is not False
             }
