@@ -20,6 +20,7 @@ from vggfeat._io.text import printable
 from vggfeat.result import Cell, Column, Kind, Measure, Result, Table, plain
 
 NOTHING = "–"
+MANY = 8  # numbers of a setting; of more the first and the last are written
 BAR = 24  # characters, of all bars of a row
 
 
@@ -91,10 +92,14 @@ def write_fact(value: object) -> str:
     --------
     >>> write_fact([256, 384]), write_fact(0.1), write_fact({"net": "D", "flip": True})
     ('256, 384', '0.1', 'net: D, flip: yes')
+    >>> write_fact([10.0**power for power in range(-4, 5)])
+    '0.0001 … 1e+04 (9 values)'
     """
     if isinstance(value, Mapping):
         return ", ".join(f"{printable(name)}: {write_fact(of)}" for name, of in value.items())
     if isinstance(value, list | tuple):
+        if len(value) > MANY and all(isinstance(item, int | float) for item in value):
+            return f"{write_fact(value[0])} … {write_fact(value[-1])} ({len(value)} values)"
         return ", ".join(map(write_fact, value)) or NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
