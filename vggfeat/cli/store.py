@@ -11,7 +11,7 @@ import typer
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, note, show, spinner
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.cli.targets import check_file, check_folder, file_path
 from vggfeat.errors import ParameterError, StoreDamaged
 from vggfeat.report.tables import render_facts
 from vggfeat.settings import Features
@@ -183,7 +183,7 @@ def merge_command(
 @group.command("pack")
 def pack_command(
     store: Store,
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -193,6 +193,7 @@ def pack_command(
 
         vggfeat store pack features features-packed.h5
     """
+    target = file_path(file)
     check_file("FILE", target)
     with spinner(f"Packing {store}", quiet=quiet):
         pack(store, target)
@@ -204,7 +205,7 @@ def pack_command(
 def export_command(
     *,
     store: Store,
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
     format: Annotated[  # noqa: A002  # the option's name
         str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
     ] = None,
@@ -235,6 +236,7 @@ def export_command(
     """
     from vggfeat.features.aggregate import Aggregation
 
+    target = file_path(file)
     check_file("FILE", target)
     if raw and typed:
         raise ParameterError(

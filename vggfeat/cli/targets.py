@@ -54,6 +54,19 @@ def check_file(
         )
 
 
+def file_path(text: str) -> Path:
+    """Take the path of a file as it is typed; one that ends in a slash names a folder.
+
+    Raises
+    ------
+    StoreError
+        If it does.
+    """
+    if text.endswith(("/", os.sep)):
+        raise StoreError(f"{text} is a folder. Name a file in it, such as {text}features.h5.")
+    return Path(text)
+
+
 def check_folder(option: str, target: Path | str | None) -> None:
     """Refuse a folder that is a file, or lies below one; an address is looked at by its store.
 

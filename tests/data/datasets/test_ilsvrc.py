@@ -11,6 +11,9 @@ from helpers.mistakes import refuses
 from packing import pack
 from PIL import Image
 
+from vggfeat.classification.classes import ilsvrc_classes
+from vggfeat.classification.validation import open_validation
+from vggfeat.data.datasets import open_dataset
 from vggfeat.data.datasets.card import load_card
 from vggfeat.data.datasets.ilsvrc import (
     VAL_TAR,
@@ -136,3 +139,20 @@ def test_caffes_list_is_read_as_editors_write_it(tmp_path: Path) -> None:
     assert read_val(tmp_path).labels_among(WNIDS) == [WNIDS[1], WNIDS[0]]
     listed.write_text(f"{names[0]} 1\n{names[1]} 0\n{names[0]} 0\n")
     refuses(lambda: read_val(tmp_path).labels_among(WNIDS), DataError, ["line 3", names[0]])
+
+
+@pytest.mark.parametrize("level", [".", VAL_TAR])
+def test_the_tar_of_validation_images_is_read_where_it_lies(tmp_path: Path, level: str) -> None:
+    """By classify, by run and by a card alike, named as its folder or itself."""
+    names = [f"ILSVRC2012_val_0000000{k}.JPEG" for k in (1, 2)]
+    pack(tmp_path / VAL_TAR, {name: name.encode() for name in names})
+    synsets = ilsvrc_classes().keys
+    (tmp_path / "val.txt").write_text(f"{names[0]} 2\n{names[1]} 0\n")
+    found = read_val(tmp_path / level)
+    assert names_of(found) == names
+    assert found.labels_among(synsets) == [synsets[2], synsets[0]]
+    assert found.images.read(1) == names[1].encode()
+    assert open_validation(tmp_path / level, ilsvrc_classes()).labels.tolist() == [2, 0]
+    card, images = open_dataset("ilsvrc2012", tmp_path, allow_partial=True)
+    assert (images.labels, card.partial) == ((synsets[2], synsets[0]), True)
+    assert {name: rows.tolist() for name, rows in images.splits.items()} == {"val": [0, 1]}
