@@ -14,12 +14,13 @@ from vggfeat.data.datasets import load_card
 from vggfeat.nets.config import layers_of
 from vggfeat.recipes import (
     ClassificationRecipe,
+    LocalizationRecipe,
     TrainingRecipe,
     open_recipe,
     open_svm_recipe,
     recipe_names,
 )
-from vggfeat.settings import Training
+from vggfeat.settings import Merging, Training
 from vggfeat.svm.protocols import protocol_of
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -73,6 +74,21 @@ ERRORS = {
         (SEVEN, "dense", (24.7, 7.5)),
     ],
 }
+# Tables 8 to 10: the net of each row with its scales, and the error in validation.
+BOXES = {
+    "table08-box-regression": [
+        ({"box-384-scr-fc": (384,)}, 36.4),
+        ({"box-384-pcr-fc": (384,)}, 34.3),
+        ({"box-384": (384,)}, 33.1),
+    ],
+    "table09-localisation": [
+        ({"box-256": (256,)}, 29.5),
+        ({"box-384": (384,)}, 28.2),
+        ({"box-384": (352, 384)}, 27.5),
+        ({"box-256": (256,), "box-384": (352, 384)}, 26.9),
+    ],
+    "table10-state-of-the-art": [({"box-256": (256,), "box-384": (352, 384)}, 26.9)],
+}
 TRAIN = ("train-a", "train-a-lrn", "train-b", "train-c-jitter", "train-d-jitter", "train-e-jitter")
 VOC = ((256, 384, 512, 640, 768), "average")
 CALTECH = ((256, 384, 512), "stack")
@@ -92,12 +108,12 @@ def test_every_file_is_a_recipe_and_travels() -> None:
     assert (
         recipe_names()
         == names
-        == sorted([*PAPER, *ERRORS, "embedded-best", "embedded-fast", *TRAIN])
+        == sorted([*PAPER, *ERRORS, *BOXES, "embedded-best", "embedded-fast", *TRAIN])
     )
     assert {f"vggfeat/_share/pipelines/{name}.toml" for name in names} <= set(WHEEL_HOLDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(TRAIN) - set(ERRORS)))
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - {*TRAIN, *ERRORS, *BOXES}))
 def test_it_loads_and_says_how_it_is_run(name: str) -> None:
     """The data set is a shipped card, and the header has the command that people type."""
     recipe = open_svm_recipe(name)
@@ -137,7 +153,7 @@ def test_settings_are_the_papers(name: str) -> None:
         assert (made.Q, made.aggregate) == (CALTECH if caltech else VOC)
         boxes = line.name.endswith("box")
         assert made.views == (("image", "box") if boxes else ("image",))
-    assert open_svm_recipe(name).classifier.loss == "hinge"
+    assert open_svm_recipe(name).classifier.loss == "auto"  # the hinge, as long as it fits memory
 
 
 def chain_of(name: str) -> TrainingRecipe:
@@ -262,3 +278,62 @@ def test_a_tables_header_has_command_errors_and_work(name: str) -> None:
     )
     [peta] = re.findall(r"^Time: ([\d.]+) PFLOP", told, re.MULTILINE)
     assert peta == f"{flop * 2 * 50_000 / 1e15:.1f}"
+
+
+def localization_of(name: str) -> LocalizationRecipe:
+    opened = open_recipe(name)
+    assert isinstance(opened, LocalizationRecipe)
+    return opened
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_tables_of_localisation_are_the_papers(name: str) -> None:
+    """Nets, scales and errors row by row; D at its own S; labels of the best system of Table 6."""
+    recipe = localization_of(name)
+    assert [({use.net: use.Q for use in row.uses}, row.paper) for row in recipe.rows] == BOXES[name]
+    assert set(recipe.boxes) == {use.net for row in recipe.rows for use in row.uses}
+    for key, net in recipe.boxes.items():
+        regression = "scr" if "scr" in key else "pcr"
+        freeze = "conv" if key.endswith("fc") else "none"
+        assert (net.net, net.init, net.S) == ("D", f"d-{net.S}", int(key.split("-")[1]))
+        assert (net.regression, net.freeze) == (regression, freeze)
+    for key, trained in recipe.nets.items():
+        [run] = [run for run in chain_of(trained.chain).runs() if run.name == key]
+        assert (run.settings.net, run.settings.S) == (trained.net, trained.S)
+    assert recipe.merging == Merging()
+    assert (recipe.measure == "central") == name.startswith("table08")
+    if recipe.labels:
+        best = table_of("table06-fusion").rows[-1]
+        assert (recipe.labels.uses, recipe.labels.mode) == (best.uses, best.mode)
+    others = {other.name: (other.paper, other.unlike) for other in recipe.others}
+    of_test = "on test images"
+    assert others == (
+        {"OverFeat": (30.0, ""), "GoogLeNet": (26.7, of_test), "Krizhevsky et al.": (34.2, of_test)}
+        if name.startswith("table10")
+        else {}
+    )
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_a_localisation_tables_header_has_commands_errors_and_work(name: str) -> None:
+    """How it is run, how its nets are trained, all errors, and the work of nets and labels."""
+    recipe, text = localization_of(name), header(name)
+    assert f"vggfeat run {name} --data ILSVRC_ROOT --runs runs" in text.splitlines()
+    for key, net in recipe.boxes.items():
+        assert net.training_command(key, Path("runs")) in " ".join(text.replace("\\", "").split())
+    for row in recipe.rows:
+        assert f"\n{row.name}: {row.paper:.1f}\n" in text
+    flop = forward_gflop("D") * 1e9 * len(recipe.rows)  # the central crop
+    labels = 0.0
+    if recipe.labels:
+        windows = [[Q for use in row.uses for Q in use.Q] for row in recipe.rows]
+        flop += sum(dense_flop("D", Q) for scales in windows for Q in (*scales, *set(scales)))
+        labels = sum(
+            2 * (dense_flop(recipe.nets[use.net].net, Q) + 25e9 * crop)
+            for use in recipe.labels.uses
+            for crop in [forward_gflop(recipe.nets[use.net].net)]
+            for Q in use.Q
+        )
+        assert f"{labels * 5e4 / 1e15:.1f} PFLOP of it are the labels' scores" in text
+    [peta] = re.findall(r"^Time: ([\d.]+) PFLOP", text, re.MULTILINE)
+    assert peta == f"{(flop + labels) * 5e4 / 1e15:.1f}"

@@ -12,7 +12,17 @@ from pydantic import Field, field_validator, model_validator
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.errors import DataError, DataNotFound, ParameterError, WeightsNotFound
 from vggfeat.nets.config import DEEPER, TABLE_1, layers_of
-from vggfeat.settings import SVM, Features, Settings, Training, check_each, data_error
+from vggfeat.settings import (
+    SVM,
+    Features,
+    Merging,
+    Mode,
+    Regression,
+    Settings,
+    Training,
+    check_each,
+    data_error,
+)
 
 BEST = "best.safetensors"
 """The file of a training run with the weights of its best epoch."""
@@ -128,6 +138,31 @@ class TrainedNet(Settings):
         return f"vggfeat train --net {self.net} {scales} --out {runs / name} --data ILSVRC_ROOT"
 
 
+class BoxNet(TrainedNet):
+    """A net that predicts boxes (Appendix A).
+
+    Parameters
+    ----------
+    init : str
+        The net of the recipe's that it begins from.
+    regression : {"pcr", "scr"}
+        A box for each class, or one for all.
+    freeze : {"none", "conv"}
+        Whether all layers are fine-tuned, or the fully connected ones alone.
+    """
+
+    init: str
+    regression: Regression = "pcr"
+    freeze: Literal["none", "conv"] = "none"
+
+    def training_command(self, name: str, runs: Path) -> str:
+        """Write the command that trains it into its folder of `runs`."""
+        words = f"--init {runs / self.init / BEST} --S {self.S}"
+        words += " --regression scr" if self.regression == "scr" else ""
+        words += " --freeze conv" if self.freeze == "conv" else ""
+        return f"vggfeat localize train {words} --out {runs / name} --data ILSVRC_ROOT"
+
+
 def find_weights(
     nets: Mapping[str, TrainedNet], name: str, runs: Path, given: Mapping[str, str]
 ) -> str:
@@ -186,7 +221,7 @@ class ClassificationRow(Settings):
 
     name: str
     uses: tuple[Use, ...] = Field(min_length=1)
-    mode: Literal["dense", "multicrop", "both"] = "dense"
+    mode: Mode = "dense"
     paper: ErrorPair | None = None
 
 
@@ -223,6 +258,106 @@ def _check_uses(row: str, uses: Sequence[Use], nets: Mapping[str, TrainedNet]) -
     for use in uses:
         if use.net not in nets:
             raise ValueError(f"{row!r} uses {use.net!r}, which is none of the nets")
+
+
+class Labels(Settings):
+    """The classification system of a table of localisation errors.
+
+    Parameters
+    ----------
+    uses : tuple of Use
+        Nets whose posteriors are averaged: the likeliest classes are an image's labels.
+    mode : {"dense", "multicrop", "both"}
+        How each is evaluated.
+    windows : str
+        The net that scores windows.
+    """
+
+    uses: tuple[Use, ...] = Field(min_length=1)
+    mode: Mode = "dense"
+    windows: str
+
+
+class LocalizationRow(Settings):
+    """One line of a table of localisation errors.
+
+    Parameters
+    ----------
+    name : str
+        As the paper has it.
+    uses : tuple of Use
+        The nets whose boxes are united.
+    paper : float, optional
+        Its error in validation, in percent.
+    """
+
+    name: str
+    uses: tuple[Use, ...] = Field(min_length=1)
+    paper: Percent | None = None
+
+
+class OtherSystem(Settings):
+    """A line of a table that is another system's, with its error in percent.
+
+    ``unlike`` says why no difference from it means anything, as where it is of test images.
+    """
+
+    name: str
+    paper: Percent
+    unlike: str = ""
+
+
+class LocalizationRecipe(Settings):
+    """Localisation errors on ILSVRC-2012's validation images.
+
+    Parameters
+    ----------
+    protocol : {"localization"}
+        Which kind of recipe this is.
+    name : str
+        The file's name, without its suffix.
+    title : str
+        What it reproduces.
+    nets : mapping of str to TrainedNet
+        Classification nets, by the names of their training runs.
+    boxes : mapping of str to BoxNet
+        Nets that predict boxes, likewise.
+    labels : Labels, optional
+        The classification system of protocol 2, whose top-5 error is measured; without one the
+        class is given, and the box from the central crop is judged (protocol 1).
+    merging : Merging
+        How the boxes of windows become one.
+    rows : tuple of LocalizationRow
+    others : tuple of OtherSystem
+        What the paper compares them with.
+    """
+
+    protocol: Literal["localization"]
+    name: str = ""
+    title: str = ""
+    nets: dict[str, TrainedNet]
+    boxes: dict[str, BoxNet]
+    labels: Labels | None = None
+    merging: Merging = Merging()
+    rows: tuple[LocalizationRow, ...] = Field(min_length=1)
+    others: tuple[OtherSystem, ...] = ()
+
+    @property
+    def measure(self) -> str:
+        """The error of its rows: ``top5`` of protocol 2, or ``central`` of protocol 1."""
+        return "top5" if self.labels else "central"
+
+    @model_validator(mode="after")
+    def _nets_are_there(self) -> Self:
+        for row in self.rows:
+            _check_uses(row.name, row.uses, self.boxes)
+        for name, net in self.boxes.items():
+            if net.init not in self.nets:
+                raise ValueError(f"{name!r} begins from {net.init!r}, which is none of the nets")
+        if self.labels:
+            windows = Use(net=self.labels.windows, Q=(1,))
+            _check_uses("labels", (*self.labels.uses, windows), self.nets)
+        return self
 
 
 class ChainLink(Settings):
@@ -311,9 +446,10 @@ class TrainingRecipe(Settings):
         ]
 
 
-Recipe = SVMRecipe | ClassificationRecipe | TrainingRecipe
+Recipe = SVMRecipe | ClassificationRecipe | LocalizationRecipe | TrainingRecipe
 PARTS: dict[type, dict[str, type[Settings]]] = {
     SVMRecipe: {"features": Features, "classifier": SVM},
+    LocalizationRecipe: {"merging": Merging},
     TrainingRecipe: {"training": Training},
 }
 """Settings that `vggfeat run --set` sets, by the kind of the recipe."""
@@ -409,7 +545,8 @@ def open_svm_recipe(name: str) -> SVMRecipe:
 def _kind(content: Mapping[str, Any]) -> type[Recipe]:
     """Tell the kind of a recipe by its keys."""
     if "protocol" in content:
-        return ClassificationRecipe
+        boxes = content["protocol"] == "localization"
+        return LocalizationRecipe if boxes else ClassificationRecipe
     return TrainingRecipe if "links" in content else SVMRecipe
 
 

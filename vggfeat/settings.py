@@ -27,6 +27,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Engine = Literal["local", "ray"]
 Regression = Literal["pcr", "scr"]
 CSplit = Literal["train-val", "cv3"]
+Mode = Literal["dense", "multicrop", "both"]
 
 CROP = 224  # side of what is cut out of a rescaled image to train with
 Runtime = Literal["auto", "torch", "packed", "openvino", "winograd"]
@@ -573,6 +574,59 @@ class Localization(Settings):
         description="Scale the layers against each other, so that one rate suits any net.",
         json_schema_extra={"opposite": "--as-it-is"},
     )
+
+
+class NetEvaluation(Settings):
+    """How a whole network is tested (Section 3.2).
+
+    Examples
+    --------
+    >>> NetEvaluation(mode="both", grid=3).locations
+    'scores'
+    """
+
+    multi_scale: bool = Field(
+        default=False, description="Test a net trained at a fixed S at S − 32, S and S + 32."
+    )
+    mode: Mode = Field(
+        default="dense", description="dense; multicrop; or both, the mean of the two."
+    )
+    locations: Literal["scores", "posteriors"] = Field(
+        default="scores",
+        description="What of the dense map is averaged: scores, as in the paper, or posteriors.",
+    )
+    grid: int = Field(
+        default=5, ge=1, le=99, description="Crops along each side, with multicrop; 5 in the paper."
+    )
+
+
+class Merging(Settings):
+    """How the boxes of windows become one: see :func:`~vggfeat.localization.merging.merge`.
+
+    Examples
+    --------
+    >>> Merging(threshold=0.3)
+    Merging(match='iou', threshold=0.3, average='count')
+    """
+
+    match: Literal["iou", "overfeat"] = Field(
+        default="iou",
+        description="What matches best: iou; or overfeat, the score as OverFeat prints it.",
+    )
+    threshold: float | None = Field(
+        default=None, gt=0, description="The worst match that is merged; 0.4 of iou."
+    )
+    average: Literal["count", "score", "pair"] = Field(
+        default="count",
+        description="Of coordinates: over all windows of a box (count), weighted by their class "
+        "outputs (score), or of two boxes (pair).",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.match == "iou" and self.threshold is not None and not self.threshold <= 1:
+            raise ValueError(f"the threshold of an IoU is at most 1, not {self.threshold}")
+        return self
 
 
 def checked(make: Callable[..., Model], **given: Any) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from helpers.colours import CLASSES, colour_net, colour_weights, paint
 from helpers.seams import described_images
 
 from vggfeat.classification.classes import chosen, classes_of, ilsvrc_classes, named
-from vggfeat.classification.evaluate import errors_of, pools_of, ranks, score, top_k, write_errors
-from vggfeat.classification.fused import write_fused
+from vggfeat.classification.evaluate import count_errors, evaluate, ranks, top_k
+from vggfeat.classification.modes import find_pools, score
 from vggfeat.classification.scores import (
     Scores,
     by_net,
@@ -22,8 +21,10 @@ from vggfeat.classification.scores import (
     posteriors,
     same_classes,
     same_images,
+    write_fused,
 )
-from vggfeat.data.imageset import find_images
+from vggfeat.classification.validation import Validation
+from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import (
     DataError,
@@ -33,6 +34,7 @@ from vggfeat.errors import (
     WeightsError,
 )
 from vggfeat.nets.weights import Weights
+from vggfeat.settings import NetEvaluation, checked
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import export, pack
 from vggfeat.store.store import FeatureStore
@@ -114,7 +116,7 @@ def test_top_k_and_errors_by_hand() -> None:
     assert top_k(rows, 2).tolist() == [[0, 1]] * 4
     assert top_k(rows, 9)[1].tolist() == [0, 1, 2, 3, 4, 5]
     assert ranks(rows, labels).tolist() == [0, 4, 1, 5]
-    errors = errors_of([rows[:3], rows[3:]], labels, 6)
+    errors = count_errors([rows[:3], rows[3:]], labels, 6)
     assert (errors.top1, errors.top5, errors.images) == (0.75, 0.25, 4)
     assert errors.tested.tolist() == [1, 1, 0, 0, 1, 1]
     assert errors.wrong1.tolist() == [0, 1, 0, 0, 1, 1]
@@ -132,7 +134,7 @@ def test_ranks_agree_with_top_k_under_ties() -> None:
 def test_no_image_has_no_error() -> None:
     """Nothing is divided by nothing."""
     with pytest.raises(DataError, match="no image"):
-        errors_of([], np.array([], np.int64), 6)
+        count_errors([], np.array([], np.int64), 6)
 
 
 def test_classes_are_in_the_order_of_the_authors_nets() -> None:
@@ -222,14 +224,14 @@ def test_classes_are_asked_for_by_key_or_by_name() -> None:
 )
 def test_modes_are_poolings(given: dict, pools: tuple[str, ...]) -> None:
     """What is stored for each mode, and nothing else."""
-    assert pools_of(**given) == pools
+    assert find_pools(NetEvaluation(**given)) == pools
 
 
 @pytest.mark.parametrize("given", [{"mode": "crop"}, {"locations": "all"}, {"grid": 0}])
 def test_what_is_no_mode_is_refused(given: dict) -> None:
     """By the name of the setting."""
-    with pytest.raises(ParameterError, match=repr(next(iter(given)))):
-        pools_of(**given)
+    with pytest.raises(ParameterError, match=next(iter(given))):
+        checked(NetEvaluation, **given)
 
 
 def test_stores_of_other_images_are_refused() -> None:
@@ -325,15 +327,20 @@ def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
         Partition(4, 3)
 
 
-def test_results_are_files_for_other_programs(tmp_path: Path) -> None:
-    """JSON has the errors and what is behind them, CSV a line for each class."""
-    errors = errors_of([column(0.9, 0.2, 0.3)], np.array([0, 0, 1]), 2)
-    written = write_errors(tmp_path / "r", errors, named(["x", "n02123045"]), {"data": "here"})
-    assert [path.name for path in written] == ["results.json", "classes.csv"]
-    told = json.loads(written[0].read_text())
-    assert told == {"top1": 1 / 3, "top5": 0.0, "images": 3, "data": "here"}
-    assert written[1].read_text().splitlines() == [
-        "class,name,images,top-1 errors,top-5 errors",
-        "x,x,2,1,0",
-        "n02123045,tabby,1,0,0",
+def test_a_result_has_errors_by_class_and_what_is_behind_them() -> None:
+    """Two classes have no top-5 error; an image without scores is told; posteriors are watched."""
+    scores = kept("D", {("softmax", 256): column(0.9, 0.2, 0.3)}, classes=["x", "n02123045"])
+    images = ImageSet((*NAMES, "d"), (Path(),) * 4, labels=("x", "x", "n02123045", "x"))
+    data = Validation(images, np.array([0, 0, 1, 0]), scores.classes, Path("here"))
+    seen: list[str] = []
+    result = evaluate([scores], data, watch=lambda names, block: seen.extend(names))
+    told = result.to_dict()
+    assert told["measures"]["top1"] == {"value": 1 / 3, "spread": None, "paper": []}
+    assert told["measures"]["top5"]["value"] is None
+    assert told["tables"]["classes"] == [
+        {"class": "x", "key": "x", "images": 2, "top1_errors": 1, "top5_errors": 0},
+        {"class": "tabby", "key": "n02123045", "images": 1, "top1_errors": 0, "top5_errors": 0},
     ]
+    assert told["partial"] == ["2 classes of one's own", "1 image has no scores"]
+    assert told["settings"] == {"data": "here", "images": 3, "nets": ["D, softmax at Q = 256"]}
+    assert seen == NAMES

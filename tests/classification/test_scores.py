@@ -13,9 +13,8 @@ from helpers.colours import CLASSES, colour_net, paint
 from helpers.seams import before_batches, described_images, shard_rows
 from torch import Tensor
 
-from vggfeat.classification.evaluate import score
-from vggfeat.classification.fused import check_target, write_fused
-from vggfeat.classification.scores import FUSED, open_scores, posteriors
+from vggfeat.classification.modes import score
+from vggfeat.classification.scores import FUSED, check_target, open_scores, posteriors, write_fused
 from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import Partition
 from vggfeat.errors import StoreError

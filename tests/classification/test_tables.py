@@ -8,8 +8,9 @@ from unittest import mock
 import pytest
 from storing import make_store
 
-from vggfeat.classification.tables import EvaluatedNet, find_published, keeping_one
-from vggfeat.cli import errors
+from vggfeat.classification.evaluate import EvaluatedNet, find_published
+from vggfeat.classification.tables import keeping_last
+from vggfeat.cli.ilsvrc import open_one
 from vggfeat.cli.working import Work
 from vggfeat.nets import runtimes
 from vggfeat.settings import Execution
@@ -75,7 +76,7 @@ def test_a_network_is_opened_once_while_it_is_asked_for() -> None:
         opened.append(asked)
         return object()
 
-    opener = keeping_one(open_net)
+    opener = keeping_last(open_net)
     first = opener("D", "authors", "softmax", None)
     assert opener("D", "authors", "softmax", None) is first
     opener("D", "authors", "crops5", None)
@@ -93,7 +94,7 @@ def test_a_network_has_the_precision_of_the_store_that_it_is_for(tmp_path: Path)
         mock.patch.object(runtimes, "has_bf16", return_value=True),
         mock.patch.object(Work, "_open", lambda self, extraction: open_(extraction)),
     ):
-        opener = errors.opener(Work(Execution(device="cpu"), quiet=True))
+        opener = open_one(Work(Execution(device="cpu"), quiet=True))
         precision = {
             folder: opener("A", "authors", "softmax", tmp_path / folder).extraction.precision
             for folder in ("kept", "new")

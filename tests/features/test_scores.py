@@ -15,7 +15,7 @@ from helpers.networks import TINY, configured, formula_state
 from support import noise
 from torch import Tensor
 
-from vggfeat.classification.evaluate import score
+from vggfeat.classification.modes import score
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError
 from vggfeat.features import extractor as module

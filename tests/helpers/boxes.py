@@ -13,7 +13,7 @@ from torch import Tensor
 from trees import OBJECT, write_voc, write_xml
 
 from helpers.networks import FakeExtractor
-from vggfeat.localization.predict import Localiser
+from vggfeat.localization.predict import Localizer
 from vggfeat.nets.config import FC_SIDE, layers_of
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.weights import Weights
@@ -88,9 +88,9 @@ def red_box(pixels: Tensor, shift: float = 0.0, boxes: int = 1) -> Tensor:
     return torch.from_numpy(predicted.reshape(-1, h, w))[None]
 
 
-def sees_red(regression: str = "pcr", S: int | list[int] = 256, shift: float = 0.0) -> Localiser:
+def sees_red(regression: str = "pcr", S: int | list[int] = 256, shift: float = 0.0) -> Localizer:
     """Open a localiser that is told exactly where red is, whatever its window shows of it."""
-    net = Localiser(box_weights(regression, S), precision="fp32")
+    net = Localizer(box_weights(regression, S), precision="fp32")
     count = 1 if regression == "scr" else len(CLASSES)
 
     def describe(pixels: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def validation_images(count: int) -> Iterator[None]:
 @contextmanager
 def shown_rows(count: int) -> Iterator[None]:
     """Let a terminal show so many images."""
-    with mock.patch("vggfeat.cli.verdicts.SHOWN", count):
+    with mock.patch("vggfeat.cli.classify.SHOWN", count):
         yield
 
 

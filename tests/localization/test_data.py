@@ -17,10 +17,9 @@ from PIL import Image
 from trees import OBJECT, withhold
 
 from vggfeat.errors import DataError, ImageError, ParameterError
-from vggfeat.localization.begin import begun
 from vggfeat.localization.boxes import as_annotated
 from vggfeat.localization.data import open_boxset
-from vggfeat.localization.training import BoxRegression
+from vggfeat.localization.training import BoxRegression, init_from_classifier
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Decoding
 from vggfeat.train.loader import Loader
@@ -206,10 +205,10 @@ def test_a_damaged_image_does_not_stop_training(tree: Path) -> None:
     state = {k: torch.randn(v, generator=generator) for k, v in shapes.items()}
     embedded = load("embedded", "D", ["pool5"])
     weights: Weights = replace(embedded, state={**embedded.state, **state})
-    assert begun(weights, task).state["fc8.weight"].shape == (4, 3)
+    assert init_from_classifier(weights, task).state["fc8.weight"].shape == (4, 3)
     alone = replace(found, train=found.train.take([0]))
     with pytest.raises(DataError, match=r"None of 1 training images .* JPEGImages/000001\.jpg"):
-        begun(weights, BoxRegression.on(alone, "scr", 256))
+        init_from_classifier(weights, BoxRegression.on(alone, "scr", 256))
     for name in ("000001", "000002"):
         (tree / "JPEGImages" / f"{name}.jpg").write_bytes(b"damaged")
     with pytest.raises(DataError, match="that can be used: 3 were left out, such as 000001"):

@@ -2,75 +2,198 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from vggfeat.localization.judged import Errors, Judged, LocalisationResult
-from vggfeat.localization.predict import Located
+from vggfeat.data.datasets import load_card
+from vggfeat.errors import ImageError
+from vggfeat.localization.evaluate import (
+    BoxErrors,
+    BoxEvaluation,
+    ObjectResult,
+    _headline,
+    _judge,
+    _lacking,
+    _parts,
+    find_published,
+)
+from vggfeat.localization.predict import Detection
+from vggfeat.report.page import write_page
+from vggfeat.result import Gallery, Result
 
+ILSVRC = tuple(load_card("ilsvrc2012").classes)
 TRUTH = np.array([[0.0, 0, 10, 10]])
 RIGHT, HALF, WRONG = ([0.0, 0, 10, bottom] for bottom in (9.0, 5.0, 4.0))
 
 
-def judged(label: int, rank: int, boxes: tuple[list[float], ...], name: str = "a") -> Judged:
-    """Make a row of its boxes: central, merged, single."""
+def judged(
+    label: int,
+    rank: int,
+    boxes: tuple[list[float], ...],
+    name: str = "a",
+    truths: np.ndarray = TRUTH,
+) -> ObjectResult:
+    """Judge an object of its boxes: central, merged, single."""
     central, merged, single = map(np.array, boxes)
-    found = Located(label, 0.5, merged, 1.0, 2, 3, single)
-    return Judged(name, label, TRUTH, central, rank, found, label)
+    detection = Detection(label, 0.5, merged, 1.0, 2, 3, single)
+    return _judge(name, label, truths, central, detection)._replace(rank=rank, first=label)
 
 
 def test_errors_by_hand() -> None:
-    """Four rows of two classes and of a third that has none; half an overlap is wrong."""
-    rows = (
+    """Four objects of two classes, none of a third; half an overlap is wrong."""
+    objects = (
         judged(0, 0, (RIGHT, RIGHT, WRONG)),
         judged(0, 1, (HALF, RIGHT, RIGHT)),
         judged(0, 2, (RIGHT, RIGHT, RIGHT), "b"),
         judged(1, 0, (WRONG, WRONG, RIGHT), "c"),
     )
-    result = LocalisationResult(("bus", "cat", "dog"), rows, True, 2, {})
-    np.testing.assert_allclose(result.shares()[:2], [[0.9, 0.9, 0.4], [0.5, 0.9, 0.9]])
-    assert result.errors(0) == pytest.approx((1 / 3, 2 / 3, 1 / 3, 0, 1, 2 / 3, 1 / 3, 3))
-    assert result.errors(1) == Errors(1, 1, 1, 1, 0, 0, 0, 1)
-    assert result.errors() == Errors(0.5, 0.75, 0.5, 0.25, 0.75, 0.5, 0.25, 4)
-    assert result.errors(2).of == 0
-    assert np.isnan(result.errors(2)[:-1]).all()
-    told = result.to_dict()
-    assert told["tested"] == {"images": 3, "objects": 4, "failed": 0}
-    assert told["errors"]["top2"] == 0.5
-    assert told["classes"][2]["top2"] is None
-    assert "top5" not in told["errors"]
-    assert [row["iou"] for row in told["images"]] == pytest.approx([0.9, 0.9, 0.9, 0.4])
-    central = LocalisationResult(result.classes, rows, False, 2, {})
+    evaluation = BoxEvaluation(("bus", "cat", "dog"), objects, True, 2)
+    np.testing.assert_allclose(evaluation.ious[:2], [[0.9, 0.9, 0.4], [0.5, 0.9, 0.9]])
+    assert evaluation.errors(0) == pytest.approx((1 / 3, 2 / 3, 1 / 3, 0, 1, 2 / 3, 1 / 3, 3))
+    assert evaluation.errors(1) == BoxErrors(1, 1, 1, 1, 0, 0, 0, 1)
+    assert evaluation.errors() == BoxErrors(0.5, 0.75, 0.5, 0.25, 0.75, 0.5, 0.25, 4)
+    assert evaluation.errors(2).objects == 0
+    assert np.isnan(evaluation.errors(2)[:-1]).all()
+    result = Result("x", "X", _headline(evaluation, {}), parts=_parts(evaluation, {})).to_dict()
+    assert result["measures"]["top2"]["value"] == 0.5
+    assert "top5" not in result["measures"]
+    assert result["tables"]["classes"][2]["top5"] is None
+    assert [row["objects"] for row in result["tables"]["classes"]] == [3, 1, 0]
+    assert [row["box_iou"] for row in result["tables"]["objects"]] == pytest.approx(
+        [0.9, 0.9, 0.9, 0.4]
+    )
+    central = BoxEvaluation(evaluation.classes, objects, False, 2)
     assert central.errors().central == 0.5
     assert np.isnan(central.errors()[1:-1]).all()
-    assert not central.shares()[:, 1:].any()
 
 
 def test_any_true_box_counts() -> None:
-    """The best overlap with one of several, whatever the rows around it have."""
+    """The best overlap with one of several; of protocol 1 alone there is one box."""
     beside = np.array([[50.0, 50, 60, 60], [0.0, 0, 10, 10], [80.0, 0, 90, 9]])
-    one = judged(0, 0, (RIGHT, HALF, [80.0, 0, 90, 9]))
-    rows = (one, one._replace(truths=beside), one)
-    result = LocalisationResult(("cat",), rows, True, 1, {})
-    np.testing.assert_allclose(result.shares()[1], [0.9, 0.5, 1])
-    np.testing.assert_allclose(result.shares()[[0, 2]], [[0.9, 0.5, 0]] * 2)
+    boxes = (RIGHT, HALF, [80.0, 0, 90, 9])
+    assert judged(0, 0, boxes, truths=beside).ious == pytest.approx((0.9, 0.5, 1))
+    assert judged(0, 0, boxes).ious == pytest.approx((0.9, 0.5, 0))
+    assert _judge("a", 0, TRUTH, np.array(RIGHT)).ious == pytest.approx((0.9, 0, 0))
 
 
 def test_errors_at_ilsvrcs_size_take_no_time() -> None:
-    """50,000 rows and 1,000 classes, each asked for; the sum over classes is that over all."""
-    rng = np.random.default_rng(0)
-    corners = rng.random((50_000, 3, 2)) * 40
-    boxes = np.concatenate([corners, corners + 10 + rng.random((50_000, 3, 2)) * 60], axis=2)
-    rows = tuple(
-        judged(k % 1000, int(rank), tuple(some))._replace(truths=some[:1] + 3)
-        for k, (some, rank) in enumerate(zip(boxes, rng.integers(0, 9, 50_000), strict=True))
-    )
-    result = LocalisationResult(tuple(map(str, range(1000))), rows, True, 5, {})
+    """50,000 objects and 1,000 classes, each asked for; the sum over classes is that over all."""
+    evaluation = evaluation_of(ILSVRC, 50)
     start = perf_counter()
-    every = [result.errors(c) for c in range(1000)]
-    spent = perf_counter() - start
-    assert spent < 3
-    assert sum(one.of for one in every) == 50_000
-    np.testing.assert_allclose(np.mean(every, axis=0)[:-1], result.errors()[:-1])
+    every = [evaluation.errors(label) for label in range(1000)]
+    assert perf_counter() - start < 3
+    assert sum(errors.objects for errors in every) == 50_000
+    np.testing.assert_allclose(np.mean(every, axis=0)[:-1], evaluation.errors()[:-1])
+
+
+def evaluation_of(
+    classes: tuple[str, ...], each: int, *, dense: bool = True, kept: int = 0
+) -> BoxEvaluation:
+    """Make so many objects of each class; of class c the first c % (each + 1) are wrong."""
+    rng = np.random.default_rng(0)
+    truth = np.array([[20.0, 10, 80, 60]])
+    objects = []
+    for label in range(len(classes)):
+        for k in range(each):
+            wrong = k < label % (each + 1)
+            box = truth[0] + 40 * wrong
+            single = truth[0] + rng.integers(0, 40)
+            detection = Detection(label, 0.5, box, rng.random(), 9, 3, single)
+            ious = (0.1, 0.1, 0.5) if wrong else (1.0, 1.0, 0.5)
+            objects.append(
+                ObjectResult(
+                    f"{label}/{k}.jpg", label, truth, box, ious, 0, label,
+                    detection if dense else None,
+                )
+            )  # fmt: skip
+    windows = {k: truth + np.arange(5)[:, None] for k in range(kept)}
+    return BoxEvaluation(classes, tuple(objects), dense, 5, {}, windows)
+
+
+def galleries(evaluation: BoxEvaluation) -> dict[str, Gallery]:
+    return {part.name: part for part in _parts(evaluation, {}) if isinstance(part, Gallery)}
+
+
+def test_a_page_of_a_thousand_classes_is_no_burden() -> None:
+    """Sixty images at most, of the worst and best classes; the table begins with the worst."""
+    evaluation = evaluation_of(ILSVRC, 4, kept=100)
+    shown = galleries(evaluation)
+    assert sum(len(strip.tiles) for strip in shown["examples"].strips) == 40
+    assert len(shown["merging_examples"].strips) == 10
+    table = _parts(evaluation, {})[0]
+    assert (len(table.rows), table.shown) == (1000, 30)
+    errors = table.column("top5")
+    assert errors == sorted(errors, reverse=True)
+    names = [row[0] for row in table.rows]
+    assert [strip.title for strip in shown["examples"].strips] == [*names[:10], *names[-10:]]
+
+
+def test_a_short_page_shows_every_class(tmp_path: Path) -> None:
+    """In their order, six images of each, right and wrong ones; an image that is gone is named."""
+    evaluation = evaluation_of(("cat", "dog"), 8, kept=3)
+    strips = galleries(evaluation)["examples"].strips
+    assert [(strip.title, len(strip.tiles)) for strip in strips] == [("cat", 6), ("dog", 6)]
+    assert [sum(tile.kind == "wrong" for tile in strip.tiles) for strip in strips] == [0, 1]
+
+    def open_image(name: str) -> Image.Image:
+        if name == "0/0.jpg":
+            raise ImageError("gone")
+        return Image.new("RGB", (100, 75), (90, 120, 150))
+
+    headline = _headline(evaluation, {})
+    result = Result("x", "X", headline, parts=_parts(evaluation, {"x<y": "damaged"}))
+    page = write_page(result, tmp_path / "page.html", open_image).read_text(encoding="utf-8")
+    drawn = sum(
+        tile.image != "0/0.jpg"
+        for gallery in galleries(evaluation).values()
+        for strip in gallery.strips
+        for tile in strip.tiles
+    )
+    assert page.count("data:image/jpeg") == drawn
+    assert "x&lt;y" in page
+
+
+def test_only_all_of_ilsvrcs_images_compare() -> None:
+    """Then there are differences, of validation; else it is said what is lacking."""
+    whole = evaluation_of(ILSVRC, 50)
+    assert _lacking(whole, 0, {}, True) == ()
+    result = Result("x", "X", _headline(whole, find_published()))
+    rows = {row["row"]: row for row in result.beside_paper().records()}
+    assert rows["Table 9: both nets"]["top5_difference"] == pytest.approx(
+        whole.errors().top5 - 0.269
+    )
+    assert rows["Table 10: OverFeat"]["top5_paper"] == 0.3
+    assert rows["Table 10: GoogLeNet"]["remark"] == "on test images"
+    assert rows["Table 10: GoogLeNet"]["top5_difference"] is None
+    part = evaluation_of(ILSVRC, 3)
+    assert _lacking(part, 50_000, {}, True) == (
+        "the first 3,000 of 50,000 objects (--limit)", "3,000 of 50,000 validation images",
+    )  # fmt: skip
+    central = evaluation_of(ILSVRC, 3, dense=False)
+    [measure] = _headline(central, find_published())
+    assert [figure.value for figure in measure.paper] == pytest.approx([0.364, 0.343, 0.331])
+
+
+def test_what_was_left_out_is_named() -> None:
+    """Whether its boxes could not be placed or it could not be tested."""
+    failed = {f"{k}.jpg": "gone" for k in range(30)}
+    evaluation = replace(evaluation_of(("cat", "dog"), 3), failed=failed)
+    left_out = {"a": "damaged"}
+    assert _lacking(evaluation, 0, left_out, False) == (
+        "1 image left out: boxes cannot be placed", "30 images left out",
+    )  # fmt: skip
+    [table] = [part for part in _parts(evaluation, left_out) if part.name == "left_out"]
+    assert (len(table.rows), table.shown) == (31, 20)
+
+
+def test_a_label_that_is_not_localised_is_no_name() -> None:
+    """Where the classification system's first label is of another class, the caption says so."""
+    evaluation = evaluation_of(("cat", "dog"), 1)
+    objects = (evaluation.objects[0], evaluation.objects[1]._replace(rank=3))
+    strips = galleries(replace(evaluation, objects=objects))["examples"].strips
+    assert "taken for another class first, for dog in place 4" in strips[1].tiles[0].caption

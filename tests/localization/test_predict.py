@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +18,19 @@ from PIL import Image
 
 from vggfeat._io.assets import asset
 from vggfeat.errors import DataError, ImageError, ParameterError, WeightsError
-from vggfeat.localization.begin import LEVEL, begun
 from vggfeat.localization.boxes import edges
+from vggfeat.localization.classifiers import (
+    ClassScores,
+    ClassSubset,
+    ConstantClassifier,
+    NetClassifier,
+    StoredLabels,
+)
 from vggfeat.localization.data import BoxSet, open_boxset
-from vggfeat.localization.evaluate import judge
-from vggfeat.localization.labels import StoredLabels
-from vggfeat.localization.outputs import Alike, NetClassifier, Outputs, Restricted
-from vggfeat.localization.predict import Localiser, Merging, Windows, locate, windows_of
-from vggfeat.localization.training import BoxRegression
+from vggfeat.localization.evaluate import BoxEvaluation, evaluate, evaluate_objects
+from vggfeat.localization.predict import LocalizationSystem, Localizer, Windows, detect
+from vggfeat.localization.training import LEVEL, BoxRegression, init_from_classifier
+from vggfeat.settings import Merging
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.store import FeatureStore
 from vggfeat.train.augment import draw, mirrored
@@ -58,14 +64,14 @@ class Says:
     def __init__(self, posteriors: Sequence[Sequence[float]], rated: str = "alike") -> None:
         self.posteriors, self.rated = iter(posteriors), rated
 
-    def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+    def score(self, image: Image.Image, scales: Sequence[int]) -> ClassScores:
         windows = {}
         for Q in scales:
             h, w = (Q - 224) // 32 + 2, (Q * 448 // 336 - 224) // 32 + 2  # one more than the net
             windows[Q] = np.ones((2, h, w))
             if self.rated == "last row":
                 windows[Q][:, -2] = 1.5
-        return Outputs(np.array(next(self.posteriors)), windows)
+        return ClassScores(np.array(next(self.posteriors)), windows)
 
 
 def test_targets_are_where_the_object_is_in_the_crop(data: BoxSet) -> None:
@@ -123,7 +129,7 @@ def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet, 
     """What fc7 computes is the same to a power of two, at the level; fc8 says the mean box."""
     given = formula_weights(tiny, num_classes=4, seed=1)
     task = BoxRegression.on(data, "pcr", 256)
-    made = begun(given, task)
+    made = init_from_classifier(given, task)
     x = torch.tensor(np.asarray(data.train.open(0).resize((224, 224)))).permute(2, 0, 1)[None]
     x = (x.float() - 120) / 60
     before, after = (forward(weights.state, tiny, x)["fc7"] for weights in (given, made))
@@ -136,9 +142,9 @@ def test_a_net_begins_as_it_was_but_for_scales_and_the_last_layer(data: BoxSet, 
     same = BoxRegression.on(replace(data, val=data.train), "pcr", 256)
     expected = [same._targets(torch.tensor([k]), None, torch.device("cpu"))[0][0] for k in (0, 1)]
     torch.testing.assert_close(made.state["fc8.bias"], torch.cat(expected))
-    assert begun(given, task).sha256 == made.sha256
+    assert init_from_classifier(given, task).sha256 == made.sha256
     assert made.drawn == ("fc8",)
-    plain = begun(given, task, balanced=False).state
+    plain = init_from_classifier(given, task, balanced=False).state
     assert torch.equal(plain["fc6.weight"], given.state["fc6.weight"])
 
 
@@ -161,16 +167,16 @@ def test_windows_of_several_nets_and_scales_are_united(data: BoxSet, red: None) 
     """Each net at its own scales; a classification map that is larger is cut."""
     nets = [sees_red(), sees_red("scr", S=320)]
     image = data.test.open(1)
-    said = Says([(0.4, 0.6)]).outputs(image, [256, 320])
-    windows = windows_of(image, nets, [[256, 320], [320]], said)
+    says = Says([(0.4, 0.6)])
+    _, windows = LocalizationSystem(nets, [[256, 320], [320]], says).look(image)
     assert [len(some) for some in windows.boxes] == [2 * 4, 4 * 7, 4 * 7]
     boxes, outputs = windows.of(1)
     assert boxes.shape == (64, 4)
     assert outputs.tolist() == [1.0] * 64
     np.testing.assert_allclose(boxes, edges([BOXES["dog"]]).repeat(64, 0), atol=2)
     assert sees_red("scr", S=[256, 512]).S == 384  # the middle, Section 3.2
-    with pytest.raises(DataError, match="2 classes"):
-        windows_of(image, nets[:1], [[256]], Outputs(np.ones(3), {256: np.ones((3, 2, 4))}))
+    with pytest.raises(DataError, match="'cow'"):
+        LocalizationSystem(nets[:1], [[256]], ConstantClassifier(("cat", "cow"), [0]))
 
 
 def test_the_box_of_highest_summed_output_wins() -> None:
@@ -178,18 +184,31 @@ def test_the_box_of_highest_summed_output_wins() -> None:
     near = [[0.0, 0, 20, 20], [1.0, 0, 21, 20], [2.0, 0, 22, 20]]
     boxes = np.array([*near, [50.0, 50, 80, 80]])[:, None]
     outputs = np.array([[0.4], [0.4], [0.4], [0.9]])
-    [found] = locate(Windows([boxes], [outputs], [False]), np.array([1.0]), (70, 100))
+    found = detect(Windows([boxes], [outputs], [False]), np.array([1.0]), (70, 100), 0)
     assert found.box.tolist() == [1, 0, 21, 20]
-    assert (found.score, found.windows, found.pieces) == (pytest.approx(1.2), 3, 2)
+    assert (found.score, found.windows, found.boxes_left) == (pytest.approx(1.2), 3, 2)
     assert found.single.tolist() == [50, 50, 70, 80]  # cut at the image's edge
 
 
-def test_labels_are_those_of_highest_posterior() -> None:
-    """The first two of three, each with its own box where there is one for each class."""
-    boxes = np.array([[[0.0, 0, 9, 9], [10.0, 0, 19, 9], [20.0, 0, 29, 9]]])
-    windows = Windows([boxes], [np.ones((1, 3))], [True])
-    found = locate(windows, np.array([0.2, 0.3, 0.5]), (40, 40), top=2)
-    assert [(one.label, one.box[0]) for one in found] == [(2, 20), (1, 10)]
+def test_labels_are_those_of_highest_posterior(data: BoxSet, red: None) -> None:
+    """The likeliest first, as many as are asked for and as have a posterior."""
+    image = data.test.open(0)
+    for top, posteriors, labels in (
+        (2, (0.3, 0.5), [1, 0]),
+        (1, (0.3, 0.5), [1]),
+        (2, (1, 0), [0]),
+    ):
+        system = LocalizationSystem([sees_red()], [[320]], Says([posteriors]))
+        assert [detection.label for detection in system.predict(image, top)] == labels
+
+
+def judge(
+    data: BoxSet, says: Says | None = None, net: Localizer | None = None, **given: Any
+) -> BoxEvaluation:
+    """Judge the boxes of a net that sees red at Q = 320."""
+    windows_of = given.pop("windows_of", ())
+    system = LocalizationSystem([net or sees_red()], [[320]], says, given.pop("labels", None))
+    return evaluate_objects(data.test, CLASSES, system, windows_of=windows_of, **given)
 
 
 def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
@@ -198,22 +217,21 @@ def test_both_protocols_by_hand(data: BoxSet, red: None) -> None:
     With boxes shifted by 0.9 of a window in all rows but the first, most windows are wrong and
     merging finds the wrong box, as does a single window rated best in a wrong row.
     """
-    right = judge(data.test, CLASSES, [sees_red()], classifier=Says(
-        [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)]), scales=[[320]], keep={0})  # fmt: skip
+    posteriors = [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)]
+    right = judge(data, Says(posteriors), windows_of={0})
     errors = right.errors()
     assert (errors.top1, errors.top5, errors.box) == (pytest.approx(1 / 3), 0, 0)
     assert right.errors(0).top1 == 0
     assert right.errors(1).top1 == 0.5
-    assert errors.of == 3
-    assert right.judged[2].first == 0
+    assert errors.objects == 3
+    assert right.objects[2].first == 0
     assert list(right.windows) == [0]
-    wrong = judge(data.test, CLASSES, [sees_red(shift=0.9)], classifier=Says(
-        [(0.9, 0.1), (0.2, 0.8), (0.6, 0.4)], "last row"), scales=[[320]])  # fmt: skip
+    wrong = judge(data, Says(posteriors, "last row"), sees_red(shift=0.9))
     assert (wrong.errors().top5, wrong.errors().single5, wrong.errors().box) == (1, 1, 1)
     assert wrong.errors().central == errors.central
-    told = wrong.to_dict()
-    assert told["classes"][1]["of"] == 2
-    assert told["images"][0]["iou"] < 0.5 < told["images"][0]["central_iou"]
+    assert wrong.errors(1).objects == 2
+    central, merged, _ = wrong.ious[0]
+    assert merged < 0.5 < central
 
 
 def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -> None:
@@ -221,13 +239,13 @@ def test_labels_rank_among_all_classes_that_are_known(data: BoxSet, red: None) -
     others = [np.array([0.2, 0.2, 0.2, 0.1, 0.1]), np.zeros(5), np.full(5, 0.01)]
 
     class Whole(Says):
-        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
-            said = super().outputs(image, scales)
+        def score(self, image: Image.Image, scales: Sequence[int]) -> ClassScores:
+            said = super().score(image, scales)
             return said._replace(others=others.pop(0))
 
     says = Whole([(0.05, 0.01), (0.5, 0.5), (0.9, 0.04)])
-    result = judge(data.test, CLASSES, [sees_red()], classifier=says, scales=[[320]])
-    assert [one.rank for one in result.judged] == [5, 1, 1]
+    result = judge(data, says)
+    assert [item.rank for item in result.objects] == [5, 1, 1]
     assert result.top == 5
     errors = result.errors()
     assert (errors.top1, errors.top5, errors.box) == (1, pytest.approx(1 / 3), 0)
@@ -247,14 +265,11 @@ def test_kept_labels_stand_for_the_classifiers(data: BoxSet, red: None, tmp_path
     store.finish(names, {})
     labels = StoredLabels.open([tmp_path / "s"], CLASSES)
     says = Says([(1.0, 0.0)] * 3)
-    result = judge(
-        data.test, CLASSES, [sees_red()],
-        classifier=says, labels=labels, scales=[[320]],
-    )  # fmt: skip
-    assert [one.rank for one in result.judged] == [2, 0]
+    result = judge(data, says, labels=labels)
+    assert [item.rank for item in result.objects] == [2, 0]
     assert result.top == 3
     assert result.failed == {
-        "JPEGImages/000007.jpg": "no scores of 000007.jpg are among the --labels"
+        "JPEGImages/000007.jpg": "no scores of 000007.jpg are among the labels"
     }
     with pytest.raises(DataError, match="'horse'"):
         StoredLabels.open([tmp_path / "s"], ("cat", "horse"))
@@ -265,26 +280,23 @@ def test_an_image_that_cannot_be_classified_is_left_out(data: BoxSet, red: None)
     told = []
 
     class Fails(Says):
-        def outputs(self, image: Image.Image, scales: Sequence[int]) -> Outputs:
+        def score(self, image: Image.Image, scales: Sequence[int]) -> ClassScores:
             if len(told) == 1:
                 raise ImageError("too long")
-            return super().outputs(image, scales)
+            return super().score(image, scales)
 
-    result = judge(
-        data.test, CLASSES, [sees_red()], classifier=Fails([(1.0, 0.0)] * 3),
-        scales=[[320]], progress=lambda done, total: told.append(done),
-    )  # fmt: skip
+    result = judge(data, Fails([(1.0, 0.0)] * 3), progress=lambda done, total: told.append(done))
     assert result.failed == {"JPEGImages/000006.jpg": "too long"}
-    assert len(result.judged) == 2
+    assert len(result.objects) == 2
     assert told == [1, 2, 3]
 
 
 def test_without_labels_there_is_protocol_one(data: BoxSet, red: None) -> None:
     """Its error alone; the figures of protocol 2 are none."""
-    result = judge(data.test, CLASSES, [sees_red()])
-    assert result.errors().central == 0
-    assert result.to_dict()["errors"]["top2"] is None
-    assert "box" not in result.to_dict()["images"][0]
+    assert judge(data).errors().central == 0
+    result = evaluate(data, LocalizationSystem([sees_red()], [[320]])).to_dict()
+    assert result["measures"].keys() == {"central"}
+    assert "box_iou" not in result["tables"]["objects"][0]
 
 
 def test_merging_improves_on_single_windows_that_err(red: None, data: BoxSet) -> None:
@@ -296,7 +308,7 @@ def test_merging_improves_on_single_windows_that_err(red: None, data: BoxSet) ->
         boxes = truth + rng.normal(0, 35, (40, 4))
         outputs = rng.random((40, 1))
         windows = Windows([boxes[:, None]], [outputs], [False])
-        [found] = locate(windows, np.ones(1), (448, 336), merging=Merging(threshold=0.3))
+        found = detect(windows, np.ones(1), (448, 336), 0, Merging(threshold=0.3))
         apart = [np.abs(box - truth).mean() for box in (found.box, found.single)]
         better += apart[0] < apart[1]
     assert better >= 18
@@ -313,7 +325,7 @@ def test_a_net_classifier_averages_scores_then_posteriors(monkeypatch: pytest.Mo
 
     shade = np.tile(np.linspace(0, 250, 320).astype(np.uint8)[None, :, None], (256, 1, 3))
     image = Image.fromarray(shade)
-    found = NetClassifier(Fake(), CLASSES, [224, 256]).outputs(image, [224, 256])  # type: ignore[arg-type]
+    found = NetClassifier(Fake(), CLASSES, [224, 256]).score(image, [224, 256])  # type: ignore[arg-type]
 
     def softmax(scores: np.ndarray) -> np.ndarray:
         raised = np.exp(scores)
@@ -322,9 +334,12 @@ def test_a_net_classifier_averages_scores_then_posteriors(monkeypatch: pytest.Mo
     each = [softmax(one.mean((1, 2))) for both in made.values() for one in both]
     np.testing.assert_allclose(found.posteriors, np.mean(each, axis=0))
     np.testing.assert_allclose(found.windows[256], softmax(made[256][0]))
-    other = NetClassifier(Fake(), CLASSES, [256]).outputs(image, [224])  # type: ignore[arg-type]
+    other = NetClassifier(Fake(), CLASSES, [256]).score(image, [224])  # type: ignore[arg-type]
     np.testing.assert_allclose(other.posteriors, np.mean(each[2:], axis=0))
     assert list(other.windows) == [224]
+    alone = NetClassifier(Fake(), CLASSES, []).score(image, [256])  # type: ignore[arg-type]
+    assert alone.posteriors.tolist() == [0, 0]
+    np.testing.assert_allclose(alone.windows[256], found.windows[256])
 
 
 def test_labels_are_taken_at_the_classifiers_own_scales(
@@ -336,14 +351,14 @@ def test_labels_are_taken_at_the_classifiers_own_scales(
     def scores(self: NetClassifier, pixels: torch.Tensor) -> torch.Tensor:
         return pixels[0][corner][:, None, None].double()
 
-    monkeypatch.setattr(NetClassifier, "_scores", scores)
+    monkeypatch.setattr(NetClassifier, "_map", scores)
     grain = np.random.default_rng(0).integers(0, 9, (300, 256, 3), np.uint8)
     for S, own in ((256, (256,)), ([256, 512], (256, 384, 512))):
         about = {"classes": json.dumps([*CLASSES, "cow", "hen"]), "S": json.dumps(S)}
         weights = replace(box_weights("scr"), about=about)
         classifier = NetClassifier.open(weights, precision="fp32")
         assert classifier.scales == own
-        found = [classifier.outputs(Image.fromarray(grain), Q) for Q in ([224], [320, 352])]
+        found = [classifier.score(Image.fromarray(grain), Q) for Q in ([224], [320, 352])]
         assert [list(said.windows) for said in found] == [[224], [320, 352]]
         np.testing.assert_array_equal(*(said.posteriors for said in found))
         assert found[0].posteriors.std() > 0
@@ -351,13 +366,13 @@ def test_labels_are_taken_at_the_classifiers_own_scales(
 
 def test_a_system_of_more_classes_is_asked_about_some() -> None:
     """Their columns, in the order asked for; one that it lacks is named."""
-    whole = Alike(("bus", "cat", "dog"), [2])
-    said = Restricted(whole, ("dog", "cat")).outputs(Image.new("RGB", (224, 224)), [224])
+    whole = ConstantClassifier(("bus", "cat", "dog"), [2])
+    said = ClassSubset(whole, ("dog", "cat")).score(Image.new("RGB", (224, 224)), [224])
     assert said.posteriors.tolist() == [1, 0]
     assert said.others.tolist() == [0]
     assert said.windows[224].shape == (2, 1, 1)
     with pytest.raises(DataError, match="'cow'"):
-        Restricted(whole, ("cow",))
+        ClassSubset(whole, ("cow",))
 
 
 def test_images_that_do_not_fit_their_boxes_are_left_out(
@@ -369,21 +384,21 @@ def test_images_that_do_not_fit_their_boxes_are_left_out(
     some = replace(data.test, sizes=sizes)
     with pytest.raises(ImageError, match="its annotation states 500×375"):
         some.open(0)
-    result = judge(some, CLASSES, [sees_red()])
-    assert [one.name for one in result.judged] == [
+    result = judge(replace(data, test=some))
+    assert [item.name for item in result.objects] == [
         "JPEGImages/000006.jpg", "JPEGImages/000007.jpg",
     ]  # fmt: skip
     assert list(result.failed) == ["JPEGImages/000005.jpg"]
     with pytest.raises(DataError, match="No test image"):
-        judge(some.take([0]), CLASSES, [sees_red()])
+        judge(replace(data, test=some.take([0])))
 
 
 def test_other_classes_and_other_weights_are_refused(data: BoxSet, red: None) -> None:
     """A classification net is no localisation net; other classes would be other boxes."""
     with pytest.raises(WeightsError, match="of no localisation net"):
-        Localiser(replace(box_weights(), about={}))
+        Localizer(replace(box_weights(), about={}))
     with pytest.raises(DataError, match="'cow'"):
-        judge(data.test, ("cat", "cow"), [sees_red()])
+        evaluate(replace(data, classes=("cat", "cow")), LocalizationSystem([sees_red()], [[320]]))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops
 from trees import OBJECT, write_voc, write_xml
 
 from vggfeat._io.assets import asset
-from vggfeat.localization.boxes import best_match
+from vggfeat.localization.boxes import iou
 from vggfeat.localization.data import open_boxset
 
 CLASSES = ("boat", "drink", "music", "vehicle")
@@ -71,7 +71,7 @@ def mean_box_errors(tree: Path) -> float:
     data = open_boxset(tree)
     means = [data.train.chosen[data.train.part.labels == c].mean(0) for c in range(len(CLASSES))]
     rows = zip(data.test.part.labels, data.test.boxes, strict=True)
-    return float(np.mean([best_match(means[label], boxes) <= 0.5 for label, boxes in rows]))
+    return float(np.mean([iou(means[label][None], boxes).max() <= 0.5 for label, boxes in rows]))
 
 
 @pytest.mark.slow
@@ -85,8 +85,7 @@ def test_boxes_are_learnt_from_shipped_drawings(tree: Path, tmp_path: Path) -> N
     assert history[-1]["loss"] < history[0]["loss"] / 2
     evaluate = ["localize", "evaluate", "--data", tree, "--model", tmp_path / "run"]
     found = run(*evaluate, "--classifier", tmp_path / "svm", "--json", "--quiet").json
-    errors = found["errors"]
-    assert found["top"] == 5
+    errors = {name: measure["value"] for name, measure in found["measures"].items()}
     assert errors["central"] < mean_box_errors(tree) - 0.2
     assert errors["top5"] < mean_box_errors(tree) - 0.2
     assert errors["box"] < errors["single"]

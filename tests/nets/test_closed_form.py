@@ -14,7 +14,7 @@ from PIL import Image
 from support import noise
 
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.localization.predict import Localiser
+from vggfeat.localization.predict import Localizer
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.runtimes import has_bf16
 
@@ -67,7 +67,7 @@ def test_a_net_of_boxes_sees_red(tmp_path: Path, regression: str, boxes: int, la
     image = Image.open(tmp_path / "a.jpg")
     left, top, right, bottom = (np.array(GRID_BOXES[label]) - (1, 1, 0, 0)).tolist()
     with configured({"D": GRID_NET}):
-        net = Localiser(box_weights(regression), precision="fp32")
+        net = Localizer(box_weights(regression), precision="fp32")
         central, windows = net.central(image), net.windows(image, 288)
     np.testing.assert_allclose(central, [[left, top, right, bottom]] * boxes, atol=0.01)
     assert windows.shape == (3, 5, boxes, 4)
@@ -90,8 +90,8 @@ def test_a_net_of_boxes_sees_nothing_but_red(tmp_path: Path) -> None:
     draw_red(tmp_path / "a.jpg", GRID_SIZE, None)
     image = Image.open(tmp_path / "a.jpg")
     with configured({"D": GRID_NET}):
-        left, top, right, bottom = Localiser(box_weights("scr")).windows(image, 288).T
-        blind = Localiser(box_weights("scr", blind=True)).windows(image, 288)
+        left, top, right, bottom = Localizer(box_weights("scr")).windows(image, 288).T
+        blind = Localizer(box_weights("scr", blind=True)).windows(image, 288)
     assert not (right - left).any()
     assert not (bottom - top).any()
     np.testing.assert_allclose(blind[..., 2] - blind[..., 0], 0.02 * 224, rtol=0.01)

@@ -105,15 +105,15 @@ def writes_errors(command: str) -> None:
     """Write errors as JSON, and those of each class as CSV, into the folder."""
     small = SMALL[command].replace("photos ", "")
     run(command, *small.split(), "--data", "colours", "--results", "r")
-    told = json.loads(Path("r/results.json").read_text())
-    assert {"top1", "top5"} <= told.keys()
+    result = json.loads(Path("r/result.json").read_text())
+    assert {"top1", "top5"} == result["measures"].keys()
     assert len(_rows(Path("r/classes.csv"))) == 6
 
 
 def compares_with_the_truth(command: str) -> None:
     """Tell errors instead of images where the true classes are given."""
     assert "images" in start(command, "--json").json
-    assert start(command, "--data colours --json").json["top1"] == 0.0
+    assert start(command, "--data colours --json").json["measures"]["top1"]["value"] == 0.0
 
 
 def writes_a_store(command: str) -> None:
@@ -143,8 +143,8 @@ def writes_a_page(command: str) -> None:
 
 def tests_fewer_objects(command: str) -> None:
     """Count so many of the three objects."""
-    tested = [start(command, f"{more} --json").json["tested"] for more in ("", "--limit 2")]
-    assert [one["objects"] for one in tested] == [3, 2]
+    results = [start(command, f"{more} --json").json for more in ("", "--limit 2")]
+    assert [len(result["tables"]["objects"]) for result in results] == [3, 2]
 
 
 def _said(text: str) -> str:
@@ -159,9 +159,10 @@ def _remove_outputs() -> None:
 
 def _classes_of(told: Any) -> set[int]:
     if "tables" in told:
-        return set(Counter(row["image"] for row in told["tables"]["predictions"]).values())
+        [table] = told["tables"].values()
+        return set(Counter(row["image"] for row in table).values())
     images = told["images"] if isinstance(told, dict) else told
-    return {len(one.get("classes") or one["labels"]) for one in images}
+    return {len(one["classes"]) for one in images}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

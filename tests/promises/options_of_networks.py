@@ -24,7 +24,7 @@ CLASSIFY = rows(
     ("--out", "--out kept", "score.folder", "kept", FREE),
     ("--csv", "--csv t.csv", EFFECT, None, FREE),
     ("--shard", "--shard 2/2", "score.shard", "2/2", "--shard 3/2"),
-    *working("score"),
+    *working("score.extract.keywords"),
     *PRINTED,
 )  # fmt: skip
 CLASSIFY_KNOWN = rows(
@@ -104,9 +104,9 @@ LOCALIZE_TRAIN = rows(
     *PRINTED,
 )
 MERGING = [
-    ("--match", "--match overfeat", "Merging.match", "overfeat", "--match giou"),
-    ("--threshold", "--threshold 0.25", "Merging.threshold", 0.25, "--threshold 2"),
-    ("--average", "--average score", "Merging.average", "score", "--average mean"),
+    ("--match", "--match overfeat", "system.merging.match", "overfeat", "--match giou"),
+    ("--threshold", "--threshold 0.25", "system.merging.threshold", 0.25, "--threshold 2"),
+    ("--average", "--average score", "system.merging.average", "score", "--average mean"),
     ("--device", "--device cuda:1", "Localiser.device", "cuda:1", "--device tpu"),
     ("--precision", "--precision bf16", "Localiser.precision", "bf16", "--precision fp8"),
 ]
@@ -117,8 +117,8 @@ LOCALIZE_PREDICT = rows(
      ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),
-    ("--Q", "--Q 288 --Q 320", "windows_of.scales", [[288, 320]], "--Q 0"),
-    ("--class", "--class dog", "locate.labels", [0, 1], "--class cow"),
+    ("--Q", "--Q 288 --Q 320", "system.scales", [[288, 320]], "--Q 0"),
+    ("--class", "--class dog", "ConstantClassifier.labels", [0, 1], "--class cow"),
     ("--exif", "--ignore-exif", "decode.decoding.exif", False, FLAG),
     *MERGING,
     ("--out", "--out drawn", EFFECT, None, FREE),
@@ -137,7 +137,7 @@ LOCALIZE_EVALUATE = rows(
     ("--data", "--data VOC2012", "open_boxset.root", "VOC2012", FREE),
     ("--model", "--model more", "Localiser.path", "more", FREE),
     ("--classifier", "--classifier w.pth", "NetClassifier.weights", "w.pth", FREE),
-    ("--Q", "--Q 288 --Q 320", "judge.scales", [[288, 320]], "--Q 0"),
+    ("--Q", "--Q 288 --Q 320", "system.scales", [[288, 320]], "--Q 0"),
     ("--labels", "--classifier w.pth --labels scores-D", "StoredLabels.paths", ["scores-D"], FREE),
     ("--boxes", "--boxes VOC2007", "open_boxset.boxes", ["VOC2007"], FREE),
     ("--exif", "--ignore-exif", "open_boxset.decoding.exif", False, FLAG),

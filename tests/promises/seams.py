@@ -29,7 +29,7 @@ from helpers.networks import PIXELS, TINY, configured
 from vggfeat import cli
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.localization.data import BoxSet, open_boxset
-from vggfeat.localization.predict import Localiser
+from vggfeat.localization.predict import Localizer
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.result import Measure, Result
@@ -134,10 +134,10 @@ def _boxset(given: Arguments) -> BoxSet:
     return open_boxset(given["root"], classes=given["classes"], parts=given["parts"])
 
 
-def _localiser(_: Arguments) -> Localiser:
+def _localiser(_: Arguments) -> Localizer:
     """Open a net that sees red on this machine's CPU, whatever file and device are named."""
     with small_networks("localize"):
-        return Localiser(box_weights(), device="cpu", precision="fp32")
+        return Localizer(box_weights(), device="cpu", precision="fp32")
 
 
 def _described(given: Arguments) -> Any:
@@ -184,18 +184,17 @@ BOXES = {
     "open_boxset": ("vggfeat.localization.data:open_boxset", _boxset),
     "BoxRegression": ("vggfeat.localization.training:BoxRegression.on", None),
     "begun": (
-        "vggfeat.localization.begin:begun",
+        "vggfeat.localization.training:init_from_classifier",
         lambda given: _weights({"net": "D", "weights": given["weights"].source}),
     ),
 }
 LOCALISING = {
-    "Localiser": ("vggfeat.localization.predict:Localiser.open", _localiser),
-    "Merging": ("vggfeat.localization.predict:Merging", None),
+    "Localiser": ("vggfeat.localization.predict:Localizer.open", _localiser),
 }
 MACHINE = {
     **{
         f"check_machine of {module}": (f"vggfeat.cli.{module}:check_machine", _nothing)
-        for module in ("working", "training", "systems")
+        for module in ("working", "training")
     },
     "precision": (
         "vggfeat.cli.working:Work._precision",
@@ -217,11 +216,15 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     },
     "run": {
         **SVM,
-        "open_ilsvrc": ("vggfeat.cli.errors:open_ilsvrc", lambda _: SimpleNamespace(partial="")),
-        "run_table": (
-            "vggfeat.cli.errors:run_table",
-            lambda given: (given["opener"]("D", "authors", "softmax", None), _stop(given)),
+        "open_ilsvrc": (
+            "vggfeat.cli.ilsvrc:open_ilsvrc",
+            lambda _: SimpleNamespace(partial="", classes=SimpleNamespace(keys=())),
         ),
+        "run_table": (
+            "vggfeat.cli.ilsvrc:run_classification",
+            lambda given: (given["run"].opener("D", "authors", "softmax", None), _stop(given)),
+        ),
+        "open_boxset": ("vggfeat.cli.ilsvrc:open_boxset", _stop),
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
         "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),
         "train_chain": ("vggfeat.cli.training:train_chain", _stop),
@@ -247,7 +250,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         "load": ("vggfeat.cli.working:load", lambda given: replace(_weights(given), about=S288)),
         "read_val": ("vggfeat.cli.classify:read_val", None),
         "classes_of": ("vggfeat.classification.classes:classes_of", _stop),
-        "score": ("vggfeat.classification.evaluate:score", _stop),
+        "score": ("vggfeat.classification.modes:score", _stop),
     },
     "fuse": {"open_scores": ("vggfeat.classification.scores:open_scores", None)},
     "train": {
@@ -262,22 +265,23 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **MONITORED,
     },
     "localize predict": {
-        **_images("localizing"),
+        **_images("localize"),
         **LOCALISING,
-        "NetClassifier": ("vggfeat.localization.outputs:NetClassifier.open", _stop),
-        "decode": ("vggfeat.cli.located:decode", None),
-        "windows_of": ("vggfeat.cli.located:windows_of", None),
-        "locate": ("vggfeat.cli.located:locate", None),
+        "NetClassifier": ("vggfeat.localization.classifiers:NetClassifier.open", _stop),
+        "system": ("vggfeat.localization.predict:LocalizationSystem", None),
+        "ConstantClassifier": ("vggfeat.localization.classifiers:ConstantClassifier", None),
+        "decode": ("vggfeat.data.image:decode", None),
     },
     "localize evaluate": {
         **BOXES,
         **LOCALISING,
         "NetClassifier": (
-            "vggfeat.localization.outputs:NetClassifier.open",
+            "vggfeat.localization.classifiers:NetClassifier.open",
             lambda _: SimpleNamespace(classes=("cat", "dog")),
         ),
-        "StoredLabels": ("vggfeat.localization.labels:StoredLabels.open", _nothing),
-        "judge": ("vggfeat.cli.located:judge", _stop),
+        "StoredLabels": ("vggfeat.localization.classifiers:StoredLabels.open", _nothing),
+        "system": ("vggfeat.localization.predict:LocalizationSystem", None),
+        "evaluate": ("vggfeat.localization.evaluate:evaluate", _stop),
     },
     "datasets show": {"load_card": ("vggfeat.cli.datasets:load_card", None)},
     "datasets fetch": {
@@ -307,7 +311,6 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
 READING = (
     "vggfeat.cli.working:load",
     "vggfeat.cli.working:open_dataset",
-    "vggfeat.cli.systems:load",
     "vggfeat.cli.training:load",
     "vggfeat.cli.training:open_trainset",
     "vggfeat.cli.training:open_boxset",

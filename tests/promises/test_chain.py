@@ -181,7 +181,7 @@ def test_trained_nets_classify_and_are_fused(
         shares = [float(row[f"share {k}"]) for k in (1, 2, 3)]
         np.testing.assert_allclose(shares, expected[order], atol=1e-4)
         hits += row["class 1"] == row["name"].split("/")[0]
-    assert ran.json["top1"] == pytest.approx(1 - hits / 18)
+    assert ran.json["measures"]["top1"]["value"] == pytest.approx(1 - hits / 18)
 
 
 def test_a_net_that_finds_boxes_is_judged_and_used_as_it_was_saved(
@@ -199,26 +199,28 @@ def test_a_net_that_finds_boxes_is_judged_and_used_as_it_was_saved(
     best = Path("boxes/best.safetensors")
     judged = run("localize", "evaluate", "--data", tree, "--model", "boxes",
                  "--precision", "fp32", "--json", "--quiet").json  # fmt: skip
-    assert len(judged["images"]) == 4
+    objects = judged["tables"]["objects"]
+    assert len(objects) == 4
     found = {}
-    for row in judged["images"]:
+    for row in objects:
         box = predicted_box(best, tree / row["image"], ("cat", "dog").index(row["class"]))
-        np.testing.assert_allclose(row["central"], box, atol=1e-3)
+        sides = [row[f"central_{side}"] for side in ("xmin", "ymin", "xmax", "ymax")]
+        np.testing.assert_allclose(sides, box, atol=1e-3)
         assert row["central_iou"] == pytest.approx(share(box, BOXES[row["class"]]), abs=2e-5)
         found[Path(row["image"]).name] = box
-    assert judged["errors"]["central"] == np.mean(
-        [row["central_iou"] <= 0.5 for row in judged["images"]]
+    assert judged["measures"]["central"]["value"] == np.mean(
+        [row["central_iou"] <= 0.5 for row in objects]
     )
 
     same = [np.array(box) for name, box in found.items() if int(name[:6]) % 2]
     assert np.abs(same[0] - same[1]).max() > 0.01  # two images of a class differ
-    images = [tree / row["image"] for row in judged["images"] if row["class"] == "cat"]
+    images = [tree / row["image"] for row in objects if row["class"] == "cat"]
     told = run("localize", "predict", *images, "--model", best, "--class", "cat", "--Q", "224",
                "--precision", "fp32", "--json", "--quiet").json  # fmt: skip
-    assert len(told) == 2
-    for row in told:
-        [label] = row["labels"]
-        sides = [label[side] for side in ("xmin", "ymin", "xmax", "ymax")]
+    boxes = told["tables"]["boxes"]
+    assert len(boxes) == 2
+    for row in boxes:
+        sides = [row[side] for side in ("xmin", "ymin", "xmax", "ymax")]
         np.testing.assert_allclose(sides, found[Path(row["image"]).name], atol=1e-3)
 
 

@@ -157,9 +157,9 @@ BEFORE_WEIGHTS = rows("""
     classify images --data classes → 2: images | --data
     classify nowhere → 3: nowhere | spelling
     classify --data nowhere → 3: nowhere | class folders
-    classify images --mode crop → 2: mode | 'dense', 'multicrop', 'both' | 'crop'
-    classify images --locations mean → 2: locations | 'scores', 'posteriors' | 'mean'
-    classify images --grid 0 → 2: grid | 1 to 99 | Got 0
+    classify images --mode crop → 2: mode | 'dense', 'multicrop' or 'both' | 'crop'
+    classify images --locations mean → 2: locations | 'scores' or 'posteriors' | 'mean'
+    classify images --grid 0 → 2: grid | greater than or equal to 1 | Got 0
     classify images --results r → 2: --results | --data
     classify images --shard 1/2 --csv c → 2: --csv | --shard
     classify images --shard 1/2 --top 5 → 2: --top | --shard
@@ -205,7 +205,7 @@ BEFORE_WEIGHTS = rows("""
     localize predict images --model nowhere --class cat → 4: nowhere | vggfeat localize train
     localize predict nowhere --model a --class cat → 3: nowhere | spelling
     localize predict images --model a --class cat --top 2 → 2: --top | --class
-    localize predict images --model a --class cat --match best → 2: match | 'iou', 'overfeat'
+    localize predict images --model a --class cat --match best → 2: match | 'iou' or 'overfeat'
     localize predict images --model a --class cat --threshold 3 → 2: threshold | 1 | 3.0
     localize evaluate --model a → 2: --data
     localize evaluate --data VOC2007 --model nowhere → 4: nowhere | vggfeat localize train

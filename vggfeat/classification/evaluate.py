@@ -7,148 +7,37 @@ means of posteriors, whose order does not matter.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat._io.assets import home
-from vggfeat._io.atomic import make_folder, write_atomic
-from vggfeat.classification.classes import Classes, classes_of
-from vggfeat.classification.scores import Floats, Scores
-from vggfeat.data.imageset import ImageSet
-from vggfeat.data.partition import WHOLE, Partition
-from vggfeat.errors import DataError, ParameterError
-from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.features.pooling import MOST_CROPS
-from vggfeat.store.store import FeatureStore
+from vggfeat._io.text import counted
+from vggfeat.classification.classes import Classes, ilsvrc_classes
+from vggfeat.classification.modes import find_mode
+from vggfeat.classification.scores import (
+    Floats,
+    Scores,
+    by_net,
+    describe_origin,
+    posteriors,
+    same_classes,
+    same_images,
+    scales_of,
+)
+from vggfeat.classification.validation import Validation
+from vggfeat.errors import DataError
+from vggfeat.recipes import ClassificationRecipe, ErrorPair, open_recipe, recipe_names
+from vggfeat.result import Column, Measure, Published, Result, Table
 
-MODES = ("dense", "multicrop", "both")
-LOCATIONS = ("scores", "posteriors")
 TOP = 5
 
 Ints = NDArray[np.int64]
-
-
-def pools_of(mode: str = "dense", locations: str = "scores", grid: int = 5) -> tuple[str, ...]:
-    """Name the poolings of fc8 that a mode of evaluation averages.
-
-    Parameters
-    ----------
-    mode : {"dense", "multicrop", "both"}
-        The network over the whole image, over a grid of crops, or the mean of both (Table 5).
-    locations : {"scores", "posteriors"}
-        What of the dense map is averaged over locations: class scores, as the paper has it, or
-        posteriors.
-    grid : int
-        Crops along each side; the paper's 5 make, with mirror images and three scales, 150.
-
-    Raises
-    ------
-    ParameterError
-        For what is none of these.
-
-    Examples
-    --------
-    >>> pools_of("both"), pools_of("multicrop", grid=3)
-    (('softmax', 'crops5'), ('crops3',))
-    """
-    if mode not in MODES:
-        raise ParameterError.not_one_of("mode", "classify", MODES, mode)
-    if locations not in LOCATIONS:
-        raise ParameterError.not_one_of("locations", "classify", LOCATIONS, locations)
-    if not 1 <= grid <= MOST_CROPS:
-        raise ParameterError.of("grid", "classify", f"an int from 1 to {MOST_CROPS}", grid)
-    dense = "softmax" if locations == "scores" else "posteriors"
-    return {"dense": (dense,), "multicrop": (f"crops{grid}",), "both": (dense, f"crops{grid}")}[
-        mode
-    ]
-
-
-def mode_of(pools: Sequence[str]) -> str:
-    """Name the paper's mode of evaluation that averages these poolings; empty if none does.
-
-    Examples
-    --------
-    >>> mode_of(("softmax", "crops5")), mode_of(("posteriors",))
-    ('both', '')
-    """
-    found = [mode for mode in MODES if set(pools_of(mode)) == set(pools)]
-    return found[0] if found else ""
-
-
-def default_store(extractor: DenseExtractor) -> Path:
-    """Folder below the cache in which the scores of a net are kept, of whatever images."""
-    return home() / "scores" / extractor.cache_key
-
-
-def score(
-    images: ImageSet,
-    extractor: DenseExtractor,
-    scales: Sequence[int],
-    folder: Path | None = None,
-    *,
-    shard: Partition = WHOLE,
-    on_bad_image: str = "skip",
-    workers: int | None = None,
-    progress: Progress | None = None,
-    extract: Callable[..., Summary] = extract,
-) -> tuple[list[Scores], Summary]:
-    """Run a net over images, and keep their posteriors; what a store has is not computed again.
-
-    Each pooling is a column of its own, so that to average two modes computes only what neither
-    has computed before.
-
-    Parameters
-    ----------
-    images : ImageSet
-    extractor : DenseExtractor
-        Of fc8, with poolings as from :func:`pools_of`.
-    scales : sequence of int
-        Test scales Q.
-    folder : Path, optional
-        The store; by default one below the cache.
-    shard : Partition
-        Which share of the images to do. Several processes or machines can do one each, into the
-        same folder; the whole is then put together by a last run, which finds all of it there.
-    on_bad_image, workers, progress
-        As for :func:`~vggfeat.features.pipeline.extract`.
-    extract : callable
-        What computes, as :func:`~vggfeat.features.pipeline.extract` does.
-
-    Returns
-    -------
-    scores, summary
-        Of each pooling its scores, and what was done in all.
-
-    Raises
-    ------
-    WeightsError
-        If nothing says what the outputs of the net are called.
-    """
-    images = images if shard == WHOLE else images.take(shard.rows(len(images)))
-    outputs = classes_of(extractor.weights).keys
-    store = FeatureStore(folder or default_store(extractor), "a")
-    summary = extract(
-        images,
-        extractor,
-        scales,
-        store,
-        outputs=outputs,
-        on_bad_image=on_bad_image,
-        workers=workers,
-        share=shard.share,
-        progress=progress,
-    )
-    made, names = extractor.extraction, tuple(images.names)
-    return [Scores(store, made.net, (pool,), tuple(scales), names) for pool in made.pools], summary
+Watch = Callable[[Sequence[str], Floats], None]
+"""Is told the names of some images and their posteriors."""
 
 
 def top_k(posteriors: Floats, k: int) -> Ints:
@@ -173,12 +62,12 @@ def ranks(posteriors: Floats, labels: Ints) -> Ints:
     """
     true = np.take_along_axis(posteriors, labels[:, None], axis=1)
     before = np.arange(posteriors.shape[1]) < labels[:, None]
-    found: Ints = ((posteriors > true) | ((posteriors == true) & before)).sum(axis=1)
-    return found
+    likelier: Ints = ((posteriors > true) | ((posteriors == true) & before)).sum(axis=1)
+    return likelier
 
 
 @dataclass(frozen=True)
-class Errors:
+class ClassErrors:
     """How often the true class was not among the likeliest.
 
     Parameters
@@ -189,9 +78,9 @@ class Errors:
 
     Examples
     --------
-    >>> errors = errors_of([np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])], np.array([0, 1]), 3)
+    >>> errors = count_errors([np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])], np.array([0, 1]), 3)
     >>> errors.top1, errors.top5, errors.images
-    (0.5, 0.0, 2)
+    (0.5, nan, 2)
     """
 
     tested: Ints
@@ -209,23 +98,20 @@ class Errors:
         return float(self.wrong1.sum() / self.tested.sum())
 
     @property
-    def has_top5(self) -> bool:
-        """Whether a class can be outside of the five likeliest: the top-5 error says something."""
-        return len(self.tested) > TOP
-
-    @property
     def top5(self) -> float:
-        """Top-5 error, a share from 0 to 1."""
+        """Top-5 error, a share from 0 to 1; NaN where no class can be outside of five."""
+        if len(self.tested) <= TOP:
+            return float("nan")
         return float(self.wrong5.sum() / self.tested.sum())
 
 
-def errors_of(blocks: Iterable[Floats], labels: Ints, classes: int) -> Errors:
+def count_errors(blocks: Iterable[Floats], labels: Ints, classes: int) -> ClassErrors:
     """Count errors, block by block.
 
     Parameters
     ----------
     blocks : iterable of ndarray (n, C)
-        Posteriors, as from :func:`posteriors`.
+        Posteriors, as from :func:`~vggfeat.classification.scores.posteriors`.
     labels : ndarray (N,) of int64
         The true classes of all images.
     classes : int
@@ -241,44 +127,203 @@ def errors_of(blocks: Iterable[Floats], labels: Ints, classes: int) -> Errors:
     counts = np.zeros((3, classes), np.int64)
     start = 0
     for block in blocks:
-        some = labels[start : start + len(block)]
+        true = labels[start : start + len(block)]
         start += len(block)
-        place = ranks(block, some)
-        for row, counted in zip(counts, (some, some[place >= 1], some[place >= TOP]), strict=True):
-            row += np.bincount(counted, minlength=classes)
-    return Errors(*counts)
+        rank = ranks(block, true)
+        for row, wrong in zip(counts, (true, true[rank >= 1], true[rank >= TOP]), strict=True):
+            row += np.bincount(wrong, minlength=classes)
+    return ClassErrors(*counts)
 
 
-def write_errors(
-    folder: Path, errors: Errors, classes: Classes, about: Mapping[str, Any]
-) -> list[Path]:
-    """Write ``results.json``, with the errors and all that is behind them, and ``classes.csv``.
+def evaluate(
+    scores: Sequence[Scores],
+    data: Validation,
+    *,
+    paper: Mapping[str, ErrorPair] | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Fuse posteriors, and measure how often they are wrong.
 
     Parameters
     ----------
-    folder : Path
-        Where to; made if absent.
-    errors : Errors
-    classes : Classes
-    about : mapping
-        Data, settings and provenance, as plain JSON types.
+    scores : sequence of Scores
+        Of the same images and classes; each net counts the same.
+    data : Validation
+        The images and their classes.
+    paper : mapping of str to (float, float), optional
+        The paper's errors in percent, by the name of their line; by default those of the same nets,
+        scales and mode, if the classes are ILSVRC's.
+    watch : callable, optional
+        Is told all posteriors, block by block.
+
+    Returns
+    -------
+    Result
+        Top-1 and top-5 error, and the errors of each class.
 
     Raises
     ------
+    DataError
+        If there is no image, or one of the scores has no class.
     StoreError
-        If the disk is full or the folder may not be written.
+        If the scores are not of the same images and classes.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["class", "name", "images", "top-1 errors", "top-5 errors"])
-    counts = (errors.tested, errors.wrong1, errors.wrong5)
-    writer.writerows(zip(classes.keys, classes.names, *counts, strict=True))
-    told = {"top1": errors.top1, "top5": errors.top5, "images": errors.images, **about}
-    make_folder(folder)
-    contents = {
-        "results.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
-        "classes.csv": text.getvalue(),
+    classes, names = same_classes(scores), same_images(scores)
+    if classes.keys != data.classes.keys:
+        raise DataError(f"{data.where} was opened for other classes than those of the scores.")
+    if paper is None:
+        paper = _find_paper(scores) if classes.keys == ilsvrc_classes().keys else {}
+
+    def blocks() -> Iterable[Floats]:
+        start = 0
+        for block in posteriors(scores, names):
+            if watch:
+                watch(names[start : start + len(block)], block)
+            start += len(block)
+            yield block
+
+    errors = count_errors(blocks(), data.labels_of(names), len(classes))
+    failed = {name: reason for one in scores for name, reason in one.failed.items()}
+    tables = [_class_table(errors, classes)]
+    if failed:
+        columns = (Column("image", "Image"), Column("reason", "Reason"))
+        tables.append(Table("failed", "Images left out", columns, tuple(failed.items()), shown=0))
+    return Result(
+        name=str(data.where),
+        title=f"Classification, {data.where}",
+        headline=make_headline((errors.top1, errors.top5), paper),
+        about=f"{counted(errors.images, 'image')} in {data.where}",
+        parts=tuple(tables),
+        settings={"data": str(data.where), "images": errors.images, "nets": _describe_nets(scores)},
+        provenance={"scores": describe_origin(scores)},
+        partial=tuple(filter(None, (data.partial, *_lacking(data, names, failed)))),
+    )
+
+
+def make_headline(
+    errors: tuple[float, float], paper: Mapping[str, ErrorPair]
+) -> tuple[Measure, Measure]:
+    """Put top-1 and top-5 error beside the paper's, which are in percent."""
+    top1, top5 = (
+        tuple(Published(name, pair[place] / 100) for name, pair in paper.items())
+        for place in range(2)
+    )
+    return (
+        Measure("top1", "top-1 error", errors[0], paper=top1),
+        Measure("top5", "top-5 error", errors[1], paper=top5),
+    )
+
+
+class EvaluatedNet(NamedTuple):
+    """A trained net, and how it was tested.
+
+    Parameters
+    ----------
+    net : str
+        Configuration of Table 1.
+    Q : tuple of int
+        Test scales.
+    S : int or (int, int), optional
+        Training scale, where its weights say it.
+    source : str
+        Where its weights are from, which may tell the training scale as well.
+    """
+
+    net: str
+    Q: tuple[int, ...]
+    S: int | tuple[int, int] | None = None
+    source: str = ""
+
+
+def find_published(nets: Sequence[EvaluatedNet], mode: str) -> dict[str, ErrorPair]:
+    """Find what the paper measured with these nets, each at its own scales.
+
+    Where a training scale is not known, nothing compares.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Top-1 and top-5 error in percent, by the table and its line.
+
+    Examples
+    --------
+    >>> D = EvaluatedNet("D", (256, 384, 512), source="authors")
+    >>> find_published([D], "both")
+    {'Table 5, multi-crop evaluation: D, multi-crop & dense': (24.4, 7.2)}
+    >>> find_published([D._replace(source="torchvision")], "dense")
+    {}
+    """
+    tables = [
+        recipe
+        for recipe in map(open_recipe, recipe_names())
+        if isinstance(recipe, ClassificationRecipe)
+    ]
+    # A source that stands in for a net of the tables was trained at its scale.
+    sources = {
+        (net.net, net.weights): net.S
+        for table in tables
+        for net in table.nets.values()
+        if net.weights
     }
-    for name, content in contents.items():
-        write_atomic(folder / name, content.encode("utf-8", "surrogateescape"))
-    return [folder / name for name in contents]
+    tested = Counter(
+        (net.net, frozenset(net.Q), net.S or sources.get((net.net, net.source))) for net in nets
+    )
+    lines: dict[tuple[str, ...], tuple[str, ErrorPair]] = {}
+    for table in tables:
+        for row in table.rows:
+            used = [(table.nets[use.net], frozenset(use.Q)) for use in row.uses]
+            same = Counter((net.net, Q, net.S) for net, Q in used) == tested
+            if row.paper and row.mode == mode and same:
+                key = tuple(sorted(use.net for use in row.uses))  # as Tables 6 and 7 share a line
+                lines.setdefault(key, (f"{table.title}: {row.name}", row.paper))
+    return dict(lines.values())
+
+
+def _find_paper(scores: Sequence[Scores]) -> dict[str, ErrorPair]:
+    """Find the paper's lines of these nets, each at its own scales, and of this mode."""
+    nets = by_net(scores)
+    scales = [scales_of(net) for net in nets]
+    modes = {find_mode(list(pools)) for pools in scales}
+    alike = all(len(set(pools.values())) == 1 for pools in scales)
+    if len(modes) > 1 or not alike or not all(one.settings.get("flip", True) for one in scores):
+        return {}
+    sources = [net[0].provenance.get("weights", {}).get("source", "") for net in nets]
+    tested = [
+        EvaluatedNet(net[0].net, next(iter(pools.values())), net[0].S, source)
+        for net, pools, source in zip(nets, scales, sources, strict=True)
+    ]
+    return find_published(tested, modes.pop())
+
+
+def _class_table(errors: ClassErrors, classes: Classes) -> Table:
+    columns = (
+        Column("class", "Class"),
+        Column("key", "Key"),
+        Column("images", "Images", "int"),
+        Column("top1_errors", "Top-1 errors", "int"),
+        Column("top5_errors", "Top-5 errors", "int"),
+    )
+    counts = (errors.tested, errors.wrong1, errors.wrong5)
+    rows = zip(classes.names, classes.keys, *(row.tolist() for row in counts), strict=True)
+    return Table("classes", "Errors of classes", columns, tuple(rows), shown=0)
+
+
+def _describe_nets(scores: Sequence[Scores]) -> list[str]:
+    """Say which nets are averaged, by which poolings and at which scales."""
+    nets = []
+    for net in by_net(scores):
+        held = scales_of(net)
+        for scales in dict.fromkeys(held.values()):
+            pools = [pool for pool, own in held.items() if own == scales]
+            nets.append(f"{net[0].net}, {' and '.join(pools)} at Q = {', '.join(map(str, scales))}")
+    return nets
+
+
+def _lacking(data: Validation, names: Sequence[str], failed: Mapping[str, str]) -> list[str]:
+    """Say how many of the images have no scores, and why."""
+    absent = set(data.images.names) - set(names)
+    unread = len(absent & set(failed))
+    rest = len(absent) - unread
+    reasons = [f"{counted(unread, 'image')} could not be read"] if unread else []
+    have = "has" if rest == 1 else "have"
+    return reasons + ([f"{counted(rest, 'image')} {have} no scores"] if rest else [])

@@ -2,11 +2,13 @@
 
 The scores of an image are kept as its descriptors are, in a feature store: each pooling of fc8 at
 each scale is a column of posteriors, the mean of the image's and its mirror image's. What is left
-is to average: over scales and modes, then over nets, each of which counts the same.
+is to average: over scales and modes, then over nets, each of which counts the same. What comes out
+can be a store of its own, which is fused and exported as others are.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +22,12 @@ from vggfeat.classification.classes import Classes, ilsvrc_classes, named
 from vggfeat.errors import StoreError
 from vggfeat.features.pooling import SCORES, gives_posteriors, resolve_pooling
 from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.storage import MANIFEST, VIEW
 from vggfeat.store.store import FeatureStore
 
 BLOCK = 1024  # images in memory at a time
 FUSED = "fused"  # stands for the net in a store of fused posteriors
+FUSED_COLUMN = Descriptor(FUSED, SCORES, "softmax", 0)  # of no one scale
 
 Floats = NDArray[np.floating[Any]]
 Scale = int | tuple[int, int]
@@ -347,3 +351,85 @@ def describe_origin(scores: Sequence[Scores]) -> dict[str, Any]:
             "digest": one.column.digest,
         }
     return origin
+
+
+def check_target(folder: Path | str, inputs: Sequence[Path | str] = ()) -> None:
+    """Refuse to put fused posteriors where they would be taken for those of one more net.
+
+    Parameters
+    ----------
+    folder : path
+        Where they are to go.
+    inputs : sequence of path
+        The stores that are fused.
+
+    Raises
+    ------
+    StoreError
+        If it is one of the inputs, or holds the scores of a net.
+    """
+    target = Path(folder).resolve()
+    sources = [Path(one).resolve() for one in inputs]
+    if target in [one.parent if one.name == VIEW else one for one in sources]:
+        raise StoreError(
+            f"{folder} is one of the stores that are fused. Name another folder with --out."
+        )
+    if not (target / MANIFEST).is_file():
+        return
+    nets = {name.net for name in FeatureStore(target).index.columns}
+    if others := sorted(nets - {FUSED}):
+        raise StoreError(
+            f"{folder} holds the scores of net {others[0]}, with which fused ones are not mixed. "
+            "Name a new folder with --out."
+        )
+
+
+def write_fused(
+    folder: Path | str,
+    scores: Sequence[Scores],
+    names: Sequence[str],
+    provenance: Mapping[str, Any],
+) -> FeatureStore:
+    """Keep fused posteriors in a store of their own, which can be fused and exported again.
+
+    Parameters
+    ----------
+    folder : path
+        Where to. What is there already, of the same scores, is not written again.
+    scores, names
+        As of :func:`posteriors`.
+    provenance : mapping
+        What stands behind them, as plain JSON types.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds the scores of a net.
+    """
+    check_target(folder)
+    store = FeatureStore(folder, "a")
+    outputs = same_classes(scores).keys
+    store.add_columns(
+        [Column(FUSED_COLUMN, {"weights": _digest_of(scores)}, len(outputs), outputs)]
+    )
+    ids = scores[0].store.identify(names)
+    lacking = np.flatnonzero(~store.has([FUSED_COLUMN], names, ids, current=True)[:, 0])
+    store.begin(names, provenance)
+    for start in range(0, len(lacking), BLOCK):
+        rows = lacking[start : start + BLOCK]
+        some = [names[row] for row in rows]
+        stamps = np.zeros((len(rows), 2), np.int64)  # no file was looked at
+        [block] = posteriors(scores, some)
+        store.write(some, ids[rows], stamps, {FUSED_COLUMN: block})
+    store.finish(names, {})
+    return store
+
+
+def _digest_of(scores: Sequence[Scores]) -> str:
+    """Return the digest of what is fused: all columns with their settings."""
+    columns = sorted(
+        (column.path, one.store.index.columns[column].digest)
+        for one in scores
+        for column in one.columns
+    )
+    return hashlib.sha256(repr(columns).encode()).hexdigest()

@@ -9,7 +9,15 @@ import typer
 
 from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.classify import Data, Results, Table, Top, labelled
+from vggfeat.cli.classify import (
+    Data,
+    Likeliest,
+    Results,
+    ScoreOutputs,
+    Top,
+    read_labelled,
+    show_scores,
+)
 from vggfeat.cli.console import Json, Quiet, note
 from vggfeat.settings import Features
 
@@ -35,7 +43,7 @@ def command(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    table: Table = None,
+    table: Likeliest = None,
     results: Results = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -51,27 +59,25 @@ def command(
 
         vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
     """
-    from vggfeat.classification.fused import check_target, write_fused
     from vggfeat.classification.scores import (
+        check_target,
         describe_origin,
         open_scores,
         same_classes,
         same_images,
+        write_fused,
     )
     from vggfeat.classification.validation import match_classes
-    from vggfeat.cli.verdicts import Asked, tell_errors, tell_images
     from vggfeat.features.provenance import versions
 
-    asked = Asked(top, table, results, out, quiet, as_json)
-    asked.check(data)
+    outputs = ScoreOutputs(top, table, results, out, quiet, as_json)
+    outputs.check(data)
     if out is not None:
         check_target(out, stores)
-    scores = [one for path in stores for one in open_scores(path, typed.get("Q"))]
+    scores = [of_net for path in stores for of_net in open_scores(path, typed.get("Q"))]
     classes = same_classes(scores)
-    if data is not None:
-        tell_errors(scores, match_classes(labelled(data), classes), asked)
-    else:
-        tell_images(scores, asked)
+    validation = match_classes(read_labelled(data), classes) if data is not None else None
+    show_scores(scores, validation, outputs)
     if out is not None:
         names = same_images(scores)
         made_of = {"fused": describe_origin(scores), "versions": versions()}

@@ -20,6 +20,8 @@ from vggfeat.settings import (
     Execution,
     Features,
     Localization,
+    Merging,
+    NetEvaluation,
     Settings,
     Training,
     check_each,
@@ -43,6 +45,8 @@ PANELS = {
     Training: "The paper's recipe (Section 3.1)",
     BoxTraining: (APPENDIX_A := "The paper's recipe (Appendix A)"),
     Localization: APPENDIX_A,
+    Merging: "Merging (Appendix A)",
+    NetEvaluation: (EVALUATION := "Evaluation (Section 3.2)"),
 }
 
 
@@ -279,6 +283,14 @@ IMAGES = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."
 )
+Boxes = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--boxes",
+        help="Folder or tar file of ILSVRC's XML files, if they lie elsewhere.",
+        rich_help_panel=DATA,
+    ),
+]
 DecodingProcesses = Annotated[
     int,
     typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),

@@ -11,7 +11,7 @@ from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
-from vggfeat.recipes import ClassificationRecipe, SVMRecipe, open_recipe
+from vggfeat.recipes import ClassificationRecipe, LocalizationRecipe, SVMRecipe, open_recipe
 from vggfeat.settings import Execution, Features
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
@@ -23,9 +23,10 @@ OF_TABLES = (
 )  # fmt: skip
 OF_CHAINS = ("out", "val", "val_fraction", "tensorboard", "micro", "compile_net")
 SILENT = {
-    "SVMRecipe": ("makes a table of features", (*OF_CHAINS, "data", "runs")),
-    "ClassificationRecipe": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
-    "TrainingRecipe": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs")),
+    "SVMRecipe": ("makes a table of features", (*OF_CHAINS, "data", "runs", "boxes")),
+    "ClassificationRecipe": ("tests networks", (*OF_FEATURES, *OF_CHAINS, "boxes")),
+    "LocalizationRecipe": ("tests networks", (*OF_FEATURES, *OF_CHAINS)),
+    "TrainingRecipe": ("trains networks", (*OF_FEATURES, *OF_TABLES, "runs", "boxes")),
 }
 
 
@@ -72,6 +73,7 @@ def command(
             rich_help_panel=options.DATA,
         ),
     ] = Path("runs"),
+    boxes: options.Boxes = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -92,8 +94,8 @@ def command(
     Of a table, features are computed once for each net and scale and shared by all rows. With
     several rows, each has a report of its own, named after it.
 
-    Of a table of errors on ILSVRC, a row stays empty where one of its networks is absent; that of
-    another file is named by --weights d-256=FILE.
+    Of a table of errors on ILSVRC, of classification or of localisation, a row stays empty where
+    one of its networks is absent; that of another file is named by --weights d-256=FILE.
 
     Of a chain, every link begins from the weights of another. What is trained already is skipped,
     what was interrupted goes on; recipes that share links can share a folder.
@@ -108,10 +110,12 @@ def command(
 
         vggfeat run table04-multi-scale --data ILSVRC2012 --runs runs
 
+        vggfeat run table09-localisation --data ILSVRC2012 --runs runs
+
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
-    from vggfeat.cli.errors import run_errors
     from vggfeat.cli.experiment import Outputs
+    from vggfeat.cli.ilsvrc import TableInputs, run_networks
     from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import engine_of, run_chain
     from vggfeat.cli.watching import MonitoredTrainer
@@ -123,11 +127,12 @@ def command(
     check_folder("--submission", submission)
     check_folder("--out", out)
     work = Work(execution, quiet)
-    if isinstance(loaded, ClassificationRecipe):
+    if isinstance(loaded, ClassificationRecipe | LocalizationRecipe):
         given = _given(data, loaded.name, "tests")
-        run_errors(
-            loaded, work, given, runs, typed.get("weights"), features, allow_partial, as_json
+        inputs = TableInputs(
+            given, runs, typed.get("weights") or [], features, boxes or [], allow_partial
         )
+        run_networks(loaded, work, inputs, as_json=as_json)
         return
     if isinstance(loaded, SVMRecipe):
         overrides = Overrides(dataset, root, allow_partial, typed, features)

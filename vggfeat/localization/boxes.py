@@ -13,10 +13,10 @@ centre is at 1 − x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torchvision.ops import box_iou
 
 from vggfeat.data.image import Box, rescaled_size
 from vggfeat.nets.config import STRIDE
@@ -63,56 +63,51 @@ def _pixels(low: float, high: float) -> tuple[float, float]:
 
 
 def area(boxes: Floats) -> Floats:
-    """Areas (N,) of boxes (N, 4) or of one (4,); 0 of one that is inside out.
+    """Areas of boxes (…, 4); 0 of one that is inside out.
 
     Examples
     --------
     >>> area(np.array([[0.0, 0.0, 4.0, 3.0], [4.0, 0.0, 0.0, 3.0]])).tolist()
     [12.0, 0.0]
     """
-    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    shares: Floats = sides[..., 0] * sides[..., 1]
-    return shares
+    areas: Floats = np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(axis=-1)
+    return areas
 
 
 def overlap(a: Floats, b: Floats) -> Floats:
-    """Areas of the intersections of boxes, of any shapes (…, 4) that broadcast.
+    """Areas (N, M) of the intersections of boxes (N, 4) and (M, 4).
 
     Examples
     --------
-    >>> float(overlap(np.array([0.0, 0, 4, 4]), np.array([2.0, 2, 9, 9])))
-    4.0
+    >>> overlap(np.array([[0.0, 0, 4, 4]]), np.array([[2.0, 2, 9, 9]])).tolist()
+    [[4.0]]
     """
-    # Side by side rather than in pairs: numpy is several times quicker so.
-    across = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    down = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    common: Floats = np.maximum(across, 0) * np.maximum(down, 0)
-    return common
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    return area(np.concatenate([low, high], axis=2))
 
 
 def iou(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of boxes, of any shapes (…, 4) that broadcast.
+    """Intersection over union of boxes, for each pair.
 
     Parameters
     ----------
-    a, b : array, shape (…, 4)
-        Edges; ``iou(a[:, None], b)`` has all pairs (N, M).
+    a, b : array, shape (N, 4) and (M, 4)
+        Edges.
 
     Returns
     -------
-    array, shape (…)
+    array, shape (N, M)
         From 0 to 1; 0 of two boxes without area.
 
     Examples
     --------
     >>> boxes = edges([(1, 1, 4, 4), (3, 1, 6, 4)])
-    >>> iou(boxes[:, None], boxes).round(3).tolist()
+    >>> iou(boxes, boxes).round(3).tolist()
     [[1.0, 0.333], [0.333, 1.0]]
     """
-    common = overlap(a, b)
-    union = area(a) + area(b) - common
-    shares: Floats = np.divide(common, union, out=np.zeros_like(union), where=union > 0)
-    return shares
+    shares = box_iou(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    pairs: Floats = np.nan_to_num(shares)
+    return pairs
 
 
 def to_frame(boxes: Floats, size: Size, place: Place, *, flip: bool = False) -> Floats:
@@ -204,45 +199,32 @@ def window_boxes(dense_map: NDArray[np.float32], size: Size, Q: int) -> Floats:
     return _placed(framed, size, rescaled_size(*size, Q), corners[:, None])
 
 
-def clipped(boxes: Floats, size: Size) -> Floats:
+def clip(boxes: Floats, size: Size) -> Floats:
     """Cut off what lies outside of the image; true boxes lie within, so no IoU falls by that.
 
     Examples
     --------
-    >>> clipped(np.array([[-3.0, 2.0, 9.0, 8.0]]), (6, 7)).tolist()
+    >>> clip(np.array([[-3.0, 2.0, 9.0, 8.0]]), (6, 7)).tolist()
     [[0.0, 2.0, 6.0, 7.0]]
     """
     within: Floats = np.clip(boxes, 0, np.tile(np.array(size, dtype=np.float64), 2))
     return within
 
 
-def shown(boxes: Floats, size: Size, place: Place) -> Floats:
+def visible_share(boxes: Floats, size: Size, place: Place) -> Floats:
     """Share (N,) of each box of an image that lies within a crop.
 
     Examples
     --------
     >>> place = Place(size=(448, 336), offset=(0, 0))
-    >>> shown(np.array([[0.0, 0.0, 448.0, 100.0]]), (448, 336), place).tolist()
+    >>> visible_share(np.array([[0.0, 0.0, 448.0, 100.0]]), (448, 336), place).tolist()
     [0.5]
     """
-    crop = np.array([*place.offset, *(start + SIDE for start in place.offset)])
-    reach = crop * np.tile(np.array(size) / place.size, 2)
-    whole = area(boxes)
-    share: Floats = np.divide(
-        overlap(boxes, reach), whole, out=np.zeros_like(whole), where=whole > 0
-    )
+    low = np.array(place.offset) * size / place.size
+    high = (np.array(place.offset) + SIDE) * size / place.size
+    whole, within = area(boxes), area(np.clip(boxes, np.tile(low, 2), np.tile(high, 2)))
+    share: Floats = np.divide(within, whole, out=np.zeros_like(whole), where=whole > 0)
     return share
-
-
-def best_match(box: Floats, truths: Sequence[Floats] | Floats) -> float:
-    """Return the highest IoU of a box (4,) with any of the true ones (M, 4).
-
-    Examples
-    --------
-    >>> best_match(np.array([0.0, 0, 2, 2]), np.array([[0.0, 0, 2, 4], [5.0, 5, 9, 9]]))
-    0.5
-    """
-    return float(iou(box, np.asarray(truths)).max())
 
 
 def _placed(framed: Floats, size: Size, rescaled: Size, corners: Floats) -> Floats:

@@ -1,61 +1,227 @@
-"""Localisation judged by the paper's two protocols (Appendix A)."""
+"""The paper's two protocols of localisation (Appendix A), and the errors that come out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vggfeat._io.text import counted
+from vggfeat.classification.classes import CARD, ilsvrc_classes, named
+from vggfeat.data.datasets import load_card
 from vggfeat.errors import DataError, ImageError
+from vggfeat.features.provenance import versions
 from vggfeat.localization.boxed import Boxed
-from vggfeat.localization.boxes import Floats
-from vggfeat.localization.judged import Judged, LocalisationResult
-from vggfeat.localization.labels import StoredLabels
-from vggfeat.localization.outputs import Classifier, Outputs
-from vggfeat.localization.predict import TOP, Localiser, Merging, Windows, locate, windows_of
+from vggfeat.localization.boxes import Floats, as_annotated, iou
+from vggfeat.localization.data import BoxSet
+from vggfeat.localization.predict import (
+    TOP,
+    Detection,
+    LocalizationSystem,
+    check_classes,
+    detect,
+)
+from vggfeat.localization.training import CORRECT
+from vggfeat.recipes import LocalizationRecipe, open_recipe, recipe_names
+from vggfeat.result import (
+    BoxMark,
+    Cell,
+    Column,
+    Gallery,
+    Measure,
+    Part,
+    Published,
+    Result,
+    Strip,
+    Table,
+    Tile,
+)
+
+Ints = NDArray[np.int64]
+LONG = 30  # classes; of more those of the highest error are shown
+# A page is to open on any machine: of a thousand classes it shows images of some.
+CLASSES, EXAMPLES, OF_A_CLASS, PAIRS = 20, 40, 6, 10
+KEPT = 100  # objects whose windows are kept, for a page to choose from
+SIDE = 220  # CSS pixels of an image
+EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def judge(
-    tested: Boxed,
-    classes: Sequence[str],
-    localisers: Sequence[Localiser],
+class ObjectResult(NamedTuple):
+    """What was predicted for one class in one image that shows it.
+
+    Parameters
+    ----------
+    name : str
+        The image's.
+    label : int
+        The class.
+    truths : array, shape (K, 4)
+        Its objects, edges.
+    central : array, shape (4,)
+        The box of the class from the central crop (protocol 1).
+    ious : tuple of float
+        Highest intersection over union with an object: of the central crop's box, of the merged
+        box, of the single window's; the last two are 0 where only protocol 1 was run.
+    rank : int
+        How many classes the classification system finds likelier; 0 for its first label.
+    first : int
+        Its first label.
+    detection : Detection or None
+        What protocol 2 says of the class.
+    """
+
+    name: str
+    label: int
+    truths: Floats
+    central: Floats
+    ious: tuple[float, float, float]
+    rank: int = 0
+    first: int = 0
+    detection: Detection | None = None
+
+
+class BoxErrors(NamedTuple):
+    """Shares of objects that are wrong, from 0 to 1.
+
+    Parameters
+    ----------
+    central : float
+        Protocol 1: the box of the true class from the central crop.
+    top1, top5 : float
+        Protocol 2: none of the first labels is the class with a box that is correct.
+    box : float
+        Boxes of protocol 2 alone, the class being given.
+    single1, single5, single : float
+        The same three, with the one window of highest class score instead of merging.
+    objects : int
+        Number of objects.
+    """
+
+    central: float
+    top1: float
+    top5: float
+    box: float
+    single1: float
+    single5: float
+    single: float
+    objects: int
+
+
+@dataclass(frozen=True, eq=False)
+class BoxEvaluation:
+    """Localisation on test images, a row for each image and class that it shows.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Their keys: for ILSVRC synsets (wnids).
+    objects : tuple of ObjectResult
+    dense : bool
+        Whether protocol 2 was run.
+    top : int
+        Labels of an image that count; 5, or all classes where there are fewer.
+    failed : dict of str to str
+        Reasons why images were left out, by name.
+    windows : dict of int to array, shape (n, 4)
+        What merging was given, of some objects: the boxes of the class from all windows.
+
+    Examples
+    --------
+    >>> box = np.array([0.0, 0, 8, 4])
+    >>> result = ObjectResult("a", 1, box[None], box, (0.4, 0.8, 0.4))
+    >>> errors = BoxEvaluation(("bus", "cat"), (result,), True, 2).errors(1)
+    >>> errors.top5, errors.central
+    (0.0, 1.0)
+    """
+
+    classes: tuple[str, ...]
+    objects: tuple[ObjectResult, ...]
+    dense: bool
+    top: int
+    failed: Mapping[str, str] = field(default_factory=dict)
+    windows: Mapping[int, Floats] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What people call the classes."""
+        return named(self.classes).names
+
+    @cached_property
+    def labels(self) -> Ints:
+        """Classes of the objects, shape (N,)."""
+        return np.array([item.label for item in self.objects], dtype=np.int64)
+
+    @cached_property
+    def ious(self) -> Floats:
+        """IoU of each object's boxes, shape (N, 3): central crop, merged, single window."""
+        return np.array([item.ious for item in self.objects], dtype=np.float64).reshape(-1, 3)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Which objects are found, for each of the errors of :class:`BoxErrors`: (7, N)."""
+        central, merged, single = (self.ious > CORRECT).T
+        ranks = np.array([item.rank for item in self.objects], dtype=np.int64)
+        first, among = ranks < 1, ranks < self.top
+        hits = (central, merged & first, merged & among, merged)
+        return np.stack([*hits, single & first, single & among, single])
+
+    def errors(self, label: int | None = None) -> BoxErrors:
+        """Count the errors of a class, or over all objects; NaN where there is no object."""
+        row = len(self.classes) if label is None else label
+        return BoxErrors._make([*self._errors[row].tolist(), int(self._counts[row])])
+
+    @cached_property
+    def _counts(self) -> Ints:
+        """Objects of each class, and of all, shape (C + 1,)."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return np.append(counts, counts.sum())
+
+    @cached_property
+    def _errors(self) -> Floats:
+        """Shares that are wrong, of each class and of all, shape (C + 1, 7)."""
+        n = len(self.classes)
+        right = np.stack([np.bincount(self.labels, hits, n) for hits in self.right], axis=1)
+        right = np.concatenate([right, right.sum(axis=0, keepdims=True)])
+        of = self._counts[:, None].astype(np.float64)
+        errors: Floats = 1 - np.divide(right, of, out=np.full_like(right, np.nan), where=of > 0)
+        if not self.dense:
+            errors[:, 1:] = np.nan
+        return errors
+
+
+def evaluate(
+    data: BoxSet,
+    system: LocalizationSystem,
     *,
-    classifier: Classifier | None = None,
-    labels: StoredLabels | None = None,
-    scales: Sequence[Sequence[int]] | None = None,
-    merging: Merging | None = None,
-    keep: Collection[int] = (),
-    settings: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    labels_from: str = "",
+    paper: Mapping[str, Sequence[Published]] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> LocalisationResult:
+) -> Result:
     """Test localisation by protocol 1, and with a classification system by protocol 2.
 
     Parameters
     ----------
-    tested : Boxed
-        Test images.
-    classes : sequence of str
-        What the numbers of their labels mean.
-    localisers : sequence of Localiser
-        Nets whose boxes are united; protocol 1 is that of the first.
-    classifier : Classifier, optional
-        Whose labels and class outputs count; without one there is protocol 1 alone, which takes
-        the class as given.
-    labels : StoredLabels, optional
-        Whose labels count instead of the classifier's.
-    scales : sequence of sequence of int, optional
-        Test scales Q of each net in protocol 2; its training scale by default.
-    merging : Merging, optional
-        How boxes are merged.
-    keep : collection of int
-        Rows whose windows' boxes are kept, to be drawn.
-    settings : mapping, optional
-        How it was tested, for the result to hold.
+    data : BoxSet
+        With test images.
+    system : LocalizationSystem
+    limit : int, optional
+        So many objects at most.
+    labels_from : str
+        What the classification system is called.
+    paper : mapping of str to sequence of Published, optional
+        Its figures by the measure; by default all of the protocol, where the classes are ILSVRC's.
     progress : callable, optional
         Called with images done and all images.
 
     Returns
     -------
-    LocalisationResult
+    Result
+        With errors over all objects and by class, what merging did, and images with boxes.
 
     Raises
     ------
@@ -68,103 +234,389 @@ def judge(
     localised or not. A box is correct if its intersection over union with any object of the class
     is more than 0.5. An image of VOC that shows two classes counts once for each of them.
     """
-    for net in localisers:
-        check_classes(classes, net.classes)
-    if classifier is not None:
-        check_classes(classes, classifier.classes)
-    own = [[net.S] for net in localisers] if scales is None else scales
-    looked = _Looked(tested, localisers, own, classifier, labels, merging)
-    judged: list[Judged] = []
-    kept: dict[int, Floats] = {}
-    failed: dict[str, str] = {}
-    known = len(classes)
-    images = list(tested.images())
-    for done, (name, rows) in enumerate(images, 1):
-        try:
-            seen = looked.at(name, rows[0])
-        except ImageError as error:
-            failed[name] = str(error)
-        else:
-            for row in rows:
-                label = int(tested.part.labels[row])
-                if row in keep and seen.windows:
-                    kept[len(judged)] = seen.windows.of(label)[0]
-                judged.append(looked.judged(seen, row, name, label))
-            if seen.outputs:
-                known = seen.outputs.known
-        if progress is not None:
-            progress(done, len(images))
-    if not judged:
-        reason = next(iter(failed.values()), "there are none")
-        raise DataError(f"No test image can be used: {reason}.")
-    return LocalisationResult(
-        tuple(classes),
-        tuple(judged),
-        classifier is not None,
-        min(TOP, known),
-        settings or {},
-        failed,
-        kept,
+    n = len(data.test)
+    tested = data.test if limit is None else data.test.take(range(min(limit, n)))
+    kept = spread_over_classes(tested.part.labels.tolist(), KEPT)
+    evaluation = evaluate_objects(tested, data.classes, system, windows_of=kept, progress=progress)
+    of_ilsvrc = list(evaluation.classes) == list(ilsvrc_classes().keys)
+    if paper is None:
+        paper = find_published() if of_ilsvrc else {}
+    notes = [
+        f"{name} was left out: {reason}" for name, reason in list(evaluation.failed.items())[:5]
+    ]
+    if len(evaluation.failed) > len(notes):
+        notes.append(f"{len(evaluation.failed) - len(notes):,} more images were left out.")
+    nets = system.describe()
+    return Result(
+        name=data.source,
+        title=f"Localisation, {data.source}",
+        headline=_headline(evaluation, paper),
+        about=f"{counted(len(evaluation.objects), 'object')} in "
+        f"{counted(len({item.name for item in evaluation.objects}), 'image')}",
+        parts=_parts(evaluation, data.left_out),
+        settings={
+            "data": data.source,
+            "part": data.tested,
+            "nets": [
+                f"{net['net']}, S = {net['S']}, {net['regression'].upper()}, "
+                f"Q = {', '.join(map(str, net['Q']))}"
+                for net in nets
+            ],
+            "classification": labels_from or "none: the class is given",
+            "merging": system.merging.model_dump(),
+            "classes": len(evaluation.classes),
+        },
+        provenance={"nets": nets, "versions": versions(system.nets[0].extractor)},
+        notes=tuple(notes),
+        partial=_lacking(evaluation, n if limit is not None else 0, data.left_out, of_ilsvrc),
     )
 
 
-def check_classes(wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a net or a classification system of other classes.
+def evaluate_objects(
+    tested: Boxed,
+    classes: Sequence[str],
+    system: LocalizationSystem,
+    *,
+    windows_of: Collection[int] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> BoxEvaluation:
+    """Judge the box of every object.
+
+    Parameters
+    ----------
+    tested : Boxed
+        Test images.
+    classes : sequence of str
+        What the numbers of their labels mean.
+    system : LocalizationSystem
+    windows_of : collection of int
+        Rows whose windows' boxes are kept, to be drawn.
+    progress : callable, optional
+        Called with images done and all images.
 
     Raises
     ------
     DataError
-        Naming one that it lacks, or has besides.
+        As of :func:`evaluate`.
     """
-    if list(wanted) != list(known):
-        others = sorted(set(wanted) ^ set(known)) or list(known)
-        raise DataError(
-            f"The images have the classes {', '.join(wanted[:5])}{' …' * (len(wanted) > 5)}, the "
-            f"model others, or in another order: see {others[0]!r}. Name the same ones with "
-            "--class as when it was trained."
+    check_classes(classes, system.classes)
+    objects: list[ObjectResult] = []
+    windows: dict[int, Floats] = {}
+    failed: dict[str, str] = {}
+    n_classes = len(classes)
+    images = list(tested.images())
+    for done, (name, rows) in enumerate(images, 1):
+        try:
+            image = tested.open(rows[0])
+            central = system.nets[0].central(image)
+            view = system.look(image, name) if system.classifier else None
+        except ImageError as error:
+            failed[name] = str(error)
+        else:
+            for row in rows:
+                label, truths = int(tested.part.labels[row]), tested.boxes[row]
+                box = central[system.nets[0].column(label)]
+                if view is None:
+                    objects.append(_judge(name, label, truths, box))
+                    continue
+                scores, seen = view
+                detection = detect(seen, scores.posteriors, image.size, label, system.merging)
+                if row in windows_of:
+                    windows[len(objects)] = seen.of(label)[0]
+                judged = _judge(name, label, truths, box, detection)
+                first = int(scores.posteriors.argmax())
+                objects.append(judged._replace(rank=scores.rank(label), first=first))
+                n_classes = scores.n_classes
+        if progress is not None:
+            progress(done, len(images))
+    if not objects:
+        reason = next(iter(failed.values()), "there are none")
+        raise DataError(f"No test image can be used: {reason}.")
+    dense, top = system.classifier is not None, min(TOP, n_classes)
+    return BoxEvaluation(tuple(classes), tuple(objects), dense, top, failed, windows)
+
+
+def find_published() -> dict[str, list[Published]]:
+    """Find the paper's errors of localisation, by the measure that they are of.
+
+    Examples
+    --------
+    >>> [(figure.name, figure.value) for figure in find_published()["central"]][:1]
+    [('Table 8: fc6–7 fine-tuned, SCR', 0.364)]
+    """
+    published: dict[str, dict[float, Published]] = {"central": {}, "top5": {}}
+    for recipe in map(open_recipe, recipe_names()):
+        if not isinstance(recipe, LocalizationRecipe):
+            continue
+        figures = published[recipe.measure]
+        table = recipe.title.partition(",")[0]
+        lines = [(row.name, row.paper, "") for row in recipe.rows]
+        lines += [(other.name, other.paper, other.unlike) for other in recipe.others]
+        for name, percent, unlike in lines:
+            if percent is not None:  # a line of two tables has one figure
+                error = percent / 100
+                figures.setdefault(error, Published(f"{table}: {name}", error, unlike=unlike))
+    return {measure: list(figures.values()) for measure, figures in published.items()}
+
+
+def spread_over_classes(labels: Sequence[int], most: int) -> set[int]:
+    """Choose rows of as many classes as can be: of each its first one, then its second, ….
+
+    Examples
+    --------
+    >>> sorted(spread_over_classes([0, 0, 0, 1, 2, 2], 4))
+    [0, 1, 3, 4]
+    """
+    seen: dict[int, int] = {}
+    turns = []
+    for row, label in enumerate(labels):
+        turns.append((seen.get(label, 0), row))
+        seen[label] = turns[-1][0] + 1
+    ordered = [row for _, row in sorted(turns)]
+    first = ordered[: len(seen)]
+    if len(first) > most:  # spread over the classes
+        return {first[k * len(first) // most] for k in range(most)}
+    return set(ordered[:most])
+
+
+def _judge(
+    name: str, label: int, truths: Floats, central: Floats, detection: Detection | None = None
+) -> ObjectResult:
+    """Compare the boxes of an object with the true ones."""
+    boxes = [central] if detection is None else [central, detection.box, detection.single]
+    best = [*iou(np.stack(boxes), truths).max(axis=1).tolist(), 0.0, 0.0]
+    ious = (best[0], best[1], best[2])
+    return ObjectResult(name, label, truths, central, ious, detection=detection)
+
+
+def _headline(
+    evaluation: BoxEvaluation, paper: Mapping[str, Sequence[Published]]
+) -> tuple[Measure, ...]:
+    """Name the errors over all objects, the one that counts first."""
+    errors, top = evaluation.errors(), f"top{evaluation.top}"
+    central = Measure(
+        "central", "error of the central crop, the class given", errors.central,
+        paper=() if evaluation.dense else tuple(paper.get("central", ())),
+    )  # fmt: skip
+    if not evaluation.dense:
+        return (central,)
+    figures = tuple(paper.get("top5", ()))
+    best = Measure(top, f"top-{evaluation.top} localisation error", errors.top5, paper=figures)
+    measures = (
+        best,
+        Measure("top1", "top-1", errors.top1),
+        Measure("box", "box error, the class given", errors.box),
+        Measure("single", "without merging", errors.single),
+        central,
+    )
+    return tuple({measure.name: measure for measure in measures}.values())
+
+
+def _lacking(
+    evaluation: BoxEvaluation, of: int, left_out: Mapping[str, str], of_ilsvrc: bool
+) -> tuple[str, ...]:
+    """Say what of the test images was not tested, if anything."""
+    reasons = []
+    if len(evaluation.objects) + len(evaluation.failed) < of:
+        reasons.append(f"the first {len(evaluation.objects):,} of {of:,} objects (--limit)")
+    for names, why in ((left_out, ": boxes cannot be placed"), (evaluation.failed, "")):
+        if names:
+            reasons.append(f"{counted(len(names), 'image')} left out{why}")
+    whole = load_card(CARD).counts["val"]
+    tested = len({item.name for item in evaluation.objects})
+    if of_ilsvrc and tested != whole:
+        reasons.append(f"{tested:,} of {whole:,} validation images")
+    return tuple(reasons)
+
+
+def _parts(evaluation: BoxEvaluation, left_out: Mapping[str, str]) -> tuple[Part, ...]:
+    parts: list[Part] = [_class_table(evaluation), _example_gallery(evaluation)]
+    if evaluation.dense:
+        parts += [_merging_table(evaluation), _merging_gallery(evaluation)]
+    if absent := {**left_out, **evaluation.failed}:
+        columns = (Column("image", "Image"), Column("reason", "Reason"))
+        rows = tuple(absent.items())
+        parts.append(Table("left_out", "Images left out", columns, rows, shown=20))
+    return (*parts, _object_table(evaluation))
+
+
+def _counting_error(evaluation: BoxEvaluation, label: int) -> float:
+    """Return the error of a class that counts, of protocol 2 where it was run; 0 of none."""
+    errors = evaluation.errors(label)
+    return float(np.nan_to_num(errors.top5 if evaluation.dense else errors.central))
+
+
+def _class_table(evaluation: BoxEvaluation) -> Table:
+    columns = [Column("class", "Class"), Column("key", "Key")]
+    columns += [
+        Column(name, title, "percent", bar=name == ("top5" if evaluation.dense else "central"))
+        for name, title in (
+            ("top5", f"Top-{evaluation.top} error"),
+            ("top1", "Top-1 error"),
+            ("box", "Box error"),
+            ("single", "Without merging"),
+            ("central", "Central crop"),
         )
-
-
-class _Seen(NamedTuple):
-    """What is known of one image."""
-
-    central: Floats
-    outputs: Outputs | None = None
-    windows: Windows | None = None
-
-
-class _Looked(NamedTuple):
-    """How images are looked at."""
-
-    tested: Boxed
-    localisers: Sequence[Localiser]
-    scales: Sequence[Sequence[int]]
-    classifier: Classifier | None
-    labels: StoredLabels | None
-    merging: Merging | None
-
-    def at(self, name: str, row: int) -> _Seen:
-        """Look at an image, whatever it shows."""
-        image = self.tested.open(row)
-        central = self.localisers[0].central(image)
-        if self.classifier is None:
-            return _Seen(central)
-        every = sorted({Q for some in self.scales for Q in some})
-        outputs = self.classifier.outputs(image, every)
-        if self.labels is not None:
-            own, others = self.labels.of(name)
-            outputs = outputs._replace(posteriors=own, others=others)
-        return _Seen(central, outputs, windows_of(image, self.localisers, self.scales, outputs))
-
-    def judged(self, seen: _Seen, row: int, name: str, label: int) -> Judged:
-        """Judge what was found of one class."""
-        box, truths = seen.central[self.localisers[0].column(label)], self.tested.boxes[row]
-        if seen.outputs is None or seen.windows is None:
-            return Judged(name, label, truths, box, 0, None, label)
-        width, height = self.tested.sizes[row].tolist()
-        said = seen.outputs
-        [found] = locate(
-            seen.windows, said.posteriors, (width, height), labels=[label], merging=self.merging
+        if evaluation.dense or name == "central"
+    ]
+    columns.append(Column("objects", "Objects", "int"))
+    order = list(range(len(evaluation.classes)))
+    if long := len(order) > LONG:
+        order.sort(key=lambda label: -_counting_error(evaluation, label))
+    rows: list[tuple[Cell, ...]] = []
+    for label in order:
+        errors = evaluation.errors(label)._asdict()
+        figures = [errors[column.name] for column in columns[2:]]
+        rows.append((evaluation.names[label], evaluation.classes[label], *figures))
+    note = (
+        "A box is wrong if its intersection over union with every object of the class is 0.5 or "
+        "less. Central crop: the box of the true class from one crop (protocol 1)."
+    )
+    if evaluation.dense:
+        note += (
+            " Top-1 and top-5: labels of the classification system, boxes of all windows merged "
+            "(protocol 2). Box: the same boxes, the class being given; without merging: the box of "
+            "the one window of highest score."
         )
-        first = int(said.posteriors.argmax())
-        return Judged(name, label, truths, box, said.rank(label), found, first)
+    return Table(
+        "classes", f"Errors of classes{', the worst first' * long}", tuple(columns), tuple(rows),
+        note, shown=LONG if long else None,
+    )  # fmt: skip
+
+
+def _merging_table(evaluation: BoxEvaluation) -> Table:
+    errors = evaluation.errors()
+    _, merged, single = (evaluation.ious > CORRECT).T
+    _, mean_merged, mean_single = evaluation.ious.mean(axis=0).tolist()
+    detections = [item.detection for item in evaluation.objects if item.detection]
+    used, left = (
+        np.mean([(item.windows, item.boxes_left) for item in detections], axis=0).tolist()
+        if detections
+        else (0.0, 0.0)
+    )
+    columns = (
+        Column("figure", "Figure"),
+        Column("merged", "Merged", "number"),
+        Column("single", "Single window", "number"),
+    )
+    percent: Sequence[tuple[str, float, float]] = (
+        (f"top-{evaluation.top} error, %", errors.top5, errors.single5),
+        ("top-1 error, %", errors.top1, errors.single1),
+        ("box error, %", errors.box, errors.single),
+    )
+    rows = [(title, 100 * a, 100 * b) for title, a, b in percent]
+    rows.append(("mean IoU", mean_merged, mean_single))
+    note = (
+        f"Merging made {(merged & ~single).sum():,} boxes right and {(single & ~merged).sum():,} "
+        f"wrong. On average the best box stands for {used:.1f} windows, and {left:.1f} boxes are "
+        "left."
+    )
+    return Table("merging", "What merging did", columns, tuple(rows), note)
+
+
+def _object_table(evaluation: BoxEvaluation) -> Table:
+    """Lay out all objects; boxes are in pixels from 1 on, ends included."""
+    names = [("image", "text"), ("class", "text"), ("key", "text"), ("true", "text")]
+    kinds = ("central", "box", "single") if evaluation.dense else ("central",)
+    for kind in kinds:
+        names += [(f"{kind}_{edge}", "number") for edge in EDGES] + [(f"{kind}_iou", "number")]
+    if evaluation.dense:
+        names += [("first_label", "text"), ("rank", "int"), ("score", "number")]
+        names += [("windows", "int"), ("boxes_left", "int")]
+    columns = tuple(Column(name, name.replace("_", " "), kind) for name, kind in names)  # type: ignore[arg-type]
+    return Table("objects", "Objects", columns, tuple(_object_rows(evaluation)), shown=0)
+
+
+def _object_rows(evaluation: BoxEvaluation) -> list[tuple[Cell, ...]]:
+    rows = []
+    for item in evaluation.objects:
+        truths = "; ".join(
+            " ".join(f"{edge:g}" for edge in as_annotated(box)) for box in item.truths
+        )
+        row: list[Cell] = [
+            item.name,
+            evaluation.names[item.label],
+            evaluation.classes[item.label],
+            truths,
+        ]
+        boxes = [item.central]
+        if item.detection:
+            boxes += [item.detection.box, item.detection.single]
+        for box, share in zip(boxes, item.ious, strict=False):
+            row += [*as_annotated(box), share]
+        if item.detection:
+            row += [evaluation.names[item.first], item.rank, item.detection.score]
+            row += [item.detection.windows, item.detection.boxes_left]
+        rows.append(tuple(row))
+    return rows
+
+
+def _mark(box: Floats, kind: str, label: str = "") -> BoxMark:
+    left, top, right, bottom = box.tolist()
+    return BoxMark((left, top, right, bottom), kind, label)  # type: ignore[arg-type]
+
+
+def _example_gallery(evaluation: BoxEvaluation) -> Gallery:
+    """Show of each class the clearest right and wrong objects, by the score of their box."""
+    right = evaluation.right[2 if evaluation.dense else 0]
+    score = np.array(
+        [item.detection.score if item.detection else 0.0 for item in evaluation.objects]
+    )
+    classes = np.unique(evaluation.labels).tolist()
+    some = len(classes) > CLASSES
+    if some:  # the worst and the best
+        classes.sort(key=lambda label: -_counting_error(evaluation, label))
+        classes = classes[: CLASSES // 2] + classes[-CLASSES // 2 :]
+    most = min(OF_A_CLASS, max(2, EXAMPLES // len(classes)))
+    half = most // 2
+    strips = []
+    for label in classes:
+        rows = np.flatnonzero(evaluation.labels == label)
+        rows = rows[np.argsort(-score[rows], kind="stable")]
+        hits, misses = rows[right[rows]].tolist(), rows[~right[rows]].tolist()
+        chosen = hits[: max(half, most - len(misses))] + misses[: max(half, most - len(hits))]
+        tiles = tuple(_example(evaluation, row, wrong=not right[row]) for row in chosen[:most])
+        strips.append(Strip(evaluation.names[label], tiles))
+    note = "The true box is dashed, the predicted one is not. The clearest right and wrong ones" + (
+        ", of the classes of the highest and of the lowest error." if some else " of each class."
+    )
+    return Gallery("examples", "Images", tuple(strips), note, SIDE)
+
+
+def _example(evaluation: BoxEvaluation, row: int, *, wrong: bool) -> Tile:
+    item = evaluation.objects[row]
+    boxes = [_mark(box, "true") for box in item.truths]
+    boxes.append(_mark(item.detection.box if item.detection else item.central, "predicted"))
+    caption = f"IoU {item.ious[1 if item.detection else 0]:.2f}"
+    if item.rank:  # its first label may be of a class that is not localised
+        other = "another class" if item.first == item.label else evaluation.names[item.first]
+        place = f"{evaluation.names[item.label]} in place {item.rank + 1}"
+        caption += f"; taken for {other} first, for {place}"
+    return Tile(item.name, caption, "wrong" if wrong else "", tuple(boxes))
+
+
+def _merging_gallery(evaluation: BoxEvaluation) -> Gallery:
+    """Show what merging did, from where it helped most to where it did most harm."""
+    rows = sorted(
+        evaluation.windows, key=lambda row: evaluation.ious[row, 2] - evaluation.ious[row, 1]
+    )
+    places = np.linspace(0, len(rows) - 1, min(PAIRS, len(rows))).round().astype(int)
+    strips = []
+    for row in (rows[place] for place in places):
+        item, windows = evaluation.objects[row], evaluation.windows[row]
+        assert item.detection is not None
+        truths = tuple(_mark(box, "true") for box in item.truths)
+        before = (*(_mark(box, "window") for box in windows), *truths)
+        merged = (_mark(item.detection.single, "single"), _mark(item.detection.box, "predicted"))
+        _, share, single = item.ious
+        note = (
+            f"{len(windows)} windows, boxes left: {item.detection.boxes_left}, the best of "
+            f"{item.detection.windows}. IoU {share:.2f}; of the single window {single:.2f}"
+        )
+        tiles = (
+            Tile(item.name, "all windows", boxes=before),
+            Tile(item.name, "merged", boxes=(*truths, *merged)),
+        )
+        strips.append(Strip(f"{evaluation.names[item.label]}, {item.name}", tiles, note))
+    note = "Left the boxes of all windows, right the merged one and that of the single best window."
+    return Gallery("merging_examples", "Merging", tuple(strips), note, SIDE, "What merging did")

@@ -4,59 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from vggfeat.classification.classes import BOXES
-from vggfeat.errors import DataError, ParameterError, WeightsError, WeightsNotFound
+from vggfeat.errors import DataError, WeightsError, WeightsNotFound
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.localization.boxes import Floats, Size, clipped, from_frame, window_boxes
-from vggfeat.localization.merging import AVERAGES, MATCHES, Merged, check_threshold, merge
-from vggfeat.localization.outputs import FC8, Outputs, pixels_of
+from vggfeat.localization.boxes import Floats, Size, clip, from_frame, window_boxes
+from vggfeat.localization.classifiers import FC8, Classifier, ClassScores, StoredLabels, pixels_of
+from vggfeat.localization.merging import merge
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights, load
 from vggfeat.recipes import BEST
+from vggfeat.settings import Merging
 from vggfeat.train.augment import CENTRE, SIDE, crop_of
 
 TOP = 5
 """Labels of an image that count (top-5)."""
 
 
-@dataclass(frozen=True)
-class Merging:
-    """How the boxes of windows become one: see :func:`~vggfeat.localization.merging.merge`.
-
-    Examples
-    --------
-    >>> Merging(threshold=0.3)
-    Merging(match='iou', threshold=0.3, average='count')
-    """
-
-    match: str = "iou"
-    threshold: float | None = None
-    average: str = "count"
-
-    def __post_init__(self) -> None:
-        if self.match not in MATCHES:
-            raise ParameterError.not_one_of("match", "Merging", MATCHES, self.match)
-        if self.average not in AVERAGES:
-            raise ParameterError.not_one_of("average", "Merging", AVERAGES, self.average)
-        if self.threshold is not None:
-            check_threshold(self.match, self.threshold)
-
-    def __call__(self, boxes: Floats, scores: Floats) -> Merged:
-        """Merge boxes (N, 4) of windows with class outputs (N,)."""
-        return merge(
-            boxes, scores, match=self.match, threshold=self.threshold, average=self.average
-        )
-
-
-class Localiser:
+class Localizer:
     """A network whose last layer predicts boxes.
 
     Parameters
@@ -97,7 +70,7 @@ class Localiser:
         )
 
     @classmethod
-    def open(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Localiser:
+    def open(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Localizer:
         """Read a localisation net.
 
         Parameters
@@ -128,8 +101,8 @@ class Localiser:
         place = crop_of(*image.size, self.S, CENTRE)
         left, top = place.offset
         crop = pixels_of(image, self.S)[:, :, top : top + SIDE, left : left + SIDE]
-        framed = self._maps(crop).reshape(-1, 4).astype(np.float64)
-        return clipped(from_frame(framed, image.size, place), image.size)
+        framed = self._map(crop).reshape(-1, 4).astype(np.float64)
+        return clip(from_frame(framed, image.size, place), image.size)
 
     def windows(self, image: Image.Image, Q: int) -> Floats:
         """Predict from every window at a scale: edges (h, w, K, 4); see :func:`window_boxes`.
@@ -140,7 +113,7 @@ class Localiser:
             If the image would have no window at this scale.
         """
         self.extractor.check_scales([Q])
-        dense_map = self._maps(pixels_of(image, Q))
+        dense_map = self._map(pixels_of(image, Q))  # (4 K, h, w)
         boxes = window_boxes(dense_map, image.size, Q)
         return boxes.reshape(*dense_map.shape[1:], *boxes.shape[1:])
 
@@ -148,10 +121,9 @@ class Localiser:
         """Tell which of its boxes is that of a class."""
         return label if self.regression == "pcr" else 0
 
-    def _maps(self, pixels: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        found: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-        found = self.extractor.maps(pixels)[FC8][0].numpy()
-        return found
+    def _map(self, pixels: torch.Tensor) -> NDArray[np.float32]:
+        dense_map: NDArray[np.float32] = self.extractor.maps(pixels)[FC8][0].numpy()
+        return dense_map
 
 
 class Windows(NamedTuple):
@@ -161,26 +133,26 @@ class Windows(NamedTuple):
     ----------
     boxes : list of array, shape (n, K, 4)
         What each net predicts at each scale, edges.
-    outputs : list of array, shape (n, C)
-        Their class outputs.
-    columns : list of bool
+    scores : list of array, shape (n, C)
+        Their class scores.
+    per_class : list of bool
         Whether each predicts a box for each class.
     """
 
     boxes: list[Floats]
-    outputs: list[Floats]
-    columns: list[bool]
+    scores: list[Floats]
+    per_class: list[bool]
 
     def of(self, label: int) -> tuple[Floats, Floats]:
-        """Unite the boxes (N, 4) of a class, and its outputs (N,)."""
+        """Unite the boxes (N, 4) of a class, and its scores (N,)."""
         boxes = [
-            some[:, label if each else 0]
-            for some, each in zip(self.boxes, self.columns, strict=True)
+            boxes[:, label if per_class else 0]
+            for boxes, per_class in zip(self.boxes, self.per_class, strict=True)
         ]
-        return np.concatenate(boxes), np.concatenate([some[:, label] for some in self.outputs])
+        return np.concatenate(boxes), np.concatenate([scores[:, label] for scores in self.scores])
 
 
-class Located(NamedTuple):
+class Detection(NamedTuple):
     """A label of an image, and where its object is.
 
     Parameters
@@ -192,13 +164,13 @@ class Located(NamedTuple):
     box : array, shape (4,)
         Edges of the best merged box, within the image.
     score : float
-        Sum of the class outputs of the windows that went into it.
+        Sum of the class scores of the windows that went into it.
     windows : int
         How many did.
-    pieces : int
-        How many boxes were left after merging.
+    boxes_left : int
+        Boxes that were left after merging.
     single : array, shape (4,)
-        The box of the one window of highest class output: without any merging.
+        The box of the one window of highest class score: without any merging.
     """
 
     label: int
@@ -206,61 +178,113 @@ class Located(NamedTuple):
     box: Floats
     score: float
     windows: int
-    pieces: int
+    boxes_left: int
     single: Floats
 
 
-def windows_of(
-    image: Image.Image,
-    localisers: Sequence[Localiser],
-    scales: Sequence[Sequence[int]],
-    outputs: Outputs,
-) -> Windows:
-    """Look at all windows of an image.
+@dataclass(frozen=True)
+class LocalizationSystem:
+    """Nets that predict boxes, at which scales, and what says the labels.
 
     Parameters
     ----------
-    image : PIL.Image.Image
-        Upright, in mode RGB.
-    localisers : sequence of Localiser
-        Nets whose boxes are united.
+    nets : sequence of Localizer
+        Their boxes are united; the central crop (protocol 1) is looked at by the first.
     scales : sequence of sequence of int
         The test scales Q of each.
-    outputs : Outputs
-        Of the image at all these scales.
+    classifier : Classifier, optional
+        Of labels and windows; without one there is protocol 1 alone.
+    labels : StoredLabels, optional
+        Whose labels count instead of the classifier's.
+    merging : Merging
+        How boxes are merged.
 
     Raises
     ------
     DataError
-        If the nets do not tell the same classes apart as the classification system.
+        If nets or classifier know different classes.
+    ParameterError
+        If a net has no window at one of its scales.
     """
-    boxes, rated, each = [], [], []
-    for net, own in zip(localisers, scales, strict=True):
-        for Q in own:
-            found, seen = net.windows(image, Q), outputs.windows[Q]
-            if len(net.classes) != len(seen):
-                raise DataError(
-                    f"The localisation net has {len(net.classes)} classes, the classification "
-                    f"system {len(seen)}. Name one that has the same."
-                )
-            # Where one of them rounds its pools up and the other down, they share all but the last.
-            h, w = (min(sides) for sides in zip(found.shape[:2], seen.shape[1:], strict=True))
-            boxes.append(found[:h, :w].reshape(h * w, *found.shape[2:]))
-            rated.append(seen[:, :h, :w].reshape(len(seen), h * w).T)
-            each.append(net.regression == "pcr")
-    return Windows(boxes, rated, each)
+
+    nets: Sequence[Localizer]
+    scales: Sequence[Sequence[int]]
+    classifier: Classifier | None = None
+    labels: StoredLabels | None = None
+    merging: Merging = field(default_factory=Merging)
+
+    def __post_init__(self) -> None:
+        for net, scales in zip(self.nets, self.scales, strict=True):
+            net.extractor.check_scales(scales)
+            check_classes(self.classes, net.classes)
+        if self.classifier is not None:
+            check_classes(self.classes, self.classifier.classes)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is localised."""
+        return self.nets[0].classes
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Describe the nets, as plain JSON types."""
+        return [
+            {
+                "net": net.extractor.extraction.net,
+                "regression": net.regression,
+                "S": net.S,
+                "Q": list(scales),
+                "weights": net.extractor.weights.sha256,
+                "precision": net.extractor.extraction.precision,
+            }
+            for net, scales in zip(self.nets, self.scales, strict=True)
+        ]
+
+    def predict(self, image: Image.Image, top: int = TOP) -> list[Detection]:
+        """Find the boxes of the likeliest labels of an image, as many as have a posterior."""
+        scores, windows = self.look(image)
+        order = np.argsort(-scores.posteriors, kind="stable")[:top]
+        labels = [int(label) for label in order if scores.posteriors[label] > 0]
+        return [
+            detect(windows, scores.posteriors, image.size, label, self.merging) for label in labels
+        ]
+
+    def look(self, image: Image.Image, name: str = "") -> tuple[ClassScores, Windows]:
+        """Classify an image, and look at all of its windows.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Upright, in mode RGB.
+        name : str
+            By which stored labels are found.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be classified, or has no stored labels.
+        """
+        assert self.classifier is not None, "protocol 1 needs no windows"
+        every_scale = sorted({Q for scales in self.scales for Q in scales})
+        scores = self.classifier.score(image, every_scale)
+        if self.labels is not None:
+            posteriors, others = self.labels.of(name)
+            scores = scores._replace(posteriors=posteriors, others=others)
+        windows = Windows([], [], [])
+        for net, scales in zip(self.nets, self.scales, strict=True):
+            for Q in scales:
+                boxes, rated = net.windows(image, Q), scores.windows[Q]
+                # Where one rounds its pools up and the other down, they share all but the last.
+                h, w = (min(ends) for ends in zip(boxes.shape[:2], rated.shape[1:], strict=True))
+                windows.boxes.append(boxes[:h, :w].reshape(h * w, *boxes.shape[2:]))
+                windows.scores.append(rated[:, :h, :w].reshape(len(rated), h * w).T)
+                windows.per_class.append(net.regression == "pcr")
+        return scores, windows
 
 
-def locate(
-    windows: Windows,
-    posteriors: Floats,
-    size: Size,
-    *,
-    labels: Sequence[int] | None = None,
-    top: int = TOP,
-    merging: Merging | None = None,
-) -> list[Located]:
-    """Find the box of each label: unite, merge, and take the box of highest score.
+def detect(
+    windows: Windows, posteriors: Floats, size: Size, label: int, merging: Merging | None = None
+) -> Detection:
+    """Find the box of a label: unite, merge, and take the box of highest score.
 
     Parameters
     ----------
@@ -270,43 +294,46 @@ def locate(
         Of the classification system.
     size : (int, int)
         Width and height of the image.
-    labels : sequence of int, optional
-        Those that are wanted; by default the best ones.
-    top : int
-        So many of them.
+    label : int
+        The class.
     merging : Merging, optional
         How boxes are merged.
-
-    Returns
-    -------
-    list of Located
-        In the order of the labels; the best ones from the likeliest on.
 
     Examples
     --------
     >>> boxes = np.array([[[0.0, 0, 10, 10]], [[2.0, 0, 12, 10]], [[40.0, 40, 60, 60]]])
-    >>> outputs = np.array([[0.5, 0.1], [0.4, 0.1], [0.6, 0.8]])
-    >>> found = locate(Windows([boxes], [outputs], [False]), np.array([0.7, 0.3]), (64, 64))
-    >>> [(one.label, one.box.tolist(), round(one.score, 3), one.windows) for one in found]
-    [(0, [1.0, 0.0, 11.0, 10.0], 0.9, 2), (1, [40.0, 40.0, 60.0, 60.0], 0.8, 1)]
+    >>> scores = np.array([[0.5, 0.1], [0.4, 0.1], [0.6, 0.8]])
+    >>> detection = detect(Windows([boxes], [scores], [False]), np.array([0.7, 0.3]), (64, 64), 0)
+    >>> detection.box.tolist(), round(detection.score, 3), detection.windows, detection.boxes_left
+    ([1.0, 0.0, 11.0, 10.0], 0.9, 2, 2)
     """
-    how = merging or Merging()
-    wanted = np.argsort(-posteriors, kind="stable")[:top] if labels is None else labels
-    found = []
-    for label in map(int, wanted):
-        boxes, outputs = windows.of(label)
-        merged = how(boxes, outputs)
-        single = boxes[np.lexsort((*boxes.T[::-1], -outputs))[0]]
-        best, alone = clipped(np.stack([merged.boxes[0], single]), size)
-        found.append(
-            Located(
-                label,
-                float(posteriors[label]),
-                best,
-                float(merged.scores[0]),
-                int(merged.counts[0]),
-                len(merged.boxes),
-                alone,
-            )
+    boxes, scores = windows.of(label)
+    merged = merge(boxes, scores, merging)
+    best_window = boxes[np.lexsort((*boxes.T[::-1], -scores))[0]]
+    box, single = clip(np.stack([merged.boxes[0], best_window]), size)
+    return Detection(
+        label=label,
+        posterior=float(posteriors[label]),
+        box=box,
+        score=float(merged.scores[0]),
+        windows=int(merged.counts[0]),
+        boxes_left=len(merged.boxes),
+        single=single,
+    )
+
+
+def check_classes(classes: Sequence[str], of_net: Sequence[str]) -> None:
+    """Refuse a net or a classification system of other classes.
+
+    Raises
+    ------
+    DataError
+        Naming one that it lacks, or has besides.
+    """
+    if list(classes) != list(of_net):
+        others = sorted(set(classes) ^ set(of_net)) or list(of_net)
+        raise DataError(
+            f"The images have the classes {', '.join(classes[:5])}{' …' * (len(classes) > 5)}, the "
+            f"model others, or in another order: see {others[0]!r}. Name the same ones with "
+            "--class as when it was trained."
         )
-    return found

@@ -64,8 +64,12 @@ def _classified(told: Mapping[str, Any], table: Path) -> dict[str, Any]:
         found = [(row[f"class {k}"], float(row[f"share {k}"])) for k in ranks]
         shares[Path(row["name"]).name] = dict(found)
         order[Path(row["name"]).name] = [label for label, _ in found]
-    errors = {name: told[name] for name in ("top1", "top5")}
-    return {"errors": errors, "images": told["images"], "shares": shares, "order": order}
+    measures = told["measures"]
+    errors = {name: measures[name]["value"] for name in ("top1", "top5")}
+    if errors["top5"] is None:  # of at most five classes there is none; it was recorded as 0
+        errors["top5"] = 0.0
+    images = told["settings"]["images"]
+    return {"errors": errors, "images": images, "shares": shares, "order": order}
 
 
 def stored_posteriors(store: Path) -> dict[str, dict[str, Array]]:
@@ -103,14 +107,16 @@ def write_posteriors(
 def fused_shares(stores: Sequence[Path], table: Path, top: int) -> dict[str, dict[str, float]]:
     """Run ``vggfeat fuse`` on images without labels: shares of the likeliest classes by image."""
     run("fuse", *stores, "--csv", table, "--top", top, "--json", "-q")
-    return _classified({"top1": None, "top5": None, "images": None}, table)["shares"]
+    nothing = {"value": None}
+    measures = {"top1": nothing, "top5": nothing}
+    return _classified({"measures": measures, "settings": {"images": 0}}, table)["shares"]
 
 
 def errors_of(posteriors: Array, labels: Array) -> tuple[float, float, Array]:
     """Count top-1 and top-5 error of posteriors (N, classes), and the five likeliest classes."""
-    from vggfeat.classification.evaluate import errors_of, top_k
+    from vggfeat.classification.evaluate import count_errors, top_k
 
-    errors = errors_of([posteriors], labels, posteriors.shape[1])
+    errors = count_errors([posteriors], labels, posteriors.shape[1])
     return errors.top1, errors.top5, top_k(posteriors, 5)
 
 
@@ -143,8 +149,9 @@ def window_boxes(dense_map: Array, size: tuple[int, int], Q: int) -> Array:
 def merge(boxes: Array, scores: Array, **how: Any) -> dict[str, Any]:
     """Merge boxes of windows greedily."""
     from vggfeat.localization.merging import merge
+    from vggfeat.settings import Merging
 
-    merged = merge(boxes, scores, **how)
+    merged = merge(boxes, scores, Merging(**how))
     return {"boxes": merged.boxes, "scores": merged.scores, "counts": merged.counts}
 
 
@@ -197,44 +204,63 @@ def judge_boxes(
     scales : sequence of int
         Test scales of each net.
     """
+    from vggfeat.localization.classifiers import ClassScores, pixels_of
     from vggfeat.localization.data import open_boxset
-    from vggfeat.localization.evaluate import judge
-    from vggfeat.localization.outputs import Outputs, pixels_of
+    from vggfeat.localization.evaluate import evaluate_objects
+    from vggfeat.localization.predict import LocalizationSystem
 
     class Said:
         def __init__(self) -> None:
             self.classes = classes
 
-        def outputs(self, image: Any, at: Sequence[int]) -> Outputs:
+        def score(self, image: Any, at: Sequence[int]) -> ClassScores:
             told = {Q: say(_pixels(pixels_of(image, Q)), Q) for Q in at}  # type: ignore[misc]
             first = told[at[0]]
-            return Outputs(first[0], {Q: one[1] for Q, one in told.items()}, first[2])
+            return ClassScores(first[0], {Q: one[1] for Q, one in told.items()}, first[2])
 
-    result = judge(
-        open_boxset(tree).test,
-        classes,
-        [_localiser(see, regression, classes) for regression, see in nets.items()],
-        classifier=Said() if say else None,
-        scales=[scales] * len(nets),
-    ).to_dict()
-    keys = ("true", "central", "rank", "box", "iou", "score", "windows", "boxes_left", "single")
+    localizers = [_localiser(see, regression, classes) for regression, see in nets.items()]
+    system = LocalizationSystem(localizers, [scales] * len(nets), Said() if say else None)
+    evaluation = evaluate_objects(open_boxset(tree).test, classes, system)
     return {
-        "errors": result["errors"],
+        "errors": _errors(evaluation.errors(), evaluation.top),
         "by class": {
-            one["key"]: {k: one[k] for k in result["errors"]} for one in result["classes"]
+            key: _errors(evaluation.errors(label), evaluation.top)
+            for label, key in enumerate(evaluation.classes)
         },
         "images": {
-            f"{Path(one['image']).stem} {one['key']}": {k: one[k] for k in keys if k in one}
-            for one in result["images"]
+            f"{Path(item.name).stem} {classes[item.label]}": _boxes(item)
+            for item in evaluation.objects
         },
     }
+
+
+def _errors(errors: Any, top: int) -> dict[str, Any]:
+    """Name errors as they were recorded: by how many labels count, and with the objects as of."""
+    values = {name: None if value != value else value for name, value in errors._asdict().items()}
+    values["of"] = values.pop("objects")
+    return {name.replace("5", str(top)): value for name, value in values.items()}
+
+
+def _boxes(item: Any) -> dict[str, Any]:
+    """Write the boxes of an object as annotations have them."""
+    from vggfeat.localization.boxes import as_annotated
+
+    values: dict[str, Any] = {
+        "true": [as_annotated(box) for box in item.truths],
+        "central": as_annotated(item.central),
+    }
+    if item.detection is None:
+        return values
+    named = {name: getattr(item.detection, name) for name in ("score", "windows", "boxes_left")}
+    boxes = {name: as_annotated(getattr(item.detection, name)) for name in ("box", "single")}
+    return values | named | boxes | {"rank": item.rank, "iou": item.ious[1]}
 
 
 def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[str, ...]) -> Any:
     """Open a localisation net that is a function."""
     import torch
 
-    from vggfeat.localization.predict import Localiser
+    from vggfeat.localization.predict import Localizer
     from vggfeat.nets.preprocessing import PixelConvention
     from vggfeat.nets.weights import Weights
 
@@ -252,7 +278,7 @@ def _localiser(see: Callable[[Array], Array], regression: str, classes: tuple[st
     about["classes"] = json.dumps(classes)
     pixels = PixelConvention("RGB", 255.0, (120.0, 120.0, 120.0))
     with mock.patch("vggfeat.localization.predict.DenseExtractor", Extractor):
-        return Localiser(Weights("D", {}, pixels, "red", "none", about=about))
+        return Localizer(Weights("D", {}, pixels, "red", "none", about=about))
 
 
 def _pixels(batch: Any) -> Array:

@@ -38,7 +38,13 @@ def quality_settings(quality: str, card: str) -> dict[str, Any]:
 
 def recipe_settings() -> dict[str, Any]:
     """Resolve every shipped recipe: rows of tables, or links of a chain, with all settings."""
-    from vggfeat.recipes import SVMRecipe, TrainingRecipe, open_recipe, recipe_names
+    from vggfeat.recipes import (
+        ClassificationRecipe,
+        SVMRecipe,
+        TrainingRecipe,
+        open_recipe,
+        recipe_names,
+    )
 
     found: dict[str, Any] = {}
     for name in recipe_names():
@@ -58,7 +64,7 @@ def recipe_settings() -> dict[str, Any]:
                 | {"paper": link.paper}
                 for link in recipe.runs()
             }
-        else:
+        elif isinstance(recipe, ClassificationRecipe):
             found[name] = recipe.model_dump(mode="json", exclude={"name", "title"})
     return found
 

@@ -10,10 +10,9 @@ from support import noise
 
 from vggfeat.errors import DataError
 from vggfeat.experiments.predict import predict
-from vggfeat.experiments.window_scores import SVMClassifier
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.localization.outputs import pixels_of
+from vggfeat.localization.classifiers import SVMClassifier, pixels_of
 from vggfeat.svm.model import SavedModel
 
 IMAGE = Image.fromarray(noise(320, 256))
@@ -45,7 +44,7 @@ def test_a_window_is_scored_by_the_locations_in_it(
         "D", layer, weights="embedded", flip=False, pool=pool, precision="fp32"
     )
     model = model_of(extractor, [width])
-    found = SVMClassifier(model, [extractor]).outputs(IMAGE, [256]).windows[256]
+    found = SVMClassifier(model, [extractor]).score(IMAGE, [256]).windows[256]
     [dense_map] = extractor.maps(pixels_of(IMAGE, 256))[layer]
     side, step = 224 // stride, 32 // stride
     assert found.shape == (2, 2, 4)
@@ -68,7 +67,7 @@ def test_an_image_is_scored_as_predict_does() -> None:
     extractor = DenseExtractor("D", "pool3", weights="embedded", precision="fp32")
     model = model_of(extractor, [256])
     [said] = predict(model, ImageSet(("a",), (IMAGE,)), [extractor], workers=1)
-    found = SVMClassifier(model, [extractor]).outputs(IMAGE, [224]).posteriors
+    found = SVMClassifier(model, [extractor]).score(IMAGE, [224]).posteriors
     assert said.scores is not None
     np.testing.assert_allclose(np.log(found / (1 - found)), said.scores, rtol=1e-4)
 
