@@ -50,14 +50,17 @@ def test_pages_show_every_class_image_and_drawing(result, tmp_path, parsed):
     assert sum(tag == "svg" for tag, _ in page.tags) >= 1
 
 
-def test_the_terminal_has_classes_and_headline(result):
-    """A row for each class and, last, the figure that counts."""
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_terminal_has_classes_and_headline(result, width):
+    """A row for each class and, last, the figure that counts, on a narrow terminal, too."""
     out = io.StringIO()
-    Console(file=out, width=160, color_system=None).print(render_result(result))
+    Console(file=out, width=width, color_system=None).print(render_result(result))
     lines = out.getvalue().splitlines()
     for label in result.tables["classes"].column("class"):
         assert any(line.startswith(label) for line in lines)
-    assert f"{100 * result.headline[0].value:.1f}" in lines[-1]
+    assert "…" not in out.getvalue().replace(" … ", " to ")
+    last = " ".join(lines[-2:])
+    assert f"{100 * result.headline[0].value:.1f}" in last
 
 
 def test_files_read_back(tmp_path, recalls, precisions):

@@ -21,7 +21,8 @@ from vggfeat.result import Cell, Column, Kind, Measure, Result, Table, plain
 
 NOTHING = "–"
 MANY = 8  # numbers of a setting; of more the first and the last are written
-BAR = 24  # characters, of all bars of a row
+BAR = 24  # characters, of all bars of a row; half of it in a table of many columns
+NAME = 12  # characters that a name has at least, however narrow the terminal is
 
 
 def write_value(value: Cell, kind: Kind = "text", *, signed: bool = False) -> str:
@@ -149,21 +150,24 @@ def render_table(table: Table) -> RenderableType:
     bars: dict[int, list[float]] = {}
     for place, column in enumerate(table.columns):
         text = column.kind == "text"
+        names = [len(str(row[place])) for row in rows] if text else []
         grid.add_column(
             Text(write_heading(column)),
             justify="left" if text else "right",
             overflow="fold" if text else "ellipsis",
             no_wrap=not text,
+            min_width=min(max(names, default=0), NAME),
         )
         if column.bar:
             bars[place] = bar_shares(column, [row[place] for row in rows])
             grid.add_column("")
+    width = BAR // max(1, len(bars)) // (2 if len(table.columns) > 5 else 1)
     for number, row in enumerate(rows):
         cells: list[RenderableType] = []
         for place, (value, column) in enumerate(zip(row, table.columns, strict=True)):
             cells.append(Text(write_cell(value, column)))
             if place in bars:
-                cells.append(Bar(1, 0, bars[place][number], width=BAR // len(bars), color="cyan"))
+                cells.append(Bar(1, 0, bars[place][number], width=width, color="cyan"))
         grid.add_row(*cells, style="bold" if number in table.emphasis else None)
     parts: list[RenderableType] = [Text(table.title, style="bold"), grid]
     if more := len(table.rows) - len(rows):

@@ -32,7 +32,7 @@ RANKED = 12  # rows that a result keeps of each of a class's lists
 SHOWN = {"ranked": 8, "mistakes": 4, "missed": 4}  # of them in galleries
 TITLES = {"ranked": "Ranked first", "mistakes": "Worst mistakes", "missed": "Missed"}
 NONE = "none of the classes"
-AP_TITLES: Mapping[APKind, str] = {"ap11": "11-point AP", "area": "Area AP"}
+AP_TITLES: Mapping[APKind, str] = {"ap11": "11-point", "area": "Area"}
 AP_WORDS: Mapping[APKind, str] = {"ap11": "11-point", "area": "area under the curve"}
 
 
@@ -226,18 +226,19 @@ class Precisions:
         return (*first, *wrong)
 
     def _class_table(self) -> Table:
-        validation = Column("validation", "Validation", "percent", bar=not self.tested)
+        validation = Column("validation", "On val", "percent", bar=not self.tested)
         C, parts = Column("C", "C", "number"), ("train", "val", "test")
         precisions = [
             Column(kind, AP_TITLES[kind], "percent", bar=kind == self.ap) for kind in self.figures
         ]
         columns = [Column("class", "Class"), *(precisions if self.tested else []), validation, C]
-        columns += [Column(part, f"Positive, {part}", "int") for part in parts]
+        columns += [Column(part, f"+ {part}", "int") for part in parts]
         positives = [(self.truth[self.parts[part]] > 0).sum(axis=0) for part in parts]
         figures = [*self.figures.values()] if self.tested else []
         values = [array.tolist() for array in (*figures, self.validated, self.C, *positives)]
         cells = zip(self.classes, *values, strict=True)
-        return Table("classes", "Classes", tuple(columns), tuple(cells))
+        note = "AP on the test part and in validation, and how many positives each part has."
+        return Table("classes", "Average precision", tuple(columns), tuple(cells), note)
 
     def _curves(self) -> Lines:
         figures, series = self.figures[self.ap], []
