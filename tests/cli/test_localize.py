@@ -91,6 +91,20 @@ def test_a_net_of_convolutions_alone_is_begun_from(tree: Path) -> None:
     assert "fc6, fc7: randomly" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("trained_at", "advice"), [("384", "--S 384"), ("[256, 512]", "--S 256 --S 512")]
+)
+def test_boxes_at_another_scale_are_warned_of(tree: Path, trained_at: str, advice: str) -> None:
+    """By an option that can be typed; a net of a range is none that boxes are trained from."""
+    weights = write_weights(Path("other.safetensors"), box_weights("pcr"), S=trained_at)
+    how = ["--init", weights, "--batch", "2", "--workers", "0", "--epochs", "1"]
+    ran = run("localize", "train", "--data", tree, "--out", "a", *how)
+    [warning] = [line for line in ran.err.splitlines() if line.startswith("Warning: ")]
+    assert advice in warning
+    assert "[" not in warning
+    assert "--init" in warning
+
+
 def test_what_is_no_source_or_class_is_refused(tree: Path) -> None:
     """Before any image is read, with what there is."""
     train = ["localize", "train", "--data", tree, "--out", "a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,12 +95,16 @@ def boxset_of(
 
 def warn_of_scale(weights: Weights, S: int) -> None:
     """Warn of boxes at another scale than that of the classification net."""
-    theirs = weights.about.get("S", str(S))
-    if theirs != str(S) and is_first_process():
-        note(
-            f"Warning: the classification net was trained at S = {theirs}, its boxes are to be at "
-            f"S = {S}. The paper takes the net of the same S: --S {theirs}, or another --init."
-        )
+    theirs = json.loads(weights.about.get("S", str(S)))
+    if theirs == S or not is_first_process():
+        return
+    scales = theirs if isinstance(theirs, list) else [theirs]
+    typed = " ".join(f"--S {scale}" for scale in scales)
+    advice = "another --init" if len(scales) > 1 else f"{typed}, or another --init"
+    note(
+        f"Warning: the classification net was trained by {typed}, its boxes are to be at S = {S}. "
+        f"The paper takes the net of the same S: {advice}."
+    )
 
 
 def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
