@@ -20,7 +20,6 @@ WHEEL_HOLDS = (
     "vggfeat/assets/clipart10/bird/bird_0001.jpg",
     "vggfeat/report/page.css",
     "vggfeat/report/page.html.j2",
-    "vggfeat/report/style.css",
     "vggfeat/_share/datasets/sample.toml",
     "vggfeat/_share/datasets/voc2007.toml",
     "vggfeat/_share/pipelines/embedded-best.toml",

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.boxes import GRID_BOXES, GRID_NET, GRID_SIZE, box_weights, red_tree
 from helpers.cli import run
 from helpers.colours import two_classes
-from helpers.networks import SMALL, configured
+from helpers.networks import SMALL, configured, write_weights
 
 from vggfeat.report.tables import write_value
 
+PARTS = ("train", "val", "test")
 FAST = ("--layer", "pool1", "--Q", "16", "--jobs", "1")
 
 
@@ -120,3 +122,15 @@ def test_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(SMALL):
         data = run("train", "--data", images, "--out", "a", *quick, "--json", "--quiet").json
     check_page(data, Path("a/report.html"))
+
+
+def test_of_a_localisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = {part: {f"{part}{k}": ((1, -1), (-1, 1))[k] for k in range(2)} for part in PARTS}
+    with configured({"D": GRID_NET}):
+        tree = red_tree(tmp_path / "VOC2007", parts, GRID_SIZE, GRID_BOXES)
+        write_weights(Path("pcr.safetensors"), box_weights("pcr"))
+        command = ("localize", "evaluate", "--data", tree, "--model", "pcr.safetensors")
+        data = run(*command, "--precision", "fp32", "--report", "r.html", "--json", "-q").json
+    check_page(data, Path("r.html"))
+    check_files(data, Path("r"))
