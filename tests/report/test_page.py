@@ -159,7 +159,7 @@ def test_two_measures_stand_beside_the_paper_without_bars(page_of):
     top5 = Measure("top5", "top-5 error", 0.07, paper=(Published("D", 0.072),))
     page = page_of(Result("ilsvrc", "ILSVRC", (top1, top5), "over 50,000 images"))
     assert ["D", "25.0", "24.4", "+0.6", "7.0", "7.2", "−0.2"] in page.rows
-    assert "top-1 error, top-5 error 7.0 % over 50,000 images" in text_of(page)
+    assert "top-1 error, top-5 error 7.0 %; over 50,000 images" in text_of(page)
 
 
 def test_a_page_without_anything_stands(page_of):

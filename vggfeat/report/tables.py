@@ -101,7 +101,8 @@ def write_fact(value: object) -> str:
     if isinstance(value, list | tuple):
         if len(value) > MANY and all(isinstance(item, int | float) for item in value):
             return f"{write_fact(value[0])} … {write_fact(value[-1])} ({len(value)} values)"
-        return ", ".join(map(write_fact, value)) or NOTHING
+        texts = list(map(write_fact, value))
+        return ("; " if any(", " in text for text in texts) else ", ").join(texts) or NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
