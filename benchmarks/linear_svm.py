@@ -46,7 +46,7 @@ from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
 from vggfeat.settings import SVM
 from vggfeat.svm.ap import average_precision_11point
-from vggfeat.svm.gram import gram_matrix
+from vggfeat.svm.linear import gram_matrix
 from vggfeat.svm.protocols.voc import VOC
 
 GRID = [float(C) for C in 10.0 ** np.linspace(-2, 3.5, 12)]

@@ -24,7 +24,7 @@ from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.config import Layer, stride_of, window_of
 from vggfeat.store.column import Descriptor
 from vggfeat.svm.model import SavedModel, refuse_boxes
-from vggfeat.svm.solvers import Floats
+from vggfeat.svm.rows import Floats
 
 CELL = 8  # pixels of the image at the largest Q to a step of the grid: pool5's stride is 32
 GRADIENTS = 1_000_000  # numbers of the gradients that are held at a time, where classes are many

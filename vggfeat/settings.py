@@ -358,6 +358,10 @@ class SVM(Settings):
         description="Value that is tried; repeat for several. 0.001 … 1000 in half decades by "
         "default.",
     )
+    class_weight: Literal["balanced"] | None = Field(
+        default=None,
+        description="balanced: let the positives of a class weigh as much as the rest.",
+    )
     shared_C: bool | None = Field(  # noqa: N815  # C is written so
         default=None, description="VOC: one C for all classes, instead of one for each."
     )

@@ -77,6 +77,8 @@ SVM = [
         *FEATURES,
         ("--loss", "--loss squared_hinge", "evaluate.svm.loss", "squared_hinge", "--loss log"),
         ("--solver", "--solver stream", "evaluate.svm.solver", "stream", "--solver sag"),
+        ("--class-weight", "--class-weight balanced", "evaluate.svm.class_weight", "balanced",
+         "--class-weight even"),
         ("--C", "--C 1 --C 10", "evaluate.svm.C", [1.0, 10.0], "--C 0"),
         ("--save", "--save m", "save.path", "m", FREE),
         *REPORT,

@@ -152,7 +152,7 @@ def _run(_: Arguments) -> Any:
     return SimpleNamespace(
         result=Result("classes", "", (Measure("mAP", "mAP", 0.5),)),
         background=dict,
-        final_model=lambda n_jobs: (SimpleNamespace(C=()), ""),
+        final_model=lambda n_jobs, device: (SimpleNamespace(C=()), ""),
     )
 
 

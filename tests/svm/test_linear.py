@@ -16,11 +16,9 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.svm import solvers
-from vggfeat.svm.gram import gram_matrix
-from vggfeat.svm.linear import LinearSVM
-from vggfeat.svm.search import GRID
-from vggfeat.svm.solvers import choose_solver, in_processes
+from vggfeat.settings import GRID
+from vggfeat.svm import linear
+from vggfeat.svm.linear import LinearSVM, choose_solver, gram_matrix, in_processes
 
 
 def descriptors(n=90, D=40, classes=3, seed=0, dtype=np.float64):
@@ -65,6 +63,35 @@ def test_squared_hinge_on_the_gram_equals_linear_svc_with_a_free_bias():
     theirs = LinearSVC(C=2.0, dual=False, tol=1e-9, intercept_scaling=300.0, max_iter=100_000)
     scores = theirs.fit(X, y).decision_function(X)
     np.testing.assert_allclose(ours.decision_function(X), scores, atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("solver", ["gram", "primal", "stream"])
+def test_balanced_classes_are_those_of_scikit_learn(solver, loss):
+    """In every solver class_weight="balanced" is SVC's or LinearSVC's, one class at a time."""
+    if (solver, loss) == ("stream", "hinge"):
+        return
+    X, y = descriptors()
+    targets = np.where(y[:, None] == np.arange(3), 1, -1)
+    targets[::7, 0] = 0
+    tol = 1e-9 if solver == "stream" else 1e-7
+    how = {"loss": loss, "solver": solver, "tol": tol, "class_weight": "balanced"}
+    svm = LinearSVM(C=2.0, **how).fit(X, targets)
+    plain = LinearSVM(C=2.0, **how | {"class_weight": None}).fit(X, targets)
+    scores = svm.class_scores(X)
+    assert np.abs(scores - plain.class_scores(X)).max() > 0.1
+    for k in range(3):
+        rows = targets[:, k] != 0
+        if solver == "gram" and loss == "hinge":
+            other = SVC(kernel="linear", C=2.0, tol=1e-7, class_weight="balanced")
+        else:
+            free = 300.0 if solver == "gram" else 1.0  # a bias that costs nothing
+            other = LinearSVC(
+                C=2.0, loss=loss, dual=loss == "hinge", tol=1e-9, intercept_scaling=free,
+                max_iter=1_000_000, class_weight="balanced",
+            )  # fmt: skip
+        expected = other.fit(X[rows], targets[rows, k]).decision_function(X)
+        np.testing.assert_allclose(scores[:, k], expected, atol=4e-3)
 
 
 def weak(rng, n=1200, D=200):
@@ -188,6 +215,8 @@ def test_errors_say_what_is_wrong():
         LinearSVM(loss="logistic").fit(X, y)
     with pytest.raises(ParameterError, match="one of 'auto', 'gram', 'primal'"):
         LinearSVM(solver="sgd").fit(X, y)
+    with pytest.raises(ParameterError, match="class_weight"):
+        LinearSVM(class_weight={0: 2}).fit(X, y)
     with pytest.raises(DataError, match="at least 2 classes"):
         LinearSVM().fit(X, np.zeros(len(X)))
     with pytest.raises(DataError, match="No positive or no negative rows for class 1"):
@@ -219,16 +248,16 @@ def test_within_a_grid_search_in_processes():
 
 def test_small_work_stays_in_this_process():
     """Little work starts no processes, and a backend of threads is never used."""
-    assert set(in_processes(own_pid, [1, 2, 3], solvers.POOL_COST / 2, 2)) == {os.getpid()}
+    assert set(in_processes(own_pid, [1, 2, 3], linear.POOL_COST / 2, 2)) == {os.getpid()}
     with joblib.parallel_config("threading", n_jobs=2):
-        assert set(in_processes(own_pid, [1, 2, 3], solvers.POOL_COST, 2)) == {os.getpid()}
+        assert set(in_processes(own_pid, [1, 2, 3], linear.POOL_COST, 2)) == {os.getpid()}
 
 
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_large_work_goes_to_processes(backend):
     """Much work is done elsewhere, in joblib's active backend."""
     with joblib.parallel_config(backend):
-        assert os.getpid() not in in_processes(own_pid, [1, 2, 3], solvers.POOL_COST, 2)
+        assert os.getpid() not in in_processes(own_pid, [1, 2, 3], linear.POOL_COST, 2)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +271,7 @@ def test_processes_change_no_coefficient(backend, monkeypatch):
     """Coefficients from worker processes are those of a single one, to the last bit."""
     X, y = descriptors()
     alone = LinearSVM(loss="squared_hinge").fit(X, y)
-    monkeypatch.setattr(solvers, "POOL_COST", 0.0)
+    monkeypatch.setattr(linear, "POOL_COST", 0.0)
     with joblib.parallel_config(backend):
         pooled = LinearSVM(loss="squared_hinge", n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(alone.coef_, pooled.coef_)

@@ -14,8 +14,7 @@ from helpers.rows import labelled, targeted
 from vggfeat.settings import SVM
 from vggfeat.svm import rows as module
 from vggfeat.svm import streaming
-from vggfeat.svm.gram import gram_matrix
-from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.linear import LinearSVM, gram_matrix
 from vggfeat.svm.protocols.random_splits import RandomSplits
 from vggfeat.svm.protocols.voc import VOC
 from vggfeat.svm.rows import Rows, linear_scores

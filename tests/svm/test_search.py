@@ -11,8 +11,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.svm import solvers
-from vggfeat.svm.search import fit_best, search_C
+from vggfeat.svm import linear
+from vggfeat.svm import search as module
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.search import fit_best, select_C
 from vggfeat.svm.splits import stratified_folds
 
 GRID3 = (0.1, 1.0, 10.0)
@@ -39,7 +41,7 @@ def test_scores_equal_those_of_scikit_learn():
     """Every validation score is the macro recall of OneVsRestClassifier(SVC) on that fold."""
     X, y = descriptors()
     folds = stratified_folds(y, 3)
-    found = search_C(X, y, grid=GRID3, folds=folds, tol=1e-6)
+    found = select_C(LinearSVM(tol=1e-6), X, y, grid=GRID3, folds=folds)
     for c, C in enumerate(GRID3):
         for f, (train, test) in enumerate(folds):
             other = OneVsRestClassifier(SVC(kernel="linear", C=C, tol=1e-6))
@@ -55,12 +57,13 @@ def test_multi_label_with_one_C_per_class(solver):
     X, y = descriptors(n=90)
     targets = np.where(y[:, None] == np.arange(3), 1, -1)
     targets[::7, 1] = 0
-    found = search_C(X, targets, grid=GRID3, score=precisions, per_class=True, solver=solver)
+    how = {"grid": GRID3, "score": precisions, "per_class": True}
+    found = select_C(LinearSVM(solver=solver), X, targets, **how)
     assert found.scores.shape == (3, 5, 3)
     for best, scores in zip(found.best, found.per_class.T, strict=True):
         assert scores[GRID3.index(best)] == scores.max()
     assert found.solver == solver
-    svm, _ = fit_best(X, targets, grid=GRID3, score=precisions, per_class=True, solver=solver)
+    svm, _ = fit_best(LinearSVM(solver=solver), X, targets, **how)
     np.testing.assert_array_equal(svm.C, found.best)
 
 
@@ -77,14 +80,14 @@ def test_validation_rows_never_reach_the_fit():
     for value in (0.0, 100.0):
         changed = X.copy()
         changed[40] = value
-        search_C(changed, y, grid=[1.0], folds=[(train, validation)], score=keep)
+        select_C(LinearSVM(), changed, y, grid=[1.0], folds=[(train, validation)], score=keep)
     np.testing.assert_array_equal(*seen)
 
 
 def test_equal_scores_give_the_C_nearest_to_one():
     """Classes that every C separates get C = 1, unwarned: a wider grid gains nothing."""
     X, y = np.repeat(np.eye(3), 5, axis=0), np.repeat([0, 1, 2], 5)
-    found = search_C(X, y)
+    found = select_C(LinearSVM(), X, y)
     assert found.best == (1.0,)
     assert found.at_edge == (False,)
     assert found.warning is None
@@ -99,7 +102,7 @@ def test_a_choice_at_the_edge_is_told(best, edge):
     def score(targets, scores):
         return np.full(3, 1.0 if next(calls) % 3 == best else 0.5)
 
-    found = search_C(X, y, grid=GRID3, score=score)
+    found = select_C(LinearSVM(), X, y, grid=GRID3, score=score)
     assert found.best == (GRID3[best],)
     assert found.at_edge == (edge,)
     assert (found.warning is not None) == edge
@@ -110,9 +113,11 @@ def test_a_choice_at_the_edge_is_told(best, edge):
 def test_processes_change_no_score(monkeypatch):
     """Scores from worker processes are those of a single one, to the last bit."""
     X, y = descriptors(n=90, classes=10)
-    alone = search_C(X, y, grid=GRID3)
-    monkeypatch.setattr(solvers, "POOL_COST", 0.0)
-    np.testing.assert_array_equal(alone.scores, search_C(X, y, grid=GRID3, n_jobs=2).scores)
+    alone = select_C(LinearSVM(), X, y, grid=GRID3)
+    monkeypatch.setattr(linear, "POOL_COST", 0.0)
+    np.testing.assert_array_equal(
+        alone.scores, select_C(LinearSVM(n_jobs=2), X, y, grid=GRID3).scores
+    )
 
 
 def test_a_class_without_images_in_a_fold_is_left_out_of_its_mean():
@@ -120,7 +125,7 @@ def test_a_class_without_images_in_a_fold_is_left_out_of_its_mean():
     X, y = descriptors(n=30)
     y[:] = 0
     y[10:], y[28:] = 1, 2
-    found = search_C(X, y, grid=[1.0])
+    found = select_C(LinearSVM(), X, y, grid=[1.0])
     assert np.isnan(found.scores[0, :, 2]).sum() == 3
     assert np.isfinite(found.overall).all()
 
@@ -128,22 +133,30 @@ def test_a_class_without_images_in_a_fold_is_left_out_of_its_mean():
 def test_errors_say_what_is_wrong():
     """Grids and scores that cannot be used are refused in words."""
     X, y = descriptors()
-    with pytest.raises(ParameterError, match="'grid' parameter of search_C"):
-        search_C(X, y, grid=[])
+    with pytest.raises(ParameterError, match="'grid' parameter of select_C"):
+        select_C(LinearSVM(), X, y, grid=[])
     with pytest.raises(ParameterError, match="different floats"):
-        search_C(X, y, grid=[1, 1])
-    with pytest.raises(ParameterError, match="'score' parameter of search_C must be one of"):
-        search_C(X, y, score="accuracy")
+        select_C(LinearSVM(), X, y, grid=[1, 1])
+    with pytest.raises(ParameterError, match="'score' parameter of select_C must be one of"):
+        select_C(LinearSVM(), X, y, score="accuracy")
     with pytest.raises(ParameterError, match="cannot choose one C per class"):
-        search_C(X, y, per_class=True)
+        select_C(LinearSVM(), X, y, per_class=True)
     with pytest.raises(DataError, match="no image in any validation part"):
-        search_C(X, y, folds=[(np.arange(60), np.arange(0))], score=lambda t, s: np.full(3, np.nan))
+        select_C(
+            LinearSVM(),
+            X,
+            y,
+            folds=[(np.arange(60), np.arange(0))],
+            score=lambda t, s: np.full(3, np.nan),
+        )
 
 
 def test_the_result_is_plain_json():
     """to_dict holds the grid, the mean scores and the choice as JSON types."""
     X, y = descriptors()
-    plain = json.loads(json.dumps(search_C(X, y, grid=GRID3).to_dict(), allow_nan=False))
+    plain = json.loads(
+        json.dumps(select_C(LinearSVM(), X, y, grid=GRID3).to_dict(), allow_nan=False)
+    )
     assert plain["grid"] == [0.1, 1.0, 10.0]
     assert len(plain["scores"]) == 3
     assert plain["best"][0] in GRID3
@@ -154,19 +167,19 @@ def test_a_bound_that_is_not_reached_is_not_loosened(monkeypatch):
     X, y = descriptors(n=40, D=200)
     grid = [0.01, 0.1, 1, 10, 100, 1e3, 1e4]
     solved, seen = [], []
-    fit = solvers.fit_gram
+    fit = linear.fit_gram
 
-    def spy(K, labels, how):
-        solved.append(how.C)
-        return fit(K, labels, how)
+    def spy(K, labels, problem):
+        solved.append(problem.C)
+        return fit(K, labels, problem)
 
     def keep(targets, scores):
         seen.append(scores)
         return np.zeros(3)
 
-    monkeypatch.setattr(solvers, "fit_gram", spy)
+    monkeypatch.setattr(module, "fit_gram", spy)
     train, validation = np.arange(30), np.arange(30, 40)
-    search_C(X, y, grid=grid, folds=[(train, validation)], score=keep, tol=1e-8)
+    select_C(LinearSVM(tol=1e-8), X, y, grid=grid, folds=[(train, validation)], score=keep)
     assert len(solved) < 3 * len(grid) - 6
     for scores, C in zip(seen, grid, strict=True):
         for k in range(3):

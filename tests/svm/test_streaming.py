@@ -16,7 +16,7 @@ from vggfeat.svm import rows as reading
 from vggfeat.svm import streaming
 from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.rows import Rows, linear_scores
-from vggfeat.svm.search import fit_best, search_C
+from vggfeat.svm.search import fit_best, select_C
 from vggfeat.svm.streaming import fit_stream
 
 
@@ -128,7 +128,7 @@ def test_the_hinge_is_refused_in_a_sentence():
     with pytest.raises(ParameterError, match="squared hinge"):
         LinearSVM(loss="hinge", solver="stream").fit(X, targets)
     with pytest.raises(ParameterError, match="squared hinge"):
-        search_C(X, targets, loss="hinge", solver="stream", score=precisions)
+        select_C(LinearSVM(loss="hinge", solver="stream"), X, targets, score=precisions)
     assert LinearSVM(solver="stream").fit(X, targets).loss_ == "squared_hinge"
     assert LinearSVM().fit(X, targets).loss_ == "hinge"
 
@@ -168,11 +168,11 @@ def test_the_choice_of_C_is_that_of_liblinear(tiny_blocks):
     X, targets = descriptors()
     targets[::7, 1] = 0
     how = {"grid": (0.1, 1.0, 10.0), "score": precisions, "per_class": True, "folds": 3}
-    found = search_C(X, targets, solver="stream", tol=1e-6, **how)
-    other = search_C(X, targets, loss="squared_hinge", solver="primal", tol=1e-6, **how)
+    found = select_C(LinearSVM(solver="stream", tol=1e-6), X, targets, **how)
+    other = select_C(LinearSVM(loss="squared_hinge", solver="primal", tol=1e-6), X, targets, **how)
     assert found.solver == "stream"
     np.testing.assert_allclose(found.scores, other.scores, atol=0.01)
-    svm, chosen = fit_best(X, targets, solver="stream", tol=1e-6, **how)
+    svm, chosen = fit_best(LinearSVM(solver="stream", tol=1e-6), X, targets, **how)
     assert chosen.best == found.best
     assert svm.solver_ == "stream"
 
@@ -182,13 +182,13 @@ def test_a_class_that_a_fold_cannot_train_has_no_scores_there(tiny_blocks):
     X, targets = descriptors(n=60)
     targets[:, 2] = np.where(np.arange(60) < 40, -1, targets[:, 2])
     seen = []
-    search_C(
+    select_C(
+        LinearSVM(solver="stream"),
         X,
         targets,
         grid=[1.0],
         folds=[(np.arange(40), np.arange(40, 60))],
         score=lambda t, s: seen.append(s) or np.zeros(3),
-        solver="stream",
     )
     assert np.isnan(seen[0][:, 2]).all()
     assert np.isfinite(seen[0][:, :2]).all()
@@ -207,7 +207,7 @@ def test_validation_rows_never_reach_the_fit(tiny_blocks):
     for value in (0.0, 100.0):
         changed = X.copy()
         changed[40] = value
-        search_C(changed, targets, grid=[1.0], folds=folds, score=keep, solver="stream")
+        select_C(LinearSVM(solver="stream"), changed, targets, grid=[1.0], folds=folds, score=keep)
     np.testing.assert_array_equal(*seen)
 
 
@@ -223,9 +223,9 @@ def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
         block[:, :2] += targets[start : start + 1024]
         X[start : start + 1024] = block / np.linalg.norm(block, axis=1, keepdims=True)
     folds = [(np.arange(8192), np.arange(8192, 16_384))]
-    how = {"loss": "squared_hinge", "solver": "stream", "folds": folds}
+    svm = LinearSVM(solver="stream")
     tracemalloc.start()
-    svm, _ = fit_best(X, targets, grid=[0.01, 0.1], score=precisions, **how)
+    svm, _ = fit_best(svm, X, targets, grid=[0.01, 0.1], score=precisions, folds=folds)
     scores = svm.class_scores(X)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

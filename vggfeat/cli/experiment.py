@@ -19,7 +19,6 @@ from vggfeat.nets.weights import lacking_source
 from vggfeat.report.heat_maps import draw_heat_maps
 from vggfeat.report.page import write_page
 from vggfeat.report.tables import write_csv, write_files
-from vggfeat.svm.gram import DEVICE
 from vggfeat.svm.model import save
 from vggfeat.svm.protocols import protocol_of
 
@@ -44,8 +43,6 @@ def evaluate_svm(
     folder: Path | None,
 ) -> SVMRun:
     """Describe the images of a data set, and test a linear SVM on them."""
-    # A device of the cluster says nothing of this machine's.
-    DEVICE.set("auto" if work.execution.engine == "ray" else work.execution.device)
     with work_progress("extract", quiet=work.quiet) as progress:
         described = describe(
             card,
@@ -63,6 +60,7 @@ def evaluate_svm(
             features,
             svm,
             n_jobs=work.execution.jobs,
+            device=_gram_device(work),
             progress=progress.splits,
         )
 
@@ -120,9 +118,14 @@ def open_networks(
 
 def _save_model(run: SVMRun, path: Path, work: Work) -> None:
     """Train the model that classifies new images, and write it."""
-    model, trained_on = run.final_model(work.execution.jobs)
+    model, trained_on = run.final_model(work.execution.jobs, _gram_device(work))
     chosen = ", ".join(f"{C:g}" for C in dict.fromkeys(model.C))
     note(f"Model: {save(path, model)}, trained on {trained_on}, with C = {chosen}.")
+
+
+def _gram_device(work: Work) -> str:
+    """Return the device that was typed; one of a cluster says nothing of this machine's."""
+    return "auto" if work.execution.engine == "ray" else work.execution.device
 
 
 def _submit(run: SVMRun, folder: Path, work: Work) -> None:

@@ -72,7 +72,7 @@ class SVMRun:
         """Return the classifier that was tested; of several random splits, that of the first."""
         return self._model(self.evaluation.fitted)
 
-    def final_model(self, n_jobs: int | None = -1) -> tuple[SavedModel, str]:
+    def final_model(self, n_jobs: int | None = -1, device: str = "auto") -> tuple[SavedModel, str]:
         """Return the classifier to use on new images, and what it was trained on.
 
         Where splits were drawn at random, it is trained on every image of the data set, C chosen
@@ -81,7 +81,7 @@ class SVMRun:
         """
         described = self.described
         fitted = protocol_of(self.card).fit_all(
-            self.card, described.images, described.X, self.svm, n_jobs
+            self.card, described.images, described.X, self.svm, n_jobs, device
         )
         fitted = fitted or self.evaluation.fitted
         return self._model(fitted), fitted.trained_on
@@ -153,6 +153,7 @@ def evaluate(
     svm: SVM = SVM(),  # noqa: B008  # it does not change
     *,
     n_jobs: int | None = -1,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> SVMRun:
     """Test a linear SVM on the rows of a data set, by the protocol of its card.
@@ -169,6 +170,8 @@ def evaluate(
         How it is trained; the hinge and the card's protocol by default.
     n_jobs : int or None
         Processes that train.
+    device : str
+        Where the Gram matrix is computed.
     progress : callable, optional
         Called with the stages that are done, and all of them.
 
@@ -179,7 +182,13 @@ def evaluate(
         protocol.
     """
     evaluation = protocol_of(card).evaluate(
-        card, described.images, described.X, svm, n_jobs=n_jobs, progress=progress
+        card,
+        described.images,
+        described.X,
+        svm,
+        n_jobs=n_jobs,
+        device=device,
+        progress=progress,
     )
     return SVMRun(card, described, features, svm, evaluation)
 

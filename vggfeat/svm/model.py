@@ -18,7 +18,7 @@ from vggfeat._io.checksums import append_checksum, sha256_array, strip_checksum
 from vggfeat.errors import DataError, DataNotFound, StoreDamaged, StoreError
 from vggfeat.features.provenance import versions
 from vggfeat.store.column import Column
-from vggfeat.svm.solvers import Floats
+from vggfeat.svm.rows import Floats
 
 FORMAT = 3
 SUFFIX = ".safetensors"

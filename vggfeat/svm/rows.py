@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat.errors import DataError
 from vggfeat.store.shard import to_float32
-from vggfeat.svm.solvers import Floats, Ints
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 BLOCK_BYTES = 32 << 20  # of one block of rows, and of each array of their scores
 

@@ -8,7 +8,7 @@ and some vectors of weights per problem, however many rows there are. Two things
 - L-BFGS starts from the inverse Hessian at v = 0, where every row is inside the margin:
   ``(I + 2C (n/m) XsᵀXs)⁻¹`` of a sample of m rows. It is held by the sample's leading eigenvectors
   and the mean of the other eigenvalues, as in Nyström preconditioning (Frangella, Tropp & Udell
-  2023): one matrix (D, 256) serves every class and every C. With the whole D × D factor the noise
+  2023): one matrix (D, 128) serves every class and every C. With the whole D × D factor the noise
   of the sample's small eigenvalues costs more readings than it saves.
 - A reading gives objective and gradient one step ahead. The objective is piecewise quadratic
   along the step, so its slope at several lengths, from the scores of the direction in the same
@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
 
-from vggfeat.svm.rows import as_floats, block_ends, check_block
-from vggfeat.svm.solvers import Floats, Ints, class_weights
+from vggfeat.svm.rows import Floats, Ints, as_floats, block_ends, check_block
 
 STATE_BYTES = 1 << 30  # of the vectors of problems that are solved together
 SAMPLE_BYTES = 128 << 20  # of the sample, as float32
 SAMPLE_ROWS = 8192
-EIGENVECTORS = 256
+EIGENVECTORS = 128
 PAIRS = 10  # steps, and changes of the gradient, that L-BFGS remembers
 VECTORS = 2 * PAIRS + 12  # of the size of its weights that a problem needs, temporary ones included
 MAX_READINGS = 500
@@ -106,6 +105,23 @@ def fit_stream(
         weights[:, group] = _solve(problems, tol)
         readings += problems.readings
     return StreamFit(np.ascontiguousarray(weights[:-1].T), weights[-1].copy(), readings)
+
+
+def class_weights(y: NDArray[Any], class_weight: str | None) -> tuple[float, float]:
+    """Return the weights of C for negatives and positives.
+
+    ``"balanced"`` is scikit-learn's: rows / (2 × rows of the sign).
+
+    Examples
+    --------
+    >>> class_weights(np.array([1, -1, -1, -1, 0]), "balanced")
+    (0.6666666666666666, 2.0)
+    """
+    if class_weight is None:
+        return 1.0, 1.0
+    negatives, positives = int((y < 0).sum()), int((y > 0).sum())
+    rows = negatives + positives
+    return rows / (2 * max(negatives, 1)), rows / (2 * max(positives, 1))
 
 
 def _solve(problems: _Problems, tol: float) -> Floats:

@@ -45,15 +45,14 @@ def search_svm(
     without it, labels are, and the score is recall.
     """
     from vggfeat.svm.ap import average_precisions
-    from vggfeat.svm.search import search_C
+    from vggfeat.svm.linear import LinearSVM
+    from vggfeat.svm.search import select_C
 
     score: Any = "recall"
     if per_class:
         score = lambda truth, scores: average_precisions(truth, scores, "area")  # noqa: E731
-    found = search_C(
-        X, y, grid=grid, folds=folds, score=score, per_class=per_class, loss=loss, solver=solver,
-        tol=tol, random_state=0, n_jobs=1,
-    )  # fmt: skip
+    svm = LinearSVM(loss=loss, solver=solver, tol=tol, random_state=0, n_jobs=1)
+    found = select_C(svm, X, y, grid=grid, folds=folds, score=score, per_class=per_class)
     return list(found.best), found.per_class
 
 
@@ -86,14 +85,13 @@ def rank(targets: Array, scores: Array, n: int) -> dict[str, list[list[list[floa
 
 def confusion(true: Array, predicted: Array, classes: int) -> tuple[Array, Array, float]:
     """Count which class is taken for which; the recall of each, and their mean."""
-    from vggfeat.svm.metrics import confusion_matrix, mean_class_recall, recall_per_class
+    from sklearn.metrics import confusion_matrix
 
-    every = range(classes)
-    return (
-        confusion_matrix(true, predicted, every),
-        recall_per_class(true, predicted, every),
-        mean_class_recall(true, predicted, every),
-    )
+    from vggfeat.svm.metrics import class_recalls
+
+    recalls = class_recalls(true, predicted, classes)
+    counts = confusion_matrix(true, predicted, labels=range(classes))
+    return counts, recalls, float(np.nanmean(recalls))
 
 
 @contextmanager

@@ -125,6 +125,7 @@ class Protocol(Settings, ABC):
         svm: SVM = SVM(),  # noqa: B008  # it does not change
         *,
         n_jobs: int | None = -1,
+        device: str = "auto",
         progress: Progress | None = None,
     ) -> Evaluation:
         """Train on the rows of a data set, C chosen in the training part alone, and test.
@@ -138,6 +139,8 @@ class Protocol(Settings, ABC):
         svm : SVM
         n_jobs : int or None
             Processes that train.
+        device : str
+            Where the Gram matrix is computed.
         progress : callable, optional
 
         Raises
@@ -153,6 +156,7 @@ class Protocol(Settings, ABC):
         X: NDArray[Any],
         svm: SVM,
         n_jobs: int | None = -1,
+        device: str = "auto",
     ) -> Fitted | None:
         """Train on every image what new images are classified by; None to keep the tested one."""
         return None
@@ -175,6 +179,18 @@ class Protocol(Settings, ABC):
     ) -> list[Path]:
         """Write what the evaluation server takes, where it alone has the test labels."""
         raise NotImplementedError(self.kind)
+
+
+def make_svm(svm: SVM, seed: int, n_jobs: int | None, device: str) -> LinearSVM:
+    """Make an unfitted classifier of settings; its C is chosen later."""
+    return LinearSVM(
+        loss=svm.loss,
+        solver=svm.solver,
+        class_weight=svm.class_weight,
+        random_state=seed,
+        n_jobs=n_jobs,
+        device=device,
+    )
 
 
 PROTOCOLS: dict[str, type[Protocol]] = {}

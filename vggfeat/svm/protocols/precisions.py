@@ -25,8 +25,8 @@ from vggfeat.result import (
     Tile,
 )
 from vggfeat.svm.ap import APKind, average_precisions, mean_average_precision, precision_recall
-from vggfeat.svm.choice import CSearch
 from vggfeat.svm.protocols.base import Example, Floats, Ints, marks, validation_lines
+from vggfeat.svm.search import GridSearchResult
 
 RANKED = 12  # rows that a result keeps of each of a class's lists
 SHOWN = {"ranked": 8, "mistakes": 4, "missed": 4}  # of them in galleries
@@ -99,7 +99,7 @@ class Precisions:
         What each class was trained with; NaN for a class that was not.
     searched : array, shape (C,), bool
         Classes that took part in the choice of C.
-    search : CSearch
+    search : GridSearchResult
         The choice, of the classes searched.
     shared : bool
         Whether there is one C for all classes.
@@ -113,7 +113,7 @@ class Precisions:
     ap: APKind
     C: Floats
     searched: NDArray[np.bool_]
-    search: CSearch
+    search: GridSearchResult
     shared: bool
 
     @cached_property

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
+from sklearn.metrics import confusion_matrix
 
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.result import Result
 from vggfeat.settings import SVM
-from vggfeat.svm.metrics import confusion_matrix
+from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.metrics import class_recalls
 from vggfeat.svm.protocols.base import (
     Evaluation,
     Fitted,
     Ints,
     Progress,
     Protocol,
+    make_svm,
     published,
     register,
 )
@@ -117,6 +121,7 @@ class RandomSplits(Protocol):
         svm: SVM = SVM(),  # noqa: B008  # it does not change
         *,
         n_jobs: int | None = -1,
+        device: str = "auto",
         progress: Progress | None = None,
     ) -> Evaluation:
         """Train on each split's training part, C chosen within it, and count on its test part.
@@ -138,7 +143,8 @@ class RandomSplits(Protocol):
         tested: list[Tested] = []
         for split in splits:
             folds = self._folds(images, labels, split)
-            outcome = self._test_split(X, labels, split, folds, svm, n_jobs)
+            unfitted = make_svm(svm, self.seed, n_jobs, device)
+            outcome = _test_split(unfitted, X, labels, split, folds, svm.C)
             tested.append(outcome._replace(scores=outcome.scores[:0]) if tested else outcome)
             if progress is not None:
                 progress(len(tested), len(splits))
@@ -163,54 +169,15 @@ class RandomSplits(Protocol):
         X: NDArray[Any],
         svm: SVM,
         n_jobs: int | None = -1,
+        device: str = "auto",
     ) -> Fitted | None:
         """Train on every image, C chosen among them: the splits tell how good that is."""
         if images.splits:
             return None
         classes = trained_classes(card)
         labels = np.array([classes.index(label) for label in images.labels])
-        fitted, search = fit_best(
-            X, labels, n_jobs=n_jobs, loss=svm.loss, solver=svm.solver, grid=svm.C
-        )
+        fitted, search = fit_best(make_svm(svm, 0, n_jobs, device), X, labels, grid=svm.C)
         return Fitted(fitted, classes, search.best, f"all {len(labels)} images")
-
-    def _test_split(
-        self,
-        X: NDArray[Any],
-        labels: Ints,
-        split: Split,
-        folds: int | list[Split],
-        svm: SVM,
-        n_jobs: int | None,
-    ) -> Tested:
-        """Fit on the training rows alone; the test rows are read only afterwards."""
-        start = perf_counter()
-        fitted, search = fit_best(
-            Rows(X, split.train),
-            labels[split.train],
-            folds=folds,
-            grid=svm.C,
-            loss=svm.loss,
-            solver=svm.solver,
-            random_state=self.seed,
-            n_jobs=n_jobs,
-        )
-        end = perf_counter()
-        scores, true = fitted.class_scores(Rows(X, split.test)), labels[split.test]
-        predicted = scores.argmax(axis=1)
-        wrong = np.flatnonzero(predicted != true)
-        margins = scores[wrong, predicted[wrong]] - scores[wrong, true[wrong]]
-        mistakes = [
-            Mistake(int(split.test[i]), int(true[i]), int(predicted[i]), float(margin))
-            for i, margin in sorted(zip(wrong, margins, strict=True), key=lambda pair: -pair[1])
-        ]
-        seconds = {
-            "choose C": search.seconds,
-            "fit": end - start - search.seconds,
-            "test": perf_counter() - end,
-        }
-        confusion = confusion_matrix(true, predicted, range(scores.shape[1]))
-        return Tested(split, fitted, search, confusion, mistakes, scores, seconds)
 
     def _folds(self, images: ImageSet, labels: Ints, split: Split) -> int | list[Split]:
         """Return what C is chosen on: positions in the training rows, or a number of folds."""
@@ -253,6 +220,38 @@ class RandomSplits(Protocol):
 def trained_classes(card: DatasetCard) -> tuple[str, ...]:
     """Return the classes of which there are images."""
     return tuple(name for name in card.classes if name not in card.absent)
+
+
+def _test_split(
+    svm: LinearSVM,
+    X: NDArray[Any],
+    labels: Ints,
+    split: Split,
+    folds: int | list[Split],
+    grid: Sequence[float],
+) -> Tested:
+    """Fit on the training rows alone; the test rows are read only afterwards."""
+    start = perf_counter()
+    rows = Rows(X, split.train)
+    fitted, search = fit_best(svm, rows, labels[split.train], folds=folds, grid=grid)
+    end = perf_counter()
+    scores, true = fitted.class_scores(Rows(X, split.test)), labels[split.test]
+    predicted = scores.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != true)
+    margins = scores[wrong, predicted[wrong]] - scores[wrong, true[wrong]]
+    mistakes = [
+        Mistake(int(split.test[i]), int(true[i]), int(predicted[i]), float(margin))
+        for i, margin in sorted(zip(wrong, margins, strict=True), key=lambda pair: -pair[1])
+    ]
+    seconds = {
+        "choose C": search.seconds,
+        "fit": end - start - search.seconds,
+        "test": perf_counter() - end,
+    }
+    classes = range(scores.shape[1])
+    confusion = confusion_matrix(true, predicted, labels=classes)
+    recalls = class_recalls(true, predicted, len(classes))
+    return Tested(split, fitted, search, confusion, recalls, mistakes, scores, seconds)
 
 
 def _given_split(images: ImageSet) -> list[Split]:

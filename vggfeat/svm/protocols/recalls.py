@@ -23,10 +23,9 @@ from vggfeat.result import (
     Table,
     Tile,
 )
-from vggfeat.svm.choice import CSearch
 from vggfeat.svm.linear import LinearSVM
-from vggfeat.svm.metrics import recall_of
 from vggfeat.svm.protocols.base import Example, Floats, Ints, marks, validation_lines
+from vggfeat.svm.search import GridSearchResult
 from vggfeat.svm.splits import Split
 
 RANKED = 12  # test images of highest score that a result keeps for each class
@@ -49,16 +48,12 @@ class Tested(NamedTuple):
 
     split: Split
     svm: LinearSVM
-    search: CSearch
+    search: GridSearchResult
     confusion: NDArray[np.int64]
+    recalls: Floats
     mistakes: list[Mistake]
     scores: Floats
     seconds: dict[str, float]
-
-    @property
-    def recalls(self) -> Floats:
-        """Recall of each class, NaN for one without test images."""
-        return recall_of(self.confusion)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,7 @@ from vggfeat.errors import DataError
 from vggfeat.result import Result
 from vggfeat.settings import SVM
 from vggfeat.svm.ap import APKind, average_precisions
-from vggfeat.svm.choice import CSearch, nearest_to_one
-from vggfeat.svm.gram import gram_matrix
-from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.linear import LinearSVM, choose_solver, gram_matrix, trainable
 from vggfeat.svm.protocols.base import (
     Evaluation,
     Fitted,
@@ -32,13 +30,13 @@ from vggfeat.svm.protocols.base import (
     Ints,
     Progress,
     Protocol,
+    make_svm,
     published,
     register,
 )
 from vggfeat.svm.protocols.precisions import Precisions
 from vggfeat.svm.rows import Rows
-from vggfeat.svm.search import search_C
-from vggfeat.svm.solvers import choose_solver, trainable
+from vggfeat.svm.search import GridSearchResult, nearest_to_one, select_C
 from vggfeat.svm.splits import Split, held_out_part, rarest_class, stratified_folds
 from vggfeat.svm.submission import write_scores
 
@@ -126,6 +124,7 @@ class VOC(Protocol):
         svm: SVM = SVM(),  # noqa: B008  # it does not change
         *,
         n_jobs: int | None = -1,
+        device: str = "auto",
         progress: Progress | None = None,
     ) -> Evaluation:
         """Choose C on train and val, fit both together with it, and rank the test part.
@@ -151,22 +150,19 @@ class VOC(Protocol):
         stages = _Stages(progress)
         known = self._training(images, X, truth, parts, svm)
         able = trainable(known.fitted)
-        solver = choose_solver(svm.solver, *known.X.shape)
-        how: dict[str, Any] = {
-            "loss": svm.loss,
-            "solver": solver,
-            "random_state": self.seed,
-            "n_jobs": n_jobs,
-        }
-        gram = gram_matrix(known.X) if solver == "gram" else None
+        unfitted = make_svm(svm, self.seed, n_jobs, device)
+        gram = None
+        if choose_solver(svm.solver, *known.X.shape) == "gram":
+            gram = gram_matrix(known.X, device=device)
         stages.end("Gram matrix")
         shared = self._shared_C(svm)
         searched, search = self._choose_C(
-            known, {**how, "grid": svm.C, "gram": gram, "per_class": not shared}
+            unfitted, known, grid=svm.C, gram=gram, per_class=not shared
         )
         C = _spread_C(search, searched, able)
         stages.end("choose C")
-        fitted = LinearSVM(C[able], **how).fit(known.X, known.fitted[:, able], gram=gram)
+        fitted = unfitted.set_params(C=C[able])
+        fitted.fit(known.X, known.fitted[:, able], gram=gram)
         stages.end("fit")
         scores = np.full((len(parts["test"]), len(card.classes)), np.nan)
         if len(scores):
@@ -237,7 +233,9 @@ class VOC(Protocol):
             folds = [Split(*(np.searchsorted(rows, np.sort(parts[p])) for p in ("train", "val")))]
         return _Training(Rows(X, rows), fitted, known, folds)
 
-    def _choose_C(self, known: _Training, how: dict[str, Any]) -> tuple[Bools, CSearch]:
+    def _choose_C(
+        self, svm: LinearSVM, known: _Training, **search: Any
+    ) -> tuple[Bools, GridSearchResult]:
         """Search C for the classes that some fold can both train and validate."""
         able = [
             trainable(known.fitted[train]) & (known.truth[val] > 0).any(axis=0)
@@ -249,15 +247,16 @@ class VOC(Protocol):
                 "C cannot be chosen: no class has positives both in train and in val. Give more "
                 "images, or choose C by cross-validation on both together: --c-split cv3."
             )
-        search = search_C(
+        result = select_C(
+            svm,
             known.X,
             known.fitted[:, searched],
             folds=known.folds,
             score=lambda targets, scores: average_precisions(targets, scores, self.ap),
             truth=known.truth[:, searched],
-            **how,
+            **search,
         )
-        return searched, search
+        return searched, result
 
     def _result(
         self,
@@ -372,7 +371,7 @@ def _grouped_folds(known: Targets, groups: NDArray[Any], seed: int) -> list[Spli
     ]
 
 
-def _spread_C(search: CSearch, searched: Bools, able: Bools) -> Floats:
+def _spread_C(search: GridSearchResult, searched: Bools, able: Bools) -> Floats:
     """Give every class that is trained its C; one that was not searched, the best for all."""
     tied = search.overall >= np.max(search.overall) - 1e-12
     best = search.grid[nearest_to_one(search.grid, tied)]

@@ -44,6 +44,7 @@ class WholeNetwork(Protocol):
         svm: SVM = SVM(),  # noqa: B008  # it does not change
         *,
         n_jobs: int | None = -1,
+        device: str = "auto",
         progress: Progress | None = None,
     ) -> Evaluation:
         """Refuse: see :meth:`check`."""
