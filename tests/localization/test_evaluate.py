@@ -12,17 +12,14 @@ from PIL import Image
 
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import ImageError
-from vggfeat.localization.evaluate import (
+from vggfeat.localization.evaluate import _headline, _lacking, _parts, find_published
+from vggfeat.localization.predict import Detection
+from vggfeat.localization.protocols import (
     BoxErrors,
     BoxEvaluation,
     ObjectResult,
-    _headline,
-    _judge,
-    _lacking,
-    _parts,
-    find_published,
+    judge_object,
 )
-from vggfeat.localization.predict import Detection
 from vggfeat.report.page import write_page
 from vggfeat.result import Gallery, Result
 
@@ -41,7 +38,7 @@ def judged(
     """Judge an object of its boxes: central, merged, single."""
     central, merged, single = map(np.array, boxes)
     detection = Detection(label, 0.5, merged, 1.0, 2, 3, single)
-    return _judge(name, label, truths, central, detection)._replace(rank=rank, first=label)
+    return judge_object(name, label, truths, central, detection)._replace(rank=rank, first=label)
 
 
 def test_errors_by_hand() -> None:
@@ -78,7 +75,7 @@ def test_any_true_box_counts() -> None:
     boxes = (RIGHT, HALF, [80.0, 0, 90, 9])
     assert judged(0, 0, boxes, truths=beside).ious == pytest.approx((0.9, 0.5, 1))
     assert judged(0, 0, boxes).ious == pytest.approx((0.9, 0.5, 0))
-    assert _judge("a", 0, TRUTH, np.array(RIGHT)).ious == pytest.approx((0.9, 0, 0))
+    assert judge_object("a", 0, TRUTH, np.array(RIGHT)).ious == pytest.approx((0.9, 0, 0))
 
 
 def test_errors_at_ilsvrcs_size_take_no_time() -> None:

@@ -27,8 +27,9 @@ from vggfeat.localization.classifiers import (
     StoredLabels,
 )
 from vggfeat.localization.data import BoxSet, open_boxset
-from vggfeat.localization.evaluate import BoxEvaluation, evaluate, evaluate_objects
+from vggfeat.localization.evaluate import evaluate
 from vggfeat.localization.predict import LocalizationSystem, Localizer, Windows, detect
+from vggfeat.localization.protocols import BoxEvaluation, evaluate_objects
 from vggfeat.localization.training import LEVEL, BoxRegression, init_from_classifier
 from vggfeat.settings import Merging
 from vggfeat.store.column import Column, Descriptor

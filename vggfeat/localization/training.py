@@ -21,9 +21,8 @@ from vggfeat.classification.classes import BOXES
 from vggfeat.data.image import Pixels
 from vggfeat.errors import DataError, ImageError, ParameterError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.localization.boxed import Boxed
 from vggfeat.localization.boxes import Floats, to_frame, visible_share
-from vggfeat.localization.data import BoxSet
+from vggfeat.localization.data import BoxDataset, BoxSet
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.vgg import initialise
 from vggfeat.nets.weights import Weights
@@ -58,7 +57,7 @@ class BoxRegression:
         How many there are.
     S : int or tuple of two int
         Training scale, as the settings have it; they are kept with the weights.
-    train, val : Boxed
+    train, val : BoxDataset
         The boxes of the rows.
     digest : str
         Of the boxes: another set's run is not gone on with.
@@ -79,7 +78,7 @@ class BoxRegression:
     >>> from vggfeat.data.sources.files import FileImages
     >>> from vggfeat.train.data import Part
     >>> part = Part(FileImages(Path(), np.array([b"a.jpg"])), np.array([1]))
-    >>> held = Boxed(part, np.array([[448, 448]]), (np.array([[56.0, 112, 280, 336]]),))
+    >>> held = BoxDataset(part, np.array([[448, 448]]), (np.array([[56.0, 112, 280, 336]]),))
     >>> task = BoxRegression("pcr", classes=2, S=224, train=held, val=held)
     >>> scores = torch.tensor([[9.0, 9, 9, 9, 0.375, 0.5, 0.5, 0.5]])
     >>> label, row = torch.tensor([1]), torch.tensor([0])
@@ -90,8 +89,8 @@ class BoxRegression:
     regression: str
     classes: int
     S: Scale
-    train: Boxed
-    val: Boxed
+    train: BoxDataset
+    val: BoxDataset
     digest: str = ""
     visible: float = VISIBLE
     figures: tuple[str, str] = field(default=("iou", "iou50"), init=False)
@@ -179,7 +178,7 @@ class BoxRegression:
             torch.from_numpy(weights).to(device, non_blocking=True),
         )
 
-    def _target(self, part: Boxed, row: int, draw: Draw) -> tuple[Floats, float]:
+    def _target(self, part: BoxDataset, row: int, draw: Draw) -> tuple[Floats, float]:
         """Write the box of a row in the frame of its crop, and tell how much of it is visible."""
         width, height = part.sizes[row].tolist()
         place = crop_of(width, height, self.S, draw)
@@ -281,7 +280,7 @@ def _factor(activations: Tensor) -> float:
     return 2.0 ** round(math.log2(LEVEL / size)) if size > 0 else 1.0
 
 
-def _pooled(weights: Weights, part: Boxed, S: Scale, device: str) -> Tensor:
+def _pooled(weights: Weights, part: BoxDataset, S: Scale, device: str) -> Tensor:
     """Compute pool5 of some central training crops: (B, 25088)."""
     extractor = DenseExtractor(
         weights.net, "pool5", weights=weights, flip=False, device=device, precision="fp32"

@@ -206,8 +206,8 @@ def judge_boxes(
     """
     from vggfeat.localization.classifiers import ClassScores, pixels_of
     from vggfeat.localization.data import open_boxset
-    from vggfeat.localization.evaluate import evaluate_objects
     from vggfeat.localization.predict import LocalizationSystem
+    from vggfeat.localization.protocols import evaluate_objects
 
     class Said:
         def __init__(self) -> None:
