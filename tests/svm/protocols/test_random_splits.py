@@ -170,7 +170,7 @@ def test_what_cannot_be_split_is_refused():
         on_split(X, y, Split(np.flatnonzero(y != 1), np.flatnonzero(y == 1)))
     with pytest.raises(DataError, match="no test image"):
         on_split(X, y, Split(np.arange(90), np.arange(0)))
-    with pytest.raises(DataError, match=r"C cannot be chosen.* four has two"):
+    with pytest.raises(DataError, match=r"C cannot be chosen.* four images has two"):
         evaluate_splits(X[:6], y[:6], NAMES)
     card, images = labelled(y, NAMES)
     with pytest.raises(DataError, match="multi-label"):

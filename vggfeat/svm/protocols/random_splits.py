@@ -106,10 +106,9 @@ class RandomSplits(Protocol):
                 raise DataError(f"Split {number} has no test image.")
             if np.unique(labels[split.train], return_counts=True)[1].max() < 2:
                 raise DataError(
-                    "C cannot be chosen: one image of each class is left to train with, and C is "
-                    "chosen on training images that others of their class are put aside from, "
-                    "which takes two. Add images: a class of four has two to train with where "
-                    "half of each trains."
+                    "C cannot be chosen: every class has one image to train with, and C is chosen "
+                    "on training images that are put aside, so that a class needs two. Add "
+                    "images; where half of a class trains, one of four images has two."
                 )
         return splits
 
