@@ -25,16 +25,16 @@ from rich.console import Console
 from vggfeat.data.datasets.fetch import data_folder
 from vggfeat.recipes import SVMRecipe, open_recipe, recipe_names
 from vggfeat.report.tables import render_table, write_cell
-from vggfeat.result import Column, Table
+from vggfeat.result import Table, TableColumn
 
 COLUMNS = (
-    Column("table", "Table"),
-    Column("row", "Row"),
-    Column("measure", "Measure"),
-    Column("here", "Here", "percent"),
-    Column("paper", "Paper", "percent"),
-    Column("difference", "Difference", "percent", signed=True),
-    Column("remark", "Remark"),
+    TableColumn("table", "Table"),
+    TableColumn("row", "Row"),
+    TableColumn("measure", "Measure"),
+    TableColumn("here", "Here", "percent"),
+    TableColumn("paper", "Paper", "percent"),
+    TableColumn("difference", "Difference", "percent", signed=True),
+    TableColumn("remark", "Remark"),
 )
 
 REASONS = {3: "data absent or not whole: see above", 4: "weights absent: see above"}

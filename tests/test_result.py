@@ -10,13 +10,13 @@ import pytest
 
 from vggfeat.result import (
     Axis,
-    Column,
     Lines,
     Measure,
     Published,
     Result,
     Series,
     Table,
+    TableColumn,
     beside_paper,
 )
 
@@ -87,7 +87,11 @@ def test_two_measures_stand_beside_the_two_figures_of_one_row():
 
 
 def test_json_holds_what_tables_and_figures_hold_unrounded():
-    columns = (Column("class", "Class"), Column("ap", "AP", "percent"), Column("n", "N", "int"))
+    columns = (
+        TableColumn("class", "Class"),
+        TableColumn("ap", "AP", "percent"),
+        TableColumn("n", "N", "int"),
+    )
     table = Table("classes", "Classes", columns, (("cat", np.float64(1 / 3), np.int64(4)),))
     lines = Lines("c", "C", Axis("C", log=True), Axis("mAP", "percent"), (
         Series("mean", (0.1, 1.0), (0.5, math.nan), marks=(0,)),
@@ -101,7 +105,7 @@ def test_json_holds_what_tables_and_figures_hold_unrounded():
 
 def test_a_row_must_have_a_value_for_each_column():
     with pytest.raises(AssertionError):
-        Table("t", "T", (Column("a", "A"),), ((1, 2),))
+        Table("t", "T", (TableColumn("a", "A"),), ((1, 2),))
 
 
 def test_a_failed_row_and_measures_without_a_figure_of_the_paper_keep_their_places():

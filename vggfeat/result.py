@@ -68,7 +68,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table: its key in CSV and JSON, its heading, how its values are written.
 
     ``bar`` asks terminal and page for a bar of the share beside the figure; a figure that is
@@ -92,7 +92,7 @@ class Table:
         Its key in JSON, and the name of its CSV file.
     title : str
         Its heading.
-    columns : tuple of Column
+    columns : tuple of TableColumn
     rows : tuple of tuple
         A value for each column.
     note : str
@@ -106,14 +106,15 @@ class Table:
 
     Examples
     --------
-    >>> columns = (Column("class", "Class"), Column("recall", "Recall", "percent", bar=True))
+    >>> recall = TableColumn("recall", "Recall", "percent", bar=True)
+    >>> columns = (TableColumn("class", "Class"), recall)
     >>> Table("classes", "Classes", columns, (("cat", 0.75), ("dog", float("nan")))).records()
     [{'class': 'cat', 'recall': 0.75}, {'class': 'dog', 'recall': None}]
     """
 
     name: str
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     shown: int | None = None
@@ -228,7 +229,7 @@ class BoxMark:
 
 
 @dataclass(frozen=True)
-class Tile:
+class GalleryImage:
     """An image with a caption.
 
     Parameters
@@ -256,7 +257,7 @@ class Strip:
     """Images in a row under a heading."""
 
     title: str
-    tiles: tuple[Tile, ...]
+    tiles: tuple[GalleryImage, ...]
     note: str = ""
 
 
@@ -412,22 +413,22 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
         for name, measure in named.items()
         if name in compared or any(row is not None for row, _ in results)
     ]
-    columns = [Column("row", "row" if title else "paper's row")]
+    columns = [TableColumn("row", "row" if title else "paper's row")]
     for measure in measures:
         bar = len(compared) <= 1 and measure.kind == "percent" and measure is measures[0]
         columns += [
-            Column(measure.name, measure.title, measure.kind, bar=bar),
-            Column(f"{measure.name}_spread", "±", measure.kind),
-            Column(f"{measure.name}_paper", "paper", measure.kind, bar=bar),
-            Column(f"{measure.name}_paper_spread", "±", measure.kind),
-            Column(f"{measure.name}_difference", "difference", measure.kind, signed=True),
+            TableColumn(measure.name, measure.title, measure.kind, bar=bar),
+            TableColumn(f"{measure.name}_spread", "±", measure.kind),
+            TableColumn(f"{measure.name}_paper", "paper", measure.kind, bar=bar),
+            TableColumn(f"{measure.name}_paper_spread", "±", measure.kind),
+            TableColumn(f"{measure.name}_difference", "difference", measure.kind, signed=True),
         ]
     rows = [
         cells
         for name, result in results
         for cells in _rows_beside_paper(name, result, [measure.name for measure in measures])
     ]
-    columns.append(Column("remark", "remark"))
+    columns.append(TableColumn("remark", "remark"))
     places = [
         place
         for place, column in enumerate(columns)

@@ -7,8 +7,8 @@ import math
 from vggfeat.result import (
     Axis,
     BoxMark,
-    Column,
     Gallery,
+    GalleryImage,
     Lines,
     Matrix,
     Measure,
@@ -17,7 +17,7 @@ from vggfeat.result import (
     Series,
     Strip,
     Table,
-    Tile,
+    TableColumn,
 )
 
 CLASSES = ("cat", "dog", "owl")
@@ -26,10 +26,10 @@ PAPER = (Published("D (Table 11)", 0.918, 0.01), Published("Zeiler & Fergus", 0.
 
 def a_table(rows=((0.75, 0.1, 4), (0.5, math.nan, 6), (math.nan, math.nan, 0)), **more):
     columns = (
-        Column("class", "Class"),
-        Column("recall", "Recall", "percent", bar=True),
-        Column("spread", "±", "percent"),
-        Column("tested", "Tested", "int"),
+        TableColumn("class", "Class"),
+        TableColumn("recall", "Recall", "percent", bar=True),
+        TableColumn("spread", "±", "percent"),
+        TableColumn("tested", "Tested", "int"),
     )
     named = tuple((CLASSES[place % 3], *row) for place, row in enumerate(rows))
     return Table("classes", "Recall of each class", columns, named, "Over all splits.", **more)
@@ -50,9 +50,9 @@ def a_result(classes=CLASSES, **more):
     counts = tuple(tuple(9 if r == c else (r + c) % 3 for c in range(n)) for r in range(n))
     curves = (Series("cat", (0.0, 0.5, 1.0), (1.0, 1.0, 0.5)), Series("owl", (), ()))
     tiles = (
-        Tile("a.jpg", "+1.20"),
-        Tile("b.jpg", "+0.30 dog", "wrong", (BoxMark((1, 1, 20, 15), "true"),)),
-        Tile("lost.jpg", "+0.10", "difficult"),
+        GalleryImage("a.jpg", "+1.20"),
+        GalleryImage("b.jpg", "+0.30 dog", "wrong", (BoxMark((1, 1, 20, 15), "true"),)),
+        GalleryImage("lost.jpg", "+0.10", "difficult"),
     )
     settings = {"data set": "pets", "Q": [256, 384], "C": 0.1}
     settings = {"settings": settings, "provenance": {"torch": "2.6", "seeds": {"splits": 0}}}
@@ -65,7 +65,7 @@ def a_result(classes=CLASSES, **more):
         Lines("curves", "Precision and recall", Axis("Recall"), Axis("Precision"), curves,
               panels=True),
         Gallery("ranked", "Ranked first", (Strip("cat", tiles), Strip("dog", ()))),
-        Table("all", "All images", (Column("image", "Image"),), (("a.jpg",),), shown=0),
+        Table("all", "All images", (TableColumn("image", "Image"),), (("a.jpg",),), shown=0),
     )  # fmt: skip
     return Result(
         "pets",

@@ -13,7 +13,7 @@ from report.results import CLASSES, a_result, a_table
 from train.test_summary import HISTORY, summary
 
 from vggfeat.report.page import write_page
-from vggfeat.result import Gallery, Strip, Tile
+from vggfeat.result import Gallery, GalleryImage, Strip
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -37,7 +37,7 @@ def a_page_of_everything(classes):
     """Make a result with long names, many rows, large images and boxes."""
     long = "n01440764/" + "n" * 60
     table = a_table(((0.5, 0.1, 4),) * 100, section="Classes")
-    large = Gallery("large", "Large", (Strip(long, (Tile("a", long),) * 5),), size=220)
+    large = Gallery("large", "Large", (Strip(long, (GalleryImage("a", long),) * 5),), size=220)
     result = a_result(classes, notes=(long,), partial=(long,), provenance={"weights": "ab" * 32})
     return replace(result, parts=(*result.parts, replace(table, name="many"), large))
 

@@ -23,7 +23,7 @@ from vggfeat.report.images import (
     tile_address,
     write_jpeg,
 )
-from vggfeat.result import BoxMark, Tile
+from vggfeat.result import BoxMark, GalleryImage
 
 ARRAYS = ("scores", "bias", "evidence")
 IMAGE = Image.new("RGB", (40, 30), (128, 128, 128))
@@ -106,12 +106,12 @@ def drawn(address: str | None) -> Image.Image:
 
 
 def test_a_tile_is_its_image_made_small_or_its_own_drawing():
-    assert drawn(tile_address(Tile("a"), opened, 176)).size == (176, 132)
-    assert drawn(tile_address(Tile("a"), opened, 1000)).size == (400, 300)
+    assert drawn(tile_address(GalleryImage("a"), opened, 176)).size == (176, 132)
+    assert drawn(tile_address(GalleryImage("a"), opened, 1000)).size == (400, 300)
     jpeg = write_jpeg(IMAGE)
-    assert drawn(tile_address(Tile("lost", jpeg=jpeg), None, 176)).size == IMAGE.size
-    assert tile_address(Tile("lost"), opened, 176) is None
-    assert tile_address(Tile("a"), None, 176) is None
+    assert drawn(tile_address(GalleryImage("lost", jpeg=jpeg), None, 176)).size == IMAGE.size
+    assert tile_address(GalleryImage("lost"), opened, 176) is None
+    assert tile_address(GalleryImage("a"), None, 176) is None
 
 
 def test_boxes_are_where_they_should_be():

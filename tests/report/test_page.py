@@ -11,7 +11,7 @@ from report.results import CLASSES, PAPER, a_result, a_table, some_lines
 
 from vggfeat.errors import ImageError
 from vggfeat.report.page import write_page
-from vggfeat.result import Gallery, Lines, Measure, Published, Result, Strip, Tile
+from vggfeat.result import Gallery, GalleryImage, Lines, Measure, Published, Result, Strip
 
 HOSTILE = '"><script>alert(1)</script>\n\u202e.jpg'
 
@@ -118,7 +118,7 @@ def test_hostile_names_stay_text(page_of):
     classes = (HOSTILE, "<img src=x onerror=alert(1)>", "{{ 7 * 7 }}")
     lines = some_lines()
     lines = replace(lines, title=HOSTILE, series=(replace(lines.series[0], name=HOSTILE),) * 2)
-    tiles = (Tile(HOSTILE, HOSTILE), Tile("a.jpg", HOSTILE, jpeg=b"jpeg"))
+    tiles = (GalleryImage(HOSTILE, HOSTILE), GalleryImage("a.jpg", HOSTILE, jpeg=b"jpeg"))
     result = a_result(classes, title=HOSTILE, settings={HOSTILE: HOSTILE}, notes=(HOSTILE,))
     gallery = Gallery("g", HOSTILE, (Strip(HOSTILE, tiles, HOSTILE),))
     parts = (*result.parts, lines, replace(lines, name="p", panels=True), gallery)

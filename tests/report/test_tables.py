@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vggfeat.errors import StoreError
 from vggfeat.report.tables import render_result, render_table, write_csv, write_files
-from vggfeat.result import Column, Measure, Result, Table
+from vggfeat.result import Measure, Result, Table, TableColumn
 
 
 def printed(shown, width=100):
@@ -57,7 +57,7 @@ def test_a_table_shows_the_rows_that_it_should():
 
 
 def test_names_with_markup_and_control_characters_are_shown_as_they_are():
-    table = Table("t", "[red]", (Column("a", "A"),), (("[bold]\x1b[2J\u202e",),))
+    table = Table("t", "[red]", (TableColumn("a", "A"),), (("[bold]\x1b[2J\u202e",),))
     assert "[bold]\\x1b[2J\\u202e" in printed(render_table(table))
     assert "[red]" in printed(render_table(table))
 
@@ -80,7 +80,7 @@ def test_files_hold_every_value_unrounded(tmp_path):
 
 
 def test_a_csv_reads_back_to_the_last_bit_and_names_keep_their_bytes(tmp_path):
-    columns = (Column("image", "Image"), Column("score", "Score", "number"))
+    columns = (TableColumn("image", "Image"), TableColumn("score", "Score", "number"))
     table = Table("t", "T", columns, (('a\r\n,"\udcff', 1 / 3),))
     [row] = read(write_csv(table, tmp_path / "t.csv"))
     assert row["image"] == 'a\r\n,"\udcff'

@@ -31,7 +31,7 @@ from vggfeat.classification.scores import (
 from vggfeat.classification.validation import Validation
 from vggfeat.errors import DataError
 from vggfeat.recipes import ClassificationRecipe, ErrorPair, open_recipe, recipe_names
-from vggfeat.result import Column, Measure, Published, Result, Table
+from vggfeat.result import Measure, Published, Result, Table, TableColumn
 
 TOP = 5
 
@@ -186,7 +186,7 @@ def evaluate(
     failed = {name: reason for one in scores for name, reason in one.failed.items()}
     tables = [_class_table(errors, classes)]
     if failed:
-        columns = (Column("image", "Image"), Column("reason", "Reason"))
+        columns = (TableColumn("image", "Image"), TableColumn("reason", "Reason"))
         tables.append(Table("failed", "Images left out", columns, tuple(failed.items()), shown=0))
     return Result(
         name=str(data.where),
@@ -297,11 +297,11 @@ def _find_paper(scores: Sequence[Scores]) -> dict[str, ErrorPair]:
 
 def _class_table(errors: ClassErrors, classes: Classes) -> Table:
     columns = (
-        Column("class", "Class"),
-        Column("key", "Key"),
-        Column("images", "Images", "int"),
-        Column("top1_errors", "Top-1 errors", "int"),
-        Column("top5_errors", "Top-5 errors", "int"),
+        TableColumn("class", "Class"),
+        TableColumn("key", "Key"),
+        TableColumn("images", "Images", "int"),
+        TableColumn("top1_errors", "Top-1 errors", "int"),
+        TableColumn("top5_errors", "Top-5 errors", "int"),
     )
     counts = (errors.tested, errors.wrong1, errors.wrong5)
     rows = zip(classes.names, classes.keys, *(row.tolist() for row in counts), strict=True)

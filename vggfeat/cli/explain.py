@@ -26,7 +26,7 @@ from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
 from vggfeat.report.tables import write_csv
-from vggfeat.result import Cell, Column, Result, Table
+from vggfeat.result import Cell, Result, Table, TableColumn
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 BEST = 3  # classes that are explained where none are named
 
 CLASSES = (
-    Column("image", "Image"),
-    Column("class", "Class"),
-    Column("score", "Score", "number", signed=True),
-    Column("sum", "Sum of locations", "number", signed=True),
-    Column("bias", "Bias", "number", signed=True),
-    Column("x", "Strongest at x", "number"),
-    Column("y", "y", "number"),
+    TableColumn("image", "Image"),
+    TableColumn("class", "Class"),
+    TableColumn("score", "Score", "number", signed=True),
+    TableColumn("sum", "Sum of locations", "number", signed=True),
+    TableColumn("bias", "Bias", "number", signed=True),
+    TableColumn("x", "Strongest at x", "number"),
+    TableColumn("y", "y", "number"),
 )
 
 
@@ -175,17 +175,17 @@ def _tables(done: Sequence[_Drawn]) -> tuple[Table, ...]:
         for name, found, _ in drawn
         for share in found.shares
     )
-    image, norm = Column("image", "Image"), Column("norm", "L2 norm", "number")
+    image, norm = TableColumn("image", "Image"), TableColumn("norm", "L2 norm", "number")
     return (
         Table("classes", "Classes", CLASSES, classes),
         Table(
             "drawings",
             "Drawings",
-            (image, Column("drawing", "Drawn"), Column("exact", "The map is"), norm),
+            (image, TableColumn("drawing", "Drawn"), TableColumn("exact", "The map is"), norm),
             drawings,
             "Maps are divided by the norm of the row, and of each descriptor.",
         ),
-        Table("norms", "Norms", (image, Column("column", "Column"), norm), norms, shown=0),
+        Table("norms", "Norms", (image, TableColumn("column", "Column"), norm), norms, shown=0),
     )
 
 
@@ -199,7 +199,7 @@ def _figures(done: Sequence[_Drawn]) -> Table:
             continue
         behind = (str(found.exact), found.why, found.row_norm, "")
         rows += [(*cells, *behind) for cells in _class_rows(each.image, found)]
-    more = tuple(Column(name, name) for name in ("exact", "why", "row_norm", "error"))
+    more = tuple(TableColumn(name, name) for name in ("exact", "why", "row_norm", "error"))
     return Table("explanations", "Explanations", (*CLASSES, *more), tuple(rows))
 
 

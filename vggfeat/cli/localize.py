@@ -32,7 +32,7 @@ from vggfeat.nets.config import layers_of
 from vggfeat.nets.formats import read
 from vggfeat.nets.registry import NAMES
 from vggfeat.recipes import BEST
-from vggfeat.result import BoxMark, Cell, Column, Result, Table
+from vggfeat.result import BoxMark, Cell, Result, Table, TableColumn
 from vggfeat.settings import BoxTraining, Decoding, Execution, Localization, Merging
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ Scales = Annotated[
     ),
 ]
 COLUMNS = (
-    Column("image", "Image"),
-    Column("class", "Class"),
-    Column("key", "Key"),
-    Column("posterior", "Posterior", "number"),
-    Column("score", "Score", "number"),
-    Column("windows", "Windows", "int"),
-    *(Column(edge, edge, "number") for edge in ("xmin", "ymin", "xmax", "ymax")),
-    Column("drawing", "Drawing"),
-    Column("error", "Error"),
+    TableColumn("image", "Image"),
+    TableColumn("class", "Class"),
+    TableColumn("key", "Key"),
+    TableColumn("posterior", "Posterior", "number"),
+    TableColumn("score", "Score", "number"),
+    TableColumn("windows", "Windows", "int"),
+    *(TableColumn(edge, edge, "number") for edge in ("xmin", "ymin", "xmax", "ymax")),
+    TableColumn("drawing", "Drawing"),
+    TableColumn("error", "Error"),
 )
 SHOWN = ("image", "class", "posterior", "xmin", "ymin", "xmax", "ymax")
 """Columns that fit a terminal."""

@@ -17,7 +17,7 @@ from vggfeat.cli.console import Json, Quiet, show_result, warn_of_failures, work
 from vggfeat.cli.targets import check_file
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
-from vggfeat.result import Cell, Column, Result, Table
+from vggfeat.result import Cell, Result, Table, TableColumn
 from vggfeat.settings import Execution
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def command(
 
 def _result(rows: Sequence[tuple[Cell, ...]], failed: Mapping[str, str], n: int) -> Result:
     columns = (
-        Column("image", "Image"),
-        Column("rank", "Rank", "int"),
-        Column("class", "Class"),
-        Column("score", "Score", "number", signed=True),
+        TableColumn("image", "Image"),
+        TableColumn("rank", "Rank", "int"),
+        TableColumn("class", "Class"),
+        TableColumn("score", "Score", "number", signed=True),
     )
     table = Table("predictions", "Predictions", columns, tuple(rows))
     return Result(
@@ -106,7 +106,7 @@ def _result(rows: Sequence[tuple[Cell, ...]], failed: Mapping[str, str], n: int)
 
 def failed_table(failed: Mapping[str, str]) -> list[Table]:
     """Name the images that could not be read, where there are any; the terminal warns of them."""
-    columns = (Column("image", "Image"), Column("reason", "Reason"))
+    columns = (TableColumn("image", "Image"), TableColumn("reason", "Reason"))
     table = Table("failed", "Could not be read", columns, tuple(failed.items()), shown=0)
     return [table] if failed else []
 

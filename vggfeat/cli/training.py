@@ -19,7 +19,7 @@ from vggfeat.nets.registry import NAMES
 from vggfeat.nets.weights import load
 from vggfeat.recipes import BEST
 from vggfeat.report.tables import render_facts, render_result, render_table
-from vggfeat.result import Column, Table
+from vggfeat.result import Table, TableColumn
 from vggfeat.train.chain import train_chain
 from vggfeat.train.data import open_trainset
 from vggfeat.train.distributed import meet
@@ -160,13 +160,13 @@ def run_chain(
 
 def _show_chain(chain: TrainingRecipe, done: list[Linked], classes: int, as_json: bool) -> None:
     columns = (
-        Column("name", "Link"),
-        Column("trained", "Trained"),
-        Column("epochs", "Epochs", "int"),
-        Column("top1_error", "Top-1 error", "percent"),
-        Column("top5_error", "Top-5 error", "percent"),
-        Column("top1_error_paper", "Paper, dense: top-1", "percent"),
-        Column("top5_error_paper", "Top-5", "percent"),
+        TableColumn("name", "Link"),
+        TableColumn("trained", "Trained"),
+        TableColumn("epochs", "Epochs", "int"),
+        TableColumn("top1_error", "Top-1 error", "percent"),
+        TableColumn("top5_error", "Top-5 error", "percent"),
+        TableColumn("top1_error_paper", "Paper, dense: top-1", "percent"),
+        TableColumn("top5_error_paper", "Top-5", "percent"),
     )
     rows = []
     for linked in done:

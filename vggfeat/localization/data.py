@@ -20,7 +20,7 @@ from vggfeat.classification.classes import chosen, ilsvrc_classes, named
 from vggfeat.classification.validation import match_classes
 from vggfeat.data.datasets.annotations import (
     Annotation,
-    Example,
+    ClassBoxes,
     check_boxes,
     check_names,
     check_stated_size,
@@ -317,7 +317,7 @@ def _of_voc(
 def _boxed(
     tree: tuple[Path, ...],
     classes: Sequence[str],
-    examples: Sequence[Example],
+    examples: Sequence[ClassBoxes],
     decoding: Decoding,
 ) -> BoxDataset:
     root = Path(os.path.commonpath(tree))

@@ -22,15 +22,15 @@ from vggfeat.recipes import LocalizationRecipe, open_recipe, recipe_names
 from vggfeat.result import (
     BoxMark,
     Cell,
-    Column,
     Gallery,
+    GalleryImage,
     Measure,
     Part,
     Published,
     Result,
     Strip,
     Table,
-    Tile,
+    TableColumn,
 )
 
 Ints = NDArray[np.int64]
@@ -209,7 +209,7 @@ def _parts(evaluation: BoxEvaluation, left_out: Mapping[str, str]) -> tuple[Part
     if evaluation.dense:
         parts += [_merging_table(evaluation), _merging_gallery(evaluation)]
     if absent := {**left_out, **evaluation.failed}:
-        columns = (Column("image", "Image"), Column("reason", "Reason"))
+        columns = (TableColumn("image", "Image"), TableColumn("reason", "Reason"))
         rows = tuple(absent.items())
         parts.append(Table("left_out", "Images left out", columns, rows, shown=20))
     return (*parts, _object_table(evaluation))
@@ -222,9 +222,9 @@ def _counting_error(evaluation: BoxEvaluation, label: int) -> float:
 
 
 def _class_table(evaluation: BoxEvaluation) -> Table:
-    columns = [Column("class", "Class"), Column("key", "Key")]
+    columns = [TableColumn("class", "Class"), TableColumn("key", "Key")]
     columns += [
-        Column(name, title, "percent", bar=name == ("top5" if evaluation.dense else "central"))
+        TableColumn(name, title, "percent", bar=name == ("top5" if evaluation.dense else "central"))
         for name, title in (
             ("top5", f"Top-{evaluation.top} error"),
             ("top1", "Top-1 error"),
@@ -234,7 +234,7 @@ def _class_table(evaluation: BoxEvaluation) -> Table:
         )
         if evaluation.dense or name == "central"
     ]
-    columns.append(Column("objects", "Objects", "int"))
+    columns.append(TableColumn("objects", "Objects", "int"))
     order = list(range(len(evaluation.classes)))
     if long := len(order) > LONG:
         order.sort(key=lambda label: -_counting_error(evaluation, label))
@@ -270,9 +270,9 @@ def _merging_table(evaluation: BoxEvaluation) -> Table:
         else (0.0, 0.0)
     )
     columns = (
-        Column("figure", "Figure"),
-        Column("merged", "Merged", "number"),
-        Column("single", "Single window", "number"),
+        TableColumn("figure", "Figure"),
+        TableColumn("merged", "Merged", "number"),
+        TableColumn("single", "Single window", "number"),
     )
     percent: Sequence[tuple[str, float, float]] = (
         (f"top-{evaluation.top} error, %", errors.top5, errors.single5),
@@ -298,7 +298,7 @@ def _object_table(evaluation: BoxEvaluation) -> Table:
     if evaluation.dense:
         names += [("first_label", "text"), ("rank", "int"), ("score", "number")]
         names += [("windows", "int"), ("boxes_left", "int")]
-    columns = tuple(Column(name, name.replace("_", " "), kind) for name, kind in names)  # type: ignore[arg-type]
+    columns = tuple(TableColumn(name, name.replace("_", " "), kind) for name, kind in names)  # type: ignore[arg-type]
     return Table("objects", "Objects", columns, tuple(_object_rows(evaluation)), shown=0)
 
 
@@ -358,7 +358,7 @@ def _example_gallery(evaluation: BoxEvaluation) -> Gallery:
     return Gallery("examples", "Images", tuple(strips), note, SIDE)
 
 
-def _example(evaluation: BoxEvaluation, row: int, *, wrong: bool) -> Tile:
+def _example(evaluation: BoxEvaluation, row: int, *, wrong: bool) -> GalleryImage:
     item = evaluation.objects[row]
     boxes = [_mark(box, "true") for box in item.truths]
     boxes.append(_mark(item.detection.box if item.detection else item.central, "predicted"))
@@ -367,7 +367,7 @@ def _example(evaluation: BoxEvaluation, row: int, *, wrong: bool) -> Tile:
         other = "another class" if item.first == item.label else evaluation.names[item.first]
         place = f"{evaluation.names[item.label]} in place {item.rank + 1}"
         caption += f"; taken for {other} first, for {place}"
-    return Tile(item.name, caption, "wrong" if wrong else "", tuple(boxes))
+    return GalleryImage(item.name, caption, "wrong" if wrong else "", tuple(boxes))
 
 
 def _merging_gallery(evaluation: BoxEvaluation) -> Gallery:
@@ -389,8 +389,8 @@ def _merging_gallery(evaluation: BoxEvaluation) -> Gallery:
             f"{item.detection.windows}. IoU {share:.2f}; of the single window {single:.2f}"
         )
         tiles = (
-            Tile(item.name, "all windows", boxes=before),
-            Tile(item.name, "merged", boxes=(*truths, *merged)),
+            GalleryImage(item.name, "all windows", boxes=before),
+            GalleryImage(item.name, "merged", boxes=(*truths, *merged)),
         )
         strips.append(Strip(f"{evaluation.names[item.label]}, {item.name}", tiles, note))
     note = "Left the boxes of all windows, right the merged one and that of the single best window."

@@ -16,7 +16,7 @@ from vggfeat.report.images import (
     strength,
     write_jpeg,
 )
-from vggfeat.result import Gallery, Strip, Tile
+from vggfeat.result import Gallery, GalleryImage, Strip
 from vggfeat.svm.model import SavedModel
 from vggfeat.svm.protocols import Example
 
@@ -46,7 +46,7 @@ def draw_heat_maps(
     progress : callable, optional
         Called with maps done and all maps.
     """
-    tiles: dict[str, list[Tile]] = {}
+    tiles: dict[str, list[GalleryImage]] = {}
     exactness = ""
     for done, example in enumerate(examples[:MOST], 1):
         with suppress(ImageError):  # the page shows a lost image by its name
@@ -60,7 +60,7 @@ def draw_heat_maps(
             if example.truth:
                 caption = f"A mistake, it shows {example.truth}. {caption}"
             jpeg = write_jpeg(draw_map(image, explanation, 0, WIDTH))
-            tile = Tile(example.image, caption, "wrong" if example.truth else "", jpeg=jpeg)
+            tile = GalleryImage(example.image, caption, "wrong" if example.truth else "", jpeg=jpeg)
             tiles.setdefault(example.label, []).append(tile)
         if progress is not None:
             progress(done, len(examples[:MOST]))

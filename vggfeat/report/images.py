@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from vggfeat._io.text import printable
 from vggfeat.errors import ImageError
 from vggfeat.report.figures import write_figure
-from vggfeat.result import BoxMark, Tile
+from vggfeat.result import BoxMark, GalleryImage
 
 if TYPE_CHECKING:
     from vggfeat.attribution import Explanation
@@ -47,12 +47,12 @@ NAME = 40  # characters of a class that are drawn
 _INK = (27, 29, 34)
 
 
-def tile_address(tile: Tile, images: OpenImage | None, side: int) -> str | None:
+def tile_address(tile: GalleryImage, images: OpenImage | None, side: int) -> str | None:
     """Write what a tile shows as an address that holds it.
 
     Parameters
     ----------
-    tile : Tile
+    tile : GalleryImage
     images : callable, optional
         Opens the image, if the tile has no drawing of its own.
     side : int

@@ -23,7 +23,7 @@ from vggfeat.report.tables import (
     write_measure,
     write_value,
 )
-from vggfeat.result import Cell, Column, Matrix, Part, Result, Table, Tile
+from vggfeat.result import Cell, GalleryImage, Matrix, Part, Result, Table, TableColumn
 
 LONG = 30  # rows; a longer table scrolls in a box
 FIGURES = 12  # classes; up to so many, a confusion matrix is a table of figures, above a heat map
@@ -71,13 +71,13 @@ def write_page(result: Result, target: Path, images: OpenImage | None = None) ->
     """
 
     @cache
-    def address(tile: Tile, size: int) -> str | None:
+    def address(tile: GalleryImage, size: int) -> str | None:
         return tile_address(tile, images, 2 * size)  # so that it is crisp on dense screens
 
     times = Table(
         "times",
         "Times",
-        (Column("stage", "Stage"), Column("seconds", "Time", "seconds", bar=True)),
+        (TableColumn("stage", "Stage"), TableColumn("seconds", "Time", "seconds", bar=True)),
         tuple(result.seconds.items()),
         f"{write_value(sum(result.seconds.values()), 'seconds')} in all.",
     )

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
-from vggfeat.result import Cell, Column, Kind, Measure, Result, Table, plain
+from vggfeat.result import Cell, Kind, Measure, Result, Table, TableColumn, plain
 
 NOTHING = "–"
 MANY = 8  # numbers of a setting; of more the first and the last are written
@@ -55,18 +55,18 @@ def write_value(value: Cell, kind: Kind = "text", *, signed: bool = False) -> st
     return f"−{text[1:]}" if text.startswith("-") else text
 
 
-def write_cell(value: Cell, column: Column) -> str:
+def write_cell(value: Cell, column: TableColumn) -> str:
     """Write a value of a column."""
     return write_value(value, column.kind, signed=column.signed)
 
 
-def write_heading(column: Column) -> str:
+def write_heading(column: TableColumn) -> str:
     """Write the heading of a column, with the unit of its values.
 
     Examples
     --------
-    >>> write_heading(Column("recall", "Recall", "percent")), write_heading(Column("n", "Images"))
-    ('Recall, %', 'Images')
+    >>> write_heading(TableColumn("recall", "Recall", "percent"))
+    'Recall, %'
     """
     unit = column.kind == "percent" and not column.signed and column.title != "±"
     return f"{column.title}, %" if unit else column.title
@@ -110,12 +110,12 @@ def write_fact(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
-def bar_shares(column: Column, values: Sequence[Cell]) -> list[float]:
+def bar_shares(column: TableColumn, values: Sequence[Cell]) -> list[float]:
     """Return the length of each value's bar, from 0 to 1: a percent is one already.
 
     Examples
     --------
-    >>> bar_shares(Column("n", "Images", "int", bar=True), [5, None, 10])
+    >>> bar_shares(TableColumn("n", "Images", "int", bar=True), [5, None, 10])
     [0.5, 0.0, 1.0]
     """
     known = [plain(value) for value in values]
@@ -138,7 +138,7 @@ def render_table(table: Table) -> RenderableType:
     Examples
     --------
     >>> from rich.console import Console
-    >>> columns = (Column("class", "Class"), Column("recall", "Recall", "percent"))
+    >>> columns = (TableColumn("class", "Class"), TableColumn("recall", "Recall", "percent"))
     >>> table = Table("classes", "Classes", columns, (("cat", 0.75), ("dog", None)), shown=1)
     >>> Console(width=40, color_system=None).print(render_table(table))
     Classes
@@ -266,7 +266,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
     Examples
     --------
     >>> import tempfile
-    >>> table = Table("classes", "Classes", (Column("class", "Class"),), (("cat",), ("dog",)))
+    >>> table = Table("classes", "Classes", (TableColumn("class", "Class"),), (("cat",), ("dog",)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = write_files(Result("pets", "Pets", (), parts=(table,)), Path(folder))
     ...     print([file.name for file in files], files[0].read_text().split())

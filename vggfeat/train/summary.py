@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from vggfeat.errors import ParameterError
-from vggfeat.result import Axis, Column, Lines, Measure, Part, Result, Series, Table
+from vggfeat.result import Axis, Lines, Measure, Part, Result, Series, Table, TableColumn
 from vggfeat.settings import Training
 from vggfeat.train.data import TrainSet
 from vggfeat.train.init import Start
@@ -80,7 +80,7 @@ def summarize_training(
         _epochs(history, best, shown),
     ]
     if failed:
-        columns = (Column("image", "Image"), Column("reason", "Reason"))
+        columns = (TableColumn("image", "Image"), TableColumn("reason", "Reason"))
         named = tuple(failed.items())
         parts.append(Table("left_out", "Images left out", columns, named, shown=NAMED))
     speeds = [row["images_per_s"] for row in history if row["images_per_s"] is not None]
@@ -149,14 +149,14 @@ def _figure(name: str, value: float) -> float:
 
 def _epochs(history: History, best: int, shown: Sequence[str]) -> Table:
     columns = [
-        Column("epoch", "Epoch", "int"),
-        Column("learning_rate", "Rate", "number"),
-        Column("loss", "Loss", "number"),
-        *(Column(_key(name), _title(name).capitalize(), "percent") for name in shown),
-        Column("val_loss", "Val. loss", "number"),
-        *(Column(f"val_{_key(name)}", f"Val. {_title(name)}", "percent") for name in shown),
-        Column("images_per_s", "Images/s", "number"),
-        Column("waited", "Waited", "percent"),
+        TableColumn("epoch", "Epoch", "int"),
+        TableColumn("learning_rate", "Rate", "number"),
+        TableColumn("loss", "Loss", "number"),
+        *(TableColumn(_key(name), _title(name).capitalize(), "percent") for name in shown),
+        TableColumn("val_loss", "Val. loss", "number"),
+        *(TableColumn(f"val_{_key(name)}", f"Val. {_title(name)}", "percent") for name in shown),
+        TableColumn("images_per_s", "Images/s", "number"),
+        TableColumn("waited", "Waited", "percent"),
     ]
     rows = tuple(
         (

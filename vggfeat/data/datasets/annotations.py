@@ -57,7 +57,7 @@ class AnnotationFile(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class ClassBoxes:
     """An image and one of the classes of its objects.
 
     Parameters
@@ -147,7 +147,7 @@ def read_annotations(
     return found
 
 
-def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[Example]:
+def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> list[ClassBoxes]:
     """Make an example of each class that has an object which is not difficult.
 
     Examples
@@ -163,7 +163,7 @@ def examples_of(name: str, annotation: Annotation, classes: Sequence[str]) -> li
         if not all(shown.difficult for shown in objects):
             ordered = sorted(objects, key=lambda shown: (shown.difficult, -shown.area, shown.box))
             boxes = np.array([shown.box for shown in ordered], dtype=np.float64)
-            examples.append(Example(name, label, annotation.size, boxes))
+            examples.append(ClassBoxes(name, label, annotation.size, boxes))
     return examples
 
 

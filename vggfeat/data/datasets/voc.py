@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vggfeat.data.datasets.annotations import (
-    Example,
+    ClassBoxes,
     Tree,
     VocObject,
     check_boxes,
@@ -134,7 +134,7 @@ class VocBoxes(NamedTuple):
     """What a year of VOC has to localise; an image with objects of two classes is two examples."""
 
     classes: tuple[str, ...]
-    splits: dict[str, list[Example]]  # as far as they are there, sorted by image
+    splits: dict[str, list[ClassBoxes]]  # as far as they are there, sorted by image
     left_out: dict[str, str]  # why images are in no split, by their names
 
 
@@ -177,7 +177,7 @@ def read_voc_boxes(
         for split in SPLITS
         if split in splits and split in images.splits
     }
-    examples: dict[int, list[Example]] = {}
+    examples: dict[int, list[ClassBoxes]] = {}
     left_out: dict[str, str] = {}
     for row in sorted({row for some in rows.values() for row in some}):
         name, path = images.names[row], Path(str(images.images[row]))
@@ -202,7 +202,7 @@ def _examples(
     labels: Mapping[str, int],
     known: Sequence[str],
     decoding: Decoding,
-) -> list[Example]:
+) -> list[ClassBoxes]:
     """Read the examples of an image; DataError or ImageError if it is to be left out."""
     annotation = read_annotation(tree, name)
     check_names(annotation, known, labels)

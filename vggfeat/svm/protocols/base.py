@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
-from vggfeat.result import Axis, Column, Lines, Published, Result, Series, Table
+from vggfeat.result import Axis, Lines, Published, Result, Series, Table, TableColumn
 from vggfeat.settings import SVM, Settings
 from vggfeat.svm.linear import LinearSVM
 
@@ -69,7 +69,10 @@ class Evaluation:
 
     def score_table(self) -> Table:
         """Lay out the scores of all test images: a row for each."""
-        columns = (Column("image", "Image"), *(Column(c, c, "number") for c in self.classes))
+        columns = (
+            TableColumn("image", "Image"),
+            *(TableColumn(c, c, "number") for c in self.classes),
+        )
         rows = zip(self.names, self.scores.tolist(), strict=True)
         return Table("scores", "Scores", columns, tuple((name, *row) for name, row in rows))
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from vggfeat.result import (
     Axis,
-    Column,
     Gallery,
+    GalleryImage,
     Lines,
     Matrix,
     Measure,
@@ -22,7 +22,7 @@ from vggfeat.result import (
     Series,
     Strip,
     Table,
-    Tile,
+    TableColumn,
 )
 from vggfeat.svm.ap import APKind, average_precisions, mean_average_precision, precision_recall
 from vggfeat.svm.protocols.base import Example, Floats, Ints, marks, validation_lines
@@ -226,13 +226,19 @@ class Precisions:
         return (*first, *wrong)
 
     def _class_table(self) -> Table:
-        validation = Column("validation", "On val", "percent", bar=not self.tested)
-        C, parts = Column("C", "C", "number"), ("train", "val", "test")
+        validation = TableColumn("validation", "On val", "percent", bar=not self.tested)
+        C, parts = TableColumn("C", "C", "number"), ("train", "val", "test")
         precisions = [
-            Column(kind, AP_TITLES[kind], "percent", bar=kind == self.ap) for kind in self.figures
+            TableColumn(kind, AP_TITLES[kind], "percent", bar=kind == self.ap)
+            for kind in self.figures
         ]
-        columns = [Column("class", "Class"), *(precisions if self.tested else []), validation, C]
-        columns += [Column(part, f"+ {part}", "int") for part in parts]
+        columns = [
+            TableColumn("class", "Class"),
+            *(precisions if self.tested else []),
+            validation,
+            C,
+        ]
+        columns += [TableColumn(part, f"+ {part}", "int") for part in parts]
         positives = [(self.truth[self.parts[part]] > 0).sum(axis=0) for part in parts]
         figures = [*self.figures.values()] if self.tested else []
         values = [array.tolist() for array in (*figures, self.validated, self.C, *positives)]
@@ -254,9 +260,9 @@ class Precisions:
 
     def _validation_table(self) -> Table:
         columns = (
-            Column("class", "Class"),
-            Column("C", "C", "number"),
-            Column("validation", "Validation", "percent"),
+            TableColumn("class", "Class"),
+            TableColumn("C", "C", "number"),
+            TableColumn("validation", "Validation", "percent"),
         )
         rows = tuple(
             (label, C, float(self.validation[k, c]))
@@ -300,12 +306,12 @@ class Precisions:
 
     def _ranking_table(self) -> Table:
         columns = (
-            Column("class", "Class"),
-            Column("list", "List"),
-            Column("rank", "Rank", "int"),
-            Column("image", "Image"),
-            Column("score", "Score", "number"),
-            Column("truth", "Truth", "int"),
+            TableColumn("class", "Class"),
+            TableColumn("list", "List"),
+            TableColumn("rank", "Rank", "int"),
+            TableColumn("image", "Image"),
+            TableColumn("score", "Score", "number"),
+            TableColumn("truth", "Truth", "int"),
         )
         rows = tuple(
             (label, name, scored.rank, self._name(scored), scored.score, scored.truth)
@@ -327,13 +333,15 @@ class Precisions:
                 galleries.append(Gallery(name, title, strips, section="Images"))
         return galleries
 
-    def _tile(self, c: int, scored: Scored) -> Tile:
+    def _tile(self, c: int, scored: Scored) -> GalleryImage:
         caption = f"{scored.rank:,}: {scored.score:+.2f}"
         if not self.tested or scored.truth > 0:
-            return Tile(self._name(scored), caption)
+            return GalleryImage(self._name(scored), caption)
         if scored.truth == 0:
-            return Tile(self._name(scored), f"{caption}, difficult", "difficult")
-        return Tile(self._name(scored), f"{caption}, {self._labels(scored) or NONE}", "wrong")
+            return GalleryImage(self._name(scored), f"{caption}, difficult", "difficult")
+        return GalleryImage(
+            self._name(scored), f"{caption}, {self._labels(scored) or NONE}", "wrong"
+        )
 
     def _name(self, scored: Scored) -> str:
         return self.names[int(self.parts["test"][scored.row])]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggfeat.result import (
-    Column,
     Gallery,
+    GalleryImage,
     Lines,
     Matrix,
     Measure,
@@ -21,7 +21,7 @@ from vggfeat.result import (
     Series,
     Strip,
     Table,
-    Tile,
+    TableColumn,
 )
 from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.protocols.base import Example, Floats, Ints, marks, validation_lines
@@ -158,11 +158,11 @@ class Recalls:
         spread = recalls.std(axis=0, ddof=1) if several else np.full(len(mean), np.nan)
         wrong = self.confusion - np.diag(self.confusion.diagonal())
         columns = (
-            Column("class", "Class"),
-            Column("recall", "Recall", "percent", bar=True),
-            Column("spread", "±", "percent"),
-            Column("images", "Tested", "int"),
-            Column("taken_for", "Most often taken for"),
+            TableColumn("class", "Class"),
+            TableColumn("recall", "Recall", "percent", bar=True),
+            TableColumn("spread", "±", "percent"),
+            TableColumn("images", "Tested", "int"),
+            TableColumn("taken_for", "Most often taken for"),
         )
         rows = tuple(
             (
@@ -184,10 +184,10 @@ class Recalls:
 
     def _pair_table(self) -> Table:
         columns = (
-            Column("class", "Class"),
-            Column("taken_for", "Taken for"),
-            Column("images", "Images", "int"),
-            Column("of", "of", "int"),
+            TableColumn("class", "Class"),
+            TableColumn("taken_for", "Taken for"),
+            TableColumn("images", "Images", "int"),
+            TableColumn("of", "of", "int"),
         )
         rows = tuple(
             (
@@ -202,12 +202,12 @@ class Recalls:
 
     def _split_table(self) -> Table:
         columns = (
-            Column("split", "Split", "int"),
-            Column("train", "To train", "int"),
-            Column("test", "To test", "int"),
-            Column("C", "C", "number"),
-            Column("validation", "Validation", "percent"),
-            Column("recall", "Mean class recall", "percent"),
+            TableColumn("split", "Split", "int"),
+            TableColumn("train", "To train", "int"),
+            TableColumn("test", "To test", "int"),
+            TableColumn("C", "C", "number"),
+            TableColumn("validation", "Validation", "percent"),
+            TableColumn("recall", "Mean class recall", "percent"),
         )
         rows = tuple(
             (
@@ -226,9 +226,9 @@ class Recalls:
 
     def _validation_table(self) -> Table:
         columns = (
-            Column("split", "Split", "int"),
-            Column("C", "C", "number"),
-            Column("validation", "Validation", "percent"),
+            TableColumn("split", "Split", "int"),
+            TableColumn("C", "C", "number"),
+            TableColumn("validation", "Validation", "percent"),
         )
         rows = tuple(
             (number, C, float(score))
@@ -253,11 +253,11 @@ class Recalls:
         """Rank the first split's images: scores of several classifiers have no common order."""
         first = self.tested[0]
         columns = (
-            Column("class", "Class"),
-            Column("rank", "Rank", "int"),
-            Column("image", "Image"),
-            Column("truth", "Is"),
-            Column("score", "Score", "number"),
+            TableColumn("class", "Class"),
+            TableColumn("rank", "Rank", "int"),
+            TableColumn("image", "Image"),
+            TableColumn("truth", "Is"),
+            TableColumn("score", "Score", "number"),
         )
         rows, strips = [], []
         for c, name in enumerate(self.classes):
@@ -268,7 +268,7 @@ class Recalls:
                 rows.append((name, rank, image, truth, score))
                 wrong = truth != name
                 caption = f"{score:+.2f}" + f", {truth}" * wrong
-                tiles.append(Tile(image, caption, "wrong" if wrong else ""))
+                tiles.append(GalleryImage(image, caption, "wrong" if wrong else ""))
             strips.append(Strip(name, tuple(tiles[:SHOWN])))
         of = "" if len(self.tested) == 1 else " of the first split"
         note = f"The test images{of} that each class scores highest."
@@ -279,10 +279,10 @@ class Recalls:
 
     def _mistakes(self) -> tuple[Part, ...]:
         columns = (
-            Column("image", "Image"),
-            Column("class", "Class"),
-            Column("predicted", "Taken for"),
-            Column("margin", "By", "number"),
+            TableColumn("image", "Image"),
+            TableColumn("class", "Class"),
+            TableColumn("predicted", "Taken for"),
+            TableColumn("margin", "By", "number"),
         )
         rows = tuple(
             (self.names[m.row], self.classes[m.true], self.classes[m.predicted], m.margin)
@@ -302,10 +302,10 @@ class Recalls:
             Gallery("mistakes", "Mistakes", tuple(strips), note, section="Mistakes"),
         )
 
-    def _tile(self, mistake: Mistake) -> Tile:
+    def _tile(self, mistake: Mistake) -> GalleryImage:
         true, predicted = self.classes[mistake.true], self.classes[mistake.predicted]
         caption = f"{true}, taken for {predicted} by {mistake.margin:.2f}"
-        return Tile(self.names[mistake.row], caption, "wrong")
+        return GalleryImage(self.names[mistake.row], caption, "wrong")
 
 
 def _order(scores: Floats) -> Ints:
