@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import ParameterError
-from vggfeat.settings import Extraction, Features, Hardware
+from vggfeat.settings import SVM, Extraction, Features, Hardware, Merging, Settings, Training
 
 
 def test_without_settings_it_is_net_D_at_256() -> None:
@@ -36,6 +36,21 @@ def test_what_no_descriptor_can_be_is_refused(wrong: dict[str, object], said: st
     """Each wrong setting is named, with what would be right."""
     with pytest.raises(ValidationError, match=said):
         Features(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Merging, {"match": "overfeat", "threshold": float("inf")}),
+        (Training, {"learning_rate": float("inf")}),
+        (Training, {"weight_decay": float("nan")}),
+        (SVM, {"C": (1.0, float("inf"))}),
+    ],
+)
+def test_no_number_is_infinite(kind: type[Settings], wrong: dict[str, object]) -> None:
+    """Of no setting: JSON has no such number, and nothing is computed by it."""
+    with pytest.raises(ValidationError, match="finite number"):
+        kind(**wrong)
 
 
 def test_one_source_serves_all_nets_or_each_has_its_own() -> None:

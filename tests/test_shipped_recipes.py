@@ -321,6 +321,7 @@ def test_a_localisation_tables_header_has_commands_errors_and_work(name: str) ->
     assert f"vggfeat run {name} --data ILSVRC_ROOT --runs runs" in text.splitlines()
     for key, net in recipe.boxes.items():
         assert net.training_command(key, Path("runs")) in " ".join(text.replace("\\", "").split())
+    assert not recipe.decoding.exif  # ILSVRC's annotations state the stored size
     for row in recipe.rows:
         assert f"\n{row.name}: {row.paper:.1f}\n" in text
     flop = forward_gflop("D") * 1e9 * len(recipe.rows)  # the central crop

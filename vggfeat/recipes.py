@@ -14,6 +14,8 @@ from vggfeat.errors import DataError, DataNotFound, ParameterError, WeightsNotFo
 from vggfeat.nets.config import DEEPER, TABLE_1, layers_of
 from vggfeat.settings import (
     SVM,
+    UPRIGHT,
+    Decoding,
     Features,
     Merging,
     Mode,
@@ -327,6 +329,9 @@ class LocalizationRecipe(Settings):
         class is given, and the box from the central crop is judged (protocol 1).
     merging : Merging
         How the boxes of windows become one.
+    decoding : Decoding
+        How images become the pixels that boxes are in. Labels are of upright images, since their
+        scores are those of Tables 3 to 7.
     rows : tuple of LocalizationRow
     others : tuple of OtherSystem
         What the paper compares them with.
@@ -339,6 +344,7 @@ class LocalizationRecipe(Settings):
     boxes: dict[str, BoxNet]
     labels: Labels | None = None
     merging: Merging = Merging()
+    decoding: Decoding = UPRIGHT
     rows: tuple[LocalizationRow, ...] = Field(min_length=1)
     others: tuple[OtherSystem, ...] = ()
 
@@ -449,7 +455,7 @@ class TrainingRecipe(Settings):
 Recipe = SVMRecipe | ClassificationRecipe | LocalizationRecipe | TrainingRecipe
 PARTS: dict[type, dict[str, type[Settings]]] = {
     SVMRecipe: {"features": Features, "classifier": SVM},
-    LocalizationRecipe: {"merging": Merging},
+    LocalizationRecipe: {"merging": Merging, "decoding": Decoding},
     TrainingRecipe: {"training": Training},
 }
 """Settings that `vggfeat run --set` sets, by the kind of the recipe."""

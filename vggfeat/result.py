@@ -470,15 +470,15 @@ def _rows_beside_paper(
 
 
 def plain(value: Any) -> Cell:
-    """Turn a number of NumPy's into one of Python's, and NaN into None.
+    """Turn a number of NumPy's into one of Python's, and NaN or infinity into None.
 
     Examples
     --------
-    >>> plain(float("nan")), plain(0.5), plain("cat")
+    >>> plain(float("inf")), plain(0.5), plain("cat")
     (None, 0.5, 'cat')
     """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float):  # and NumPy's float64
-        return None if math.isnan(value) else float(value)
+        return float(value) if math.isfinite(value) else None
     return int(value)

@@ -69,9 +69,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class Settings(BaseModel):
-    """What all settings have in common: they do not change, and unknown ones are refused."""
+    """What all settings share: they do not change; unknown and infinite ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def but(self, **given: Any) -> Self:
         """Return these settings with others where they are given, that is, not None.
@@ -349,7 +349,7 @@ class SVM(Settings):
         default="auto", description="auto, gram, primal or stream; see LinearSVM."
     )
     C: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+        tuple[Annotated[float, Field(gt=0)], ...],
         BeforeValidator(_as_tuple),
         AfterValidator(_ascending),
     ] = Field(

@@ -127,3 +127,9 @@ def test_an_error_of_another_kind_is_not_taken_for_it(
     """What no advice about memory would help is shown as it is."""
     with pytest.raises(type(error)):
         run_until(monkeypatch, error)
+
+
+def test_what_is_no_number_is_no_json() -> None:
+    """Nothing is printed that a machine cannot read."""
+    with pytest.raises(ValueError, match="JSON"):
+        console.show({"error": float("nan")}, as_json=True)

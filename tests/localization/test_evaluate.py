@@ -158,7 +158,7 @@ def test_a_short_page_shows_every_class(tmp_path: Path) -> None:
 def test_only_all_of_ilsvrcs_images_compare() -> None:
     """Then there are differences, of validation; else it is said what is lacking."""
     whole = evaluation_of(ILSVRC, 50)
-    assert _lacking(whole, 0, {}, True) == ()
+    assert _lacking(whole, 50_000, 50_000, {}, True) == ()
     result = Result("x", "X", _headline(whole, find_published()))
     rows = {row["row"]: row for row in result.beside_paper().records()}
     assert rows["Table 9: both nets"]["top5_difference"] == pytest.approx(
@@ -168,7 +168,7 @@ def test_only_all_of_ilsvrcs_images_compare() -> None:
     assert rows["Table 10: GoogLeNet"]["remark"] == "on test images"
     assert rows["Table 10: GoogLeNet"]["top5_difference"] is None
     part = evaluation_of(ILSVRC, 3)
-    assert _lacking(part, 50_000, {}, True) == (
+    assert _lacking(part, 3_000, 50_000, {}, True) == (
         "the first 3,000 of 50,000 objects (--limit)", "3,000 of 50,000 validation images",
     )  # fmt: skip
     central = evaluation_of(ILSVRC, 3, dense=False)
@@ -177,11 +177,11 @@ def test_only_all_of_ilsvrcs_images_compare() -> None:
 
 
 def test_what_was_left_out_is_named() -> None:
-    """Whether its boxes could not be placed or it could not be tested."""
+    """Whether its boxes could not be placed or it could not be tested, with two objects in it."""
     failed = {f"{k}.jpg": "gone" for k in range(30)}
     evaluation = replace(evaluation_of(("cat", "dog"), 3), failed=failed)
     left_out = {"a": "damaged"}
-    assert _lacking(evaluation, 0, left_out, False) == (
+    assert _lacking(evaluation, 66, 66, left_out, False) == (
         "1 image left out: boxes cannot be placed", "30 images left out",
     )  # fmt: skip
     [table] = [part for part in _parts(evaluation, left_out) if part.name == "left_out"]

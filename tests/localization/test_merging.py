@@ -192,7 +192,8 @@ def test_the_cost_is_bounded(spread: float, match: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("match", "threshold"), [("iou", 0.0), ("iou", 1.5), ("iou", np.nan), ("overfeat", -1.0)]
+    ("match", "threshold"),
+    [("iou", 0.0), ("iou", 1.5), ("iou", np.nan), ("overfeat", -1.0), ("overfeat", np.inf)],
 )
 def test_thresholds_that_would_merge_all_or_none_are_refused(match: str, threshold: float) -> None:
     """An IoU of 0 have boxes that do not touch, one of 1.5 or NaN none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from helpers.boxes import GRID_BOXES, GRID_NET, GRID_SIZE, box_weights, draw_red
@@ -11,8 +12,11 @@ from helpers.cli import run
 from helpers.colours import write_colours
 from helpers.networks import configured, write_weights
 from helpers.seams import described_images, published
+from PIL import Image
 
 from vggfeat.classification.classes import ilsvrc_classes
+from vggfeat.classification.tables import open_ilsvrc
+from vggfeat.localization.tables import evaluate
 from vggfeat.nets.preprocessing import CAFFE
 
 KEYS = ilsvrc_classes().keys
@@ -111,3 +115,63 @@ def test_labels_are_those_of_a_classification_system(ilsvrc: Path) -> None:
     merged = run(*command, "--set", "merging.threshold=0.9").json["rows"][0]
     assert merged["settings"]["merging"]["threshold"] == 0.9
     assert merged["measures"]["top5"]["paper"] == []
+
+
+def turn(image: Path) -> None:
+    """Note in an image that a camera was on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(image) as stored:
+        stored.load()
+    stored.save(image, exif=exif, quality=95)
+
+
+def test_boxes_are_in_stored_pixels_where_a_recipe_says_so(ilsvrc: Path) -> None:
+    """An image that a camera turned is tested as its annotation has it, unless --set says else."""
+    size = f"<size><width>{GRID_SIZE[0]}</width><height>{GRID_SIZE[1]}</height></size>"
+    for file in (ilsvrc / "bbox_val").iterdir():
+        file.write_text(file.read_text().replace("<annotation>", f"<annotation>{size}"))
+    turn(next((ilsvrc / "val" / KEYS[0]).iterdir()))
+    one = ROWS.partition('[[rows]]\nname = "absent"')[0]
+    Path("own.toml").write_text(f"{NETS}[decoding]\nexif = false\n{one}")
+    command = ["run", "own.toml", "--data", ilsvrc, "--allow-partial", "--json", "-q"]
+    [stored] = run(*command).json["rows"]
+    [upright] = run(*command, "--set", "decoding.exif=true").json["rows"]
+    assert len(stored["tables"]["objects"]) == 2
+    assert "1 image left out" not in stored["partial"]
+    assert len(upright["tables"]["objects"]) == 1
+    assert "1 image left out" in upright["partial"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_interrupt_leaves_the_rows_that_are_finished(ilsvrc: Path, as_json: bool) -> None:
+    """They are printed, and the hint promises no more than what is kept."""
+    Path("own.toml").write_text(NETS + ROWS.replace('net = "absent", Q', 'net = "box-288", Q'))
+    command = ["run", "own.toml", "--data", ilsvrc, "--allow-partial"]
+    results = iter([evaluate])
+
+    def evaluate_once(*given: object, **more: object) -> object:
+        for function in results:
+            return function(*given, **more)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with mock.patch("vggfeat.localization.tables.evaluate", evaluate_once):
+        ran = run(*command, *["--json"] * as_json, status=130)
+    if as_json:
+        assert [row["row"] for row in ran.json["rows"]] == ["there"]
+    else:
+        assert "there" in ran.out
+    assert "Nothing is kept" in ran.err
+    assert "go on where it stopped" not in ran.err
+
+
+def test_annotations_left_out_are_named_where_images_are_lacking(ilsvrc: Path) -> None:
+    """Why there are too few is said before they are refused."""
+    damaged = next((ilsvrc / "bbox_val").iterdir())
+    damaged.write_text("<annotation>")
+    Path("own.toml").write_text(NETS + ROWS)
+    validation = "vggfeat.cli.ilsvrc.open_ilsvrc"
+    with mock.patch(validation, lambda data, **_: open_ilsvrc(data, allow_partial=True)):
+        err = run("run", "own.toml", "--data", ilsvrc, status=3).err
+    assert damaged.stem in err
+    assert "1 of 50,000 validation images" in " ".join(err.split())

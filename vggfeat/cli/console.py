@@ -86,7 +86,7 @@ def warn_of_failures(failed: Mapping[str, str]) -> None:
 def show(values: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
     """Print values as JSON for a machine, or what is shown for a person; a text is a line."""
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(json.dumps(values, indent=2, allow_nan=False))
         return
     out = console()
     for part in shown:

@@ -19,6 +19,7 @@ from vggfeat.cli.console import (
     note,
     note_error,
     show,
+    warn_of_failures,
     work_progress,
 )
 from vggfeat.cli.working import Work
@@ -113,8 +114,10 @@ def _localization_rows(
             classes=run.data.classes.keys,
             boxes=inputs.boxes,
             parts=("test",),
+            decoding=recipe.decoding,
             progress=reading,
         )
+    warn_of_failures(boxset.left_out)
     check_whole(boxset, allow_partial=inputs.allow_partial)
 
     def open_classifier(net: str, source: str) -> NetClassifier:
@@ -122,7 +125,12 @@ def _localization_rows(
             weights = load(source, net, [FC8], progress=progress)
         return NetClassifier.open(weights, windows_only=True, **how)
 
-    with count_progress("localize", quiet=work.quiet) as tell:
+    def hint() -> str:
+        """Say what an interrupt leaves of the rows."""
+        left = "Only the scores of labels are kept" if recipe.labels else "Nothing is kept"
+        return f"{left}, and rows that are finished are printed. The same command begins anew."
+
+    with count_progress("localize", quiet=work.quiet, hint=hint) as tell:
         yield from run_localization(
             recipe, boxset, run, lambda file: Localizer.open(file, **how), open_classifier, tell
         )
@@ -144,16 +152,32 @@ def _progress_of_rows(recipe: str, work: Work) -> Iterator[Callable[[str], Progr
 def _show_rows(
     recipe: ClassificationRecipe | LocalizationRecipe, rows: Rows, *, as_json: bool
 ) -> None:
-    """Print what came out of all rows; the exit status is that of the worst."""
+    """Print what came out of all rows, or of those before an interrupt; exit with the worst's."""
     results: list[tuple[str | None, Result]] = []
     worst = 0
-    for row, result, error in rows:
-        results.append((row.name, result))
-        if error:
-            note_error(f"Error: {row.name}", error)
-            worst = max(worst, error.exit_status)
-        elif not as_json and isinstance(recipe, LocalizationRecipe):
-            show({}, render_result(result), as_json=False)
+    try:
+        for row, result, error in rows:
+            results.append((row.name, result))
+            if error:
+                note_error(f"Error: {row.name}", error)
+                worst = max(worst, error.exit_status)
+            elif not as_json and isinstance(recipe, LocalizationRecipe):
+                show({}, render_result(result), as_json=False)
+    except (KeyboardInterrupt, typer.Exit):
+        if results:
+            _show_table(recipe, results, as_json=as_json)
+        raise
+    _show_table(recipe, results, as_json=as_json)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _show_table(
+    recipe: ClassificationRecipe | LocalizationRecipe,
+    results: list[tuple[str | None, Result]],
+    *,
+    as_json: bool,
+) -> None:
     table = beside_paper(results, recipe.title or recipe.name)
     content = {
         "recipe": recipe.name,
@@ -162,8 +186,6 @@ def _show_rows(
         "paper": table.records(),
     }
     show(content, render_table(table), as_json=as_json)
-    if worst:
-        raise typer.Exit(worst)
 
 
 def _read_weights(recipe: str, nets: Iterable[str], typed: list[str]) -> Mapping[str, str]:

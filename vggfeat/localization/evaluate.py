@@ -117,7 +117,7 @@ def evaluate(
         },
         provenance={"nets": nets, "versions": versions(system.nets[0].extractor)},
         notes=tuple(notes),
-        partial=_lacking(evaluation, n if limit is not None else 0, data.left_out, of_ilsvrc),
+        partial=_lacking(evaluation, len(tested), n, data.left_out, of_ilsvrc),
     )
 
 
@@ -188,19 +188,23 @@ def _headline(
 
 
 def _lacking(
-    evaluation: BoxEvaluation, of: int, left_out: Mapping[str, str], of_ilsvrc: bool
+    evaluation: BoxEvaluation,
+    tested: int,
+    of: int,
+    left_out: Mapping[str, str],
+    of_ilsvrc: bool,
 ) -> tuple[str, ...]:
     """Say what of the test images was not tested, if anything."""
     reasons = []
-    if len(evaluation.objects) + len(evaluation.failed) < of:
-        reasons.append(f"the first {len(evaluation.objects):,} of {of:,} objects (--limit)")
+    if tested < of:
+        reasons.append(f"the first {tested:,} of {of:,} objects (--limit)")
     for names, why in ((left_out, ": boxes cannot be placed"), (evaluation.failed, "")):
         if names:
             reasons.append(f"{counted(len(names), 'image')} left out{why}")
     whole = load_card(CARD).counts["val"]
-    tested = len({item.name for item in evaluation.objects})
-    if of_ilsvrc and tested != whole:
-        reasons.append(f"{tested:,} of {whole:,} validation images")
+    images = len({item.name for item in evaluation.objects})
+    if of_ilsvrc and images != whole:
+        reasons.append(f"{images:,} of {whole:,} validation images")
     return tuple(reasons)
 
 
