@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.svm import SVC
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.errors import DataError
 from vggfeat.settings import SVM
+from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.protocols import PROTOCOLS, Evaluation, protocol_of
 from vggfeat.svm.protocols.random_splits import RandomSplits
 from vggfeat.svm.splits import Split, held_out_part
@@ -130,6 +132,28 @@ def test_a_class_without_test_images_has_no_recall():
     assert plain["measures"]["mean_class_recall"]["value"] == pytest.approx(np.mean(recalls[:2]))
     assert plain["provenance"]["seed"] == 0
     assert steps == [(1, 1)]
+
+
+def test_scores_of_later_splits_are_not_kept(monkeypatch):
+    """Of four splits the first one's scores are there at the end, and those of the last so far."""
+    X, y = descriptors()
+    score, scores = LinearSVM.class_scores, []
+
+    def spy(svm, rows):
+        result = score(svm, rows)
+        scores.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(LinearSVM, "class_scores", spy)
+    held = []
+    RandomSplits(splits=4).evaluate(
+        *labelled(y, NAMES),
+        X,
+        SVM(C=1),
+        n_jobs=1,
+        progress=lambda *_: held.append([each() is not None for each in scores]),
+    )
+    assert held[-1] == [True, False, False, True]
 
 
 def test_a_fifth_of_the_training_images_chooses_C():

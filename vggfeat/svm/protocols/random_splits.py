@@ -144,7 +144,7 @@ class RandomSplits(Protocol):
             folds = self._folds(images, labels, split)
             unfitted = make_svm(svm, self.seed, n_jobs, device)
             outcome = _test_split(unfitted, X, labels, split, folds, svm.C)
-            tested.append(outcome._replace(scores=outcome.scores[:0]) if tested else outcome)
+            tested.append(outcome._replace(scores=np.empty((0, 0))) if tested else outcome)
             if progress is not None:
                 progress(len(tested), len(splits))
         first, recalls = tested[0], Recalls(classes, images.names, labels, tested)
