@@ -140,15 +140,9 @@ def _solve(problems: _Problems, tol: float) -> Floats:
         ahead = problems.look(todo, weights[:, todo], steps, length[todo], lengths[:, todo])
         slope = _dot(gradient[:, todo], steps)
         flat = np.abs(_dot(ahead.gradient, steps)) <= FLAT * np.abs(slope)
-        for k in np.flatnonzero(~flat):  # look again, at the length where the slope is zero
+        for k in np.flatnonzero(~flat):  # look again, at another length
             p = todo[k]
-            at, slopes = np.append(0, lengths[:, p]), np.append(slope[k], ahead.slopes[:, k])
-            after = int(np.searchsorted(slopes, 0))
-            length[p] = np.interp(0, slopes, at)
-            if after < len(at):
-                lengths[:, p] = np.linspace(at[after - 1], at[after], len(LENGTHS))
-            else:
-                lengths[:, p] = at[-1] * LENGTHS
+            length[p], lengths[:, p] = _next_lengths(slope[k], lengths[:, p], ahead.slopes[:, k])
         taken = todo[flat]
         steps = length[taken] * steps[:, flat]
         change = ahead.gradient[:, flat] - gradient[:, taken]
@@ -165,6 +159,20 @@ def _solve(problems: _Problems, tol: float) -> Floats:
             stacklevel=3,
         )
     return weights
+
+
+def _next_lengths(start_slope: float, lengths: Floats, slopes: Floats) -> tuple[float, Floats]:
+    """Return the length of a step where its slope is zero, and lengths to take slopes at next.
+
+    The slope grows with the length, from below zero; between two lengths it is interpolated. Where
+    it is still below zero at the longest, that one is next, with lengths up to several times it.
+    """
+    lengths, slopes = np.append(0, lengths), np.append(start_slope, slopes)
+    after_zero = int(np.searchsorted(slopes, 0))
+    flattest = float(np.interp(0, slopes, lengths))
+    if after_zero == len(lengths):
+        return flattest, lengths[-1] * LENGTHS
+    return flattest, np.linspace(lengths[after_zero - 1], lengths[after_zero], len(LENGTHS))
 
 
 class _Ahead(NamedTuple):
