@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, recall_score
@@ -151,15 +149,18 @@ def test_errors_say_what_is_wrong():
         )
 
 
-def test_the_result_is_plain_json():
-    """to_dict holds the grid, the mean scores and the choice as JSON types."""
+def test_class_weights_that_there_are_not_are_refused_before_anything_is_fitted(monkeypatch):
+    """Neither the Gram matrix nor a fit is begun with a setting that the last fit would refuse."""
     X, y = descriptors()
-    plain = json.loads(
-        json.dumps(select_C(LinearSVM(), X, y, grid=GRID3).to_dict(), allow_nan=False)
-    )
-    assert plain["grid"] == [0.1, 1.0, 10.0]
-    assert len(plain["scores"]) == 3
-    assert plain["best"][0] in GRID3
+    begun = []
+    for name in ("gram_matrix", "fit_gram", "fit_primal", "fit_stream"):
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: begun.append(name))
+    for solver in ("gram", "primal", "stream"):
+        svm = LinearSVM(solver=solver, class_weight="equal")
+        for choose in (select_C, fit_best):
+            with pytest.raises(ParameterError, match="'class_weight' parameter of LinearSVM"):
+                choose(svm, X, y, grid=GRID3)
+    assert begun == []
 
 
 def test_a_bound_that_is_not_reached_is_not_loosened(monkeypatch):

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.settings import GRID
 from vggfeat.svm import rows as reading
 from vggfeat.svm import streaming
 from vggfeat.svm.linear import LinearSVM
@@ -47,17 +48,17 @@ def liblinear(X, y, C, **more):
 
 @pytest.mark.parametrize("C", [0.01, 1.0, 30.0, 1000.0])
 def test_optimum_is_that_of_liblinear(tiny_blocks, C):
-    """Objectives agree to the tolerance, 0.001 and C at most, and scores follow."""
+    """Objectives agree to a thousandth, and to C of it where C is below 1; scores follow."""
     X, targets = descriptors()
-    fit = fit_stream(X, targets, [0, 1, 2], [C] * 3)
+    fit = fit_stream(X, targets, [0, 1, 2], [C] * 3, tol=5e-4)
     for k in range(3):
         svc = liblinear(X, targets[:, k], C)
         best = objective(svc.coef_[0], svc.intercept_[0], X, targets[:, k], C)
         ours = objective(fit.coef[k], fit.intercept[k], X, targets[:, k], C)
-        assert best * (1 - 1e-6) < ours < best * (1 + 2e-3 * min(1, C))
+        assert best * (1 - 1e-6) < ours < best * (1 + 1e-3 * min(1, C))
         scores = svc.decision_function(X)
         np.testing.assert_allclose(
-            X @ fit.coef[k] + fit.intercept[k], scores, atol=0.2 * scores.std() + 1e-3
+            X @ fit.coef[k] + fit.intercept[k], scores, atol=0.1 * scores.std() + 1e-3
         )
 
 
@@ -231,6 +232,24 @@ def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
     tracemalloc.stop()
     assert peak < 12 << 20
     assert precisions(targets, scores).min() > 0.9
+
+
+def test_memory_does_not_grow_with_the_grid(monkeypatch):
+    """Of 13 values of C, only the scores of one at a time are held, whatever the rows."""
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
+    X, targets = descriptors(n=42_000, D=4)
+    folds = [(np.arange(2000), np.arange(2000, len(X)))]
+    svm = LinearSVM(solver="stream", tol=0.1)
+    tracemalloc.start()
+    search = select_C(svm, X, targets, grid=GRID, score=mean_of_positives, folds=folds)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert search.scores.shape == (13, 1, 3)
+    assert peak < 5 * 40_000 * 3 * 8
+
+
+def mean_of_positives(targets, scores):
+    return np.array([s[t > 0].mean() for t, s in zip(targets.T, scores.T, strict=True)])
 
 
 def test_a_fit_can_be_repeated(tiny_blocks):

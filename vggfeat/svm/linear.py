@@ -171,10 +171,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         """
         self.solver_ = choose_solver(self.solver, *shape_of(X))
         self.loss_ = choose_loss(self.loss, self.solver_)
-        if self.class_weight not in CLASS_WEIGHTS:
-            raise ParameterError.not_one_of(
-                "class_weight", "LinearSVM", CLASS_WEIGHTS, self.class_weight
-            )
+        check_class_weight(self.class_weight)
         checked, labels = self._validated(X, y)
         self.classes_, targets = targets_of(labels)
         self._multi_label = labels.ndim == 2
@@ -321,6 +318,18 @@ def choose_loss(loss: str, solver: str) -> str:
     if loss == "auto":
         return "squared_hinge" if solver == "stream" else "hinge"
     return loss
+
+
+def check_class_weight(class_weight: str | None) -> None:
+    """Refuse weights of classes that there are not.
+
+    Raises
+    ------
+    ParameterError
+        If it is neither ``"balanced"`` nor None.
+    """
+    if class_weight not in CLASS_WEIGHTS:
+        raise ParameterError.not_one_of("class_weight", "LinearSVM", CLASS_WEIGHTS, class_weight)
 
 
 def shape_of(X: Any) -> tuple[int, int]:

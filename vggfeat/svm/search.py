@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, NamedTuple, cast
@@ -16,6 +17,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.settings import GRID
 from vggfeat.svm.linear import (
     LinearSVM,
+    check_class_weight,
     choose_loss,
     choose_solver,
     fit_gram,
@@ -114,19 +116,6 @@ class GridSearchResult:
             f"{self.grid[-1]:g}: a wider grid may do better."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return grid, choice and mean validation scores as plain JSON types."""
-        return {
-            "grid": list(self.grid),
-            "scores": [None if np.isnan(score) else float(score) for score in self.overall],
-            "best": list(self.best),
-            "at_edge": list(self.at_edge),
-            "warning": self.warning,
-            "solver": self.solver,
-            "loss": self.loss,
-            "seconds": self.seconds,
-        }
-
 
 def select_C(
     svm: LinearSVM,
@@ -177,7 +166,7 @@ def select_C(
     Raises
     ------
     ParameterError
-        If the grid or the score cannot be used.
+        If the grid, the score or a setting of the classifier cannot be used.
     DataError
         If no fold can score any class.
 
@@ -191,6 +180,7 @@ def select_C(
     start = perf_counter()
     values = _checked_grid(grid)
     judge = _checked_score(score, per_class)
+    check_class_weight(svm.class_weight)
     _, targets = targets_of(y)
     seed = svm.random_state or 0
     parts = stratified_folds(y, folds, seed) if isinstance(folds, int) else folds
@@ -202,12 +192,13 @@ def select_C(
     elif solver == "primal":
         data = np.asarray(X)
     search = _Search(svm, solver, loss, data, targets, values)
+    decisions: Iterator[Iterable[Floats]]
     decisions = search.stream(parts) if solver == "stream" else search.solve(parts)
     scores = np.empty((len(values), len(parts), targets.shape[1]))
     truth = targets if truth is None else truth
     for fold, ((_, validation), each) in enumerate(zip(parts, decisions, strict=True)):
-        for c, decision in enumerate(each):
-            scores[c, fold] = judge(truth[validation], decision)
+        # Each C is judged before the next one's scores are made.
+        scores[:, fold] = list(map(partial(judge, truth[validation]), each))
     best, at_edge = choose_best(values, scores, per_class)
     return GridSearchResult(values, scores, best, at_edge, solver, loss, perf_counter() - start)
 
@@ -239,6 +230,7 @@ def fit_best(
     >>> svm.C, svm.predict([[0.0, 1.0]])
     (1.0, array(['dog'], dtype='<U3'))
     """
+    check_class_weight(svm.class_weight)
     if gram is None and choose_solver(svm.solver, *shape_of(X)) == "gram":
         gram = gram_matrix(X, device=svm.device)
     result = select_C(svm, X, y, gram=gram, **search)
@@ -280,22 +272,27 @@ class _Search:
         for _ in parts:
             yield np.concatenate([next(scores) for _ in range(pieces)], axis=2)
 
-    def stream(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Floats]:
-        """Yield as :meth:`solve` does: all classes and C of a fold share its readings."""
-        X, grid = self.data, self.grid
+    def stream(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Iterator[Floats]]:
+        """Yield for each fold, one C after the other, the scores of its validation rows."""
         for train, validation in parts:
-            targets = self.targets[train]
-            able = np.flatnonzero(trainable(targets))
-            columns, C = np.tile(able, len(grid)), np.repeat(grid, len(able))
-            fit = fit_stream(
-                Rows(X, train), targets, columns, C, self.svm.tol, self.svm.class_weight
-            )
-            scores = np.full((len(grid), len(validation), targets.shape[1]), np.nan)
-            for c in range(len(grid)):
-                each = slice(c * len(able), (c + 1) * len(able))
-                rows = Rows(X, validation)
-                scores[c][:, able] = linear_scores(rows, fit.coef[each], fit.intercept[each])
-            yield scores
+            yield self._stream_fold(Rows(self.data, train), self.targets[train], validation)
+
+    def _stream_fold(
+        self, rows: Rows, targets: NDArray[np.int8], validation: Ints
+    ) -> Iterator[Floats]:
+        """Fit all classes and C in the same readings; yield scores (m, n_classes) C by C."""
+        able, unseen = np.flatnonzero(trainable(targets)), Rows(self.data, validation)
+        columns, C = np.tile(able, len(self.grid)), np.repeat(self.grid, len(able))
+        fit = fit_stream(rows, targets, columns, C, self.svm.tol, self.svm.class_weight)
+        for c in range(len(self.grid)):
+            each = slice(c * len(able), (c + 1) * len(able))
+            yield self._score(unseen, able, fit.coef[each], fit.intercept[each])
+
+    def _score(self, rows: Rows, able: Ints, coef: Floats, intercept: Floats) -> Floats:
+        """Score the classes that could be trained, and NaN for the others: (m, n_classes)."""
+        scores = np.full((len(rows), self.targets.shape[1]), np.nan)
+        scores[:, able] = linear_scores(rows, coef, intercept)
+        return scores
 
     def hold_out(self, task: _Fits) -> Floats:
         """Score validation rows without having fitted them: shape (n_C, m, n_columns)."""
