@@ -335,12 +335,13 @@ def test_a_result_has_errors_by_class_and_what_is_behind_them() -> None:
     seen: list[str] = []
     result = evaluate([scores], data, watch=lambda names, block: seen.extend(names))
     told = result.to_dict()
-    assert told["measures"]["top1"] == {"value": 1 / 3, "spread": None, "paper": []}
+    top1 = {"title": "top-1 error", "value": 1 / 3, "spread": None, "paper": []}
+    assert told["measures"]["top1"] == top1
     assert told["measures"]["top5"]["value"] is None
     assert told["tables"]["classes"] == [
-        {"class": "x", "key": "x", "images": 2, "top1_errors": 1, "top5_errors": 0},
-        {"class": "tabby", "key": "n02123045", "images": 1, "top1_errors": 0, "top5_errors": 0},
+        {"class": "x", "key": "x", "images": 2, "top1_errors": 1},
+        {"class": "tabby", "key": "n02123045", "images": 1, "top1_errors": 0},
     ]
-    assert told["partial"] == ["2 classes of one's own", "1 image has no scores"]
+    assert told["partial"] == ["1 image has no scores"]
     assert told["settings"] == {"data": "here", "images": 3, "nets": ["D, softmax at Q = 256"]}
     assert seen == NAMES

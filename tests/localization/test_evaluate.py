@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from vggfeat.localization.protocols import (
     ObjectResult,
     judge_object,
 )
+from vggfeat.recipes import open_recipe
 from vggfeat.report.page import write_page
 from vggfeat.result import Gallery, Result
 
@@ -59,7 +61,8 @@ def test_errors_by_hand() -> None:
     result = Result("x", "X", _headline(evaluation, {}), parts=_parts(evaluation, {})).to_dict()
     assert result["measures"]["top2"]["value"] == 0.5
     assert "top5" not in result["measures"]
-    assert result["tables"]["classes"][2]["top5"] is None
+    assert result["tables"]["classes"][2]["top2"] is None
+    assert "top5" not in result["tables"]["classes"][2]
     assert [row["objects"] for row in result["tables"]["classes"]] == [3, 1, 0]
     assert [row["box_iou"] for row in result["tables"]["objects"]] == pytest.approx(
         [0.9, 0.9, 0.9, 0.4]
@@ -174,6 +177,26 @@ def test_only_all_of_ilsvrcs_images_compare() -> None:
     central = evaluation_of(ILSVRC, 3, dense=False)
     [measure] = _headline(central, find_published())
     assert [figure.value for figure in measure.paper] == pytest.approx([0.364, 0.343, 0.331])
+
+
+def test_two_systems_of_one_error_are_two_lines() -> None:
+    """Equal figures of other nets are lines of their own; the same nets in two tables are one."""
+    recipes = {
+        name: open_recipe(name) for name in ("table09-localisation", "table10-state-of-the-art")
+    }
+    nine = recipes["table09-localisation"]
+    rows = tuple(row.model_copy(update={"paper": 26.9}) for row in nine.rows)
+    recipes["table09-localisation"] = nine.model_copy(update={"rows": rows})
+    where = "vggfeat.localization.evaluate"
+    with (
+        mock.patch(f"{where}.recipe_names", return_value=list(recipes)),
+        mock.patch(f"{where}.open_recipe", recipes.__getitem__),
+    ):
+        names = [line.name for line in find_published()["top5"]]
+    assert [name for name in names if name.startswith("Table 9")] == [
+        f"Table 9: {row.name}" for row in rows
+    ]
+    assert "Table 10: 2 nets" not in names
 
 
 def test_what_was_left_out_is_named() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from time import thread_time
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -184,11 +184,14 @@ def test_one_box_and_none() -> None:
 @pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("spread", [0.5, 12.0, 60.0])
 def test_the_cost_is_bounded(spread: float, match: str) -> None:
-    """Of 400 boxes, thrice as many as the paper's two nets see, in less than a second."""
-    boxes, scores = boxes_of(400, 0, spread)
-    begun = thread_time()
-    merge_by(boxes, scores, match=match)
-    assert thread_time() - begun < 1.0
+    """Of 2,000 boxes in less than a second; the best of three, as other work takes the memory."""
+    boxes, scores = boxes_of(2000, 0, spread)
+    times = []
+    for _ in range(3):
+        begun = process_time()
+        merge_by(boxes, scores, match=match)
+        times.append(process_time() - begun)
+    assert min(times) < 1.0
 
 
 @pytest.mark.parametrize(

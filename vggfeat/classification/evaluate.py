@@ -296,16 +296,18 @@ def _find_paper(scores: Sequence[Scores]) -> dict[str, ErrorPair]:
 
 
 def _class_table(errors: ClassErrors, classes: Classes) -> Table:
-    columns = (
+    columns = [
         TableColumn("class", "Class"),
         TableColumn("key", "Key"),
         TableColumn("images", "Images", "int"),
         TableColumn("top1_errors", "Top-1 errors", "int"),
-        TableColumn("top5_errors", "Top-5 errors", "int"),
-    )
-    counts = (errors.tested, errors.wrong1, errors.wrong5)
+    ]
+    counts = [errors.tested, errors.wrong1]
+    if len(classes) > TOP:
+        columns.append(TableColumn("top5_errors", "Top-5 errors", "int"))
+        counts.append(errors.wrong5)
     rows = zip(classes.names, classes.keys, *(row.tolist() for row in counts), strict=True)
-    return Table("classes", "Errors of classes", columns, tuple(rows), shown=0)
+    return Table("classes", "Errors of classes", tuple(columns), tuple(rows), shown=0)
 
 
 def _describe_nets(scores: Sequence[Scores]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat._io.text import and_more, counted
+from vggfeat._io.text import and_more
 from vggfeat.classification.classes import CARD, Classes, ilsvrc_classes
 from vggfeat.data.datasets import load_card
 from vggfeat.data.datasets.ilsvrc import LabelledImages, read_val
@@ -37,9 +37,9 @@ class Validation:
 
     @property
     def partial(self) -> str:
-        """What keeps the figures from being ILSVRC-2012's; empty where nothing does."""
+        """What keeps the figures from being ILSVRC-2012's; empty for classes of one's own."""
         if self.classes.keys != ilsvrc_classes().keys:
-            return f"{counted(len(self.classes), 'class')} of one's own"
+            return ""
         whole = load_card(CARD).counts["val"]
         return "" if len(self.images) == whole else f"{len(self.images):,} of {whole:,} images"
 
@@ -84,7 +84,7 @@ def open_validation(root: Path | str, classes: Classes) -> Validation:
     >>> drawn = named(sorted(p.name for p in asset("clipart10").iterdir() if p.is_dir()))
     >>> found = open_validation(asset("clipart10"), drawn)
     >>> found.images.names[30], int(found.labels[30]), found.partial
-    ('boat/boat_0001.jpg', 1, "10 classes of one's own")
+    ('boat/boat_0001.jpg', 1, '')
     """
     return match_classes(read_val(Path(root)), classes)
 

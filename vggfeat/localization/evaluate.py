@@ -18,7 +18,7 @@ from vggfeat.localization.predict import (
 )
 from vggfeat.localization.protocols import BoxEvaluation, evaluate_objects
 from vggfeat.localization.training import CORRECT
-from vggfeat.recipes import LocalizationRecipe, open_recipe, recipe_names
+from vggfeat.recipes import LocalizationRecipe, Use, open_recipe, recipe_names
 from vggfeat.result import (
     BoxMark,
     Cell,
@@ -129,18 +129,19 @@ def find_published() -> dict[str, list[Published]]:
     >>> [(figure.name, figure.value) for figure in find_published()["central"]][:1]
     [('Table 8: fc6–7 fine-tuned, SCR', 0.364)]
     """
-    published: dict[str, dict[float, Published]] = {"central": {}, "top5": {}}
+    published: dict[str, dict[tuple[Use, ...] | str, Published]] = {"central": {}, "top5": {}}
     for recipe in map(open_recipe, recipe_names()):
         if not isinstance(recipe, LocalizationRecipe):
             continue
         figures = published[recipe.measure]
         table = recipe.title.partition(",")[0]
-        lines = [(row.name, row.paper, "") for row in recipe.rows]
-        lines += [(other.name, other.paper, other.unlike) for other in recipe.others]
-        for name, percent, unlike in lines:
-            if percent is not None:  # a line of two tables has one figure
-                error = percent / 100
-                figures.setdefault(error, Published(f"{table}: {name}", error, unlike=unlike))
+        for row in recipe.rows:
+            if row.paper is not None:  # a line that two tables share has the same nets
+                line = Published(f"{table}: {row.name}", row.paper / 100)
+                figures.setdefault(row.uses, line)
+        for other in recipe.others:
+            line = Published(f"{table}: {other.name}", other.paper / 100, unlike=other.unlike)
+            figures.setdefault(other.name, line)
     return {measure: list(figures.values()) for measure, figures in published.items()}
 
 
@@ -226,27 +227,32 @@ def _counting_error(evaluation: BoxEvaluation, label: int) -> float:
 
 
 def _class_table(evaluation: BoxEvaluation) -> Table:
+    top = f"top{evaluation.top}"
+    titles = {
+        top: f"Top-{evaluation.top} error",
+        "top1": "Top-1 error",
+        "box": "Box error",
+        "single": "Without merging",
+        "central": "Central crop",
+    }
+    best = top if evaluation.dense else "central"
     columns = [TableColumn("class", "Class"), TableColumn("key", "Key")]
     columns += [
-        TableColumn(name, title, "percent", bar=name == ("top5" if evaluation.dense else "central"))
-        for name, title in (
-            ("top5", f"Top-{evaluation.top} error"),
-            ("top1", "Top-1 error"),
-            ("box", "Box error"),
-            ("single", "Without merging"),
-            ("central", "Central crop"),
-        )
+        TableColumn(name, title, "percent", bar=name == best)
+        for name, title in titles.items()
         if evaluation.dense or name == "central"
     ]
+    names = [column.name for column in columns[2:]]
     columns.append(TableColumn("objects", "Objects", "int"))
     order = list(range(len(evaluation.classes)))
     if long := len(order) > LONG:
         order.sort(key=lambda label: -_counting_error(evaluation, label))
     rows: list[tuple[Cell, ...]] = []
     for label in order:
-        errors = evaluation.errors(label)._asdict()
-        figures = [errors[column.name] for column in columns[2:]]
-        rows.append((evaluation.names[label], evaluation.classes[label], *figures))
+        errors = evaluation.errors(label)
+        figures = {**errors._asdict(), top: errors.top5}
+        row = [figures[name] for name in names]
+        rows.append((evaluation.names[label], evaluation.classes[label], *row, errors.objects))
     note = (
         "A box is wrong if its intersection over union with every object of the class is 0.5 or "
         "less. Central crop: the box of the true class from one crop (protocol 1)."

@@ -46,8 +46,8 @@ def overfeat_score(a: Floats, b: Floats) -> Floats:
     [[-16.0, -5.0]]
     """
     centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (a, b)]
-    apart = centres[0][:, None] - centres[1]
-    score: Floats = -np.hypot(apart[..., 0], apart[..., 1]) - overlap(a, b)
+    x, y = (centres[0][:, None, axis] - centres[1][:, axis] for axis in range(2))
+    score: Floats = -np.hypot(x, y) - overlap(a, b)
     return score
 
 
@@ -74,6 +74,56 @@ class Merged(NamedTuple):
     scores: Floats
     counts: Ints
     groups: Ints
+
+
+class BestMatches:
+    """How well each box matches those after it, with the best of each, so that a step is O(n).
+
+    A box whose best match is gone keeps its score as a bound, and looks for another only when
+    none is better.
+
+    Parameters
+    ----------
+    scores : array, shape (n, n)
+        Of all pairs.
+    """
+
+    def __init__(self, scores: Floats) -> None:
+        n = len(scores)
+        self._scores = np.where(np.tri(n, dtype=bool), -np.inf, scores)
+        self._partner = self._scores.argmax(axis=1)
+        self._bound = self._scores[np.arange(n), self._partner]
+        self._stale = np.zeros(n, dtype=bool)
+
+    def find(self, worst: float) -> tuple[int, int] | None:
+        """Find the first of the pairs that match best; None if it is worse than a threshold."""
+        while True:
+            i = int(self._bound.argmax())
+            if self._bound[i] < worst:
+                return None
+            if not self._stale[i]:
+                return i, int(self._partner[i])
+            self._look(i)
+
+    def replace(self, i: int, j: int, scores: Floats) -> None:
+        """Put a box in the place of i, with its scores (n,) beside all; j, after it, is gone."""
+        self._scores[:j, j] = -np.inf
+        self._stale[:j] |= self._partner[:j] == j
+        self._bound[j] = -np.inf
+        self._scores[:i, i], self._scores[i, i + 1 :] = scores[:i], scores[i + 1 :]
+        self._look(i)
+        bound, partner, own = self._bound[:i], self._partner[:i], scores[:i]
+        self._stale[:i] |= (partner == i) & (own < bound)
+        # At an equal score the one that stands first is the partner.
+        better = (own > bound) | ((own == bound) & (i < partner) & (own > -np.inf))
+        bound[better], partner[better] = own[better], i
+        self._stale[:i] &= ~better
+
+    def _look(self, i: int) -> None:
+        """Find the best match of a box anew."""
+        self._partner[i] = self._scores[i].argmax()
+        self._bound[i] = self._scores[i, self._partner[i]]
+        self._stale[i] = False
 
 
 def merge(boxes: Floats, scores: Floats, merging: Merging | None = None) -> Merged:
@@ -129,21 +179,16 @@ def merge(boxes: Floats, scores: Floats, merging: Merging | None = None) -> Merg
     outputs: Floats = np.bincount(groups, scores[order], n).astype(np.float64)
     counts: Ints = np.bincount(groups, minlength=n).astype(np.int64)
     alive = np.ones(n, dtype=bool)
-    # (n, n): how well each box matches those after it.
-    matches = np.where(np.triu(np.ones((n, n), dtype=bool), 1), score(pool, pool), -np.inf)
-    for _ in range(n - 1):
-        i, j = divmod(int(matches.argmax()), n)
-        if matches[i, j] < worst:
-            break
+    matches = BestMatches(score(pool, pool)) if n else None
+    while matches and (found := matches.find(worst)):
+        i, j = found
         mine, theirs = _weights(merging.average, (counts[i], counts[j]), (outputs[i], outputs[j]))
         pool[i] = (mine * pool[i] + theirs * pool[j]) / (mine + theirs)
         outputs[i] += outputs[j]
         counts[i] += counts[j]
         groups[groups == j] = i
         alive[j] = False
-        matches[j], matches[:, j] = -np.inf, -np.inf
-        changed = np.where(alive, score(pool[i : i + 1], pool)[0], -np.inf)
-        matches[:i, i], matches[i, i + 1 :] = changed[:i], changed[i + 1 :]
+        matches.replace(i, j, np.where(alive, score(pool[i : i + 1], pool)[0], -np.inf))
     left = np.flatnonzero(alive)
     best = left[np.lexsort((*pool[left].T[::-1], -outputs[left]))]
     place = np.zeros(n, dtype=np.int64)
