@@ -18,6 +18,7 @@ from vggfeat.result import (
     Table,
     TableColumn,
     beside_paper,
+    plain,
 )
 
 TABLE_11 = (Published("D", 0.918, 0.01), Published("D & E", 0.927, 0.005))
@@ -101,6 +102,14 @@ def test_json_holds_what_tables_and_figures_hold_unrounded():
     assert data["tables"]["classes"] == [{"class": "cat", "ap": 1 / 3, "n": 4}]
     assert data["figures"]["c"]["series"][0]["y"] == [0.5, None]
     assert data["measures"]["mean_class_recall"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(np.float32(0.75), 0.75), (np.float16(0.5), 0.5), (np.int8(3), 3), (math.inf, None)],
+)
+def test_numbers_of_every_width_are_plain(value, expected):
+    assert plain(value) == expected
 
 
 def test_a_row_must_have_a_value_for_each_column():

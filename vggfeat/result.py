@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 Kind = Literal["text", "int", "number", "percent", "seconds"]
@@ -175,6 +176,20 @@ class Lines:
     events: tuple[tuple[float, str], ...] = ()
     section: str = ""
 
+    def to_table(self) -> Table:
+        """Return the points of all lines as rows, for a CSV file."""
+        columns = (
+            TableColumn("series", "Series"),
+            TableColumn("x", self.x.title, self.x.kind),
+            TableColumn("y", self.y.title, self.y.kind),
+        )
+        rows = tuple(
+            (line.name, *point)
+            for line in self.series
+            for point in zip(line.x, line.y, strict=True)
+        )
+        return Table(self.name, self.title, columns, rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the lines as plain JSON types."""
         return {
@@ -208,6 +223,15 @@ class Matrix:
     note: str = ""
     marks: tuple[tuple[int, int], ...] = ()
     section: str = ""
+
+    def to_table(self) -> Table:
+        """Return a row for each of its rows, for a CSV file."""
+        columns = (
+            TableColumn("row", "Row"),
+            *(TableColumn(name, name, self.kind) for name in self.columns),
+        )
+        rows = tuple((name, *row) for name, row in zip(self.rows, self.values, strict=True))
+        return Table(self.name, self.title, columns, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the matrix as plain JSON types."""
@@ -470,15 +494,15 @@ def _rows_beside_paper(
 
 
 def plain(value: Any) -> Cell:
-    """Turn a number of NumPy's into one of Python's, and NaN or infinity into None.
+    """Turn a number of NumPy's into one of Python's; one that is not finite becomes None.
 
     Examples
     --------
-    >>> plain(float("inf")), plain(0.5), plain("cat")
-    (None, 0.5, 'cat')
+    >>> plain(float("nan")), plain(0.5), plain(3), plain("cat")
+    (None, 0.5, 3, 'cat')
     """
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, float):  # and NumPy's float64
-        return float(value) if math.isfinite(value) else None
-    return int(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None

@@ -52,6 +52,16 @@ def test_a_panel_is_a_square_from_0_to_1():
     assert draw_panel(lines, 1) == ""
 
 
+def test_a_curve_of_many_points_is_thinned_to_what_is_seen():
+    x = tuple(k / 99_999 for k in range(100_000))
+    curve = Series("cat", x, tuple(1 - value for value in x))
+    lines = Lines("pr", "PR", Axis("Recall"), Axis("Precision"), (curve,))
+    svg = draw_panel(lines, 0)
+    (x0, y0), *_, (x1, y1) = points_of(svg)["cat"]
+    assert (x1 - x0, y1 - y0) == pytest.approx((98, 98), abs=1)
+    assert len(svg) < 50_000
+
+
 def test_a_heat_map_names_its_classes_as_they_are():
     matrix = a_result(("$cat$", *map(str, range(12)))).figures["confusion"]
     assert "$cat$" in draw_heat_map(matrix)

@@ -71,12 +71,31 @@ def test_several_measures_share_the_headline():
 def test_files_hold_every_value_unrounded(tmp_path):
     result = a_result()
     written = write_files(result, tmp_path / "new")
-    assert [path.name for path in written] == ["classes.csv", "all.csv", "result.json"]
+    names = ["confusion", "validation", "grid", "curves", "classes", "all"]
+    assert [path.name for path in written] == [*(f"{name}.csv" for name in names), "result.json"]
     data = json.loads((tmp_path / "new" / "result.json").read_text())
     assert data == json.loads(json.dumps(result.to_dict()))
     rows = read(tmp_path / "new" / "classes.csv")
     assert [row["recall"] for row in rows] == ["0.75", "0.5", ""]
     assert [row["tested"] for row in rows] == ["4", "6", "0"]
+
+
+def test_lines_and_matrices_are_csv_files_too(tmp_path):
+    write_files(a_result(), tmp_path)
+    curve = [row for row in read(tmp_path / "curves.csv") if row["series"] == "cat"]
+    assert [(row["x"], row["y"]) for row in curve] == [
+        ("0.0", "1.0"),
+        ("0.5", "1.0"),
+        ("1.0", "0.5"),
+    ]
+    assert read(tmp_path / "confusion.csv")[1] == {"row": "dog", "cat": "1", "dog": "9", "owl": "0"}
+
+
+def test_tables_that_an_earlier_result_had_alone_go(tmp_path):
+    write_files(a_result(), tmp_path)
+    (tmp_path / "mine.csv").write_text("kept")
+    write_files(replace(a_result(), parts=(a_table(),)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"classes.csv", "mine.csv", "result.json"}
 
 
 def test_a_csv_reads_back_to_the_last_bit_and_names_keep_their_bytes(tmp_path):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, PANEL = 460, 260, 100  # units of a drawing; a unit is about a pixel
+PANEL_POINTS = 200  # of a line in a panel: more than it has pixels
 FEW = 12  # points of a line that are drawn one by one
 COLOURS = 4  # lines have colours of their own, up to so many
 LABELLED = 40  # classes of a heat map whose names stand beside it
@@ -93,10 +94,18 @@ def draw_panel(lines: Lines, place: int) -> str:
     axes.set_ylim(0, 1)
     for half in (axes.axvline, axes.axhline):
         half(0.5, color=_GRID, linewidth=0.6)
-    axes.fill_between(series.x, series.y, color=_CYCLE[0], alpha=0.16, linewidth=0)
-    axes.plot(series.x, series.y, color=_CYCLE[0], linewidth=1.6, gid="series0")
+    x, y = _thin(series)
+    axes.fill_between(x, y, color=_CYCLE[0], alpha=0.16, linewidth=0)
+    axes.plot(x, y, color=_CYCLE[0], linewidth=1.6, gid="series0")
     label = f"{lines.y.title} against {lines.x.title.lower()} of {series.name}"
     return _svg(figure, f"{lines.name}{place}", label, [series.name])
+
+
+def _thin(series: Series) -> tuple[list[float], list[float]]:
+    """Take points spread over the line; more than the drawing has pixels are not seen."""
+    n = len(series.x)
+    places = np.unique(np.linspace(0, n - 1, min(n, PANEL_POINTS)).round().astype(int))
+    return [series.x[place] for place in places], [series.y[place] for place in places]
 
 
 def draw_heat_map(matrix: Matrix) -> str:

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
-from vggfeat.result import Cell, Kind, Measure, Result, Table, TableColumn, plain
+from vggfeat.result import Cell, Gallery, Kind, Measure, Result, Table, TableColumn, plain
 
 NOTHING = "–"
+RESULT = "result.json"
 MANY = 8  # numbers of a setting; of more the first and the last are written
 BAR = 24  # characters, of all bars of a row; half of it in a table of many columns
 NAME = 12  # characters that a name has at least, however narrow the terminal is
@@ -245,13 +246,14 @@ def write_csv(table: Table, path: Path) -> Path:
 
 
 def write_files(result: Result, folder: Path) -> list[Path]:
-    """Write a result for other programs: a CSV file for each table, and ``result.json``.
+    """Write a result for other programs: CSV of tables, lines and matrices, and ``result.json``.
 
     Parameters
     ----------
     result : Result
     folder : Path
-        Where to; made if absent. Files of an earlier result are replaced.
+        Where to; made if absent. Files of an earlier result are replaced, or go where this one has
+        no such table.
 
     Returns
     -------
@@ -273,10 +275,26 @@ def write_files(result: Result, folder: Path) -> list[Path]:
     ['classes.csv', 'result.json'] ['class', 'cat', 'dog']
     """
     make_folder(folder)
-    files = [write_csv(table, folder / f"{table.name}.csv") for table in result.tables.values()]
+    figures = [part for part in result.figures.values() if not isinstance(part, Gallery)]
+    tables = {figure.name: figure.to_table() for figure in figures} | result.tables
+    earlier = _table_names(folder / RESULT)
+    files = [write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
-    write_atomic(folder / "result.json", text.encode())
-    return [*files, folder / "result.json"]
+    write_atomic(folder / RESULT, text.encode())
+    for name in earlier - {*tables}:
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+    return [*files, folder / RESULT]
+
+
+def _table_names(path: Path) -> set[str]:
+    """Name the tables of an earlier result, if there is one."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {
+            name for part in ("tables", "figures") for name in content[part] if name.isidentifier()
+        }
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def _headline(result: Result) -> Text:
