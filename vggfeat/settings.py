@@ -401,6 +401,10 @@ def _as_large_as_a_crop(S: int | tuple[int, int]) -> int | tuple[int, int]:
     return S
 
 
+STEPWISE = ("plateau", "step")
+"""Schedules whose rate does not depend on how many epochs there are."""
+
+
 class Training(Decoding):
     """A training run: all settings that change the weights that come out (Section 3.1).
 

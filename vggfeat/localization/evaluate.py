@@ -1,4 +1,7 @@
-"""Testing localisation (Appendix A): errors over all objects and by class, and images of them."""
+"""The result of a test of localisation (Appendix A): tables, images and the paper's errors.
+
+``protocols.py`` computes the errors.
+"""
 
 from __future__ import annotations
 

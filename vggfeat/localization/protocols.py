@@ -1,4 +1,4 @@
-"""The paper's two protocols of localisation (Appendix A): whose boxes are right."""
+"""The paper's two protocols of localisation (Appendix A): which boxes are right, and the errors."""
 
 from __future__ import annotations
 

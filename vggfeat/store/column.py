@@ -152,6 +152,10 @@ def _sha256(held: Mapping[str, JSON]) -> str:
     return sha256(json.dumps(held, sort_keys=True, separators=(",", ":")).encode())
 
 
+DEFAULT = "the default"
+"""Said of a setting that a column does not name; see ``Extraction.numbers``."""
+
+
 def differences(
     old: Mapping[str, JSON], new: Mapping[str, JSON], first: str = "stored", second: str = "asked"
 ) -> str:
@@ -163,7 +167,7 @@ def differences(
       flip: stored True → asked False
     """
     return "\n".join(
-        printable(f"  {name}: {first} {old.get(name)} → {second} {new.get(name)}")
+        printable(f"  {name}: {first} {old.get(name, DEFAULT)} → {second} {new.get(name, DEFAULT)}")
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     )

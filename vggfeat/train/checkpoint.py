@@ -17,7 +17,7 @@ from vggfeat._io.atomic import explain_os_errors, file_lock, make_folder, replac
 from vggfeat._io.checksums import append_checksum, strip_checksum
 from vggfeat.errors import StoreDamaged, StoreError
 from vggfeat.nets.checksums import save_tensors, sha256_tensor
-from vggfeat.settings import Training
+from vggfeat.settings import STEPWISE, Training
 
 LAST = "last.safetensors"
 FORMAT = 3
@@ -215,7 +215,7 @@ def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]
         theirs = known.get(name)
         if name == "settings":
             theirs = defaults | (theirs or {})
-            free = {"epochs"} if mine["schedule"] != "cosine" else set()
+            free = {"epochs"} if mine["schedule"] in STEPWISE else set()
             theirs |= {setting: mine[setting] for setting in free}
         if theirs == mine:
             continue

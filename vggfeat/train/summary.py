@@ -201,6 +201,8 @@ def _curves(
         "Training is measured as it goes, with dropout and random crops; validation after each "
         "epoch, on central crops. A ring marks the best epoch."
     )
+    if 2 * len(drops) > len(history):  # a rate that changes all the time has no drops
+        drops = []
     if drops:
         note += " Dotted lines mark where the learning rate became what stands above them."
     x = Axis("Epoch", "int")
