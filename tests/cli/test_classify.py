@@ -209,7 +209,7 @@ def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:
     command = ["fuse", "scores-d", "scores-e.h5", "--data", "set", "--out", "f", "--csv", "f.csv"]
     ran = run(*command)
     assert "14.3" in ran.out
-    nets = "D, softmax and crops1 at Q = 224, 256, E, softmax and crops1 at Q = 224"
+    nets = "D, softmax and crops1 at Q = 224, 256 E, softmax and crops1 at Q = 224"
     assert nets in " ".join(ran.out.split())
     assert "Fused scores of 7 images: f" in ran.err
     assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()

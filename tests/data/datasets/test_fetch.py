@@ -79,7 +79,8 @@ def card(tmp_path: Path, server: Server) -> str:
 def write_card(place: Path, archives: list[dict[str, Any]], **changes: Any) -> str:
     """Write a card as TOML; JSON's strings, numbers and lists are TOML's too."""
     values = {"name": "mine", "reader": "voc", "folder": "VOCdevkit/VOC2007", "classes": CLASSES}
-    protocol = {"kind": "voc", "ap": "ap11", "needs": ["train", "val", "trainval"]}
+    values["needs"] = [] if "reader" in changes else ["train", "val", "trainval"]
+    protocol = {"kind": "voc", "ap": "ap11"}
     lines = [f"{key} = {json.dumps(value)}" for key, value in (values | changes).items()]
     if "reader" not in changes:
         lines += ["[protocol]", *(f"{key} = {json.dumps(v)}" for key, v in protocol.items())]
