@@ -73,6 +73,7 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
         ('dataset = "sample"\nrows = []', "rows"),
         ('dataset = "sample"\n[[rows]]\nlayers = ["pool5"]', "rows.0.layers"),
         ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { aggregate = "mean" }', "aggregate"),
+        ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { Q = [96] }', "'D'"),
         ('dataset = "sample"\n[[rows]]\nfeatures = { Qs = [256] }', "Qs"),
         ('dataset = "sample"\n[features]\nweights = ["a", "b"]', "NET=FILE for each"),
         ("dataset = sample", "own.toml is not a recipe"),

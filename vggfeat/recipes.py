@@ -93,7 +93,9 @@ class SVMRecipe(Settings):
 
     @model_validator(mode="after")
     def _rows_hold(self) -> Self:
-        self.table()
+        names = [row.name for row in self.table()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two rows are called {twice[0]!r}; give each a name of its own")
         return self
 
     def table(self) -> list[ResolvedRow]:

@@ -184,9 +184,7 @@ class Lines:
             TableColumn("y", self.y.title, self.y.kind),
         )
         rows = tuple(
-            (line.name, *point)
-            for line in self.series
-            for point in zip(line.x, line.y, strict=True)
+            (line.name, x, y) for line in self.series for x, y in zip(line.x, line.y, strict=True)
         )
         return Table(self.name, self.title, columns, rows)
 
@@ -230,8 +228,10 @@ class Matrix:
             TableColumn("row", "Row"),
             *(TableColumn(name, name, self.kind) for name in self.columns),
         )
-        rows = tuple((name, *row) for name, row in zip(self.rows, self.values, strict=True))
-        return Table(self.name, self.title, columns, rows)
+        rows: list[tuple[Cell, ...]] = [
+            (name, *row) for name, row in zip(self.rows, self.values, strict=True)
+        ]
+        return Table(self.name, self.title, columns, tuple(rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the matrix as plain JSON types."""
