@@ -53,6 +53,12 @@ def test_rows_have_the_recipes_settings_and_their_own(tmp_path: Path) -> None:
     assert (recipe.classifier.shared_C, recipe.classifier.C) == (True, (0.1, 1.0))
 
 
+def test_rows_of_one_net_have_names_of_their_own(tmp_path: Path) -> None:
+    """Else the report of one would take the place of another's."""
+    text = 'dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { Q = [96] }'
+    assert [row.name for row in open_svm_recipe(written(tmp_path, text)).table()] == ["D", "D (2)"]
+
+
 def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
     """All else has a default: one row, of net D."""
     recipe = open_svm_recipe(written(tmp_path, 'dataset = "sample"'))
@@ -73,7 +79,6 @@ def test_a_data_set_alone_is_a_recipe(tmp_path: Path) -> None:
         ('dataset = "sample"\nrows = []', "rows"),
         ('dataset = "sample"\n[[rows]]\nlayers = ["pool5"]', "rows.0.layers"),
         ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { aggregate = "mean" }', "aggregate"),
-        ('dataset = "sample"\n[[rows]]\n[[rows]]\nfeatures = { Q = [96] }', "'D'"),
         ('dataset = "sample"\n[[rows]]\nfeatures = { Qs = [256] }', "Qs"),
         ('dataset = "sample"\n[features]\nweights = ["a", "b"]', "NET=FILE for each"),
         ("dataset = sample", "own.toml is not a recipe"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -93,17 +94,19 @@ class SVMRecipe(Settings):
 
     @model_validator(mode="after")
     def _rows_hold(self) -> Self:
-        names = [row.name for row in self.table()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two rows are called {twice[0]!r}; give each a name of its own")
+        self.table()
         return self
 
     def table(self) -> list[ResolvedRow]:
-        """Return the rows, each with all of its settings."""
-        rows = []
+        """Return the rows, each with all of its settings; of equal names the second has a (2)."""
+        rows: list[ResolvedRow] = []
+        seen: Counter[str] = Counter()
         for row in self.rows:
             features = self.features.but(**row.features)
-            rows.append(ResolvedRow(row.name or " & ".join(features.nets), features, row.expected))
+            name = row.name or " & ".join(features.nets)
+            seen[name] += 1
+            name = f"{name} ({seen[name]})" if seen[name] > 1 else name
+            rows.append(ResolvedRow(name, features, row.expected))
         return rows
 
 
