@@ -118,11 +118,11 @@ def read(path: Path) -> tuple[Position, dict[str, Any]]:
         raise StoreError(f"{path} is no checkpoint of vggfeat. Name another --out.")
     header = _header(path, text)
     try:
-        found = Position(**header["position"])
-        _check(found, header["told"])
+        position = Position(**header["position"])
+        _check(position, header["told"])
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
-    return found, header["told"]
+    return position, header["told"]
 
 
 def restore(path: Path, net: nn.Module, optimiser: torch.optim.SGD) -> None:
@@ -210,7 +210,7 @@ def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]
     A setting that the run does not know had the value that is now the default.
     """
     defaults = Training().model_dump(mode="json")
-    found = []
+    changes = []
     for name, mine in facts.items():
         theirs = known.get(name)
         if name == "settings":
@@ -226,8 +226,8 @@ def differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]
                 if theirs.get(key) != mine.get(key)
             ]
             name = f"{name} ({'; '.join(changed)})"
-        found.append(name)
-    return found
+        changes.append(name)
+    return changes
 
 
 def _check(found: Position, told: object) -> None:

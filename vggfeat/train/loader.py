@@ -116,7 +116,7 @@ class _Crops(Dataset[_Crop]):
     def __getitem__(self, key: tuple[int, int]) -> _Crop:
         epoch, row = key
         chosen = CENTRE if self.seed is None else draw(self.seed, epoch, row)
-        made = _Crop(row, int(self.part.labels[row]), _NOTHING)
+        sample = _Crop(row, int(self.part.labels[row]), _NOTHING)
         try:
             content = self.part.read(row)
             # Validation is exact: what is measured is what the other commands will see.
@@ -124,25 +124,27 @@ class _Crops(Dataset[_Crop]):
             pixels = crop(
                 content, self.S, chosen, self.side, decoding=self.decoding, reduced=reduced
             )
-            return made._replace(pixels=pixels)
+            return sample._replace(pixels=pixels)
         except ImageError as error:
-            return made._replace(name=self.part.name(row), unreadable=str(error))
+            return sample._replace(name=self.part.name(row), unreadable=str(error))
         except DataError as error:
-            return made._replace(error=str(error))
+            return sample._replace(error=str(error))
 
     def collate(self, crops: list[_Crop]) -> _Share:
         """Stack the crops that could be read."""
-        kept = [made for made in crops if not (made.unreadable or made.error)]
-        pixels = np.zeros((len(kept), self.side, self.side, 3), dtype=np.uint8)
-        for slot, made in zip(pixels, kept, strict=True):
-            slot[:] = made.pixels
+        readable = [sample for sample in crops if not (sample.unreadable or sample.error)]
+        pixels = np.zeros((len(readable), self.side, self.side, 3), dtype=np.uint8)
+        for slot, sample in zip(pixels, readable, strict=True):
+            slot[:] = sample.pixels
         batch = Batch(
             torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            torch.tensor([made.label for made in kept], dtype=torch.int64),
-            torch.tensor([made.row for made in kept], dtype=torch.int64),
+            torch.tensor([sample.label for sample in readable], dtype=torch.int64),
+            torch.tensor([sample.row for sample in readable], dtype=torch.int64),
         )
-        unreadable = {made.name: made.unreadable for made in crops if made.unreadable}
-        return _Share(batch, unreadable, next((made.error for made in crops if made.error), ""))
+        unreadable = {sample.name: sample.unreadable for sample in crops if sample.unreadable}
+        return _Share(
+            batch, unreadable, next((sample.error for sample in crops if sample.error), "")
+        )
 
 
 class Loader:
@@ -274,7 +276,7 @@ class Loader:
         self._batches = self._walk = None  # torch ends workers that nobody holds any more
 
     def _walked(self) -> Generator[Batch, None, None]:
-        begun = asked = perf_counter()
+        begun = since = perf_counter()
         waited, bad = 0.0, 0
         for batch, unreadable, error in self._loader() if len(self._sampler) else ():
             self.failed.update(unreadable)
@@ -282,10 +284,10 @@ class Loader:
             if error or (self._sampler.seed is not None and bad >= self._most_bad):
                 raise DataError(error or self._much_unreadable(bad, unreadable))
             now = perf_counter()
-            waited += now - asked
+            waited += now - since
             self._times = (waited, now - begun)
             yield batch
-            asked = perf_counter()
+            since = perf_counter()
 
     @property
     def _most_bad(self) -> int:

@@ -425,10 +425,10 @@ def validate(run: TrainingRun) -> dict[str, float]:
             scores = scores.float()
             losses = run.task.losses(scores, labels, part.rows, None)
             sums += count(run, scores, labels, part.rows, None, losses)
-    found = total(run, sums)
-    if not found[-1]:
+    totals = total(run, sums)
+    if not totals[-1]:
         raise DataError("No validation image can be read.")
-    return {f"val_{name}": value for name, value in run.means(found).items()}
+    return {f"val_{name}": value for name, value in run.means(totals).items()}
 
 
 def end_epoch(run: TrainingRun, row: dict[str, Any]) -> None:
@@ -546,21 +546,21 @@ def count(
 ) -> Tensor:
     """Sum loss, the task's two figures, and images of a batch: (4,)."""
     counts = run.task.counts(scores, labels, rows, draws)
-    found = torch.cat([losses[None], counts, counts.new_tensor([len(labels)])])
-    return found.to(run.dtype_of_sums)
+    sums = torch.cat([losses[None], counts, counts.new_tensor([len(labels)])])
+    return sums.to(run.dtype_of_sums)
 
 
 def total(run: TrainingRun, sums: Tensor) -> list[float]:
     """Sum over processes, and stop where the loss is no number."""
-    found: list[float] = run.team.total(sums.clone()).tolist()
-    if not all(map(math.isfinite, found)):
-        kept = f"The last checkpoint in {run.out} is intact. " * (run.out / LAST).is_file()
+    totals: list[float] = run.team.total(sums.clone()).tolist()
+    if not all(map(math.isfinite, totals)):
+        intact = f"The last checkpoint in {run.out} is intact. " * (run.out / LAST).is_file()
         raise VggfeatError(
-            f"The loss is {found[0]} after {run.position.step} updates: training diverged. "
-            f"{kept}Begin anew with a smaller --learning-rate, with --init glorot, or from the "
+            f"The loss is {totals[0]} after {run.position.step} updates: training diverged. "
+            f"{intact}Begin anew with a smaller --learning-rate, with --init glorot, or from the "
             "weights of net A."
         )
-    return found
+    return totals
 
 
 def tell(run: TrainingRun, speed: float) -> None:
@@ -587,5 +587,5 @@ def asked_to_stop(run: TrainingRun) -> bool:
         return run.stop.is_set()
     if run.position.batch % CHECK:
         return False
-    asked = torch.tensor(float(run.stop.is_set()), device=run.team.device)
-    return bool(run.team.total(asked) > 0)
+    signalled = torch.tensor(float(run.stop.is_set()), device=run.team.device)
+    return bool(run.team.total(signalled) > 0)
