@@ -167,7 +167,9 @@ class BoxNet(TrainedNet):
         words = f"--init {runs / self.init / BEST} --S {self.S}"
         words += " --regression scr" if self.regression == "scr" else ""
         words += " --freeze conv" if self.freeze == "conv" else ""
-        return f"vggfeat localize train {words} --out {runs / name} --data ILSVRC_ROOT"
+        # ILSVRC states the sizes of files as they lie there.
+        words += f" --out {runs / name} --data ILSVRC_ROOT --ignore-exif"
+        return f"vggfeat localize train {words}"
 
 
 def find_weights(
