@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 def run(name: str, words: Sequence[str]) -> Outcome:
     """Run a recipe in a process of its own, whose progress is seen."""
     command = [sys.executable, "-m", "vggfeat", "run", name, "--json", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own command
     title = open_recipe(name).title or name
     if not done.stdout:
         return Outcome(title, [], REASONS.get(done.returncode, "failed: see above"))
