@@ -16,7 +16,8 @@ from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.errors import DataError
 from vggfeat.settings import SVM
 from vggfeat.svm.linear import LinearSVM
-from vggfeat.svm.protocols import PROTOCOLS, Evaluation, protocol_of
+from vggfeat.svm.protocols import PROTOCOLS, Evaluation, protocol_of, random_splits
+from vggfeat.svm.protocols.base import make_svm
 from vggfeat.svm.protocols.random_splits import RandomSplits
 from vggfeat.svm.splits import Split, held_out_part
 
@@ -174,13 +175,15 @@ def test_a_fifth_of_the_training_images_chooses_C():
     assert "20 %" in found.result.settings["choice of C"]
 
 
-def test_the_classifier_for_new_images_is_trained_on_all_or_as_tested():
+def test_the_classifier_for_new_images_is_trained_on_all_or_as_tested(monkeypatch):
     """Random splits leave all images to train with; the test part that a manifest gives stays."""
+    # Settings have no tol; the default one bounds violations of optimality, not errors of scores.
+    monkeypatch.setattr(random_splits, "make_svm", lambda *how: make_svm(*how).set_params(tol=1e-6))
     X, y = descriptors()
     card, images = labelled(y, NAMES)
     every = RandomSplits().fit_all(card, images, X, SVM(C=1), n_jobs=1)
     other = OneVsRestClassifier(SVC(kernel="linear", C=1, tol=1e-6)).fit(X, y)
-    np.testing.assert_allclose(every.svm.class_scores(X), other.decision_function(X), atol=1e-2)
+    np.testing.assert_allclose(every.svm.class_scores(X), other.decision_function(X), atol=1e-3)
     assert "all 90" in every.trained_on
     split = drawn(y)[0]
     card, images = labelled(y, NAMES, splits={"train": split.train, "test": split.test})
