@@ -92,6 +92,20 @@ class ParameterError(VggfeatError, ValueError):
         """
         return cls.of(parameter, owner, "one of " + ", ".join(map(repr, choices)), got)
 
+    @classmethod
+    def ignored(cls, parameter: str, where: str, purpose: str) -> ParameterError:
+        """Say that a parameter would change nothing, and what it is for.
+
+        Examples
+        --------
+        >>> print(ParameterError.ignored("difficult", "mine", "data sets such as voc2007"))
+        difficult says nothing to mine. It is for data sets such as voc2007. Leave it out.
+        """
+        error = cls(f"{parameter} says nothing to {where}. It is for {purpose}. Leave it out.")
+        error.parameter = parameter
+        error.expected = str(error).removeprefix(f"{parameter} ")
+        return error
+
 
 class DataError(VggfeatError, ValueError):
     """A data set, a list of images or a file of labels cannot be used."""

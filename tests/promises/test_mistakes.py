@@ -98,6 +98,13 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset classes --C -1 → 2: --C | greater than 0 | Got -1.0
     svm --dataset classes --C one → 2: --C | number
     svm --dataset classes --c-split cv9 → 2: --c-split | 'train-val' or 'cv3' | 'cv9'
+    svm --dataset classes --c-split train-val → 2: --c-split | mean class recall | voc2007 | labels
+    svm --dataset classes --shared-C → 2: --shared-C | classes | voc2007 | labels
+    svm --dataset classes --no-shared-C → 2: --no-shared-C | classes
+    svm --dataset classes --difficult drop → 2: --difficult | classes | voc2007
+    svm --dataset labels.csv --difficult drop → 2: --difficult | labels | voc2007
+    svm --dataset caltech101 --shared-C → 2: --shared-C | caltech101 | voc2007
+    svm --dataset classes --root images → 2: --root | classes | caltech101
     svm --dataset classes --power 2 → 2: power | 1 | Got 2.0
     svm --dataset classes --power -0.5 → 2: power | greater than 0 | Got -0.5
     svm --dataset classes --aggregate sum → 2: aggregate | 'stack' | 'sum'
@@ -126,6 +133,7 @@ BEFORE_WEIGHTS = rows("""
     run table11-voc2007 --set features.Q=[64,64] → 2: --set features.Q=[64,64] | twice
     run train-a --set training.S=100 → 2: --set training.S | 224
     run table03-single-scale --set features.Q=256 → 2: table03-single-scale | features
+    run embedded-fast --set classifier.c_split=cv3 → 2: c_split | sample | voc2007
     run table11-voc2007 --data x → 2: --data | table11-voc2007 | --help
     run table11-voc2007 --dataset nowhere → 3: nowhere | sample
     run table11-voc2007 --root nowhere → 3: nowhere | VOCdevkit | vggfeat datasets fetch voc2007
@@ -287,6 +295,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nothing.safetensors": "none",
         "list.csv": "file,label\nimages/0.png,cat\n",
         "nolabel.csv": "path\nimages/0.png\nimages/1.png\n",
+        "labels.csv": "path,labels\nimages/0.png,cat\nimages/1.png,\nimages/2.png,cat|dog\n",
         "broken.toml": "title = \n",
         "card.toml": 'name = "x"\nkind = "y"\n',
         "recipe.toml": 'title = "x"\ndataset = "sample"\n[features]\nnet = "D"\n',

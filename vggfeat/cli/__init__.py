@@ -165,9 +165,10 @@ def _as_typed(error: VggfeatError) -> VggfeatError:
     """Name a parameter as the option that was typed for it."""
     if not isinstance(error, ParameterError) or not error.parameter:
         return error
-    flag = "--" + error.parameter.replace("_", "-")
-    typed = {word.partition("=")[0] for word in sys.argv[1:]}
-    return ParameterError(f"{flag} {error.expected}") if flag in typed else error
+    name = error.parameter.replace("_", "-")
+    typed = [word.partition("=")[0] for word in sys.argv[1:]]
+    flags = [flag for flag in typed if flag in (f"--{name}", f"--no-{name}")]
+    return ParameterError(f"{flags[0]} {error.expected}") if flags else error
 
 
 def _no_memory(said: str) -> str:

@@ -72,7 +72,7 @@ def command(
     check_folder("--submission", submission)
     preset(quality, Features())  # one that there is not is refused before data are fetched
     work = Work(execution, quiet)
-    card, images = work.dataset(dataset, root, allow_partial)
+    card, images = work.dataset(dataset, root, allow_partial, svm)
     protocol_of(card).check(card, images, svm)
     if submission:
         protocol_of(card).check_submission(card, images)

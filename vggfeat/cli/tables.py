@@ -41,7 +41,10 @@ def run_table(
 ) -> None:
     """Run a recipe of features, and print its rows beside the figures that are expected."""
     card, images = work.dataset(
-        overrides.dataset or recipe.dataset, overrides.root, overrides.allow_partial
+        overrides.dataset or recipe.dataset,
+        overrides.root,
+        overrides.allow_partial,
+        recipe.classifier,
     )
     protocol_of(card).check(card, images, recipe.classifier)
     if outputs.submission:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
     from vggfeat.features.pipeline import Summary
-    from vggfeat.settings import Execution, Extraction, Features
+    from vggfeat.settings import SVM, Execution, Extraction, Features
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Work:
             check_machine(self.execution)
 
     def dataset(
-        self, name: str, root: Path | None, allow_partial: bool
+        self, name: str, root: Path | None, allow_partial: bool, svm: SVM | None = None
     ) -> tuple[DatasetCard, ImageSet]:
-        """Open a data set, showing a download if there is one."""
+        """Open a data set, showing a download if there is one; an SVM's settings are of it."""
         from vggfeat.svm.protocols import protocol_of  # and scikit-learn, which extract lacks
 
         if is_card(name):  # before anything is fetched
-            protocol_of(card := load_card(name)).check(card)
+            protocol_of(card := load_card(name)).check(card, svm=svm)
         with download_progress(quiet=self.quiet) as fetching:
             card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
         if card.partial:

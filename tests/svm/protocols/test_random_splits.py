@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from vggfeat.data.datasets.card import DatasetCard
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.settings import SVM
 from vggfeat.svm.linear import LinearSVM
 from vggfeat.svm.protocols import PROTOCOLS, Evaluation, protocol_of, random_splits
@@ -230,8 +230,9 @@ def test_a_validation_part_chooses_C_and_stands_for_a_test_part_that_is_not_ther
 def test_settings_of_other_protocols_are_refused_by_name():
     """What says nothing where every image has one class is named before anything is trained."""
     card, images = labelled([0, 1], ["cat", "dog"])
-    for svm, name in ((SVM(shared_C=True), "shared_C"), (SVM(c_split="cv3"), "c_split")):
-        with pytest.raises(DataError, match=name):
+    for setting in ({"shared_C": True}, {"c_split": "cv3"}, {"c_split": "train-val"}):
+        svm, [name] = SVM(**setting), setting
+        with pytest.raises(ParameterError, match=name):
             RandomSplits().check(card, images, svm)
     RandomSplits().check(card, images, SVM(C=1))
 

@@ -19,7 +19,7 @@ from vggfeat.data.datasets.parts import has_images, list_folders
 from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.imageset import ImageSet, multi_hot, one_hot
 from vggfeat.data.sources import is_beyond_path
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 __all__ = [
     "DatasetCard",
@@ -75,6 +75,8 @@ def open_dataset(
 
     Raises
     ------
+    ParameterError
+        If there is a root, and no card.
     DataNotFound
         If it is not here, and may not or cannot be downloaded.
     DataError
@@ -89,6 +91,12 @@ def open_dataset(
     (300, 10, (300, 10))
     """
     if not is_card(name) and (Path(name).exists() or is_beyond_path(name)):
+        if root is not None:
+            raise ParameterError.ignored(
+                "root",
+                f"{redact(name)}, which is where its name says",
+                f"cards, such as {', '.join(card_names()[:2])}",
+            )
         return _unnamed(name)
     card = load_card(name)
     needs = _needs(card, splits)

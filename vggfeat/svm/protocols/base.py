@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.result import Axis, Lines, Published, Result, Series, Table, TableColumn
 from vggfeat.settings import SVM, Settings
 from vggfeat.svm.linear import LinearSVM
@@ -92,6 +92,8 @@ class Protocol(Settings, ABC):
     """Settings of :class:`~vggfeat.settings.SVM` that this protocol uses, and not every other."""
     multi_label: ClassVar[bool] = False
     """Whether an image may have several classes, or none."""
+    example: ClassVar[str] = ""
+    """A data set of it, to name in messages."""
 
     def check(
         self, card: DatasetCard, images: ImageSet | None = None, svm: SVM | None = None
@@ -108,15 +110,18 @@ class Protocol(Settings, ABC):
         Raises
         ------
         DataError
-            Naming what is lacking, or the setting.
+            Naming what is lacking.
+        ParameterError
+            Naming a setting that the protocol does not use, whatever its value.
         """
-        others = frozenset().union(*(kind.svm_settings for kind in PROTOCOLS.values()))
-        for name in sorted(others - self.svm_settings) if svm else ():
-            if getattr(svm, name) != SVM.model_fields[name].default:
-                raise DataError(
-                    f"{card.name} is tested by {self.metric}, where every image has one class: "
-                    f"{name} says nothing there. It belongs to data sets with an average "
-                    "precision, such as voc2007."
+        given = svm.model_fields_set if svm else set()
+        for name in sorted(given - self.svm_settings):
+            examples = [kind.example for kind in PROTOCOLS.values() if name in kind.svm_settings]
+            if examples:
+                raise ParameterError.ignored(
+                    name,
+                    f"{card.name}, whose protocol is {self.kind} ({self.metric})",
+                    f"data sets such as {' or '.join(examples)}",
                 )
 
     @abstractmethod

@@ -83,6 +83,7 @@ class VOC(Protocol):
     measure: ClassVar[str] = "mAP"
     svm_settings: ClassVar[frozenset[str]] = frozenset({"shared_C", "difficult", "c_split"})
     multi_label: ClassVar[bool] = True
+    example: ClassVar[str] = "voc2007"
 
     def parts(self, card: DatasetCard, images: ImageSet) -> dict[str, Ints]:
         """Return row numbers of train, val and test, as the data set gives them.
@@ -312,6 +313,9 @@ class MultiLabel(VOC):
     ap: APKind = "area"
     test_fraction: float = Field(default=0.5, gt=0, lt=1)
     val_fraction: float = Field(default=0.5, gt=0, lt=1)  # of what is not for testing
+
+    svm_settings: ClassVar[frozenset[str]] = frozenset({"shared_C", "c_split"})
+    example: ClassVar[str] = "a CSV file with the column labels (a|b)"
 
     def parts(self, card: DatasetCard, images: ImageSet) -> dict[str, Ints]:
         """Return the parts that the column ``split`` gives, or draw them."""
