@@ -177,14 +177,14 @@ SVM = {
     "write_report": ("vggfeat.cli.experiment:_write_report", _nothing),
 }
 MONITORED = {
-    "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),
+    "MonitoredTrainer": ("vggfeat.cli.training:MonitoredTrainer", None),
     "train": ("vggfeat.cli.watching:train", _stop),
 }
 BOXES = {
-    "open_boxset": ("vggfeat.localization.data:open_boxset", _boxset),
+    "open_boxset": ("vggfeat.experiments.localization:open_boxset", _boxset),
     "BoxRegression": ("vggfeat.localization.training:BoxRegression.on", None),
     "begun": (
-        "vggfeat.localization.training:init_from_classifier",
+        "vggfeat.experiments.localization:init_from_classifier",
         lambda given: _weights({"net": "D", "weights": given["weights"].source}),
     ),
 }
@@ -193,8 +193,8 @@ LOCALISING = {
 }
 MACHINE = {
     **{
-        f"check_machine of {module}": (f"vggfeat.cli.{module}:check_machine", _nothing)
-        for module in ("working", "training")
+        f"check_machine of {module}": (f"vggfeat.{module}:check_machine", _nothing)
+        for module in ("cli.working", "cli.training", "experiments.localization")
     },
     "precision": (
         "vggfeat.cli.working:Work._precision",
@@ -226,20 +226,20 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         ),
         "open_boxset": ("vggfeat.cli.ilsvrc:open_boxset", _stop),
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
-        "MonitoredTrainer": ("vggfeat.cli.watching:MonitoredTrainer", None),
+        "MonitoredTrainer": ("vggfeat.cli.training:MonitoredTrainer", None),
         "train_chain": ("vggfeat.cli.training:train_chain", _stop),
     },
     "predict": {
         **_images("predict"),
-        "load": ("vggfeat.svm.model:load", None),
-        "model_extractors": ("vggfeat.cli.experiment:model_extractors", lambda _: []),
+        "load": ("vggfeat.experiments.predict:load_model", None),
+        "model_extractors": ("vggfeat.experiments.predict:model_extractors", lambda _: []),
         "predict": ("vggfeat.experiments.predict:predict", _stop),
     },
     "explain": {
         **_images("explain"),
-        "load": ("vggfeat.svm.model:load", None),
+        "load": ("vggfeat.experiments.predict:load_model", None),
         "model_extractors": (
-            "vggfeat.cli.experiment:model_extractors",
+            "vggfeat.experiments.predict:model_extractors",
             lambda _: [_extractor({"extraction": Extraction(layers="pool1"), "weights": None})],
         ),
         "explain": ("vggfeat.attribution:explain", _stop),
@@ -249,28 +249,28 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
         **NETWORK,
         "load": ("vggfeat.cli.working:load", lambda given: replace(_weights(given), about=S288)),
         "read_val": ("vggfeat.cli.classify:read_val", None),
-        "classes_of": ("vggfeat.classification.classes:classes_of", _stop),
-        "score": ("vggfeat.classification.modes:score", _stop),
+        "classes_of": ("vggfeat.experiments.classification:classes_of", _stop),
+        "score": ("vggfeat.experiments.classification:score", _stop),
     },
-    "fuse": {"open_scores": ("vggfeat.classification.scores:open_scores", None)},
+    "fuse": {"open_scores": ("vggfeat.experiments.classification:open_scores", None)},
     "train": {
         "open_trainset": ("vggfeat.cli.training:open_trainset", None),
-        "load": ("vggfeat.cli.training:load", _weights),
+        "load": ("vggfeat.experiments.training:load", _weights),
         **MONITORED,
     },
     "localize train": {
         **BOXES,
         "open_boxset": ("vggfeat.cli.training:open_boxset", _boxset),
-        "load": ("vggfeat.cli.training:load", _weights),
+        "load": ("vggfeat.experiments.training:load", _weights),
         **MONITORED,
     },
     "localize predict": {
         **_images("localize"),
         **LOCALISING,
         "NetClassifier": ("vggfeat.localization.classifiers:NetClassifier.open", _stop),
-        "system": ("vggfeat.localization.predict:LocalizationSystem", None),
-        "ConstantClassifier": ("vggfeat.localization.classifiers:ConstantClassifier", None),
-        "decode": ("vggfeat.data.image:decode", None),
+        "system": ("vggfeat.experiments.localization:LocalizationSystem", None),
+        "ConstantClassifier": ("vggfeat.experiments.localization:ConstantClassifier", None),
+        "decode": ("vggfeat.experiments.localization:decode", None),
     },
     "localize evaluate": {
         **BOXES,
@@ -280,8 +280,8 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
             lambda _: SimpleNamespace(classes=("cat", "dog")),
         ),
         "StoredLabels": ("vggfeat.localization.classifiers:StoredLabels.open", _nothing),
-        "system": ("vggfeat.localization.predict:LocalizationSystem", None),
-        "evaluate": ("vggfeat.localization.evaluate:evaluate", _stop),
+        "system": ("vggfeat.experiments.localization:LocalizationSystem", None),
+        "evaluate": ("vggfeat.experiments.localization:evaluate", _stop),
     },
     "datasets show": {"load_card": ("vggfeat.cli.datasets:load_card", None)},
     "datasets fetch": {
@@ -311,10 +311,10 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
 READING = (
     "vggfeat.cli.working:load",
     "vggfeat.cli.working:open_dataset",
-    "vggfeat.cli.training:load",
+    "vggfeat.experiments.training:load",
     "vggfeat.cli.training:open_trainset",
     "vggfeat.cli.training:open_boxset",
-    "vggfeat.localization.data:open_boxset",
+    "vggfeat.experiments.localization:open_boxset",
 )
 """What takes minutes or a download: a wrong value is refused before."""
 

@@ -31,18 +31,18 @@ from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.nets.formats import read
+from vggfeat.report.tables import write_files
 from vggfeat.settings import Execution, Features, NetEvaluation
 
 if TYPE_CHECKING:
-    from vggfeat.classification.classes import Classes
-    from vggfeat.classification.scores import Floats, Scores
     from vggfeat.classification.validation import Validation
     from vggfeat.data.datasets.ilsvrc import LabelledImages
     from vggfeat.data.partition import Partition
+    from vggfeat.experiments.classification import ClassifiedImage, FusedPosteriors
+    from vggfeat.features.extractor import DenseExtractor
+    from vggfeat.features.pipeline import Progress
 
 SHOWN = 100  # images that are printed; --csv and --json have all
-Best = list[tuple[int, float]]
-"""Classes and their probabilities, the likeliest first."""
 
 Data = Annotated[
     Path | None,
@@ -171,10 +171,8 @@ def command(
 
         vggfeat classify --data ILSVRC2012 --net D --net E --mode both --out scores
     """
-    from vggfeat.classification.classes import classes_of
-    from vggfeat.classification.modes import find_pools, find_test_scales, score
-    from vggfeat.classification.validation import match_classes
     from vggfeat.cli.working import Work
+    from vggfeat.experiments.classification import compute_posteriors
 
     if (data is None) == (not sources):
         raise ParameterError("Name either images, or images with their classes by --data.")
@@ -191,35 +189,37 @@ def command(
             )
     if evaluation.multi_scale and "Q" in typed:
         raise ParameterError("--multi-scale says nothing to --Q. Leave out one of the two.")
-    base = Features(layers=("fc8",), pool="+".join(find_pools(evaluation)))
-    features = base.but(**{"nets": _net_of(typed.get("weights")), **typed})
+    features = Features(layers=("fc8",)).but(**{"nets": _net_of(typed.get("weights")), **typed})
     labelled = read_labelled(data) if data is not None else None
     images = labelled.image_set() if labelled else find_images(sources or [], relative_to)
     how: dict[str, Any] = {"on_bad_image": execution.on_bad_image, "workers": execution.workers}
-    validation: Validation | None = None
-    scores: list[Scores] = []
-    for net in features.nets:
+
+    def open_net(features: Features, net: str) -> DenseExtractor:
         extractor = work.network_for(features, net, out)
         work.opened.clear()  # the next one needs the memory
-        if labelled and validation is None:
-            validation = match_classes(labelled, classes_of(extractor.weights))
-        scales = typed.get("Q") or find_test_scales(
-            extractor.weights, multi_scale=evaluation.multi_scale
-        )
-        with work_progress("classify", quiet=quiet) as progress:
-            scores += score(
-                images,
-                extractor,
-                scales,
-                out,
-                shard=share,
-                progress=progress.images,
-                extract=partial(work.extract, **how),
-            )[0]
+        return extractor
+
+    @contextmanager
+    def progress() -> Iterator[Progress | None]:
+        with work_progress("classify", quiet=quiet) as callbacks:
+            yield callbacks.images
+
+    posteriors, validation = compute_posteriors(
+        images,
+        features,
+        evaluation,
+        open_net,
+        scales=typed.get("Q"),
+        labelled=labelled,
+        folder=out,
+        share=share,
+        progress=progress,
+        extract=partial(work.extract, **how),
+    )
     if shard is not None:
-        _show_share(scores, share, len(images), as_json)
+        _show_share(posteriors, share, len(images), as_json)
     else:
-        show_scores(scores, validation, outputs)
+        show_posteriors(posteriors, validation, outputs)
 
 
 def read_labelled(data: Path) -> LabelledImages:
@@ -233,24 +233,29 @@ def read_labelled(data: Path) -> LabelledImages:
     return labelled
 
 
-def show_scores(
-    scores: Sequence[Scores], validation: Validation | None, outputs: ScoreOutputs
+def show_posteriors(
+    posteriors: FusedPosteriors, validation: Validation | None, outputs: ScoreOutputs
 ) -> None:
-    """Print the errors of posteriors; where no classes are known, the likeliest of each image."""
-    from vggfeat.classification.evaluate import evaluate
-    from vggfeat.classification.scores import same_classes
-    from vggfeat.report.tables import write_files
-
-    classes = same_classes(scores)
-    failed = {name: reason for of_net in scores for name, reason in of_net.failed.items()}
-    if failed and not any(of_net.names for of_net in scores):
+    """Print how often posteriors err; where no classes are known, the likeliest of each image."""
+    columns = min(outputs.top, len(posteriors.classes))
+    failed = posteriors.failed
+    if failed and not any(posteriors.counts):
         warn_of_failures(failed)
         raise DataError("No image could be read, so that there is nothing to tell.")
+    images: list[ClassifiedImage] = []  # that are printed
+    count = 0
+    with _likeliest_file(outputs.table, columns, failed, true=bool(validation)) as write:
+        if validation is not None:
+            result = posteriors.evaluate(validation, outputs.top, write)
+        else:
+            for count, image in enumerate(posteriors.likeliest(outputs.top), 1):
+                if write:
+                    write(image)
+                if outputs.as_json or count <= SHOWN:
+                    images.append(image)
     if validation is None:
-        _show_images(scores, classes, failed, outputs)
+        _show_images(posteriors, images, count, outputs)
     else:
-        with _likeliest(outputs, classes, failed, validation) as write:
-            result = evaluate(scores, validation, watch=write)
         show_result(result, as_json=outputs.as_json)
         if outputs.results:
             written = write_files(result, outputs.results)
@@ -259,82 +264,53 @@ def show_scores(
 
 
 def _show_images(
-    scores: Sequence[Scores], classes: Classes, failed: dict[str, str], outputs: ScoreOutputs
+    posteriors: FusedPosteriors,
+    images: Sequence[ClassifiedImage],
+    count: int,
+    outputs: ScoreOutputs,
 ) -> None:
-    from vggfeat.classification.scores import describe_origin, posteriors, same_images
-
-    names = same_images(scores)
-    best: list[Best] = []  # of those that are printed
-    with _likeliest(outputs, classes, failed, None) as write:
-        start = 0
-        for block in posteriors(scores, names):
-            write(names[start : start + len(block)], block)
-            shown = len(block) if outputs.as_json else max(0, SHOWN - start)
-            best += _best(block[:shown], outputs.top)
-            start += len(block)
     if outputs.as_json:
-        images: list[dict[str, Any]] = [
-            {"image": name, "classes": [_plain(classes, *pair) for pair in likeliest]}
-            for name, likeliest in zip(names, best, strict=True)
+        values: list[dict[str, Any]] = [
+            {"image": image.name, "classes": [label.to_dict() for label in image.likeliest]}
+            for image in images
         ]
-        images += [{"image": name, "error": reason} for name, reason in failed.items()]
-        show({"images": images, "scores": describe_origin(scores)}, as_json=True)
+        values += [{"image": name, "error": reason} for name, reason in posteriors.failed.items()]
+        show({"images": values, "scores": posteriors.origin}, as_json=True)
         return
     lines: list[list[object]] = [
-        [name if not rank else "", classes.names[place], f"{100 * share:.1f}"]
-        for name, likeliest in zip(names, best, strict=False)
-        for rank, (place, share) in enumerate(likeliest)
+        [image.name if not rank else "", label.name, f"{100 * label.probability:.1f}"]
+        for image in images
+        for rank, label in enumerate(image.likeliest)
     ]
     show({}, grid(["image", "class", "%"], lines), as_json=False)
-    if len(names) > SHOWN:
-        note(f"And {len(names) - SHOWN:,} more images; --csv FILE writes all.")
-
-
-def _best(block: Floats, top: int) -> list[Best]:
-    from vggfeat.classification.evaluate import top_k
-
-    places = top_k(block, top)
-    return [
-        [(int(place), float(row[place])) for place in likeliest]
-        for row, likeliest in zip(block, places, strict=True)
-    ]
-
-
-def _plain(classes: Classes, place: int, probability: float) -> dict[str, Any]:
-    return {
-        "class": classes.names[place],
-        "key": classes.keys[place],
-        "index": place,
-        "probability": probability,
-    }
+    if count > SHOWN:
+        note(f"And {count - SHOWN:,} more images; --csv FILE writes all.")
 
 
 @contextmanager
-def _likeliest(
-    outputs: ScoreOutputs, classes: Classes, failed: dict[str, str], validation: Validation | None
-) -> Iterator[Callable[[Sequence[str], Floats], None]]:
+def _likeliest_file(
+    table: Path | None, columns: int, failed: dict[str, str], *, true: bool
+) -> Iterator[Callable[[ClassifiedImage], object] | None]:
     """Open the CSV of the likeliest classes; it is there whole or not at all."""
-    if outputs.table is None:
-        yield lambda names, block: None
+    if table is None:
+        yield None
         return
 
-    true = bool(validation)
-    columns = min(outputs.top, len(classes))
-    make_folder(outputs.table.parent)  # that of results is written to when the table is complete
+    make_folder(table.parent)  # that of results is written to when the table is complete
     with (
-        replacing(outputs.table) as temporary,
+        replacing(table) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
         heads = [f"{word} {rank}" for rank in range(1, columns + 1) for word in ("class", "share")]
         writer.writerow(["name", *["true"] * true, *heads, "error"])
 
-        def write(names: Sequence[str], block: Floats) -> None:
-            labels = validation.labels_of(names).tolist() if validation else []
-            own = [[classes.names[label]] for label in labels] or [[] for _ in names]
-            for name, label, likeliest in zip(names, own, _best(block, outputs.top), strict=True):
-                cells = [cell for place, p in likeliest for cell in (classes.names[place], p)]
-                writer.writerow([name, *label, *cells, ""])
+        def write(image: ClassifiedImage) -> None:
+            label = [] if image.true is None else [image.true]
+            cells = [
+                cell for likely in image.likeliest for cell in (likely.name, likely.probability)
+            ]
+            writer.writerow([image.name, *label, *cells, ""])
 
         yield write
         blanks = [""] * (2 * columns + true)
@@ -359,9 +335,8 @@ def _read_share(typed: str | None, context: typer.Context) -> Partition:
     return parse_partition(typed)
 
 
-def _show_share(scores: list[Scores], share: Partition, images: int, as_json: bool) -> None:
-    done = min(len(of_net.names) for of_net in scores)
-    failed = {name: reason for of_net in scores for name, reason in of_net.failed.items()}
+def _show_share(posteriors: FusedPosteriors, share: Partition, images: int, as_json: bool) -> None:
+    done, failed = min(posteriors.counts), posteriors.failed
     text = f"Share {share} is done: {counted(done, 'image')}."
     if not len(share.rows(images)):
         only = counted(images, "image")

@@ -12,9 +12,8 @@ from vggfeat.cli.console import count_progress, note, note_error, work_progress
 from vggfeat.data.image import decode
 from vggfeat.errors import VggfeatError, WeightsNotFound
 from vggfeat.experiments.features import describe
-from vggfeat.experiments.predict import check_columns, model_extractors
+from vggfeat.experiments.predict import check_columns
 from vggfeat.experiments.svm import SVMRun, evaluate
-from vggfeat.nets.runtimes import describe_device
 from vggfeat.nets.weights import lacking_source
 from vggfeat.report.heat_maps import draw_heat_maps
 from vggfeat.report.page import write_page
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
-    from vggfeat.features.extractor import DenseExtractor
     from vggfeat.result import Gallery
     from vggfeat.settings import SVM, Features
     from vggfeat.svm.model import SavedModel
@@ -99,21 +97,6 @@ class Outputs:
                     note_error("Error", error)
                     status = status or error.exit_status
         return status
-
-
-def open_networks(
-    model: SavedModel, device: str, weights: list[str] | None, *, quiet: bool
-) -> list[DenseExtractor]:
-    """Open the networks of a model, and say what runs where."""
-    extractors = model_extractors(model, device, weights or ())
-    for extractor in extractors:
-        done = extractor.extraction
-        note(
-            f"Net {done.net}, {', '.join(done.layers)}, Q {', '.join(map(str, model.scales))}, "
-            f"{done.precision} on {describe_device(extractor.device)}",
-            quiet=quiet,
-        )
-    return extractors
 
 
 def _save_model(run: SVMRun, path: Path, work: Work) -> None:

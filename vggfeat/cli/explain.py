@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -16,6 +17,7 @@ from vggfeat.cli.console import (
     Json,
     Quiet,
     count_progress,
+    note,
     restart_hint,
     show_result,
     warn_of_failures,
@@ -25,6 +27,7 @@ from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
+from vggfeat.report.images import describe_exactness, draw_explanation
 from vggfeat.report.tables import write_csv
 from vggfeat.result import Cell, Result, Table, TableColumn
 from vggfeat.settings import Execution
@@ -84,17 +87,18 @@ def command(
 
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
-    from vggfeat.attribution import rows_of
-    from vggfeat.cli.experiment import open_networks
-    from vggfeat.svm.model import load, refuse_boxes
+    from vggfeat.experiments.predict import open_model
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     images = find_images(sources, relative_to)
-    loaded = load(model)
-    refuse_boxes(loaded)
-    rows_of(classes, loaded.classes)
-    extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
+    loaded, extractors = open_model(
+        model,
+        execution.device,
+        weights or (),
+        classes=classes,
+        tell=partial(note, quiet=quiet),
+    )
     done: list[_Drawn] = []
 
     def write() -> None:
@@ -137,7 +141,6 @@ def _draw(
     target: Path,
 ) -> _Drawn:
     from vggfeat.attribution import explain
-    from vggfeat.report.images import draw_explanation
 
     try:
         decoded = decode(image, extractors[0].extraction)
@@ -168,7 +171,7 @@ def _tables(done: Sequence[_Drawn]) -> tuple[Table, ...]:
     drawn = [(each.image, each.explanation, each.drawing) for each in done if each.explanation]
     classes = tuple(cells for name, found, _ in drawn for cells in _class_rows(name, found))
     drawings = tuple(
-        (name, where, _exactness(found), found.row_norm) for name, found, where in drawn
+        (name, where, describe_exactness(found), found.row_norm) for name, found, where in drawn
     )
     norms = tuple(
         (name, share.descriptor.path, share.norm)
@@ -208,9 +211,3 @@ def _class_rows(name: str, explanation: Explanation) -> list[tuple[Cell, ...]]:
         (name, label, *(of_class[key] for key in ("score", "sum", "bias")), *of_class["strongest"])
         for label, of_class in explanation.to_dict()["classes"].items()
     ]
-
-
-def _exactness(explanation: Explanation) -> str:
-    from vggfeat.report.images import describe_exactness
-
-    return describe_exactness(explanation)

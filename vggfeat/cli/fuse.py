@@ -16,7 +16,7 @@ from vggfeat.cli.classify import (
     ScoreOutputs,
     Top,
     read_labelled,
-    show_scores,
+    show_posteriors,
 )
 from vggfeat.cli.console import Json, Quiet, note
 from vggfeat.settings import Features
@@ -59,27 +59,12 @@ def command(
 
         vggfeat fuse scores-d.h5 scores-e.h5 --csv top5.csv
     """
-    from vggfeat.classification.scores import (
-        check_target,
-        describe_origin,
-        open_scores,
-        same_classes,
-        same_images,
-        write_fused,
-    )
-    from vggfeat.classification.validation import match_classes
-    from vggfeat.features.provenance import versions
+    from vggfeat.experiments.classification import FusedPosteriors
 
     outputs = ScoreOutputs(top, table, results, out, quiet, as_json)
     outputs.check(data)
+    posteriors = FusedPosteriors.open(stores, typed.get("Q"), out)
+    validation = posteriors.match(read_labelled(data)) if data is not None else None
+    show_posteriors(posteriors, validation, outputs)
     if out is not None:
-        check_target(out, stores)
-    scores = [of_net for path in stores for of_net in open_scores(path, typed.get("Q"))]
-    classes = same_classes(scores)
-    validation = match_classes(read_labelled(data), classes) if data is not None else None
-    show_scores(scores, validation, outputs)
-    if out is not None:
-        names = same_images(scores)
-        made_of = {"fused": describe_origin(scores), "versions": versions()}
-        write_fused(out, scores, names, made_of)
-        note(f"Fused scores of {counted(len(names), 'image')}: {out}", quiet=quiet)
+        note(f"Fused scores of {counted(posteriors.write(out), 'image')}: {out}", quiet=quiet)

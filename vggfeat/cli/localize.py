@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from safetensors import SafetensorError, safe_open
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import counted
@@ -19,7 +18,6 @@ from vggfeat.cli.console import (
     download_progress,
     is_first_process,
     note,
-    note_error,
     restart_hint,
     show_result,
     warn_of_failures,
@@ -27,20 +25,14 @@ from vggfeat.cli.console import (
 from vggfeat.cli.explain import places
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.imageset import find_images
-from vggfeat.errors import DataError, ImageError, ParameterError
+from vggfeat.errors import DataError, ParameterError
 from vggfeat.nets.config import layers_of
-from vggfeat.nets.formats import read
-from vggfeat.nets.registry import NAMES
-from vggfeat.recipes import BEST
-from vggfeat.result import BoxMark, Cell, Result, Table, TableColumn
+from vggfeat.report.images import draw_boxes, write_jpeg
+from vggfeat.report.page import write_page
+from vggfeat.report.tables import write_csv, write_files
+from vggfeat.result import Cell, Result
 from vggfeat.settings import BoxTraining, Decoding, Execution, Localization, Merging
 
-if TYPE_CHECKING:
-    from vggfeat.classification.classes import Classes
-    from vggfeat.localization.classifiers import Classifier
-    from vggfeat.localization.predict import Detection, Localizer
-
-WAITED = 50  # updates
 NOTHING_KEPT = "Nothing is kept: a test is of all its images. --limit makes it shorter."
 OnlyClasses = Annotated[
     list[str] | None,
@@ -70,19 +62,6 @@ Scales = Annotated[
         "--Q", "-Q", min=1, help="Test scale; repeat for several. Each net's S by default."
     ),
 ]
-COLUMNS = (
-    TableColumn("image", "Image"),
-    TableColumn("class", "Class"),
-    TableColumn("key", "Key"),
-    TableColumn("posterior", "Posterior", "number"),
-    TableColumn("score", "Score", "number"),
-    TableColumn("windows", "Windows", "int"),
-    *(TableColumn(edge, edge, "number") for edge in ("xmin", "ymin", "xmax", "ymax")),
-    TableColumn("drawing", "Drawing"),
-    TableColumn("error", "Error"),
-)
-SHOWN = ("image", "class", "posterior", "xmin", "ymin", "xmax", "ymax")
-"""Columns that fit a terminal."""
 
 group = typer.Typer(
     name="localize",
@@ -149,36 +128,39 @@ def train_command(
     """
     from vggfeat.cli.training import (
         boxset_of,
-        engine_of,
+        open_trainer,
         show_trained,
         starting_weights,
         warn_of_scale,
     )
-    from vggfeat.cli.watching import MonitoredTrainer
-    from vggfeat.localization.training import BoxRegression, init_from_classifier
-    from vggfeat.train.distributed import world_size
+    from vggfeat.experiments.localization import begin_training, complete_training
+    from vggfeat.experiments.training import net_of_init
 
     typed = training.model_fields_set
     check_folder("--out", out)
-    settings = training.but(net=_net(init, training.net if "net" in typed else None))
-    engine = engine_of(execution, workers, micro, False)
-    trainer = MonitoredTrainer(engine, quiet, tensorboard, "the same command with --resume")
-    found = boxset_of(data, classes, boxes, settings, quiet=quiet)
-    if "batch" not in typed:
-        settings = settings.but(batch=max(world_size(), _batch_of(len(found.train))))
-    if "patience" not in typed:
-        settings = settings.but(patience=_patience_of(len(found.train), settings.batch))
-    task = BoxRegression.on(found, localization.regression, training.S, localization.visible)
+    layers_of(training.net)  # which refuses a net that there is not
+    origin = net_of_init(init, training.net, "localize train")
+    if "net" in typed and origin != training.net:
+        raise ParameterError(
+            f"--net {training.net}: the file {init} is of net {origin}. Leave out --net."
+        )
+    trainer = open_trainer(
+        execution,
+        workers,
+        micro,
+        compiled=False,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        resume_hint="the same command with --resume",
+    )
+    boxset = boxset_of(data, classes, boxes, training, quiet=quiet)
+    settings = complete_training(training.but(net=origin), len(boxset.train), typed)
     classifying = starting_weights(init, settings.net, "fc7", quiet)
     warn_of_scale(classifying, training.S)
-    weights = init_from_classifier(
-        classifying,
-        task,
-        balanced=localization.balanced,
-        seed=settings.seed,
-        device=execution.device,
+    start = begin_training(boxset, classifying, settings, localization, execution.device)
+    done = trainer(
+        settings, boxset.trainset, out, weights=start.weights, resume=resume, task=start.task
     )
-    done = trainer(settings, found.trainset, out, weights=weights, resume=resume, task=task)
     if is_first_process():
         show_trained(trainer, done, as_json=as_json)
         warn_of_failures(done.failed)
@@ -229,11 +211,7 @@ def predict_command(
 
         vggfeat localize predict cat.jpg --model runs/boxes --class cat --csv boxes.csv
     """
-    from vggfeat.classification.classes import chosen, named
-    from vggfeat.data.image import decode
-    from vggfeat.localization.classifiers import ConstantClassifier
-    from vggfeat.localization.predict import LocalizationSystem
-    from vggfeat.report.tables import write_csv
+    from vggfeat.experiments import localization as work
 
     if classes and top:
         raise ParameterError(
@@ -243,51 +221,48 @@ def predict_command(
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     images = find_images(sources, relative_to)
-    nets, scales = _open_nets(models, Q, execution)
-    keys = nets[0].classes
-    wanted = chosen(classes or (), keys, "localize predict")
-    if bool(classifier) == bool(classes):
-        raise ParameterError(
-            "Localising needs labels: either those of a classification system, --classifier MODEL, "
-            f"or the class that all images show, --class {named(keys).names[0]!r}."
+    with download_progress(quiet=quiet) as fetching:
+        system, labels = work.open_predictor(
+            models,
+            Q or (),
+            execution,
+            classifier=classifier,
+            classes=classes or (),
+            merging=merging,
+            tell=partial(note, quiet=quiet),
+            progress=fetching,
         )
-    system_of_labels: Classifier = ConstantClassifier(keys, [keys.index(key) for key in wanted])
-    if classifier:
-        system_of_labels = _open_classifier(classifier, nets[0], execution, quiet=quiet)
-    system = LocalizationSystem(nets, scales, system_of_labels, merging=merging)
     rows: list[tuple[Cell, ...]] = []
     done: list[str] = []
+    failed = 0
 
     def write() -> None:
         if table:
             make_folder(table.parent)  # where no image could be drawn, nobody has made it
-            write_csv(_box_table(rows), table)
+            write_csv(work.box_table(rows), table)
 
-    failed = 0
     with count_progress(
         "localize", quiet=quiet, hint=lambda: restart_hint(done, table, write)
     ) as tell:
         spots = places(images.names, ".jpg")
-        for name, image, place in zip(images.names, images.images, spots, strict=True):
-            try:
-                decoded = decode(image, decoding)
-                detections = system.predict(decoded, len(wanted) or top or 1)
-            except ImageError as error:
-                note_error(f"Warning: {name}", error)
-                rows.append((name, *[None] * (len(COLUMNS) - 2), str(error)))
+        localized = work.localize(images, system, labels or top or 1, decoding)
+        for image, place in zip(localized, spots, strict=True):
+            target = out / place
+            if image.image is None:
+                note(f"Warning: {image.name}: {image.reason}")
                 failed += 1
             else:
-                target = out / place
-                _draw(decoded, detections, named(keys), target)
-                rows += [_row(name, detection, named(keys), target) for detection in detections]
-            done.append(name)
+                make_folder(target.parent)
+                write_atomic(target, write_jpeg(draw_boxes(image.image, image.marks()), 92))
+            rows += image.rows(str(target))
+            done.append(image.name)
             if tell:
                 tell(len(done), len(images))
     write()
     drawn = len(done) - failed
     settings = {"boxes drawn in": str(out)} if drawn else {}
     about = f"{counted(drawn, 'image')} drawn"
-    boxes = _box_table(rows) if as_json else _box_table(rows, SHOWN)
+    boxes = work.box_table(rows, () if as_json else work.SHOWN)
     show_result(
         Result("localize", "Boxes", (), about, (boxes,), settings=settings), as_json=as_json
     )
@@ -349,12 +324,7 @@ def evaluate_command(
 
         vggfeat localize evaluate --data ILSVRC2012 --model a@256 --model b@352,384
     """
-    from vggfeat.localization.classifiers import StoredLabels
-    from vggfeat.localization.data import open_boxset
-    from vggfeat.localization.evaluate import evaluate
-    from vggfeat.localization.predict import LocalizationSystem
-    from vggfeat.report.page import write_page
-    from vggfeat.report.tables import write_files
+    from vggfeat.experiments import localization as work
 
     check_file("--report", report, makes_folder=True)
     if labels and not classifier:
@@ -362,159 +332,27 @@ def evaluate_command(
             "--labels says what images show. What their windows show, by which boxes are rated, "
             "is the classification system's: name one with --classifier."
         )
-    nets, scales = _open_nets(models, Q, execution)
-    system_of_labels = None
-    if classifier:
-        system_of_labels = _open_classifier(
-            classifier, nets[0], execution, windows_only=bool(labels), quiet=quiet
+    with download_progress(quiet=quiet) as fetching:
+        system = work.open_tested(
+            models,
+            Q or (),
+            execution,
+            classifier=classifier,
+            labels=labels or (),
+            merging=merging,
+            tell=partial(note, quiet=quiet),
+            progress=fetching,
         )
-    stored = StoredLabels.open(labels, nets[0].classes) if labels else None
-    system = LocalizationSystem(nets, scales, system_of_labels, stored, merging)
+    labels_from = " & ".join(map(str, labels or ())) or classifier or ""
     with download_progress(quiet=quiet) as reading:
-        boxset = open_boxset(
-            data,
-            classes=nets[0].classes,
-            boxes=boxes or (),
-            parts=("test",),
-            decoding=decoding,
-            progress=reading,
+        test = work.open_test(
+            data, system, labels_from, boxes=boxes or (), decoding=decoding, progress=reading
         )
-    warn_of_failures(boxset.left_out)
+    warn_of_failures(test.data.left_out)
     with count_progress("localize", quiet=quiet, hint=lambda: NOTHING_KEPT) as tell:
-        result = evaluate(
-            boxset,
-            system,
-            limit=limit,
-            labels_from=" & ".join(map(str, labels or ())) or classifier or "",
-            progress=tell,
-        )
+        result = test.evaluate(limit, tell)
     show_result(result, as_json=as_json)
     if report:
-        rows = {name: rows[0] for name, rows in boxset.test.images()}
-        write_page(result, report, lambda name: boxset.test.open(rows[name]))
+        write_page(result, report, test.open_image)
         write_files(result, report.with_suffix(""))
         note(f"Report: {report}", quiet=quiet)
-
-
-def _open_nets(
-    models: list[str], Q: list[int] | None, execution: Execution
-) -> tuple[list[Localizer], list[list[int]]]:
-    """Open the nets, and take the test scales of each: its own, those of all, or its S."""
-    from vggfeat.cli.working import check_machine
-    from vggfeat.localization.predict import Localizer
-
-    check_machine(execution)
-    nets, scales = [], []
-    for model in models:
-        path, own = _split_scales(model)
-        net = Localizer.open(path, device=execution.device, precision=execution.precision)
-        scales.append(own or Q or [net.S])
-        nets.append(net)
-    return nets, scales
-
-
-def _split_scales(model: str) -> tuple[Path, list[int]]:
-    """Part MODEL@352,384 into a path and scales; a path may have an @ of its own."""
-    path, _, typed = model.rpartition("@")
-    numbers = typed.split(",")
-    if path and all(map(str.isdecimal, numbers)) and not Path(model).expanduser().exists():
-        return Path(path), [int(number) for number in numbers]
-    return Path(model), []
-
-
-def _open_classifier(
-    classifier: str,
-    net: Localizer,
-    execution: Execution,
-    *,
-    windows_only: bool = False,
-    quiet: bool,
-) -> Classifier:
-    """Open a saved SVM, or a net with fc8, of which some classes are localised."""
-    from vggfeat.cli.experiment import open_networks
-    from vggfeat.localization.classifiers import FC8, ClassSubset, NetClassifier, SVMClassifier
-    from vggfeat.nets.weights import load
-    from vggfeat.svm.model import load as load_model
-
-    whole: Classifier
-    if model := _find_model(classifier):
-        svm = load_model(model)
-        whole = SVMClassifier(svm, open_networks(svm, execution.device, None, quiet=quiet))
-        return ClassSubset(whole, net.classes)
-    how: dict[str, Any] = {"device": execution.device, "precision": execution.precision}
-    how["windows_only"] = windows_only
-    if classifier in NAMES:
-        with download_progress(quiet=quiet) as progress:
-            weights = load(classifier, net.extractor.extraction.net, [FC8], progress=progress)
-        whole = NetClassifier.open(weights, **how)
-    else:
-        path = Path(classifier).expanduser()
-        whole = NetClassifier.open(str(path / BEST if path.is_dir() else path), **how)
-    return ClassSubset(whole, net.classes)
-
-
-def _find_model(classifier: str) -> Path | None:
-    """Find the file of a saved SVM; weights are safetensors as well, and say something else."""
-    path = Path(classifier).expanduser()
-    for file in (path, Path(f"{path}.safetensors")):
-        if file.is_file():
-            try:
-                with safe_open(file, "np") as opened:
-                    about = (opened.metadata() or {}).get("vggfeat", "")
-            except SafetensorError:
-                return None
-            return file if about.startswith("{") else None
-    return None
-
-
-def _draw(image: Any, detections: list[Detection], classes: Classes, target: Path) -> None:
-    """Draw the boxes on a copy of the image, the likeliest last."""
-    from vggfeat.report.images import draw_boxes, write_jpeg
-
-    marks = []
-    for detection in reversed(detections):
-        left, top, right, bottom = detection.box.tolist()
-        label = classes.names[detection.label]
-        marks.append(BoxMark((left, top, right, bottom), "predicted", label))
-    make_folder(target.parent)
-    write_atomic(target, write_jpeg(draw_boxes(image, marks), 92))
-
-
-def _box_table(rows: Sequence[tuple[Cell, ...]], names: Sequence[str] = ()) -> Table:
-    """Lay out boxes, in pixels from 1 on, ends included; all columns, or those named."""
-    shown = [place for place, column in enumerate(COLUMNS) if not names or column.name in names]
-    cells = tuple(tuple(row[place] for place in shown) for row in rows)
-    return Table("boxes", "Boxes", tuple(COLUMNS[place] for place in shown), cells)
-
-
-def _row(name: str, detection: Detection, classes: Classes, drawing: Path) -> tuple[Cell, ...]:
-    from vggfeat.localization.boxes import as_annotated
-
-    key = classes.keys[detection.label]
-    figures = (detection.posterior, detection.score, detection.windows)
-    box = as_annotated(detection.box)
-    return (name, classes.names[detection.label], key, *figures, *box, str(drawing), "")
-
-
-def _batch_of(images: int) -> int:
-    """Take the paper's batch, or of a small set so few images that an epoch has four updates."""
-    return min(BoxTraining().batch, max(8, images // 4 // 8 * 8))
-
-
-def _patience_of(images: int, batch: int) -> int:
-    """Wait for some updates at least: a small set has few of them in an epoch."""
-    return max(BoxTraining().patience, WAITED // max(1, images // batch))
-
-
-def _net(init: str, net: str | None) -> str:
-    """Tell which net the weights to begin from are of; a file may not be of another."""
-    if init in NAMES:
-        layers_of(net := net or BoxTraining().net)  # which refuses a net that there is not
-        return net
-    if not Path(init).expanduser().is_file():
-        expected = f"one of {', '.join(map(repr, NAMES))}, or a file of weights"
-        raise ParameterError.of("init", "localize train", expected, init)
-    found = read(init).net
-    if net not in (None, found):
-        raise ParameterError(f"--net {net}: the file {init} is of net {found}. Leave out --net.")
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,14 @@ import typer
 from vggfeat._io.atomic import replacing
 from vggfeat._io.text import counted
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet, show_result, warn_of_failures, work_progress
+from vggfeat.cli.console import (
+    Json,
+    Quiet,
+    note,
+    show_result,
+    warn_of_failures,
+    work_progress,
+)
 from vggfeat.cli.targets import check_file
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
@@ -61,15 +69,13 @@ def command(
 
         vggfeat predict model new_images/ --csv scores.csv
     """
-    from vggfeat.cli.experiment import open_networks
-    from vggfeat.experiments.predict import predict
-    from vggfeat.svm.model import load, refuse_boxes
+    from vggfeat.experiments.predict import open_model, predict
 
     check_file("--csv", table)
     images = find_images(sources, relative_to)
-    loaded = load(model)
-    refuse_boxes(loaded)
-    extractors = open_networks(loaded, execution.device, weights, quiet=quiet)
+    loaded, extractors = open_model(
+        model, execution.device, weights or (), tell=partial(note, quiet=quiet)
+    )
     rows: list[tuple[Cell, ...]] = []
     failed: dict[str, str] = {}
     with work_progress("predict", quiet=quiet) as work, _score_file(table, loaded) as write:

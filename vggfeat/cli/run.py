@@ -117,8 +117,7 @@ def command(
     from vggfeat.cli.experiment import Outputs
     from vggfeat.cli.ilsvrc import TableInputs, run_networks
     from vggfeat.cli.tables import Overrides, run_table
-    from vggfeat.cli.training import engine_of, run_chain
-    from vggfeat.cli.watching import MonitoredTrainer
+    from vggfeat.cli.training import open_trainer, run_chain
     from vggfeat.cli.working import Work
 
     loaded = open_recipe(recipe, set_ or ())
@@ -139,8 +138,15 @@ def command(
         outputs = Outputs(None, submission, report, evidence)
         run_table(loaded, work, overrides, outputs, as_json=as_json)
         return
-    trains = engine_of(execution, execution.workers or 2, micro, compile_net)
-    trainer = MonitoredTrainer(trains, quiet, tensorboard)
+    trainer = open_trainer(
+        execution,
+        execution.workers or 2,
+        micro,
+        compile_net,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        resume_hint="the same command",
+    )
     given = _given(data, loaded.name, "trains")
     run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
 

@@ -12,12 +12,11 @@ from vggfeat.cli.console import Json, Quiet, is_first_process, warn_of_failures
 from vggfeat.cli.targets import check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.nets.config import layers_of
-from vggfeat.nets.formats import read
-from vggfeat.nets.registry import NAMES
 from vggfeat.settings import Execution, Training
 
 DRAWN = get_args(Training.model_fields["init"].annotation)
 FROM_ITSELF = 1e-3  # learning rate (Section 3.1)
+UPDATES = 8  # in an epoch of a small set, at least
 
 
 @options.with_options(
@@ -64,9 +63,8 @@ def command(
 
         vggfeat train --net D --init embedded --freeze conv --data my_folder --out runs/mine
     """
-    from vggfeat.cli.training import engine_of, images_of, show_trained, starting_weights
-    from vggfeat.cli.watching import MonitoredTrainer
-    from vggfeat.train.distributed import world_size
+    from vggfeat.cli.training import images_of, open_trainer, show_trained, starting_weights
+    from vggfeat.experiments.training import default_batch, net_of_init
 
     typed = training.model_fields_set
     if {"steps", "patience"} <= typed:
@@ -76,46 +74,24 @@ def command(
         )
     check_folder("--out", out)
     layers_of(training.net)  # which refuses a net that there is not
-    settings = training
-    if init in DRAWN:
-        settings = settings.but(init=init)
-    else:
-        _check_source(init)
-    if "learning_rate" not in typed and _net_of(init, training.net) == training.net:
+    origin = net_of_init(init, training.net, "train", DRAWN)
+    settings = training.but(init=init) if origin is None else training
+    if "learning_rate" not in typed and origin == training.net:
         settings = settings.but(learning_rate=FROM_ITSELF)
-    engine = engine_of(execution, workers, micro, compile_net)
-    trainer = MonitoredTrainer(engine, quiet, tensorboard, "the same command with --resume")
-    found = images_of(data, val, val_fraction, settings.seed, quiet=quiet)
+    trainer = open_trainer(
+        execution,
+        workers,
+        micro,
+        compile_net,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        resume_hint="the same command with --resume",
+    )
+    images = images_of(data, val, val_fraction, settings.seed, quiet=quiet)
     if "batch" not in typed:
-        settings = settings.but(batch=max(world_size(), _batch_of(len(found.train))))
-    weights = None
-    if init not in DRAWN:  # a file may be of net A
-        net = _net_of(init, settings.net) or settings.net
-        weights = starting_weights(init, net, "fc8", quiet)
-    done = trainer(settings, found, out, weights=weights, resume=resume)
+        settings = settings.but(batch=default_batch(len(images.train), UPDATES))
+    weights = starting_weights(init, origin, "fc8", quiet) if origin else None
+    done = trainer(settings, images, out, weights=weights, resume=resume)
     if is_first_process():
         show_trained(trainer, done, as_json=as_json)
         warn_of_failures(done.failed)
-
-
-def _batch_of(images: int) -> int:
-    """Take the paper's batch, or of a small set so few images that an epoch has eight updates."""
-    return min(Training().batch, max(8, images // 8 // 8 * 8))
-
-
-def _check_source(init: str) -> None:
-    """Refuse what is neither an initialisation nor weights, before any image is read."""
-    if init not in NAMES and not Path(init).expanduser().is_file():
-        known = ", ".join(map(repr, (*DRAWN, *NAMES)))
-        raise ParameterError.of("init", "train", f"one of {known}, or a file of weights", init)
-
-
-def _net_of(init: str, net: str) -> str | None:
-    """Tell which net the weights to begin from are of; None where they are drawn."""
-    if init in DRAWN:
-        return None
-    path = Path(init).expanduser()
-    if not path.is_file():  # a source by its name has each net's own
-        return net
-
-    return read(path).net

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,9 @@ from vggfeat._io.text import counted
 from vggfeat.classification.evaluate import TOP
 from vggfeat.cli.console import download_progress, is_first_process, note, show, warn_of_failures
 from vggfeat.cli.watching import PAGE, MonitoredTrainer
-from vggfeat.cli.working import check_machine
+from vggfeat.experiments.training import lacking_layers, load_start
 from vggfeat.localization.data import open_boxset
-from vggfeat.nets.formats import read
-from vggfeat.nets.formats.parameters import FC
-from vggfeat.nets.registry import NAMES
-from vggfeat.nets.weights import load
+from vggfeat.nets.runtimes import check_machine
 from vggfeat.recipes import BEST
 from vggfeat.report.tables import render_facts, render_result, render_table
 from vggfeat.result import Table, TableColumn
@@ -35,6 +31,29 @@ if TYPE_CHECKING:
     from vggfeat.train.loop import TrainingResult
 
 ILSVRC = 1000  # classes: with others, the paper's errors say nothing
+
+
+def open_trainer(
+    execution: Execution,
+    workers: int,
+    micro: int | None,
+    compiled: bool,
+    *,
+    quiet: bool,
+    tensorboard: bool,
+    resume_hint: str,
+) -> MonitoredTrainer:
+    """Make what trains and shows how it goes, and refuse wrong choices before any image is read.
+
+    Processes that torchrun started meet here.
+
+    Raises
+    ------
+    ParameterError, DeviceError
+        Naming the option.
+    """
+    engine = engine_of(execution, workers, micro, compiled)
+    return MonitoredTrainer(engine, quiet, tensorboard, resume_hint)
 
 
 def engine_of(execution: Execution, workers: int, micro: int | None, compiled: bool) -> Engine:
@@ -108,23 +127,13 @@ def warn_of_scale(weights: Weights, S: int) -> None:
 
 
 def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
-    """Load what a network begins from, as far as a layer; of convolutions alone, all of these."""
+    """Load what a network begins from, as far as a layer, and say which layers it lacks."""
     with download_progress(quiet=quiet) as progress:
-        weights = load(init, net, [_last_layer(init, net, layer)], progress=progress)
-    wanted = FC[: FC.index(layer) + 1]
-    missing = [name for name in wanted if f"{name}.weight" not in weights.state]
+        weights = load_start(init, net, layer, progress)
+    missing = lacking_layers(weights, layer)
     if missing and is_first_process():
         note(f"{init} has no {', '.join(missing)}: randomly initialised.", quiet=quiet)
     return weights
-
-
-def _last_layer(init: str, net: str, layer: str) -> str:
-    """Tell how far weights go, at most to a layer: full connections may be missing."""
-    if init in NAMES:
-        return "pool5" if init == "embedded" else layer
-    held = read(Path(init).expanduser(), net).parameters
-    wanted = FC[: FC.index(layer) + 1]
-    return ["pool5", *takewhile(lambda name: f"{name}.weight" in held, wanted)][-1]
 
 
 def show_trained(trainer: MonitoredTrainer, done: TrainingResult, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import check_pools
 from vggfeat.features.ray import extract_on_ray, resolve_precision_on_ray
 from vggfeat.nets.config import resolve_layer
-from vggfeat.nets.runtimes import resolve_device, resolve_precision
+from vggfeat.nets.runtimes import check_machine, resolve_device, resolve_precision
 from vggfeat.nets.weights import load
 from vggfeat.store.store import FeatureStore
 
@@ -151,14 +151,3 @@ class Work:
             f"({weights.sha256[:12]}), {where if self.execution.engine == 'local' else 'on Ray'}",
             quiet=self.quiet,
         )
-
-
-def check_machine(execution: Execution) -> None:
-    """Refuse a device or a precision that there is not, or that this machine lacks.
-
-    Raises
-    ------
-    ParameterError, DeviceError
-        Naming it.
-    """
-    resolve_precision(execution.precision, resolve_device(execution.device))

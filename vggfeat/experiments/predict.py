@@ -2,23 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from vggfeat.attribution import rows_of
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.nets.runtimes import resolve_device, resolve_precision
+from vggfeat.nets.runtimes import describe_device, resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction
 from vggfeat.store.column import Column, differences
 from vggfeat.store.store import FeatureStore
 from vggfeat.svm.model import SavedModel, refuse_boxes
+from vggfeat.svm.model import load as load_model
 
 # Images that a prediction describes at a time: bounded memory, however large the folder.
 AT_ONCE = 1024
+
+
+def open_model(
+    path: Path,
+    device: str = "auto",
+    weights: Sequence[str] = (),
+    *,
+    classes: Sequence[str] | None = None,
+    tell: Callable[[str], object],
+) -> tuple[SavedModel, list[DenseExtractor]]:
+    """Load a model for new images, and open its networks.
+
+    Parameters
+    ----------
+    path : path
+        What ``vggfeat svm --save`` wrote.
+    device, weights
+        As for :func:`model_extractors`.
+    classes : sequence of str, optional
+        Classes that it must know.
+    tell : callable
+        Is told, in words, what runs where.
+
+    Raises
+    ------
+    StoreError
+        If it is no model, or the weights are not those of the model.
+    DataError
+        If the model also looks at given boxes, which new images do not have.
+    ParameterError
+        If it does not know a class, or there are not as many weights as nets.
+    """
+    model = load_model(path)
+    refuse_boxes(model)
+    rows_of(classes, model.classes)
+    return model, open_networks(model, device, weights, tell=tell)
+
+
+def open_networks(
+    model: SavedModel,
+    device: str,
+    weights: Sequence[str] = (),
+    *,
+    tell: Callable[[str], object],
+) -> list[DenseExtractor]:
+    """Open the networks of a model as :func:`model_extractors` does, and tell what runs where."""
+    extractors = model_extractors(model, device, weights)
+    for extractor in extractors:
+        extraction = extractor.extraction
+        tell(
+            f"Net {extraction.net}, {', '.join(extraction.layers)}, "
+            f"Q {', '.join(map(str, model.scales))}, "
+            f"{extraction.precision} on {describe_device(extractor.device)}"
+        )
+    return extractors
 
 
 def model_extractors(

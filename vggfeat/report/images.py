@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import gaussian_filter
 
 from vggfeat._io.text import printable
 from vggfeat.errors import ImageError
@@ -309,6 +308,8 @@ def _smooth(explanation: Explanation, c: int) -> Floats:
     The network sees more of the image than a location's own cell, so that an edge of the cell
     is none of the evidence. Reflected at the border, smoothing keeps the sum.
     """
+    from scipy.ndimage import gaussian_filter  # takes long, and no other drawing needs it
+
     per_cent = explanation.evidence[c] * (explanation.evidence[c].size / 100)
     smooth: Floats = gaussian_filter(per_cent, BLUR, mode="reflect")
     return smooth

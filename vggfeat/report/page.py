@@ -7,9 +7,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, NamedTuple
 
 from vggfeat._io.atomic import make_folder, write_atomic
 from vggfeat._io.text import printable
@@ -24,6 +22,9 @@ from vggfeat.report.tables import (
     write_value,
 )
 from vggfeat.result import Cell, GalleryImage, Matrix, Part, Result, Table, TableColumn
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LONG = 30  # rows; a longer table scrolls in a box
 FIGURES = 12  # classes; up to so many, a confusion matrix is a table of figures, above a heat map
@@ -95,10 +96,12 @@ def write_page(result: Result, target: Path, images: OpenImage | None = None) ->
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+    import jinja2  # which --help does not need
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names of files and classes are a stranger's words
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,

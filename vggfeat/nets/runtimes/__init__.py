@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import DeviceError, MissingExtra, ParameterError
-from vggfeat.settings import Precision
+from vggfeat.settings import Execution, Precision
 
 if TYPE_CHECKING:
     from vggfeat.nets.vgg import VGG
@@ -102,6 +102,17 @@ def resolve_precision(precision: str, device: torch.device, stored: Iterable[str
     if precision == "fp16" and device.type == "cpu":
         raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
     return precision
+
+
+def check_machine(execution: Execution) -> None:
+    """Refuse a device or a precision that there is not, or that this machine lacks.
+
+    Raises
+    ------
+    ParameterError, DeviceError
+        Naming it.
+    """
+    resolve_precision(execution.precision, resolve_device(execution.device))
 
 
 def has_bf16(device: torch.device) -> bool:
