@@ -16,42 +16,27 @@ from safetensors.torch import load_file
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
 
 SETTINGS = ("--net", "A", "--S", "224", "--batch", "8", "--epochs", "2", "--learning-rate", "1e-4",
-            "--dropout", "0")  # fmt: skip
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+            "--dropout", "0", "--quiet", "--device", "cpu", "--precision", "fp32")  # fmt: skip
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+            "--master-addr", ADDRESSES[0], "--master-port", "29507")  # fmt: skip
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+def start(*command: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
 
 
 def test_two_hosts_train_as_one_process_does(tmp_path: Path) -> None:
     """Configuration A without dropout, the gradients over a cable: the same weights."""
     data = two_classes(tmp_path / "images", each=11)
-
-    def training(out: str) -> list[str]:
-        told = ("train", "--data", data, "--out", tmp_path / out, *SETTINGS, "--quiet")
-        return ["-m", "vggfeat", *map(str, told), "--device", "cpu", "--precision", "fp32"]
-
+    training = ("-m", "vggfeat", "train", "--data", data, *SETTINGS, "--out")
     with two_hosts() as spaces:
-        meet = ("--master-addr", ADDRESSES[0], "--master-port", "29507")
-        both = [
-            start(
-                [
-                    *("ip", "netns", "exec", space, *TORCHRUN, *meet, "--node-rank", str(rank)),
-                    *training("two"),
-                ],
-                GLOO_SOCKET_IFNAME=cable("ab"[rank]),
-            )
-            for rank, space in enumerate(spaces)
-        ]
-        for one in both:
-            _, said = one.communicate(timeout=900)
-            assert one.returncode == 0, said
-    alone = start([sys.executable, *training("one")])
-    _, said = alone.communicate(timeout=900)
-    assert alone.returncode == 0, said
+        both = []
+        for rank, space in enumerate(spaces):
+            joined = ("ip", "netns", "exec", space, *TORCHRUN, "--node-rank", str(rank), *training)
+            network = cable("ab"[rank])
+            both.append(start(*joined, tmp_path / "two", GLOO_SOCKET_IFNAME=network))
+        assert [host.wait(timeout=900) for host in both] == [0, 0]
+    assert start(sys.executable, *training, tmp_path / "one").wait(timeout=900) == 0
     expected, found = (load_file(tmp_path / out / "last.safetensors") for out in ("one", "two"))
     assert expected.keys() == found.keys()
     for name, value in expected.items():

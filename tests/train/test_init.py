@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.mistakes import refuses
 from PIL import Image
 from torch import Tensor, nn
 
 from vggfeat._io.assets import asset
 from vggfeat.errors import ParameterError, WeightsError
-from vggfeat.nets.config import DEEPER, layers_of
+from vggfeat.nets.config import layers_of
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Training
 from vggfeat.train.data import Part, open_trainset
-from vggfeat.train.init import (
-    Start,
-    measure_colours,
-    rescale_activations,
-    start,
-    taken_from_a,
-)
+from vggfeat.train.init import Start, measure_colours, rescale_activations, start, taken_from_a
 
-SETTINGS = Training(net="D", S=224)
 FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
 DRAWN = {
     "B": "conv1_2 conv2_2 conv4_1 conv4_2 conv5_1 conv5_2",
@@ -39,10 +34,10 @@ DRAWN = {
 }
 
 
-def constants(net: str, num_classes: int = 1000) -> dict[str, Tensor]:
+def constants(net: str) -> dict[str, Tensor]:
     """Parameters of a whole net, a different number in each, that take no memory."""
     state: dict[str, Tensor] = {}
-    for layer in layers_of(net, num_classes):
+    for layer in layers_of(net, 1000):
         if layer.kind in ("conv", "fc"):
             value = 1.0 + len(state)
             state[f"{layer.name}.weight"] = torch.tensor(value).expand(layer.shape)
@@ -56,22 +51,14 @@ def layer_of(begun: Start, name: str) -> nn.Conv2d | nn.Linear:
     return module
 
 
-@pytest.mark.parametrize("net", DEEPER)
-def test_layers_taken_from_a_have_its_shapes(net: str) -> None:
-    """Each of the seven layers has in the deeper net the shape that it has in A."""
-    shapes = {n: {layer.name: layer.shape for layer in layers_of(n)} for n in ("A", net)}
-    assert taken_from_a(net) == FROM_A
-    assert [shapes[net][name] for name in FROM_A] == [shapes["A"][name] for name in FROM_A]
-
-
-@pytest.mark.parametrize("net", DEEPER)
+@pytest.mark.parametrize("net", DRAWN)
 def test_deeper_nets_begin_from_a(net: str) -> None:
     """Seven layers hold A's numbers, and all others zero-mean ones of Glorot's variance."""
     source = constants("A")
     begun = start(net, from_weights=source, of="A", generator=torch.Generator().manual_seed(0))
-    assert begun.taken == FROM_A
+    assert begun.taken == taken_from_a(net) == FROM_A
     assert " ".join(begun.drawn) == DRAWN[net]
-    for name in begun.taken:
+    for name in FROM_A:
         for part, parameter in layer_of(begun, name).named_parameters():
             value = source[f"{name}.{part}"].flatten()[0]
             assert parameter.amin() == parameter.amax() == value, (name, part)
@@ -85,43 +72,18 @@ def test_deeper_nets_begin_from_a(net: str) -> None:
 
 
 def test_a_net_begins_from_itself_at_another_scale() -> None:
-    """All layers are taken but fc8, whose classes are others; the source is not written to."""
+    """All layers are copied, but for an fc8 of other classes; what was drawn before is told."""
     source = constants("A")
-    weights = Weights("A", source, TORCHVISION, "a-256", "none")
+    weights = Weights("A", source, TORCHVISION, "a-256", "none", drawn=("fc6",))
     begun = start("A", from_weights=weights, num_classes=7)
-    assert begun.drawn == ("fc8",)
-    assert len(begun.taken) == 10
-    for name in begun.taken:
+    assert begun.drawn == ("fc6", "fc8")
+    assert len(begun.taken) == 9
+    for name in (*begun.taken, "fc6"):
         assert layer_of(begun, name).weight.flatten()[-1] == source[f"{name}.weight"].flatten()[0]
     assert begun.net.fc8.weight.shape == (7, 4096)
     with torch.no_grad():
         layer_of(begun, "conv1_1").weight.zero_()
     assert source["conv1_1.weight"].flatten()[0] == 1
-
-
-def test_layers_that_were_drawn_before_are_no_trained_ones() -> None:
-    """They are copied as they are, and told among those that are drawn."""
-    source = constants("A")
-    weights = Weights("A", source, TORCHVISION, "a-256", "none", drawn=("fc6", "fc8"))
-    begun = start("A", from_weights=weights)
-    assert begun.drawn == ("fc6", "fc8")
-    assert begun.taken[-2:] == ("conv5_2", "fc7")
-    assert layer_of(begun, "fc6").weight[0, 0] == source["fc6.weight"][0, 0]
-
-
-def test_embedded_convolutions_are_taken() -> None:
-    """From the shipped file D takes thirteen convolutions, number by number, and its rounding."""
-    weights = load("embedded", layers=("pool5",))
-    begun = start("D", from_weights=weights, num_classes=3)
-    assert begun.drawn == ("fc6", "fc7", "fc8")
-    for name in begun.taken:
-        torch.testing.assert_close(
-            dict(layer_of(begun, name).named_parameters()),
-            {part: weights.state[f"{name}.{part}"] for part in ("weight", "bias")},
-            rtol=0,
-            atol=0,
-        )
-    assert begun.net.pool_rounding == "ceil"
 
 
 def test_random_start_has_the_papers_variance_and_is_repeatable() -> None:
@@ -132,28 +94,24 @@ def test_random_start_has_the_papers_variance_and_is_repeatable() -> None:
     )
     assert begun.taken == ()
     assert layer_of(begun, "fc6").weight.std().item() == pytest.approx(0.1, rel=1e-3)
-    same, different = (layer_of(x, "conv3_1").weight for x in (again, other))
-    assert torch.equal(layer_of(begun, "conv3_1").weight, same)
-    assert not torch.equal(layer_of(begun, "conv3_1").weight, different)
+    first, same, different = (layer_of(x, "conv3_1").weight for x in (begun, again, other))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, different)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
-    """Another net's, incomplete, wrongly shaped or unnamed weights each have their sentence."""
-    with pytest.raises(ParameterError, match=r"Net E can begin .* E or of A, not .* of D\."):
-        start("E", from_weights=constants("D"), of="D")
-    with pytest.raises(ParameterError, match="'of' parameter of start must be the net"):
-        start("D", from_weights=constants("D"))
-    with pytest.raises(ParameterError, match="'init' parameter"):
-        start("D", init="zeros")
-    with pytest.raises(ParameterError, match="'B', 'C', 'D', 'E'"):
-        taken_from_a("A-LRN")
-    source = constants("A")
-    without = {name: v for name, v in source.items() if not name.startswith("conv3_2")}
-    with pytest.raises(WeightsError, match="net A lack conv3_2, which net D begins from"):
-        start("D", from_weights=without, of="A")
-    narrow = source | {"conv2_1.bias": torch.zeros(64)}
-    with pytest.raises(WeightsError, match=r"conv2_1.bias of net D .* \(128,\), in .* \(64,\)"):
-        start("D", from_weights=narrow, of="A")
+    """Another net's, incomplete, wrongly shaped or unnamed weights, each by name."""
+    A, D = constants("A"), constants("D")
+    from_a = partial(start, "D", of="A")
+    without = {name: value for name, value in A.items() if not name.startswith("conv3_2")}
+    narrow = A | {"conv2_1.bias": torch.zeros(64)}
+    refuses(lambda: start("E", from_weights=D, of="D"), ParameterError, ["Net E", "of A", "of D"])
+    refuses(lambda: start("D", from_weights=D), ParameterError, ["'of'"])
+    refuses(lambda: start("D", init="zeros"), ParameterError, ["'init'"])
+    refuses(lambda: taken_from_a("A-LRN"), ParameterError, ["'B', 'C', 'D', 'E'"])
+    refuses(lambda: from_a(from_weights=without), WeightsError, ["net A", "conv3_2", "net D"])
+    shapes = ["conv2_1.bias", "(128,)", "(64,)"]
+    refuses(lambda: from_a(from_weights=narrow), WeightsError, shapes)
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +125,20 @@ def two() -> Part:
     return open_trainset(asset("clipart10")).train.take(np.array([0, 200]))
 
 
-def begun(net: str = "D", weights: Weights | None = None) -> Start:
-    """Begin, without drawing the hundred million numbers that are not looked at."""
-    made = start(net, from_weights=weights, num_classes=2)
-    return made._replace(net=made.net.truncated("pool5"))
+def begun_of(weights: Weights | None) -> Start:
+    """Begin a net D, without keeping the hundred million numbers that are not looked at."""
+    begun = start("D", from_weights=weights, num_classes=2)
+    return begun._replace(net=begun.net.truncated("pool5"))
+
+
+def test_embedded_convolutions_are_taken(embedded: Weights) -> None:
+    """From the shipped file D takes thirteen convolutions, number by number, and its rounding."""
+    begun = begun_of(embedded)
+    assert begun.drawn == ("fc6", "fc7", "fc8")
+    state = begun.net.state_dict()
+    assert state.keys() == {f"{name}.{of}" for name in begun.taken for of in ("weight", "bias")}
+    assert all(torch.equal(value, embedded.state[name]) for name, value in state.items())
+    assert begun.net.pool_rounding == "ceil"
 
 
 def central(part: Part) -> np.ndarray:
@@ -186,44 +154,36 @@ def central(part: Part) -> np.ndarray:
     return np.stack(crops)
 
 
-def pool5(net: torch.nn.Module, part: Part) -> torch.Tensor:
-    """Run central crops, the authors' mean subtracted, through a network."""
-    bgr = central(part)[..., ::-1] - np.array(CAFFE.mean, np.float32)
-    with torch.no_grad():
-        return net(torch.from_numpy(bgr.copy()).permute(0, 3, 1, 2))
-
-
+@torch.no_grad()
 def test_pool5_has_size_1_and_keeps_its_direction(embedded: Weights, two: Part) -> None:
-    """Drawn full connections get activations of 1; descriptors stay what they were."""
-    made = begun(weights=embedded)
-    before = pool5(made.net, two)
-    rescale_activations(made, two, SETTINGS, embedded.pixels, embedded)
-    after = pool5(made.net, two)
+    """Drawn full connections get activations of 1; descriptors stay what they were.
+
+    A network drawn whole, or whose fc6 was taken, is left as it is.
+    """
+    settings = Training(net="D", S=224)
+    bgr = central(two)[..., ::-1] - np.array(CAFFE.mean, np.float32)
+    x = torch.from_numpy(bgr.copy()).permute(0, 3, 1, 2)
+    begun = begun_of(embedded)
+    before = begun.net(x)
+    fits = replace(embedded, state={**embedded.state, "fc6.weight": torch.zeros(1)})
+    for weights in (None, fits):
+        rescale_activations(begun, two, settings, embedded.pixels, weights)
+        assert torch.equal(begun.net(x), before)
+    rescale_activations(begun, two, settings, embedded.pixels, embedded)
+    after = begun.net(x)
     assert after.square().mean().sqrt() == pytest.approx(1, rel=0.03)
     assert before.square().mean().sqrt() > 3
-    cosine = F.cosine_similarity(before.flatten(1), after.flatten(1))
-    assert cosine.min() > 0.99999
+    assert F.cosine_similarity(before.flatten(1), after.flatten(1)).min() > 0.99999
 
 
-@pytest.mark.parametrize(("init", "size"), [("glorot", 1.0), ("paper", None)])
-def test_pixels_of_a_network_that_is_drawn_have_size_1(
-    two: Part, init: str, size: float | None
-) -> None:
+@pytest.mark.parametrize(("init", "divided"), [("glorot", True), ("paper", False)])
+def test_pixels_of_a_network_that_is_drawn_have_size_1(two: Part, init: str, divided: bool) -> None:
     """Their mean is 0 and their root mean square 1; in the paper's form only the mean goes."""
     settings = Training(net="A", S=224, init=init)
     colours, convention = measure_colours({}, two, settings, None, workers=0)
     crops = central(two).astype(float)
-    plain = crops - crops.mean((0, 1, 2))
-    std = np.sqrt((plain**2).mean()) if size else 1.0
+    mean = crops.mean((0, 1, 2))
+    std = np.sqrt(((crops - mean) ** 2).mean()) if divided else 1.0
     assert convention.std == pytest.approx((std,) * 3, rel=1e-3)
-    assert convention.mean == pytest.approx(tuple(crops.mean((0, 1, 2))), rel=1e-3)
+    assert convention.mean == pytest.approx(tuple(mean), rel=1e-3)
     assert colours.mean == convention.mean
-
-
-def test_nothing_is_scaled_that_fits_already(embedded: Weights, two: Part) -> None:
-    """A network drawn whole, or whose fc6 was taken, is left as it is."""
-    fits = replace(embedded, state={**embedded.state, "fc6.weight": torch.zeros(1)})
-    for made, given in ((begun(), None), (begun(weights=embedded), fits)):
-        before = made.net.conv5_3.weight.clone()
-        rescale_activations(made, two, SETTINGS, embedded.pixels, given)
-        assert torch.equal(made.net.conv5_3.weight, before)

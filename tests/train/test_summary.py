@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 
 from vggfeat.errors import ParameterError
 from vggfeat.result import Result
@@ -23,7 +23,7 @@ HISTORY = [
         (3, 0.001, 3.0, 0.40, 0.65, 3.5, 0.40, 0.68, 1340.0, 0.05),
         (4, 0.001, 2.0, 0.50, 0.75, 3.6, 0.38, 0.69, 1350.0, 0.03),
     )
-]  # fmt: skip
+]
 
 
 class Data:
@@ -41,34 +41,29 @@ def summary(history: list[dict[str, Any]] = HISTORY, classes: int = 1000, **more
     return summarize_training(settings, history, Data(classes), **more)  # type: ignore[arg-type]
 
 
-def test_the_headline_is_the_best_epochs_error() -> None:
-    """Epoch 3 was right on 40 % of the validation images, so 60 % error and 32 % top-5."""
-    result = summary()
+def test_a_run_by_hand() -> None:
+    """Epoch 3 was right on 40 % of the validation images: 60 % error, 32 % top-5."""
+    result = summary(failed={"a.jpg": "truncated"})
     errors = {measure.name: measure.value for measure in result.headline}
     assert errors == {"top1_error": pytest.approx(0.6), "top5_error": pytest.approx(0.32)}
     assert result.about.endswith("best epoch 3 of 4")
     assert result.title == "Net E, S ∈ [256; 512]"
     assert result.settings["waited_for_images"] == "12.0 % of the time"  # of 30, 10, 5 and 3
     assert result.settings["images_per_second"] == 1350
-
-
-def test_the_table_has_every_epoch() -> None:
-    table = summary().tables["epochs"]
+    assert result.tables["left_out"].records() == [{"image": "a.jpg", "reason": "truncated"}]
+    table, figures = result.tables["epochs"], result.figures
     assert table.emphasis == (2,)
     assert table.column("epoch") == [1, 2, 3, 4]
     assert table.column("val_top5_error") == pytest.approx([0.7, 0.5, 0.32, 0.31])
     assert table.column("images_per_s")[1] is None
-
-
-def test_curves_mark_the_best_epoch_and_the_drop_of_the_rate() -> None:
-    curves = summary().figures
-    assert [line.name for line in curves["figures"].series] == [
-        "Top-1 error, validation", "Top-1 error, training",
-        "Top-5 error, validation", "Top-5 error, training",
-    ]  # fmt: skip
-    assert [line.marks for line in curves["loss"].series] == [(2,), ()]
-    assert curves["loss"].series[1].y == (6.0, 4.0, 3.0, 2.0)
-    assert curves["loss"].events == ((2.5, "0.001"),)
+    assert [line.name for line in figures["figures"].series] == [
+        f"{error}, {part}"
+        for error in ("Top-1 error", "Top-5 error")
+        for part in ("validation", "training")
+    ]
+    assert [line.marks for line in figures["loss"].series] == [(2,), ()]
+    assert figures["loss"].series[1].y == (6.0, 4.0, 3.0, 2.0)
+    assert figures["loss"].events == ((2.5, "0.001"),)
 
 
 def test_a_run_under_way_says_so_and_one_epoch_is_enough() -> None:
@@ -76,6 +71,8 @@ def test_a_run_under_way_says_so_and_one_epoch_is_enough() -> None:
     assert "under way" in result.title
     assert "epoch 1" in result.notes[0]
     assert not summary().notes
+    assert "left_out" not in summary().tables
+    refuses(lambda: summary([]), ParameterError, ["history"])
 
 
 def test_with_five_classes_there_is_no_top_5_error() -> None:
@@ -87,21 +84,8 @@ def test_with_five_classes_there_is_no_top_5_error() -> None:
 
 
 def test_of_boxes_it_is_the_overlap_that_counts() -> None:
-    renamed = [
-        {key.replace("top1", "iou").replace("top5", "iou50"): value for key, value in row.items()}
-        for row in HISTORY
-    ]
+    keys = [key.replace("top1", "iou").replace("top5", "iou50") for key in KEYS]
+    renamed = [dict(zip(keys, row.values(), strict=True)) for row in HISTORY]
     result = summary(renamed, classes=2)
     assert [(one.name, one.value) for one in result.headline] == [("iou", 0.4), ("iou50", 0.68)]
     assert result.tables["epochs"].column("val_iou") == [0.1, 0.25, 0.4, 0.38]
-
-
-def test_images_left_out_are_named() -> None:
-    result = summary(failed={"a.jpg": "truncated"})
-    assert result.tables["left_out"].records() == [{"image": "a.jpg", "reason": "truncated"}]
-    assert "left_out" not in summary().tables
-
-
-def test_without_an_epoch_there_is_nothing_to_sum_up(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="history"):
-        summary([])
