@@ -196,7 +196,8 @@ def select_C(
     decisions = search.stream(parts) if solver == "stream" else search.solve(parts)
     scores = np.empty((len(values), len(parts), targets.shape[1]))
     truth = targets if truth is None else truth
-    for fold, ((_, validation), each) in enumerate(zip(parts, decisions, strict=True)):
+    for fold, (part, each) in enumerate(zip(parts, decisions, strict=True)):
+        _, validation = part
         # Each C is judged before the next one's scores are made.
         scores[:, fold] = list(map(partial(judge, truth[validation]), each))
     best, at_edge = choose_best(values, scores, per_class)
