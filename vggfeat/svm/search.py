@@ -192,7 +192,6 @@ def select_C(
     elif solver == "primal":
         data = np.asarray(X)
     search = _Search(svm, solver, loss, data, targets, values)
-    decisions: Iterator[Iterable[Floats]]
     decisions = search.stream(parts) if solver == "stream" else search.solve(parts)
     scores = np.empty((len(values), len(parts), targets.shape[1]))
     truth = targets if truth is None else truth
@@ -257,7 +256,7 @@ class _Search:
     targets: NDArray[np.int8]
     grid: Sequence[float]
 
-    def solve(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Floats]:
+    def solve(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Iterable[Floats]]:
         """Yield for each fold the scores of its validation rows, shape (n_C, m, n_classes)."""
         classes = np.arange(self.targets.shape[1])
         pieces = -(-len(classes) // min(8, len(classes)))  # classes that share a slice of the Gram
@@ -273,7 +272,7 @@ class _Search:
         for _ in parts:
             yield np.concatenate([next(scores) for _ in range(pieces)], axis=2)
 
-    def stream(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Iterator[Floats]]:
+    def stream(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Iterable[Floats]]:
         """Yield for each fold, one C after the other, the scores of its validation rows."""
         for train, validation in parts:
             yield self._stream_fold(Rows(self.data, train), self.targets[train], validation)

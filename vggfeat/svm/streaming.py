@@ -18,13 +18,15 @@ and some vectors of weights per problem, however many rows there are. Two things
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import ThreadpoolController
 
 from vggfeat.svm.rows import Floats, Ints, as_floats, block_ends, check_block
 
@@ -35,8 +37,11 @@ EIGENVECTORS = 128
 PAIRS = 10  # steps, and changes of the gradient, that L-BFGS remembers
 VECTORS = 2 * PAIRS + 12  # of the size of its weights that a problem needs, temporary ones included
 MAX_READINGS = 500
+MAX_THREADS = 8  # each holds a block and waits for the same memory
 LENGTHS = np.array([0.03, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0])  # of a step
 FLAT = 0.9  # a step is taken where its slope has fallen to this share
+
+Sums = TypeVar("Sums")
 
 
 class StreamFit(NamedTuple):
@@ -197,17 +202,36 @@ class _Problems:
     ) -> None:
         self.X, self.targets, self.columns, self.C = X, targets, columns, C
         self.readings = 0
+        self.pools = ThreadpoolController().select(user_api="blas")
+        allowed = max([1, *(pool["num_threads"] for pool in self.pools.info())])
+        self.threads = min(allowed, MAX_THREADS)
         distinct, place = np.unique(columns, return_inverse=True)
         weights = [class_weights(targets[:, column], class_weight) for column in distinct]
         self.weights = C * np.array(weights).T[:, place]  # (2, P), of negatives and positives
 
-    def blocks(self, which: Ints) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
-        """Read rows (B, D) with targets (B, P)."""
+    def read(
+        self, which: Ints, work: Callable[[int, NDArray[Any], NDArray[Any]], Sums]
+    ) -> Iterator[Sums]:
+        """Read all rows once; yield what ``work`` makes of each block, in order.
+
+        It takes the block's first row, its rows (B, D) and their targets (B, P). Blocks are read
+        here, one after the other, and worked on side by side: products with few columns gain
+        little from more threads of BLAS, and what lies between them nothing.
+        """
         self.readings += 1
-        for start, stop in block_ends(self.X, 2 * len(which)):
-            block = as_floats(self.X[start:stop])
-            y = self.targets[start:stop, self.columns[which]].astype(block.dtype)
-            yield slice(start, stop), block, y
+
+        def task(start: int, rows: NDArray[Any]) -> Sums:
+            block = as_floats(rows)
+            y = self.targets[start : start + len(rows), self.columns[which]]
+            return work(start, block, y.astype(block.dtype))
+
+        ends = block_ends(self.X, 2 * len(which))
+        tasks = (joblib.delayed(task)(start, self.X[start:stop]) for start, stop in ends)
+        threads = joblib.Parallel(
+            self.threads, require="sharedmem", batch_size=1, return_as="generator"
+        )
+        with self.pools.limit(limits=1, user_api="blas"):
+            yield from threads(tasks)
 
     def start(self) -> tuple[Floats, Floats, _Hessian]:
         """Return objective and gradient at v = 0, and the Hessian there, of a sample's rows."""
@@ -217,16 +241,22 @@ class _Problems:
         drawn[np.random.default_rng(0).choice(n, size, replace=False)] = True
         sample, every = [], np.arange(len(self.C))
         objective, gradient = np.zeros(len(every)), np.zeros((D + 1, len(every)))
-        for rows, block, y in self.blocks(every):
-            check_block(block, rows.start)
+
+        def work(first: int, block: NDArray[Any], y: NDArray[Any]) -> tuple[Any, ...]:
+            check_block(block, first)
             cost = self._cost(every, y)
-            objective += cost.sum(axis=0, dtype=np.float64)
-            gradient -= 2 * _products(block, cost * y)
-            sample.append(block[drawn[rows]].astype(np.float32))
+            chosen = block[drawn[first : first + len(block)]].astype(np.float32)
+            return cost.sum(axis=0, dtype=np.float64), _products(block, cost * y), chosen
+
+        for cost, product, chosen in self.read(every, work):
+            objective += cost
+            gradient -= 2 * product
+            sample.append(chosen)
         known = np.concatenate(sample)
         known = np.hstack([known, np.ones((len(known), 1), np.float32)])
-        # Where every row is inside the margin, the objective is the sum of all costs.
-        return objective, gradient, _Hessian(known, objective)
+        with self.pools.limit(limits=1, user_api="blas"):  # the same bits on any number of cores
+            # Where every row is inside the margin, the objective is the sum of all costs.
+            return objective, gradient, _Hessian(known, objective)
 
     def look(
         self, which: Ints, weights: Floats, steps: Floats, length: Floats, lengths: Floats
@@ -236,19 +266,31 @@ class _Problems:
         objective, gradient = _dot(there, there) / 2, there.copy()
         slopes = _dot(weights, steps) + lengths * _dot(steps, steps)
         both, inside = np.hstack([weights, steps]), np.zeros(P)
-        for _, block, y in self.blocks(which):
+
+        def work(_: int, block: NDArray[Any], y: NDArray[Any]) -> _Ahead:
             precise = both.astype(block.dtype)
             scores = block @ precise[:-1] + precise[-1]
             slack, change = np.abs(y) - y * scores[:, :P], y * scores[:, P:]
             cost = self._cost(which, y)
             ahead = np.maximum(slack - length.astype(block.dtype) * change, 0)
-            objective += (cost * ahead**2).sum(axis=0, dtype=np.float64)
-            gradient -= 2 * _products(block, cost * ahead * y)
-            inside += (cost * (ahead > 0)).sum(axis=0, dtype=np.float64)
+            signed = cost * ahead
+            added = _Ahead(
+                (signed * ahead).sum(axis=0, dtype=np.float64),
+                _products(block, signed * y),
+                np.empty_like(slopes),
+                (cost * (ahead > 0)).sum(axis=0, dtype=np.float64),
+            )
             cost *= change
             for k, t in enumerate(lengths.astype(block.dtype)):
                 ahead = np.maximum(slack - t * change, 0)
-                slopes[k] -= 2 * (cost * ahead).sum(axis=0, dtype=np.float64)
+                added.slopes[k] = (cost * ahead).sum(axis=0, dtype=np.float64)
+            return added
+
+        for added in self.read(which, work):
+            objective += added.objective
+            gradient -= 2 * added.gradient
+            slopes -= 2 * added.slopes
+            inside += added.inside
         return _Ahead(objective, gradient, slopes, inside)
 
     def _cost(self, which: Ints, y: NDArray[Any]) -> NDArray[Any]:
@@ -313,4 +355,5 @@ def _dot(left: Floats, right: Floats) -> Floats:
 
 def _products(block: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     """Multiply the rows and their constant 1, transposed, by (B, P)."""
-    return np.vstack([block.T @ weights, weights.sum(axis=0, keepdims=True)])
+    products = np.ascontiguousarray(weights.T) @ block  # twice as fast as block.T @ weights
+    return np.vstack([products.T, weights.sum(axis=0, keepdims=True)])
