@@ -96,8 +96,9 @@ def test_every_setting_has_a_help_text_and_a_default(model: type[Features]) -> N
     [
         ({"locations": "l1"}, "'raw' or 'l2'. Got 'l1'"),
         ({"precision": "fp8"}, "'bf16' or 'fp16'. Got 'fp8'"),
-        ({"layers": ()}, "at least 1 item"),
-        ({"layer": "fc7"}, "Extraction has no setting 'layer', only exif, layers, pool, flip, net"),
+        ({"layers": ()}, "a list of at least 1"),
+        ({"layer": "fc7"}, "Extraction has no setting 'layer', the nearest is 'layers'"),
+        ({"size": 7}, "Extraction has no setting 'size', only exif, layers, pool, flip, net"),
     ],
 )
 def test_a_wrong_setting_of_an_extraction_is_named(wrong: dict[str, object], said: str) -> None:

@@ -24,6 +24,7 @@ from vggfeat.settings import (
     Settings,
     Training,
     check_each,
+    checked,
     data_error,
 )
 
@@ -453,7 +454,10 @@ class TrainingRecipe(Settings):
         """Return the links, each with all of its settings."""
         return [
             ChainRun(
-                link.name, link.origin, Training(**{**self.training, **link.training}), link.paper
+                link.name,
+                link.origin,
+                checked(Training, **{**self.training, **link.training}),
+                link.paper,
             )
             for link in self.links
         ]
@@ -517,11 +521,12 @@ def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe:
             "of your own, such as my.toml."
         )
     try:
+        kind: type[Recipe] = SVMRecipe
         content = read_toml(path)
         kind = _kind(content)
         recipe = kind(**{"name": path.stem, **content})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise data_error(f"{path} is not a recipe", error) from error
+        raise data_error(f"{path} is not a recipe", error, kind) from error
     if not typed:
         return recipe
     settings = _read_settings(recipe, typed)
@@ -529,7 +534,8 @@ def open_recipe(name: str, typed: Sequence[str] = ()) -> Recipe:
         return kind(**{"name": path.stem, **_put_over(content, settings)})
     except ValueError as error:
         words = " ".join(f"--set {word}" for word in typed)
-        raise ParameterError(*data_error(f"{recipe.name} with {words}", error).lines) from error
+        refused = data_error(f"{recipe.name} with {words}", error, kind)
+        raise ParameterError(*refused.lines) from error
 
 
 def open_svm_recipe(name: str) -> SVMRecipe:
@@ -558,8 +564,13 @@ def open_svm_recipe(name: str) -> SVMRecipe:
 def _kind(content: Mapping[str, Any]) -> type[Recipe]:
     """Tell the kind of a recipe by its keys."""
     if "protocol" in content:
-        boxes = content["protocol"] == "localization"
-        return LocalizationRecipe if boxes else ClassificationRecipe
+        kinds: dict[str, type[Recipe]] = {
+            "classification": ClassificationRecipe,
+            "localization": LocalizationRecipe,
+        }
+        if (protocol := content["protocol"]) not in kinds:
+            raise ValueError(f"protocol must be {' or '.join(map(repr, kinds))}. Got {protocol!r}.")
+        return kinds[protocol]
     return TrainingRecipe if "links" in content else SVMRecipe
 
 

@@ -71,11 +71,42 @@ def test_without_a_split_the_parts_are_drawn_and_it_is_said(folder: Path) -> Non
     assert told["settings"]["images to test"] == 8
 
 
+def test_a_card_needs_a_name_and_the_file(folder: Path, tmp_path: Path) -> None:
+    """The protocol is that of its columns, and the file lies beside it, unless data has one."""
+    (folder / "mine.toml").write_text('name = "mine"\nfolder = "labels.csv"\n')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = ("svm", *FAST, "--json", "-q", "--dataset", folder / "mine.toml")
+    ran = run(*words, cwd=elsewhere).json
+    assert list(ran["measures"])[:2] == ["mAP", "mAP_ap11"]
+    assert ran["settings"]["images to test"] == 16
+    assert ran["dataset"]["root"] == str(folder / "labels.csv")
+    (folder / "mine.toml").write_text(
+        'name = "mine"\nfolder = "labels.csv"\n[protocol]\nap = "ap11"\n'
+    )
+    assert list(run(*words, cwd=elsewhere).json["measures"])[:2] == ["mAP", "mAP_area"]
+    for command in ("show", "check"):
+        run("datasets", command, folder / "mine.toml", cwd=elsewhere)
+    data = elsewhere / "data"
+    data.mkdir()
+    lines = (folder / "labels.csv").read_text().splitlines()
+    places = [f"{folder}/{line}" for line in lines[1:] if not line.endswith("val")]
+    (data / "labels.csv").write_text("\n".join([lines[0], *places]) + "\n")
+    assert run(*words, cwd=elsewhere).json["dataset"]["root"] == str(data / "labels.csv")
+    there = run(*words, "--root", folder, cwd=elsewhere).json
+    assert there["dataset"]["root"] == str(folder / "labels.csv")
+
+
 def test_a_model_of_several_classes_predicts_each(folder: Path) -> None:
     """Both classes of an image that shows both score above 0, and none where there is neither."""
     run("svm", "--dataset", "labels.csv", *FAST, "--save", "model", "-q", cwd=folder)
     images = ("--device", "cpu", "--json", "-q", "--top", "2")
     told = run("predict", "model", "00.png", "03.png", *images, cwd=folder).json
+    settings = told["settings"]
+    assert (settings["nets"], settings["layers"], settings["Q"]) == (["D"], ["pool1"], [32])
+    assert "embedded" in settings["weights"][0]
+    assert told["provenance"]["nets"]["D"]["weights"]["sha256"][:12] in settings["weights"][0]
+    assert told["provenance"]["columns"][0]["settings"]["flip"] is True
     rows = told["tables"]["predictions"]
     assert [(row["image"], row["rank"], row["score"] > 0) for row in rows] == [
         ("00.png", 1, False),

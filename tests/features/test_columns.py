@@ -13,6 +13,7 @@ from support import noise, random_weights
 
 from vggfeat.errors import ImageTooSmall, ParameterError, WeightsError
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
 from vggfeat.nets.runtimes import has_bf16
 from vggfeat.nets.runtimes.packed import can_pack
@@ -222,3 +223,12 @@ def test_a_wrong_word_is_named_before_weights_are_read(
     """The weights named here do not exist."""
     with pytest.raises(ParameterError, match=named):
         opened(**({"weights": "absent.pth"} | wrong))
+
+
+def test_no_setting_of_a_pooling_hides_one_of_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one name are a mistake in the code, not a column with one of them."""
+    extractor = opened("pool3")
+    average = type(resolve_pooling("average"))
+    monkeypatch.setattr(average, "settings", lambda self: {"resampling": "other"})
+    with pytest.raises(TypeError, match="resampling"):
+        extractor.columns([36])

@@ -89,6 +89,16 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset empty → 3: empty | empty/cat/1.jpg
     svm --dataset images → 3: images | images/cat/1.jpg
     svm --dataset single → 3: single | 'cat' | at least two
+    svm --dataset semicolons.csv → 3: semicolons.csv | semicolons | commas
+    svm --dataset tabs.csv → 3: tabs.csv | tabs | commas
+    svm --dataset nothing.csv → 3: nothing.csv | empty | path
+    svm --dataset header.csv → 3: header.csv | rows
+    extract semicolons.csv → 3: semicolons.csv | semicolons | commas
+    extract header.csv → 3: header.csv | rows
+    extract zeros.csv → 3: zeros.csv, line 2 | zero byte
+    extract utf16.csv → 3: utf16.csv | zero bytes | UTF-8
+    svm --dataset own.toml → 3: own.toml | lost.csv | data | --root
+    svm --dataset protocol.toml → 3: [protocol] | seedd | seed | splits | an integer | 'x'
     svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | path, label
     svm --dataset broken.toml → 3: broken.toml | line 1
     svm --dataset caltech101 --root classes → 3: classes | --root | 101_ObjectCategories.tar.gz
@@ -96,7 +106,7 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset classes --solver stream --loss hinge → 2: hinge | --loss auto
     svm --dataset classes --solver newton → 2: solver | 'gram' | 'newton'
     svm --dataset classes --C -1 → 2: --C | greater than 0 | Got -1.0
-    svm --dataset classes --C one → 2: --C | number
+    svm --dataset classes --C one → 2: --C | must be a number | 'one'
     svm --dataset classes --c-split cv9 → 2: --c-split | 'train-val' or 'cv3' | 'cv9'
     svm --dataset classes --c-split train-val → 2: --c-split | mean class recall | voc2007 | labels
     svm --dataset classes --shared-C → 2: --shared-C | classes | voc2007 | labels
@@ -125,7 +135,9 @@ BEFORE_WEIGHTS = rows("""
     run → 2: RECIPE
     run nowhere → 3: nowhere | table11-voc2007 | my.toml
     run broken.toml → 3: broken.toml | line 1
-    run recipe.toml → 3: recipe.toml | features.net
+    run recipe.toml → 3: recipe.toml | dataset is missing | datset | features.net | nets
+    run tests.toml → 3: tests.toml | 'classification' or 'localization' | 'voc'
+    run chain.toml → 3: chain.toml | 'epoch' | 'epochs'
     run table11-voc2007 --set Q=256 → 2: Q=256 | features.Q=[256,384]
     run table11-voc2007 --set training.epochs=2 → 2: training | features and classifier
     run table11-voc2007 --set features.W=3 → 2: 'W' | nets, Q
@@ -193,6 +205,8 @@ BEFORE_WEIGHTS = rows("""
     train --data classes --out a --batch 0 → 2: batch | 1 | Got 0
     train --data classes --out a --lr -1 → 2: --learning-rate | greater than 0 | Got -1.0
     train --data classes --out a --dropout 1 → 2: dropout | less than 1 | Got 1.0
+    train --data classes --out a --step 1 --epochs 1 → 2: steps | epochs = 1 | 2 epochs
+    train --data parts --out a → 3: seg_test | --val parts/seg_test | --val-fraction
     train --data classes --out a --step 99 → 2: steps | 73 | 99
     train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'
     train --data classes --out a --val nowhere → 3: nowhere | --val
@@ -206,6 +220,8 @@ BEFORE_WEIGHTS = rows("""
     localize train --data VOC2007 --out a --init absent.pth → 2: init | 'embedded' | absent.pth
     localize train --data VOC2007 --out a --class cow → 2: class | 'cat', 'dog' | 'cow'
     localize train --data VOC2007 --out a --freeze convv → 2: freeze | 'none' or 'conv' | 'convv'
+    localize train --data VOC2008 --out a → 3: VOC2008 | _<split>.txt | only train.txt
+    localize train --data VOC2009 --out a → 3: VOC2009 | 1.png | 1.jpg
     localize train --data VOC2007 --out a --boxes nowhere → 2: --boxes | ILSVRC
     localize train --data VOC2007 --out a --batch 0 → 2: batch | 1 | Got 0
     localize train --data VOC2007 --out a --S 100 → 2: S | 224 | Got 100
@@ -232,6 +248,8 @@ BEFORE_WEIGHTS = rows("""
     weights fetch auto → 2: 'authors', 'torchvision' | 'auto'
     weights fetch authors --net A → 4: net D, E, not A | torchvision
     weights fetch authors --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
+    weights show authors → 4: authors | net D | vggfeat weights fetch authors --net D
+    weights show embedded --net E → 4: embedded has net D, not E | torchvision
     weights show none.pth → 4: none.pth | spelling
     weights convert a.safetensors notes.txt/b.pth → 5: notes.txt/b.pth | another place
 
@@ -283,6 +301,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = {f"images/{n}.png" for n in range(3)}
     drawn |= {f"classes/{label}/{n}.png" for label in ("cat", "dog") for n in range(8)}
     drawn |= {f"single/cat/{n}.png" for n in range(3)}
+    drawn |= {f"parts/seg_{p}/{c}/{n}.png" for p in ("train", "test") for c in "ab" for n in "12"}
     for seed, name in enumerate(sorted(drawn)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise(48, 40, seed)).save(root / name)
@@ -298,12 +317,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "labels.csv": "path,labels\nimages/0.png,cat\nimages/1.png,\nimages/2.png,cat|dog\n",
         "broken.toml": "title = \n",
         "card.toml": 'name = "x"\nkind = "y"\n',
-        "recipe.toml": 'title = "x"\ndataset = "sample"\n[features]\nnet = "D"\n',
+        "recipe.toml": 'title = "x"\ndatset = "sample"\n[features]\nnet = "D"\n',
+        "tests.toml": 'protocol = "voc"\n',
+        "chain.toml": '[[links]]\nname = "a"\ntraining = { epoch = 3 }\n',
+        "own.toml": 'name = "own"\nfolder = "lost.csv"\n',
+        "protocol.toml": 'name = "x"\nreader = "folders"\n[protocol]\nseedd = 1\nsplits = "x"\n',
+        "semicolons.csv": "path;labels\nimages/0.png;cat\n",
+        "tabs.csv": "path\tlabel\nimages/0.png\tcat\n",
+        "nothing.csv": "",
+        "header.csv": "path,label\n",
+        "zeros.csv": "path,label\nimages/0\0.png,cat\n",
+        "utf16.csv": "p\0a\0t\0h\0\n",
     }
     for name, text in texts.items():
         (root / name).write_text(text)
     objects = {"train": {"1": (1, -1), "2": (-1, 1)}, "val": {"3": (1, -1), "4": (-1, 1)}}
-    write_voc(root / "VOC2007", ("cat", "dog"), objects)
+    for year in (2007, 2008, 2009):
+        write_voc(root / f"VOC{year}", ("cat", "dog"), objects)
+    for path in (root / "VOC2008").glob("ImageSets/Main/*_*.txt"):
+        path.unlink()
+    for path in (root / "VOC2009" / "JPEGImages").iterdir():
+        path.rename(path.with_suffix(".png"))
     state = random_state("A", ["pool2"])
     formats.write(root / "a.safetensors", state, PIXELS, net="A", source="drawn", licence="none")
     home = {"VGGFEAT_HOME": str(tmp_path_factory.mktemp("home"))}

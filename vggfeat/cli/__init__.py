@@ -57,7 +57,11 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         with interruptible(lambda: "What was complete is kept."):
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as error:
+                error.message = _in_words(error)
+                raise
 
 
 def import_command(name: str) -> Any:
@@ -169,6 +173,19 @@ def _as_typed(error: VggfeatError) -> VggfeatError:
     typed = [word.partition("=")[0] for word in sys.argv[1:]]
     flags = [flag for flag in typed if flag in (f"--{name}", f"--no-{name}")]
     return ParameterError(f"{flags[0]} {error.expected}") if flags else error
+
+
+def _in_words(error: typer.BadParameter) -> str:
+    """Say in plain words what an option's value must be, where pydantic has refused it."""
+    from pydantic import ValidationError
+
+    from vggfeat.settings import expected
+
+    if isinstance(error.__cause__, ValidationError):
+        wrong = error.__cause__.errors()[0]
+        if right := expected(wrong):
+            return f"It must be {right}. Got {wrong['input']!r} instead."
+    return error.message
 
 
 def _no_memory(said: str) -> str:

@@ -27,7 +27,7 @@ Root = Annotated[
     typer.Option(
         "--root",
         help="Where the data lie: the data set's own folder, one above it, or the original "
-        "archives. VGGFEAT_DATA, or ./data, by default.",
+        "archives. By default VGGFEAT_DATA, or ./data, or beside a card of your own.",
     ),
 ]
 Splits = Annotated[
@@ -79,7 +79,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
     from vggfeat.svm.protocols import protocol_of
 
     card = load_card(name)
-    protocol = protocol_of(card).model_dump(mode="json")
+    protocol = protocol_of(card).model_dump(mode="json") if card.kind else dict(card.protocol)
     rows: dict[str, object] = {
         "data set": card.title or card.name,
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
@@ -141,7 +141,8 @@ def check(
     """
     from vggfeat.svm.protocols import protocol_of
 
-    protocol_of(load_card(name))
+    if (card := load_card(name)).kind:
+        protocol_of(card)
     found = check_dataset(name, root, split)
     _show_check(found, quiet, as_json)
     if not found.complete:

@@ -87,7 +87,7 @@ def command(
 
         vggfeat explain model photos/ --class cat --class dog --out maps
     """
-    from vggfeat.experiments.predict import open_model
+    from vggfeat.experiments.predict import describe_model, open_model
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
@@ -118,7 +118,7 @@ def command(
     failed = {drawn.image: drawn.reason for drawn in done if drawn.explanation is None}
     tables = (*_tables(done), *failed_table(failed))
     result = Result("explanations", "Explanations", (), counted(len(done), "image"), tables)
-    show_result(result, as_json=as_json)
+    show_result(result, as_json=as_json, **describe_model(loaded, extractors))
     warn_of_failures(failed)
     refuse_none(len(failed) < len(done))
 

@@ -69,7 +69,7 @@ def command(
 
         vggfeat predict model new_images/ --csv scores.csv
     """
-    from vggfeat.experiments.predict import open_model, predict
+    from vggfeat.experiments.predict import describe_model, open_model, predict
 
     check_file("--csv", table)
     images = find_images(sources, relative_to)
@@ -92,7 +92,8 @@ def command(
             rows += [(prediction.name, rank, label, score) for rank, (label, score) in best]
             if prediction.scores is None:
                 failed[prediction.name] = prediction.reason
-    show_result(_result(rows, failed, len(images)), as_json=as_json)
+    result = _result(rows, failed, len(images))
+    show_result(result, as_json=as_json, **describe_model(loaded, extractors))
     warn_of_failures(failed)
     refuse_none(len(failed) < len(images))
 

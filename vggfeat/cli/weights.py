@@ -11,8 +11,8 @@ import typer
 from vggfeat._io.text import size
 from vggfeat.cli.console import Json, Quiet, download_progress, grid, note, show
 from vggfeat.cli.targets import check_file
-from vggfeat.errors import ParameterError
-from vggfeat.nets.registry import NAMES, fetch, listing
+from vggfeat.errors import ParameterError, WeightsNotFound
+from vggfeat.nets.registry import NAMES, cached, fetch, listing, source_of
 from vggfeat.report.tables import render_facts
 
 if TYPE_CHECKING:
@@ -81,19 +81,34 @@ def fetch_weights(
 @group.command("show")
 def show_weights(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A weights file of any format that is read.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A weights file of any format that is read; or embedded, authors, torchvision, if "
+            "they are on this machine.",
+        ),
     ],
     net: OwnNet = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a weights file holds: format, net, layers, pixel convention, digest.
+    """Show what weights hold: format, net, layers, pixel convention, digest.
 
     For example:
 
         vggfeat weights show my_vgg.safetensors
+
+        vggfeat weights show embedded
     """
     from vggfeat.nets.weights import describe
 
+    if file in NAMES[1:]:
+        entry = source_of(file, net or "D")
+        if (path := cached(entry)) is None:
+            raise WeightsNotFound(
+                f"The weights {file} of net {entry.net} are not on this machine. Fetch them: "
+                f"vggfeat weights fetch {file} --net {entry.net}"
+            )
+        file = str(path)
     _show_description(describe(file, net), as_json)
 
 

@@ -63,8 +63,8 @@ class Work:
         """Open a data set, showing a download if there is one; an SVM's settings are of it."""
         from vggfeat.svm.protocols import protocol_of  # and scikit-learn, which extract lacks
 
-        if is_card(name):  # before anything is fetched
-            protocol_of(card := load_card(name)).check(card, svm=svm)
+        if is_card(name) and (card := load_card(name)).kind:  # before anything is fetched
+            protocol_of(card).check(card, svm=svm)
         with download_progress(quiet=self.quiet) as fetching:
             card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
         if card.partial:

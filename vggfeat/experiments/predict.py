@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vggfeat.attribution import rows_of
 from vggfeat.data.imageset import ImageSet
@@ -12,6 +13,7 @@ from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFo
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.provenance import provenance
 from vggfeat.nets.runtimes import describe_device, resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction
@@ -125,6 +127,47 @@ def aggregation_of(model: SavedModel) -> Aggregation:
             f"The model combines descriptors in a way that is not known here ({error}). Update "
             "vggfeat, or train the model again."
         ) from error
+
+
+def describe_model(
+    model: SavedModel, extractors: Sequence[DenseExtractor]
+) -> dict[str, dict[str, Any]]:
+    """Return the settings and the provenance behind a model's scores, as a result has them.
+
+    Parameters
+    ----------
+    model : SavedModel
+    extractors : sequence of DenseExtractor
+        As from :func:`model_extractors`.
+
+    Returns
+    -------
+    dict
+        ``settings`` and ``provenance``, of plain JSON types.
+    """
+    names = [column.descriptor for column in model.columns]
+    behind = {extractor.extraction.net: provenance(extractor) for extractor in extractors}
+    settings = {
+        "nets": list(model.nets),
+        "weights": [
+            f"{net}: {of['weights']['source']} ({of['weights']['sha256'][:12]})"
+            for net, of in behind.items()
+        ],
+        "layers": list(dict.fromkeys(name.layer for name in names)),
+        "pool": "+".join(dict.fromkeys(name.pool for name in names)),
+        "views": list(model.views),
+        "Q": list(model.scales),
+        **model.aggregation,
+        "dimensions": model.coef.shape[1],
+        "device": [f"{of['device']}, {of['precision']}" for of in behind.values()],
+        "classes": len(model.classes),
+        "C": list(dict.fromkeys(model.C)),
+    }
+    columns = [column.to_dict() for column in model.columns]
+    return {
+        "settings": settings,
+        "provenance": {"nets": behind, "columns": columns, "trained with": model.versions},
+    }
 
 
 def _open_extractor(columns: list[Column], place: str | Weights, device: str) -> DenseExtractor:

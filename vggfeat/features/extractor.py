@@ -143,7 +143,7 @@ class DenseExtractor:
             columns.append(
                 Column(
                     name,
-                    {**self._settings(name.layer), **pooling.settings()},
+                    dict(**self._settings(name.layer), **pooling.settings()),
                     pooling.width(channels[name.layer.removesuffix("_pre")]),
                     tuple(outputs) if name.layer in (SCORES, "prob") else (),
                     tuple(S) if isinstance(S, list) else S,
@@ -167,13 +167,13 @@ class DenseExtractor:
         return [Descriptor(self.extraction.net, *key, Q) for key in self._keys() for Q in scales]
 
     def _settings(self, layer: str) -> dict[str, JSON]:
-        return {
-            "weights": self.weights.digest(layer),
-            "pixels": str(self.weights.pixels),
+        return dict(  # not a display, in which one of two settings of one name would be lost
+            weights=self.weights.digest(layer),
+            pixels=str(self.weights.pixels),
             **self.extraction.numbers,
-            "resampling": RESAMPLING,
-            "decoder": DECODER,
-        }
+            resampling=RESAMPLING,
+            decoder=DECODER,
+        )
 
     def describe(self, pixels: Tensor, wanted: Iterable[Key] | None = None) -> dict[Key, Tensor]:
         """Describe images of one shape: pool over locations, average with the mirror image.

@@ -26,6 +26,7 @@ from vggfeat.data.datasets.ilsvrc import (
     read_class_images,
     read_images,
 )
+from vggfeat.data.datasets.parts import find_parts
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.svm.splits import held_out_part
@@ -311,6 +312,12 @@ def _no_validation(root: Path) -> str:
         return (
             f"{root} has no image of the split 'val'. Mark some, name others, or have a share of "
             f"the training images drawn, as by a val_fraction of {VAL_FRACTION}."
+        )
+    if test := find_parts(base).get("test"):
+        return (
+            f"{base} has {test.relative_to(base).parts[0]}, but no validation images. Validate on "
+            f"its images by --val {test}, or have a share of the training images drawn, by "
+            f"--val-fraction {VAL_FRACTION}."
         )
     return (
         f"There are no validation images in {base / 'val'} or {base / VAL_TAR}. Put them there, "

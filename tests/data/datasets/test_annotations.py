@@ -282,7 +282,7 @@ def test_only_the_classes_asked_for(tree: Path) -> None:
     assert [one.name for one in parts["train"]] == ["000002"]
     with pytest.raises(ParameterError, match="'cat', 'dog'"):
         read_voc_boxes(tree, ["cow"])
-    with pytest.raises(DataNotFound, match="Name a folder of VOC"):
+    with pytest.raises(DataNotFound, match="nothing there"):
         read_voc_boxes(tree / "ImageSets")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -11,9 +12,17 @@ from pkgutil import iter_modules
 from vggfeat._io.assets import asset
 from vggfeat._io.download import Progress
 from vggfeat._io.remote import is_address, redact
-from vggfeat.data.datasets.card import EVERY, READERS, DatasetCard, card_names, is_card, load_card
+from vggfeat.data.datasets.card import (
+    EVERY,
+    READERS,
+    DatasetCard,
+    card_names,
+    is_card,
+    is_own,
+    load_card,
+)
 from vggfeat.data.datasets.check import Check, absent, check
-from vggfeat.data.datasets.fetch import data_folder, locate, provide
+from vggfeat.data.datasets.fetch import data_folder, find_tree, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.parts import has_images, list_folders
 from vggfeat.data.datasets.sample_voc import compose
@@ -54,8 +63,9 @@ def open_dataset(
         folder); a card of your own (``my.toml``); a folder; a CSV or Parquet
         manifest; tars (``train-{00..09}.tar``); or an address of any of these.
     root : path, optional
-        Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``.
-        It may be the tree of the data set, a folder above it, or hold the original archives.
+        Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``,
+        else beside a card of your own. It may be the tree of the data set, a folder above it, or
+        hold the original archives.
     splits : sequence of str, optional
         Splits that must be there; those that a run needs by default.
     allow_partial : bool
@@ -102,7 +112,7 @@ def open_dataset(
     needs = _needs(card, splits)
     tree = _tree(
         card,
-        root,
+        _base(name, card, root),
         lambda base: provide(
             card, base, needs, fetch=fetch, allow_partial=allow_partial, progress=progress
         ),
@@ -138,7 +148,7 @@ def check_dataset(
     """
     card = load_card(name)
     needs = _needs(card, splits)
-    tree = _tree(card, root, lambda base: locate(card, base, needs))
+    tree = _tree(card, _base(name, card, root), lambda base: locate(card, base, needs))
     return _read(card, tree, needs)[2]
 
 
@@ -164,7 +174,8 @@ def fetch_dataset(
             raise DataError(
                 f"The folder {root} cannot be made: {error.strerror}. Name another --root."
             ) from error
-    return _tree(card, root, lambda base: provide(card, base, needs, progress=progress))
+    base = _base(name, card, root)
+    return _tree(card, base, lambda base: provide(card, base, needs, progress=progress))
 
 
 def _needs(card: DatasetCard, splits: Sequence[str] | None) -> tuple[str, ...]:
@@ -187,19 +198,38 @@ def _refuse_unknown(card: DatasetCard, splits: Sequence[str], there: Iterable[st
         raise DataError(f"{card.name} has no split {unknown[0]!r}; it has {', '.join(known)}.")
 
 
-def _tree(card: DatasetCard, root: str | Path | None, look: Callable[[Path], Path]) -> Path:
-    """Return where a data set ships, was composed, or is found by `look` from a folder on."""
-    if card.asset:
-        return asset(card.asset)
-    if card.composed:
-        return compose(card.composed) / card.folder
+def _base(name: str, card: DatasetCard, root: str | Path | None) -> Path:
+    """Return the folder to look in; that of a card of one's own where there is nothing else."""
     base = data_folder(root or card.root or None)
-    if root is not None and not base.is_dir():
+    if root is not None and not (card.asset or card.composed or base.is_dir()):
         raise DataNotFound(
             f"There is no folder {base}. Point --root at a folder that holds "
             f"{card.folder or 'the data'}, or make it: `vggfeat datasets fetch {card.name} "
             f"--root {base}` does."
         )
+    beside = Path(name).parent
+    if root or card.root or not is_own(name) or _is_in(card, base):
+        return base
+    if _plain(card) and not _is_in(card, beside):
+        raise DataNotFound(
+            f"There is no {card.folder} in {base}{os.sep}, nor beside the card {name}. Put it "
+            "there, or point --root at the folder that holds it."
+        )
+    return beside if _is_in(card, beside) else base
+
+
+def _is_in(card: DatasetCard, base: Path) -> bool:
+    if _plain(card):
+        return (base / card.folder).exists()
+    return base.is_dir() and find_tree(card, base) is not None
+
+
+def _tree(card: DatasetCard, base: Path, look: Callable[[Path], Path]) -> Path:
+    """Return where a data set ships, was composed, or is found by `look` from a folder on."""
+    if card.asset:
+        return asset(card.asset)
+    if card.composed:
+        return compose(card.composed) / card.folder
     return base / card.folder if _plain(card) else look(base)
 
 
@@ -212,10 +242,17 @@ def _read(
     card: DatasetCard, tree: Path, needs: Sequence[str]
 ) -> tuple[DatasetCard, ImageSet, Check]:
     images = READERS[card.reader].read(card, tree)
+    if not card.kind:
+        protocol = {"kind": _kind_of(images), **card.protocol}
+        card = card.model_copy(update={"protocol": protocol})
     if images.targets is None:
         card, images = _with_targets(card, images, tree)
     _refuse_unknown(card, needs, images.splits)
     return card, images, check(card, images, tree, needs)
+
+
+def _kind_of(images: ImageSet) -> str:
+    return "multi-label" if images.label_sets else "splits"
 
 
 def _with_targets(
@@ -243,7 +280,7 @@ def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
     stem = Path(source).name if path.is_dir() else Path(source).stem
     reader = "folders" if path.is_dir() else "manifest"
     images = read_labelled(name)
-    protocol = {"kind": "multi-label" if images.label_sets else "splits"}
+    protocol = {"kind": _kind_of(images)}
     card = DatasetCard(
         name=stem, title=stem, reader=reader, source=source, root=source, protocol=protocol
     )

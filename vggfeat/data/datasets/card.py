@@ -14,6 +14,7 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataNotFound
 from vggfeat.settings import Features, data_error
 
+MANIFESTS = (".csv", ".parquet", ".pq", ".tar")
 EVERY = "all"
 """Name of the split that is the whole of a data set without splits of its own."""
 
@@ -116,8 +117,9 @@ class DatasetCard(CardModel):
 
     name: str
     title: str = ""
-    reader: str  # what reads the layout of its files: one of READERS
-    folder: Below = ""  # path of its tree inside the archives, and below a root
+    # What reads the layout of its files: one of READERS; manifest where `folder` is a CSV file.
+    reader: str
+    folder: Below = ""  # path of its tree or file inside the archives, and below a root
     asset: Below | None = None  # where it lies among the files that travel with vggfeat
     composed: int | None = None  # version of sample_voc that makes it
     root: str = ""  # where its data lie, from the card's own folder on; once opened, where they are
@@ -132,7 +134,8 @@ class DatasetCard(CardModel):
     licence: str = ""
     citation: str = ""
     source: str = ""
-    # How it is tested: what svm.protocols has for its `kind`, random splits by default.
+    # How it is tested: what svm.protocols has for its `kind`; by default multi-label for a manifest
+    # with a column `labels`, random splits for all others.
     protocol: dict[str, Any] = {}
     needs: tuple[str, ...] = ()  # splits that a run needs, and that are fetched; the reader's if ()
     defaults: Features = Features()
@@ -142,6 +145,13 @@ class DatasetCard(CardModel):
     partial: bool = False
     differences: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_file(cls, given: Any) -> Any:
+        """Take the reader of manifests for a file."""
+        file = str(given.get("folder", "")).lower()
+        return {"reader": "manifest", **given} if file.endswith(MANIFESTS) else given
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -159,6 +169,19 @@ class DatasetCard(CardModel):
             what = "a card of archives" if self.archives else f"the reader {self.reader}"
             raise ValueError(f"{what} needs classes and folder, the path of the tree in archives")
         return self
+
+    @property
+    def kind(self) -> str:
+        """Its protocol's; empty of a manifest that is not opened, whose columns tell.
+
+        Examples
+        --------
+        >>> DatasetCard(name="mine", reader="folders").kind
+        'splits'
+        >>> DatasetCard(name="mine", folder="labels.csv").kind
+        ''
+        """
+        return str(self.protocol.get("kind", "" if self.reader == "manifest" else "splits"))
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -236,8 +259,8 @@ def load_card(name: str) -> DatasetCard:
     >>> print(card.paper[2])
     D & E: 92.7 ± 0.5 %
     """
-    path = Path(name) if _is_own(name) else shared("datasets") / f"{name}.toml"
-    if not _is_own(name) and name not in card_names():
+    path = Path(name) if is_own(name) else shared("datasets") / f"{name}.toml"
+    if not is_own(name) and name not in card_names():
         raise DataNotFound(
             f"There is no data set {name!r}, and no folder or CSV file of that name. "
             f"Shipped: {', '.join(card_names())}. Or name a folder that holds a folder for each "
@@ -246,16 +269,17 @@ def load_card(name: str) -> DatasetCard:
     try:
         card = DatasetCard(**read_toml(path))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise data_error(f"{path} is not a data set card", error) from error
+        raise data_error(f"{path} is not a data set card", error, DatasetCard) from error
     if card.root:
         card = card.model_copy(update={"root": str(path.resolve().parent / card.root)})
     return card
 
 
-def _is_own(name: str) -> bool:
+def is_own(name: str) -> bool:
+    """Tell a card of one's own, by its path, from a shipped one."""
     return name.endswith(".toml") and Path(name).is_file()
 
 
 def is_card(name: str) -> bool:
     """Tell the name of a card from that of a folder or file."""
-    return _is_own(name) or name in card_names()
+    return is_own(name) or name in card_names()

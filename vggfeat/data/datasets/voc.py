@@ -38,6 +38,7 @@ Row = tuple[str, int]
 _YEAR = re.compile(r"VOC\d{4}")
 _PERSON = re.compile("[0-9]{1,9}")
 _LABELS = {"-1": -1, "0": 0, "1": 1}
+NAMED = 4  # lists in a message
 
 
 @register("voc")
@@ -111,6 +112,8 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
     for folder in folders_of(tree):
         there = {path.name: path for path in (folder / "JPEGImages").glob("*")} | there
     kept = [row for row in every if f"{row[0]}.jpg" in there]
+    if every and not kept:
+        _refuse_other_images(find_in(tree, "JPEGImages"), {image for image, _ in every}, there)
     place = {row: at for at, row in enumerate(kept)}
     targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
     for row, at in place.items():
@@ -128,6 +131,15 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
         boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
         missing=tuple(_name_of(row) for row in every if row not in place),
     )
+
+
+def _refuse_other_images(folder: Path, ids: Collection[str], there: Collection[str]) -> None:
+    """Refuse a tree whose images are of another format, so that none is found."""
+    if others := sorted(name for name in there if Path(name).stem in ids):
+        raise DataError(
+            f"{folder} has {others[0]}, and {Path(others[0]).stem}.jpg is looked for. Images of "
+            "VOC's layout are called ID.jpg: convert them."
+        )
 
 
 class VocBoxes(NamedTuple):
@@ -227,9 +239,12 @@ def classes_in(tree: Tree) -> list[str]:
         if not is_hidden(path.name)
     }
     if not known:
+        lists = sorted(path.name for path in find_in(tree, "ImageSets", "Main").glob("*.txt"))
+        has = f"only {', '.join(lists[:NAMED])}" if lists else "nothing there"
         raise DataNotFound(
-            f"{tree} has no lists ImageSets/Main/<class>_<split>.txt. Name a folder of VOC, such "
-            "as VOCdevkit/VOC2007."
+            f"{tree} has no lists ImageSets/Main/<class>_<split>.txt, which say in which images a "
+            f"class is; it has {has}. Write them, or name a folder of VOC, such as "
+            "VOCdevkit/VOC2007."
         )
     return sorted(known)
 

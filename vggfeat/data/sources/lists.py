@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,13 @@ from vggfeat._io.text import printable
 from vggfeat.data.image import ImageRef
 from vggfeat.data.names import name_of
 from vggfeat.data.sources.remote import RemoteImage, explain_unreadable
-from vggfeat.errors import DataError, MissingExtra, VggfeatError
+from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 
 COLUMNS = ("path", "label", "labels", "split")
 SEPARATOR = "|"
 """What stands between the classes of an image in the column ``labels``."""
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What stands between columns where a comma should."""
 LINES_AT_ONCE = 8192
 LONGEST = 1 << 20  # bytes of a line
 
@@ -168,16 +170,26 @@ def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
     yield from kept.split(end)
 
 
-def _need_path(columns: Any, source: str) -> None:
-    if "path" not in columns:
+def _need_path(columns: Sequence[str], source: str) -> None:
+    """Refuse a manifest without the column ``path``, and say why it seems to have none."""
+    where, right = redact(source), "'path', and may have 'label' or 'labels', and 'split'"
+    if not columns:
+        raise DataError(f"{where} is empty. Its first line names its columns: it needs {right}.")
+    header = "".join(columns)
+    if "\0" in header:
+        raise DataError(f"{where} has zero bytes in its first line. Save it as text in UTF-8.")
+    if len(columns) == 1 and (others := [mark for mark in SEPARATORS if mark in header]):
         raise DataError(
-            f"{redact(source)} has the columns {', '.join(columns) or 'nothing'}; "
-            f"a manifest needs 'path', and may have 'label' or 'labels', and 'split'."
+            f"{where} has {SEPARATORS[others[0]]} between its columns. Save it with commas, as "
+            "path,label."
         )
+    if "path" not in columns:
+        raise DataError(f"{where} has the columns {', '.join(columns)}; a manifest needs {right}.")
 
 
 def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
     folder = parent(source) if is_address(source) else Path(source).parent
+    number = first - 1
     for number, row in enumerate(rows, first):
         if not row["path"]:
             raise DataError(f"{redact(source)}, {what} {number}, names no path.")
@@ -186,9 +198,17 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
                 f"{redact(source)}, {what} {number}, has more fields than the header. Put what "
                 f'has a comma in it in "quotes", and {SEPARATOR!r} between labels.'
             )
-        image, name = resolve_entry(str(row["path"]), folder)
+        try:
+            image, name = resolve_entry(str(row["path"]), folder)
+        except DataError as error:
+            raise DataError(f"{redact(source)}, {what} {number}: {error}") from error
         label_set = _label_set(row["labels"]) if "labels" in row else None
         yield Entry(image, name, _text(row.get("label")), _text(row.get("split")), label_set)
+    if number < first:
+        raise DataNotFound(
+            f"{redact(source)} has columns and no rows. Write the path of an image in each line "
+            "below the first."
+        )
 
 
 def _label_set(value: object) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def protocol_of(card: DatasetCard) -> Protocol:
     >>> protocol_of(load_card("sample")).splits
     3
     """
-    kind = card.protocol.get("kind", "splits")
+    kind = card.kind or "splits"
     if kind not in PROTOCOLS:
         raise DataError(
             f"{card.name} has no protocol that is known: kind should be one of "
@@ -43,4 +43,6 @@ def protocol_of(card: DatasetCard) -> Protocol:
     try:
         return PROTOCOLS[kind](**card.protocol)
     except ValidationError as error:
-        raise data_error(f"[protocol] of the card {card.name} is wrong", error) from error
+        raise data_error(
+            f"[protocol] of the card {card.name} is wrong", error, PROTOCOLS[kind]
+        ) from error

@@ -179,14 +179,24 @@ class Precisions:
         """Say which classes are left out, and which choices of C are in doubt."""
         trained, edge = ~np.isnan(self.C), self._at_edge()
         grid = f"{self.search.grid[0]:g} … {self.search.grid[-1]:g}"
+        train, val = (self.truth[self.parts[part]] for part in ("train", "val"))
+        in_train, in_val = (train > 0).any(axis=0), (val > 0).any(axis=0)
+        unsearched = trained & ~self.searched
+        one_sided = unsearched & in_train & in_val & ~(train < 0).any(axis=0)
         no_test = self.tested & trained & ~(self.known > 0).any(axis=0)
         sentences = (
-            (~trained, "No positives, or no negatives, to train {} with: left out."),
+            (~trained & ~(in_train | in_val), "No positives to train {} with: left out."),
+            (~trained & (in_train | in_val), "No negatives to train {} with: left out."),
             (no_test, "No positives to test {} with: left out of the mean."),
             (
-                trained & ~self.searched,
+                unsearched & ~one_sided,
                 "No positives on both sides of a validation to choose C for {}: it is the one "
                 "that is best for the other classes.",
+            ),
+            (
+                one_sided,
+                "No negatives to train with in a validation to choose C for {}: it is the one that "
+                "is best for the other classes.",
             ),
             (
                 edge,

@@ -245,8 +245,9 @@ class VOC(Protocol):
         searched: Bools = np.any(able, axis=0)
         if not searched.any():
             raise DataError(
-                "C cannot be chosen: no class has positives both in train and in val. Give more "
-                "images, or choose C by cross-validation on both together: --c-split cv3."
+                "C cannot be chosen: no class has positives and negatives in train, and positives "
+                "in val. Give more images, or choose C by cross-validation on both together: "
+                "--c-split cv3."
             )
         result = select_C(
             svm,
