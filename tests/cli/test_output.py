@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import re
+import sys
 
 import pytest
 from helpers.cli import Ran, run
@@ -34,6 +37,37 @@ def test_progress_in_a_file_is_a_line_now_and_then(
     assert sum("/9" in line for line in told) in (1, 2, 3)
     assert all(line.count("\n") <= 1 for line in told)
     assert "localize" in "".join(told)
+
+
+class _Terminal(io.StringIO):
+    """Keeps what a terminal is sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_one_bar_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar within another's work takes its place meanwhile; notes have lines of their own."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.count_progress("localize", quiet=False) as tell:
+        assert tell is not None
+        tell(1, 2)
+        with console.download_progress(quiet=False):
+            pass  # nothing was downloaded, and nothing is shown of it
+        with console.work_progress("classify", quiet=False) as work:
+            assert work.splits is not None
+            work.splits(1, 2)
+            console.note("Warning: bad")
+        tell(2, 2)
+    sent = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]", "", terminal.getvalue())
+    words = [
+        set(re.findall("localize|train and test|Warning|download", line))
+        for line in re.split(r"\n|\x1b\[2K", sent)
+    ]
+    assert {word for line in words for word in line} == {"localize", "train and test", "Warning"}
+    assert all(len(line) <= 1 for line in words)
 
 
 def test_epochs_in_a_file_are_in_their_order(

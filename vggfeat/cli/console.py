@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -54,6 +54,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 
 def console(*, stderr: bool = False) -> Console:
     """Open a console on stdout, where results go, or on stderr, where progress goes."""
+    if stderr and _bars:  # which is drawn below what is printed on its own console
+        return _bars[-1].console
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
@@ -218,12 +220,34 @@ def _exit(number: int, frame: object) -> NoReturn:
 # Progress
 
 
-class _Lines(Progress):
-    """A bar on a terminal; in a file, as a cluster keeps one, a line every half a minute."""
+class _Bar(Progress):
+    """A bar on a terminal; in a file, as a cluster keeps one, a line every half a minute.
+
+    It is there from its first task on. One bar is drawn at a time: that of the work around it
+    comes back when it ends.
+    """
 
     def __init__(self, *columns: ProgressColumn) -> None:
-        super().__init__(*columns, console=console(stderr=True))
+        super().__init__(*columns, console=Console(stderr=True, highlight=False))
         self.last_line = monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self in _bars:
+            self.stop()
+            _bars.remove(self)
+            if _bars and _bars[-1].console.is_terminal:
+                _bars[-1].start()
+
+    def add_task(self, *given: Any, **fields: Any) -> TaskID:
+        if self not in _bars:
+            if _bars and _bars[-1].console.is_terminal:
+                _bars[-1].clear()
+            _bars.append(self)
+            self.start()
+        return super().add_task(*given, **fields)
 
     def update(self, task_id: TaskID, **fields: Any) -> None:
         super().update(task_id, **fields)
@@ -231,10 +255,20 @@ class _Lines(Progress):
             self.last_line = monotonic()
             self.console.print(self.make_tasks_table([self._tasks[task_id]]))
 
+    def clear(self) -> None:
+        """Take it off the terminal, until it is started again."""
+        self.live.transient = True
+        self.stop()
+        self.live.transient = False
+
+
+_bars: list[_Bar] = []
+"""Those that are at work, the innermost last: it alone is drawn, and notes stand above it."""
+
 
 def progress_bar(field: str = "", width: int | None = 40) -> Progress:
     """Make bars of what is done, of all, and the time left, with a text field of the tasks."""
-    return _Lines(
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(width),
         MofNCompleteColumn(),
@@ -325,10 +359,12 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
             yield None
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with interruptible(), _Lines(*columns) as bar:
-        task = bar.add_task("download", total=None, visible=False)
+    with interruptible(), _Bar(*columns) as bar:
+        tasks: list[TaskID] = []  # none before there is something to show
 
         def show_bytes(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
+            if not tasks:
+                tasks.append(bar.add_task("download", total=None))
+            bar.update(tasks[0], completed=done, total=total)
 
         yield show_bytes
