@@ -169,7 +169,7 @@ def _images(module: str) -> dict[str, tuple[str, Answer | None]]:
 
 SVM = {
     **NETWORK,
-    "open_dataset": ("vggfeat.cli.working:open_dataset", _dataset),
+    "open_dataset": ("vggfeat.cli.experiment:open_dataset", _dataset),
     "describe": ("vggfeat.cli.experiment:describe", _described),
     "evaluate": ("vggfeat.cli.experiment:evaluate", _run),
     "check_submission": ("vggfeat.svm.protocols.base:Protocol.check_submission", _nothing),
@@ -220,8 +220,8 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
             "vggfeat.cli.ilsvrc:open_ilsvrc",
             lambda _: SimpleNamespace(partial="", classes=SimpleNamespace(keys=())),
         ),
-        "run_table": (
-            "vggfeat.cli.ilsvrc:run_classification",
+        "classify_rows": (
+            "vggfeat.cli.ilsvrc:classify_rows",
             lambda given: (given["run"].opener("D", "authors", "softmax", None), _stop(given)),
         ),
         "open_boxset": ("vggfeat.cli.ilsvrc:open_boxset", _stop),
@@ -310,7 +310,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
 
 READING = (
     "vggfeat.cli.working:load",
-    "vggfeat.cli.working:open_dataset",
+    "vggfeat.cli.experiment:open_dataset",
     "vggfeat.experiments.training:load",
     "vggfeat.cli.training:open_trainset",
     "vggfeat.cli.training:open_boxset",

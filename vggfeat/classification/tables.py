@@ -122,7 +122,7 @@ def open_ilsvrc(root: Path, *, allow_partial: bool) -> Validation:
     return data
 
 
-def run_table(
+def classify_rows(
     recipe: ClassificationRecipe, run: TableRun
 ) -> Iterator[tuple[ClassificationRow, Result, VggfeatError | None]]:
     """Test every row; no failure of one stops the others.

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat.cli.console import count_progress, note, note_error, work_progress
+from vggfeat._io.text import and_more
+from vggfeat.cli.console import (
+    count_progress,
+    download_progress,
+    note,
+    note_error,
+    work_progress,
+)
+from vggfeat.cli.tables import FinishedRow, show_rows
+from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.data.datasets import card_names, load_card, open_dataset
+from vggfeat.data.datasets.card import PaperFigure, is_card
 from vggfeat.data.image import decode
 from vggfeat.errors import VggfeatError, WeightsNotFound
 from vggfeat.experiments.features import describe
@@ -18,18 +30,48 @@ from vggfeat.nets.weights import lacking_source
 from vggfeat.report.heat_maps import draw_heat_maps
 from vggfeat.report.page import write_page
 from vggfeat.report.tables import write_csv, write_files
-from vggfeat.svm.model import save
+from vggfeat.result import Measure, Result
+from vggfeat.svm.model import save, target_of
 from vggfeat.svm.protocols import protocol_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vggfeat.cli.options import Typed
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
+    from vggfeat.recipes import SVMRecipe
     from vggfeat.result import Gallery
     from vggfeat.settings import SVM, Features
     from vggfeat.svm.model import SavedModel
+
+
+def open_labelled(
+    work: Work,
+    dataset: str,
+    root: Path | None,
+    allow_partial: bool,
+    svm: SVM,
+    outputs: Outputs,
+) -> tuple[DatasetCard, ImageSet]:
+    """Open a data set, and refuse one that an SVM cannot be tested on so, or submitted for."""
+    if is_card(dataset) and (card := load_card(dataset)).kind:  # before anything is fetched
+        protocol_of(card).check(card, svm=svm)
+    with download_progress(quiet=work.quiet) as fetching:
+        card, images = open_dataset(dataset, root, allow_partial=allow_partial, progress=fetching)
+    if card.partial:
+        note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
+    if images.strays and dataset not in card_names():
+        note(
+            f"Left out, beside the classes of {card.name}: {and_more(images.strays, 'stray')}.",
+            quiet=work.quiet,
+        )
+    protocol = protocol_of(card)
+    protocol.check(card, images, svm)
+    if outputs.submission:
+        protocol.check_submission(card, images)
+    return card, images
 
 
 def evaluate_svm(
@@ -39,6 +81,7 @@ def evaluate_svm(
     features: Features,
     svm: SVM,
     folder: Path | None,
+    paper: Sequence[PaperFigure] | None = None,
 ) -> SVMRun:
     """Describe the images of a data set, and test a linear SVM on them."""
     with work_progress("extract", quiet=work.quiet) as progress:
@@ -59,6 +102,7 @@ def evaluate_svm(
             svm,
             n_jobs=work.execution.jobs,
             device=_gram_device(work),
+            paper=paper,
             progress=progress.splits,
         )
 
@@ -71,6 +115,12 @@ class Outputs:
     submission: Path | None = None
     report: Path | None = None
     evidence: bool = True
+
+    def check(self) -> None:
+        """Refuse, before anything is computed, what cannot be written."""
+        check_file("--save", self.save and target_of(self.save), makes_folder=True)
+        check_file("--report", self.report, makes_folder=True)
+        check_folder("--submission", self.submission)
 
     def below(self, name: str) -> Outputs:
         """Name outputs of their own for a row of a table."""
@@ -97,6 +147,69 @@ class Outputs:
                     note_error("Error", error)
                     status = status or error.exit_status
         return status
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What was typed instead of a table's own."""
+
+    dataset: str | None
+    root: Path | None
+    allow_partial: bool
+    typed: Typed
+    features: Path | None
+
+
+def run_svm_table(
+    recipe: SVMRecipe, work: Work, overrides: Overrides, outputs: Outputs, *, as_json: bool
+) -> None:
+    """Run a recipe of features, and print its rows beside the figures that are expected."""
+    card, images = open_labelled(
+        work,
+        overrides.dataset or recipe.dataset,
+        overrides.root,
+        overrides.allow_partial,
+        recipe.classifier,
+        outputs,
+    )
+    rows = _evaluated_rows(recipe, work, card, images, overrides, outputs)
+    show_rows(recipe, rows, each=True, as_json=as_json)
+
+
+def _evaluated_rows(
+    recipe: SVMRecipe,
+    work: Work,
+    card: DatasetCard,
+    images: ImageSet,
+    overrides: Overrides,
+    outputs: Outputs,
+) -> Iterator[FinishedRow]:
+    """Test every row; no failure of one stops the others."""
+    for row in recipe.table():
+        note("", f"{recipe.name}, {row.name}", quiet=work.quiet)
+        paper: tuple[PaperFigure, ...] = ()
+        if row.expected is not None and overrides.dataset is None:
+            paper = (PaperFigure(method=row.name, value=row.expected),)
+        try:
+            features = row.features.but(**overrides.typed)
+            run = evaluate_svm(
+                work, card, images, features, recipe.classifier, overrides.features, paper
+            )
+        except VggfeatError as error:
+            protocol = protocol_of(card)
+            figures = tuple(figure.as_published() for figure in paper)
+            measure = Measure(protocol.measure, protocol.metric, float("nan"), paper=figures)
+            result = Result(row.name, row.name, (measure,), failed=str(error))
+            yield FinishedRow(row.name, result, error)
+        else:
+            own = outputs.below(_slug(row.name)) if len(recipe.rows) > 1 else outputs
+            write = partial(own.write, run, work)
+            yield FinishedRow(row.name, run.result, None, run.background(), write)
+
+
+def _slug(name: str) -> str:
+    """Make a part of a file's name of a row's: ``D & E, image`` becomes ``d-e-image``."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _save_model(run: SVMRun, path: Path, work: Work) -> None:

@@ -9,30 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from vggfeat.classification.tables import TableRun, keeping_last, open_ilsvrc
-from vggfeat.classification.tables import run_table as run_classification
+from vggfeat.classification.tables import TableRun, classify_rows, keeping_last, open_ilsvrc
 from vggfeat.cli.console import (
     count_progress,
     download_progress,
     note,
-    note_error,
-    show,
     warn_of_failures,
     work_progress,
 )
+from vggfeat.cli.tables import FinishedRow, show_rows
 from vggfeat.cli.working import Work
 from vggfeat.errors import ParameterError, VggfeatError
 from vggfeat.localization.classifiers import FC8, NetClassifier
 from vggfeat.localization.data import open_boxset
 from vggfeat.localization.predict import Localizer
-from vggfeat.localization.tables import check_whole
-from vggfeat.localization.tables import run_table as run_localization
+from vggfeat.localization.tables import check_whole, localize_rows
 from vggfeat.nets.weights import load
 from vggfeat.recipes import ClassificationRecipe, LocalizationRecipe
-from vggfeat.report.tables import render_result, render_table
-from vggfeat.result import Result, beside_paper
+from vggfeat.result import Result
 from vggfeat.settings import Features
 
 if TYPE_CHECKING:
@@ -87,10 +81,11 @@ def run_networks(
             partial(work.extract, **how),
         )
         if isinstance(recipe, ClassificationRecipe):
-            _show_rows(recipe, run_classification(recipe, run), as_json=as_json)
+            rows: Rows = classify_rows(recipe, run)
         else:
             rows = _localization_rows(recipe, run, work, inputs)
-            _show_rows(recipe, rows, as_json=as_json)
+        finished = (FinishedRow(row.name, result, error) for row, result, error in rows)
+        show_rows(recipe, finished, each=isinstance(recipe, LocalizationRecipe), as_json=as_json)
 
 
 def open_one(work: Work) -> Open:
@@ -131,7 +126,7 @@ def _localization_rows(
         return f"{left}, and rows that are finished are printed. The same command begins anew."
 
     with count_progress("localize", quiet=work.quiet, hint=hint) as tell:
-        yield from run_localization(
+        yield from localize_rows(
             recipe, boxset, run, lambda file: Localizer.open(file, **how), open_classifier, tell
         )
 
@@ -147,45 +142,6 @@ def _progress_of_rows(recipe: str, work: Work) -> Iterator[Callable[[str], Progr
             return bars.enter_context(work_progress("classify", quiet=work.quiet)).images
 
         yield begin
-
-
-def _show_rows(
-    recipe: ClassificationRecipe | LocalizationRecipe, rows: Rows, *, as_json: bool
-) -> None:
-    """Print what came out of all rows, or of those before an interrupt; exit with the worst's."""
-    results: list[tuple[str | None, Result]] = []
-    worst = 0
-    try:
-        for row, result, error in rows:
-            results.append((row.name, result))
-            if error:
-                note_error(f"Error: {row.name}", error)
-                worst = max(worst, error.exit_status)
-            elif not as_json and isinstance(recipe, LocalizationRecipe):
-                show({}, render_result(result), as_json=False)
-    except (KeyboardInterrupt, typer.Exit):
-        if results:
-            _show_table(recipe, results, as_json=as_json)
-        raise
-    _show_table(recipe, results, as_json=as_json)
-    if worst:
-        raise typer.Exit(worst)
-
-
-def _show_table(
-    recipe: ClassificationRecipe | LocalizationRecipe,
-    results: list[tuple[str | None, Result]],
-    *,
-    as_json: bool,
-) -> None:
-    table = beside_paper(results, recipe.title or recipe.name)
-    content = {
-        "recipe": recipe.name,
-        "title": recipe.title,
-        "rows": [{"row": name, **result.to_dict()} for name, result in results],
-        "paper": table.records(),
-    }
-    show(content, render_table(table), as_json=as_json)
 
 
 def _read_weights(recipe: str, nets: Iterable[str], typed: list[str]) -> Mapping[str, str]:

@@ -114,9 +114,8 @@ def command(
 
         vggfeat run train-e-jitter --data ILSVRC2012 --out runs
     """
-    from vggfeat.cli.experiment import Outputs
+    from vggfeat.cli.experiment import Outputs, Overrides, run_svm_table
     from vggfeat.cli.ilsvrc import TableInputs, run_networks
-    from vggfeat.cli.tables import Overrides, run_table
     from vggfeat.cli.training import open_trainer, run_chain
     from vggfeat.cli.working import Work
 
@@ -136,7 +135,7 @@ def command(
     if isinstance(loaded, SVMRecipe):
         overrides = Overrides(dataset, root, allow_partial, typed, features)
         outputs = Outputs(None, submission, report, evidence)
-        run_table(loaded, work, overrides, outputs, as_json=as_json)
+        run_svm_table(loaded, work, overrides, outputs, as_json=as_json)
         return
     trainer = open_trainer(
         execution,

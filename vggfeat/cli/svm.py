@@ -8,7 +8,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, show_result
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.experiments.quality import preset
 from vggfeat.settings import SVM, Execution, Features
 
 
@@ -61,26 +61,18 @@ def command(
 
         vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
     """
-    from vggfeat.cli.experiment import Outputs, evaluate_svm
+    from vggfeat.cli.experiment import Outputs, evaluate_svm, open_labelled
     from vggfeat.cli.working import Work
-    from vggfeat.experiments.quality import preset
     from vggfeat.experiments.sources import choose_features
-    from vggfeat.svm.model import target_of
-    from vggfeat.svm.protocols import protocol_of
 
-    check_file("--save", save and target_of(save), makes_folder=True)
-    check_file("--report", report, makes_folder=True)
-    check_folder("--submission", submission)
+    outputs = Outputs(save, submission, report, evidence)
+    outputs.check()
     preset(quality, Features())  # one that there is not is refused before data are fetched
     work = Work(execution, quiet)
-    card, images = work.dataset(dataset, root, allow_partial, svm)
-    protocol_of(card).check(card, images, svm)
-    if submission:
-        protocol_of(card).check_submission(card, images)
+    card, images = open_labelled(work, dataset, root, allow_partial, svm, outputs)
     store = None if quality else features  # a quality names all that is extracted
     chosen = choose_features(preset(quality, card.defaults), typed, store)
     run = evaluate_svm(work, card, images, chosen, svm, features)
     show_result(run.result, as_json=as_json, **run.background())
-    outputs = Outputs(save, submission, report, evidence)
     if status := outputs.write(run, work):
         raise typer.Exit(status)

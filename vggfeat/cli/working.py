@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat._io.text import and_more
 from vggfeat.cli.console import download_progress, note
-from vggfeat.data.datasets import card_names, load_card, open_dataset
-from vggfeat.data.datasets.card import is_card
 from vggfeat.errors import ParameterError
 from vggfeat.experiments.sources import has_store
 from vggfeat.features.extractor import DenseExtractor
@@ -24,10 +21,9 @@ from vggfeat.store.store import FeatureStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
     from vggfeat.features.pipeline import Summary
-    from vggfeat.settings import SVM, Execution, Extraction, Features
+    from vggfeat.settings import Execution, Extraction, Features
 
 
 @dataclass(frozen=True)
@@ -56,25 +52,6 @@ class Work:
             )
         if engine == "local":  # a cluster's devices are others
             check_machine(self.execution)
-
-    def dataset(
-        self, name: str, root: Path | None, allow_partial: bool, svm: SVM | None = None
-    ) -> tuple[DatasetCard, ImageSet]:
-        """Open a data set, showing a download if there is one; an SVM's settings are of it."""
-        from vggfeat.svm.protocols import protocol_of  # and scikit-learn, which extract lacks
-
-        if is_card(name) and (card := load_card(name)).kind:  # before anything is fetched
-            protocol_of(card).check(card, svm=svm)
-        with download_progress(quiet=self.quiet) as fetching:
-            card, images = open_dataset(name, root, allow_partial=allow_partial, progress=fetching)
-        if card.partial:
-            note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
-        if images.strays and name not in card_names():
-            note(
-                f"Left out, beside the classes of {card.name}: {and_more(images.strays, 'stray')}.",
-                quiet=self.quiet,
-            )
-        return card, images
 
     def network(
         self, features: Features, net: str, store: FeatureStore | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.datasets.card import DatasetCard, PaperFigure
 from vggfeat.experiments.features import Described
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.result import Result
@@ -33,6 +34,8 @@ class SVMRun:
         How the SVM was trained.
     evaluation : Evaluation
         What the protocol measured.
+    paper : tuple of PaperFigure
+        What the paper has for the same.
     """
 
     card: DatasetCard
@@ -40,13 +43,17 @@ class SVMRun:
     features: Features
     svm: SVM
     evaluation: Evaluation
+    paper: tuple[PaperFigure, ...] = ()
 
     @property
     def result(self) -> Result:
-        """What was measured, with all settings behind it."""
+        """What was measured, beside the paper's figures, with all settings behind it."""
         result, described = self.evaluation.result, self.described
+        first, *others = result.headline
+        paper = tuple(figure.as_published(self.evaluation.unlike) for figure in self.paper)
         return replace(
             result,
+            headline=(replace(first, paper=paper), *others),
             settings={**self._settings(), **result.settings},
             provenance={
                 "nets": described.provenance,
@@ -155,6 +162,7 @@ def evaluate(
     *,
     n_jobs: int | None = -1,
     device: str = "auto",
+    paper: Sequence[PaperFigure] | None = None,
     progress: Progress | None = None,
 ) -> SVMRun:
     """Test a linear SVM on the rows of a data set, by the protocol of its card.
@@ -173,6 +181,8 @@ def evaluate(
         Processes that train.
     device : str
         Where the Gram matrix is computed.
+    paper : sequence of PaperFigure, optional
+        What the paper has for the same; by default the figures of the card.
     progress : callable, optional
         Called with the stages that are done, and all of them.
 
@@ -191,7 +201,8 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    return SVMRun(card, described, features, svm, evaluation)
+    figures = card.paper if paper is None else tuple(paper)
+    return SVMRun(card, described, features, svm, evaluation, figures)
 
 
 def _origin(behind: dict[str, Any]) -> str:

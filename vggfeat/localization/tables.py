@@ -37,7 +37,7 @@ def check_whole(data: BoxSet, *, allow_partial: bool) -> None:
         )
 
 
-def run_table(
+def localize_rows(
     recipe: LocalizationRecipe,
     data: BoxSet,
     run: TableRun,

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataNotFound
+from vggfeat.result import Published
 from vggfeat.settings import Features, data_error
 
 MANIFESTS = (".csv", ".parquet", ".pq", ".tar")
@@ -98,6 +99,11 @@ class PaperFigure(CardModel):
         who = self.method or f"net {' & '.join(self.nets)}"
         note = f", {self.note}" if self.note else ""
         return f"{who}{note}" + (f" (Table {self.table})" if self.table else "")
+
+    def as_published(self, unlike: str = "") -> Published:
+        """Return it as a share from 0 to 1; `unlike` says why a result does not compare with it."""
+        spread = None if self.spread is None else self.spread / 100
+        return Published(self.name, self.value / 100, spread, unlike)
 
     def __str__(self) -> str:
         name = " & ".join(self.nets) or self.method

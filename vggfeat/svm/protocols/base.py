@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.result import Axis, Lines, Published, Result, Series, Table, TableColumn
+from vggfeat.result import Axis, Lines, Result, Series, Table, TableColumn
 from vggfeat.settings import SVM, Settings
 from vggfeat.svm.linear import LinearSVM
 
@@ -58,6 +58,8 @@ class Evaluation:
         Their scores, NaN for a class that could not be trained.
     examples : tuple of Example
         The first image of each class, then the clearest mistakes.
+    unlike : str
+        Why its first measure does not compare with the paper's figures, if so.
     """
 
     result: Result
@@ -66,6 +68,7 @@ class Evaluation:
     names: tuple[str, ...] = field(repr=False)
     scores: Floats = field(repr=False)
     examples: tuple[Example, ...] = field(repr=False)
+    unlike: str = ""
 
     def score_table(self) -> Table:
         """Lay out the scores of all test images: a row for each."""
@@ -208,19 +211,6 @@ def register(protocol: type[Protocol]) -> type[Protocol]:
     """Register a protocol under the default of its ``kind``."""
     PROTOCOLS[protocol.model_fields["kind"].default] = protocol
     return protocol
-
-
-def published(card: DatasetCard, unlike: str = "") -> tuple[Published, ...]:
-    """Return the paper's figures for a data set; `unlike` says why they do not compare."""
-    return tuple(
-        Published(
-            figure.name,
-            figure.value / 100,
-            None if figure.spread is None else figure.spread / 100,
-            unlike,
-        )
-        for figure in card.paper
-    )
 
 
 def validation_lines(series: Sequence[Series], metric: str, note: str) -> Lines:

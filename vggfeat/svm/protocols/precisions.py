@@ -18,7 +18,6 @@ from vggfeat.result import (
     Matrix,
     Measure,
     Part,
-    Published,
     Series,
     Strip,
     Table,
@@ -151,15 +150,15 @@ class Precisions:
         pairs = zip(self.known.T, self.scores.T, strict=True)
         return [rank_rows(truth, scores, RANKED) for truth, scores in pairs]
 
-    def headline(self, paper: tuple[Published, ...]) -> tuple[Measure, ...]:
+    def headline(self) -> tuple[Measure, ...]:
         """Return the means over classes; without public test labels that of validation alone."""
         validation = mean_average_precision(self.validated)
         in_validation = Measure("validation_mAP", "mAP in validation", validation)
         if not self.tested:
-            return (Measure("validation_mAP", "mAP in validation", validation, paper=paper),)
+            return (in_validation,)
         (kind, figures), (other, others) = self.figures.items()
         return (
-            Measure("mAP", f"mAP ({AP_WORDS[kind]})", mean_average_precision(figures), paper=paper),
+            Measure("mAP", f"mAP ({AP_WORDS[kind]})", mean_average_precision(figures)),
             Measure(f"mAP_{other}", f"mAP ({AP_WORDS[other]})", mean_average_precision(others)),
             in_validation,
         )

@@ -25,7 +25,6 @@ from vggfeat.svm.protocols.base import (
     Progress,
     Protocol,
     make_svm,
-    published,
     register,
 )
 from vggfeat.svm.protocols.recalls import Mistake, Recalls, Tested
@@ -202,7 +201,7 @@ class RandomSplits(Protocol):
         return Result(
             card.name,
             card.title or card.name,
-            (recalls.headline(published(card)),),
+            (recalls.headline(),),
             f"{over} of {len(images):,} images in {len(recalls.classes)} classes",
             recalls.parts(),
             {

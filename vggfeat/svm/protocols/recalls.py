@@ -17,7 +17,6 @@ from vggfeat.result import (
     Matrix,
     Measure,
     Part,
-    Published,
     Series,
     Strip,
     Table,
@@ -88,7 +87,7 @@ class Recalls:
             clearest.setdefault(mistake.row, mistake)
         return list(clearest.values())
 
-    def headline(self, paper: tuple[Published, ...]) -> Measure:
+    def headline(self) -> Measure:
         """Mean over splits of mean class recall.
 
         Its spread is the sample's standard deviation (divisor n - 1): the splits drawn are a
@@ -97,7 +96,7 @@ class Recalls:
         means = self._means()
         spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
         mean = float(np.mean(means))
-        return Measure("mean_class_recall", "mean class recall", mean, spread=spread, paper=paper)
+        return Measure("mean_class_recall", "mean class recall", mean, spread=spread)
 
     def parts(self) -> tuple[Part, ...]:
         """Return all tables and figures, in the order of the page."""

@@ -31,7 +31,6 @@ from vggfeat.svm.protocols.base import (
     Progress,
     Protocol,
     make_svm,
-    published,
     register,
 )
 from vggfeat.svm.protocols.precisions import Precisions
@@ -184,6 +183,7 @@ class VOC(Protocol):
             tuple(images.names[row] for row in parts["test"]),
             scores,
             precisions.examples(),
+            "" if precisions.tested else "measured in validation",
         )
 
     def check_submission(self, card: DatasetCard, images: ImageSet) -> None:
@@ -268,7 +268,6 @@ class VOC(Protocol):
         seconds: dict[str, float],
         svm: SVM,
     ) -> Result:
-        unlike = "" if precisions.tested else "measured in validation"
         choice = {
             "train-val": "on val, trained on train",
             "cv3": "in three folds of train and val",
@@ -277,7 +276,7 @@ class VOC(Protocol):
         return Result(
             card.name,
             card.title or card.name,
-            precisions.headline(published(card, unlike)),
+            precisions.headline(),
             precisions.about(),
             precisions.layout(),
             {
