@@ -73,7 +73,8 @@ class TableColumn:
     """A column of a table: its key in CSV and JSON, its heading, how its values are written.
 
     ``bar`` asks terminal and page for a bar of the share beside the figure; a figure that is
-    ``signed``, as a difference, is written with its sign.
+    ``signed``, as a difference, is written with its sign. A ``detail`` is left out on a terminal,
+    which is narrow.
     """
 
     name: str
@@ -81,6 +82,7 @@ class TableColumn:
     kind: Kind = "text"
     bar: bool = False
     signed: bool = False
+    detail: bool = False
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,10 @@ def test_errors_of_both_protocols(tree: Path) -> None:
     assert [row["objects"] for row in classes] == [2, 1]
     merging = {"match": "iou", "threshold": 0.4, "average": "count"}
     assert result["settings"]["merging"] == merging
+    assert result["settings"]["decoding"] == {"exif": True}
+    of_merging = {row["figure"]: row["merged"] for row in result["tables"]["merging"]}
+    assert of_merging["top-1 error"] == errors["top1"]
+    assert of_merging["top-2 error"] == 0
     assert [net["Q"] for net in result["provenance"]["nets"]] == [[320], [320]]
     assert result["partial"] == []
     page = Path("r/boxes.html").read_text(encoding="utf-8")

@@ -52,6 +52,19 @@ def test_a_panel_is_a_square_from_0_to_1():
     assert draw_panel(lines, 1) == ""
 
 
+def test_a_panel_names_its_axes():
+    lines = Lines("pr", "PR", Axis("Recall"), Axis("Precision"), (Series("cat", (0, 1), (1, 0)),))
+    assert re.findall(r"<text[^>]*>(\w+)</text>", draw_panel(lines, 0)) == ["Recall", "Precision"]
+
+
+def test_ticks_have_neither_exponents_nor_hyphens():
+    line = Series("loss", (1e-5, 1000.0), (-0.2, 0.2))
+    lines = Lines("l", "L", Axis("C", log=True), Axis("Gain", "percent"), (line,))
+    ticks = re.findall(r"<text[^>]*>([^<]+)</text>", draw_lines(lines))
+    assert {"10⁻⁵", "1,000", "−20"} <= set(ticks)
+    assert not [tick for tick in ticks if "e" in tick.replace("Gain", "") or "-" in tick]
+
+
 def test_a_curve_of_many_points_is_thinned_to_what_is_seen():
     x = tuple(k / 99_999 for k in range(100_000))
     curve = Series("cat", x, tuple(1 - value for value in x))

@@ -25,11 +25,11 @@ def test_errors_in_percent_against_updates_and_epochs(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    killed = Board(tmp_path)
+    killed = Board(tmp_path, classes=1000)
     for batch in (10, 20, 30):
         killed.update(replace(TOLD, batch=batch))
     killed.close()
-    resumed = Board(tmp_path, Position(epoch=1, step=20, history=[ROW]))
+    resumed = Board(tmp_path, 1000, Position(epoch=1, step=20, history=[ROW]))
     resumed.update(replace(TOLD, epoch=2, loss=3.0, figures={"top1": 0.4}))
     resumed.epoch({**ROW, "epoch": 2})
     resumed.close()
@@ -44,3 +44,18 @@ def test_errors_in_percent_against_updates_and_epochs(tmp_path: Path) -> None:
     assert scalars("epochs", "val/top-5 error") == [(1, 70.0), (2, 70.0)]
     assert scalars("epochs", "val/loss") == [(1, 5.5), (2, 5.5)]
     assert scalars("epochs", "learning rate") == [(1, 0.01), (2, 0.01)]
+
+
+def test_five_classes_have_no_top_5_error(tmp_path: Path) -> None:
+    """Nothing is ever outside of the five best: there is no such curve, as there is no column."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = Board(tmp_path, classes=5)
+    board.update(TOLD)
+    board.epoch(ROW)
+    board.close()
+    for folder in ("updates", "epochs"):
+        names = EventAccumulator(str(tmp_path / folder)).Reload().Tags()["scalars"]
+        assert "train/top-1 error" in names
+        assert not [name for name in names if "top-5" in name]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.mistakes import refuses
+from rich.console import Console
 
 from vggfeat.errors import ParameterError
+from vggfeat.report.tables import render_table
 from vggfeat.result import Result
 from vggfeat.settings import Training
 from vggfeat.train.summary import summarize_training
@@ -89,3 +92,15 @@ def test_of_boxes_it_is_the_overlap_that_counts() -> None:
     result = summary(renamed, classes=2)
     assert [(one.name, one.value) for one in result.headline] == [("iou", 0.4), ("iou50", 0.68)]
     assert result.tables["epochs"].column("val_iou") == [0.1, 0.25, 0.4, 0.38]
+
+
+def test_epochs_are_whole_at_80_columns() -> None:
+    """The terminal has what decides, every word of it; page, CSV and JSON have the rest as well."""
+    table = summary().tables["epochs"]
+    console = Console(width=80, color_system=None, file=StringIO())
+    console.print(render_table(table))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert all(heading in shown for heading in ("Rate", "Loss", "Val. top-1 error, %"))
+    assert len(set(map(len, map(str.rstrip, shown.splitlines()[1:])))) == 1
+    assert {"top1_error", "images_per_s", "waited"} <= set(table.records()[0])

@@ -15,6 +15,8 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def counted(number: int, noun: str) -> str:
     """Count things in the words of messages.
@@ -26,6 +28,35 @@ def counted(number: int, noun: str) -> str:
     """
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def shorten(value: float, digits: int = 3) -> str:
+    """Write a number to some digits, with a power of ten only where it is tiny or vast.
+
+    Examples
+    --------
+    >>> shorten(0.00316227766), shorten(1000.0), shorten(1e-5), shorten(-2.5e-7)
+    ('0.00316', '1000', '10⁻⁵', '−2.5·10⁻⁷')
+    """
+    text = f"{value:.{digits}g}"
+    if "e" in text and 1 <= abs(value) < 1e15:
+        text = f"{value:.0f}"
+    mantissa, _, exponent = text.replace("-", "−", 1 if value < 0 else 0).partition("e")
+    if not exponent:
+        return mantissa
+    power = f"10{str(int(exponent)).translate(_RAISED)}"
+    return power if mantissa == "1" else f"{mantissa}·{power}"
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """Write a number with its sign.
+
+    Examples
+    --------
+    >>> signed(-0.2564), signed(2.0, 3)
+    ('−0.26', '+2.000')
+    """
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def size(nbytes: float) -> str:

@@ -122,7 +122,7 @@ class TrainingMonitor(Monitor):
         """Go on from the epochs that there are."""
         self.start = network
         if self.tensorboard:
-            self.board = Board(self.out / FOLDER, position)
+            self.board = Board(self.out / FOLDER, len(self.data.classes), position)
 
     def progress(self, progress: TrainingProgress) -> None:
         """Show some updates."""

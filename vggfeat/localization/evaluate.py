@@ -116,6 +116,7 @@ def evaluate(
             ],
             "classification": labels_from or "none: the class is given",
             "merging": system.merging.model_dump(),
+            "decoding": data.test.decoding.model_dump(),
             "classes": len(evaluation.classes),
         },
         provenance={"nets": nets, "versions": versions(system.nets[0].extractor)},
@@ -284,22 +285,21 @@ def _merging_table(evaluation: BoxEvaluation) -> Table:
     )
     columns = (
         TableColumn("figure", "Figure"),
-        TableColumn("merged", "Merged", "number"),
-        TableColumn("single", "Single window", "number"),
+        TableColumn("merged", "Merged", "percent"),
+        TableColumn("single", "Single window", "percent"),
     )
-    percent: Sequence[tuple[str, float, float]] = (
-        (f"top-{evaluation.top} error, %", errors.top5, errors.single5),
-        ("top-1 error, %", errors.top1, errors.single1),
-        ("box error, %", errors.box, errors.single),
+    rows = (
+        (f"top-{evaluation.top} error", errors.top5, errors.single5),
+        ("top-1 error", errors.top1, errors.single1),
+        ("box error", errors.box, errors.single),
+        ("mean IoU", mean_merged, mean_single),
     )
-    rows = [(title, 100 * a, 100 * b) for title, a, b in percent]
-    rows.append(("mean IoU", mean_merged, mean_single))
     note = (
         f"Merging made {(merged & ~single).sum():,} boxes right and {(single & ~merged).sum():,} "
         f"wrong. On average the best box stands for {used:.1f} windows, and {left:.1f} boxes are "
         "left."
     )
-    return Table("merging", "What merging did", columns, tuple(rows), note)
+    return Table("merging", "What merging did", columns, rows, note)
 
 
 def _object_table(evaluation: BoxEvaluation) -> Table:

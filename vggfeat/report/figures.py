@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vggfeat._io.text import printable
+from vggfeat._io.text import printable, shorten
 from vggfeat.report.tables import write_value
 from vggfeat.result import Axis, Lines, Matrix, Series
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, PANEL = 460, 260, 100  # units of a drawing; a unit is about a pixel
+MARGIN = 17  # of a panel, for the words at its axes
 PANEL_POINTS = 200  # of a line in a panel: more than it has pixels
 FEW = 12  # points of a line that are drawn one by one
 COLOURS = 4  # lines have colours of their own, up to so many
@@ -89,9 +90,11 @@ def draw_panel(lines: Lines, place: int) -> str:
     series = lines.series[place]
     if not _points(series):
         return ""
-    figure, axes = _axes(PANEL, PANEL, frame=False)
+    figure, axes = _axes(PANEL + MARGIN, PANEL + MARGIN, frame=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
+    axes.set_xlabel(lines.x.title, color=_SOFT, fontsize=11, labelpad=2)
+    axes.set_ylabel(lines.y.title, color=_SOFT, fontsize=11, labelpad=2)
     for half in (axes.axvline, axes.axhline):
         half(0.5, color=_GRID, linewidth=0.6)
     x, y = _thin(series)
@@ -168,7 +171,8 @@ def _axes(width: float, height: float, *, frame: bool = True) -> tuple[Figure, A
     size = (width / 72, height / 72)
     if not frame:
         figure = Figure(size)
-        axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+        side = 0.98 * PANEL / width
+        axes = figure.add_axes((0.99 - side, 0.99 - side, side, side))
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color(_GRID)
@@ -233,7 +237,7 @@ def _axis_title(axis: Axis) -> str:
 
 def _tick(value: float, axis: Axis) -> str:
     if axis.kind == "percent":
-        return f"{100 * value:.3g}"
+        return shorten(100 * value)
     return write_value(value, axis.kind)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vggfeat._io.text import printable
+from vggfeat._io.text import printable, signed
 from vggfeat.errors import ImageError
 from vggfeat.report.figures import write_figure
 from vggfeat.result import BoxMark, GalleryImage
@@ -206,7 +206,7 @@ def draw_explanation(image: Image.Image, explanation: Explanation) -> bytes:
         axes.imshow(draw_map(image, explanation, c, PANEL))
         axes.set_axis_off()
         name = textwrap.shorten(printable(explanation.classes[c]), NAME, placeholder="…")
-        title = f"{name}  {_signed(float(explanation.scores[c]))}"
+        title = f"{name}  {signed(float(explanation.scores[c]), 3)}"
         axes.set_title(title, loc="left", parse_math=False)
         limit = strength(explanation, c)
         scale = ScalarMappable(Normalize(-limit, limit), colours)
@@ -271,19 +271,8 @@ def describe_sum(explanation: Explanation, c: int) -> str:
     Sum of all locations +1.250, bias −1.750: score −0.500
     """
     parts = (explanation.sums[c], explanation.bias[c], explanation.scores[c])
-    total, bias, score = (_signed(float(value)) for value in parts)
+    total, bias, score = (signed(float(value), 3) for value in parts)
     return f"Sum of all locations {total}, bias {bias}: score {score}"
-
-
-def _signed(value: float) -> str:
-    """Write a number with its sign, to three digits after the point.
-
-    Examples
-    --------
-    >>> _signed(-0.2564), _signed(2.0)
-    ('−0.256', '+2.000')
-    """
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def describe_exactness(explanation: Explanation) -> str:

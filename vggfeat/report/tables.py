@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from vggfeat._io.atomic import make_folder, write_atomic
-from vggfeat._io.text import printable
+from vggfeat._io.text import printable, shorten
 from vggfeat.result import Cell, Gallery, Kind, Measure, Result, Table, TableColumn, plain
 
 NOTHING = "–"
@@ -35,6 +35,8 @@ def write_value(value: Cell, kind: Kind = "text", *, signed: bool = False) -> st
     ('92.7', '4,952', '–')
     >>> write_value(0.00316227766, "number"), write_value(1350.4, "number")
     ('0.00316', '1,350')
+    >>> write_value(0.00001, "number")
+    '10⁻⁵'
     >>> write_value(0.0123, "seconds"), write_value(7.25, "seconds"), write_value(754, "seconds")
     ('12 ms', '7.2 s', '12 min 34 s')
     >>> write_value(-0.012, "percent", signed=True)
@@ -52,7 +54,9 @@ def write_value(value: Cell, kind: Kind = "text", *, signed: bool = False) -> st
     elif kind == "int":
         text = f"{value:{sign},.0f}"
     else:
-        text = f"{value:{sign}.3g}" if abs(value) < 100 else f"{value:{sign},.0f}"
+        text = f"{value:{sign},.0f}"
+        if abs(value) < 100:
+            text = f"{sign if value >= 0 else ''}{shorten(value)}"
     return f"−{text[1:]}" if text.startswith("-") else text
 
 
@@ -95,7 +99,7 @@ def write_fact(value: object) -> str:
     >>> write_fact([256, 384]), write_fact(0.1), write_fact({"net": "D", "flip": True})
     ('256, 384', '0.1', 'net: D, flip: yes')
     >>> write_fact([10.0**power for power in range(-4, 5)])
-    '0.0001 … 1e+04 (9 values)'
+    '0.0001 … 10000 (9 values)'
     """
     if isinstance(value, Mapping):
         return ", ".join(f"{printable(name)}: {write_fact(of)}" for name, of in value.items())
@@ -108,7 +112,7 @@ def write_fact(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return NOTHING
-    return f"{value:.4g}" if isinstance(value, float) else printable(value)
+    return shorten(value, 4) if isinstance(value, float) else printable(value)
 
 
 def bar_shares(column: TableColumn, values: Sequence[Cell]) -> list[float]:
@@ -148,9 +152,11 @@ def render_table(table: Table) -> RenderableType:
     and 1 more row
     """
     rows = table.rows[: table.shown]
+    shown = [place for place, column in enumerate(table.columns) if not column.detail]
     grid = Grid(box=None, pad_edge=False, header_style="dim")
     bars: dict[int, list[float]] = {}
-    for place, column in enumerate(table.columns):
+    for place in shown:
+        column = table.columns[place]
         text = column.kind == "text"
         names = [len(str(row[place])) for row in rows] if text else []
         grid.add_column(
@@ -163,11 +169,11 @@ def render_table(table: Table) -> RenderableType:
         if column.bar:
             bars[place] = bar_shares(column, [row[place] for row in rows])
             grid.add_column("")
-    width = BAR // max(1, len(bars)) // (2 if len(table.columns) > 5 else 1)
+    width = BAR // max(1, len(bars)) // (2 if len(shown) > 5 else 1)
     for number, row in enumerate(rows):
         cells: list[RenderableType] = []
-        for place, (value, column) in enumerate(zip(row, table.columns, strict=True)):
-            cells.append(Text(write_cell(value, column)))
+        for place in shown:
+            cells.append(Text(write_cell(row[place], table.columns[place])))
             if place in bars:
                 cells.append(Bar(1, 0, bars[place][number], width=width, color="cyan"))
         grid.add_row(*cells, style="bold" if number in table.emphasis else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vggfeat.errors import MissingExtra
 from vggfeat.train.checkpoint import Position
 from vggfeat.train.init import Start
-from vggfeat.train.task import TITLES, figures_in
+from vggfeat.train.task import TITLES, figures_in, informative
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -85,6 +85,8 @@ class Board:
     ----------
     folder : Path
         What ``tensorboard --logdir`` is given.
+    classes : int
+        How many a network tells apart: of five there is no top-5 error.
     position : Position, optional
         Where a resumed run goes on.
 
@@ -94,9 +96,10 @@ class Board:
         If TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, position: Position | None = None) -> None:
+    def __init__(self, folder: Path, classes: int, position: Position | None = None) -> None:
         writer = writer_class()
         here = position or Position()
+        self._classes = classes
         self._updates = writer(str(folder / "updates"), purge_step=here.step + 1)
         self._epochs = writer(str(folder / "epochs"), purge_step=0)
         for row in here.history:
@@ -107,7 +110,7 @@ class Board:
         step = told.epoch * told.batches + told.batch
         values = {
             "train/loss": told.loss,
-            **_errors("train", told.figures),
+            **self._errors("train", told.figures),
             "learning rate": told.learning_rate,
             "speed/images per s": told.images_per_s,
             "speed/waited, percent": 100 * told.waited,
@@ -119,9 +122,9 @@ class Board:
         """Write an epoch of a run's history; errors in percent."""
         values = {
             "train/loss": row["loss"],
-            **_errors("train", {name: row[name] for name in figures_in(row)}),
+            **self._errors("train", {name: row[name] for name in figures_in(row)}),
             "val/loss": row["val_loss"],
-            **_errors("val", {name: row[f"val_{name}"] for name in figures_in(row)}),
+            **self._errors("val", {name: row[f"val_{name}"] for name in figures_in(row)}),
             "learning rate": row["learning_rate"],
         }
         for name, value in values.items():
@@ -133,9 +136,8 @@ class Board:
         self._updates.close()
         self._epochs.close()
 
-
-def _errors(part: str, figures: Mapping[str, float]) -> dict[str, float]:
-    return {
-        f"{part}/{TITLES.get(name, name)} error": 100 * (1 - value)
-        for name, value in figures.items()
-    }
+    def _errors(self, part: str, figures: Mapping[str, float]) -> dict[str, float]:
+        return {
+            f"{part}/{TITLES.get(name, name)} error": 100 * (1 - figures[name])
+            for name in informative([*figures], self._classes)
+        }

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from vggfeat._io.text import shorten
 from vggfeat.errors import ParameterError
 from vggfeat.result import Axis, Lines, Measure, Part, Result, Series, Table, TableColumn
 from vggfeat.settings import Training
 from vggfeat.train.data import TrainSet
 from vggfeat.train.init import Start
-from vggfeat.train.task import TITLES, figures_in
+from vggfeat.train.task import TITLES, figures_in, informative
 
-TOP = 5  # with no more classes than that, nothing is ever outside of the five best
 ERRORS = ("top1", "top5")  # accuracies, which are shown as errors
 NAMED = 20  # images left out that a page names
 History = Sequence[Mapping[str, Any]]
@@ -66,7 +66,7 @@ def summarize_training(
         raise ParameterError.of("history", "summarize_training", expected, history)
     first, second = figures_in(history[0])
     best = max(range(len(history)), key=lambda place: float(history[place][f"val_{first}"]))
-    shown = [first] if second == "top5" and len(data.classes) <= TOP else [first, second]
+    shown = informative([first, second], len(data.classes))
     parts: list[Part] = [
         _curves("loss", "Loss", Axis("Loss"), history, best, {"loss": ""}),
         _curves(
@@ -101,7 +101,7 @@ def summarize_training(
         {
             "epochs": f"{len(history)} of at most {settings.epochs}",
             "batch": settings.batch,
-            "learning_rate": f"{settings.learning_rate:g}, {settings.schedule}",
+            "learning_rate": f"{shorten(settings.learning_rate)}, {settings.schedule}",
             "training_images": len(data.train),
             "validation_images": len(data.val),
             "classes": len(data.classes),
@@ -152,11 +152,11 @@ def _epochs(history: History, best: int, shown: Sequence[str]) -> Table:
         TableColumn("epoch", "Epoch", "int"),
         TableColumn("learning_rate", "Rate", "number"),
         TableColumn("loss", "Loss", "number"),
-        *(TableColumn(_key(name), _title(name).capitalize(), "percent") for name in shown),
+        *(TableColumn(_key(n), _title(n).capitalize(), "percent", detail=True) for n in shown),
         TableColumn("val_loss", "Val. loss", "number"),
         *(TableColumn(f"val_{_key(name)}", f"Val. {_title(name)}", "percent") for name in shown),
-        TableColumn("images_per_s", "Images/s", "number"),
-        TableColumn("waited", "Waited", "percent"),
+        TableColumn("images_per_s", "Images/s", "number", detail=True),
+        TableColumn("waited", "Waited", "percent", detail=True),
     ]
     rows = tuple(
         (
@@ -193,7 +193,7 @@ def _curves(
             words = (lead + words)[:1].upper() + (lead + words)[1:]
             series.append(Series(words, epochs, values, marks, "line" if part else "dashed"))
     drops = [
-        (float(before["epoch"]) + 0.5, f"{after['learning_rate']:g}")
+        (float(before["epoch"]) + 0.5, shorten(after["learning_rate"]))
         for before, after in pairwise(history)
         if before["learning_rate"] != after["learning_rate"]
     ]

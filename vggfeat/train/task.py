@@ -14,6 +14,7 @@ from vggfeat.train.augment import Draw
 
 TITLES = {"top1": "top-1", "top5": "top-5", "iou50": "IoU > 0.5", "iou": "mean IoU"}
 """Figures as people read them, where that is not their name."""
+TOP = 5
 
 
 def figures_in(row: Mapping[str, Any]) -> list[str]:
@@ -26,6 +27,17 @@ def figures_in(row: Mapping[str, Any]) -> list[str]:
     """
     judged = [name.removeprefix("val_") for name in row if name.startswith("val_")]
     return [name for name in judged if name != "loss"]
+
+
+def informative(names: Sequence[str], classes: int) -> list[str]:
+    """Leave out the top-5 figure where no class is ever outside of the five best.
+
+    Examples
+    --------
+    >>> informative(["top1", "top5"], 5), informative(["top1", "top5"], 1000)
+    (['top1'], ['top1', 'top5'])
+    """
+    return [name for name in names if name != "top5" or classes > TOP]
 
 
 class Task(Protocol):

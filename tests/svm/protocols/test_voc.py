@@ -259,6 +259,16 @@ def test_rankings_are_those_of_the_scores():
         assert worst.truth == (", ".join(held) or "none of the classes")
 
 
+def test_captions_and_the_map_of_C_are_written_for_people():
+    """A minus is none of the keyboard's, and C = 1000 has no exponent."""
+    X, targets = scenes()
+    figures = run(X, targets, grid=(0.001, 1.0, 1000.0)).result.figures
+    assert figures["choice"].columns == ("0.001", "1", "1000")
+    captions = [tile.caption for strip in figures["missed"].strips for tile in strip.tiles]
+    assert any("−" in caption for caption in captions)
+    assert not any("-" in caption for caption in captions)
+
+
 def test_the_order_of_rows_in_parts_does_not_matter():
     """Shuffled lists of train and val give the same classifier."""
     X, targets = scenes()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.text import shorten, signed
 from vggfeat.result import (
     Axis,
     Gallery,
@@ -177,7 +178,7 @@ class Precisions:
     def warnings(self) -> tuple[str, ...]:
         """Say which classes are left out, and which choices of C are in doubt."""
         trained, edge = ~np.isnan(self.C), self._at_edge()
-        grid = f"{self.search.grid[0]:g} … {self.search.grid[-1]:g}"
+        grid = f"{shorten(self.search.grid[0])} … {shorten(self.search.grid[-1])}"
         train, val = (self.truth[self.parts[part]] for part in ("train", "val"))
         in_train, in_val = (train > 0).any(axis=0), (val > 0).any(axis=0)
         unsearched = trained & ~self.searched
@@ -306,7 +307,7 @@ class Precisions:
             "choice",
             "AP in validation",
             tuple(self.classes[c] for c in rows),
-            tuple(f"{C:.3g}" for C in self.search.grid),
+            tuple(map(shorten, self.search.grid)),
             tuple(map(tuple, self.validation.T[rows].tolist())),
             "percent",
             marks=tuple(enumerate(chosen.tolist())),
@@ -343,7 +344,7 @@ class Precisions:
         return galleries
 
     def _tile(self, c: int, scored: Scored) -> GalleryImage:
-        caption = f"{scored.rank:,}: {scored.score:+.2f}"
+        caption = f"{scored.rank:,}: {signed(scored.score)}"
         if not self.tested or scored.truth > 0:
             return GalleryImage(self._name(scored), caption)
         if scored.truth == 0:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vggfeat._io.text import signed
 from vggfeat.result import (
     Gallery,
     GalleryImage,
@@ -266,7 +267,7 @@ class Recalls:
                 image, truth = self.names[row], self.classes[self.labels[row]]
                 rows.append((name, rank, image, truth, score))
                 wrong = truth != name
-                caption = f"{score:+.2f}" + f", {truth}" * wrong
+                caption = signed(score) + f", {truth}" * wrong
                 tiles.append(GalleryImage(image, caption, "wrong" if wrong else ""))
             strips.append(Strip(name, tuple(tiles[:SHOWN])))
         of = "" if len(self.tested) == 1 else " of the first split"
