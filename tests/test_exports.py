@@ -44,44 +44,35 @@ def test_public_names_are_these() -> None:
         vggfeat.extract_all  # noqa: B018
 
 
-def test_importing_is_light() -> None:
-    """Neither `import vggfeat` nor the command line loads torch before it is needed."""
-    code = "import sys, vggfeat, vggfeat.cli; print('torch' in sys.modules, 'h5py' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+EXTRACT = """
+import sys; from vggfeat.cli import main
+sys.argv = "vggfeat extract images --layer pool1 --Q 32 --out features --quiet".split()
+try: main()
+except SystemExit as end: assert not end.code
+"""
+TRAINING = ["vggfeat.train", "vggfeat.classification", "vggfeat.localization"]
 
 
-def test_extraction_loads_what_it_needs(draw: Callable[..., Path], tmp_path: Path) -> None:
-    """`vggfeat extract` begins without scikit-learn, torchvision and the code of training."""
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import vggfeat, vggfeat.cli", ["torch", "h5py"]),
+        (EXTRACT, ["sklearn", "scipy", "matplotlib", "torchvision", "pandas", *TRAINING]),
+        (
+            "import vggfeat.data.imageset, vggfeat.data.datasets",
+            ["torch", "sklearn", "scipy", "matplotlib", "pandas", "h5py", "fsspec"],
+        ),
+    ],
+    ids=["import", "extract", "data"],
+)
+def test_what_is_not_needed_is_not_loaded(
+    code: str, heavy: list[str], draw: Callable[..., Path], tmp_path: Path
+) -> None:
     draw("images/a.png", 40, 30)
-    code = (
-        "import sys; from vggfeat.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code\n"
-        "heavy = ('sklearn', 'scipy', 'matplotlib', 'torchvision', 'pandas')\n"
-        "heavy += ('vggfeat.train', 'vggfeat.classification', 'vggfeat.localization')\n"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    told = ["extract", "images", "--layer", "pool1", "--Q", "32", "--out", "features", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *told],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    code += f"\nimport sys; print([name for name in {heavy} if name in sys.modules])"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout
-
-
-def test_data_sets_are_read_without_networks() -> None:
-    """What lists and reads images loads neither torch nor what fits or draws."""
-    code = (
-        "import sys, vggfeat.data.imageset, vggfeat.data.datasets\n"
-        "heavy = ('torch', 'sklearn', 'scipy', 'matplotlib', 'pandas', 'h5py', 'fsspec')\n"
-        "print([name for name in heavy if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["[]"]
 
 
 def test_errors_are_builtins_with_an_exit_status_of_their_kind() -> None:

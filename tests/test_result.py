@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,65 +25,42 @@ from vggfeat.result import (
 TABLE_11 = (Published("D", 0.918, 0.01), Published("D & E", 0.927, 0.005))
 
 
-def recall(value: float, paper: tuple[Published, ...] = TABLE_11) -> Measure:
-    return Measure("mean_class_recall", "mean class recall", value, paper=paper)
+def recall(value: float, paper: tuple[Published, ...] = TABLE_11, **more: float) -> Measure:
+    return Measure("recall", "mean class recall", value, paper=paper, **more)
+
+
+def records(*measures: Measure, **more: Any) -> list[dict[str, Any]]:
+    return Result("x", "X", measures, **more).beside_paper().records()
 
 
 def test_each_figure_of_the_paper_has_a_row_with_the_difference():
-    result = Result("caltech101", "Caltech-101", (recall(0.93),))
-    records = result.beside_paper().records()
-    assert [row["row"] for row in records] == ["D", "D & E"]
-    assert [row["mean_class_recall_difference"] for row in records] == pytest.approx([0.012, 0.003])
+    """Spreads stand beside their figures where there are any."""
+    rows = records(recall(0.93))
+    assert [row["row"] for row in rows] == ["D", "D & E"]
+    assert [row["recall_difference"] for row in rows] == pytest.approx([0.012, 0.003])
+    assert [row["recall_paper_spread"] for row in rows] == [0.01, 0.005]
+    assert "recall_spread" not in rows[0]
+    one = Result("D", "D", (recall(0.93, TABLE_11[:1], spread=0.02),))
+    assert beside_paper([("D", one)]).records()[0]["recall_spread"] == 0.02
 
 
 def test_a_result_that_the_paper_lacks_stands_beside_nothing():
     assert Result("mine", "Mine", (recall(0.93, ()),)).beside_paper() is None
 
 
-def test_spreads_stand_beside_their_figures_where_there_are_any():
-    result = Result("caltech101", "Caltech-101", (recall(0.93),))
-    assert [row["mean_class_recall_paper_spread"] for row in result.beside_paper().records()] == [
-        0.01,
-        0.005,
-    ]
-    assert "mean_class_recall_spread" not in result.beside_paper().records()[0]
-    measure = Measure("mean_class_recall", "recall", 0.93, spread=0.02, paper=TABLE_11[:1])
-    [row] = beside_paper([("D", Result("D", "D", (measure,)))]).records()
-    assert row["mean_class_recall_spread"] == 0.02
-
-
-def test_partial_data_have_no_difference_and_say_why():
-    result = Result("caltech101", "Caltech-101", (recall(0.93),), partial=("3 images",))
-    assert [row["mean_class_recall_difference"] for row in result.beside_paper().records()] == [
-        None,
-        None,
-    ]
-    assert {row["remark"] for row in result.beside_paper().records()} == {"partial data"}
-
-
-def test_a_figure_of_something_else_has_no_difference():
-    figure = (Published("D", 0.9, unlike="S is not known"),)
-    [row] = Result("x", "X", (recall(0.8, figure),)).beside_paper().records()
-    assert row["mean_class_recall_difference"] is None
-    assert row["remark"] == "S is not known"
-
-
-def test_rows_of_a_recipe_stand_one_below_the_other_even_where_one_failed():
-    rows = [
-        ("D", Result("D", "D", (recall(0.92, TABLE_11[:1]),))),
-        ("E", Result("E", "E", (recall(math.nan, TABLE_11[1:]),), failed="no weights")),
-    ]
-    first, second = beside_paper(rows).records()
-    assert first["mean_class_recall_difference"] == pytest.approx(0.002)
-    assert second["mean_class_recall"] is None
-    assert second["mean_class_recall_paper"] == 0.927
-    assert second["remark"] == "failed"
+@pytest.mark.parametrize(
+    ("unlike", "partial", "remark"),
+    [("", ("3 images",), "partial data"), ("S is not known", (), "S is not known")],
+)
+def test_what_cannot_be_compared_has_no_difference_and_says_why(unlike, partial, remark):
+    [row] = records(recall(0.8, (Published("D", 0.9, unlike=unlike),)), partial=partial)
+    assert (row["recall_difference"], row["remark"]) == (None, remark)
 
 
 def test_two_measures_stand_beside_the_two_figures_of_one_row():
     top1 = Measure("top1", "top-1 error", 0.25, paper=(Published("D", 0.244),))
     top5 = Measure("top5", "top-5 error", 0.07, paper=(Published("D", 0.072),))
-    [row] = Result("ilsvrc", "ILSVRC", (top1, top5)).beside_paper().records()
+    [row] = records(top1, top5)
     assert row["top1_difference"] == pytest.approx(0.006)
     assert row["top5_difference"] == pytest.approx(-0.002)
 
@@ -101,7 +79,7 @@ def test_json_holds_what_tables_and_figures_hold_unrounded():
     data = json.loads(text)
     assert data["tables"]["classes"] == [{"class": "cat", "ap": 1 / 3, "n": 4}]
     assert data["figures"]["c"]["series"][0]["y"] == [0.5, None]
-    assert data["measures"]["mean_class_recall"]["value"] is None
+    assert data["measures"]["recall"]["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -121,14 +99,14 @@ def test_a_failed_row_and_measures_without_a_figure_of_the_paper_keep_their_plac
     """Rows are matched by the names of measures; the paper has columns where it has figures."""
     other = Measure("mAP_area", "mAP (area)", 0.5)
     mAP = Measure("mAP", "mAP", 0.6, paper=(Published("D", 0.7),))
-    lost = Measure("mAP", "mAP", float("nan"), paper=(Published("E", 0.8),))
+    lost = Measure("mAP", "mAP", math.nan, paper=(Published("E", 0.8),))
     rows = [("D", Result("d", "D", (mAP, other))), ("E", Result("e", "E", (lost,), failed="no E"))]
     for order in (rows, rows[::-1]):
-        records = {row["row"]: row for row in beside_paper(order).records()}
-        assert records["D"]["mAP_area"] == 0.5
-        assert records["E"] | {"mAP": 1} == {
-            "row": "E", "mAP": 1, "mAP_paper": 0.8, "mAP_difference": None, "mAP_area": None,
+        each = {row["row"]: row for row in beside_paper(order).records()}
+        assert each["D"]["mAP_area"] == 0.5
+        assert each["D"]["mAP_difference"] == pytest.approx(-0.1)
+        assert each["E"] == {
+            "row": "E", "mAP": None, "mAP_paper": 0.8, "mAP_difference": None, "mAP_area": None,
             "remark": "failed",
         }  # fmt: skip
-        assert records["E"]["mAP"] is None
-    assert "mAP_area" not in Result("d", "D", (mAP, other)).beside_paper().records()[0]
+    assert "mAP_area" not in records(mAP, other)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers.mistakes import refuses
 from pydantic import ValidationError
 
 from vggfeat.errors import ParameterError
@@ -18,38 +19,23 @@ def test_without_settings_it_is_net_D_at_256() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("kind", "wrong", "named"),
     [
-        ({"nets": ("D", "D")}, "one of them twice"),
-        ({"Q": (256, 384, 256)}, "one of them twice"),
-        ({"layers": ()}, "at least 1 item"),
-        ({"nets": ("D", "E", "A"), "weights": ("d.pth", "e.pth")}, "NET=FILE for each"),
-        ({"aggregate": "mean"}, "'average', 'max' or 'stack'"),
-        ({"normalize": "l1"}, "'descriptor', 'locations' or 'none'"),
-        ({"views": ("box", "crop")}, "'image' or 'box'"),
-        ({"power": 0}, "greater than 0"),
-        ({"power": 1.5}, "less than or equal to 1"),
-        ({"scales": (256,)}, "Extra inputs"),
+        (Features, {"nets": ("D", "D")}, "twice"),
+        (Features, {"layers": ()}, "at least 1 item"),
+        (Features, {"nets": ("D", "E", "A"), "weights": ("d.pth", "e.pth")}, "NET=FILE"),
+        (Features, {"scales": (256,)}, "scales"),
+        # JSON has no infinite number, and nothing is computed by it.
+        (Merging, {"match": "overfeat", "threshold": float("inf")}, "finite number"),
+        (Training, {"learning_rate": float("inf")}, "finite number"),
+        (Training, {"weight_decay": float("nan")}, "finite number"),
+        (SVM, {"C": (1.0, float("inf"))}, "finite number"),
     ],
 )
-def test_what_no_descriptor_can_be_is_refused(wrong: dict[str, object], said: str) -> None:
-    """Each wrong setting is named, with what would be right."""
-    with pytest.raises(ValidationError, match=said):
-        Features(**wrong)
-
-
-@pytest.mark.parametrize(
-    ("kind", "wrong"),
-    [
-        (Merging, {"match": "overfeat", "threshold": float("inf")}),
-        (Training, {"learning_rate": float("inf")}),
-        (Training, {"weight_decay": float("nan")}),
-        (SVM, {"C": (1.0, float("inf"))}),
-    ],
-)
-def test_no_number_is_infinite(kind: type[Settings], wrong: dict[str, object]) -> None:
-    """Of no setting: JSON has no such number, and nothing is computed by it."""
-    with pytest.raises(ValidationError, match="finite number"):
+def test_what_no_setting_can_be_is_refused(
+    kind: type[Settings], wrong: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ValidationError, match=named):
         kind(**wrong)
 
 
@@ -66,8 +52,7 @@ def test_what_is_given_goes_over_what_was_set() -> None:
     assert base.but() == base
     other = base.but(Q=[16, 24], power=None, flip=True, views=None)
     assert other == base.model_copy(update={"Q": (16, 24), "flip": True})
-    with pytest.raises(ParameterError, match="NET=FILE for each"):
-        base.but(nets=["A", "B", "D"])
+    refuses(lambda: base.but(nets=["A", "B", "D"]), ParameterError, ["NET=FILE"])
 
 
 def test_a_net_has_its_share_of_the_features() -> None:
@@ -92,16 +77,14 @@ def test_every_setting_has_a_help_text_and_a_default(model: type[Features]) -> N
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "named"),
     [
-        ({"locations": "l1"}, "'raw' or 'l2'. Got 'l1'"),
-        ({"precision": "fp8"}, "'bf16' or 'fp16'. Got 'fp8'"),
-        ({"layers": ()}, "a list of at least 1"),
-        ({"layer": "fc7"}, "Extraction has no setting 'layer', the nearest is 'layers'"),
-        ({"size": 7}, "Extraction has no setting 'size', only exif, layers, pool, flip, net"),
+        ({"locations": "l1"}, ["'raw'", "'l2'", "'l1'"]),
+        ({"layer": "fc7"}, ["'layer'", "'layers'"]),
+        ({"size": 7}, ["'size'", "exif, layers, pool"]),
     ],
 )
-def test_a_wrong_setting_of_an_extraction_is_named(wrong: dict[str, object], said: str) -> None:
-    """With its choices."""
-    with pytest.raises(ParameterError, match=said):
-        Extraction().but(**wrong)
+def test_a_wrong_setting_is_named_with_those_that_there_are(
+    wrong: dict[str, object], named: list[str]
+) -> None:
+    refuses(lambda: Extraction().but(**wrong), ParameterError, named)

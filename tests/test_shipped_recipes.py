@@ -6,6 +6,7 @@ import math
 import re
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from check_wheel import WHEEL_HOLDS
@@ -156,10 +157,42 @@ def test_settings_are_the_papers(name: str) -> None:
     assert open_svm_recipe(name).classifier.loss == "auto"  # the hinge, as long as it fits memory
 
 
-def chain_of(name: str) -> TrainingRecipe:
-    opened = open_recipe(name)
-    assert isinstance(opened, TrainingRecipe)
-    return opened
+Kind = TypeVar("Kind", TrainingRecipe, ClassificationRecipe, LocalizationRecipe)
+
+
+def opened(name: str, kind: type[Kind]) -> Kind:
+    recipe = open_recipe(name)
+    assert isinstance(recipe, kind)
+    return recipe
+
+
+def trained_by(chain: str, key: str) -> tuple[str, object]:
+    """Return net and S of a link of a chain."""
+    [run] = [run for run in opened(chain, TrainingRecipe).runs() if run.name == key]
+    return run.settings.net, run.settings.S
+
+
+def flop(net: str, height: int, width: int) -> int:
+    """Count two operations for each multiplication of a dense forward pass."""
+    total = 0
+    for layer in layers_of(net):
+        if layer.kind == "pool":
+            height, width = height // 2, width // 2
+        if layer.kind in ("conv", "fc"):
+            outside = layer.kernel - 1 if layer.kind == "fc" else 0
+            height, width = height - outside, width - outside
+            total += 2 * math.prod(layer.shape) * height * width
+    return total
+
+
+def forward(net: str) -> int:
+    """Count those of one crop."""
+    return flop(net, 224, 224)
+
+
+def dense(net: str, Q: int) -> int:
+    """Count those of an image of Q × 4/3 Q."""
+    return flop(net, Q, Q * 4 // 3)
 
 
 @pytest.mark.parametrize("name", TRAIN)
@@ -169,7 +202,7 @@ def test_chains_are_the_papers(name: str) -> None:
     ends = ["256", "384", "jitter"] if name.endswith("jitter") else ["256"]
     own = [f"{net}-{end}" for end in ends]
     names = own if net in ("a", "a-lrn") else ["a-256", *own]
-    runs = chain_of(name).runs()
+    runs = opened(name, TrainingRecipe).runs()
     assert [(run.name, run.origin) for run in runs] == list(
         zip(names, ["", *names[:-1]], strict=True)
     )
@@ -182,41 +215,22 @@ def test_chains_are_the_papers(name: str) -> None:
         assert run.paper == TABLE3[run.name]
 
 
-def forward_gflop(net: str) -> float:
-    """Count two operations for each multiplication of a 224×224 image's forward pass."""
-    total, side = 0, 224
-    for layer in layers_of(net):
-        side //= 2 if layer.kind == "pool" else 1
-        if layer.kind in ("conv", "fc"):
-            places = side**2 if layer.kind == "conv" else 1
-            total += 2 * math.prod(layer.shape) * places
-    return total / 1e9
-
-
 @pytest.mark.parametrize("name", TRAIN)
 def test_a_chains_header_has_command_errors_and_work(name: str) -> None:
     """Table 3's errors in order, and 3 × forward FLOP × 1,281,167 images × 74 epochs."""
-    runs = chain_of(name).runs()
+    runs = opened(name, TrainingRecipe).runs()
     told = header(name)
     assert f"vggfeat run {name} --data ILSVRC_ROOT --out runs" in told.splitlines()
     errors = re.findall(r"([a-e](?:-lrn)?-\w+)\s(\d+\.\d)/(\d+\.\d)", told)
     assert errors == [(run.name, *(f"{one:.1f}" for one in TABLE3[run.name])) for run in runs]
     work = re.findall(r"net (\S+): 3 × (.*) GFLOP × 1,281,167 × 74 = (.*) EFLOP", told)
-    exa = {run.name: 3e-9 * forward_gflop(run.settings.net) * 1_281_167 * 74 for run in runs}
-    first = {run.settings.net: run.name for run in runs}
-    assert work == [
-        (net, f"{forward_gflop(net):.1f}", f"{exa[link]:.1f}") for net, link in first.items()
-    ]
+    nets = [run.settings.net for run in runs]
+    exa = {net: 3e-18 * forward(net) * 1_281_167 * 74 for net in nets}
+    assert work == [(net, f"{forward(net) / 1e9:.1f}", f"{exa[net]:.1f}") for net in exa]
     [total] = re.findall(r"In all (\d+\.\d) EFLOP", told)
-    assert total == f"{sum(exa.values()):.1f}"
+    assert total == f"{sum(exa[net] for net in nets):.1f}"
     assert "not the same protocol" in told
     assert "no GPU to measure" in told
-
-
-def table_of(name: str) -> ClassificationRecipe:
-    opened = open_recipe(name)
-    assert isinstance(opened, ClassificationRecipe)
-    return opened
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -225,7 +239,7 @@ def test_tables_of_errors_are_the_papers(name: str) -> None:
 
     Table 3 has one scale, S itself or the middle of a range; all others have three.
     """
-    table = table_of(name)
+    table = opened(name, ClassificationRecipe)
     found = [(tuple(use.net for use in row.uses), row.mode, row.paper) for row in table.rows]
     assert found == ERRORS[name]
     assert len({row.name for row in table.rows}) == len(table.rows)
@@ -236,28 +250,14 @@ def test_tables_of_errors_are_the_papers(name: str) -> None:
             assert (three[1:2] if name.startswith("table03") else three) == use.Q
     assert set(table.nets) == {use.net for row in table.rows for use in row.uses}
     for key, net in table.nets.items():
-        [run] = [run for run in chain_of(net.chain).runs() if run.name == key]
-        assert (run.settings.net, run.settings.S) == (net.net, net.S)
+        assert trained_by(net.chain, key) == (net.net, net.S)
         assert net.weights == ("authors" if key in TWO else "")
-
-
-def dense_flop(net: str, Q: int) -> int:
-    """Count two operations for each multiplication over an image of Q × 4/3 Q."""
-    total, height, width = 0, Q, Q * 4 // 3
-    for layer in layers_of(net):
-        if layer.kind == "pool":
-            height, width = height // 2, width // 2
-        if layer.kind in ("conv", "fc"):
-            outside = layer.kernel - 1 if layer.kind == "fc" else 0
-            height, width = height - outside, width - outside
-            total += 2 * math.prod(layer.shape) * height * width
-    return total
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_a_tables_header_has_command_errors_and_work(name: str) -> None:
     """All rows with their errors, and the work of every net, scale and mode, each counted once."""
-    table, told = table_of(name), header(name)
+    table, told = opened(name, ClassificationRecipe), header(name)
     [command] = re.findall(r"^vggfeat run .*$", told, re.MULTILINE)
     trained = any(not net.weights for net in table.nets.values())
     assert command == f"vggfeat run {name} --data ILSVRC_ROOT" + " --runs runs" * trained
@@ -270,26 +270,18 @@ def test_a_tables_header_has_command_errors_and_work(name: str) -> None:
         for Q in use.Q
         for mode in (("dense", "multicrop") if row.mode == "both" else (row.mode,))
     }
-    flop = sum(
-        dense_flop(table.nets[net].net, Q)
-        if mode == "dense"
-        else 25e9 * forward_gflop(table.nets[net].net)
-        for net, Q, mode in once
+    nets = {name: net.net for name, net in table.nets.items()}
+    work = sum(
+        dense(nets[net], Q) if mode == "dense" else 25 * forward(nets[net]) for net, Q, mode in once
     )
     [peta] = re.findall(r"^Time: ([\d.]+) PFLOP", told, re.MULTILINE)
-    assert peta == f"{flop * 2 * 50_000 / 1e15:.1f}"
-
-
-def localization_of(name: str) -> LocalizationRecipe:
-    opened = open_recipe(name)
-    assert isinstance(opened, LocalizationRecipe)
-    return opened
+    assert peta == f"{work * 2 * 50_000 / 1e15:.1f}"
 
 
 @pytest.mark.parametrize("name", BOXES)
 def test_tables_of_localisation_are_the_papers(name: str) -> None:
     """Nets, scales and errors row by row; D at its own S; labels of the best system of Table 6."""
-    recipe = localization_of(name)
+    recipe = opened(name, LocalizationRecipe)
     assert [({use.net: use.Q for use in row.uses}, row.paper) for row in recipe.rows] == BOXES[name]
     assert set(recipe.boxes) == {use.net for row in recipe.rows for use in row.uses}
     for key, net in recipe.boxes.items():
@@ -298,12 +290,11 @@ def test_tables_of_localisation_are_the_papers(name: str) -> None:
         assert (net.net, net.init, net.S) == ("D", f"d-{net.S}", int(key.split("-")[1]))
         assert (net.regression, net.freeze) == (regression, freeze)
     for key, trained in recipe.nets.items():
-        [run] = [run for run in chain_of(trained.chain).runs() if run.name == key]
-        assert (run.settings.net, run.settings.S) == (trained.net, trained.S)
+        assert trained_by(trained.chain, key) == (trained.net, trained.S)
     assert recipe.merging == Merging()
     assert (recipe.measure == "central") == name.startswith("table08")
     if recipe.labels:
-        best = table_of("table06-fusion").rows[-1]
+        best = opened("table06-fusion", ClassificationRecipe).rows[-1]
         assert (recipe.labels.uses, recipe.labels.mode) == (best.uses, best.mode)
     others = {other.name: (other.paper, other.unlike) for other in recipe.others}
     of_test = "on test images"
@@ -317,24 +308,23 @@ def test_tables_of_localisation_are_the_papers(name: str) -> None:
 @pytest.mark.parametrize("name", BOXES)
 def test_a_localisation_tables_header_has_commands_errors_and_work(name: str) -> None:
     """How it is run, how its nets are trained, all errors, and the work of nets and labels."""
-    recipe, text = localization_of(name), header(name)
+    recipe, text = opened(name, LocalizationRecipe), header(name)
     assert f"vggfeat run {name} --data ILSVRC_ROOT --runs runs" in text.splitlines()
     for key, net in recipe.boxes.items():
         assert net.training_command(key, Path("runs")) in " ".join(text.replace("\\", "").split())
     assert not recipe.decoding.exif  # ILSVRC's annotations state the stored size
     for row in recipe.rows:
         assert f"\n{row.name}: {row.paper:.1f}\n" in text
-    flop = forward_gflop("D") * 1e9 * len(recipe.rows)  # the central crop
-    labels = 0.0
+    work = forward("D") * len(recipe.rows)  # the central crop
+    labels = 0
     if recipe.labels:
-        windows = [[Q for use in row.uses for Q in use.Q] for row in recipe.rows]
-        flop += sum(dense_flop("D", Q) for scales in windows for Q in (*scales, *set(scales)))
-        labels = sum(
-            2 * (dense_flop(recipe.nets[use.net].net, Q) + 25e9 * crop)
+        scales = [[Q for use in row.uses for Q in use.Q] for row in recipe.rows]
+        work += sum(dense("D", Q) for row in scales for Q in (*row, *set(row)))
+        labels = 2 * sum(
+            dense(recipe.nets[use.net].net, Q) + 25 * forward(recipe.nets[use.net].net)
             for use in recipe.labels.uses
-            for crop in [forward_gflop(recipe.nets[use.net].net)]
             for Q in use.Q
         )
         assert f"{labels * 5e4 / 1e15:.1f} PFLOP of it are the labels' scores" in text
     [peta] = re.findall(r"^Time: ([\d.]+) PFLOP", text, re.MULTILINE)
-    assert peta == f"{(flop + labels) * 5e4 / 1e15:.1f}"
+    assert peta == f"{(work + labels) * 5e4 / 1e15:.1f}"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 from fuzz.images import png
 from helpers.cli import run, run_process
+from helpers.colours import two_classes
 from PIL import Image
 from support import noise
 
@@ -51,21 +50,17 @@ def test_extract_takes_the_current_folder_by_default(folder: Path) -> None:
         assert file["D/pool2/average/Q32"].shape == (5, 128)
 
 
-def test_a_second_run_says_that_nothing_was_computed(folder: Path) -> None:
-    """JSON gives the counts: five computed, then five already there."""
+def test_a_run_says_what_it_computed_and_added(folder: Path) -> None:
+    """Five images, then none, then three columns beside the one that they have."""
+    words = ("extract", "images", *FAST, "-q")
     for computed, present in ((5, 0), (0, 5)):
-        done = run("extract", "images", *FAST, "--json", "--quiet", cwd=folder)
+        done = run(*words, "--json", cwd=folder)
         assert (done.json["computed"], done.json["present"]) == (computed, present)
         assert done.err == ""
-
-
-def test_a_run_says_which_columns_it_added(folder: Path) -> None:
-    """Five images get three columns beside the one that they have; images are not columns."""
-    run("extract", "images", *FAST, "-q", cwd=folder)
-    more = ("--layer", "pool1", "--Q", "40")
-    done = run("extract", "images", *FAST, *more, "--json", "-q", cwd=folder).json
+    words = (*words, "--layer", "pool1", "--Q", "40")
+    done = run(*words, "--json", cwd=folder).json
     assert (done["computed"], done["added"]) == (5, [{"columns": 3, "images": 5}])
-    done = run("extract", "images", *FAST, *more, "--Q", "48", "-q", cwd=folder)
+    done = run(*words, "--Q", "48", cwd=folder)
     [line] = [line for line in done.out.splitlines() if "added" in line]
     assert [int(word) for word in line.split() if word.isdigit()] == [2, 5, 4, 6]
 
@@ -120,12 +115,7 @@ def test_a_folder_with_every_fault_is_extracted(tmp_path: Path) -> None:
 
 def test_train_save_and_predict(folder: Path) -> None:
     """A model trained on two plain classes names them on new images, by hand and by JSON."""
-    rng = np.random.default_rng(0)
-    for label, low in (("dark", 0), ("light", 200)):
-        (folder / "set" / label).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(low, low + 50, (40, 48, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "set" / label / f"{i}.png")
+    two_classes(folder / "set", 8)
     written = ["--save", "model", "--report", "r.html"]
     done = run("svm", "--dataset", "set", *FAST, "--jobs", "1", *written, cwd=folder)
     assert "Mean class recall 100.0 ± 0.0 %" in done.out
@@ -133,71 +123,52 @@ def test_train_save_and_predict(folder: Path) -> None:
     assert "<h1" in (folder / "r.html").read_text()
     Image.new("RGB", (40, 40), (10, 20, 30)).save(folder / "new.png")
     (folder / "bad.png").write_bytes(b"")
-    done = run("predict", "model", "new.png", "bad.png", "--csv", "s.csv", cwd=folder)
+    words = ("predict", "model", "new.png", "bad.png")
+    done = run(*words, "--csv", "s.csv", cwd=folder)
     assert "dark" in done.out
     assert "bad.png: the file is empty" in done.err
-    tables = run("predict", "model", "new.png", "bad.png", "--json", "-q", cwd=folder).json[
-        "tables"
-    ]
+    tables = run(*words, "--json", "-q", cwd=folder).json["tables"]
     assert [(row["image"], row["class"]) for row in tables["predictions"]] == [("new.png", "dark")]
     assert tables["failed"] == [{"image": "bad.png", "reason": "the file is empty"}]
-    with (folder / "s.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
-    assert float(found[0]["dark"]) > float(found[0]["light"])
-    assert found[1]["error"] == "the file is empty"
+    good, bad = csv.DictReader((folder / "s.csv").read_text().splitlines())
+    assert float(good["dark"]) > float(good["light"])
+    assert bad["error"] == "the file is empty"
 
 
 def test_a_split_in_a_manifest_is_kept(folder: Path) -> None:
     """A CSV that says which images are for testing has them tested, and never trained on."""
-    rng = np.random.default_rng(0)
-    rows = ["path,label,split"]
-    for label, low in (("dark", 0), ("light", 200)):
-        for i in range(6):
-            name = f"{label}{i}.png"
-            pixels = rng.integers(low, low + 50, (40, 40, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name)
-            rows.append(f"{name},{label},{'test' if i > 3 else 'train'}")
-    (folder / "m.csv").write_text("\n".join(rows))
+    two_classes(folder / "set", 6)
+    rows = [
+        f"set/{label}/{i}.png,{label},{'test' if i > 3 else 'train'}"
+        for label in ("dark", "light")
+        for i in range(6)
+    ]
+    text = "\n".join(["path,label,split", *rows])
+    (folder / "m.csv").write_text(text)
     arguments = ["svm", "--dataset", "m.csv", *FAST, "--jobs", "1", "-q", "--json"]
     splits = run(*arguments, cwd=folder).json["tables"]["splits"]
     assert [(split["train"], split["test"]) for split in splits] == [(8, 4)]
-    (folder / "m.csv").write_text("\n".join(rows).replace("train", "learn"))
+    (folder / "m.csv").write_text(text.replace("train", "learn"))
     assert "'learn'" in run(*arguments, cwd=folder, status=3).err
 
 
 def test_a_model_finds_its_weights_from_any_folder(folder: Path) -> None:
     """A model trained with a weights file is used elsewhere; moved weights are asked for."""
-    for label, seed in (("a", 1), ("b", 2)):
-        for i in range(4):
-            target = folder / "set" / label / f"{i}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise(40, 40, seed)).save(target)
+    two_classes(folder / "set", 4)
     source = str(asset("vgg_d_conv_fp16.safetensors"))
     run("weights", "convert", source, "own.safetensors", cwd=folder)
     arguments = ["--weights", "own.safetensors", "--layer", "pool2", "--Q", "32", "-q"]
     run("svm", "--dataset", "set", *arguments, "--jobs", "1", "--save", "model", cwd=folder)
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    predicting = ["predict", "../model", "../set/a/0.png", "-q"]
-    assert "a" in run(*predicting, cwd=elsewhere).out
+    predicting = ["predict", "../model", "../set/dark/0.png", "-q"]
+    assert "dark" in run(*predicting, cwd=elsewhere).out
     (folder / "own.safetensors").rename(elsewhere / "moved.safetensors")
     assert "--weights" in run(*predicting, cwd=elsewhere, status=4).err
     run(*predicting, "--weights", "moved.safetensors", cwd=elsewhere)
     (elsewhere / "bad.png").write_bytes(b"")
-    unread = ["predict", "../model", "bad.png", "--weights", "embedded"]
-    done = run(*unread, cwd=elsewhere, status=3)
+    done = run("predict", "../model", "bad.png", "--weights=embedded", cwd=elsewhere, status=3)
     assert "bad.png: the file is empty" in done.err
-    asked = [*predicting, "--weights", "embedded", "--csv", "none/s.csv"]
-    assert "none" in run(*asked, cwd=elsewhere, status=5).err
-
-
-def test_normalised_locations_need_their_own_extraction(folder: Path) -> None:
-    """Export does not call raw locations normalised."""
-    run("extract", "images", *FAST, cwd=folder)
-    asked = ["store", "export", "features", "x.npz", "--normalize", "locations"]
-    assert "--normalize locations" in run(*asked, cwd=folder, status=2).err
-    run("extract", "images", *FAST, "--normalize", "locations", "--out", "l2", cwd=folder)
-    run("store", "export", "l2", "x.npz", "--normalize", "locations", cwd=folder)
 
 
 def test_store_commands(folder: Path) -> None:
@@ -226,33 +197,3 @@ def test_weights_commands(folder: Path) -> None:
     after = run("weights", "show", "copy.pth", "--json", cwd=folder).json
     assert before["sha256"] == after["sha256"]
     assert before["pixels"] == after["pixels"]
-
-
-def test_ctrl_c_stops_cleanly_and_resumes(tmp_path: Path) -> None:
-    """An interrupted run has status 130, says how to go on, and loses nothing complete.
-
-    In a process of its own; faults/test_machine interrupts at any step.
-    """
-    (tmp_path / "images").mkdir()
-    for i in range(32):
-        Image.fromarray(noise(80, 64, i)).save(tmp_path / "images" / f"{i:02}.png")
-    command = ["extract", "images", "--layer", "pool3", "--Q", "64", "--out", "f"]
-    # A shard after every round of four, so that the test knows when some images are complete.
-    often = "import vggfeat.features.pipeline as e; e.SECONDS_PER_SHARD = 0; "
-    small = "e.round_size = lambda *_: 4; "
-    start = often + small + "import vggfeat.cli; vggfeat.cli.main()"
-    running = subprocess.Popen(
-        [sys.executable, "-c", start, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("f/shards/*.h5")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert "run the same command again" in said
-    assert "Traceback" not in said
-    result = run(*command, "--json", cwd=tmp_path).json
-    assert 4 <= result["present"] < 32
-    assert result["present"] + result["computed"] == 32

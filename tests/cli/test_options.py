@@ -10,6 +10,7 @@ import pytest
 import typer
 from helpers.cli import run as run_vggfeat
 from helpers.commands import commands, labels
+from helpers.mistakes import refuses
 from pydantic import Field
 from typer.testing import CliRunner
 
@@ -68,20 +69,18 @@ def test_a_layer_is_what_was_typed_alone() -> None:
 
 @pytest.mark.parametrize("typed_only", [False, True])
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
-        (("--colour", "green"), "--colour must be 'red' or 'blue'. Got 'green' instead."),
-        (("--power", "0"), "--power must be greater than 0. Got 0.0 instead."),
+        (("--colour", "green"), ["--colour", "'red' or 'blue'", "'green'"]),
+        (("--power", "0"), ["--power", "greater than 0", "0.0"]),
     ],
 )
 def test_a_wrong_value_is_told_in_a_line_that_names_the_flag(
-    words: Sequence[str], said: str, typed_only: bool
+    words: Sequence[str], named: Sequence[str], typed_only: bool
 ) -> None:
     """As it was typed, not as Python has it."""
-    with pytest.raises(ParameterError) as refused:
-        run(*words, typed_only=typed_only)
-    assert refused.value.lines == (said,)
-    assert refused.value.exit_status == 2
+    refused = refuses(lambda: run(*words, typed_only=typed_only), ParameterError, named)
+    assert (len(refused.lines), refused.exit_status) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +101,9 @@ def test_a_setting_is_an_option_by_itself(
     assert set(model.model_fields) - without <= there
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--pool", "median"), "--pool must be one of 'average'"),
-        (("--layer=pool9",), "--layer of net D must be one of 'conv1_1'"),
-        (("--dtype", "int8"), "--dtype must be one of 'float32'"),
-    ],
-)
-def test_a_parameter_is_named_as_the_option_that_was_typed(
-    words: Sequence[str], said: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("typed", ["--pool=median", "--layer=pool9", "--dtype=int8"])
+def test_a_parameter_is_named_as_the_option_that_was_typed(typed: str, tmp_path: Path) -> None:
     """Also where it is refused by what takes it, which is used from Python as well."""
     (tmp_path / "a.png").write_bytes(b"")
-    ran = run_vggfeat("extract", ".", "--weights", "embedded", *words, status=2, cwd=tmp_path)
-    assert ran.err.startswith(f"Error: {said}")
+    ran = run_vggfeat("extract", ".", "--weights", "embedded", typed, status=2, cwd=tmp_path)
+    assert ran.err.startswith(f"Error: {typed.partition('=')[0]} ")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.cli import run
+from helpers.colours import two_classes
 from PIL import Image
-from support import noise
 
 from vggfeat import DenseExtractor, FeatureStore, VGGFeatures
 from vggfeat.store.column import Descriptor
@@ -19,11 +19,7 @@ FAST = ["--layer", "pool2", "--Q", "32", "--weights", "embedded", "--precision",
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Draw five images of two classes."""
-    for label, shade in (("dark", 0.3), ("light", 1.0)):
-        (tmp_path / "set" / label).mkdir(parents=True)
-        for number in range(5):
-            pixels = (noise(32, 32, seed=number) * shade).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{number}.png")
+    two_classes(tmp_path / "set")
     return tmp_path
 
 
@@ -61,25 +57,12 @@ def test_a_transformer_takes_a_generalised_mean(folder: Path) -> None:
     """Its rows are those of the formula, and its names have the power."""
     path = folder / "set" / "dark" / "1.png"
     features = VGGFeatures(
-        layer="pool2",
-        Q=32,
-        weights="embedded",
-        precision="fp32",
-        pool="gem2.5+max",
+        layer="pool2", Q=32, weights="embedded", precision="fp32", pool="gem2.5+max",
         normalize="none",
-    )
+    )  # fmt: skip
     rows = features.transform([path])
     np.testing.assert_allclose(rows[0, :128], gem(path, 2.5), rtol=1e-4)
     assert features.get_feature_names_out()[[0, 128]].tolist() == [
         "vgg_d_pool2_gem2.5_0",
         "vgg_d_pool2_max_0",
     ]
-
-
-def test_a_pooling_that_there_is_not_names_those_of_the_layer(folder: Path) -> None:
-    """Poolings that make posteriors are told of where class scores are pooled alone."""
-    said = run("extract", "set", *FAST, "--pool", "median", cwd=folder, status=2).err
-    assert "'gem3'" in said
-    assert "softmax" not in said
-    scores = ["--net", "A", "--layer", "fc8", "--pool", "median"]
-    assert "'softmax'" in run("extract", "set", *scores, cwd=folder, status=2).err

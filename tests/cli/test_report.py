@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import run
+from helpers.colours import two_classes
 from helpers.networks import formula_weights, write_weights
 from helpers.seams import no_downloads, published
-from PIL import Image
-from support import noise
 
 from vggfeat.nets.registry import folder
 
@@ -20,11 +19,7 @@ MAP = "Sum of all locations"
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Draw four images of each of two classes."""
-    for label, seed in (("dark", 0), ("light", 40)):
-        (tmp_path / "set" / label).mkdir(parents=True)
-        for number in range(4):
-            drawn = Image.fromarray(noise(32, 32, seed=seed + number))
-            drawn.save(tmp_path / "set" / label / f"{number}.png")
+    two_classes(tmp_path / "set", 4)
     return tmp_path
 
 

@@ -70,6 +70,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "d"
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "f"
+
+
 def extracted(
     folder: Path, store: Path, extractor: DenseExtractor, *, finish: bool = True
 ) -> Summary:
@@ -96,21 +101,29 @@ def fresh(images: ImageSet, extractor: DenseExtractor) -> np.ndarray:
     return values
 
 
+def check(found: Described, images: ImageSet, extractor: DenseExtractor, computed: int) -> None:
+    """Compare rows with those that are made without a store, and how many were computed."""
+    assert (found.summary.computed, found.summary.present) == (computed, 4 - computed)
+    np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
+
+
+def check_store(store: Path, images: ImageSet, extractor: DenseExtractor) -> None:
+    [values] = FeatureStore(store).read(names=images.names).values()
+    np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
+
+
 @pytest.mark.parametrize("time", TIMES)
 def test_a_replaced_image_is_computed_again(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path, time: str
+    folder: Path, extractor: DenseExtractor, store: Path, time: str
 ) -> None:
     """Whatever the new file's time, `extract` and `svm --features` describe it, and it alone."""
-    extracted(folder, tmp_path / "f", extractor)
+    extracted(folder, store, extractor)
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES[time])
     images = find_images([str(folder)])
-    found = read(images, tmp_path / "f", lambda net, store: extractor)
-    assert (found.summary.computed, found.summary.present) == (1, 3)
-    np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
+    check(read(images, store, lambda net, store: extractor), images, extractor, computed=1)
     replaced(folder / "blue" / "blue0.bmp", GREEN, TIMES[time])
-    assert extracted(folder, tmp_path / "f", extractor).computed == 1
-    [values] = FeatureStore(tmp_path / "f").read(names=images.names).values()
-    np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
+    assert extracted(folder, store, extractor).computed == 1
+    check_store(store, images, extractor)
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -119,88 +132,79 @@ def test_a_replaced_image_under_another_name(
     folder: Path, extractor: DenseExtractor, tmp_path: Path, time: str, packed: bool
 ) -> None:
     """It is computed; where it cannot be, as the store is packed, it is said how many are there."""
-    extracted(folder, tmp_path / "f", extractor)
-    store = tmp_path / "f"
+    extracted(folder, store := tmp_path / "f", extractor)
     if packed:
+        pack_store(store, tmp_path / "one.h5")
         store = tmp_path / "one.h5"
-        pack_store(tmp_path / "f", store)
     images = find_images([str(folder)])
-    names = images.names if packed else tuple(Path(name).stem for name in images.names)
-    images = ImageSet(names, images.images)
-    assert np.array_equal(read(images, store, never).X, fresh(images, extractor))
+    images = ImageSet(tuple(Path(name).stem for name in images.names), images.images)
+    check(read(images, store, never), images, extractor, computed=0)
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES[time])
     if packed:
         refuses(lambda: read(images, store, never), DataError, ["3 of the 4 images"])
-        return
-    found = read(images, store, lambda net, store: extractor)
-    assert (found.summary.computed, found.summary.present) == (1, 3)
-    np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
+    else:
+        check(read(images, store, lambda net, store: extractor), images, extractor, computed=1)
 
 
 @pytest.mark.parametrize("time", TIMES)
 def test_an_unfinished_store_is_not_believed_either(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path, time: str
+    folder: Path, extractor: DenseExtractor, store: Path, tmp_path: Path, time: str
 ) -> None:
     """Of what killed runs wrote the newest counts: for whoever opens it, and for who has files."""
-    extracted(folder, tmp_path / "f", extractor, finish=False)
+    extracted(folder, store, extractor, finish=False)
     for name in ("blue0", "blue1"):
         replaced(folder / "blue" / f"{name}.bmp", RED, TIMES[time])
-    assert extracted(folder, tmp_path / "f", extractor, finish=False).computed == 2
+    assert extracted(folder, store, extractor, finish=False).computed == 2
     images = find_images([str(folder)])
-    expected = fresh(images, extractor)
-    [values] = FeatureStore(tmp_path / "f").read(names=images.names).values()
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
-    assert export(tmp_path / "f", tmp_path / "x.npz") == 4
+    check_store(store, images, extractor)
+    assert export(store, tmp_path / "x.npz") == 4
     with np.load(tmp_path / "x.npz") as arrays:
         order = [images.names.index(name) for name in arrays["names"].tolist()]
-        np.testing.assert_allclose(arrays["D/pool1/average/Q32"], expected[order], rtol=1e-5)
-    np.testing.assert_allclose(read(images, tmp_path / "f", never).X, expected, rtol=1e-5)
+        expected = fresh(images, extractor)[order]
+        np.testing.assert_allclose(arrays["D/pool1/average/Q32"], expected, rtol=1e-5)
+    check(read(images, store, never), images, extractor, computed=0)
 
 
 def test_a_run_killed_after_a_finished_one(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
+    folder: Path, extractor: DenseExtractor, store: Path
 ) -> None:
     """A row that was written since the view counts more than the view's."""
-    extracted(folder, tmp_path / "f", extractor)
+    extracted(folder, store, extractor)
     replaced(folder / "blue" / "blue1.bmp", RED, TIMES["older"])
-    assert extracted(folder, tmp_path / "f", extractor, finish=False).computed == 1
-    images = find_images([str(folder)])
-    [values] = FeatureStore(tmp_path / "f").read(names=images.names).values()
-    np.testing.assert_allclose(values, fresh(images, extractor), rtol=1e-5)
+    assert extracted(folder, store, extractor, finish=False).computed == 1
+    check_store(store, find_images([str(folder)]), extractor)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_replaced_by_an_older_file_and_killed(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
+    folder: Path, extractor: DenseExtractor, store: Path
 ) -> None:
     """Killed before it comes to a changed image, a run leaves nobody its old descriptor."""
-    extracted(folder, tmp_path / "f", extractor)
+    extracted(folder, store, extractor)
     for name in ("blue/blue1", "red/red1"):
         replaced(folder / f"{name}.bmp", GREEN, TIMES["older"])
     images = find_images([str(folder)])
     expected = dict(zip(images.names, fresh(images, extractor), strict=True))
     with shard_rows(1), signal_at_batch(2, signal.SIGKILL):
-        assert ended(forked(lambda: extracted(folder, tmp_path / "f", extractor))) == KILLED
+        assert ended(forked(lambda: extracted(folder, store, extractor))) == KILLED
     for _ in range(2):  # as it was left, and with everything there
-        store = FeatureStore(tmp_path / "f")
-        lacking = set(images.names) - set(store.complete())
-        [values] = store.read(names=store.names).values()
-        for name, row in zip(store.names, values, strict=True):
+        left = FeatureStore(store)
+        lacking = set(images.names) - set(left.complete())
+        [values] = left.read(names=left.names).values()
+        for name, row in zip(left.names, values, strict=True):
             np.testing.assert_allclose(row, expected[name], rtol=1e-5)
-        assert extracted(folder, tmp_path / "f", extractor).computed == len(lacking)
+        assert extracted(folder, store, extractor).computed == len(lacking)
     assert not lacking
 
 
-def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, tmp_path: Path) -> None:
+def test_images_deleted_and_added(folder: Path, extractor: DenseExtractor, store: Path) -> None:
     """A new image under the name of a deleted one is computed; so is one under a new name."""
-    extracted(folder, tmp_path / "f", extractor)
+    extracted(folder, store, extractor)
     (folder / "red" / "red1.bmp").unlink()
     (folder / "blue" / "blue1.bmp").rename(folder / "red" / "red1.bmp")
     bitmap(folder / "blue" / "blue9.bmp", GREEN)
     images = find_images([str(folder)])
-    found = read(images, tmp_path / "f", lambda net, store: extractor)
-    assert (found.summary.computed, found.summary.present) == (2, 2)
-    np.testing.assert_allclose(found.X, fresh(images, extractor), rtol=1e-5)
+    check(read(images, store, lambda net, store: extractor), images, extractor, computed=2)
 
 
 def touch(folder: Path) -> Path:
@@ -227,27 +231,25 @@ def unpack(folder: Path) -> Path:
 
 @pytest.mark.parametrize("change", [touch, copy, unpack])
 def test_times_alone_change_nothing(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path, change: Callable[[Path], Path]
+    folder: Path, extractor: DenseExtractor, store: Path, change: Callable[[Path], Path]
 ) -> None:
     """Files that were touched, copied or unpacked anew are the same images: nothing is computed."""
-    extracted(folder, tmp_path / "f", extractor)
+    extracted(folder, store, extractor)
     other = change(folder)
     images = find_images([str(other)])
-    assert images.stamps().tolist() != find_images([str(folder)]).stamps().tolist() or (
-        other == folder
+    assert other == folder or not np.array_equal(
+        images.stamps(), find_images([str(folder)]).stamps()
     )
-    assert read(images, tmp_path / "f", never).summary.present == 4
-    done = extracted(other, tmp_path / "f", extractor)
+    assert read(images, store, never).summary.present == 4
+    done = extracted(other, store, extractor)
     assert (done.computed, done.present) == (0, 4)
 
 
-def test_a_tar_made_anew_of_the_same_files(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path
-) -> None:
-    """Its members are the same images, though the tar is another file."""
-    for computed in (4, 0, 0):
-        files = {path.name: path.read_bytes() for path in sorted(folder.rglob("*.bmp"))}
-        pack(tmp_path / "t.tar", files)
+def test_a_tar_packed_anew(extractor: DenseExtractor, tmp_path: Path) -> None:
+    """A member is another image by its content alone, not by its name, place, size or time."""
+    for colour, computed in ((RED, 1), (BLUE, 1), (BLUE, 0)):
+        content = bitmap(tmp_path / "one.bmp", colour).read_bytes()
+        pack(tmp_path / "t.tar", {"a/1.bmp": content})
         assert extracted(tmp_path / "t.tar", tmp_path / "f", extractor).computed == computed
 
 
@@ -273,7 +275,7 @@ def bytes_read() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc")
 def test_each_file_is_opened_and_read_once(
-    folder: Path, extractor: DenseExtractor, tmp_path: Path, opened: list[str]
+    folder: Path, extractor: DenseExtractor, store: Path, opened: list[str]
 ) -> None:
     """A run opens each image once, for all columns and scales; one that changed nothing, none."""
     both = DenseExtractor(
@@ -285,22 +287,19 @@ def test_each_file_is_opened_and_read_once(
 
     def opens(network: DenseExtractor, *scales: int) -> list[str]:
         opened.clear()
-        store, before = FeatureStore(tmp_path / "f", "a"), bytes_read()
-        extract(find_images([str(folder)]), network, scales, store)
+        before = bytes_read()
+        extract(find_images([str(folder)]), network, scales, FeatureStore(store, "a"))
         read = bytes_read() - before
         assert total * bool(opened) <= read < total * bool(opened) + total / 4
         return sorted(opened)
 
-    assert opens(extractor, 32) == once
-    assert opens(extractor, 32) == []
-    touch(folder)
-    assert opens(extractor, 32) == once  # as they look like others
-    assert opens(extractor, 32) == []
-    assert opens(both, 32, 48) == once
-    assert opens(both, 32, 48) == []
+    for network, scales in ((extractor, [32]), (extractor, [32]), (both, [32, 48])):
+        assert opens(network, *scales) == once
+        assert opens(network, *scales) == []
+        touch(folder)  # so that they look like others
     replaced(folder / "blue" / "blue1.bmp", GREEN, TIMES["older"])
     opened.clear()
-    assert extracted(folder, tmp_path / "f", both).computed == 1
+    assert extracted(folder, store, both).computed == 1
     assert opened == ["blue1.bmp"]
 
 
@@ -315,31 +314,15 @@ def test_a_transformers_cache(folder: Path, tmp_path: Path, time: str) -> None:
     np.testing.assert_allclose(cached, VGGFeatures(**settings).transform(paths), rtol=1e-5)
 
 
-def test_a_tar_packed_anew(extractor: DenseExtractor, tmp_path: Path) -> None:
-    """A member of the same name, place, size and time, with another content, is another image."""
-    for colour, computed in ((RED, 1), (BLUE, 1), (BLUE, 0)):
-        content = bitmap(tmp_path / "one.bmp", colour).read_bytes()
-        pack(tmp_path / "t.tar", {"a/1.bmp": content})
-        assert extracted(tmp_path / "t.tar", tmp_path / "f", extractor).computed == computed
-
-
 def test_the_figure_is_that_of_the_images_there_are(tmp_path: Path) -> None:
-    """`svm --features` after all images changed says what `svm` without a store says."""
-    for repaint in (False, True):
-        for name in ("red", "blue"):
-            for number in range(6):
-                path = tmp_path / "d" / name / f"{name}{number}.bmp"
-                if repaint:
-                    replaced(path, RED, 1)
-                else:
-                    bitmap(path, RED if name == "red" else BLUE)
-        if not repaint:
-            words = ["--layer", "pool3", "--Q", "64", "--out", "st", "--relative-to", "d"]
-            run("extract", "d", *words, cwd=tmp_path)
-    words = ["svm", "--dataset", "d", "--layer", "pool3", "--Q", "64", "--json"]
-    results = [
-        run(*words, "--features", "st", cwd=tmp_path).json["tables"],
-        run(*words, cwd=tmp_path).json["tables"],
-    ]
-    for tables in results:  # of twelve equal images one class has all, the other none
-        assert [split["recall"] for split in tables["splits"]] == [0.5] * 3
+    """`svm --features` after all images became equal: one class has all, the other none."""
+    paths = [tmp_path / "d" / name / f"{name}{k}.bmp" for name in ("red", "blue") for k in range(6)]
+    words = ("--layer", "pool1", "--Q", "32")
+    for path in paths:
+        bitmap(path, RED if path.parent.name == "red" else BLUE)
+    run("extract", "d", *words, "--out", "st", "--relative-to", "d", cwd=tmp_path)
+    for path in paths:
+        replaced(path, RED, 1)
+    for store in (("--features", "st"), ()):
+        done = run("svm", "--dataset", "d", *words, *store, "--C", "1", "--json", cwd=tmp_path)
+        assert [split["recall"] for split in done.json["tables"]["splits"]] == [0.5] * 3

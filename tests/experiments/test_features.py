@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
+from helpers.mistakes import refuses
+from helpers.seams import before_batches
 from PIL import Image
 from support import noise, random_weights
 
 from vggfeat._io.assets import home
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import ImageSet
-from vggfeat.errors import DataError, ParameterError, StoreDamaged
+from vggfeat.errors import DataError, ParameterError, StoreDamaged, VggfeatError
 from vggfeat.experiments import features as module
 from vggfeat.experiments.features import Described, default_store, describe
 from vggfeat.experiments.sources import Networks
@@ -30,19 +34,15 @@ ALL = Features(nets=("D", "E"), layers=("conv1_1", "pool1"), Q=(16, 24), views=(
 BOXES = ((1, 1, 30, 40), (21, 6, 60, 40), (4, 3, 50, 30))
 
 
+def opened(net: str, *layers: str, seed: int = 0) -> DenseExtractor:
+    weights = random_weights(net, ["pool1"], seed)
+    return DenseExtractor(net, layers, weights=weights, device="cpu", precision="fp32")
+
+
 @pytest.fixture(scope="module")
 def nets() -> dict[str, DenseExtractor]:
     """Open nets D and E with random weights, up to pool1."""
-    return {
-        net: DenseExtractor(
-            net,
-            ("conv1_1", "pool1"),
-            weights=random_weights(net, ["pool1"], seed),
-            device="cpu",
-            precision="fp32",
-        )
-        for seed, net in enumerate("DE")
-    }
+    return {net: opened(net, "conv1_1", "pool1", seed=seed) for seed, net in enumerate("DE")}
 
 
 @pytest.fixture
@@ -56,23 +56,19 @@ def persons(tmp_path: Path) -> ImageSet:
 
 @pytest.fixture
 def one_layer() -> DenseExtractor:
-    return DenseExtractor(
-        "D", "pool1", weights=random_weights("D", ["pool1"]), device="cpu", precision="fp32"
-    )
+    return opened("D", "pool1")
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def counted() -> Iterator[Counter[str]]:
     """Count the images that go through each net."""
     counts: Counter[str] = Counter()
-    original = DenseExtractor.describe_finite
 
-    def counting(self: DenseExtractor, pixels: torch.Tensor, wanted: object = None):
-        counts[self.extraction.net] += len(pixels)
-        return original(self, pixels, wanted)
+    def count(extractor: DenseExtractor, pixels: torch.Tensor) -> None:
+        counts[extractor.extraction.net] += len(pixels)
 
-    monkeypatch.setattr(DenseExtractor, "describe_finite", counting)
-    return counts
+    with before_batches(count):
+        yield counts
 
 
 def never(net: str, store: object) -> NoReturn:
@@ -150,45 +146,46 @@ def test_rows_are_stacked_by_view_net_and_layer(
     assert list(dict.fromkeys(one.descriptor.net for one in found.columns)) == ["D", "E"]
 
 
-def test_blocks_change_nothing(
-    persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_memory", [0, module.IN_MEMORY])
+def test_rows_are_the_same_one_at_a_time_and_in_a_file(
+    in_memory: int,
+    persons: ImageSet,
+    nets: dict[str, DenseExtractor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows combined one at a time are those combined all at once."""
+    """What memory does not hold is kept in a file below the cache that leaves nothing behind."""
     whole = describe(CARD, persons, ALL, opener(nets)).X
-    monkeypatch.setattr(module, "AT_ONCE", 1)
-    assert np.array_equal(describe(CARD, persons, ALL, opener(nets)).X, whole)
-
-
-def test_rows_that_memory_does_not_hold_are_kept_in_a_file(
-    persons: ImageSet, nets: dict[str, DenseExtractor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are the same numbers, in a file below the cache that leaves nothing behind."""
-    whole = describe(CARD, persons, ALL, opener(nets)).X
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(module, "IN_MEMORY", in_memory)
     monkeypatch.setattr(module, "AT_ONCE", 1)
     left = sorted(home().rglob("*"))
-    kept = describe(CARD, persons, ALL, opener(nets)).X
-    assert isinstance(kept, np.memmap)
-    assert np.array_equal(kept, whole)
+    found = describe(CARD, persons, ALL, opener(nets)).X
+    assert isinstance(found, np.memmap) == (in_memory == 0)
+    assert np.array_equal(found, whole)
     assert sorted(home().rglob("*")) == left
 
 
 def test_a_disk_without_room_for_the_rows_is_told_before_they_are_written(
     persons: ImageSet, one_layer: DenseExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says how much is needed, how much there is, and where."""
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     full = shutil.disk_usage(home().parent)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
-    told = r"take \d+ B, and .* has room for 10 B\. Make room, set VGGFEAT_HOME"
-    with pytest.raises(DataError, match=told):
-        rows(persons, ONE, one_layer)
+    named = ["room for 10 B", "VGGFEAT_HOME"]
+    refuses(lambda: rows(persons, ONE, one_layer), DataError, named)
 
 
-def test_posteriors_are_no_features(persons: ImageSet) -> None:
-    """A pooling that ends in a soft-max is refused before any network is opened."""
-    with pytest.raises(ParameterError, match="'crops5' gives posteriors"):
-        describe(CARD, persons, Features(layers=("fc8",), pool="crops5"), never)
+@pytest.mark.parametrize(
+    ("features", "kind", "named"),
+    [
+        (Features(layers=("fc8",), pool="crops5"), ParameterError, ["'crops5'", "posteriors"]),
+        (ONE.but(views=["box"]), DataError, ["boxes"]),
+    ],
+)
+def test_what_has_no_rows_is_refused_before_a_net_is_opened(
+    features: Features, kind: type[VggfeatError], named: list[str], persons: ImageSet
+) -> None:
+    plain = ImageSet(("a",), persons.images[:1])
+    refuses(lambda: describe(CARD, plain, features, never), kind, named)
 
 
 def test_what_is_there_is_not_computed_again(
@@ -219,8 +216,8 @@ def test_damaged_descriptors_are_refused(
     content = bytearray(shard.read_bytes())
     content[content.index(values[0].tobytes())] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(StoreDamaged, match=f"{shard.name}.*store repair"):
-        describe(CARD, persons, ONE, never, **how)
+    again = partial(describe, CARD, persons, ONE, never, **how)
+    refuses(again, StoreDamaged, [shard.name, "store repair"])
 
 
 def test_default_stores_are_found_again_and_kept_apart(
@@ -262,21 +259,9 @@ def test_an_unreadable_image_has_no_row(
     assert len(found.X) == 2
 
 
-def test_a_class_that_is_lost_is_named(
-    persons: ImageSet, one_layer: DenseExtractor, tmp_path: Path
-) -> None:
+def test_a_class_that_is_lost_is_named(persons: ImageSet, one_layer: DenseExtractor) -> None:
     """A class of which no image can be read, and a data set of none, end in an error."""
     labelled = ImageSet(("a", "b"), (persons.images[0], persons.images[2]), ("cat", "dog"))
-    Path(persons.images[2]).write_bytes(b"")
-    with pytest.raises(DataError, match="No image of dog can be read"):
-        rows(labelled, ONE, one_layer)
-    Path(persons.images[0]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"No image can be read: .*empty"):
-        rows(labelled, ONE, one_layer)
-
-
-def test_boxes_must_be_given(persons: ImageSet, one_layer: DenseExtractor) -> None:
-    """A data set without boxes cannot be looked at by box."""
-    plain = ImageSet(("a",), persons.images[:1])
-    with pytest.raises(DataError, match="no given boxes"):
-        rows(plain, ONE.but(views=["box"]), one_layer)
+    for path, named in ((persons.images[2], "dog"), (persons.images[0], "empty")):
+        Path(path).write_bytes(b"")
+        refuses(lambda: rows(labelled, ONE, one_layer), DataError, [named])

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from vggfeat.data.datasets import load_card
-from vggfeat.errors import ParameterError, WeightsError
+from vggfeat.errors import WeightsError
 from vggfeat.experiments import quality as module
 from vggfeat.experiments.quality import preset
 from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import Source, source_of
 from vggfeat.recipes import open_svm_recipe
 from vggfeat.settings import Features
+
+ACTION = load_card("voc2012-action").defaults
 
 
 def at_hand(monkeypatch: pytest.MonkeyPatch, *nets: str, damaged: str = "") -> None:
@@ -37,26 +39,19 @@ def test_best_is_the_papers_fusion_where_both_nets_are(monkeypatch: pytest.Monke
         best = preset("best", load_card(name).defaults)
         assert (best.nets, best.weights, best.layers) == (("D", "E"), ("authors",), ("fc7",))
         assert (best.Q, best.aggregate, best.power) == (scales, how, None)
-    assert preset("best", load_card("voc2012-action").defaults).views == ("image", "box")
+    assert preset("best", ACTION).views == ("image", "box")
     assert preset("best", Features()).Q == (256, 384, 512)
 
 
-@pytest.mark.parametrize("nets", [(), ("D",), ("E",)])
+@pytest.mark.parametrize(("nets", "damaged"), [((), ""), (("D",), ""), (("E",), ""), (("D",), "E")])
 def test_best_is_the_embedded_recipe_where_one_is_missing(
-    nets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    nets: tuple[str, ...], damaged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without both files nothing is downloaded: the shipped convolutions do their best."""
-    at_hand(monkeypatch, *nets)
+    """Nothing is downloaded, and a file that is not the published one stops nothing."""
+    at_hand(monkeypatch, *nets, damaged=damaged)
     assert preset("best", Features()) == open_svm_recipe("embedded-best").features
-    action = preset("best", load_card("voc2012-action").defaults)
-    assert action.weights == ("embedded",)
-    assert action.views == ("image", "box")
-
-
-def test_a_damaged_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file in the cache that is not the published one is not used, and stops nothing."""
-    at_hand(monkeypatch, "D", damaged="E")
-    assert preset("best", Features()).weights == ("embedded",)
+    action = preset("best", ACTION)
+    assert (action.weights, action.views) == (("embedded",), ("image", "box"))
 
 
 def test_the_cache_is_what_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,12 +67,12 @@ def test_the_cache_is_what_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_fast_needs_no_file_and_less_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fast is embedded whatever is there, and sends fewer pixels through the net than best."""
     at_hand(monkeypatch, "D", "E")
-    fast, base = preset("fast", load_card("voc2012-action").defaults), Features()
-    assert fast.weights == ("embedded",)
-    assert fast.views == ("image", "box")
+    fast = preset("fast", ACTION)
+    assert (fast.weights, fast.views) == (("embedded",), ("image", "box"))
     at_hand(monkeypatch)
-    assert max(fast.Q) <= max(preset("best", base).Q)
-    assert sum(Q * Q for Q in fast.Q) < sum(Q * Q for Q in preset("best", base).Q)
+    best = preset("best", Features())
+    assert max(fast.Q) <= max(best.Q)
+    assert sum(Q * Q for Q in fast.Q) < sum(Q * Q for Q in best.Q)
 
 
 @pytest.mark.parametrize("name", ["embedded-best", "embedded-fast"])
@@ -87,9 +82,3 @@ def test_the_embedded_recipes_need_nothing_but_what_ships(name: str) -> None:
     kinds = {layer.name: layer.kind for layer in layers_of("D")}
     assert (features.nets, features.weights) == (("D",), ("embedded",))
     assert all(kinds[layer] in ("conv", "pool") for layer in features.layers)
-
-
-def test_another_word_is_refused() -> None:
-    """There are two qualities."""
-    with pytest.raises(ParameterError, match="'best', 'fast'"):
-        preset("good", Features())

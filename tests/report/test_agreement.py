@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +11,12 @@ from helpers.boxes import GRID_BOXES, GRID_NET, GRID_SIZE, box_weights, red_tree
 from helpers.cli import run
 from helpers.colours import two_classes
 from helpers.networks import SMALL, configured, write_weights
+from helpers.pages import Page, read_csv
 
 from vggfeat.report.tables import write_value
 
 PARTS = ("train", "val", "test")
 FAST = ("--layer", "pool1", "--Q", "16", "--jobs", "1")
-
-
-class Tables(HTMLParser):
-    """Cells of the tables of a page by their names, headings first, without bars."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.rows: list[list[str]] = []
-        self.in_cell = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Open a table, a row or a cell."""
-        given = dict(attrs)
-        if tag == "table":
-            self.rows = self.tables[given["data-name"] or ""] = []
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th") and given.get("class") != "bars":
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        """Leave a cell."""
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        """Keep the text of a cell."""
-        if self.in_cell:
-            self.rows[-1][-1] += data
 
 
 def shows(text: str, heading: str, value: Any) -> bool:
@@ -61,8 +29,7 @@ def shows(text: str, heading: str, value: Any) -> bool:
 
 def check_page(data: dict[str, Any], page: Path) -> None:
     """Compare all cells of a page's tables and matrices with the JSON, and the headline."""
-    html = page.read_text(encoding="utf-8")
-    shown = Tables(html).tables
+    html, shown = page.read_text(encoding="utf-8"), Page(page).tables
     compared = 0
     for name, records in data["tables"].items():
         if name not in shown:  # one that is in the files alone
@@ -94,9 +61,7 @@ def check_page(data: dict[str, Any], page: Path) -> None:
 def check_files(data: dict[str, Any], folder: Path) -> None:
     """Compare the CSV files with the JSON, to the last bit."""
     for name, records in data["tables"].items():
-        path = folder / f"{name}.csv"
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(folder / f"{name}.csv")
         assert [list(row) for row in rows] == [list(record) for record in records]
         for row, record in zip(rows, records, strict=True):
             for key, value in record.items():

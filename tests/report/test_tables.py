@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from dataclasses import replace
 
 import pytest
+from helpers.pages import read_csv
 from report.results import a_result, a_table
 from rich.console import Console
 
@@ -20,11 +20,6 @@ def printed(shown, width=100):
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(shown)
     return console.export_text()
-
-
-def read(path):
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_headline_is_the_last_line_and_the_paper_stands_above_it():
@@ -69,26 +64,21 @@ def test_several_measures_share_the_headline():
 
 
 def test_files_hold_every_value_unrounded(tmp_path):
+    """Of tables, and of lines and matrices."""
     result = a_result()
-    written = write_files(result, tmp_path / "new")
+    written = write_files(result, folder := tmp_path / "new")
     names = ["confusion", "validation", "grid", "curves", "classes", "all"]
     assert [path.name for path in written] == [*(f"{name}.csv" for name in names), "result.json"]
-    data = json.loads((tmp_path / "new" / "result.json").read_text())
+    data = json.loads((folder / "result.json").read_text())
     assert data == json.loads(json.dumps(result.to_dict()))
-    rows = read(tmp_path / "new" / "classes.csv")
+    rows = read_csv(folder / "classes.csv")
     assert [row["recall"] for row in rows] == ["0.75", "0.5", ""]
     assert [row["tested"] for row in rows] == ["4", "6", "0"]
-
-
-def test_lines_and_matrices_are_csv_files_too(tmp_path):
-    write_files(a_result(), tmp_path)
-    curve = [row for row in read(tmp_path / "curves.csv") if row["series"] == "cat"]
-    assert [(row["x"], row["y"]) for row in curve] == [
-        ("0.0", "1.0"),
-        ("0.5", "1.0"),
-        ("1.0", "0.5"),
-    ]
-    assert read(tmp_path / "confusion.csv")[1] == {"row": "dog", "cat": "1", "dog": "9", "owl": "0"}
+    curve = [row for row in read_csv(folder / "curves.csv") if row["series"] == "cat"]
+    assert [row["x"] for row in curve] == ["0.0", "0.5", "1.0"]
+    assert [row["y"] for row in curve] == ["1.0", "1.0", "0.5"]
+    row = {"row": "dog", "cat": "1", "dog": "9", "owl": "0"}
+    assert read_csv(folder / "confusion.csv")[1] == row
 
 
 def test_tables_that_an_earlier_result_had_alone_go(tmp_path):
@@ -101,7 +91,7 @@ def test_tables_that_an_earlier_result_had_alone_go(tmp_path):
 def test_a_csv_reads_back_to_the_last_bit_and_names_keep_their_bytes(tmp_path):
     columns = (TableColumn("image", "Image"), TableColumn("score", "Score", "number"))
     table = Table("t", "T", columns, (('a\r\n,"\udcff', 1 / 3),))
-    [row] = read(write_csv(table, tmp_path / "t.csv"))
+    [row] = read_csv(write_csv(table, tmp_path / "t.csv"))
     assert row["image"] == 'a\r\n,"\udcff'
     assert float(row["score"]) == 1 / 3
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from helpers.rows import evaluate_parts, targeted
 from sklearn.metrics import precision_recall_curve
 from sklearn.svm import SVC
@@ -16,7 +17,7 @@ from vggfeat.errors import DataError
 from vggfeat.settings import SVM
 from vggfeat.svm.protocols import voc
 from vggfeat.svm.protocols.base import make_svm
-from vggfeat.svm.protocols.voc import VOC, MultiLabel, _grouped_folds
+from vggfeat.svm.protocols.voc import VOC, MultiLabel
 from vggfeat.svm.splits import stratified_folds
 from vggfeat.svm.submission import write_scores
 
@@ -79,25 +80,45 @@ def chosen(validation):
     return GRID[min(best, key=lambda k: abs(k - GRID.index(1.0)))]
 
 
-@pytest.mark.parametrize("difficult", ["drop", "negative"])
-@pytest.mark.parametrize(("ap", "place"), [("ap11", 0), ("area", 1)])
-def test_equal_to_loops_over_scikit_learn(monkeypatch, difficult, ap, place):
-    """Validation scores, choices of C, test scores and both APs are those of plain loops."""
+@pytest.mark.parametrize(
+    ("difficult", "ap", "c_split"),
+    [
+        ("drop", "ap11", "train-val"),
+        ("drop", "area", "cv3"),
+        ("negative", "ap11", "cv3"),
+        ("negative", "area", "train-val"),
+    ],
+)
+@pytest.mark.parametrize("shared_C", [False, True])
+def test_equal_to_loops_over_scikit_learn(monkeypatch, difficult, ap, c_split, shared_C):
+    """Validation scores, choices of C, test scores and APs, in whatever order parts list rows."""
     # Settings have no tol; the default one bounds violations of optimality, not errors of scores.
     monkeypatch.setattr(voc, "make_svm", lambda *how: make_svm(*how).set_params(tol=1e-6))
     X, targets = scenes()
-    result = run(X, targets, difficult=difficult, ap=ap)
+    rng = np.random.default_rng(3)
+    parts = rng.permutation(TRAIN), rng.permutation(VAL), TEST
+    names = [f"{row:03}" for row in range(len(X))]  # whose order is that of the rows
+    settings = {"difficult": difficult, "c_split": c_split, "shared_C": shared_C}
+    result = run(X, targets, parts, names=names, ap=ap, **settings)
     both = np.concatenate([TRAIN, VAL])
+    folds = [(TRAIN, VAL)]
+    if c_split == "cv3":
+        folds = [(both[f.train], both[f.test]) for f in stratified_folds(targets[both], 3)]
+    expected = np.empty((len(GRID), len(folds), 3))
+    for g, f, c in np.ndindex(expected.shape):
+        (train, val), y = folds[f], targets[:, c]
+        scores = decide(X[train], y[train], GRID[g], X[val], difficult)
+        expected[g, f, c] = reference(scores, y[val])[("ap11", "area").index(ap)]
+    expected = expected.mean(axis=1)
+    np.testing.assert_allclose(validation(result), expected, atol=1e-9)
+    best = [chosen(each) for each in expected.T]
+    if shared_C:
+        best = [chosen(expected.mean(axis=1))] * 3
+    np.testing.assert_array_equal(column(result, "C"), best)
     for c in range(3):
-        y = targets[:, c]
-        expected = [
-            reference(decide(X[TRAIN], y[TRAIN], C, X[VAL], difficult), y[VAL])[place] for C in GRID
-        ]
-        np.testing.assert_allclose(validation(result)[:, c], expected, atol=1e-9)
-        assert column(result, "C")[c] == chosen(expected)
-        scores = decide(X[both], y[both], column(result, "C")[c], X[TEST], difficult)
+        scores = decide(X[both], targets[both, c], best[c], X[TEST], difficult)
         np.testing.assert_allclose(result.scores[:, c], scores, atol=1e-3)
-        eleven, area = reference(result.scores[:, c], y[TEST])
+        eleven, area = reference(result.scores[:, c], targets[TEST, c])
         assert column(result, "ap11")[c] == pytest.approx(eleven)
         assert column(result, "area")[c] == pytest.approx(area)
     other = "area" if ap == "ap11" else "ap11"
@@ -106,119 +127,55 @@ def test_equal_to_loops_over_scikit_learn(monkeypatch, difficult, ap, place):
     assert 0.3 < measure(result, "mAP") < 1
 
 
-def test_one_C_for_all():
-    """With shared_C every class has the value that is best in the mean."""
+def without(targets, c, *parts):
+    """Take a class's positives out of some parts."""
+    changed = targets.copy()
+    for part in parts:
+        changed[part, c] = -1
+    return changed
+
+
+def test_a_class_that_nothing_trains_is_named_and_left_out():
     X, targets = scenes()
-    each, one = run(X, targets), run(X, targets, shared_C=True)
-    np.testing.assert_array_equal(validation(each), validation(one))
-    best = GRID[int(validation(each).mean(axis=1).argmax())]
-    np.testing.assert_array_equal(column(one, "C"), [best] * 3)
-
-
-def test_three_folds_of_trainval():
-    """c_split="cv3" scores every C as a loop over three folds of train and val together does."""
-    X, targets = scenes()
-    names = [f"{row:03}" for row in range(len(X))]  # whose order is that of the rows
-    result = run(X, targets, names=names, c_split="cv3", ap="area")
-    both = np.concatenate([TRAIN, VAL])
-    folds = stratified_folds(targets[both], 3)
-    assert len(folds) == 3
-    for c in range(3):
-        y, rows = targets[both, c], X[both]
-        for g, C in enumerate(GRID):
-            loop = [
-                reference(decide(rows[f.train], y[f.train], C, rows[f.test], "drop"), y[f.test])[1]
-                for f in folds
-            ]
-            assert validation(result)[g, c] == pytest.approx(np.mean(loop), abs=1e-9)
-
-
-def test_test_data_never_reach_the_fit():
-    """Arbitrary test images and test labels leave C, validation and coefficients as they are."""
-    X, targets = scenes()
-    rng = np.random.default_rng(5)
-    changed, relabelled = X.copy(), targets.copy()
-    changed[TEST] = 1e3 * rng.normal(size=changed[TEST].shape)
-    relabelled[TEST] = rng.choice([-1, 0, 1], size=(len(TEST), 3))
-    for c_split in ("train-val", "cv3"):
-        one, two = run(X, targets, c_split=c_split), run(changed, relabelled, c_split=c_split)
-        np.testing.assert_array_equal(column(one, "C"), column(two, "C"))
-        np.testing.assert_array_equal(validation(one), validation(two))
-        np.testing.assert_array_equal(one.fitted.svm.coef_, two.fitted.svm.coef_)
-        np.testing.assert_array_equal(one.fitted.svm.intercept_, two.fitted.svm.intercept_)
-        assert measure(one, "mAP") != measure(two, "mAP")
-
-
-def test_val_labels_choose_but_do_not_train():
-    """Other labels of val are judged by them, with classifiers that are the same."""
-    X, targets = scenes()
-    relabelled = targets.copy()
-    relabelled[VAL] = np.roll(targets[VAL], 7, axis=0)
-    one, two = run(X, targets, ap="area"), run(X, relabelled, ap="area")
-    for c in range(3):
-        for g, C in enumerate(GRID):
-            scores = decide(X[TRAIN], targets[TRAIN, c], C, X[VAL], "drop")
-            for result, labels in ((one, targets), (two, relabelled)):
-                expected = reference(scores, labels[VAL, c])[1]
-                assert validation(result)[g, c] == pytest.approx(expected, abs=1e-9)
-    assert (validation(one) != validation(two)).all()
-
-
-def test_difficult_rows_count_as_nothing():
-    """Moving a difficult test row's descriptor to an extreme changes no AP of that class."""
-    X, targets = scenes()
-    row = TEST[np.flatnonzero((targets[TEST] == 0).all(axis=1) | (targets[TEST, 0] == 0))[0]]
-    changed = X.copy()
-    changed[row] = 50 * run(X, targets).fitted.svm.coef_[0]
-    one, two = run(X, targets), run(changed, targets)
-    first = two.result.tables["rankings"].records()[0]
-    assert (first["class"], first["image"], first["truth"]) == ("cat", str(row), 0)
-    assert column(one, "ap11")[0] == column(two, "ap11")[0]
-    assert column(one, "area")[0] == column(two, "area")[0]
-
-
-def test_classes_without_images_are_named_and_left_out():
-    """No training positives: not trained; none in val: another's C; none in test: no AP."""
-    X, targets = scenes()
-    everywhere = np.concatenate([TRAIN, VAL])
-    none, no_val, no_test = targets.copy(), targets.copy(), targets.copy()
-    none[everywhere, 1] = -1
-    no_val[VAL, 1] = -1
-    no_test[TEST, 1] = -1
-
-    result = run(X, none)
-    assert np.isnan(
-        [column(result, "C")[1], column(result, "ap11")[1], column(result, "area")[1]]
-    ).all()
+    whole, result = run(X, targets), run(X, without(targets, 1, TRAIN, VAL))
+    for name in ("C", "ap11", "area"):
+        assert np.isnan(column(result, name)[1])
     assert np.isnan(result.scores[:, 1]).all()
     assert result.fitted.svm.coef_.shape == (2, X.shape[1])
+    assert result.fitted.classes == ("cat", "owl")
     assert measure(result, "mAP") == pytest.approx(np.mean(column(result, "ap11")[[0, 2]]))
     assert "dog" not in result.result.tables["rankings"].column("class")
-    assert result.fitted.classes == ("cat", "owl")
     assert any("No positives to train dog" in note for note in result.result.notes)
-    whole = run(X, targets)  # a product with three columns may round otherwise than one with two
+    # A product with three columns may round otherwise than one with two.
     np.testing.assert_allclose(result.scores[:, [0, 2]], whole.scores[:, [0, 2]], rtol=1e-12)
 
-    always, never = targets.copy(), targets.copy()
-    always[everywhere, 1] = 1
-    never[TRAIN, 1] = 1
-    for wrong, trained in ((always, False), (never, True)):
-        result = run(X, wrong)
-        assert np.isnan(column(result, "C")[1]) == (not trained)
-        [note] = [note for note in result.result.notes if "dog" in note]
-        assert "No negatives" in note
 
-    result = run(X, no_val)
+@pytest.mark.parametrize(("parts", "trained"), [([TRAIN, VAL], False), ([TRAIN], True)])
+def test_a_class_without_negatives_is_named(parts, trained):
+    X, targets = scenes()
+    targets[np.concatenate(parts), 1] = 1
+    result = run(X, targets)
+    assert np.isnan(column(result, "C")[1]) == (not trained)
+    [note] = [note for note in result.result.notes if "dog" in note]
+    assert "No negatives" in note
+
+
+def test_a_class_that_nothing_validates_has_the_C_that_is_best_for_the_others():
+    X, targets = scenes()
+    result = run(X, without(targets, 1, VAL))
     assert column(result, "C")[1] == chosen(np.nanmean(validation(result), axis=1))
     assert np.isnan(validation(result)[:, 1]).all()
     assert column(result, "area")[1] > 0
-    assert any("to choose C for dog" in warning for warning in result.result.notes)
+    assert any("choose C for dog" in note for note in result.result.notes)
 
-    result = run(X, no_test)
+
+def test_a_class_that_nothing_tests_has_no_average_precision():
+    X, targets = scenes()
+    whole, result = run(X, targets), run(X, without(targets, 1, TEST))
     assert np.isnan(column(result, "ap11")[1])
     assert column(result, "C")[1] == column(whole, "C")[1]
     assert measure(result, "mAP") == pytest.approx(np.mean(column(whole, "ap11")[[0, 2]]))
-    assert any("to test dog with" in warning for warning in result.result.notes)
+    assert any("test dog" in note for note in result.result.notes)
 
 
 def test_without_test_labels_there_are_scores_only():
@@ -269,33 +226,21 @@ def test_captions_and_the_map_of_C_are_written_for_people():
     assert not any("-" in caption for caption in captions)
 
 
-def test_the_order_of_rows_in_parts_does_not_matter():
-    """Shuffled lists of train and val give the same classifier."""
-    X, targets = scenes()
-    rng = np.random.default_rng(3)
-    one = run(X, targets)
-    two = run(X, targets, parts=(rng.permutation(TRAIN), rng.permutation(VAL), TEST))
-    np.testing.assert_array_equal(one.scores, two.scores)
-
-
-def test_the_result_is_plain_json():
-    """to_dict survives strict JSON and holds what the result says; progress is told."""
+def test_the_result_is_plain_json_and_progress_is_told():
     X, targets = scenes()
     steps = []
-    card, images = targeted(targets, NAMES, (TRAIN, VAL, TEST))
     found = VOC(ap="ap11").evaluate(
-        card, images, X, SVM(C=GRID), progress=lambda done, of: steps.append((done, of))
+        *targeted(targets, NAMES, (TRAIN, VAL, TEST)),
+        X,
+        SVM(C=GRID),
+        progress=lambda done, of: steps.append((done, of)),
     )
     plain = json.loads(json.dumps(found.result.to_dict(), allow_nan=False))
-    assert plain["measures"]["mAP"]["value"] == measure(found, "mAP")
-    assert [each["C"] for each in plain["tables"]["classes"]] == column(found, "C").tolist()
-    assert plain["figures"]["curves"]["series"][0]["x"][-1] == 1.0
     assert plain["settings"]["images to test"] == 80
-    assert plain["settings"]["difficult"] == "drop"
     assert plain["tables"]["classes"][0]["test"] == int((targets[TEST, 0] > 0).sum())
     choice = plain["figures"]["choice"]
-    for (row, place), C in zip(choice["marks"], column(found, "C"), strict=True):
-        assert (NAMES[row], GRID[place]) == (choice["rows"][row], C)
+    marked = [(choice["rows"][row], GRID[place]) for row, place in choice["marks"]]
+    assert marked == list(zip(NAMES, column(found, "C"), strict=True))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     table = found.score_table()
     assert [row[0] for row in table.rows] == list(map(str, TEST))
@@ -309,87 +254,66 @@ def test_a_choice_at_the_edge_names_its_class():
     edge = validation(result)[0] != validation(result)[1]
     assert edge.any()
     named = "all classes" if edge.all() else ", ".join(np.array(NAMES)[edge])
-    assert f"The best C of {named} lies at the edge of the grid 1 … 100." in result.result.notes[0]
+    assert f"C of {named} lies at the edge" in result.result.notes[0]
 
 
-def test_what_cannot_be_learned_from_is_refused():
-    """Parts that overlap or are empty, targets of other classes, classes without both sides."""
-    X, targets = scenes()
-    with pytest.raises(DataError, match="parts val and test have 1 rows in common"):
-        run(X, targets, parts=(TRAIN, [60], [60, 61]))
-    with pytest.raises(DataError, match="part val of pets has no row"):
-        run(X, targets, parts=(TRAIN, [], TEST))
-    with pytest.raises(DataError, match="each of its 3 classes"):
-        run(X, targets[:, :2])
-    with pytest.raises(DataError, match="No class has both positives and negatives"):
-        run(X, np.full_like(targets, -1))
-    lost = targets.copy()
-    lost[VAL] = -1
-    with pytest.raises(DataError, match="--c-split cv3"):
-        run(X, lost)
+X, TARGETS = scenes()
 
 
-def test_files_for_the_server(tmp_path):
-    """One file for each class, a line for each image or person, scores that read back."""
-    scores = np.array([[0.5, -1e-7], [2.25, 1.0]])
-    main, action = "comp2_cls_test_{class}.txt", "comp10_action_test_{class}.txt"
-    paths = write_scores(tmp_path / "Main", main, ["cat", "dog"], ["2008_1", "2008_2"], scores)
-    assert [path.name for path in paths] == ["comp2_cls_test_cat.txt", "comp2_cls_test_dog.txt"]
-    assert paths[1].read_text() == "2008_1 -0.000000100\n2008_2 1.000000000\n"
-    people = write_scores(tmp_path / "Action", action, ["running"], ["a 1", "a 3"], scores[:, :1])
-    assert people[0].name == "comp10_action_test_running.txt"
-    assert people[0].read_text() == "a 1 0.500000000\na 3 2.250000000\n"
-    with pytest.raises(DataError, match="dog has none"):
-        write_scores(tmp_path, main, ["cat", "dog"], ["a", "b"], np.array([[1, np.nan], [1, 1]]))
-    with pytest.raises(DataError, match=r"need scores of shape \(1, 2\)"):
-        write_scores(tmp_path, main, ["cat", "dog"], ["a"], scores)
-    for wrong in ("a b c", "", "a 0", "a\t1"):
-        with pytest.raises(DataError, match="server's files"):
-            write_scores(tmp_path, main, ["cat", "dog"], [wrong, "c"], scores)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Action", "Main"]
+@pytest.mark.parametrize(
+    ("targets", "parts", "named"),
+    [
+        (TARGETS, (TRAIN, [60], [60, 61]), ["val and test", "1 rows"]),
+        (TARGETS, (TRAIN, [], TEST), ["part val of pets"]),
+        (TARGETS[:, :2], (TRAIN, VAL, TEST), ["3 classes"]),
+        (np.full_like(TARGETS, -1), (TRAIN, VAL, TEST), ["positives and negatives"]),
+        (without(TARGETS, slice(None), VAL), (TRAIN, VAL, TEST), ["--c-split cv3"]),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(targets, parts, named):
+    refuses(lambda: run(X, targets, parts), DataError, named)
 
 
-def test_a_submission_holds_the_scores_of_persons(tmp_path):
-    """Of a person the file has the image's id and the number; public labels are none to submit."""
-    X, targets = scenes()
-    hidden = targets.copy()
-    hidden[TEST] = 0
-    names = [f"2010_{row:06d}#2" for row in range(len(X))]
-    card, images = targeted(hidden, NAMES, (TRAIN, VAL, TEST), names)
-    card = card.model_copy(update={"folder": "VOCdevkit/VOC2012"})
-    protocol = VOC(ap="area", task="action", server_file="comp10_action_test_{class}.txt")
-    protocol.check_submission(card, images)
-    found = protocol.evaluate(card, images, X, SVM(C=GRID))
-    files = protocol.write_submission(card, found, tmp_path)
-    assert files[0].parent == tmp_path / "results" / "VOC2012" / "Action"
-    image, number, score = files[1].read_text().splitlines()[3].split(" ")
-    assert (image, number) == (f"2010_{TEST[3]:06d}", "2")
-    assert float(score) == pytest.approx(found.scores[3, 1], abs=1e-8)
-    with pytest.raises(DataError, match="public"):
-        VOC(ap="area").check_submission(card, images)
-    with pytest.raises(DataError, match="no test images"):
-        protocol.check_submission(card, images.take(TRAIN))
+@pytest.mark.parametrize(
+    ("rows", "scores", "named"),
+    [
+        (["a", "b"], [[1, np.nan], [1, 1]], "dog"),
+        (["a"], [[1, 1], [1, 1]], "(1, 2)"),
+        *((wrong, [[1, 1], [1, 1]], "server") for wrong in (["a b c", "d"], ["", "d"])),
+        *((wrong, [[1, 1], [1, 1]], "server") for wrong in (["a 0", "d"], ["a\t1", "d"])),
+    ],
+)
+def test_what_the_server_does_not_take_is_not_written(tmp_path, rows, scores, named):
+    def write():
+        write_scores(tmp_path, "comp2_{class}.txt", ["cat", "dog"], rows, np.array(scores))
+
+    refuses(write, DataError, [named])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_submission_needs_test_images_whose_labels_are_not_public():
+    card, images = targeted(TARGETS, NAMES, (TRAIN, [], TEST))
+    refuses(lambda: VOC(ap="area").check_submission(card, images), DataError, ["public"])
+    server = VOC(ap="area", server_file="comp10_action_test_{class}.txt")
+    server.check_submission(card, images)
+    refuses(lambda: server.check_submission(card, images.take(TRAIN)), DataError, ["test images"])
 
 
 def test_rows_of_one_image_stay_together_in_folds():
-    """Where persons share an image, no fold fits one of them and validates another."""
+    """Where four persons look alike, a fold that parts them knows the label of the others."""
     rng = np.random.default_rng(0)
-    images = np.repeat(np.arange(40), 2)
-    X = np.repeat(rng.normal(size=(40, 30)), 2, axis=0)  # both persons look the same
-    targets = np.where(rng.random((80, 1)) < 0.5, 1, -1)
-    parts = np.arange(30), np.arange(30, 60), np.arange(60, 80)
-    names = [f"{image}#{row}" for row, image in enumerate(images)]
-    card, apart = targeted(targets, ["a"], parts, names)
-    where = tuple(Box((0, 0, 1, 1)) for _ in names)
-    together = replace(apart, images=tuple(f"{image}.jpg" for image in images), boxes=where)
-    found = {
-        name: VOC(ap="area").evaluate(card, own, X, SVM(C=1, c_split="cv3"), n_jobs=1)
-        for name, own in (("apart", apart), ("together", together))
-    }
-    for train, val in _grouped_folds(targets[:60].astype(np.int8), images[:60], 0):
-        assert set(images[train]).isdisjoint(images[val])
-        assert len(train) + len(val) == 60
-    assert measure(found["apart"], "validation_mAP") != measure(found["together"], "validation_mAP")
+    X = np.repeat(rng.normal(size=(30, 90)), 4, axis=0)
+    targets = np.repeat(np.where(rng.random((30, 1)) < 0.5, 1, -1), 4, axis=0)
+    names = [f"{row // 4}#{row}" for row in range(120)]
+    card, apart = targeted(targets, ["a"], np.split(np.arange(120), 3), names)
+    boxes = tuple(Box((0, 0, 1, 1)) for _ in names)
+    together = replace(apart, images=tuple(f"{row // 4}.jpg" for row in range(120)), boxes=boxes)
+    svm = SVM(C=1, c_split="cv3")
+    known, unknown = (
+        measure(VOC(ap="area").evaluate(card, images, X, svm, n_jobs=1), "validation_mAP")
+        for images in (apart, together)
+    )
+    assert unknown < 0.9 < 0.99 < known
 
 
 def several(n=120, seed=0):
@@ -426,15 +350,12 @@ def test_several_labels_are_tested_as_voc_on_the_parts_that_are_given():
     own = np.arange(40), np.arange(40, 80), np.arange(80, 120)
     card, images = targeted(targets, NAMES, own)
     found = MultiLabel().evaluate(card, images, X, SVM(C=GRID), n_jobs=1)
-    assert (
-        found.result.parts
-        == evaluate_parts(X, targets, NAMES, own, ap="area", grid=GRID).result.parts
-    )
+    voc = run(X, targets, own, ap="area")
+    assert found.result.parts == voc.result.parts
     assert "parts" not in found.result.settings
     without = replace(images, splits={"train": np.arange(80), "test": np.arange(80, 120)})
     parts = MultiLabel().parts(card, without)
     assert sorted([*parts["train"], *parts["val"]]) == list(range(80))
     np.testing.assert_array_equal(parts["test"], np.arange(80, 120))
     tiny = replace(images.take([0, 1]), splits={}, targets=np.array([[1, -1, -1], [-1, 1, -1]]))
-    with pytest.raises(DataError, match="'split'"):
-        MultiLabel().parts(card, tiny)
+    refuses(lambda: MultiLabel().parts(card, tiny), DataError, ["'split'"])
