@@ -36,11 +36,13 @@ from vggfeat.settings import Execution, Features, NetEvaluation
 
 if TYPE_CHECKING:
     from vggfeat.classification.validation import Validation
+    from vggfeat.cli.working import Work
     from vggfeat.data.datasets.ilsvrc import LabelledImages
+    from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.experiments.classification import ClassifiedImage, FusedPosteriors
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.pipeline import Progress
+    from vggfeat.features.pipeline import Summary
 
 SHOWN = 100  # images that are printed; --csv and --json have all
 
@@ -131,10 +133,7 @@ class ScoreOutputs:
 def command(
     *,
     context: typer.Context,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
-    ] = None,
+    sources: Annotated[list[str] | None, options.IMAGES] = None,
     data: Data = None,
     relative_to: options.RelativeTo = None,
     typed: options.Typed,
@@ -190,8 +189,8 @@ def command(
     if evaluation.multi_scale and "Q" in typed:
         raise ParameterError("--multi-scale says nothing to --Q. Leave out one of the two.")
     features = Features(layers=("fc8",)).but(**{"nets": _net_of(typed.get("weights")), **typed})
-    labelled = read_labelled(data) if data is not None else None
-    images = labelled.image_set() if labelled else find_images(sources or [], relative_to)
+    images: LabelledImages | ImageSet
+    images = find_images(sources or [], relative_to) if data is None else read_labelled(data)
     how: dict[str, Any] = {"on_bad_image": execution.on_bad_image, "workers": execution.workers}
 
     def open_net(features: Features, net: str) -> DenseExtractor:
@@ -199,27 +198,26 @@ def command(
         work.opened.clear()  # the next one needs the memory
         return extractor
 
-    @contextmanager
-    def progress() -> Iterator[Progress | None]:
-        with work_progress("classify", quiet=quiet) as callbacks:
-            yield callbacks.images
-
     posteriors, validation = compute_posteriors(
         images,
         features,
         evaluation,
         open_net,
         scales=typed.get("Q"),
-        labelled=labelled,
         folder=out,
         share=share,
-        progress=progress,
-        extract=partial(work.extract, **how),
+        extract=partial(_extract, work, **how),
     )
     if shard is not None:
         _show_share(posteriors, share, len(images), as_json)
     else:
         show_posteriors(posteriors, validation, outputs)
+
+
+def _extract(work: Work, *given: Any, **how: Any) -> Summary:
+    """Compute what a store lacks, and show how it goes on."""
+    with work_progress("classify", quiet=work.quiet) as progress:
+        return work.extract(*given, **{**how, "progress": progress.images})
 
 
 def read_labelled(data: Path) -> LabelledImages:

@@ -15,6 +15,7 @@ from vggfeat.report.tables import render_facts
 if TYPE_CHECKING:
     from vggfeat.data.datasets import DatasetCard
     from vggfeat.data.datasets.check import Check
+    from vggfeat.svm.protocols import Protocol
 
 INCOMPLETE = 3  # the exit status of an unusable data set
 
@@ -44,10 +45,8 @@ def list_datasets(as_json: Json = False) -> None:
 
         vggfeat datasets list
     """
-    from vggfeat.svm.protocols import protocol_of
-
     cards = [load_card(name) for name in card_names()]
-    metrics = [protocol_of(card).metric for card in cards]
+    metrics = [_protocol_of(card).metric for card in cards]
     rows: list[list[object]] = [
         [card.name, len(card.classes), _images(card), metric, _download(card)]
         for card, metric in zip(cards, metrics, strict=True)
@@ -76,10 +75,8 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
 
         vggfeat datasets show voc2007
     """
-    from vggfeat.svm.protocols import protocol_of
-
     card = load_card(name)
-    protocol = protocol_of(card).model_dump(mode="json") if card.kind else dict(card.protocol)
+    protocol = _protocol_of(card).model_dump(mode="json") if card.kind else dict(card.protocol)
     rows: dict[str, object] = {
         "data set": card.title or card.name,
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
@@ -139,14 +136,18 @@ def check(
 
         vggfeat datasets check caltech101 --root 101_ObjectCategories
     """
-    from vggfeat.svm.protocols import protocol_of
-
     if (card := load_card(name)).kind:
-        protocol_of(card)
+        _protocol_of(card)
     found = check_dataset(name, root, split)
     _show_check(found, quiet, as_json)
     if not found.complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def _protocol_of(card: DatasetCard) -> Protocol:
+    from vggfeat.svm.protocols import protocol_of  # and scikit-learn, which --help does not need
+
+    return protocol_of(card)
 
 
 def _show_check(found: Check, quiet: bool, as_json: bool) -> None:

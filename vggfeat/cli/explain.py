@@ -55,10 +55,7 @@ CLASSES = (
 def command(
     *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
-    ],
+    sources: options.Images,
     relative_to: options.RelativeTo = None,
     classes: Annotated[
         list[str] | None,

@@ -26,42 +26,18 @@ from vggfeat.cli.explain import places
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.nets.config import layers_of
 from vggfeat.report.images import draw_boxes, write_jpeg
 from vggfeat.report.page import write_page
 from vggfeat.report.tables import write_csv, write_files
 from vggfeat.result import Cell, Result
-from vggfeat.settings import BoxTraining, Decoding, Execution, Localization, Merging
+from vggfeat.settings import BoxTraining, Decoding, Execution, Features, Localization, Merging
 
 NOTHING_KEPT = "Nothing is kept: a test is of all its images. --limit makes it shorter."
-OnlyClasses = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--class", help="Only this class; repeat for several.", rich_help_panel=options.DATA
-    ),
-]
-Models = Annotated[
-    list[str],
-    typer.Option(
-        "--model",
-        help="A run of `vggfeat localize train`, or its best.safetensors; MODEL@352,384 for test "
-        "scales of its own. Repeat it: the boxes of several nets are united.",
-    ),
-]
-ClassifierOption = Annotated[
-    str | None,
-    typer.Option(
-        "--classifier",
-        help="The classification system: what `vggfeat svm --save` wrote, a run of `vggfeat "
-        "train`, or weights with fc8 (a file, authors, torchvision).",
-    ),
-]
-Scales = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--Q", "-Q", min=1, help="Test scale; repeat for several. Each net's S by default."
-    ),
-]
+SCALES = options.typed_options(
+    Features,
+    "Q",
+    Q={"help": "Test scale; repeat for several. Each net's S by default.", "panel": ""},
+)
 
 group = typer.Typer(
     name="localize",
@@ -102,9 +78,9 @@ def train_command(
     ] = "embedded",
     training: BoxTraining,
     localization: Localization,
-    classes: OnlyClasses = None,
+    classes: options.OnlyClasses = None,
     boxes: options.Boxes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    resume: options.Resume = False,
     tensorboard: options.TensorBoard = False,
     execution: Execution,
     workers: options.DecodingProcesses = 2,
@@ -133,17 +109,11 @@ def train_command(
         starting_weights,
         warn_of_scale,
     )
-    from vggfeat.experiments.localization import begin_training, complete_training
-    from vggfeat.experiments.training import net_of_init
+    from vggfeat.experiments import localization as work
 
     typed = training.model_fields_set
     check_folder("--out", out)
-    layers_of(training.net)  # which refuses a net that there is not
-    origin = net_of_init(init, training.net, "localize train")
-    if "net" in typed and origin != training.net:
-        raise ParameterError(
-            f"--net {training.net}: the file {init} is of net {origin}. Leave out --net."
-        )
+    net = work.choose_net(init, training, typed)
     trainer = open_trainer(
         execution,
         workers,
@@ -154,10 +124,10 @@ def train_command(
         resume_hint="the same command with --resume",
     )
     boxset = boxset_of(data, classes, boxes, training, quiet=quiet)
-    settings = complete_training(training.but(net=origin), len(boxset.train), typed)
-    classifying = starting_weights(init, settings.net, "fc7", quiet)
+    settings = work.complete_training(training.but(net=net), len(boxset.train), typed)
+    classifying = starting_weights(init, net, "fc7", quiet)
     warn_of_scale(classifying, training.S)
-    start = begin_training(boxset, classifying, settings, localization, execution.device)
+    start = work.begin_training(boxset, classifying, settings, localization, execution.device)
     done = trainer(
         settings, boxset.trainset, out, weights=start.weights, resume=resume, task=start.task
     )
@@ -168,20 +138,18 @@ def train_command(
 
 @group.command("predict")
 @options.with_options(
+    scales=SCALES,
     decoding=options.model_options(Decoding),
     merging=options.model_options(Merging),
     execution=options.model_options(Execution, *options.NETWORK),
 )
 def predict_command(
     *,
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
-    ],
-    models: Models,
+    sources: options.Images,
+    models: options.Models,
     relative_to: options.RelativeTo = None,
-    classifier: ClassifierOption = None,
-    classes: OnlyClasses = None,
+    classifier: options.ClassifierSource = None,
+    classes: options.OnlyClasses = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder for the copies with boxes, IMAGE.jpg each."),
@@ -193,7 +161,7 @@ def predict_command(
     table: Annotated[
         Path | None, typer.Option("--csv", help="Write labels, scores and boxes.")
     ] = None,
-    Q: Scales = None,
+    scales: options.Typed,
     decoding: Decoding,
     merging: Merging,
     execution: Execution,
@@ -224,7 +192,7 @@ def predict_command(
     with download_progress(quiet=quiet) as fetching:
         system, labels = work.open_predictor(
             models,
-            Q or (),
+            scales.get("Q", ()),
             execution,
             classifier=classifier,
             classes=classes or (),
@@ -276,6 +244,7 @@ def predict_command(
 
 @group.command("evaluate")
 @options.with_options(
+    scales=SCALES,
     decoding=options.model_options(Decoding),
     merging=options.model_options(Merging),
     execution=options.model_options(Execution, *options.NETWORK),
@@ -286,8 +255,8 @@ def evaluate_command(
         str,
         typer.Option("--data", help="A year of VOC, ILSVRC's folder, or sample-voc."),
     ],
-    models: Models,
-    classifier: ClassifierOption = None,
+    models: options.Models,
+    classifier: options.ClassifierSource = None,
     labels: Annotated[
         list[Path] | None,
         typer.Option(
@@ -297,7 +266,7 @@ def evaluate_command(
         ),
     ] = None,
     boxes: options.Boxes = None,
-    Q: Scales = None,
+    scales: options.Typed,
     decoding: Decoding,
     merging: Merging,
     limit: Annotated[
@@ -335,7 +304,7 @@ def evaluate_command(
     with download_progress(quiet=quiet) as fetching:
         system = work.open_tested(
             models,
-            Q or (),
+            scales.get("Q", ()),
             execution,
             classifier=classifier,
             labels=labels or (),

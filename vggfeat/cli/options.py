@@ -279,7 +279,9 @@ Evidence = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-IMAGES = (
+IMAGES = typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes.")
+Images = Annotated[list[str], IMAGES]
+LABELLED = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
     "class folders, or a CSV file with path, label and split."
 )
@@ -291,6 +293,7 @@ Boxes = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")]
 DecodingProcesses = Annotated[
     int,
     typer.Option("--workers", min=0, help="Decoding processes.", rich_help_panel=WORK),
@@ -325,5 +328,25 @@ TensorBoard = Annotated[
         "--tensorboard",
         help="Write for TensorBoard too, in the run's folder tensorboard/.",
         rich_help_panel=TRAINING,
+    ),
+]
+OnlyClasses = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="Only this class; repeat for several.", rich_help_panel=DATA),
+]
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        help="A run of `vggfeat localize train`, or its best.safetensors; MODEL@352,384 for test "
+        "scales of its own. Repeat it: the boxes of several nets are united.",
+    ),
+]
+ClassifierSource = Annotated[
+    str | None,
+    typer.Option(
+        "--classifier",
+        help="The classification system: what `vggfeat svm --save` wrote, a run of `vggfeat "
+        "train`, or weights with fc8 (a file, authors, torchvision).",
     ),
 ]

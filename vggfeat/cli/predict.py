@@ -44,10 +44,7 @@ ModelWeights = Annotated[
 def command(
     *,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes."),
-    ],
+    sources: options.Images,
     relative_to: options.RelativeTo = None,
     weights: ModelWeights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to show.")] = 1,

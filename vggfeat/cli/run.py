@@ -62,7 +62,8 @@ def command(
     evidence: options.Evidence = True,
     submission: options.Submission = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help=options.IMAGES, rich_help_panel=options.TRAINING)
+        Path | None,
+        typer.Option("--data", help=options.LABELLED, rich_help_panel=options.TRAINING),
     ] = None,
     runs: Annotated[
         Path,

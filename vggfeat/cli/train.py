@@ -25,7 +25,7 @@ UPDATES = 8  # in an epoch of a small set, at least
 )
 def command(
     *,
-    data: Annotated[Path, typer.Option("--data", help=options.IMAGES)],
+    data: Annotated[Path, typer.Option("--data", help=options.LABELLED)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     init: Annotated[
         str,
@@ -39,7 +39,7 @@ def command(
     training: Training,
     val: options.Val = None,
     val_fraction: options.ValFraction = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    resume: options.Resume = False,
     tensorboard: options.TensorBoard = False,
     execution: Execution,
     workers: options.DecodingProcesses = 2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,15 +27,13 @@ from vggfeat.data.datasets.ilsvrc import LabelledImages
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.pipeline import Summary, extract
 from vggfeat.features.provenance import versions
 from vggfeat.result import Result
 from vggfeat.settings import Features, NetEvaluation
 
 OpenNet = Callable[[Features, str], DenseExtractor]
 """Opens fc8 of one of the nets of some features."""
-ProgressOfNet = Callable[[], AbstractContextManager[Progress | None]]
-"""Shows how it goes on with a net."""
 
 
 class LikelyClass(NamedTuple):
@@ -201,23 +198,22 @@ class FusedPosteriors:
 
 
 def compute_posteriors(
-    images: ImageSet,
+    images: ImageSet | LabelledImages,
     features: Features,
     evaluation: NetEvaluation,
     open_net: OpenNet,
     *,
     scales: Sequence[int] | None = None,
-    labelled: LabelledImages | None = None,
     folder: Path | None = None,
     share: Partition = WHOLE,
-    progress: ProgressOfNet,
     extract: Callable[..., Summary] = extract,
 ) -> tuple[FusedPosteriors, Validation | None]:
     """Run whole nets over images; what a store has is not computed again.
 
     Parameters
     ----------
-    images : ImageSet
+    images : ImageSet or LabelledImages
+        With their true classes, these are matched to those of the first net before it is run.
     features : Features
         The nets and their weights.
     evaluation : NetEvaluation
@@ -226,13 +222,10 @@ def compute_posteriors(
         Opens one of them.
     scales : sequence of int, optional
         Test scales Q; by default each net's own.
-    labelled : LabelledImages, optional
-        The true classes, which are matched to those of the first net before any is run.
     folder : Path, optional
         The store; by default one below the cache for each net.
     share : Partition
         Which share of the images to do.
-    progress : callable
     extract : callable
         As for :func:`~vggfeat.classification.modes.score`.
 
@@ -250,6 +243,8 @@ def compute_posteriors(
         If a true class is none of the nets'.
     """
     features = features.but(layers=("fc8",), pool="+".join(find_pools(evaluation)))
+    labelled = images if isinstance(images, LabelledImages) else None
+    image_set = images.image_set() if isinstance(images, LabelledImages) else images
     validation: Validation | None = None
     scores: list[Scores] = []
     for net in features.nets:
@@ -257,8 +252,5 @@ def compute_posteriors(
         if labelled and validation is None:
             validation = match_classes(labelled, classes_of(extractor.weights))
         own = scales or find_test_scales(extractor.weights, multi_scale=evaluation.multi_scale)
-        with progress() as tell:
-            scores += score(
-                images, extractor, own, folder, shard=share, progress=tell, extract=extract
-            )[0]
+        scores += score(image_set, extractor, own, folder, shard=share, extract=extract)[0]
     return FusedPosteriors(scores), validation

@@ -17,7 +17,7 @@ from vggfeat.data.image import decode
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import ImageError, ParameterError
 from vggfeat.experiments.predict import open_networks
-from vggfeat.experiments.training import default_batch
+from vggfeat.experiments.training import default_batch, net_of_init
 from vggfeat.localization.boxes import as_annotated
 from vggfeat.localization.classifiers import (
     FC8,
@@ -32,6 +32,7 @@ from vggfeat.localization.data import BoxSet, open_boxset
 from vggfeat.localization.evaluate import evaluate
 from vggfeat.localization.predict import Detection, LocalizationSystem, Localizer
 from vggfeat.localization.training import BoxRegression, init_from_classifier
+from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.runtimes import check_machine
 from vggfeat.nets.weights import Weights, load
@@ -64,6 +65,28 @@ class TrainingStart(NamedTuple):
 
     task: BoxRegression
     weights: Weights
+
+
+def choose_net(init: str, training: BoxTraining, typed: Set[str]) -> str:
+    """Name the net of the classification net to begin from, which is the one that is trained.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such net or file, or another net was typed than that of the file.
+
+    Examples
+    --------
+    >>> choose_net("embedded", BoxTraining(), set())
+    'D'
+    """
+    layers_of(training.net)  # which refuses a net that there is not
+    net = net_of_init(init, training.net, "localize train") or training.net
+    if "net" in typed and net != training.net:
+        raise ParameterError(
+            f"--net {training.net}: the file {init} is of net {net}. Leave out --net."
+        )
+    return net
 
 
 def complete_training(training: BoxTraining, images: int, typed: Set[str]) -> BoxTraining:

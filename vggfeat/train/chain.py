@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vggfeat.errors import StoreError
 from vggfeat.nets.weights import Weights, load
@@ -12,9 +12,7 @@ from vggfeat.recipes import BEST, ChainRun, TrainingRecipe
 from vggfeat.settings import Training
 from vggfeat.train.checkpoint import LAST, differences, read
 from vggfeat.train.data import TrainSet
-
-if TYPE_CHECKING:
-    from vggfeat.train.loop import TrainingResult
+from vggfeat.train.loop import TrainingResult, finished, train
 
 
 class Linked(NamedTuple):
@@ -58,7 +56,7 @@ class Trainer(Protocol):
 
 
 def train_chain(
-    chain: TrainingRecipe, data: TrainSet, out: Path, *, trainer: Trainer | None = None
+    chain: TrainingRecipe, data: TrainSet, out: Path, *, trainer: Trainer = train
 ) -> Iterator[Linked]:
     """Train what is not trained yet, link by link; one that was interrupted goes on.
 
@@ -88,11 +86,6 @@ def train_chain(
     VggfeatError
         If training diverges; all checkpoints are intact.
     """
-    if trainer is None:
-        # Who reads a recipe, or describes images, loads no training.
-        from vggfeat.train.loop import train
-
-        trainer = train
     nets = {run.name: run.settings.net for run in chain.runs()}
     for run in chain.runs():
         folder = out / run.name
@@ -121,8 +114,6 @@ def trained(
     """
     if not (out / LAST).is_file():
         return None
-    from vggfeat.train.loop import finished
-
     position, known = read(out / LAST)
     facts = {
         "settings": settings.model_dump(mode="json"),
