@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.colours import CLASSES, colour_net, colour_weights, paint
-from helpers.seams import described_images
+from helpers.colours import CLASSES, colour_weights
+from helpers.mistakes import refuses
 
 from vggfeat.classification.classes import chosen, classes_of, ilsvrc_classes, named
 from vggfeat.classification.evaluate import count_errors, evaluate, ranks, top_k
-from vggfeat.classification.modes import find_pools, score
+from vggfeat.classification.modes import find_pools
 from vggfeat.classification.scores import (
     Scores,
     by_net,
@@ -24,8 +25,7 @@ from vggfeat.classification.scores import (
     write_fused,
 )
 from vggfeat.classification.validation import Validation
-from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.data.partition import Partition
+from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import (
     DataError,
     FingerprintMismatch,
@@ -34,7 +34,7 @@ from vggfeat.errors import (
     WeightsError,
 )
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import NetEvaluation, checked
+from vggfeat.settings import NetEvaluation
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import export, pack
 from vggfeat.store.store import FeatureStore
@@ -129,12 +129,8 @@ def test_ranks_agree_with_top_k_under_ties() -> None:
     rows, labels = rng.integers(0, 4, (200, 12)) / 4, rng.integers(0, 12, 200)
     order = top_k(rows, 12)
     assert [order[i].tolist().index(labels[i]) for i in range(200)] == ranks(rows, labels).tolist()
-
-
-def test_no_image_has_no_error() -> None:
-    """Nothing is divided by nothing."""
-    with pytest.raises(DataError, match="no image"):
-        count_errors([], np.array([], np.int64), 6)
+    none = np.array([], np.int64)
+    refuses(lambda: count_errors([], none, 6), DataError, ["image"])  # nothing by nothing
 
 
 def test_classes_are_in_the_order_of_the_authors_nets() -> None:
@@ -142,14 +138,14 @@ def test_classes_are_in_the_order_of_the_authors_nets() -> None:
     classes = ilsvrc_classes()
     assert len(classes) == 1000
     assert list(classes.keys) == sorted(classes.keys)
-    known = {
-        0: ("n01440764", "tench"),
-        1: ("n01443537", "goldfish"),
-        281: ("n02123045", "tabby"),
-        817: ("n04285008", "sports car"),
-        999: ("n15075141", "toilet tissue"),
-    }
-    assert {at: (classes.keys[at], classes.names[at]) for at in known} == known
+    for at, key, name in (
+        (0, "n01440764", "tench"),
+        (1, "n01443537", "goldfish"),
+        (281, "n02123045", "tabby"),
+        (817, "n04285008", "sports car"),
+        (999, "n15075141", "toilet tissue"),
+    ):
+        assert (classes.keys[at], classes.names[at]) == (key, name)
     assert named(classes.keys) == classes
     assert named(["n02123045", "my cat"]).names == ("tabby", "my cat")
 
@@ -162,23 +158,16 @@ def of_file(path: Path, keys: Sequence[str] = CLASSES) -> Weights:
 def test_names_are_the_files_own_or_lie_beside_it(tmp_path: Path) -> None:
     """classes.txt serves a file that has none; as many names as outputs, or it is said."""
     assert classes_of(colour_weights("D")).keys == CLASSES
-    other = of_file(tmp_path / "net.pth")
+    other, listed = of_file(tmp_path / "net.pth"), tmp_path / "classes.txt"
     (tmp_path / "net.pth").touch()
-    with pytest.raises(WeightsError, match=r"6 outputs, and nothing.*classes\.txt"):
-        classes_of(other)
-    (tmp_path / "classes.txt").write_text("\n".join("uvwxyz") + "\n")
-    assert classes_of(other).names == tuple("uvwxyz")
-    (tmp_path / "classes.txt").write_text("u\nv\n")
-    with pytest.raises(WeightsError, match=r"6 outputs, but .*classes\.txt names 2 classes"):
-        classes_of(other)
-    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfu\r\nv\r\nw\r\nx\r\ny\r\nz\r\n")
-    assert classes_of(other).names == tuple("uvwxyz")  # as an editor on Windows writes it
-    (tmp_path / "classes.txt").write_text("\n".join("uvwxvz"))
-    with pytest.raises(
-        WeightsError, match=r"classes\.txt names 'v' twice, so that outputs 2 and 5"
-    ):
-        classes_of(other)
-    (tmp_path / "classes.txt").unlink()
+    refuses(lambda: classes_of(other), WeightsError, ["6 outputs", "classes.txt"])
+    for text in ("u\nv\nw\nx\ny\nz\n", "\ufeffu\r\nv\r\nw\r\nx\r\ny\r\nz\r\n"):  # and of Windows
+        listed.write_bytes(text.encode())
+        assert classes_of(other).names == tuple("uvwxyz")
+    for text, said in (("u\nv\n", ["2 classes"]), ("u\nv\nw\nx\nv\nz", ["'v'", "2 and 5"])):
+        listed.write_text(text)
+        refuses(lambda: classes_of(other), WeightsError, ["classes.txt", *said])
+    listed.unlink()
     thousand = of_file(tmp_path / "net.pth", ilsvrc_classes().keys)
     assert classes_of(thousand) == ilsvrc_classes()
 
@@ -188,18 +177,15 @@ def test_files_of_a_folder_have_classes_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
     for name in ("whole.pth", "own.pth"):
         (tmp_path / name).touch()
-    thousand = of_file(tmp_path / "whole.pth", ilsvrc_classes().keys)
-    with pytest.raises(
-        WeightsError, match=r"1,000 outputs, .* names 6 .*as whole\.classes\.txt is this"
-    ):
-        classes_of(thousand)
-    (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
     own = of_file(tmp_path / "own.pth")
+    thousand = of_file(tmp_path / "whole.pth", ilsvrc_classes().keys)
+    mentions = ["1,000 outputs", "names 6", "whole.classes.txt"]
+    refuses(lambda: classes_of(thousand), WeightsError, mentions)
+    listed = (tmp_path / "classes.txt").rename(tmp_path / "own.classes.txt")
     assert classes_of(own).keys == CLASSES
     assert classes_of(thousand) == ilsvrc_classes()
-    (tmp_path / "own.classes.txt").write_text("cat\n")
-    with pytest.raises(WeightsError, match=r"Correct own\.classes\.txt: a class in each line"):
-        classes_of(own)
+    listed.write_text("cat\n")
+    refuses(lambda: classes_of(own), WeightsError, ["own.classes.txt"])
 
 
 def test_classes_are_asked_for_by_key_or_by_name() -> None:
@@ -207,10 +193,10 @@ def test_classes_are_asked_for_by_key_or_by_name() -> None:
     keys = ilsvrc_classes().keys
     assert chosen(["tabby", "n02123045", "n01440764"], keys, "a net") == ["n02123045", "n01440764"]
     assert chosen(["my cat"], ["dog", "my cat"], "a net") == ["my cat"]
-    with pytest.raises(ParameterError, match=r"'tench', .*, … \(1,000 in all\)\. Got 'cow'"):
-        chosen(["cow"], keys, "a net")
-    with pytest.raises(ParameterError, match="of a net must be one of 'tabby', 'dog'"):
-        chosen(["cow"], ["n02123045", "dog"], "a net")
+    said = ["'tench', ", "(1,000 in all)", "'cow'"]
+    refuses(lambda: chosen(["cow"], keys, "a net"), ParameterError, said)
+    few = ["n02123045", "dog"]
+    refuses(lambda: chosen(["cow"], few, "a net"), ParameterError, ["'tabby', 'dog'"])
 
 
 @pytest.mark.parametrize(
@@ -227,39 +213,23 @@ def test_modes_are_poolings(given: dict, pools: tuple[str, ...]) -> None:
     assert find_pools(NetEvaluation(**given)) == pools
 
 
-@pytest.mark.parametrize("given", [{"mode": "crop"}, {"locations": "all"}, {"grid": 0}])
-def test_what_is_no_mode_is_refused(given: dict) -> None:
-    """By the name of the setting."""
-    with pytest.raises(ParameterError, match=next(iter(given))):
-        checked(NetEvaluation, **given)
-
-
-def test_stores_of_other_images_are_refused() -> None:
-    """By name, and by content where files have changed; the first differences are told."""
-    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
+def test_stores_that_do_not_go_together_are_refused() -> None:
+    """Of other images, by name or by content, of other classes, or of features."""
+    values = {("softmax", 256): column(0.2, 0.4, 0.6)}
+    one = kept("D", values)
     fewer = kept("E", {("softmax", 256): column(0.2, 0.4)}, names=["a", "c"])
-    with pytest.raises(StoreError, match=r"net E at Q = 256 lack 'b'; 1 image in all"):
-        same_images([one, fewer])
-    changed = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, ids={"a": 9})
-    with pytest.raises(StoreError, match="not the same to both nets: 'a'"):
-        same_images([one, changed])
-
-
-def test_stores_of_other_classes_or_of_features_are_refused() -> None:
-    """Posteriors of different classes have no mean, and features are none."""
-    one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
-    other = kept("E", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=["y", "x"])
-    with pytest.raises(StoreError, match="Net E was trained on other classes than net D"):
-        same_classes([one, other])
+    refuses(lambda: same_images([one, fewer]), StoreError, ["net E", "Q = 256", "'b'"])
+    changed = kept("E", values, ids={"a": 9})
+    refuses(lambda: same_images([one, changed]), StoreError, ["'a'"])
     assert same_classes([one, one]) == named(["x", "y"])
-    silent = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)}, classes=[])
-    with pytest.raises(StoreError, match="does not say what its classes are called"):
-        same_classes([silent])
+    other, silent = kept("E", values, classes=["y", "x"]), kept("D", values, classes=[])
+    refuses(lambda: same_classes([one, other]), StoreError, ["Net E", "net D"])
+    refuses(lambda: same_classes([silent]), StoreError, ["classes"])
     features = FeatureStore(None, "a")
     features.add_columns([Column(Descriptor("D", "fc7", "average", 256), {}, 2)])
     for pool in ("average", "softmax"):
-        with pytest.raises(StoreError, match="net D holds average of fc7, not posteriors"):
-            Scores(features, "D", (pool,), (256,))
+        mentions = ["net D", "average of fc7"]
+        refuses(lambda pool=pool: Scores(features, "D", (pool,), (256,)), StoreError, mentions)
 
 
 def test_a_net_with_other_weights_is_another_net(tmp_path: Path) -> None:
@@ -297,34 +267,8 @@ def test_fused_scores_are_a_store_again(tmp_path: Path) -> None:
     assert export(tmp_path / "f", tmp_path / "f.csv") == 3
     assert two.names == NAMES
     other = [kept("E", {("softmax", 256): column(0.1, 0.1, 0.1)})]
-    with pytest.raises(FingerprintMismatch, match="/fused/fc8/softmax/Q0"):
-        write_fused(tmp_path / "f", other, NAMES, {})
-
-
-def painted(folder: Path, count: int = 9) -> Path:
-    for number in range(count):
-        paint(folder / f"{number}.png", CLASSES[number % len(CLASSES)], number)
-    return folder
-
-
-def test_shares_of_several_processes_make_the_whole(tmp_path: Path) -> None:
-    """Three shares into one store; the last run computes nothing and has all, as one run has."""
-    images = find_images([painted(tmp_path / "p")])
-    net = colour_net("D", deterministic=True)
-    runs = []
-    for part in (1, 2, 3):
-        with described_images() as described:
-            score(images, net, [224, 256], tmp_path / "s", shard=Partition(part, 3))
-        runs.append(len(described))
-    assert runs == [6, 6, 6]
-    with described_images() as described:
-        [shared], summary = score(images, net, [224, 256], tmp_path / "s")
-    assert (len(described), summary.present) == (0, 9)
-    [alone], _ = score(images, net, [224, 256])
-    np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
-    assert open_scores(tmp_path / "s")[0].names == list(images.names)
-    with pytest.raises(ParameterError, match="shard"):
-        Partition(4, 3)
+    again = partial(write_fused, tmp_path / "f", other, NAMES, {})
+    refuses(again, FingerprintMismatch, ["/fused/fc8/softmax/Q0"])
 
 
 def test_a_result_has_errors_by_class_and_what_is_behind_them() -> None:

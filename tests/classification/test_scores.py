@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.colours import CLASSES, colour_net, paint
+from helpers.mistakes import refuses
 from helpers.seams import before_batches, described_images, shard_rows
 from torch import Tensor
 
 from vggfeat.classification.modes import score
 from vggfeat.classification.scores import FUSED, check_target, open_scores, posteriors, write_fused
 from vggfeat.data.imageset import ImageSet, find_images
-from vggfeat.data.partition import Partition
+from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.errors import StoreError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.store.export import pack
@@ -49,14 +51,9 @@ def test_both_computes_only_what_one_mode_lacks(
             found.append(score(images, colour_net("D", pool), SCALES, folder)[0])
         done.append(described)
     assert done == [[first] * 14, [rest] * 14, [], []]
-    assert [[one.pools for one in some] for some in found] == [
-        [(first,)],
-        [("softmax",), ("crops1",)],
-        [("softmax",), ("crops1",)],
-        [(rest,)],
-    ]
-    [both] = posteriors(found[1], images.names)
-    [one], [other] = posteriors(found[0], images.names), posteriors(found[3], images.names)
+    pools = [[pool for one in some for pool in one.pools] for some in found]
+    assert pools == [[first], ["softmax", "crops1"], ["softmax", "crops1"], [rest]]
+    [one], [both], _, [other] = (posteriors(some, images.names) for some in found)
     np.testing.assert_allclose(both, (one + other) / 2)
     assert np.abs(one - other).max() > 1e-3
 
@@ -67,11 +64,9 @@ def test_a_net_of_two_modes_counts_as_one(images: ImageSet, tmp_path: Path) -> N
     E, _ = score(images, colour_net("E"), SCALES, tmp_path / "e")
     pack(tmp_path / "d", tmp_path / "d.h5")
     opened = [*open_scores(tmp_path / "d.h5"), *open_scores(tmp_path / "e")]
-    assert [(one.net, one.pools) for one in opened] == [
-        ("D", ("softmax",)),
-        ("D", ("crops1",)),
-        ("E", ("softmax",)),
-    ]
+    assert [(one.net, *one.pools) for one in opened] == [
+        ("D", "softmax"), ("D", "crops1"), ("E", "softmax"),
+    ]  # fmt: skip
     [fused] = posteriors(opened, images.names)
     dense, crops, other = (one.read(images.names) for one in (*D, *E))
     np.testing.assert_allclose(fused, (dense + crops) / 4 + other / 2)
@@ -118,15 +113,10 @@ def test_a_scale_that_was_interrupted_is_named(images: ImageSet, tmp_path: Path)
     score(images, colour_net("D"), [224], store)
     with pytest.raises(KeyboardInterrupt), shard_rows(3), stop_after(3, Q=256):
         score(images, colour_net("D"), SCALES, store)
-    with pytest.raises(StoreError) as refused:
-        open_scores(store)
-    said = str(refused.value)
-    assert "net D, softmax at Q = 256 is not yet computed of 4 of 7 images, such as" in said
-    assert f"Run the same `vggfeat classify … --out {store}` again" in said
-    assert "--Q 224" in said
+    mentions = ["net D, softmax at Q = 256", "4 of 7", f"--out {store}", "--Q 224"]
+    refuses(lambda: open_scores(store), StoreError, mentions)
     assert open_scores(store, [224])[0].names == list(images.names)
-    with pytest.raises(StoreError, match="Q = 288 is not yet computed of 7 of 7"):
-        open_scores(store, [288])
+    refuses(lambda: open_scores(store, [288]), StoreError, ["Q = 288", "7 of 7"])
     with described_images() as described:
         score(images, colour_net("D"), SCALES, store)
     assert len(described) == 4
@@ -137,13 +127,12 @@ def test_a_run_that_was_interrupted_is_told(images: ImageSet, tmp_path: Path) ->
     """Before anything was kept, and once another net is complete: the store says what it lacks."""
     with pytest.raises(KeyboardInterrupt), stop_after(0, Q=224):
         score(images, colour_net("D", BOTH), [224], tmp_path / "s")
-    with pytest.raises(StoreError, match="holds no scores yet"):
-        open_scores(tmp_path / "s")
+    opening = partial(open_scores, tmp_path / "s")
+    refuses(opening, StoreError, ["no scores"])
     score(images, colour_net("E"), [224], tmp_path / "s")
-    with pytest.raises(StoreError, match="net D, softmax at Q = 224 is not yet computed of 7 of 7"):
-        open_scores(tmp_path / "s")
+    refuses(opening, StoreError, ["net D, softmax at Q = 224", "7 of 7"])
     score(images, colour_net("D", BOTH), [224], tmp_path / "s")
-    assert [one.net for one in open_scores(tmp_path / "s")] == ["D", "D", "E"]
+    assert [one.net for one in opening()] == ["D", "D", "E"]
 
 
 def test_images_that_an_interrupted_run_never_came_to_are_missed(
@@ -160,20 +149,26 @@ def test_images_that_an_interrupted_run_never_came_to_are_missed(
         count = "some images may be" if early else "5 images are"
         merge([store], merged := tmp_path / f"m{early}")
         for folder in (store, merged):
-            with pytest.raises(StoreError, match=f"of net D, softmax {count} not yet computed"):
-                open_scores(folder)
+            refuses(partial(open_scores, folder), StoreError, ["net D, softmax", count])
             score(rest if early else images, colour_net("D"), [224], folder)
             assert sorted(open_scores(folder)[0].names) == sorted(images.names)
 
 
-def test_shares_that_are_not_together_are_not_all(images: ImageSet, tmp_path: Path) -> None:
-    """One share's images are not the whole; nor all shares before a run without --shard."""
-    for part in (1, 2):
-        score(images, colour_net("D"), [224], tmp_path / "s", shard=Partition(part, 2))
-        with pytest.raises(StoreError, match=r"some images may be not yet .* without --shard"):
-            open_scores(tmp_path / "s")
-    score(images, colour_net("D"), [224], tmp_path / "s")
-    assert len(open_scores(tmp_path / "s")[0].names) == 7
+def test_shares_make_the_whole(images: ImageSet, tmp_path: Path) -> None:
+    """Not before a run without --shard, which computes nothing, and has all as one run has."""
+    net, opening = colour_net("D", deterministic=True), partial(open_scores, tmp_path / "s")
+    counts = []
+    for shard in (Partition(1, 3), Partition(2, 3), Partition(3, 3), WHOLE):
+        with described_images() as described:
+            [shared], summary = score(images, net, SCALES, tmp_path / "s", shard=shard)
+        counts.append(len(described))
+        if shard != WHOLE:
+            refuses(opening, StoreError, ["--shard"])
+    assert counts == [6, 4, 4, 0]
+    assert summary.present == 7
+    [alone], _ = score(images, net, SCALES)
+    np.testing.assert_array_equal(shared.read(images.names), alone.read(images.names))
+    assert opening()[0].names == list(images.names)
 
 
 def test_images_that_cannot_be_read_are_not_waited_for(images: ImageSet, tmp_path: Path) -> None:
@@ -190,15 +185,15 @@ def test_fused_scores_go_where_no_net_is(images: ImageSet, tmp_path: Path) -> No
         score(images, colour_net(net), [224], tmp_path / net)
     scores = [one for net in "DE" for one in open_scores(tmp_path / net)]
     inputs = [tmp_path / "D", tmp_path / "E"]
-    for target in (tmp_path / "D", tmp_path / "E" / ".." / "D"):
-        with pytest.raises(StoreError, match="one of the stores that are fused"):
-            check_target(target, inputs)
-    with pytest.raises(StoreError, match="one of the stores that are fused"):
-        check_target(tmp_path / "D", [tmp_path / "D" / "features.h5"])
-    with pytest.raises(StoreError, match="holds the scores of net D"):
-        check_target(tmp_path / "D", [tmp_path / "E"])
-    with pytest.raises(StoreError, match="holds the scores of net D"):
-        write_fused(tmp_path / "D", scores, images.names, {})
+    into = partial(check_target, tmp_path / "D")
+    refuses(partial(into, inputs), StoreError, ["stores that are fused"])
+    round_about = tmp_path / "E" / ".." / "D"
+    refuses(lambda: check_target(round_about, inputs), StoreError, ["stores that are fused"])
+    packed = [tmp_path / "D" / "features.h5"]
+    refuses(partial(into, packed), StoreError, ["stores that are fused"])
+    refuses(partial(into, inputs[1:]), StoreError, ["net D"])
+    writing = partial(write_fused, tmp_path / "D", scores, images.names, {})
+    refuses(writing, StoreError, ["net D"])
     check_target(tmp_path / "f", inputs)
     write_fused(tmp_path / "f", scores, images.names, {})
     check_target(tmp_path / "f", inputs)

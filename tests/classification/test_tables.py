@@ -70,18 +70,12 @@ def test_two_nets_with_one_known_scale() -> None:
 
 def test_a_network_is_opened_once_while_it_is_asked_for() -> None:
     """Rows of the same net and mode have the same network; another takes its place."""
-    opened: list[tuple[object, ...]] = []
-
-    def open_net(*asked: object) -> object:
-        opened.append(asked)
-        return object()
-
+    open_net = mock.Mock(side_effect=lambda *_: object())
     opener = keeping_last(open_net)
-    first = opener("D", "authors", "softmax", None)
-    assert opener("D", "authors", "softmax", None) is first
-    opener("D", "authors", "crops5", None)
-    assert opener("D", "authors", "softmax", None) is not first
-    assert [pool for _, _, pool, _ in opened] == ["softmax", "crops5", "softmax"]
+    pools = ("softmax", "softmax", "crops5", "softmax")
+    first, again, _, other = (opener("D", "authors", pool, None) for pool in pools)
+    assert first is again is not other
+    assert [call.args[2] for call in open_net.call_args_list] == ["softmax", "crops5", "softmax"]
 
 
 def test_a_network_has_the_precision_of_the_store_that_it_is_for(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,6 +76,18 @@ def colours(root: Path, keys: tuple[str, ...] = CLASSES) -> Path:
     return root
 
 
+@pytest.fixture
+def painted(tmp_path: Path) -> list[str]:
+    """Paint seven images, of which one is not what its folder says; name them as options do."""
+    colours(tmp_path / "set")
+    return ["--data", "set"]
+
+
+def read_table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_own_images_have_their_likeliest_classes(tmp_path: Path) -> None:
     """Names on the terminal; all in JSON and CSV, as reckoned; a bad file has its reason."""
     paint(tmp_path / "p" / "lawn.png", "green")
@@ -98,8 +110,7 @@ def test_own_images_have_their_likeliest_classes(tmp_path: Path) -> None:
     [behind] = told["scores"].values()
     assert behind["settings"]["pool"] == "softmax"
     assert behind["settings"]["net"] == "D"
-    with (tmp_path / "top.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table("top.csv")
     assert [row["class 1"] for row in rows] == ["green", "blue", ""]
     assert float(rows[0]["share 1"]) > float(rows[0]["share 2"])
     assert rows[2]["error"]
@@ -116,10 +127,9 @@ def reckoned(path: Path, net: str, *scales: int) -> np.ndarray:
     return np.mean(seen, axis=0)
 
 
-def test_errors_are_told_and_kept(tmp_path: Path) -> None:
+def test_errors_are_told_and_kept(painted: list[str]) -> None:
     """One of seven is not what its folder says; a second time nothing is run."""
-    colours(tmp_path / "set")
-    command = ["classify", "--data", "set", *D, "--Q", "224", "--results", "r", "--csv", "all.csv"]
+    command = ["classify", *painted, *D, "--Q", "224", "--results", "r", "--csv", "all.csv"]
     with described_images() as first:
         out = run(*command).out
     assert "14.3" in out  # 1/7
@@ -128,16 +138,13 @@ def test_errors_are_told_and_kept(tmp_path: Path) -> None:
     assert "difference" not in out  # the paper has nothing beside it
     with described_images() as second:
         told = run(*command, "--json", "--quiet").json
-    assert {name: measure["value"] for name, measure in told["measures"].items()} == {
-        "top1": 1 / 7,
-        "top5": 0.0,
-    }
+    errors = {name: measure["value"] for name, measure in told["measures"].items()}
+    assert errors == {"top1": 1 / 7, "top5": 0.0}
     assert told["settings"]["images"] == 7
     assert told["measures"]["top1"]["paper"] == []
     assert (len(first), len(second)) == (7, 0)
-    assert json.loads((tmp_path / "r" / "result.json").read_text()) == told
-    with (tmp_path / "all.csv").open(newline="") as file:
-        wrong = [row["name"] for row in csv.DictReader(file) if row["true"] != row["class 1"]]
+    assert json.loads(Path("r/result.json").read_text()) == told
+    wrong = [row["name"] for row in read_table("all.csv") if row["true"] != row["class 1"]]
     assert wrong == ["blue/2.png"]
 
 
@@ -161,64 +168,48 @@ def test_five_classes_have_no_top_5_error(tmp_path: Path) -> None:
         ("[256, 512]", ["--multi-scale"], [256, 384, 512]),
     ],
 )
-def test_a_net_is_tested_at_its_own_scales(
+def test_each_net_is_tested_at_its_own_scales(
     S: str, more: list[str], scales: list[int], tmp_path: Path
 ) -> None:
     """Q = S, or three scales about it; a net of jittered S at both ends and in the middle."""
     paint(tmp_path / "p" / "lawn.png", "green")
-    write_colours(Path("own.safetensors"), "D", S=S)
-    run("classify", "p", "--weights", "own.safetensors", "--out", "s", *more)
-    assert sorted(name.Q for name in FeatureStore(tmp_path / "s").columns) == scales
+    write_colours(Path("D.safetensors"), "D", S=S)
+    write_colours(Path("E.safetensors"), "E", S="384")
+    run("classify", "p", *BOTH, "--out", "s", *more)
+    held = {net: sorted(c.Q for c in FeatureStore("s").columns if c.net == net) for net in "DE"}
+    of_e = {"": [384], "--multi-scale": [352, 384, 416], "--Q": [320]}["".join(more[:1])]
+    assert held == {"D": scales, "E": of_e}
 
 
-def test_each_of_several_nets_is_tested_at_its_own_scales(tmp_path: Path) -> None:
-    """One of S = 256 and one of S = 384, fused; --Q and --multi-scale exclude each other."""
-    paint(tmp_path / "p" / "lawn.png", "green")
-    for net, S in (("D", 256), ("E", 384)):
-        write_colours(Path(f"{net}.safetensors"), net, S=str(S))
-    run("classify", "p", *BOTH, "--out", "s")
-    held = {(name.net, name.Q) for name in FeatureStore(tmp_path / "s").columns}
-    assert held == {("D", 256), ("E", 384)}
-    assert "--multi-scale" in run("classify", "p", *D, "--Q", "256", "--multi-scale", status=2).err
+def test_the_table_may_lie_in_a_folder_that_the_command_makes(painted: list[str]) -> None:
+    """Beside the scores, or beside the errors; but a new store begins in an empty folder."""
+    run("classify", *painted, *D, "--Q", "224", "--out", "scores", "--csv", "scores/t.csv")
+    fuse = ["fuse", "scores", *painted]
+    run(*fuse, "--results", "results", "--csv", "results/t.csv")
+    assert Path("scores/t.csv").read_bytes() == Path("results/t.csv").read_bytes()
+    assert Path("results/result.json").is_file()
+    assert verify(Path("scores")) == []
+    assert "--csv" in run(*fuse, "--out", "fused", "--csv", "fused/t.csv", status=5).err
 
 
-def test_the_table_may_lie_in_a_folder_that_the_command_makes(tmp_path: Path) -> None:
-    """Beside the scores, or beside the errors."""
-    colours(tmp_path / "set")
-    how = ["--data", "set", "--quiet"]
-    run("classify", *how, *D, "--Q", "224", "--out", "scores", "--csv", "scores/t.csv")
-    run("fuse", "scores", *how, "--results", "results", "--csv", "results/t.csv")
-    first, second = (tmp_path / folder / "t.csv" for folder in ("scores", "results"))
-    assert first.read_bytes() == second.read_bytes()
-    assert (tmp_path / "results" / "result.json").is_file()
-    assert verify(tmp_path / "scores") == []
-    ran = run("fuse", "scores", *how, "--out", "fused", "--csv", "fused/t.csv", status=5)
-    assert "There is no folder fused for --csv" in ran.err  # a new store begins in an empty folder
-
-
-def test_modes_of_several_nets_are_fused_from_stores(tmp_path: Path) -> None:
+def test_modes_of_several_nets_are_fused_from_stores(painted: list[str]) -> None:
     """Two nets at once, or each into a store that is packed and fused: the same numbers."""
-    colours(tmp_path / "set")
     scales = ["--Q", "224", "--Q", "256", "--mode", "both", "--grid", "1", "--precision", "fp32"]
-    how = ["--data", "set", *scales, "--json", "--quiet"]
-    run("classify", *how, *BOTH, "--out", "de", "--csv", "de.csv")
+    how = ["classify", *painted, *scales, "--json", "--quiet"]
+    run(*how, *BOTH, "--out", "de", "--csv", "de.csv")
     for net in "DE":
-        weights = ["--weights", f"{net}.safetensors"]
-        run("classify", *how, *weights, "--out", f"scores-{net.lower()}")
-    run("store", "pack", "scores-e", "scores-e.h5")
-    command = ["fuse", "scores-d", "scores-e.h5", "--data", "set", "--out", "f", "--csv", "f.csv"]
-    ran = run(*command)
+        run(*how, "--weights", f"{net}.safetensors", "--out", net.lower())
+    run("store", "pack", "e", "e.h5")
+    ran = run("fuse", "d", "e.h5", *painted, "--out", "f", "--csv", "f.csv")
     assert "14.3" in ran.out
     nets = "D, softmax and crops1 at Q = 224, 256 E, softmax and crops1 at Q = 224"
     assert nets in " ".join(ran.out.split())
     assert "Fused scores of 7 images: f" in ran.err
-    assert (tmp_path / "f.csv").read_bytes() == (tmp_path / "de.csv").read_bytes()
+    assert read_table("f.csv") == read_table("de.csv")
     assert "red" in run("fuse", "f", "--top", "1").out
-    [line] = [one for one in run("store", "info", "f").out.splitlines() if "/fused" in one]
-    assert re.fullmatch(r"/fused/fc8/softmax/Q0 +\(7, 6\), settings \w{12} *", line)
-    before = (tmp_path / "de.csv").read_bytes()
-    run("classify", *how, *D, "--out", "scores-d", "--csv", "d.csv")
-    assert (tmp_path / "d.csv").read_bytes() != before
+    assert "/fused/fc8/softmax/Q0" in run("store", "info", "f").out
+    run(*how, *D, "--out", "d", "--csv", "d.csv")
+    assert read_table("d.csv") != read_table("de.csv")
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -236,139 +227,69 @@ def test_deterministic_reaches_the_network(ilsvrc: Path, wanted: bool) -> None:
         assert store.provenance("D")["deterministic"] == wanted
 
 
-def test_shares_are_put_together(tmp_path: Path) -> None:
-    """Two processes do half of it each, and the command without --shard none."""
-    colours(tmp_path / "set")
-    command = ["classify", "--data", "set", *D, "--Q", "224"]
-    counts = []
-    for more in (["--shard", "1/2"], ["--shard", "2/2", "--quiet"], []):
+def test_shares_are_put_together(painted: list[str]) -> None:
+    """Two processes do half of it each, and the command without --shard none; one may be empty."""
+    counts, said = [], []
+    for share in ("1/2", "2/2", "8/9", ""):
+        more = ["--shard", share] if share else []
         with described_images() as described:
-            out = run(*command, *more).out
+            said.append(run("classify", *painted, *D, "--Q", "224", *more).out)
         counts.append(len(described))
-        if more == ["--shard", "1/2"]:
-            assert "Share 1/2 is done: 4 images." in out
-    assert "14.3" in out
-    assert counts == [4, 3, 0]
+    assert counts == [4, 3, 0, 0]
+    assert "Share 1/2 is done: 4 images." in said[0]
+    assert "Share 8/9 is empty: only 7 images to do." in said[2]
+    assert "14.3" in said[3]
 
 
-def test_a_share_without_images_says_so(tmp_path: Path) -> None:
-    """An array of more jobs than images goes through, and each tells what it did."""
-    colours(tmp_path / "set")
-    out = run("classify", "--data", "set", *D, "--Q", "224", "--shard", "8/9").out
-    assert "Share 8/9 is empty: only 7 images to do. Nothing was done." in out
-
-
-def test_scores_of_own_images_are_kept(tmp_path: Path) -> None:
+def test_scores_of_own_images_are_kept(painted: list[str]) -> None:
     """Without --out as well: other modes compute the rest."""
-    colours(tmp_path / "set")
-    done = []
+    command, done = ["classify", "set", *D, "--Q", "224"], []
     for mode in ("dense", "both", "multicrop"):
         grid = () if mode == "dense" else ("--grid", "1")
         with described_images() as described:
-            run("classify", "set", *D, "--Q", "224", "--mode", mode, *grid)
+            run(*command, "--mode", mode, *grid)
         done.append(described)
     assert done == [["softmax"] * 7, ["crops1"] * 7, []]
     with shown_rows(3):
-        ran = run("classify", "set", *D, "--Q", "224", "--csv", "all.csv")
+        ran = run(*command, "--csv", "all.csv")
     assert ran.out.count(".png") == 3
     assert "And 4 more images; --csv FILE writes all." in ran.err
-    assert len((tmp_path / "all.csv").read_text().splitlines()) == 8
+    assert len(read_table("all.csv")) == 7
 
 
-def test_fused_scores_stay_out_of_their_inputs(tmp_path: Path) -> None:
+def test_fused_scores_stay_out_of_their_inputs(painted: list[str]) -> None:
     """The next fusion has the same two nets; and what is half there is not fused."""
-    colours(tmp_path / "set")
-    own = ("set", "--relative-to", "set")
+    own = ("classify", "set", "--relative-to", "set")
     for net, how in (("D", D), ("E", E)):
-        run("classify", *own, *how, "--Q", "224", "--out", net)
-    err = run("fuse", "D", "E", "--out", "D", status=5).err
-    assert "D is one of the stores that are fused. Name another folder" in err
+        run(*own, *how, "--Q", "224", "--out", net)
+    assert "stores that are fused" in run("fuse", "D", "E", "--out", "D", status=5).err
     assert len(run("fuse", "D", "E", "--json").json["scores"]) == 2
-    run("classify", *own, *D, "--Q", "256", "--out", "D", "--shard", "1/2")
-    err = run("fuse", "D", "E", status=5).err
-    assert "D is not finished: net D, softmax at Q = 256" in " ".join(err.split())
+    run(*own, *D, "--Q", "256", "--out", "D", "--shard", "1/2")
+    assert "net D, softmax at Q = 256" in run("fuse", "D", "E", status=5).err
     run("fuse", "D", "E", "--Q", "224")
-    paint(tmp_path / "set" / "red" / "9.png", "red", 3)
-    run("classify", *own, *D, "--Q", "224", "--Q", "256", "--out", "D")
-    out = run("fuse", "D", "--data", "set").out
-    assert "8 images in set" in out
-    assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
-    run("classify", *own, *D, "--Q", "224", "--out", "short")
-    out = run("fuse", "short", "D", "--data", "set").out
-    assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
-    out = run("fuse", "E", "--data", "set").out
+    paint(Path("set/red/9.png").absolute(), "red", 3)
+    run(*own, *D, "--Q", "224", "--Q", "256", "--out", "D")
+    run(*own, *D, "--Q", "224", "--out", "short")
+    for stores in (["D"], ["short", "D"]):  # a scale in two stores counts once
+        out = run("fuse", *stores, *painted).out
+        assert "8 images in set" in out
+        assert re.search(r"D, softmax at Q = 224, 256 *\n", out)
+    out = run("fuse", "E", *painted).out
     assert "1 image has no scores" in out
     assert "could not be read" not in out
 
 
-def bad_only(root: Path) -> None:
-    (root / "p").mkdir()
-    (root / "p" / "torn.png").write_bytes(b"\x89PNG")
+def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    assert "No image could be read" in run("classify", "torn.png", *D, "--Q", "224", status=3).err
 
 
-def one_image(root: Path) -> None:
-    paint(root / "p" / "a.png", "red")
-    (root / "torn.pth").write_text("no weights")
-
-
-@pytest.mark.parametrize(
-    ("made", "arguments", "status", "said"),
-    [
-        (one_image, ["classify"], 2, "Name either images, or images with their classes"),
-        (one_image, ["classify", "p", "--data", "p"], 2, "Name either images"),
-        (one_image, ["classify", "p", "--results", "r"], 2, "add --data"),
-        (one_image, ["classify", "p", "--shard", "1/2", "--csv", "c"], 2, "--csv says nothing"),
-        (one_image, ["classify", "p", "--shard", "1/2", "--top", "5"], 2, "--top says nothing"),
-        (one_image, ["classify", "--data", "p", "--shard", "3/2"], 2, "one of 1/N … N/N"),
-        (one_image, ["fuse", "p", "--results", "r"], 2, "add --data"),
-        (one_image, ["classify", "p", "--out", "s", "--shard", "half"], 2, "one of 1/N … N/N"),
-        (one_image, ["classify", "p", "--mode", "crop"], 2, "--mode must be 'dense', 'multicrop'"),
-        (one_image, ["classify", "p", "--grid", "0"], 2, "greater than or equal to 1"),
-        (one_image, ["classify", "p", "--weights", "none.pth"], 4, "none.pth"),
-        (one_image, ["classify", "p", "--weights", "torn.pth"], 4, "torn.pth"),
-        (bad_only, ["classify", "p", *D, "--Q", "224"], 3, "No image could be read"),
-        (one_image, ["fuse", "p"], 5, "or `vggfeat classify` wrote"),
-        (one_image, ["fuse"], 2, "STORES"),
-    ],
-)
-def test_bad_input_is_one_line_and_its_kind(
-    tmp_path: Path,
-    made: Callable[[Path], None],
-    arguments: list[str],
-    status: int,
-    said: str,
-) -> None:
-    """What is wrong, in words, and an exit status."""
-    made(tmp_path)
-    assert said in " ".join(run(*arguments, status=status).err.split())
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ("absent", "There is no folder absent"),
-        ("empty", "images in empty"),
-        ("flat", "no list of their classes was found"),
-    ],
-)
-def test_what_cannot_be_tested_on_is_told_before_a_net_is_opened(
-    tmp_path: Path, data: str, said: str
-) -> None:
-    """Half a gigabyte of weights is not fetched for nothing: they would be refused with 4."""
-    (tmp_path / "empty").mkdir()
-    paint(tmp_path / "flat" / "a.png", "red")
-    err = run("classify", "--data", data, "--weights", "none.pth", status=3).err
-    assert said in " ".join(err.split())
-
-
-def test_images_without_a_class_are_told(tmp_path: Path) -> None:
+def test_images_without_a_class_are_told(painted: list[str]) -> None:
     """What lies beside the class folders is left out, with a warning, by both commands."""
-    colours(tmp_path / "set")
-    paint(tmp_path / "set" / "loose.png", "red")
-    said = "Warning: set has 1 image beside the class folders"
+    paint(Path("set/loose.png").absolute(), "red")
     for command in (["classify", *D, "--Q", "224", "--out", "s"], ["fuse", "s"]):
-        ran = run(*command, "--data", "set")
-        assert said in ran.err
+        ran = run(*command, *painted)
+        assert "Warning: set has 1 image beside the class folders" in ran.err
         assert "7 images in set" in ran.out
 
 
@@ -475,19 +396,3 @@ def test_the_papers_line_is_of_the_same_training_scale(
         assert [figure["name"].partition(": ")[2] for figure in paper] == lines
         out = run(*command).out
     assert ("−11.3" in out) == ("−8.1" in out) == (Q == 384)  # 14.3/0.0 less the paper's 25.6/8.1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["table03-single-scale"], "table03-single-scale tests networks: name the images"),
-        (["table03-single-scale", "--data", "x", "--report", "r.html"], "--report says nothing to"),
-        (["table03-single-scale", "--data", "x", "--out", "r"], "which tests networks"),
-        (["table11-voc2007", "--runs", "r"], "--runs says nothing to table11-voc2007"),
-        (["train-a", "--data", "x", "--runs", "r"], "--runs says nothing to train-a"),
-        (["table03-single-scale", "--data", "x", "--weights", "D=a.pth"], "of a-256=FILE, a-lrn"),
-    ],
-)
-def test_options_of_other_recipes_are_refused(arguments: list[str], said: str) -> None:
-    """An option that would do nothing, or names no net of the table, is a mistake."""
-    assert said in " ".join(run("run", *arguments, status=2).err.split())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,8 +30,12 @@ def boxes_of(n: int, seed: int, spread: float = 12.0) -> tuple[np.ndarray, np.nd
 
 
 def merge_by(boxes: np.ndarray, scores: np.ndarray, **settings: Any) -> Merged:
-    """Merge by some settings."""
     return merge(boxes, scores, Merging(**settings))
+
+
+def row_of(*lefts: float) -> np.ndarray:
+    """Boxes of 10×10 pixels side by side."""
+    return np.array([[left, 0.0, left + 10, 10] for left in lefts])
 
 
 def plainly(boxes: np.ndarray, scores: np.ndarray, worst: float, match: str, average: str) -> list:
@@ -68,20 +73,23 @@ def test_the_best_match_goes_first_by_hand() -> None:
     Left edges 0, 2 and 6, all 10 wide: IoU 8/12, 6/14 and 4/16. At a threshold of 0.4 the first
     two become 1–11, whose IoU with 6–16 is 5/15.
     """
-    boxes = np.array([[left, 0.0, left + 10, 10] for left in (0.0, 2.0, 6.0)])
-    merged = merge_by(boxes, np.array([1.0, 1.0, 1.0]), threshold=0.4)
-    assert sorted(merged.boxes[:, 0].tolist()) == [1, 6]
-    assert merge_by(boxes, np.ones(3), threshold=1 / 3).boxes.tolist() == [[8 / 3, 0, 38 / 3, 10]]
+    boxes, scores = row_of(0, 2, 6), np.ones(3)
+    assert sorted(merge_by(boxes, scores, threshold=0.4).boxes[:, 0].tolist()) == [1, 6]
+    assert merge_by(boxes, scores, threshold=1 / 3).boxes.tolist() == [[8 / 3, 0, 38 / 3, 10]]
 
 
-def test_averages_by_hand() -> None:
+@pytest.mark.parametrize(
+    ("average", "left"),
+    [
+        ("count", (0 + 0.5 + 3) / 3),
+        ("score", (0 * 3 + 0.5 + 3) / 5),
+        ("pair", (0.25 + 3) / 2),
+    ],
+)
+def test_averages_by_hand(average: str, left: float) -> None:
     """Left edges 0, 0.5 and 3, of which the first two merge before the third joins them."""
-    boxes = np.array([[left, 0.0, left + 10, 10] for left in (0.0, 0.5, 3.0)])
-    scores = np.array([3.0, 1.0, 1.0])
-    lefts = {how: merge_by(boxes, scores, average=how).boxes[0, 0] for how in AVERAGES}
-    assert lefts["count"] == pytest.approx((0 + 0.5 + 3) / 3)
-    assert lefts["score"] == pytest.approx((0 * 3 + 0.5 + 3) / 5)
-    assert lefts["pair"] == pytest.approx((0.25 + 3) / 2)
+    merged = merge_by(row_of(0, 0.5, 3), np.array([3.0, 1.0, 1.0]), average=average)
+    assert merged.boxes[0, 0] == pytest.approx(left)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -129,7 +137,7 @@ def made(rows: list) -> tuple[np.ndarray, np.ndarray]:
     st.sampled_from(list(MATCHES)),
 )
 def test_the_order_of_windows_does_not_matter(rows: list, random, average: str, match: str) -> None:
-    """Shuffled, with ties and doubles among them, the result is the same to the last bit."""
+    """Shuffled, with ties and doubles, all is the same to the last bit; so it is merged again."""
     boxes, scores = made(rows)
     order = list(range(len(rows)))
     random.shuffle(order)
@@ -138,17 +146,9 @@ def test_the_order_of_windows_does_not_matter(rows: list, random, average: str, 
     for a, b in zip(one[:3], other[:3], strict=True):
         assert np.array_equal(a, b)
     assert np.array_equal(one.boxes[one.groups[order]], other.boxes[other.groups])
-
-
-@settings(deadline=None, max_examples=60)
-@given(BOXES, st.sampled_from(list(MATCHES)))
-def test_merging_again_changes_nothing(rows: list, match: str) -> None:
-    """What is left matches worse than the threshold, so that it stays as it is."""
-    boxes, scores = made(rows)
-    once = merge_by(boxes, scores, match=match)
-    again = merge_by(once.boxes, once.scores, match=match)
-    assert np.array_equal(once.boxes, again.boxes)
-    assert np.array_equal(once.scores, again.scores)
+    again = merge_by(one.boxes, one.scores, match=match)  # what is left matches too badly
+    assert np.array_equal(one.boxes, again.boxes)
+    assert np.array_equal(one.scores, again.scores)
 
 
 @settings(deadline=None, max_examples=60)
@@ -167,17 +167,13 @@ def test_nothing_is_lost(rows: list) -> None:
     assert (np.diff(merged.scores) <= 0).all()
 
 
-def test_many_equal_boxes_are_one() -> None:
-    """A thousand times the same, it comes out to the last bit."""
+def test_equal_boxes_one_and_none() -> None:
+    """A thousand times the same is that to the last bit; without windows there is nothing."""
     box = np.array([0.1, 0.2, 33.3, 44.4])
     merged = merge(np.tile(box, (1000, 1)), np.full(1000, 0.001))
     assert np.array_equal(merged.boxes, box[None])
     assert merged.counts.tolist() == [1000]
-
-
-def test_one_box_and_none() -> None:
-    """A single window needs no merging; without windows there is nothing."""
-    assert merge(np.array([[1.0, 2, 3, 4]]), np.ones(1)).boxes.tolist() == [[1, 2, 3, 4]]
+    assert merge(box[None], np.ones(1)).boxes.tolist() == [box.tolist()]
     assert merge(np.empty((0, 4)), np.empty(0)).boxes.shape == (0, 4)
 
 
@@ -195,17 +191,13 @@ def test_the_cost_is_bounded(spread: float, match: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("match", "threshold"),
-    [("iou", 0.0), ("iou", 1.5), ("iou", np.nan), ("overfeat", -1.0), ("overfeat", np.inf)],
+    ("wrong", "named"),
+    [
+        # An IoU of 0 have boxes that do not touch, one of 1.5 or NaN none.
+        *(({"match": "iou", "threshold": t}, "threshold") for t in (0.0, 1.5, np.nan)),
+        *(({"match": "overfeat", "threshold": t}, "threshold") for t in (-1.0, np.inf)),
+        *(({"match": "dice"}, "'iou'"), ({"average": "median"}, "'count'")),
+    ],
 )
-def test_thresholds_that_would_merge_all_or_none_are_refused(match: str, threshold: float) -> None:
-    """An IoU of 0 have boxes that do not touch, one of 1.5 or NaN none."""
-    with pytest.raises(ParameterError, match="threshold"):
-        checked(Merging, match=match, threshold=threshold)
-
-
-@pytest.mark.parametrize("wrong", [{"match": "dice"}, {"average": "median"}])
-def test_unknown_names_are_refused(wrong: dict) -> None:
-    """With those that there are."""
-    with pytest.raises(ParameterError, match="must be '"):
-        checked(Merging, **wrong)
+def test_what_would_merge_all_or_none_is_refused(wrong: dict[str, Any], named: str) -> None:
+    refuses(lambda: checked(Merging, **wrong), ParameterError, [named])

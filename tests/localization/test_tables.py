@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -13,6 +14,7 @@ from helpers.colours import write_colours
 from helpers.networks import configured, write_weights
 from helpers.seams import described_images, published
 from PIL import Image
+from trees import OBJECT
 
 from vggfeat.classification.classes import ilsvrc_classes
 from vggfeat.classification.tables import open_ilsvrc
@@ -37,11 +39,13 @@ init = "d-jitter"
 freeze = "conv"
 regression = "scr"
 """
-ROWS = """
+THERE = """
 [[rows]]
 name = "there"
 uses = [{ net = "box-288", Q = [288, 320] }]
 paper = 25.0
+"""
+ABSENT = """
 [[rows]]
 name = "absent"
 uses = [{ net = "absent", Q = [384] }]
@@ -58,17 +62,12 @@ windows = "d-jitter"
 def ilsvrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Draw a red box in an image of each of ILSVRC's first two classes; net D sees red."""
     monkeypatch.chdir(tmp_path)
-    for number, (key, box) in enumerate(zip(KEYS, GRID_BOXES.values(), strict=False)):
-        name = f"ILSVRC2012_val_{number + 1:08d}"
+    Path("data/bbox_val").mkdir(parents=True)
+    for number, (key, box) in enumerate(zip(KEYS, GRID_BOXES.values(), strict=False), 1):
+        name = f"ILSVRC2012_val_{number:08d}"
         draw_red(tmp_path / "data" / "val" / key / f"{name}.JPEG", GRID_SIZE, box)
-        edges = "".join(
-            f"<{edge}>{value}</{edge}>"
-            for edge, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-        )
-        shown = f"<object><name>{key}</name><bndbox>{edges}</bndbox></object>"
-        file = tmp_path / "data" / "bbox_val" / f"{name}.xml"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(f"<annotation>{shown}</annotation>")
+        shown = OBJECT.format(name=key, difficult=0, box=box)
+        Path(f"data/bbox_val/{name}.xml").write_text(f"<annotation>{shown}</annotation>")
     with configured({"D": GRID_NET}):
         write_weights(Path("runs/box-288/best.safetensors"), box_weights(keys=KEYS))
         weights = write_colours(tmp_path / "authors.safetensors", "D", KEYS, CAFFE)
@@ -76,12 +75,17 @@ def ilsvrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             yield tmp_path / "data"
 
 
+def command(*recipe: str) -> list[str]:
+    """Write a recipe; return the words that run it, whatever part of ILSVRC is there."""
+    Path("own.toml").write_text("".join(recipe))
+    return ["run", "own.toml", "--data", "data", "--allow-partial"]
+
+
 def test_boxes_from_the_central_crop_stand_beside_the_papers(ilsvrc: Path) -> None:
     """Protocol 1 needs no labels; a row whose net is absent says how it is trained."""
-    Path("own.toml").write_text(f'title = "Boxes"\n{NETS}{ROWS}')
-    command = ["run", "own.toml", "--data", ilsvrc]
-    assert "2 of 50,000 images" in " ".join(run(*command, status=3).err.split())
-    ran = run(*command, "--allow-partial", "--json", "-q", status=4)
+    words = command('title = "Boxes"\n', NETS, THERE, ABSENT)
+    assert "2 of 50,000 images" in " ".join(run(*words[:-1], status=3).err.split())
+    ran = run(*words, "--json", "-q", status=4)
     there, absent = ran.json["paper"]
     assert (there["central"], there["central_paper"]) == (0, 0.25)
     assert there["remark"] == "partial data"
@@ -96,14 +100,12 @@ def test_boxes_from_the_central_crop_stand_beside_the_papers(ilsvrc: Path) -> No
 
 def test_labels_are_those_of_a_classification_system(ilsvrc: Path) -> None:
     """Protocol 2 takes labels from scores that Tables 3 to 7 share: they are computed once."""
-    text = NETS + LABELS + ROWS.partition('[[rows]]\nname = "absent"')[0]
-    Path("own.toml").write_text(text)
     mine = ["--weights", "box-288=runs/box-288/best.safetensors", "--features", "kept"]
-    command = ["run", "own.toml", "--data", ilsvrc, "--allow-partial", *mine, "--json", "-q"]
+    words = [*command(NETS, LABELS, THERE), *mine, "--json", "-q"]
     with described_images() as described:
-        [row] = run(*command).json["rows"]
+        [row] = run(*words).json["rows"]
         once = len(described)
-        run(*command)
+        run(*words)
     assert once == len(described) == 2
     measures = {name: measure["value"] for name, measure in row["measures"].items()}
     assert measures.keys() == {"top5", "top1", "box", "single", "central"}
@@ -112,18 +114,9 @@ def test_labels_are_those_of_a_classification_system(ilsvrc: Path) -> None:
     assert top5["value"] == 0.25
     assert "box-288" not in row["settings"]["classification"]
     assert "d-jitter, dense; windows: d-jitter" in row["settings"]["classification"]
-    merged = run(*command, "--set", "merging.threshold=0.9").json["rows"][0]
+    merged = run(*words, "--set", "merging.threshold=0.9").json["rows"][0]
     assert merged["settings"]["merging"]["threshold"] == 0.9
     assert merged["measures"]["top5"]["paper"] == []
-
-
-def turn(image: Path) -> None:
-    """Note in an image that a camera was on its side."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    with Image.open(image) as stored:
-        stored.load()
-    stored.save(image, exif=exif, quality=95)
 
 
 def test_boxes_are_in_stored_pixels_where_a_recipe_says_so(ilsvrc: Path) -> None:
@@ -131,12 +124,12 @@ def test_boxes_are_in_stored_pixels_where_a_recipe_says_so(ilsvrc: Path) -> None
     size = f"<size><width>{GRID_SIZE[0]}</width><height>{GRID_SIZE[1]}</height></size>"
     for file in (ilsvrc / "bbox_val").iterdir():
         file.write_text(file.read_text().replace("<annotation>", f"<annotation>{size}"))
-    turn(next((ilsvrc / "val" / KEYS[0]).iterdir()))
-    one = ROWS.partition('[[rows]]\nname = "absent"')[0]
-    Path("own.toml").write_text(f"{NETS}[decoding]\nexif = false\n{one}")
-    command = ["run", "own.toml", "--data", ilsvrc, "--allow-partial", "--json", "-q"]
-    [stored] = run(*command).json["rows"]
-    [upright] = run(*command, "--set", "decoding.exif=true").json["rows"]
+    path, exif = next((ilsvrc / "val" / KEYS[0]).iterdir()), Image.Exif()
+    exif[0x0112] = 6
+    Image.open(io.BytesIO(path.read_bytes())).save(path, exif=exif, quality=95)
+    words = [*command(NETS, "[decoding]\nexif = false\n", THERE), "--json", "-q"]
+    [stored] = run(*words).json["rows"]
+    [upright] = run(*words, "--set", "decoding.exif=true").json["rows"]
     assert len(stored["tables"]["objects"]) == 2
     assert "1 image left out" not in stored["partial"]
     assert len(upright["tables"]["objects"]) == 1
@@ -146,17 +139,10 @@ def test_boxes_are_in_stored_pixels_where_a_recipe_says_so(ilsvrc: Path) -> None
 @pytest.mark.parametrize("as_json", [True, False])
 def test_an_interrupt_leaves_the_rows_that_are_finished(ilsvrc: Path, as_json: bool) -> None:
     """They are printed, and the hint promises no more than what is kept."""
-    Path("own.toml").write_text(NETS + ROWS.replace('net = "absent", Q', 'net = "box-288", Q'))
-    command = ["run", "own.toml", "--data", ilsvrc, "--allow-partial"]
-    results = iter([evaluate])
-
-    def evaluate_once(*given: object, **more: object) -> object:
-        for function in results:
-            return function(*given, **more)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with mock.patch("vggfeat.localization.tables.evaluate", evaluate_once):
-        ran = run(*command, *["--json"] * as_json, status=130)
+    words = command(NETS, THERE, ABSENT.replace('net = "absent", Q', 'net = "box-288", Q'))
+    once = mock.Mock(side_effect=[mock.DEFAULT, KeyboardInterrupt], wraps=evaluate)
+    with mock.patch("vggfeat.localization.tables.evaluate", once):
+        ran = run(*words, *["--json"] * as_json, status=130)
     if as_json:
         assert [row["row"] for row in ran.json["rows"]] == ["there"]
     else:
@@ -169,9 +155,9 @@ def test_annotations_left_out_are_named_where_images_are_lacking(ilsvrc: Path) -
     """Why there are too few is said before they are refused."""
     damaged = next((ilsvrc / "bbox_val").iterdir())
     damaged.write_text("<annotation>")
-    Path("own.toml").write_text(NETS + ROWS)
+    words = command(NETS, THERE, ABSENT)
     validation = "vggfeat.cli.ilsvrc.open_ilsvrc"
     with mock.patch(validation, lambda data, **_: open_ilsvrc(data, allow_partial=True)):
-        err = run("run", "own.toml", "--data", ilsvrc, status=3).err
+        err = run(*words[:-1], status=3).err
     assert damaged.stem in err
     assert "1 of 50,000 validation images" in " ".join(err.split())

@@ -155,6 +155,12 @@ BEFORE_WEIGHTS = rows("""
     run table03-single-scale --data x --weights D=a.pth → 2: weights | d-256=FILE | 'D'
     run train-a → 2: train-a | --data ILSVRC_ROOT
     run train-a --data nowhere → 3: nowhere | class folders
+    run train-a --data classes --report r.html → 2: --report | train-a
+    run train-a --data classes --runs r → 2: --runs | train-a
+    run table11-voc2007 --tensorboard → 2: --tensorboard | table11-voc2007
+    run table11-voc2007 --runs r → 2: --runs | table11-voc2007
+    run table03-single-scale --data x --report r.html → 2: --report | table03-single-scale
+    run table03-single-scale --data x --out r → 2: --out | table03-single-scale
 
     predict none images → 3: none | vggfeat svm --dataset
     predict . images → 5: . is a folder | Name a file
@@ -177,6 +183,9 @@ BEFORE_WEIGHTS = rows("""
     classify images --data classes → 2: images | --data
     classify nowhere → 3: nowhere | spelling
     classify --data nowhere → 3: nowhere | class folders
+    classify --data empty → 3: images in empty
+    classify --data images → 3: images | class folders | list
+    classify images --weights none.pth → 4: none.pth
     classify images --mode crop → 2: mode | 'dense', 'multicrop' or 'both' | 'crop'
     classify images --locations mean → 2: locations | 'scores' or 'posteriors' | 'mean'
     classify images --grid 0 → 2: grid | greater than or equal to 1 | Got 0
@@ -184,6 +193,7 @@ BEFORE_WEIGHTS = rows("""
     classify images --shard 1/2 --csv c → 2: --csv | --shard
     classify images --shard 1/2 --top 5 → 2: --top | --shard
     classify --data classes --shard 3/2 → 2: shard | 1/N … N/N | '3/2'
+    classify images --Q 256 --multi-scale → 2: --Q | --multi-scale
     classify images --weights embedded → 4: embedded | pool5 | fc8
     classify images --csv none/s.csv → 5: --csv none/s.csv | folder none
 
@@ -207,6 +217,7 @@ BEFORE_WEIGHTS = rows("""
     train --data classes --out a --dropout 1 → 2: dropout | less than 1 | Got 1.0
     train --data classes --out a --step 1 --epochs 1 → 2: steps | epochs = 1 | 2 epochs
     train --data parts --out a → 3: seg_test | --val parts/seg_test | --val-fraction
+    train --data classes --out a --step 3 --patience 2 → 2: --patience | --step
     train --data classes --out a --step 99 → 2: steps | 73 | 99
     train --data classes --out a --freeze all → 2: freeze | 'none' or 'conv' | 'all'
     train --data classes --out a --val nowhere → 3: nowhere | --val
@@ -283,6 +294,8 @@ OF_WEIGHTS = rows("""
     predict model images --weights a.safetensors → 4: a.safetensors | not of net D
     predict model images --weights nothing.pth → 4: nothing.pth | damaged
     classify images --weights a.safetensors → 4: a.safetensors | fc8
+    classify images --weights nothing.pth → 4: nothing.pth | damaged
+    train --data classes --out a --net E --init embedded → 4: embedded | net D | not E
     train --data classes --out a --init nothing.pth → 4: nothing.pth | damaged
     localize predict images --model a.safetensors --class cat → 4: a.safetensors | fc8
     localize predict images --model model.safetensors --class cat → 4: SVM | vggfeat predict

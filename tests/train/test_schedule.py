@@ -130,14 +130,12 @@ def test_a_schedule_goes_on_from_its_state(settings: dict[str, Any], after: int)
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"schedule": "step", "steps": steps} for steps in ((60, 30), (74,), (0, 3), ())),
+        *({"schedule": "step", "steps": steps} for steps in ((74,), (0, 3), ())),
         *({"schedule": "plateau", "steps": (3,)}, {"schedule": "cosine", "warmup": 74}),
-        *({"warmup": 3}, {"patience": 0}, {"threshold": 1.0}, {"drops": -1}),
-        *({"learning_rate": 0.0}, {"momentum": 1.0}, {"weight_decay": -1e-4}),
+        {"warmup": 3},
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any]) -> None:
-    """Before any image is listed."""
+def test_settings_that_no_schedule_has_are_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=list(settings)[-1]):
         Training(**settings)
 
