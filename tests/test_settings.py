@@ -80,11 +80,12 @@ def test_every_setting_has_a_help_text_and_a_default(model: type[Features]) -> N
     ("wrong", "named"),
     [
         ({"locations": "l1"}, ["'raw'", "'l2'", "'l1'"]),
+        ({"layers": ()}, ["layers", "at least 1"]),
         ({"layer": "fc7"}, ["'layer'", "'layers'"]),
         ({"size": 7}, ["'size'", "exif, layers, pool"]),
     ],
 )
-def test_a_wrong_setting_is_named_with_those_that_there_are(
+def test_a_wrong_setting_is_named_with_what_is_right(
     wrong: dict[str, object], named: list[str]
 ) -> None:
     refuses(lambda: Extraction().but(**wrong), ParameterError, named)
