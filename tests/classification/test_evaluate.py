@@ -86,14 +86,32 @@ def test_a_net_is_the_mean_of_its_scales_and_modes() -> None:
     np.testing.assert_allclose(dense.read(["c", "a"]), column(0.0, 0.5), atol=1e-7)
 
 
+DENSE = {("softmax", 224): column(0.2), ("softmax", 256): column(0.6)}
+SHORT = {("softmax", 224): column(0.2)}
+CROPS = {("crops5", 224): column(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("stores", "expected"),
+    [
+        ([("D", DENSE)], 0.4),
+        ([("D", SHORT), ("D", DENSE)], 0.4),  # a scale in two stores counts once
+        ([("D", DENSE), ("D", CROPS)], 0.7),  # scales are averaged before modes
+        ([("D", DENSE), ("D", CROPS), ("E", SHORT)], 0.45),  # a net of two modes counts as one
+    ],
+)
+def test_stores_of_a_net_are_one(stores: list[tuple[str, dict]], expected: float) -> None:
+    """Of one image, the posterior of the first class is the mean over nets, modes, scales."""
+    scores = [kept(net, values, names=["a"]) for net, values in stores]
+    [found] = posteriors(scores, ["a"])
+    np.testing.assert_allclose(found, column(expected), rtol=1e-6)
+
+
 def test_fusion_is_the_mean_of_the_nets_whatever_their_scales_and_order() -> None:
     """A net of one scale counts as much as one of two; rows are matched by name."""
     one = kept("D", {("softmax", 256): column(0.2, 0.4, 0.6)})
-    two = kept(
-        "E",
-        {("softmax", 256): column(1.0, 0.0, 0.5), ("softmax", 384): column(0.0, 0.0, 0.5)},
-        names=["c", "a", "b"],
-    )
+    scales = {("softmax", 256): column(1.0, 0.0, 0.5), ("softmax", 384): column(0.0, 0.0, 0.5)}
+    two = kept("E", scales, names=["c", "a", "b"])
     names = same_images([one, two])
     assert names == NAMES
     [block] = posteriors([one, two], names)

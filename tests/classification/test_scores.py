@@ -21,7 +21,6 @@ from vggfeat.data.imageset import ImageSet, find_images
 from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.errors import StoreError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.store.export import pack
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 
@@ -56,42 +55,6 @@ def test_both_computes_only_what_one_mode_lacks(
     [one], [both], _, [other] = (posteriors(some, images.names) for some in found)
     np.testing.assert_allclose(both, (one + other) / 2)
     assert np.abs(one - other).max() > 1e-3
-
-
-def test_a_net_of_two_modes_counts_as_one(images: ImageSet, tmp_path: Path) -> None:
-    """D in both modes, packed, and E dense: half of it is E's."""
-    D, _ = score(images, colour_net("D", BOTH), SCALES, tmp_path / "d")
-    E, _ = score(images, colour_net("E"), SCALES, tmp_path / "e")
-    pack(tmp_path / "d", tmp_path / "d.h5")
-    opened = [*open_scores(tmp_path / "d.h5"), *open_scores(tmp_path / "e")]
-    assert [(one.net, *one.pools) for one in opened] == [
-        ("D", "softmax"), ("D", "crops1"), ("E", "softmax"),
-    ]  # fmt: skip
-    [fused] = posteriors(opened, images.names)
-    dense, crops, other = (one.read(images.names) for one in (*D, *E))
-    np.testing.assert_allclose(fused, (dense + crops) / 4 + other / 2)
-
-
-def test_scales_of_a_mode_are_averaged_before_modes(images: ImageSet, tmp_path: Path) -> None:
-    """Dense at two scales and crops at one: the crops are half."""
-    dense, _ = score(images, colour_net("D"), SCALES, tmp_path / "dense")
-    crops, _ = score(images, colour_net("D", "crops1"), [224], tmp_path / "crops")
-    [found] = posteriors([*dense, *crops], images.names)
-    expected = (dense[0].read(images.names) + crops[0].read(images.names)) / 2
-    np.testing.assert_allclose(found, expected)
-
-
-def test_a_scale_in_two_stores_counts_once(images: ImageSet, tmp_path: Path) -> None:
-    """Dense at one scale, and at that and another: each is half; the same store twice is itself."""
-    short, _ = score(images, colour_net("D"), [224], tmp_path / "short")
-    dense, _ = score(images, colour_net("D"), SCALES, tmp_path / "dense")
-    [expected] = posteriors(dense, images.names)
-    [united] = posteriors([*short, *dense], images.names)
-    [twice] = posteriors([*dense, *dense], images.names)
-    [alone] = posteriors(short, images.names)
-    np.testing.assert_array_equal(united, expected)
-    np.testing.assert_array_equal(twice, expected)
-    assert np.abs(alone - expected).max() > 1e-3
 
 
 def stop_after(images: int, Q: int) -> AbstractContextManager[None]:

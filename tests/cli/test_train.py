@@ -102,7 +102,10 @@ def test_batch_and_rate_follow_from_what_is_there(
 
 
 def test_interrupted_and_resumed(images: Path) -> None:
-    """Ctrl-C ends with 130 and how to go on; the page is there since the first epoch."""
+    """Ctrl-C ends with 130 and how to go on; the page is there since the first epoch.
+
+    Another network does not go on from the checkpoint, which stays.
+    """
     command = ["train", "--data", images, "--out", "a", *QUICK]
     page = Path("a/report.html")
     with signal_at_update(1, signal.SIGINT):
@@ -115,6 +118,12 @@ def test_interrupted_and_resumed(images: Path) -> None:
     done = run(*command, "--resume", "--json").json
     assert [row["epoch"] for row in done["tables"]["epochs"]] == [1, 2]
     assert "(under way)" not in page.read_text(encoding="utf-8")
+    kept = Path("a", LAST).read_bytes()
+    other = run(*command, "--net", "D", "--resume", status=5).err
+    assert "net: 'A' → 'D'" in other
+    assert "name another --out" in other
+    assert "Go on with --resume" in error(run(*command, status=5))
+    assert Path("a", LAST).read_bytes() == kept
 
 
 def test_for_tensorboard(images: Path) -> None:
@@ -135,9 +144,8 @@ def test_only_the_first_of_several_processes_speaks(
 ) -> None:
     """What torchrun starts beside it says nothing and writes no page."""
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(
-        "vggfeat.train.distributed.find_rendezvous", lambda: None
-    )  # it trains alone
+    alone = "vggfeat.train.distributed.find_rendezvous"
+    monkeypatch.setattr(alone, lambda: None)
     assert run("train", "--data", images, "--out", "a", *QUICK) == Ran(0, "", "")
     assert not Path("a/report.html").exists()
 
@@ -155,10 +163,8 @@ def test_a_chain_is_trained_once(images: Path) -> None:
     assert Path("runs/e/report.html").is_file()
     again = run(*command, "--json", "--quiet")
     assert again.err == ""
-    assert [(link["name"], link["skipped"]) for link in again.json["links"]] == [
-        ("a", True),
-        ("e", True),
-    ]
+    links = [(link["name"], link["skipped"]) for link in again.json["links"]]
+    assert links == [("a", True), ("e", True)]
 
 
 def test_the_net_with_normalisation_is_trained_by_its_recipe(images: Path) -> None:
@@ -179,18 +185,6 @@ def test_a_class_of_two_lines_is_refused(tmp_path: Path) -> None:
     ran = run("train", "--data", "data", "--out", "a", "--quiet", status=3)
     assert r"'new\nline'" in error(ran)
     assert not Path("a").exists()
-
-
-def test_a_checkpoint_of_another_network_is_refused(images: Path) -> None:
-    """With --resume by what differs, without by how to go on; the checkpoint stays."""
-    command = ["train", "--data", images, "--out", "a", "--quiet", *QUICK]
-    run(*command)
-    before = Path("a", LAST).read_bytes()
-    err = run(*command, "--net", "D", "--resume", status=5).err
-    assert "net: 'A' → 'D'" in err
-    assert "name another --out" in err
-    assert "Go on with --resume" in error(run(*command, status=5))
-    assert Path("a", LAST).read_bytes() == before
 
 
 @pytest.mark.parametrize(
