@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from vggfeat.data.datasets.fetch import data_folder
-from vggfeat.recipes import SVMRecipe, open_recipe, recipe_names
+from vggfeat.recipes import open_recipe, recipe_names
+from vggfeat.recipes.svm import SVMRecipe
 from vggfeat.report.tables import render_table, write_cell
 from vggfeat.result import Table, TableColumn
 

@@ -8,14 +8,10 @@ import pytest
 from helpers.mistakes import refuses
 
 from vggfeat.errors import DataError, DataNotFound
-from vggfeat.recipes import (
-    ClassificationRecipe,
-    SVMRecipe,
-    TrainingRecipe,
-    open_recipe,
-    open_svm_recipe,
-    recipe_names,
-)
+from vggfeat.recipes import open_recipe, open_svm_recipe, recipe_names
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.svm import SVMRecipe
+from vggfeat.recipes.training import TrainingRecipe
 from vggfeat.settings import GRID, SVM
 
 TESTED = """

@@ -13,14 +13,10 @@ from check_wheel import WHEEL_HOLDS
 
 from vggfeat.data.datasets import load_card
 from vggfeat.nets.config import layers_of
-from vggfeat.recipes import (
-    ClassificationRecipe,
-    LocalizationRecipe,
-    TrainingRecipe,
-    open_recipe,
-    open_svm_recipe,
-    recipe_names,
-)
+from vggfeat.recipes import open_recipe, open_svm_recipe, recipe_names
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.localization import LocalizationRecipe
+from vggfeat.recipes.training import TrainingRecipe
 from vggfeat.settings import Merging, Training
 from vggfeat.svm.protocols import protocol_of
 

@@ -27,7 +27,7 @@ from test_kills import OFTEN, SETTINGS, a_model
 
 from vggfeat.errors import StoreError, VggfeatError
 from vggfeat.nets.formats import find_format
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.store.export import pack
 from vggfeat.store.maintenance import verify
 from vggfeat.store.store import FeatureStore

@@ -28,7 +28,7 @@ from helpers.seams import checkpoint_every, merged_shard_bytes, shard_rows
 from vggfeat.data.imageset import find_images
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.report.page import write_page
 from vggfeat.report.tables import write_files
 from vggfeat.result import Result

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from vggfeat.errors import StoreError, WeightsError
-from vggfeat.recipes import TrainingRecipe
+from vggfeat.recipes.training import TrainingRecipe
 from vggfeat.train.chain import Linked, train_chain
 from vggfeat.train.checkpoint import LAST, read
 from vggfeat.train.data import TrainSet, open_trainset
@@ -139,7 +139,7 @@ from functools import partial
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from helpers.networks import SMALL, configured
-from vggfeat.recipes import TrainingRecipe
+from vggfeat.recipes.training import TrainingRecipe
 from vggfeat.train.chain import train_chain
 from vggfeat.train.data import open_trainset
 from vggfeat.train.loop import Engine, train

@@ -30,7 +30,9 @@ from vggfeat.classification.scores import (
 )
 from vggfeat.classification.validation import Validation
 from vggfeat.errors import DataError
-from vggfeat.recipes import ClassificationRecipe, ErrorPair, open_recipe, recipe_names
+from vggfeat.recipes import open_recipe, recipe_names
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.networks import ErrorPair
 from vggfeat.result import Measure, Published, Result, Table, TableColumn
 
 TOP = 5

@@ -14,13 +14,8 @@ from vggfeat.classification.validation import Validation, open_validation
 from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
-from vggfeat.recipes import (
-    ClassificationRecipe,
-    ClassificationRow,
-    TrainedNet,
-    Use,
-    find_weights,
-)
+from vggfeat.recipes.classification import ClassificationRecipe, ClassificationRow
+from vggfeat.recipes.networks import TrainedNet, Use, find_weights
 from vggfeat.result import Measure, Result
 from vggfeat.settings import Mode, NetEvaluation
 
@@ -55,7 +50,7 @@ class TableRun:
         As from :func:`open_ilsvrc`.
     opener : callable
     runs, weights
-        As for :func:`~vggfeat.recipes.find_weights`.
+        As for :func:`~vggfeat.recipes.networks.find_weights`.
     folder : Path, optional
         Where scores are kept: a store for each net in it. In ``VGGFEAT_HOME`` by default.
     progress : callable

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vggfeat.cli.working import Work
     from vggfeat.data.datasets.card import DatasetCard
     from vggfeat.data.imageset import ImageSet
-    from vggfeat.recipes import SVMRecipe
+    from vggfeat.recipes.svm import SVMRecipe
     from vggfeat.result import Gallery
     from vggfeat.settings import SVM, Features
     from vggfeat.svm.model import SavedModel

@@ -25,7 +25,8 @@ from vggfeat.localization.data import open_boxset
 from vggfeat.localization.predict import Localizer
 from vggfeat.localization.tables import check_whole, localize_rows
 from vggfeat.nets.weights import load
-from vggfeat.recipes import ClassificationRecipe, LocalizationRecipe
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.localization import LocalizationRecipe
 from vggfeat.result import Result
 from vggfeat.settings import Features
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from vggfeat.classification.tables import Open
     from vggfeat.features.extractor import DenseExtractor
     from vggfeat.features.pipeline import Progress
-    from vggfeat.recipes import ClassificationRow, LocalizationRow
+    from vggfeat.recipes.classification import ClassificationRow
+    from vggfeat.recipes.localization import LocalizationRow
 
 Rows = Iterable[tuple["ClassificationRow | LocalizationRow", Result, VggfeatError | None]]
 

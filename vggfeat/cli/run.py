@@ -11,7 +11,10 @@ from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
-from vggfeat.recipes import ClassificationRecipe, LocalizationRecipe, SVMRecipe, open_recipe
+from vggfeat.recipes import open_recipe
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.localization import LocalizationRecipe
+from vggfeat.recipes.svm import SVMRecipe
 from vggfeat.settings import Execution, Features
 
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.

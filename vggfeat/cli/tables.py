@@ -10,7 +10,9 @@ import typer
 
 from vggfeat.cli.console import note_error, show
 from vggfeat.errors import VggfeatError
-from vggfeat.recipes import ClassificationRecipe, LocalizationRecipe, SVMRecipe
+from vggfeat.recipes.classification import ClassificationRecipe
+from vggfeat.recipes.localization import LocalizationRecipe
+from vggfeat.recipes.svm import SVMRecipe
 from vggfeat.report.tables import render_result, render_table
 from vggfeat.result import Result, beside_paper
 

@@ -13,7 +13,7 @@ from vggfeat.cli.watching import PAGE, MonitoredTrainer
 from vggfeat.experiments.training import lacking_layers, load_start
 from vggfeat.localization.data import open_boxset
 from vggfeat.nets.runtimes import check_machine
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.report.tables import render_facts, render_result, render_table
 from vggfeat.result import Table, TableColumn
 from vggfeat.train.chain import train_chain
@@ -24,7 +24,7 @@ from vggfeat.train.loop import Engine
 if TYPE_CHECKING:
     from vggfeat.localization.data import BoxSet
     from vggfeat.nets.weights import Weights
-    from vggfeat.recipes import TrainingRecipe
+    from vggfeat.recipes.training import TrainingRecipe
     from vggfeat.settings import Decoding, Execution
     from vggfeat.train.chain import Linked
     from vggfeat.train.data import TrainSet

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vggfeat.cli.console import interruptible, is_first_process, note, progress_bar, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.report.page import write_page
 from vggfeat.train.loop import train
 from vggfeat.train.monitor import (

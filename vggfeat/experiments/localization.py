@@ -36,7 +36,7 @@ from vggfeat.nets.config import layers_of
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.runtimes import check_machine
 from vggfeat.nets.weights import Weights, load
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.result import BoxMark, Cell, Result, Table, TableColumn
 from vggfeat.settings import BoxTraining, Decoding, Execution, Localization, Merging
 from vggfeat.svm.model import load as load_model

@@ -21,7 +21,9 @@ from vggfeat.localization.predict import (
 )
 from vggfeat.localization.protocols import BoxEvaluation, evaluate_objects
 from vggfeat.localization.training import CORRECT
-from vggfeat.recipes import LocalizationRecipe, Use, open_recipe, recipe_names
+from vggfeat.recipes import open_recipe, recipe_names
+from vggfeat.recipes.localization import LocalizationRecipe
+from vggfeat.recipes.networks import Use
 from vggfeat.result import (
     BoxMark,
     Cell,

@@ -21,7 +21,7 @@ from vggfeat.localization.classifiers import FC8, Classifier, ClassScores, Store
 from vggfeat.localization.merging import merge
 from vggfeat.nets import formats
 from vggfeat.nets.weights import Weights, load
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.settings import Merging
 from vggfeat.train.augment import CENTRE, SIDE, crop_of
 

@@ -12,7 +12,8 @@ from vggfeat.localization.classifiers import ClassSubset, NetClassifier, StoredL
 from vggfeat.localization.data import BoxSet
 from vggfeat.localization.evaluate import evaluate
 from vggfeat.localization.predict import LocalizationSystem, Localizer
-from vggfeat.recipes import LocalizationRecipe, LocalizationRow, find_weights
+from vggfeat.recipes.localization import LocalizationRecipe, LocalizationRow
+from vggfeat.recipes.networks import find_weights
 from vggfeat.result import Measure, Published, Result
 
 Open = Callable[[str], Localizer]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from vggfeat.errors import StoreError
 from vggfeat.nets.weights import Weights, load
-from vggfeat.recipes import BEST, ChainRun, TrainingRecipe
+from vggfeat.recipes.networks import BEST
+from vggfeat.recipes.training import ChainRun, TrainingRecipe
 from vggfeat.settings import Training
 from vggfeat.train.checkpoint import LAST, differences, read
 from vggfeat.train.data import TrainSet

@@ -32,7 +32,7 @@ from vggfeat.nets import formats
 from vggfeat.nets.preprocessing import PixelConvention
 from vggfeat.nets.runtimes import DTYPES, resolve_precision
 from vggfeat.nets.weights import Weights
-from vggfeat.recipes import BEST
+from vggfeat.recipes.networks import BEST
 from vggfeat.settings import Training
 from vggfeat.train.augment import Colours, Draw, draw, to_input
 from vggfeat.train.checkpoint import LAST, Position, load_position, only_run_in, restore, save

@@ -38,13 +38,10 @@ def quality_settings(quality: str, card: str) -> dict[str, Any]:
 
 def recipe_settings() -> dict[str, Any]:
     """Resolve every shipped recipe: rows of tables, or links of a chain, with all settings."""
-    from vggfeat.recipes import (
-        ClassificationRecipe,
-        SVMRecipe,
-        TrainingRecipe,
-        open_recipe,
-        recipe_names,
-    )
+    from vggfeat.recipes import open_recipe, recipe_names
+    from vggfeat.recipes.classification import ClassificationRecipe
+    from vggfeat.recipes.svm import SVMRecipe
+    from vggfeat.recipes.training import TrainingRecipe
 
     found: dict[str, Any] = {}
     for name in recipe_names():
