@@ -56,6 +56,7 @@ class SVMRecipe(Settings):
 
     Examples
     --------
+    >>> from vggfeat.recipes import open_svm_recipe
     >>> recipe = open_svm_recipe("table11-caltech101")
     >>> [(row.name, row.features.nets, row.expected) for row in recipe.table()]
     [('D', ('D',), 91.8), ('E', ('E',), 92.3), ('D & E', ('D', 'E'), 92.7)]
