@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from vggfeat.errors import ParameterError
 from vggfeat.localization.boxes import iou
 from vggfeat.localization.merging import MATCHES, Merged, merge, overfeat_score
-from vggfeat.settings import Merging, checked
+from vggfeat.settings import Merging
+from vggfeat.validation import checked
 
 AVERAGES = ("count", "score", "pair")
 

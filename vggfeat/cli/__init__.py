@@ -179,7 +179,7 @@ def _in_words(error: typer.BadParameter) -> str:
     """Say in plain words what an option's value must be, where pydantic has refused it."""
     from pydantic import ValidationError
 
-    from vggfeat.settings import expected
+    from vggfeat.validation import expected
 
     if isinstance(error.__cause__, ValidationError):
         wrong = error.__cause__.errors()[0]

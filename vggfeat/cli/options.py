@@ -24,9 +24,8 @@ from vggfeat.settings import (
     NetEvaluation,
     Settings,
     Training,
-    check_each,
-    checked,
 )
+from vggfeat.validation import check_each, checked
 
 # Headings under which a command's help lists its options.
 DATA, FEATURES, CLASSIFIER = "Data", "Features", "Classifier"

@@ -13,16 +13,8 @@ from vggfeat.recipes.classification import ClassificationRecipe
 from vggfeat.recipes.localization import LocalizationRecipe
 from vggfeat.recipes.svm import SVMRecipe
 from vggfeat.recipes.training import TrainingRecipe
-from vggfeat.settings import (
-    SVM,
-    Decoding,
-    Features,
-    Merging,
-    Settings,
-    Training,
-    check_each,
-    data_error,
-)
+from vggfeat.settings import SVM, Decoding, Features, Merging, Settings, Training
+from vggfeat.validation import check_each, data_error
 
 Recipe = SVMRecipe | ClassificationRecipe | LocalizationRecipe | TrainingRecipe
 PARTS: dict[type, dict[str, type[Settings]]] = {

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from vggfeat.nets.config import DEEPER, layers_of
 from vggfeat.recipes.networks import ErrorPair
-from vggfeat.settings import Settings, Training, checked
+from vggfeat.settings import Settings, Training
+from vggfeat.validation import checked
 
 
 class ChainLink(Settings):

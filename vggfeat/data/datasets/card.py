@@ -13,7 +13,8 @@ from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataNotFound
 from vggfeat.result import Published
-from vggfeat.settings import Features, data_error
+from vggfeat.settings import Features
+from vggfeat.validation import data_error
 
 MANIFESTS = (".csv", ".parquet", ".pq", ".tar")
 EVERY = "all"

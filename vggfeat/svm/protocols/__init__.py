@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.errors import DataError
-from vggfeat.settings import data_error
 from vggfeat.svm.protocols.base import PROTOCOLS, Evaluation, Example, Fitted, Protocol
+from vggfeat.validation import data_error
 
 __all__ = ["PROTOCOLS", "Evaluation", "Example", "Fitted", "Protocol", "protocol_of"]
 
