@@ -220,6 +220,7 @@ def test_a_damaged_image_does_not_stop_training(tree: Path, small_nets: None) ->
 def test_a_tree_of_test_images_alone(tree: Path) -> None:
     """As the archive of VOC's test part has it: no list of another part, no other image."""
     whole = open_boxset(tree)
+    assert whole.classes == open_boxset(tree, classes=["dog", "cat"]).classes == ("cat", "dog")
     lists = tree / "ImageSets" / "Main"
     for path in [*lists.glob("*train.txt"), *lists.glob("*val.txt")]:
         path.unlink()
