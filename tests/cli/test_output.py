@@ -8,6 +8,7 @@ import re
 import sys
 
 import pytest
+import typer
 from helpers.cli import Ran, run
 
 from vggfeat import cli
@@ -68,6 +69,37 @@ def test_a_terminal_shows_one_bar_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert {word for line in words for word in line} == {"localize", "train and test", "Warning"}
     assert all(len(line) <= 1 for line in words)
+
+
+def test_a_result_has_lines_of_its_own_while_a_bar_is_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row of a table that is printed in the midst of the work does not go on behind the bar."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.count_progress("localize", quiet=False) as tell:
+        assert tell is not None
+        console.show({}, "a row", as_json=False)
+        console.show({"row": 1}, as_json=True)
+        tell(1, 1)
+    sent = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]", "", terminal.getvalue())
+    lines = re.split(r"\n|\x1b\[2K", sent)
+    assert [line for line in lines if "row" in line] == ["a row", '  "row": 1']
+    assert "1/1" in lines[-2]
+
+
+def test_an_interrupted_download_says_no_more_than_what_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Work that begins anew, as that of `localize`, is not said to go on where it stopped."""
+    with pytest.raises(typer.Exit) as stop, console.download_progress(quiet=True):
+        raise KeyboardInterrupt
+    assert stop.value.exit_code == console.INTERRUPTED
+    said = capsys.readouterr().err
+    assert "where it stopped" not in said
+    assert "goes on with a download" in said
 
 
 def test_epochs_in_a_file_are_in_their_order(

@@ -235,6 +235,20 @@ def test_memory_is_that_of_a_block(tmp_path, monkeypatch):
     assert precisions(targets, scores).min() > 0.9
 
 
+def test_memory_has_a_block_of_a_file_for_each_thread(tmp_path, monkeypatch):
+    """Eight threads over an HDF5 data set hold less than 16 blocks, beside the sample."""
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 20)  # of float64; these are float32
+    monkeypatch.setattr(streaming, "SAMPLE_ROWS", 64)
+    X, targets = descriptors(n=8192, D=1024)
+    with h5py.File(tmp_path / "X.h5", "w") as file, threadpool_limits(8, user_api="blas"):
+        rows = file.create_dataset("X", data=X.astype(np.float32))
+        tracemalloc.start()
+        fit_stream(rows, targets, [0], [1.0])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 16 * (1 << 19)
+
+
 def test_memory_does_not_grow_with_the_grid(monkeypatch):
     """Of 13 values of C, only the scores of one at a time are held, whatever the rows."""
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)

@@ -87,12 +87,13 @@ def warn_of_failures(failed: Mapping[str, str]) -> None:
 
 def show(values: Mapping[str, Any], *shown: RenderableType, as_json: bool) -> None:
     """Print values as JSON for a machine, or what is shown for a person; a text is a line."""
-    if as_json:
-        typer.echo(json.dumps(values, indent=2, allow_nan=False))
-        return
-    out = console()
-    for part in shown:
-        out.print(_text([part]) if isinstance(part, str) else part)
+    with _without_bar():
+        if as_json:
+            typer.echo(json.dumps(values, indent=2, allow_nan=False))
+            return
+        out = console()
+        for part in shown:
+            out.print(_text([part]) if isinstance(part, str) else part)
 
 
 def show_result(result: Result, *, as_json: bool, **more: Any) -> None:
@@ -123,6 +124,11 @@ def _text(lines: Iterable[object]) -> Text:
 def resume_hint() -> str:
     """Say what an interrupt leaves of work that goes on where it stopped."""
     return "What was complete is kept: run the same command again to go on where it stopped."
+
+
+def download_hint() -> str:
+    """Say what an interrupt leaves while data or weights are opened, whatever comes after."""
+    return "What was complete is kept; the same command goes on with a download that it began."
 
 
 def restart_hint(done: Sized, table: Path | None, write: Callable[[], None]) -> str:
@@ -266,6 +272,19 @@ _bars: list[_Bar] = []
 """Those that are at work, the innermost last: it alone is drawn, and notes stand above it."""
 
 
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Take the bar off the terminal while a result is printed there, which would end its line."""
+    bar = _bars[-1] if _bars and _bars[-1].console.is_terminal else None
+    if bar:
+        bar.clear()
+    try:
+        yield
+    finally:
+        if bar:
+            bar.start()
+
+
 def progress_bar(field: str = "", width: int | None = 40) -> Progress:
     """Make bars of what is done, of all, and the time left, with a text field of the tasks."""
     return _Bar(
@@ -355,11 +374,11 @@ def spinner(what: str, *, quiet: bool) -> Iterator[None]:
 def download_progress(*, quiet: bool) -> Iterator[Any]:
     """Show bytes done, rate and time left while a file is downloaded."""
     if quiet:
-        with interruptible():
+        with interruptible(download_hint):
             yield None
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with interruptible(), _Bar(*columns) as bar:
+    with interruptible(download_hint), _Bar(*columns) as bar:
         tasks: list[TaskID] = []  # none before there is something to show
 
         def show_bytes(done: int, total: int | None) -> None:

@@ -2,8 +2,9 @@
 
 A problem is a column of targets and a C. With ``v = (w, b)`` and a constant 1 behind each row it
 minimises what liblinear does with the squared hinge, ``½‖v‖² + Σ Cᵢ max(0, 1 - yᵢ v·xᵢ)²``, by
-L-BFGS (Nocedal & Wright, Numerical Optimization, Algorithm 7.4). Memory holds one block of rows
-and some vectors of weights per problem, however many rows there are. Two things save readings:
+L-BFGS (Nocedal & Wright, Numerical Optimization, Algorithm 7.4). Memory holds a block of rows per
+thread, one more, and some vectors of weights per problem, however many rows there are. Two things
+save readings:
 
 - L-BFGS starts from the inverse Hessian at v = 0, where every row is inside the margin:
   ``(I + 2C (n/m) XsᵀXs)⁻¹`` of a sample of m rows. It is held by the sample's leading eigenvectors
@@ -18,10 +19,11 @@ and some vectors of weights per problem, however many rows there are. Two things
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar, cast
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
@@ -225,13 +227,17 @@ class _Problems:
             y = self.targets[start : start + len(rows), self.columns[which]]
             return work(start, block, y.astype(block.dtype))
 
-        ends = block_ends(self.X, 2 * len(which))
-        tasks = (joblib.delayed(task)(start, self.X[start:stop]) for start, stop in ends)
-        threads = joblib.Parallel(
-            self.threads, require="sharedmem", batch_size=1, return_as="generator"
-        )
-        with self.pools.limit(limits=1, user_api="blas"):
-            yield from threads(tasks)
+        working: deque[Future[Sums]] = deque()
+        with (
+            self.pools.limit(limits=1, user_api="blas"),
+            ThreadPoolExecutor(self.threads) as threads,
+        ):
+            for start, stop in block_ends(self.X, 2 * len(which)):
+                if len(working) > self.threads:  # else memory would fill with blocks that wait
+                    yield working.popleft().result()
+                working.append(threads.submit(task, start, self.X[start:stop]))
+            while working:
+                yield working.popleft().result()
 
     def start(self) -> tuple[Floats, Floats, _Hessian]:
         """Return objective and gradient at v = 0, and the Hessian there, of a sample's rows."""
