@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vggfeat.attribution import Explanation, Share
+from vggfeat.report import images as drawing
 from vggfeat.report.images import (
     BOX_COLOURS,
     describe_exactness,
@@ -66,6 +67,13 @@ def test_the_ring_is_where_the_strongest_is(explanation):
     assert (around == (27, 29, 34)).all(axis=1).sum() > 50
     assert (around == 255).all(axis=1).sum() > 20
     assert not (drawn[80:] == (27, 29, 34)).all(axis=2).any()
+
+
+def test_smoothing_keeps_the_sum(explanation):
+    """What is drawn adds up to the evidence: for each 1 % of 12 steps, 12/100 of it."""
+    smooth = drawing._smooth(explanation, 0)
+    assert smooth.sum() == pytest.approx(explanation.sums[0] * 12 / 100)
+    assert np.abs(smooth).max() == strength(explanation, 0) < 2 * 12 / 100
 
 
 def test_a_class_without_any_evidence_is_drawn_grey(explanation):
