@@ -291,7 +291,7 @@ def evaluate_command(
 
         vggfeat localize evaluate --data VOCdevkit/VOC2007 --model runs/boxes --classifier model
 
-        vggfeat localize evaluate --data ILSVRC2012 --model a@256 --model b@352,384
+        vggfeat localize evaluate --data ILSVRC2012 --model a --model b@352,384 --classifier c
     """
     from vggfeat.experiments import localization as work
 
