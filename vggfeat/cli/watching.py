@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.text import counted
 from vggfeat.cli.console import interruptible, is_first_process, note, progress_bar, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
@@ -166,9 +167,10 @@ def _announce(settings: Training, weights: Weights | None, images: int, quiet: b
     source = f"from {weights.source}, net {weights.net}" if weights else "at random"
     note(f"{title_of(settings)}; the network begins {source}.", quiet=quiet)
     if images < 4 * settings.batch:
+        updates = counted(max(1, images // settings.batch), "update")
         note(
-            f"{images} images make {max(1, images // settings.batch)} updates an epoch with "
-            f"--batch {settings.batch}; a smaller one makes more.",
+            f"{counted(images, 'image')} make {updates} an epoch with --batch {settings.batch}; "
+            "a smaller one makes more.",
             quiet=quiet,
         )
 

@@ -203,7 +203,10 @@ X, Y = descriptors()
     ("evaluate", "named"),
     [
         (lambda: on_split(X, Y, Split(np.flatnonzero(Y != 1), np.flatnonzero(Y == 1))), "'boat'"),
-        (lambda: on_split(X, Y, Split(np.arange(90), np.arange(0))), "test image"),
+        (
+            lambda: on_split(X, Y, Split(np.arange(90), np.arange(0))),
+            "part train: there is no test image. Mark some as test or val",
+        ),
         (lambda: evaluate_splits(X[:6], Y[:6], NAMES), "C cannot be chosen"),
         (lambda: RandomSplits().check(*labelled([], NAMES)), "multi-label"),
         (

@@ -101,8 +101,6 @@ class RandomSplits(Protocol):
             if absent := [name for name in classes if name not in known]:
                 listed = ", ".join(map(repr, absent))
                 raise DataError(f"Split {number} has no training image of {listed}.")
-            if not len(split.test):
-                raise DataError(f"Split {number} has no test image.")
             if np.unique(labels[split.train], return_counts=True)[1].max() < 2:
                 raise DataError(
                     "C cannot be chosen: every class has one image to train with, and C is chosen "
@@ -263,6 +261,12 @@ def _given_split(images: ImageSet) -> list[Split]:
         raise DataError(
             f"The column 'split' says {unknown[0]!r}; it should say train, test or val for every "
             "image. Remove the column to have splits drawn at random."
+        )
+    if not len(test) and not len(val):
+        raise DataError(
+            "All images are of the part train: there is no test image. Mark some as test or val "
+            "in the column 'split', or put them into a folder of that name beside train; or name "
+            "the folder train itself, or remove the column, to have splits drawn at random."
         )
     if not len(test):
         return [Split(train, val)]
