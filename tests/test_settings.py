@@ -46,6 +46,16 @@ def test_one_source_serves_all_nets_or_each_has_its_own() -> None:
     assert (own.weights_of("D"), own.weights_of("E")) == ("d.pth", "e.pth")
 
 
+def test_nets_are_known_by_the_names_that_others_give_them() -> None:
+    """By the number of layers with weights, with or without a hyphen, also before a file."""
+    features = Features(nets=("vgg16", "VGG-19"), weights=("VGG_16=d.pth", "vgg16.pth"))
+    assert features.nets == ("D", "E")
+    assert (features.weights_of("D"), features.weights_of("E")) == ("d.pth", "vgg16.pth")
+    assert (Extraction(net="vgg13").net, Training(net="VGG11").net) == ("B", "A")
+    with pytest.raises(ValidationError, match="twice"):
+        Features(nets=("D", "vgg16"))
+
+
 def test_what_is_given_goes_over_what_was_set() -> None:
     """None says nothing, a list may stand for a tuple, and a wrong value is still refused."""
     base = Features(nets=("D", "E"), weights=("D=d.pth", "E=e.pth"), power=0.5, flip=False)

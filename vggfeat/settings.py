@@ -51,6 +51,8 @@ IN_A_NAME = {"net", "weights", "layers", "pool"}
 """Settings of an extraction that a column has in its name, and its weights by their digest."""
 OF_FORMAT_2 = ("flip", "locations", "exif", "precision")
 """Settings that every column has."""
+OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+"""Nets of Table 1 by their number of layers with weights, as most software calls them."""
 _OF_A_NET = re.compile(r"[A-E](-[A-Za-z0-9]+)?=")
 
 
@@ -59,7 +61,25 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | int | float) else value
 
 
+def net_name(name: str) -> str:
+    """Return the configuration of Table 1 that others call VGG-11, VGG-13, VGG-16 or VGG-19.
+
+    Examples
+    --------
+    >>> net_name("vgg16"), net_name("VGG-19"), net_name("A-LRN")
+    ('D', 'E', 'A-LRN')
+    """
+    return OTHER_NAMES.get(name.lower().replace("-", "").replace("_", ""), name)
+
+
+def _owner_name(weights: str) -> str:
+    """Give the net in NET=FILE its name of Table 1."""
+    net, equals, file = weights.partition("=")
+    return f"{net_name(net)}={file}" if equals else weights
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Net = Annotated[str, AfterValidator(net_name)]
 
 
 class Settings(BaseModel):
@@ -133,11 +153,11 @@ class Features(Dense):
     'average'
     """
 
-    nets: Names = Field(
+    nets: Annotated[tuple[Net, ...], BeforeValidator(_as_tuple)] = Field(
         default=("D",),
         min_length=1,
-        description="Configuration of Table 1: A, B, D, E; A-LRN, C with own weights. Repeat to "
-        "stack several: --net D --net E is the paper's fusion.",
+        description="Configuration of Table 1: A, B, D, E, or vgg11, vgg13, vgg16, vgg19; A-LRN, "
+        "C with own weights. Repeat to stack several: --net D --net E is the paper's fusion.",
         json_schema_extra={"flags": ["--net"]},
     )
     Q: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = Field(
@@ -146,7 +166,9 @@ class Features(Dense):
         description="Test scale: smallest side in pixels; repeat for several.",
         json_schema_extra={"flags": ["--Q", "-Q"]},
     )
-    weights: Names = Field(
+    weights: Annotated[
+        tuple[Annotated[str, AfterValidator(_owner_name)], ...], BeforeValidator(_as_tuple)
+    ] = Field(
         default=("auto",),
         description="auto, authors, torchvision, embedded, or a file; for one of several nets: "
         "NET=FILE.",
@@ -223,7 +245,7 @@ class Extraction(Dense):
     ('softmax', 'crops5')
     """
 
-    net: str = Field(default="D", description="Configuration of Table 1.")
+    net: Net = Field(default="D", description="Configuration of Table 1.")
     weights: str = Field(
         default="auto", description="A source (auto, authors, torchvision, embedded) or a file."
     )
@@ -414,7 +436,7 @@ class Training(Decoding):
     'step'
     """
 
-    net: str = Field(default="A", description="Configuration of Table 1.")
+    net: Net = Field(default="A", description="Configuration of Table 1.")
     S: Annotated[
         int | tuple[int, int], BeforeValidator(_range), AfterValidator(_as_large_as_a_crop)
     ] = Field(
@@ -525,7 +547,7 @@ class BoxTraining(Training):
     0.001
     """
 
-    net: str = Field(
+    net: Net = Field(
         default="D",
         description="Configuration of a named source; D by default. A file says its own.",
         json_schema_extra={"adaptive": True},

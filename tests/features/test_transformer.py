@@ -51,6 +51,15 @@ def test_every_kind_of_image_is_taken(paths: list[Path]) -> None:
     assert VGGFeatures(**SMALL).transform(stacked).shape == (3, 128)
 
 
+def test_a_net_has_the_rows_of_its_other_name(paths: list[Path]) -> None:
+    """VGG-16 is net D: the same numbers under the same names."""
+    net_D, vgg16 = (
+        VGGFeatures(net=net, layer="pool3", Q=32, weights="embedded") for net in ("D", "VGG-16")
+    )
+    np.testing.assert_array_equal(vgg16.fit_transform(paths), net_D.fit_transform(paths))
+    assert list(vgg16.get_feature_names_out()) == list(net_D.get_feature_names_out())
+
+
 def test_rows_follow_the_input_duplicates_included(paths: list[Path]) -> None:
     """Shuffled and repeated inputs give shuffled and repeated rows."""
     features = VGGFeatures(**SMALL)

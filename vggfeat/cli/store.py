@@ -14,7 +14,7 @@ from vggfeat.cli.console import Json, Quiet, note, show, spinner
 from vggfeat.cli.targets import check_file, check_folder, file_path
 from vggfeat.errors import ParameterError, StoreDamaged
 from vggfeat.report.tables import render_facts
-from vggfeat.settings import Features
+from vggfeat.settings import Features, net_name
 from vggfeat.store.export import choose_columns, export, pack
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.merge import merge
@@ -248,7 +248,7 @@ def export_command(
     held = FeatureStore(store)
     columns = choose_columns(
         held,
-        nets=net or (),
+        nets=[net_name(name) for name in net or ()],
         layers=layer or (),
         pools=pool.split("+") if pool else (),
         scales=Q or (),

@@ -28,7 +28,7 @@ from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import Decoding
+from vggfeat.settings import Decoding, net_name
 from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
 
@@ -42,7 +42,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     Parameters
     ----------
     net : str, default="D"
-        Configuration of Table 1.
+        Configuration of Table 1; ``vgg16`` is D, ``vgg19`` E.
     layer : str or sequence of str, default="fc7"
         Layer, or layers to be stacked.
     Q : int or sequence of int, default=(256,)
@@ -170,7 +170,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         >>> VGGFeatures(layer="pool5", Q=(256, 384)).get_feature_names_out()[-1]
         'vgg_d_pool5_511'
         """
-        layers: Iterable[Layer] = layers_of(self.net)
+        layers: Iterable[Layer] = layers_of(net_name(self.net))
         if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
             layers = self._extractor().net.layers
         outputs = {layer.name: layer.outputs for layer in layers}
@@ -178,7 +178,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         poolings = [(f"_{pool}" * (len(pools) > 1), resolve_pooling(pool).parts) for pool in pools]
         scales = [f"_q{Q}" for Q in _list_scales(self.Q)] if self.aggregate == "stack" else [""]
         names = [
-            f"vgg_{self.net.lower()}_{layer}{pool}{scale}{part}_{channel}"
+            f"vgg_{net_name(self.net).lower()}_{layer}{pool}{scale}{part}_{channel}"
             for layer in self._layers()
             for pool, parts in poolings
             for scale in scales
@@ -203,14 +203,14 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         names = ("flip", "pool", "exif", "device", "precision", "deterministic")
         settings = [(name, getattr(self, name)) for name in names]
         settings.append(("locations", self._aggregation().locations))
-        return _open(self.net, tuple(self._layers()), weights, tuple(settings))
+        return _open(net_name(self.net), tuple(self._layers()), weights, tuple(settings))
 
     def _aggregation(self) -> Aggregation:
         return Aggregation(self.aggregate, self.normalize, self.power)
 
     def _layers(self) -> list[str]:
         named = [self.layer] if isinstance(self.layer, str) else self.layer
-        return list(dict.fromkeys(resolve_layer(self.net, name) for name in named))
+        return list(dict.fromkeys(resolve_layer(net_name(self.net), name) for name in named))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -12,6 +12,7 @@ from vggfeat._io.download import Checksums, Progress, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets.config import TABLE_1
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
+from vggfeat.settings import net_name
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -119,6 +120,7 @@ def source_of(name: str, net: str) -> Source:
     >>> source_of("torchvision", "A").files[0].name
     'vgg11-8a719046.pth'
     """
+    net = net_name(net)
     nets = [n for source, n in SOURCES if source == name]
     if not nets:
         raise ParameterError.not_one_of("weights", "load", NAMES, name)

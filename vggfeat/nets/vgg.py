@@ -17,6 +17,7 @@ from vggfeat.nets.config import (
     resolve_layer,
     smallest_side,
 )
+from vggfeat.settings import net_name
 
 INITIALISATIONS = ("glorot", "paper", "kaiming")
 
@@ -69,7 +70,7 @@ class VGG(nn.Module):
         wanted = [layers] if isinstance(layers, str) else list(layers)
         if not wanted:
             raise ParameterError.of("layers", "VGG", "one or more layer names", layers)
-        self.net = net
+        self.net = net = net_name(net)
         self.wanted = tuple(dict.fromkeys(resolve_layer(net, name) for name in wanted))
         self.dense = dense
         self.pool_rounding = pool_rounding

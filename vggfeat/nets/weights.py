@@ -18,6 +18,7 @@ from vggfeat.errors import WeightsError, WeightsNotFound
 from vggfeat.nets import formats, registry
 from vggfeat.nets.config import convolutions, parameter_layers
 from vggfeat.nets.preprocessing import PixelConvention, convention
+from vggfeat.settings import net_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +174,7 @@ def load(
     >>> found.pixels.channels, found.licence, len(found.state)
     ('BGR', 'CC BY 4.0 (K. Simonyan, A. Zisserman)', 26)
     """
+    net = net_name(net)
     needed = parameter_layers(net, layers)
     if isinstance(weights, Weights):
         if weights.net != net:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vggfeat.errors import WeightsError
 from vggfeat.nets.config import FC_SIDE, TABLE_1, convolutions, layers_of
 from vggfeat.nets.preprocessing import CAFFE, PixelConvention
+from vggfeat.settings import net_name
 
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
@@ -132,6 +133,7 @@ def identify(pairs: Mapping[str, Pair], net: str | None, stated: str | None = No
     candidates = [n for n in TABLE_1 if tables[n][: len(found)] == found]
     whole = [n for n in candidates if len(tables[n]) == len(found)]
     if net is not None:
+        net = net_name(net)
         layers_of(net)  # raises ParameterError if there is none of this name
         if net in candidates:
             return net
