@@ -69,6 +69,20 @@ def test_cmyk_jpeg_is_read(tmp_path: Path) -> None:
     assert min(green, blue) > 245
 
 
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_png_with_a_long_comment_or_profile_is_read(kind: bytes, tmp_path: Path) -> None:
+    """Three megabytes that are no pixels, packed: Pillow alone allows one."""
+    between = b"\0\1\0\0\0" if kind == b"iTXt" else b"\0\0"
+    extra = b"prompt" + between + zlib.compress(b"x" * (3 << 20))
+    chunk = (
+        struct.pack(">I", len(extra)) + kind + extra + struct.pack(">I", zlib.crc32(kind + extra))
+    )
+    Image.new("RGB", (9, 8), "red").save(file := tmp_path / "a.png")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:33] + chunk + whole[33:])  # behind the head
+    assert decode(file).getpixel((8, 7)) == (255, 0, 0)
+
+
 def test_the_first_frame_of_a_gif_is_taken(tmp_path: Path) -> None:
     """Of an animation, what is shown first counts."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]

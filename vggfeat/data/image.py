@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from vggfeat._io.text import printable
 from vggfeat.errors import ImageError, ParameterError
@@ -88,6 +88,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ON_ITS_SIDE = range(5, 9)  # of these, width and height are exchanged
+
+
+# Pillow refuses a PNG whose comments or colour profile, which nobody needs here, unpack to more
+# than a megabyte: programs that draw images write whole workflows there.
+TEXT_BYTES = 64 << 20
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, TEXT_BYTES)
+PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, TEXT_BYTES)
 
 
 def max_pixels() -> int:
