@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.cli import run
+from helpers.cli import run, run_process
 from helpers.colours import two_classes
 from helpers.networks import formula_weights, write_weights
 from helpers.seams import no_downloads, published
@@ -21,6 +21,17 @@ def images(tmp_path: Path) -> Path:
     """Draw four images of each of two classes."""
     two_classes(tmp_path / "set", 4)
     return tmp_path
+
+
+def test_files_are_written_whatever_the_terminal_can_show(images: Path) -> None:
+    """Model, page and result come out where the encoding lacks what is printed, as in a plain log."""
+    next((images / "set").iterdir()).rename(images / "set" / "猫")
+    how = ("--layer", "pool2", "--Q", "32", "--weights", "embedded", "--jobs", "1")
+    words = ("svm", "--dataset", "set", *how, "--save", "model", "--report", "page.html")
+    ran = run_process(*words, cwd=images, env={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"})
+    assert {"model.safetensors", "page.html"} <= {path.name for path in images.iterdir()}
+    assert "\\u732b" in ran.out
+    assert "####" in ran.out
 
 
 def test_no_weights_are_downloaded_to_draw_maps(images: Path) -> None:

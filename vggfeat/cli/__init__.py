@@ -7,6 +7,7 @@ there at once.
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from importlib import import_module
@@ -147,6 +148,8 @@ def _about(
 
 def main() -> None:
     """Run the command line, and turn errors into one line and an exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Pillow warns of half of what it, and this program, reads.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", append=True)
     try:

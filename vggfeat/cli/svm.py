@@ -73,6 +73,9 @@ def command(
     store = None if quality else features  # a quality names all that is extracted
     chosen = choose_features(preset(quality, card.defaults), typed, store)
     run = evaluate_svm(work, card, images, chosen, svm, features)
-    show_result(run.result, as_json=as_json, **run.background())
-    if status := outputs.write(run, work):
+    try:  # files first, whatever the terminal can show; and the result, whatever becomes of them
+        status = outputs.write(run, work)
+    finally:
+        show_result(run.result, as_json=as_json, **run.background())
+    if status:
         raise typer.Exit(status)

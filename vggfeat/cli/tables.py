@@ -64,13 +64,13 @@ def show_rows(
     try:
         for row in rows:
             finished.append(row)
+            if row.write:  # before anything is shown that a terminal may refuse
+                worst = max(worst, row.write())
             if row.error:
                 note_error(f"Error: {row.name}", row.error)
                 worst = max(worst, row.error.exit_status)
             elif each and not as_json:
                 show({}, render_result(row.result), as_json=False)
-            if row.write:
-                worst = max(worst, row.write())
     except (KeyboardInterrupt, typer.Exit):
         if finished:
             _show_table(recipe, finished, as_json=as_json)

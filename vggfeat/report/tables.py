@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.bar import Bar
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
@@ -175,12 +175,22 @@ def render_table(table: Table) -> RenderableType:
         for place in shown:
             cells.append(Text(write_cell(row[place], table.columns[place])))
             if place in bars:
-                cells.append(Bar(1, 0, bars[place][number], width=width, color="cyan"))
+                cells.append(_Bar(1, 0, bars[place][number], width=width, color="cyan"))
         grid.add_row(*cells, style="bold" if number in table.emphasis else None)
     parts: list[RenderableType] = [Text(table.title, style="bold"), grid]
     if more := len(table.rows) - len(rows):
         parts.append(Text(f"and {more:,} more row{'s' if more > 1 else ''}", style="dim"))
     return Group(*parts)
+
+
+class _Bar(Bar):
+    """A bar of blocks, or of ``#`` for an encoding that has no blocks."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not options.ascii_only:
+            yield from super().__rich_console__(console, options)
+        else:
+            yield Text("#" * round((self.width or 0) * self.end / self.size), self.style)
 
 
 def render_result(result: Result) -> RenderableType:
