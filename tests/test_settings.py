@@ -63,6 +63,7 @@ def test_what_is_given_goes_over_what_was_set() -> None:
     other = base.but(Q=[16, 24], power=None, flip=True, views=None)
     assert other == base.model_copy(update={"Q": (16, 24), "flip": True})
     refuses(lambda: base.but(nets=["A", "B", "D"]), ParameterError, ["NET=FILE"])
+    assert SVM(loss="hinge").but(C=1.0).model_fields_set == {"loss", "C"}  # as if typed at once
 
 
 def test_a_net_has_its_share_of_the_features() -> None:

@@ -101,7 +101,7 @@ class Settings(BaseModel):
         'stack'
         """
         known = {name: value for name, value in given.items() if value is not None}
-        return checked(type(self), **{**self.model_dump(), **known})
+        return checked(type(self), **{**self.model_dump(exclude_unset=True), **known})
 
 
 PRECISION: Any = Field(

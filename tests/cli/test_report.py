@@ -24,7 +24,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_files_are_written_whatever_the_terminal_can_show(images: Path) -> None:
-    """Model, page and result come out where the encoding lacks what is printed, as in a plain log."""
+    """Model, page and result come out where the encoding lacks what is printed."""
     next((images / "set").iterdir()).rename(images / "set" / "猫")
     how = ("--layer", "pool2", "--Q", "32", "--weights", "embedded", "--jobs", "1")
     words = ("svm", "--dataset", "set", *how, "--save", "model", "--report", "page.html")

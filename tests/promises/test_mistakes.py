@@ -89,11 +89,8 @@ BEFORE_WEIGHTS = rows("""
     svm --dataset empty → 3: empty | empty/cat/1.jpg
     svm --dataset images → 3: images | images/cat/1.jpg
     svm --dataset single → 3: single | 'cat' | at least two
-    svm --dataset semicolons.csv → 3: semicolons.csv | semicolons | commas
-    svm --dataset tabs.csv → 3: tabs.csv | tabs | commas
     svm --dataset nothing.csv → 3: nothing.csv | empty | path
     svm --dataset header.csv → 3: header.csv | rows
-    extract semicolons.csv → 3: semicolons.csv | semicolons | commas
     extract header.csv → 3: header.csv | rows
     extract zeros.csv → 3: zeros.csv, line 2 | zero byte
     extract utf16.csv → 3: utf16.csv | zero bytes | UTF-8
@@ -335,8 +332,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "chain.toml": '[[links]]\nname = "a"\ntraining = { epoch = 3 }\n',
         "own.toml": 'name = "own"\nfolder = "lost.csv"\n',
         "protocol.toml": 'name = "x"\nreader = "folders"\n[protocol]\nseedd = 1\nsplits = "x"\n',
-        "semicolons.csv": "path;labels\nimages/0.png;cat\n",
-        "tabs.csv": "path\tlabel\nimages/0.png\tcat\n",
         "nothing.csv": "",
         "header.csv": "path,label\n",
         "zeros.csv": "path,label\nimages/0\0.png,cat\n",

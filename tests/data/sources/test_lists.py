@@ -39,6 +39,72 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
             assert images.splits[name].tolist() == rows
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("path,label,split\nd/é 1.jpg,cat,train\nd/2.jpg,dog,test\n", "utf-16"),
+        ("path,label,split\nd/é 1.jpg,cat,train\nd/2.jpg,dog,test\n", "utf-8-sig"),
+        ("path;label;split\r\nd/é 1.jpg;cat;train\r\nd/2.jpg;dog;test\r\n", "utf-8"),
+        ("path\tlabel\tsplit\nd/é 1.jpg\tcat\ttrain\nd/2.jpg\tdog\ttest\n", "utf-8"),
+        ('path, label, split\n"d/é 1.jpg" , cat , train\n d/2.jpg,dog ,test \n', "utf-8"),
+        ("path,label,split\nd\\é 1.jpg,cat,train\nd\\2.jpg,dog,test\n", "utf-8"),
+        ("path,label,split\nd/e\u0301 1.jpg,cat,train\nd/2.jpg,dog,test\n", "utf-8"),
+    ],
+)
+def test_manifests_are_read_as_other_programs_write_them(
+    text: str, encoding: str, tmp_path: Path
+) -> None:
+    """UTF-16, a byte order mark, semicolons, tabs, blanks, quotes, backslashes, other accents."""
+    (tmp_path / "d").mkdir()
+    for name in ("é 1.jpg", "2.jpg"):
+        (tmp_path / "d" / name).write_bytes(b"")
+    (tmp_path / "m.csv").write_text(text, encoding, newline="")
+    images = find_images([str(tmp_path / "m.csv")])
+    assert images.names == ("d/é 1.jpg", "d/2.jpg")
+    assert images.labels == ("cat", "dog")
+    assert {part: rows.tolist() for part, rows in images.splits.items()} == {
+        "train": [0],
+        "test": [1],
+    }
+
+
+@pytest.mark.parametrize("at", ["", "@"])
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("a b.jpg\r\n2.jpg\r\n", "utf-16"),
+        ('"a b.jpg"\n"2.jpg"\n', "utf-8"),
+        ("  a b.jpg  \n2.jpg\t\n   \n", "utf-8-sig"),
+    ],
+)
+def test_lists_are_read_as_other_programs_write_them(
+    text: str, encoding: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With or without an @ before the name of the list."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b.jpg", "2.jpg"):
+        Path(name).write_bytes(b"")
+    Path("list.txt").write_text(text, encoding, newline="")
+    assert find_images([f"{at}list.txt"]).names == ("a b.jpg", "2.jpg")
+
+
+def test_what_is_written_is_looked_for_first(tmp_path: Path) -> None:
+    """A name may begin with a blank, or have quotes and backslashes, where there is such a file."""
+    names = (" 1.jpg", '"2".jpg', "3\\.jpg")
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name.strip(' "').replace("\\", "")).write_bytes(b"")
+    (tmp_path / "m.csv").write_text('path\n 1.jpg\n"""2"".jpg"\n3\\.jpg\n')
+    assert find_images([str(tmp_path / "m.csv")]).names == names
+
+
+@pytest.mark.parametrize(("label", "said"), [(float("nan"), "NaN"), (["a", "b"], "labels")])
+def test_a_label_that_is_none_is_refused(label: object, said: str, tmp_path: Path) -> None:
+    """No class is called nan, and none "['a', 'b']"."""
+    source = write(tmp_path / "m.parquet", path=["a.jpg", "b.jpg"], label=[label, label])
+    refuses(lambda: find_images([source]), DataError, ["m.parquet", "row 1", said])
+
+
 def test_labels_may_be_numbers_or_absent(tmp_path: Path) -> None:
     """A class may be called 0; a row may have none."""
     source = write(tmp_path / "m.parquet", path=["a.jpg", "b.jpg", "c.jpg"], label=[0, None, 1])

@@ -152,7 +152,8 @@ def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None
     """Find what reads a source that holds many images in one file."""
     if source.lower().endswith(PACKED) or ending == ".tar":
         return _read_tar
-    return {".csv": read_csv, ".parquet": read_parquet, ".pq": read_parquet}.get(ending)
+    readers = dict.fromkeys((".csv", ".tsv"), read_csv) | {".txt": read_list}
+    return (readers | dict.fromkeys((".parquet", ".pq"), read_parquet)).get(ending)
 
 
 def _read_tar(source: str) -> Iterator[Entry]:

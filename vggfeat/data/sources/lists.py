@@ -1,15 +1,22 @@
-"""Lists of images: a path a line, or CSV and Parquet manifests with path, label(s) and split."""
+"""Lists of images: a path a line, or CSV and Parquet manifests with path, label(s) and split.
+
+They are read as other programs write them: in UTF-8 or UTF-16, with commas, semicolons or tabs,
+with blanks and quotes around what they name, and paths with backslashes.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import math
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,8 +37,9 @@ from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 COLUMNS = ("path", "label", "labels", "split")
 SEPARATOR = "|"
 """What stands between the classes of an image in the column ``labels``."""
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What stands between columns where a comma should."""
+DELIMITERS = (",", ";", "\t")
+"""What may stand between columns."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINES_AT_ONCE = 8192
 LONGEST = 1 << 20  # bytes of a line
 
@@ -71,8 +79,25 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
             raise DataError(f"A list of images may name paths and addresses, not {redact(text)}.")
         return RemoteImage(text), name_of(text)
     if isinstance(folder, Path):
+        text = _as_it_lies(text, folder)
         return folder / text, name_of(text)
+    text = text.strip()
     return RemoteImage(join(folder, text)), name_of(text)
+
+
+def _as_it_lies(text: str, folder: Path) -> str:
+    """Return a path in the form in which there is a file, else as it is written.
+
+    Programs put blanks and quotes around paths, write backslashes, and compose accents or not.
+    """
+    plain = text.strip()
+    if plain == text and text.isascii() and not set('"\\') & set(text):
+        return text
+    if plain[:1] == plain[-1:] == '"':
+        plain = plain[1:-1]
+    forms = [text, plain, plain.replace("\\", "/")]
+    forms += [unicodedata.normalize(form, each) for each in forms[1:] for form in ("NFC", "NFD")]
+    return next((form for form in forms if (folder / form).exists()), text)
 
 
 def read_list(source: str) -> Iterator[Entry]:
@@ -103,10 +128,15 @@ def read_csv(source: str) -> Iterator[Entry]:
         If it has no column ``path``, or a line without one or with more fields than the header.
     """
     with _open(source, "manifest") as file:
-        text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-        rows = csv.DictReader(text)
+        text = _as_text(file)
+        header = text.readline()
+        delimiter = next((mark for mark in DELIMITERS if mark in header), ",")
+        lines = chain([header] if header else [], text)
+        blanks = f"{delimiter} " in header  # else one may be the first of a name
+        rows = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=blanks)
         try:
-            _need_path(rows.fieldnames or (), source)
+            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+            _need_path(rows.fieldnames, source)
             yield from _entries(rows, source, "line", 2)
         except csv.Error as error:
             raise DataError(f"{redact(source)}, line {rows.line_num}: {error}.") from error
@@ -149,15 +179,29 @@ def _open(source: str, what: str) -> Iterator[BinaryIO]:
             yield file
 
 
+def _as_text(file: BinaryIO) -> io.TextIOWrapper:
+    """Decode UTF-16 where a byte order mark says so, else UTF-8 and bytes that are none."""
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    if buffered.peek(2)[:2] in UTF_16:
+        return io.TextIOWrapper(buffered, "utf-16", newline="")
+    return io.TextIOWrapper(buffered, "utf-8-sig", "surrogateescape", newline="")
+
+
 def _lines(file: BinaryIO, folder: Path | str, where: str) -> Iterator[Entry]:
     for line in _pieces(file, where):
-        if text := os.fsdecode(line.rstrip(b"\r\n")):
+        text = os.fsdecode(line.rstrip(b"\r\n"))
+        if text.strip():
             yield Entry(*resolve_entry(text, folder))
 
 
 def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
     """Read what stands between the ends of lines; what they are shows in the first of the file."""
     kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
+    if kept[:2] in UTF_16:
+        kept, file = (
+            (kept + file.read()).decode("utf-16").encode("utf-8", "surrogateescape"),
+            io.BytesIO(),
+        )
     end = b"\0" if b"\0" in kept else b"\n"
     while some := file.read(BLOCK):
         *whole, kept = (kept + some).split(end)
@@ -175,14 +219,8 @@ def _need_path(columns: Sequence[str], source: str) -> None:
     where, right = redact(source), "'path', and may have 'label' or 'labels', and 'split'"
     if not columns:
         raise DataError(f"{where} is empty. Its first line names its columns: it needs {right}.")
-    header = "".join(columns)
-    if "\0" in header:
+    if "\0" in "".join(columns):
         raise DataError(f"{where} has zero bytes in its first line. Save it as text in UTF-8.")
-    if len(columns) == 1 and (others := [mark for mark in SEPARATORS if mark in header]):
-        raise DataError(
-            f"{where} has {SEPARATORS[others[0]]} between its columns. Save it with commas, as "
-            "path,label."
-        )
     if "path" not in columns:
         raise DataError(f"{where} has the columns {', '.join(columns)}; a manifest needs {right}.")
 
@@ -200,10 +238,11 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
             )
         try:
             image, name = resolve_entry(str(row["path"]), folder)
+            label, split = _text(row.get("label")), _text(row.get("split"))
         except DataError as error:
             raise DataError(f"{redact(source)}, {what} {number}: {error}") from error
         label_set = _label_set(row["labels"]) if "labels" in row else None
-        yield Entry(image, name, _text(row.get("label")), _text(row.get("split")), label_set)
+        yield Entry(image, name, label, split, label_set)
     if number < first:
         raise DataNotFound(
             f"{redact(source)} has columns and no rows. Write the path of an image in each line "
@@ -219,4 +258,8 @@ def _label_set(value: object) -> tuple[str, ...]:
 
 def _text(value: object) -> str:
     """Make a label one object for all its rows: there may be a million of them."""
-    return "" if value is None else sys.intern(str(value))
+    if isinstance(value, list):
+        raise DataError("a list is no label; name the column 'labels' if images have several")
+    if isinstance(value, float) and math.isnan(value):
+        raise DataError("NaN is no label; leave out the row, or write what the image shows")
+    return "" if value is None else sys.intern(str(value).strip())
