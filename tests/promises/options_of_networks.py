@@ -135,16 +135,20 @@ LOCALIZE_EVALUATE = rows(
     "localize evaluate",
     "--data VOC2007 --model boxes.safetensors",
     ("--data", "--data VOC2012", "open_boxset.root", "VOC2012", FREE),
-    ("--model", "--model more", "Localiser.path", "more", FREE),
     ("--classifier", "--classifier w.pth", "NetClassifier.weights", "w.pth", FREE),
-    ("--Q", "--Q 288 --Q 320", "system.scales", [[288, 320]], "--Q 0"),
     ("--labels", "--classifier w.pth --labels scores-D", "StoredLabels.paths", ["scores-D"], FREE),
     ("--boxes", "--boxes VOC2007", "open_boxset.boxes", ["VOC2007"], FREE),
     ("--exif", "--ignore-exif", "open_boxset.decoding.exif", False, FLAG),
-    *MERGING,
     ("--limit", "--limit 2", EFFECT, None, "--limit 0"),
     ("--report", "--report r.html", EFFECT, None, FREE),
     *PRINTED,
+)
+LOCALIZE_WINDOWS = rows(
+    "localize evaluate",
+    "--data VOC2007 --model boxes.safetensors --classifier w.pth",
+    ("--model", "--model more", "Localiser.path", "more", FREE),
+    ("--Q", "--Q 288 --Q 320", "system.scales", [[288, 320]], "--Q 0"),
+    *MERGING,
 )
 
 WHOLE_NETWORKS = [
@@ -156,4 +160,5 @@ WHOLE_NETWORKS = [
     *LOCALIZE_PREDICT,
     *LOCALIZE_LABELS,
     *LOCALIZE_EVALUATE,
+    *LOCALIZE_WINDOWS,
 ]

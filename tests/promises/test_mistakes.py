@@ -242,6 +242,10 @@ BEFORE_WEIGHTS = rows("""
     localize evaluate --model a → 2: --data
     localize evaluate --data VOC2007 --model nowhere → 4: nowhere | vggfeat localize train
     localize evaluate --data VOC2007 --model a --labels s → 2: --labels | --classifier
+    localize evaluate --data VOC2007 --model a --Q 256 → 2: --Q | --classifier
+    localize evaluate --data VOC2007 --model a@256 → 2: --model | --classifier
+    localize evaluate --data VOC2007 --model a --model b → 2: --model | --classifier
+    localize evaluate --data VOC2007 --model a --threshold 0.3 → 2: --threshold | --classifier
 
     datasets list sample → 2: sample
     datasets show nowhere → 3: nowhere | sample

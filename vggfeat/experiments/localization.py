@@ -278,11 +278,15 @@ def open_tested(
 
     Raises
     ------
+    ParameterError
+        If several nets, scales or merging are asked for, and there is no classifier.
     WeightsError, DeviceError
         If a net cannot be opened.
     StoreError, DataError
         If a store holds no scores, or those of other classes.
     """
+    if not classifier:
+        _refuse_settings_of_windows(models, scales, merging)
     nets, net_scales = open_localizers(models, scales, execution)
     system = None
     if classifier:
@@ -296,6 +300,20 @@ def open_tested(
         )
     stored = StoredLabels.open(labels, nets[0].classes) if labels else None
     return LocalizationSystem(nets, net_scales, system, stored, merging or Merging())
+
+
+def _refuse_settings_of_windows(
+    models: Sequence[str], scales: Sequence[int], merging: Merging | None
+) -> None:
+    """Refuse what says nothing where one box, of the central crop, is judged (protocol 1)."""
+    where, purpose = "the central crop of one net", "windows of whole images, with --classifier"
+    if len(models) > 1 or split_scales(models[0])[1]:
+        raise ParameterError(
+            f"Without --classifier {where} is judged, at its S. Name one --model, without test "
+            "scales, or a --classifier."
+        )
+    for name in [*(["Q"] if scales else []), *(merging.model_fields_set if merging else [])]:
+        raise ParameterError.ignored(name, where, purpose)
 
 
 @dataclass(frozen=True)
