@@ -175,7 +175,7 @@ def render_table(table: Table) -> RenderableType:
         for place in shown:
             cells.append(Text(write_cell(row[place], table.columns[place])))
             if place in bars:
-                cells.append(_Bar(1, 0, bars[place][number], width=width, color="cyan"))
+                cells.append(_ShareBar(1, 0, bars[place][number], width=width, color="cyan"))
         grid.add_row(*cells, style="bold" if number in table.emphasis else None)
     parts: list[RenderableType] = [Text(table.title, style="bold"), grid]
     if more := len(table.rows) - len(rows):
@@ -183,7 +183,7 @@ def render_table(table: Table) -> RenderableType:
     return Group(*parts)
 
 
-class _Bar(Bar):
+class _ShareBar(Bar):
     """A bar of blocks, or of ``#`` for an encoding that has no blocks."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
