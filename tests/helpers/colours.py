@@ -36,13 +36,16 @@ NEVER = -1e4
 """Score of a class that no colour has."""
 
 
-def two_classes(root: Path, each: int = 5) -> Path:
-    """Draw two classes that are told apart by their brightness."""
+def two_classes(root: Path, each: int = 5, *, grainy: bool = False) -> Path:
+    """Draw two classes that are told apart by their brightness, smooth or of grainy pixels.
+
+    Smooth images have neighbours so alike that rounding decides which is a window's maximum.
+    """
     rng = np.random.default_rng(0)
     for label, level in (("dark", 60), ("light", 190)):
         (root / label).mkdir(parents=True)
         for number in range(each):
-            noise = rng.integers(-50, 50, (6, 7, 3)) + level
+            noise = rng.integers(-50, 50, (230, 260, 3) if grainy else (6, 7, 3)) + level
             image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
             image.resize((260, 230)).save(root / label / f"{number}.png")
     return root

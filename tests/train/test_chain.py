@@ -51,7 +51,7 @@ def _small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
-    return open_trainset(two_classes(tmp_path_factory.mktemp("images")))
+    return open_trainset(two_classes(tmp_path_factory.mktemp("images"), grainy=True))
 
 
 def trained(
@@ -156,7 +156,7 @@ def test_two_processes_train_a_chain_as_one_does(once: Path, tmp_path: Path) -> 
     """As torchrun starts them, they meet anew for every link; weights agree to rounding."""
     (tmp_path / "two.py").write_text(TWO)
     (tmp_path / "chain.json").write_text(CHAIN.model_dump_json(by_alias=True))
-    root, tests = two_classes(tmp_path / "images"), Path(__file__).parents[1]
+    root, tests = two_classes(tmp_path / "images", grainy=True), Path(__file__).parents[1]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*torchrun, "--nproc-per-node", "2", "two.py", root, "runs", tests, tests.parent]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
