@@ -40,12 +40,13 @@ def folder_in_memory(otherwise: Path) -> Iterator[Path]:
 
 
 def import_for_training() -> None:
-    """Import what the first optimizer of torch imports, which takes longer than a short training.
+    """Import what an optimizer and a report import when first used, longer than a short training.
 
     A forked process has what this one imported. Nor may another user be able to import it, where
     Python is installed in root's home.
     """
-    import_module("torch._dynamo")
+    for module in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg"):
+        import_module(module)
 
 
 def die() -> None:
