@@ -196,7 +196,7 @@ def test_what_a_source_lacks(name: str, net: str, layer: str, message: str) -> N
 
 def test_unknown_names() -> None:
     """A net, layer, source or convention that does not exist is an error with the choices."""
-    refuses(lambda: load(net="VGG16"), ParameterError, ["VGG16"])
+    refuses(lambda: load(net="VGG17"), ParameterError, ["VGG17"])
     refuses(lambda: load(layers=("fc9",)), ParameterError, ["fc9"])
     refuses(
         lambda: load("embedded", layers=("conv1_1",), pixels="keras"),

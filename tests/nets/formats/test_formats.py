@@ -116,7 +116,7 @@ def test_another_net_is_refused(tmp_path: Path, whole: State) -> None:
         WeightsError,
         ["a.safetensors", "A-LRN", "D"],
     )
-    refuses(lambda: formats.read(tmp_path / "a.safetensors", "VGG16"), ParameterError, ["VGG16"])
+    refuses(lambda: formats.read(tmp_path / "a.safetensors", "VGG17"), ParameterError, ["VGG17"])
 
 
 def test_open_question_is_asked(tmp_path: Path) -> None:
