@@ -43,7 +43,7 @@ def test_finished_rows_are_printed_at_an_interrupt(tmp_path: Path, *, as_json: b
     def interrupted(*given: object, **more: object) -> object:
         if next(rows):
             raise KeyboardInterrupt
-        return evaluate(*given, **more)  # type: ignore[arg-type]
+        return evaluate(*given, **more)  # type: ignore[arg-type]  # as the command gave them
 
     with mock.patch("vggfeat.cli.experiment.evaluate", interrupted):
         words = ("run", "table.toml", "--jobs", "1", "-q", *["--json"] * as_json)

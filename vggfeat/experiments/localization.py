@@ -312,8 +312,9 @@ def _refuse_settings_of_windows(
             f"Without --classifier {where} is judged, at its S. Name one --model, without test "
             "scales, or a --classifier."
         )
-    for name in [*(["Q"] if scales else []), *(merging.model_fields_set if merging else [])]:
-        raise ParameterError.ignored(name, where, purpose)
+    ignored = ["Q"] if scales else sorted(merging.model_fields_set if merging else ())
+    if ignored:
+        raise ParameterError.ignored(ignored[0], where, purpose)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,15 @@ def test_lists_are_read_as_other_programs_write_them(
     assert find_images([f"{at}list.txt"]).names == ("a b.jpg", "2.jpg")
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.txt"])
+def test_a_list_that_is_cut_or_no_list_ends_in_no_trace(name: str, tmp_path: Path) -> None:
+    """UTF-16 may end in half a character, and a line may be too long to be a path."""
+    text = f"path\n{tmp_path}/a.jpg\n\u00e9{'x' * 5000}\n"
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / name).write_bytes(text.encode("utf-16")[:-1])
+    assert str(find_images([str(tmp_path / name)]).names[-2]).endswith("a.jpg")
+
+
 def test_what_is_written_is_looked_for_first(tmp_path: Path) -> None:
     """A name may begin with a blank, or have quotes and backslashes, where there is such a file."""
     names = (" 1.jpg", '"2".jpg', "3\\.jpg")

@@ -97,7 +97,8 @@ def _as_it_lies(text: str, folder: Path) -> str:
         plain = plain[1:-1]
     forms = [text, plain, plain.replace("\\", "/")]
     forms += [unicodedata.normalize(form, each) for each in forms[1:] for form in ("NFC", "NFD")]
-    return next((form for form in forms if (folder / form).exists()), text)
+    # Not Path.exists, which raises an error for a line that is too long to be a name.
+    return next((form for form in forms if os.path.exists(folder / form)), text)  # noqa: PTH110
 
 
 def read_list(source: str) -> Iterator[Entry]:
@@ -181,9 +182,11 @@ def _open(source: str, what: str) -> Iterator[BinaryIO]:
 
 def _as_text(file: BinaryIO) -> io.TextIOWrapper:
     """Decode UTF-16 where a byte order mark says so, else UTF-8 and bytes that are none."""
-    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    buffered = file
+    if not isinstance(buffered, io.BufferedReader):
+        buffered = io.BufferedReader(file)  # type: ignore[type-var]  # BytesIO reads as a raw file does
     if buffered.peek(2)[:2] in UTF_16:
-        return io.TextIOWrapper(buffered, "utf-16", newline="")
+        return io.TextIOWrapper(buffered, "utf-16", "replace", newline="")
     return io.TextIOWrapper(buffered, "utf-8-sig", "surrogateescape", newline="")
 
 
@@ -197,11 +200,9 @@ def _lines(file: BinaryIO, folder: Path | str, where: str) -> Iterator[Entry]:
 def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
     """Read what stands between the ends of lines; what they are shows in the first of the file."""
     kept = file.read(LINES_AT_ONCE).removeprefix(codecs.BOM_UTF8)
-    if kept[:2] in UTF_16:
-        kept, file = (
-            (kept + file.read()).decode("utf-16").encode("utf-8", "surrogateescape"),
-            io.BytesIO(),
-        )
+    if kept[:2] in UTF_16:  # read whole: an end of a line is two bytes there
+        text = (kept + file.read()).decode("utf-16", "replace")
+        kept, file = text.encode(), io.BytesIO()
     end = b"\0" if b"\0" in kept else b"\n"
     while some := file.read(BLOCK):
         *whole, kept = (kept + some).split(end)
