@@ -24,6 +24,7 @@ WHEEL_HOLDS = (
     "vggfeat/_share/datasets/voc2007.toml",
     "vggfeat/_share/pipelines/embedded-best.toml",
     "vggfeat/_share/pipelines/embedded-fast.toml",
+    "vggfeat/_share/pipelines/embedded-standard.toml",
     "vggfeat/_share/pipelines/table03-single-scale.toml",
     "vggfeat/_share/pipelines/table04-multi-scale.toml",
     "vggfeat/_share/pipelines/table05-multi-crop.toml",

@@ -16,6 +16,7 @@ from vggfeat.nets.config import layers_of
 from vggfeat.recipes import open_recipe, open_svm_recipe, recipe_names
 from vggfeat.recipes.classification import ClassificationRecipe
 from vggfeat.recipes.localization import LocalizationRecipe
+from vggfeat.recipes.quality import SHIPPED
 from vggfeat.recipes.training import TrainingRecipe
 from vggfeat.settings import Merging, Training
 from vggfeat.svm.protocols import protocol_of
@@ -105,7 +106,7 @@ def test_every_file_is_a_recipe_and_travels() -> None:
     assert (
         recipe_names()
         == names
-        == sorted([*PAPER, *ERRORS, *BOXES, "embedded-best", "embedded-fast", *TRAIN])
+        == sorted([*PAPER, *ERRORS, *BOXES, *(f"embedded-{name}" for name in SHIPPED), *TRAIN])
     )
     assert {f"vggfeat/_share/pipelines/{name}.toml" for name in names} <= set(WHEEL_HOLDS)
 

@@ -26,9 +26,9 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError, ImageError, StoreError
 from vggfeat.experiments.features import Described, describe
 from vggfeat.experiments.predict import check_columns
-from vggfeat.experiments.quality import preset
 from vggfeat.experiments.sources import open_source, stored_settings
 from vggfeat.features.extractor import DenseExtractor
+from vggfeat.recipes.quality import read_quality
 from vggfeat.settings import Execution, Features
 from vggfeat.store.column import Column, Descriptor
 from vggfeat.store.export import pack
@@ -332,7 +332,7 @@ def test_svm_on_a_store_on_a_packed_one_and_by_a_quality(tmp_path: Path) -> None
     for name in ("measures", "tables", "settings"):
         assert packed[name] == folder[name]
     asked = run(*words, "st", "--quality", "fast", "--Q", "40", cwd=tmp_path).json["settings"]
-    fast = preset("fast", Features())
+    fast = read_quality("fast")
     assert (asked["layers"], asked["pool"]) == ([*fast.layers], fast.pool)
     assert len(FeatureStore(tmp_path / "st").columns) == 1 + len(fast.layers) * len(
         fast.pool.split("+")

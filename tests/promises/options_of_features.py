@@ -20,7 +20,7 @@ LAYERS = [
      "--layer conv9_9"),
     ("--Q", "--Q 64 --Q 96", "network.features.Q", [64, 96], "--Q 0"),
     ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
-    ("--quality", "--quality fast", "network.features.weights", ["embedded"], "--quality good"),
+    ("--quality", "--quality fast", "network.features.Q", [128], "--quality good"),
     ("--flip", "--no-flip", "DenseExtractor.extraction.flip", False, FLAG),
     ("--pool", "--pool max", "DenseExtractor.extraction.pool", "max", "--pool median"),
     ("--exif", "--ignore-exif", "DenseExtractor.extraction.exif", False, FLAG),
@@ -51,7 +51,7 @@ FEATURES = [
      "--aggregate mean"),
     ("--normalize", "--normalize locations", "DenseExtractor.extraction.locations", "l2",
      "--normalize l1"),
-    ("--power", "--power 0.5", "describe.features.power", 0.5, "--power 2"),
+    ("--power", "--power 0.7", "describe.features.power", 0.7, "--power 2"),
     ("--view", "--view box --view image", "describe.features.views", ["box", "image"],
      "--view left"),
 ]  # fmt: skip

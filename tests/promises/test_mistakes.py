@@ -54,7 +54,7 @@ BEFORE_WEIGHTS = rows("""
     extract texts → 3: texts | .png
     extract @absent.txt → 3: absent.txt
     extract list.csv → 3: list.csv | file, label | 'path'
-    extract images → 4: VGG_ILSVRC_16_layers.caffemodel | --weights embedded
+    extract images --net D → 4: VGG_ILSVRC_16_layers.caffemodel | --weights embedded
     extract images --net F → 2: net | 'A', 'A-LRN', 'B' | 'F'
     extract images --net C → 4: net C | vggfeat train | --weights FILE
     extract images --net E --weights embedded → 4: embedded has net D, not E | torchvision
@@ -71,7 +71,7 @@ BEFORE_WEIGHTS = rows("""
     extract images --layer pool2 --on-bad-image ignore → 2: --on-bad-image | 'skip' or 'error'
     extract images --layer pool2 --dtype float64 → 2: dtype | 'float32', 'float16' | 'float64'
     extract images --normalize l2 → 2: normalize | 'locations' | 'l2'
-    extract images --quality medium → 2: quality | 'best', 'fast' | 'medium'
+    extract images --quality medium → 2: quality | 'fast', 'standard', 'best', 'paper' | 'medium'
     extract images --workers 0 → 2: --workers | 1
     extract images --shard 4/3 → 2: shard | 1/N … N/N | '4/3'
     extract images --shard half → 2: shard | 1/N … N/N | 'half'

@@ -82,7 +82,7 @@ def show_dataset(name: Name, as_json: Json = False) -> None:
         "classes": f"{len(card.classes)}: {', '.join(card.classes)}" if card.classes else "",
         "images": _images(card),
         "protocol": _said(protocol),
-        "defaults": _said(card.defaults.model_dump()),
+        "defaults": _said(card.defaults.model_dump()) if card.defaults else "--quality standard",
         "files": _file(card),
         "paper": [f"Table {row.table}, {row}" for row in card.paper],
         "licence": card.licence,

@@ -13,7 +13,7 @@ from vggfeat.cli.targets import check_folder
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
-from vggfeat.experiments.quality import preset
+from vggfeat.recipes.quality import choose_quality
 from vggfeat.report.tables import render_facts
 from vggfeat.settings import Execution, Features
 from vggfeat.store.runs import FAILED, of_share
@@ -84,11 +84,12 @@ def command(
     average over all locations and over the mirror image. The store keeps raw descriptors for
     each layer and scale: average, stack and L2 come later, without running the network again. The
     same command again, or one with more layers, poolings, scales or images, computes only what
-    is lacking or has changed.
+    is lacking or has changed. Without a net, a layer or weights it is --quality standard, which
+    needs no download; with one of them the rest is the paper's.
 
     For example:
 
-        vggfeat extract images/ --layer pool5
+        vggfeat extract images/
 
         vggfeat extract images/ --net E --Q 256 --Q 384 --Q 512 --out features
 
@@ -104,7 +105,7 @@ def command(
     check_folder("--out", out)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
-    features = preset(quality, Features()).but(**typed)
+    features = choose_quality(quality, typed).but(**typed)
     work = Work(execution, quiet)
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:

@@ -212,8 +212,8 @@ Quality = Annotated[
     str | None,
     typer.Option(
         "--quality",
-        help="best: what goes furthest with the weights on this machine; fast: the opposite. "
-        "Other options go over it.",
+        help="fast, standard or best: what the shipped weights do at three costs; paper: net D, "
+        "fc7, as in Appendix B. Other options go over it.",
         rich_help_panel=FEATURES,
     ),
 ]

@@ -8,7 +8,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, show_result
-from vggfeat.experiments.quality import preset
+from vggfeat.recipes.quality import choose_quality
 from vggfeat.settings import SVM, Execution, Features
 
 
@@ -50,8 +50,9 @@ def command(
     Caltech on three random splits, by mean class recall; a folder of yours on three random
     splits, half of each class, at most 30 images, to train. C is chosen in the training part
     alone. What you do not name is the card's: for VOC and Caltech the paper's net D, fc7, scales
-    and aggregation; for a folder fc7 at Q = 256. With a store in --features, and without --quality,
-    nets, layers, scales, pooling and weights are the store's. Data that are absent are fetched.
+    and aggregation. For data of yours it is --quality standard; where a net, layer or weights are
+    named, --quality paper. With a store in --features, and without --quality, nets, layers, scales,
+    pooling and weights are the store's. Data that are absent are fetched.
 
     For example:
 
@@ -59,7 +60,9 @@ def command(
 
         vggfeat svm --dataset voc2007 --net D --net E --report voc2007.html
 
-        vggfeat svm --dataset my_folder --layer pool5 --Q 256 --Q 384 --save model
+        vggfeat svm --dataset my_folder --save model
+
+        vggfeat svm --dataset my_folder --net E --Q 256 --Q 384
     """
     from vggfeat.cli.experiment import Outputs, evaluate_svm, open_labelled
     from vggfeat.cli.working import Work
@@ -67,11 +70,10 @@ def command(
 
     outputs = Outputs(save, submission, report, evidence)
     outputs.check()
-    preset(quality, Features())  # one that there is not is refused before data are fetched
+    choose_quality(quality)  # one that there is not is refused before data are fetched
     work = Work(execution, quiet)
     card, images = open_labelled(work, dataset, root, allow_partial, svm, outputs)
-    store = None if quality else features  # a quality names all that is extracted
-    chosen = choose_features(preset(quality, card.defaults), typed, store)
+    chosen = choose_features(quality, typed, card.defaults, features)
     run = evaluate_svm(work, card, images, chosen, svm, features)
     try:  # files first, whatever the terminal can show; and the result, whatever becomes of them
         status = outputs.write(run, work)

@@ -23,6 +23,7 @@ from vggfeat.features.pipeline import Summary
 from vggfeat.nets.config import layers_of, resolve_layer, torchvision_names
 from vggfeat.nets.registry import NAMES, SOURCES
 from vggfeat.nets.weights import load as load_weights
+from vggfeat.recipes.quality import SHIPPED, choose_quality, read_quality
 from vggfeat.settings import Dense, Extraction, Features
 from vggfeat.store.column import Column, Descriptor, differences
 from vggfeat.store.storage import MANIFEST, open_storage
@@ -32,6 +33,8 @@ Pairs = NDArray[np.int64]
 Extract = Callable[..., Summary]
 Networks = Callable[[str, FeatureStore | None], DenseExtractor]
 """Opens the network of a configuration of Table 1, in the precision that a store has."""
+COLUMNS = ("nets", "layers", "pool", "Q")
+"""Settings that a column has in its name."""
 
 
 @dataclass(frozen=True)
@@ -187,17 +190,53 @@ def extract_source(
     return ViewSource(store, folder, columns, held, failed, behind, summary)
 
 
-def choose_features(base: Features, typed: Mapping[str, Any], folder: Path | None) -> Features:
-    """Put what a store was made with over a data set's settings, and what was typed over both.
+def choose_features(
+    quality: str | None,
+    typed: Mapping[str, Any],
+    defaults: Features | None = None,
+    folder: Path | None = None,
+) -> Features:
+    """Put what was typed over a quality; without one, over a store's or a data set's settings.
+
+    A store says what its columns are, and a shipped quality that has the same how they become rows.
+
+    Parameters
+    ----------
+    quality : {"fast", "standard", "best", "paper"}, optional
+    typed : mapping
+        Settings of :class:`~vggfeat.settings.Features` by name.
+    defaults : Features, optional
+        The data set's own settings.
+    folder : path, optional
+        Of a store, whether there is one yet or not.
 
     Raises
     ------
+    ParameterError
+        If there is no quality of that name.
     StoreError
         If what is not typed is ambiguous: the store's columns are not every layer with every
         pooling at every scale.
     """
-    stored = stored_settings(folder, base, typed) if folder else {}
-    return base.but(**{**stored, **typed})
+    paper = defaults or read_quality("paper")
+    stored = stored_settings(folder, paper, typed) if folder and not quality else {}
+    if not stored:
+        return choose_quality(quality, typed, defaults).but(**typed)
+    alike = [base for base in map(read_quality, SHIPPED) if _has_columns(base, stored)]
+    if defaults or not alike:
+        return paper.but(**{**stored, **typed})
+    others = {name: value for name, value in stored.items() if name not in COLUMNS}
+    return alike[0].but(**{**others, **typed})
+
+
+def _has_columns(features: Features, stored: Mapping[str, Any]) -> bool:
+    """Tell whether settings make the columns of a store, in any order."""
+    own = features.model_copy(update=stored)
+    return all(_as_set(getattr(features, name)) == _as_set(getattr(own, name)) for name in COLUMNS)
+
+
+def _as_set(value: str | Sequence[Any]) -> set[Any]:
+    return set(value.split("+") if isinstance(value, str) else value)
 
 
 def stored_settings(folder: Path, base: Features, typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ def card_settings() -> dict[str, Any]:
 def quality_settings(quality: str, card: str) -> dict[str, Any]:
     """Resolve ``--quality`` for a card, where no authors' weights are at hand."""
     from vggfeat.data.datasets import load_card
-    from vggfeat.experiments.quality import preset as resolve
+    from vggfeat.recipes.quality import choose_quality
 
-    return resolve(quality, load_card(card).defaults).model_dump(mode="json")
+    return choose_quality(quality, (), load_card(card).defaults).model_dump(mode="json")
 
 
 def recipe_settings() -> dict[str, Any]:

@@ -145,7 +145,7 @@ class DatasetCard(CardModel):
     # with a column `labels`, random splits for all others.
     protocol: dict[str, Any] = {}
     needs: tuple[str, ...] = ()  # splits that a run needs, and that are fetched; the reader's if ()
-    defaults: Features = Features()
+    defaults: Features | None = None  # what describes its images; without, the standard quality
     paper: tuple[PaperFigure, ...] = ()
     # Once opened: whether the data are not all that the card promises, what is missing or extra,
     # and classes without a single positive to train with.
