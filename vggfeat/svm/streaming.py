@@ -245,24 +245,24 @@ class _Problems:
         size = min(n, SAMPLE_ROWS, max(1, SAMPLE_BYTES // (4 * D)))
         drawn = np.zeros(n, dtype=bool)
         drawn[np.random.default_rng(0).choice(n, size, replace=False)] = True
-        sample, every = [], np.arange(len(self.C))
+        sample, filled = np.ones((size, D + 1), np.float32), 0  # with the constant 1
+        every = np.arange(len(self.C))
         objective, gradient = np.zeros(len(every)), np.zeros((D + 1, len(every)))
 
         def work(first: int, block: NDArray[Any], y: NDArray[Any]) -> tuple[Any, ...]:
             check_block(block, first)
             cost = self._cost(every, y)
-            chosen = block[drawn[first : first + len(block)]].astype(np.float32)
+            chosen = block[drawn[first : first + len(block)]]
             return cost.sum(axis=0, dtype=np.float64), _products(block, cost * y), chosen
 
         for cost, product, chosen in self.read(every, work):
             objective += cost
             gradient -= 2 * product
-            sample.append(chosen)
-        known = np.concatenate(sample)
-        known = np.hstack([known, np.ones((len(known), 1), np.float32)])
+            sample[filled : filled + len(chosen), :-1] = chosen
+            filled += len(chosen)
         with self.pools.limit(limits=1, user_api="blas"):  # the same bits on any number of cores
             # Where every row is inside the margin, the objective is the sum of all costs.
-            return objective, gradient, _Hessian(known, objective)
+            return objective, gradient, _Hessian(sample, objective)
 
     def look(
         self, which: Ints, weights: Floats, steps: Floats, length: Floats, lengths: Floats
