@@ -68,14 +68,14 @@ def prints_json(command: str) -> None:
         pass
     else:
         raise AssertionError(f"{command} prints JSON unasked")
-    _remove_outputs()
+    remove_outputs()
     assert start(command, "--json").json
 
 
 def is_quiet(command: str) -> None:
     """Show something on a terminal's standard error, and nothing with the option."""
     assert _said(start(command, env=TERMINAL).err)
-    _remove_outputs()
+    remove_outputs()
     assert _said(start(command, "--quiet", env=TERMINAL).err) == ""
 
 
@@ -151,10 +151,12 @@ def _said(text: str) -> str:
     return _CONTROL.sub("", text).strip()
 
 
-def _remove_outputs() -> None:
+def remove_outputs() -> None:
     """Let a command that refuses to write over something begin again."""
     for name in ("a", "fused"):
         rmtree(name, ignore_errors=True)
+    for file in ("f.h5", "f.csv"):
+        Path(file).unlink(missing_ok=True)
 
 
 def _classes_of(told: Any) -> set[int]:

@@ -31,6 +31,7 @@ EXTRACT = rows(
     ("IMAGES", "others photos", "find_images.sources", ["others", "photos"], FREE),
     ("--relative-to", "--relative-to .", "find_images.relative_to", ".", FREE),
     ("--out", "--out kept", "FeatureStore.path", "kept", FREE),
+    ("--force", "--force", "Target.force", True, FLAG),
     *LAYERS,
     (
         "--normalize",

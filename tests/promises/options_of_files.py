@@ -80,6 +80,7 @@ STORE = [
         "features f.h5",
         ("STORE", "part-1 f.h5", "pack.source", "part-1", FREE),
         ("FILE", "features g.h5", "pack.target", "g.h5", FREE),
+        ("--force", "--force", "check_file.force", True, FLAG),
         *PRINTED,
     ),
     *rows(
@@ -96,6 +97,7 @@ STORE = [
         ("--normalize", "--normalize none", "Aggregation.normalize", "none", "--normalize l1"),
         ("--power", "--power 0.5", "Aggregation.power", 0.5, "--power 2"),
         ("--raw", "--raw", "export.matrix", None, FLAG),
+        ("--force", "--force", "check_file.force", True, FLAG),
         *PRINTED,
     ),
 ]

@@ -206,6 +206,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
         **_images("extract"),
         **NETWORK,
+        "Target": ("vggfeat.cli.extract:Target.of", None),
         "FeatureStore": ("vggfeat.cli.extract:FeatureStore", _nothing),
         "extract": ("vggfeat.cli.working:extract", _stop),
         "extract_on_ray": ("vggfeat.cli.working:extract_on_ray", _stop),
@@ -299,8 +300,12 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "store verify": {"verify": ("vggfeat.cli.store:verify", None)},
     "store repair": {"repair": ("vggfeat.cli.store:repair", None)},
     "store merge": {"merge": ("vggfeat.cli.store:merge", None)},
-    "store pack": {"pack": ("vggfeat.cli.store:pack", None)},
+    "store pack": {
+        "check_file": ("vggfeat.cli.store:check_file", None),
+        "pack": ("vggfeat.cli.store:pack", None),
+    },
     "store export": {
+        "check_file": ("vggfeat.cli.store:check_file", None),
         "Aggregation": ("vggfeat.features.aggregate:Aggregation", None),
         "choose_columns": ("vggfeat.cli.store:choose_columns", None),
         "export": ("vggfeat.cli.store:export", None),

@@ -10,7 +10,7 @@ import pytest
 from helpers.cli import Ran, run
 from helpers.commands import commands, labels
 
-from promises.effects import EFFECTS
+from promises.effects import EFFECTS, remove_outputs
 from promises.inputs import make_inputs
 from promises.option_row import EFFECT, FLAG, FREE, Row
 from promises.option_rows import AFTER_READING, ROWS, TOGETHER
@@ -56,6 +56,7 @@ def test_the_table_has_each_option_of_each_command() -> None:
 def test_a_value_arrives(row: Row, here: Path) -> None:
     """What is typed reaches what does the work; without it, something else does."""
     assert arrived(row, words_with(row)) == row.value
+    remove_outputs()
     try:
         default = arrived(row, row.base)
     except NotCalled:

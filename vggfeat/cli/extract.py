@@ -9,7 +9,7 @@ import typer
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, note, show, work_progress
-from vggfeat.cli.targets import check_folder
+from vggfeat.cli.feature_file import Target
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 class OutputOptions(NamedTuple):
     """Where the descriptors go, which share of how many images they are, and how it is said."""
 
-    out: str
+    target: Target
     shard: Partition
     images: int
     as_json: bool
@@ -69,7 +69,17 @@ def command(
         ),
     ] = None,
     relative_to: options.RelativeTo = None,
-    out: options.Out = "features",
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the store; or one file of a row for each image, with names and labels: "
+            "*.csv, *.parquet, *.npz or *.npy.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "features",
+    force: options.Force = False,
     quality: options.Quality = None,
     typed: options.Typed,
     dtype: Annotated[str, typer.Option("--dtype", help="On disk: float32 or float16.")] = "float32",
@@ -91,6 +101,8 @@ def command(
 
         vggfeat extract images/
 
+        vggfeat extract images/ --out features.csv
+
         vggfeat extract images/ --net E --Q 256 --Q 384 --Q 512 --out features
 
         vggfeat extract images/ --out /shared/features --shard 3/16
@@ -102,7 +114,7 @@ def command(
     from vggfeat.cli.working import Work
 
     share = parse_partition(shard)
-    check_folder("--out", out)
+    target = Target.of(out, share, force=force)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     features = choose_quality(quality, typed).but(**typed)
@@ -110,7 +122,7 @@ def command(
     images = find_images(sources or ["."], relative_to)
     if images.duplicates:
         note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
-    output = OutputOptions(out, share, len(images), as_json)
+    output = OutputOptions(target, share, len(images), as_json)
     images = images.take(share.rows(len(images))) if share.parts > 1 else images
     done = [_extract(work, images, features, one, output, dtype) for one in features.nets]
     _report(output, images, features, done)
@@ -119,8 +131,8 @@ def command(
 def _extract(
     work: Work, images: ImageSet, features: Features, net: str, output: OutputOptions, dtype: str
 ) -> Done:
-    extractor = work.network_for(features, net, output.out)
-    store = FeatureStore(output.out, "a", dtype=dtype)
+    extractor = work.network_for(features, net, output.target.store)
+    store = FeatureStore(output.target.store, "a", dtype=dtype)
     with work_progress("extract", quiet=work.quiet) as progress:
         summary = work.extract(
             images,
@@ -136,15 +148,16 @@ def _extract(
 
 
 def _report(output: OutputOptions, images: ImageSet, features: Features, done: list[Done]) -> None:
-
-    store, out, share = done[-1].store, output.out, output.shard.share
+    store, target, share = done[-1].store, output.target, output.shard.share
+    out = target.store
     total, skipped = _total(done), done[-1].summary.failed
     rate = round(total.images_per_s, 2)
     asked = [column for one in done for column in one.extractor.columns(features.Q)]
     columns = [store.columns.get(column.descriptor, column) for column in asked]
     others = len(set(store.names) - set(images.names))
     result = {
-        "store": out,
+        "store": None if target.file else out,
+        "file": target.file and str(target.file),
         "shard": str(output.shard),
         "images": len(images),
         "computed": total.computed,
@@ -172,13 +185,22 @@ def _report(output: OutputOptions, images: ImageSet, features: Features, done: l
         "device": f"{result['device']}, {result['precision']}",
         "store": f"{out} ({size(store.nbytes)})",
     }
+    reasons = f"{out}/{of_share(FAILED, share)}"
+    failed = store.failed
+    if target.file:
+        del rows["store"]
+        reasons = str(target.failed)
+        if skipped < len(images):
+            descriptors = [column.descriptor for column in columns]
+            rows["file"] = target.write(descriptors, images.names, features)
+        else:
+            target.clear()
     if total.replaced:
         rows["replaced"] = [
             f"{counted(total.replaced, 'image')} replaced others of the same name. If they are no",
             "newer versions: the earlier command takes up its rows without computing; keep both",
             "with --relative-to DIR, or another --out",
         ]
-    reasons = f"{out}/{of_share(FAILED, share)}"
     if skipped:
         rows["skipped"] = f"{skipped}; reasons in {reasons}"
     if share:
@@ -186,22 +208,24 @@ def _report(output: OutputOptions, images: ImageSet, features: Features, done: l
             f"{output.shard} of {output.images:,} images. When all are done, the same command "
             "without --shard puts them in order, or `vggfeat store merge` joins several --out"
         )
-    elif (shards := len(store.index.headers)) > OPEN:
+    elif not target.file and (shards := len(store.index.headers)) > OPEN:
         rows["view"] = (
             f"features.h5 has names only, since there are {shards:,} shards. Make few large ones "
             f"of them with: vggfeat store merge {out} --out OTHER"
         )
-    if others and not share:
+    if others and not share and not target.file:
         rows["others"] = f"{others} more images are kept here; this run did not name them"
     show(result, render_facts(rows), as_json=output.as_json)
     if skipped:
         note(f"Warning: {counted(skipped, 'image')} could not be used: {reasons}.")
     if len(images) and skipped == len(images):
-        name, reason = next(iter(store.failed.items()))
+        name, reason = next(iter(failed.items()))
         raise DataError(
             f"No image could be read, so that there are no features. The first, {name}: {reason}"
         )
-    if not output.as_json and not share:
+    if target.file and not output.as_json:
+        typer.echo(target.in_python())
+    elif not output.as_json and not share:
         typer.echo(_in_python(out, features, [column.descriptor.path for column in columns], store))
 
 

@@ -229,6 +229,10 @@ Shard = Annotated[
 Out = Annotated[
     str, typer.Option("--out", "-o", help="Folder of the store.", rich_help_panel=OUTPUT)
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace a file that is there.", rich_help_panel=OUTPUT),
+]
 Root = Annotated[
     Path | None,
     typer.Option(

@@ -184,6 +184,7 @@ def merge_command(
 def pack_command(
     store: Store,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
+    force: options.Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -194,7 +195,7 @@ def pack_command(
         vggfeat store pack features features-packed.h5
     """
     target = file_path(file)
-    check_file("FILE", target)
+    check_file("FILE", target, force=force)
     with spinner(f"Packing {store}", quiet=quiet):
         pack(store, target)
     _show_written(target, {}, as_json)
@@ -205,9 +206,9 @@ def pack_command(
 def export_command(
     *,
     store: Store,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="*.npz, *.csv or *.parquet.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="*.npz, *.npy, *.csv or *.parquet.")],
     format: Annotated[  # noqa: A002  # the option's name
-        str | None, typer.Option("--format", help="npz, csv or parquet; by FILE's ending.")
+        str | None, typer.Option("--format", help="npz, npy, csv or parquet; by FILE's ending.")
     ] = None,
     net: Annotated[list[str] | None, typer.Option("--net", help="Nets; all by default.")] = None,
     layer: Annotated[
@@ -223,10 +224,13 @@ def export_command(
     raw: Annotated[
         bool, typer.Option("--raw", help="Raw descriptors of every scale, not combined.")
     ] = False,
+    force: options.Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write features for other tools: one row for each image, combined as for an SVM.
+
+    With names, and the labels and splits that the images' list, or their class folders, had.
 
     For example:
 
@@ -237,7 +241,7 @@ def export_command(
     from vggfeat.features.aggregate import Aggregation
 
     target = file_path(file)
-    check_file("FILE", target)
+    check_file("FILE", target, force=force)
     if raw and typed:
         raise ParameterError(
             "--raw is of descriptors that are not combined: --aggregate, --normalize and --power "

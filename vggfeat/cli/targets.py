@@ -16,8 +16,9 @@ def check_file(
     *,
     makes_folder: bool = False,
     made_by: Iterable[Path | None] = (),
+    force: bool = True,
 ) -> None:
-    """Refuse a file that cannot be written.
+    """Refuse a file that cannot be written, or that is there and may not be replaced.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ def check_file(
         Whether the command makes the folder of the file, wherever it is.
     made_by : iterable of Path
         Folders that the command makes: the file may lie in them.
+    force : bool
+        Whether a file that is there is replaced.
 
     Raises
     ------
@@ -39,6 +42,8 @@ def check_file(
         return
     if target.is_dir():
         raise StoreError(f"{option} {target} is a folder. Name a file, in it or elsewhere.")
+    if target.exists() and not force:
+        raise StoreError(f"{target} is there already. Name another file, or replace it by --force.")
     _check_above(option, target)
     absolute = target.absolute()
     made = makes_folder or any(out and out.absolute() in absolute.parents for out in made_by)

@@ -14,6 +14,7 @@ import numpy as np
 from joblib import cpu_count
 
 from vggfeat.data.batching import DecodedImage, ImageBatch, decode_ahead, make_batches
+from vggfeat.data.datasets.labels import labels_of
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ImageError, ParameterError
 from vggfeat.features.aggregate import Matrix
@@ -24,6 +25,7 @@ from vggfeat.features.pooling import resolve_pooling
 from vggfeat.features.provenance import provenance
 from vggfeat.settings import OnBadImage
 from vggfeat.store.column import Descriptor
+from vggfeat.store.labels import write_labels
 from vggfeat.store.store import FeatureStore
 
 # A shard is written after so many bytes, or so many seconds: what `kill -9` can lose.
@@ -160,6 +162,7 @@ def extract(
     store.begin(images.names, run.provenance, share)
     run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
+    write_labels(store.storage, labels_of(images), share)
     store.finish(images.names, run.failed, share)
     return run.summary
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vggfeat._io import cluster
 from vggfeat._io.remote import address_of
 from vggfeat._io.text import counted
+from vggfeat.data.datasets.labels import labels_of
 from vggfeat.data.image import Crop, ImageLike, load
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.sources.tar import TarMember
@@ -41,6 +42,7 @@ from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.settings import Extraction, Hardware
 from vggfeat.store.column import Column, Descriptor
+from vggfeat.store.labels import write_labels
 from vggfeat.store.storage import LocalStorage, RemoteStorage, open_storage
 from vggfeat.store.store import FeatureStore
 
@@ -154,6 +156,7 @@ def extract_on_ray(
                 progress(summary)
     judge_settings(overflowed, summary, at_least=1)
     _await(store, names, [name for name in images.names if name not in failed])
+    write_labels(store.storage, labels_of(images), share)
     store.finish(images.names, failed, share)
     return summary
 

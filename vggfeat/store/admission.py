@@ -12,6 +12,7 @@ from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, StoreError
 from vggfeat.store.column import Column, differences
 from vggfeat.store.index import INDEX, list_stamps
+from vggfeat.store.labels import LABELS
 from vggfeat.store.runs import FAILED, RUN, list_shares
 from vggfeat.store.storage import DAMAGED, FOLDERS, MANIFEST, VIEW, LocalStorage, Storage
 
@@ -72,7 +73,7 @@ def refuse_absent(storage: Storage) -> NoReturn:
 def refuse_strange(storage: Storage) -> None:
     """Keep out of folders that hold something else: files of the store would replace it."""
     ours = {MANIFEST, VIEW, INDEX, *list_stamps(storage)}
-    ours |= {name for own in (FAILED, RUN) for name in list_shares(storage, own)}
+    ours |= {name for own in (FAILED, RUN, LABELS) for name in list_shares(storage, own)}
     others = {n for n in storage.list() if not n.startswith(TEMPORARY)} - ours
     if isinstance(storage, LocalStorage) and storage.path.is_dir():
         others |= {p.name for p in storage.path.iterdir() if p.is_dir()}.difference(FOLDERS)

@@ -1,16 +1,12 @@
-"""Taking features out of a store: one packed HDF5 file, npz, csv or parquet."""
+"""Taking features out of a store: one packed HDF5 file, npz, npy, csv or parquet."""
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product, starmap
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,8 +14,10 @@ import numpy as np
 from vggfeat._io.atomic import replacing, sweep
 from vggfeat._io.checksums import append_checksum_to
 from vggfeat._io.text import size
-from vggfeat.errors import MissingExtra, ParameterError, StoreError
+from vggfeat.errors import ParameterError, StoreError
 from vggfeat.store.column import Descriptor
+from vggfeat.store.feature_files import WRITERS, Blocks, Content
+from vggfeat.store.labels import read_labels
 from vggfeat.store.read import read_columns
 from vggfeat.store.shard import (
     FOLDER,
@@ -36,12 +34,8 @@ from vggfeat.store.store import FeatureStore
 
 BLOCK = 1024  # rows in memory at a time
 CHUNK = 1 << 18  # numbers of a packed file that share a checksum
-# Backslashes that would be taken for those of a byte's escape; Python decodes a byte that is no
-# UTF-8 to one of these surrogates.
-_AS_A_BYTE = re.compile(r"\\+(?=x[0-9a-fA-F]{2}|[\udc80-\udcff])")
 
 Combine = Callable[[Mapping[Descriptor, Matrix]], Matrix]
-Blocks = Iterator[tuple[list[str], dict[str, Matrix]]]
 
 
 def pack(source: Path | str, target: Path | str) -> None:
@@ -105,9 +99,10 @@ def export(
     format: str | None = None,  # noqa: A002 (the word that everyone uses)
     *,
     columns: Sequence[Descriptor] | None = None,
+    names: Sequence[str] | None = None,
     matrix: Combine | None = None,
 ) -> int:
-    r"""Write the images that have all columns asked for as npz, csv or parquet, block by block.
+    r"""Write the images that have all columns asked for as npz, npy, csv or parquet, by blocks.
 
     ============  ==================================  ==========================================
     format        without ``matrix``                  with ``matrix``
@@ -118,7 +113,12 @@ def export(
                   ``D/pool5/average/Q256/0``, …
     ``parquet``   ``name`` and a column of lists for  ``name`` and a column of lists ``X``
                   each, ``D/pool5/average/Q256``, …
+    ``npy``       an array (N, D), of one column      an array (N, D)
     ============  ==================================  ==========================================
+
+    What is known of labels and splits follows the names: ``label`` and ``split``, in npz ``labels``
+    and ``splits``. Beside ``x.npy``, ``x.names.csv`` has names and labels. An npz with ``X`` has
+    the paths of its columns in ``columns``.
 
     Numbers in csv are the shortest that read back as the same float32. Names are written as they
     are, quoted where csv needs it. Parquet holds only valid UTF-8: another byte of a name becomes
@@ -132,11 +132,13 @@ def export(
         Folder or address of a store, or a packed file.
     target : path
         File to write, or to replace once the new one is whole.
-    format : {"npz", "csv", "parquet"}, optional
+    format : {"npz", "npy", "csv", "parquet"}, optional
         By default what the name of ``target`` ends in.
     columns : sequence of Descriptor, optional
         What to write, in this order, as :func:`choose_columns` finds it; all that the store has,
         by default.
+    names : sequence of str, optional
+        Images to write, in this order, those that lack a column left out; all by default.
     matrix : callable, optional
         Makes one matrix (n, D) of the descriptors of n images, by :class:`Descriptor`, row by
         row: :func:`vggfeat.features.aggregate.aggregate`, for example.
@@ -149,7 +151,7 @@ def export(
     Raises
     ------
     StoreError
-        If there is no store, or no image has all that was asked for.
+        If there is no store, no image has all that was asked for, or one array is to be several.
     StoreDamaged
         If something in it is not what was written.
     MissingExtra
@@ -167,20 +169,24 @@ def export(
         raise ParameterError.not_one_of("format", "export", WRITERS, chosen)
     store = _open(source, target)
     wanted = list(store.columns if columns is None else columns)
-    names = store.complete(wanted)
-    if not names:
-        held = ", ".join(name.path for name in wanted)
-        raise StoreError(f"No image has all of {held}. Ask for fewer of them.")
+    whole = store.complete(wanted)
+    rows = whole if names is None else [name for name in names if name in {*whole}]
+    paths = [name.path for name in wanted]
+    if not rows:
+        raise StoreError(f"No image has all of {', '.join(paths)}. Ask for fewer of them.")
+    if chosen == "npy" and matrix is None and len(paths) > 1:
+        raise StoreError(f"{target} is one array, and there are {', '.join(paths)}. Ask for one.")
 
     def blocks() -> Blocks:
-        for some, arrays in store.blocks(wanted, names, BLOCK):
+        for some, arrays in store.blocks(wanted, rows, BLOCK):
             if matrix is None:
                 yield some, {name.path[1:]: values for name, values in arrays.items()}
             else:
                 yield some, {"X": np.asarray(matrix(arrays), np.float32)}
 
-    WRITERS[chosen](target, names, blocks)
-    return len(names)
+    labels = {} if store.packed else read_labels(store.storage)
+    WRITERS[chosen](target, Content.of(rows, labels, paths, blocks))
+    return len(rows)
 
 
 def _open(source: Path | str, target: Path | str) -> FeatureStore:
@@ -242,70 +248,6 @@ def choose_columns(
                 "Ask for columns that `vggfeat store info` lists; with --net, those of some nets.",
             )
     return chosen
-
-
-def _write_npz(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:
-    """Write each array as a stream: one pass over the store for each."""
-    _, arrays = next(blocks())
-    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with archive.open("names.npy", "w") as member:
-            np.lib.format.write_array(member, np.array(names), allow_pickle=False)
-        for path, first in arrays.items():
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), first.shape[1])}
-            with archive.open(f"{path}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                for _, block in blocks():
-                    member.write(block[path].astype("<f4").tobytes())
-
-
-def _write_csv(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:
-    with (
-        replacing(target) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        for number, (some, arrays) in enumerate(blocks()):
-            if not number:
-                fronts = [("x" if path == "X" else f"{path}/", v) for path, v in arrays.items()]
-                heads = [f"{front}{at}" for front, v in fronts for at in range(v.shape[1])]
-                writer.writerow(["name", *heads])
-            values = np.concatenate(list(arrays.values()), axis=1).astype(str)
-            writer.writerows([name, *row] for name, row in zip(some, values.tolist(), strict=True))
-
-
-def _write_parquet(target: Path, names: Sequence[str], blocks: Callable[[], Blocks]) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra.of("Parquet export", "pyarrow", "parquet") from error
-
-    def table(some: list[str], arrays: dict[str, Matrix]) -> Any:
-        lists = {
-            path: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            for path, values in arrays.items()
-        }
-        return pa.table({"name": pa.array(map(_valid, encode(some)), pa.string()), **lists})
-
-    _, arrays = next(blocks())
-    schema = table(list(names[:1]), {path: values[:1] for path, values in arrays.items()}).schema
-    with replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for some, arrays in blocks():
-            writer.write_table(table(some, arrays))
-
-
-def _valid(name: bytes) -> str:
-    """Write a name in valid UTF-8, each in its own way."""
-    text = name.decode("utf-8", "surrogateescape")
-    text = _AS_A_BYTE.sub(r"\g<0>\g<0>", text)
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-WRITERS: dict[str, Callable[[Path, Sequence[str], Callable[[], Blocks]], None]] = {
-    "npz": _write_npz,
-    "csv": _write_csv,
-    "parquet": _write_parquet,
-}
 
 
 def _check_space(store: FeatureStore, target: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from vggfeat._io.text import printable
 from vggfeat.errors import FingerprintMismatch, ParameterError, StoreError
 from vggfeat.store.column import Column, Descriptor, differences
+from vggfeat.store.labels import read_labels, write_labels
 from vggfeat.store.maintenance import count_asked
 from vggfeat.store.runs import (
     digest_list,
@@ -136,6 +137,8 @@ def merge(
         copied, shards = copied + rows, shards + 1
         if progress:
             progress(copied, copy.total)
+    for store in every.values():
+        write_labels(target.storage, {} if store.packed else read_labels(store.storage))
     target.finish(order, failed, record=joined)
     counts = Counter(name for store in stores.values() for name in store.names)
     twice = sum(number > 1 for number in counts.values())
