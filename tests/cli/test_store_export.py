@@ -27,5 +27,5 @@ def test_the_command_exports_one_column(tmp_path: Path, kind: str) -> None:
         _, *columns = read(tmp_path / f"x.{kind}").columns
         assert columns
         assert all(name.startswith(LARGE.descriptor.path[1:]) for name in columns)
-    done = run(*words, "--layer", "fc6", status=StoreError.exit_status)
+    done = run(*words, "--layer", "fc6", "--force", status=StoreError.exit_status)
     assert "--layer fc7, pool5" in done.err
