@@ -277,7 +277,7 @@ BEFORE_WEIGHTS = rows("""
     store pack features none/x.h5 → 5: none/x.h5 | folder none
     store pack features none/ → 5: none/ | none/features.h5
     store export features none/ --format csv → 5: none/ | folder
-    store export features x.xlsx → 2: format | 'npz', 'csv', 'parquet' | 'xlsx'
+    store export features x.xlsx → 2: format | 'npz', 'npy', 'csv', 'parquet' | 'xlsx'
     store export features x.csv --Q 512 → 5: --Q 512 | --Q 32
     store export features x.csv --layer fc9 → 5: --layer fc9 | --Q 32
     store export features x.csv --aggregate mean → 2: aggregate | 'stack' | 'mean'
