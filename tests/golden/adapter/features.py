@@ -228,7 +228,8 @@ def exported(file: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     if file.suffix == ".npz":
         with np.load(file) as arrays:
             names = [Path(name).name for name in arrays["names"].tolist()]
-            return names, {_array(n): arrays[n] for n in arrays.files if arrays[n].dtype.kind != "U"}
+            numbers = [name for name in arrays.files if arrays[name].dtype.kind == "f"]
+            return names, {_array(name): arrays[name] for name in numbers}
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
