@@ -87,6 +87,16 @@ def test_any_hdf5_reader_sees_the_view(tmp_path: Path) -> None:
     assert lacking == [False] * 6 + [True] * 6
 
 
+def test_a_view_that_was_copied_alone_says_what_it_lacks(tmp_path: Path) -> None:
+    """In an attribute, since HDF5 reads NaN without an error."""
+    make_store(tmp_path / "s")
+    (tmp_path / "s" / "features.h5").rename(tmp_path / "mine.h5")
+    with h5py.File(tmp_path / "mine.h5") as file:
+        assert np.isnan(file[FC7.descriptor.path][:]).all()
+        for name in ("shards/", "vggfeat store pack"):
+            assert name in file.attrs["note"]
+
+
 def test_thousands_of_shards(tmp_path: Path) -> None:
     """From 64 shards on their headers are read from index.npz; a lost or old one does no harm."""
     names = [f"{number:03}" for number in range(100)]

@@ -32,6 +32,10 @@ from vggfeat.store.shard import (
 )
 from vggfeat.store.storage import VIEW, Storage, list_shards
 
+NEEDS = (
+    "The numbers are in shards/, beside this file: without that folder every one of them reads as "
+    "NaN. A file that needs no other is made by: vggfeat store pack STORE FILE"
+)
 OPEN = 800  # shards; Linux lets a process have 1,024 files open unless told otherwise
 
 
@@ -50,8 +54,9 @@ def write_view(storage: Storage, index: Index, dtype: str, provenance: Mapping[s
         file.attrs["version"] = VERSION
         file.attrs["generation"] = index.generation
         write_text(file, "provenance", json.dumps(dict(provenance), default=str))
-        if used.sum() > OPEN:
-            write_text(file, "note", _note(int(used.sum()), storage))
+        too_many = used.sum() > OPEN
+        write_text(file, "note", _note(int(used.sum()), storage) if too_many else NEEDS)
+        if too_many:
             shown = {}
         for name, places in shown.items():
             _write_virtual(file, index.columns[name], places, index, np.dtype(dtype))
