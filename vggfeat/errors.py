@@ -131,6 +131,10 @@ class WeightsError(VggfeatError, ValueError):
     exit_status = 4
 
 
+class PixelsAssumedWarning(UserWarning):
+    """A file of weights does not say which pixels its network takes; the usual ones are taken."""
+
+
 class WeightsNotFound(WeightsError, FileNotFoundError):
     """Weights are not on this machine and may not, or cannot, be downloaded."""
 

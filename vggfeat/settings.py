@@ -47,8 +47,8 @@ GRID = (
 )
 """C from 0.001 to 1000 in half decades. Descriptors have length 1 whatever the net, layer and
 scale, so margins and losses are of order 1 and one grid around 1 serves them all."""
-IN_A_NAME = {"net", "weights", "layers", "pool"}
-"""Settings of an extraction that a column has in its name, and its weights by their digest."""
+IN_A_NAME = {"net", "weights", "pixels", "layers", "pool"}
+"""Settings of an extraction that a column has in its name, or by its weights' digest and pixels."""
 OF_FORMAT_2 = ("flip", "locations", "exif", "precision")
 """Settings that every column has."""
 OTHER_NAMES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
@@ -142,6 +142,11 @@ class Dense(Decoding):
         description="Over locations: {poolings}, or several: average+max.",
     )
     flip: bool = Field(default=True, description="Average with the mirror image (Appendix B).")
+    pixels: Literal["caffe", "torchvision"] | None = Field(
+        default=None,
+        description="Pixels of a weights file that does not state its own: caffe (BGR, 0 to 255, "
+        "minus the mean) or torchvision (RGB, 0 to 1, mean and standard deviation).",
+    )
 
 
 class Features(Dense):

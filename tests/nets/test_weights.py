@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,13 @@ from torch import Tensor
 
 from vggfeat._io import assets
 from vggfeat._io.download import Checksums
-from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
+from vggfeat.errors import (
+    DownloadError,
+    ParameterError,
+    PixelsAssumedWarning,
+    WeightsError,
+    WeightsNotFound,
+)
 from vggfeat.nets import formats, registry
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 from vggfeat.nets.registry import SOURCES, RemoteFile, Source, fetch, listing
@@ -387,3 +394,15 @@ def test_describe_and_convert(tmp_path: Path) -> None:
     assert (after.sha256, after.layers) == (before.sha256, before.layers)
     assert (before.assumed, after.assumed) == (True, False)
     assert (before.pixels, after.pixels) == (CAFFE, TORCHVISION)
+
+
+def test_pixels_that_are_assumed_are_said_and_others_named(tmp_path: Path) -> None:
+    """By a warning that says what to type; of weights with a name they are known."""
+    torch.save({"features.0.weight": torch.ones(64, 3, 3, 3), "features.0.bias": torch.ones(64),
+                "features.3.weight": torch.ones(128, 64, 3, 3), "features.3.bias": torch.ones(128)},
+               tmp_path / "a.pth")  # fmt: skip
+    with pytest.warns(PixelsAssumedWarning, match=r"a\.pth.*torchvision.*--pixels caffe"):
+        assert load(tmp_path / "a.pth", "A", ["pool2"]).pixels == TORCHVISION
+    with warnings.catch_warnings(action="error"):
+        assert load(tmp_path / "a.pth", "A", ["pool2"], pixels="caffe").pixels == CAFFE
+    refuses(lambda: load("embedded", layers=["pool1"], pixels="caffe"), ParameterError, ["pixels"])

@@ -22,6 +22,8 @@ LAYERS = [
     ("--weights", "--weights authors", "load.weights", "authors", "--weights imagenet → 4"),
     ("--quality", "--quality fast", "network.features.Q", [128], "--quality good"),
     ("--flip", "--no-flip", "DenseExtractor.extraction.flip", False, FLAG),
+    ("--pixels", "--weights weights.safetensors --pixels caffe", "load.pixels", "caffe",
+     "--pixels rgb"),
     ("--pool", "--pool max", "DenseExtractor.extraction.pool", "max", "--pool median"),
     ("--exif", "--ignore-exif", "DenseExtractor.extraction.exif", False, FLAG),
 ]  # fmt: skip

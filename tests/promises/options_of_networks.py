@@ -19,6 +19,7 @@ CLASSIFY = rows(
     ("--grid", "--mode multicrop --grid 3", "DenseExtractor.extraction.pool", "crops3",
      "--mode multicrop --grid 0"),
     ("--flip", "--no-flip", "DenseExtractor.extraction.flip", False, FLAG),
+    ("--pixels", "--pixels caffe", "load.pixels", "caffe", "--pixels rgb"),
     ("--exif", "--ignore-exif", "DenseExtractor.extraction.exif", False, FLAG),
     ("--top", "--top 2", EFFECT, None, "--top 0"),
     ("--out", "--out kept", "score.folder", "kept", FREE),

@@ -152,6 +152,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     # Pillow warns of half of what it, and this program, reads.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", append=True)
+    warnings.showwarning = _show_warning
     try:
         app()
     except VggfeatError as error:
@@ -166,6 +167,11 @@ def main() -> None:
         else:
             raise
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say a warning as all else is said, without the line of code that it is from."""
+    note(f"Warning: {message}")
 
 
 def _as_typed(error: VggfeatError) -> VggfeatError:

@@ -105,7 +105,13 @@ class Work:
         # Before weights of half a gigabyte are read.
         check_pools(extraction.pools, layers, extraction.locations)
         with download_progress(quiet=self.quiet) as progress:
-            weights = load(extraction.weights, extraction.net, layers, progress=progress)
+            weights = load(
+                extraction.weights,
+                extraction.net,
+                layers,
+                pixels=extraction.pixels,
+                progress=progress,
+            )
         ours, device = extraction, self.execution.device
         if self.execution.engine == "ray":  # this machine may lack what the cluster has
             ours, device = extraction.but(precision="fp32"), "cpu"

@@ -14,6 +14,8 @@ from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.provenance import provenance
+from vggfeat.nets.preprocessing import name_of_pixels
+from vggfeat.nets.registry import NAMES
 from vggfeat.nets.runtimes import describe_device, resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction
@@ -175,8 +177,11 @@ def _open_extractor(columns: list[Column], place: str | Weights, device: str) ->
     names = zip(*(column.descriptor for column in columns), strict=True)
     [net], layers, pools, _ = (list(dict.fromkeys(each)) for each in names)
     settings, on = columns[-1].settings, resolve_device(device)
+    is_file = not isinstance(place, Weights) and place not in NAMES
     try:
-        found = load(place, net, layers)
+        found = load(
+            place, net, layers, pixels=name_of_pixels(settings["pixels"]) if is_file else None
+        )
     except WeightsNotFound as error:
         raise WeightsNotFound(
             *error.lines,

@@ -21,6 +21,7 @@ from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import Summary
 from vggfeat.nets.config import layers_of, resolve_layer, torchvision_names
+from vggfeat.nets.preprocessing import name_of_pixels
 from vggfeat.nets.registry import NAMES, SOURCES
 from vggfeat.nets.weights import load as load_weights
 from vggfeat.recipes.quality import SHIPPED, choose_quality, read_quality
@@ -282,7 +283,15 @@ def stored_settings(folder: Path, base: Features, typed: Mapping[str, Any]) -> d
         "pool": "+".join(dict.fromkeys(one.pool for one in found)),
         **{name: kept[name] for name in Dense.model_fields if name in kept},
         "normalize": "locations" if kept["locations"] == "l2" else "descriptor",
+        "pixels": _own_pixels(store, found[0]),
     }
+
+
+def _own_pixels(store: FeatureStore, descriptor: Descriptor) -> str | None:
+    """Name the pixels of a column that was made with a file of weights."""
+    weights = store.provenance(descriptor).get("weights", {})
+    is_file = weights.get("origin", NAMES[0]) not in NAMES
+    return name_of_pixels(store.columns[descriptor].settings["pixels"]) if is_file else None
 
 
 def _take_named(columns: list[Descriptor], named: Mapping[str, Any]) -> list[Descriptor]:
@@ -339,8 +348,8 @@ def _refuse_other_settings(store: FeatureStore, column: Column, features: Featur
         **others,
         **extraction.numbers,
         "precision": column.settings["precision"],
-        "weights": column.settings["weights"],
-        **_other_weights(store, column, features.weights_of(column.descriptor.net)),
+        **{name: column.settings[name] for name in ("weights", "pixels")},
+        **_other_weights(store, column, features),
     }
     if wrong := differences(column.settings, asked):
         raise StoreError(
@@ -351,10 +360,11 @@ def _refuse_other_settings(store: FeatureStore, column: Column, features: Featur
         )
 
 
-def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str, str]:
+def _other_weights(store: FeatureStore, column: Column, features: Features) -> dict[str, str]:
     """Say what the weights asked for are, if they are others; they need not be on this machine."""
     behind = store.provenance(column.descriptor).get("weights", {})
     net, layer = column.descriptor.net, column.descriptor.layer
+    asked = features.weights_of(net)
     if asked == "auto":  # whatever the store has; every result names it
         return {}
     if asked in NAMES:
@@ -363,7 +373,7 @@ def _other_weights(store: FeatureStore, column: Column, asked: str) -> dict[str,
         return weights | ({"pixels": str(known.pixels)} if known else {})
     if asked == behind.get("origin") and not Path(asked).is_file():
         return {}  # the file that the store was made with, and that is gone
-    loaded = load_weights(asked, net, [layer])
+    loaded = load_weights(asked, net, [layer], pixels=features.pixels)
     return {"weights": loaded.digest(layer), "pixels": str(loaded.pixels)}
 
 

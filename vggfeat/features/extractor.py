@@ -118,7 +118,9 @@ class DenseExtractor:
         if self.hardware.deterministic:
             check_deterministic(self.device)
         self.extraction = extraction.but(layers=names, precision=precision)
-        self.weights = load(weights or extraction.weights, extraction.net, names)
+        self.weights = load(
+            weights or extraction.weights, extraction.net, names, pixels=extraction.pixels
+        )
         self.dtype = DTYPES[precision]
         self.net = self._build()
         self._nets = {names: self.net}

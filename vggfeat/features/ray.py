@@ -110,7 +110,9 @@ def extract_on_ray(
     stored = [column.settings.get("precision", "auto") for column in columns]
     precision = resolve_precision_on_ray(extraction.precision, hardware.device, stored, address)
     slot = cluster.choose_slot(hardware.device)
-    weights = weights or load_weights(extraction.weights, extraction.net, extraction.layers)
+    weights = weights or load_weights(
+        extraction.weights, extraction.net, extraction.layers, pixels=extraction.pixels
+    )
     network = Network(
         extraction.but(precision=precision),
         hardware.but(device=slot.device),

@@ -85,6 +85,17 @@ TORCHVISION = PixelConvention("RGB", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 
 CONVENTIONS = {"caffe": CAFFE, "torchvision": TORCHVISION}
 
 
+def name_of_pixels(text: str) -> str | None:
+    """Name the convention that a column's settings have as a text; None if it has no name.
+
+    Examples
+    --------
+    >>> name_of_pixels(str(CAFFE))
+    'caffe'
+    """
+    return next((name for name, known in CONVENTIONS.items() if str(known) == text), None)
+
+
 def convention(pixels: PixelConvention | str) -> PixelConvention:
     """Return a convention given itself or by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,10 +15,15 @@ import torch
 from torch import Tensor
 
 from vggfeat._io.download import Progress
-from vggfeat.errors import WeightsError, WeightsNotFound
+from vggfeat.errors import ParameterError, PixelsAssumedWarning, WeightsError, WeightsNotFound
 from vggfeat.nets import formats, registry
 from vggfeat.nets.config import convolutions, parameter_layers
-from vggfeat.nets.preprocessing import PixelConvention, convention
+from vggfeat.nets.preprocessing import (
+    CONVENTIONS,
+    PixelConvention,
+    convention,
+    name_of_pixels,
+)
 from vggfeat.settings import net_name
 
 
@@ -161,8 +167,15 @@ def load(
     progress : callable, optional
         Called with bytes so far and bytes in all during a download.
 
+    Warns
+    -----
+    PixelsAssumedWarning
+        If a file does not state its convention, and none is given.
+
     Raises
     ------
+    ParameterError
+        If pixels are given for weights that have a name, and with it their own.
     WeightsNotFound
         If they are not on this machine and cannot be downloaded, or if there are none.
     WeightsError
@@ -176,19 +189,24 @@ def load(
     """
     net = net_name(net)
     needed = parameter_layers(net, layers)
+    own = None if pixels is None else convention(pixels)
     if isinstance(weights, Weights):
         if weights.net != net:
             raise WeightsError(f"These weights are those of net {weights.net}, not of net {net}.")
         found = weights.restricted(layers)
     elif isinstance(weights, str) and weights in registry.NAMES:
+        if own:
+            raise ParameterError.ignored(
+                "pixels", f"the weights {weights}, whose pixels are known", "files of weights"
+            )
         name = _choose_source(net, needed) if weights == "auto" else weights
         found = _from_registry(name, net, needed, progress)
     else:
         found = _from_file(Path(weights).expanduser(), net, needed)
+        if found.assumed and not own:
+            warnings.warn(_assumption(found), PixelsAssumedWarning, stacklevel=2)
     _check_finite(found)
-    if pixels is not None:
-        found = replace(found, pixels=convention(pixels), assumed=False)
-    return found
+    return replace(found, pixels=own, assumed=False) if own else found
 
 
 def lacking_source(weights: str, net: str, layers: Sequence[str]) -> registry.Source | None:
@@ -269,6 +287,18 @@ def convert(
         about=found.about,
     )
     return describe(written)
+
+
+def _assumption(weights: Weights) -> str:
+    """Say which pixels are taken for those of a file, and how to name others."""
+    [other] = [name for name, known in CONVENTIONS.items() if known != weights.pixels][:1]
+    name = name_of_pixels(str(weights.pixels))
+    return (
+        f"{weights.source} does not say which pixels its network takes; those of {name} are "
+        f"assumed ({weights.pixels}). If they are others, all numbers are wrong: give --pixels "
+        f"{other} to extract, svm or classify, or keep them in a copy: vggfeat weights convert "
+        f"{weights.origin} COPY.safetensors --pixels {other}"
+    )
 
 
 def _choose_source(net: str, needed: list[str]) -> str:

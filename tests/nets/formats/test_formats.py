@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def test_open_question_is_asked(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("wrapping", ["plain", "nested", "legacy", "safetensors"])
+@pytest.mark.parametrize(
+    "wrapping", ["plain", "nested", "net", "any", "parallel", "legacy", "safetensors"]
+)
 def test_torchvision_names(wrapping: str, tmp_path: Path, whole: State) -> None:
     """A state dict of torchvision is read bare, in a checkpoint, and in torch's old format."""
     state = torchvision_vgg11(whole).state_dict()
@@ -139,11 +142,37 @@ def test_torchvision_names(wrapping: str, tmp_path: Path, whole: State) -> None:
     elif wrapping == "nested":
         checkpoint = {f"module.{name}": tensor for name, tensor in state.items()}
         torch.save({"epoch": 74, "state_dict": checkpoint}, path)
+    elif wrapping in ("net", "any"):
+        torch.save({wrapping: state, "optimizer": {"state": {}}}, path)
+    elif wrapping == "parallel":  # nn.DataParallel around the convolutions alone
+        torch.save({n.replace("features.", "features.module."): t for n, t in state.items()}, path)
     else:
         torch.save(state, path, _use_new_zipfile_serialization=wrapping == "plain")
     raw = formats.read(path)
     assert (raw.net, raw.pixels, raw.assumed) == ("A", TORCHVISION, True)
     assert same(raw.state, whole)
+
+
+@pytest.mark.parametrize(
+    ("inside", "names"),
+    [
+        ("archive/constants.pkl", ["TorchScript", "state_dict"]),
+        ("model.weights.h5", ["Keras", "save_weights"]),
+        ("conv1_1.npy", ["NumPy", "torch.save"]),
+    ],
+)
+def test_zip_files_of_others_are_named(inside: str, names: list[str], tmp_path: Path) -> None:
+    """And how to write one that is read."""
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr(inside, b"")
+    refuses(lambda: formats.read(tmp_path / "x.pt"), WeightsError, names)
+
+
+def test_one_of_several_state_dicts_is_not_guessed(tmp_path: Path) -> None:
+    """They are named."""
+    state = {"features.0.weight": torch.zeros(64, 3, 3, 3)}
+    torch.save({"teacher": state, "student": state}, tmp_path / "two.pth")
+    refuses(lambda: formats.read(tmp_path / "two.pth"), WeightsError, ["teacher", "student"])
 
 
 def test_timm_names(tmp_path: Path, whole: State) -> None:

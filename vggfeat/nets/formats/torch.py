@@ -26,11 +26,16 @@ VERSION = "2"  # since 2, a .safetensors has checksums
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of a .pth before torch 1.6
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(?P<part>weight|bias)")
-TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(\d+)\.(?P<part>\w+)")
+TORCH = re.compile(r"(?:.*\.)?(features|classifier)\.(?:module\.)?(\d+)\.(?P<part>\w+)")
 TIMM = re.compile(r"(?:.*\.)?(pre_logits\.fc1|pre_logits\.fc2|head\.fc)\.(?P<part>weight|bias)")
 TIMM_FC = {"pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7", "head.fc": "fc8"}
 TORCHVISION_FC = {0: "fc6", 3: "fc7", 6: "fc8"}
-NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep it
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts keep it
+OTHERS = {  # what a zip file of others has inside, what it is then, and what to do
+    "constants.pkl": ("a TorchScript program", "torch.save(torch.jit.load(old).state_dict(), new)"),
+    "model.weights.h5": ("a Keras model", 'model.save_weights("new.weights.h5")'),
+    ".npy": ("a file of NumPy arrays", "torch.save({name: tensor, …}, new), torchvision's names"),
+}
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
@@ -76,12 +81,8 @@ def _sniff_pth(_: Path, head: bytes) -> bool:
 
 
 def _read_pth(path: Path) -> Contents:
-    state: Any = _load(path)
-    for key in NESTED:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"it holds a {type(state).__name__}, not a state dict")
+    _refuse_others(path)
+    state = _find_state(_load(path))
     metadata = getattr(state, "_metadata", {}).get(OWN, {})
     parameters = {
         str(name): _parameter(str(name), value)
@@ -89,6 +90,41 @@ def _read_pth(path: Path) -> Contents:
         if isinstance(value, Tensor) and value.is_floating_point()
     }
     return _contents(parameters, {str(k): str(v) for k, v in metadata.items()})
+
+
+def _refuse_others(path: Path) -> None:
+    """Say what a zip file is that others write, and how to write one that is read."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    for ending, (kind, right) in OTHERS.items():
+        if any(name.endswith(ending) for name in names):
+            raise WeightsError(f"it is {kind}, which is not read. Write its weights alone: {right}")
+
+
+def _find_state(content: object) -> Mapping[Any, Any]:
+    """Find the state dict in what a training script saved, under whichever name."""
+    if isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        inside = {str(key): v for key, v in content.items() if isinstance(v, Mapping)}
+        known = [key for key in NESTED if key in inside]
+        with_tensors = [k for k, v in inside.items() if _holds_tensors(v)]
+        if not known and len(with_tensors) > 1:
+            raise WeightsError(
+                f"it holds several state dicts: {', '.join(with_tensors)}. Save one of them alone"
+            )
+        for key in known or with_tensors:
+            return _find_state(inside[key])
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"it holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _holds_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, Mapping) and _holds_tensors(value))
+        for value in content.values()
+    )
 
 
 def _write_pth(path: Path, state: dict[str, Tensor], statements: dict[str, str]) -> None:
