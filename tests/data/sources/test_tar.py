@@ -128,6 +128,26 @@ def test_a_plain_tar_loses_no_image(tmp_path: Path) -> None:
     assert names_of(read_tar(path)) == ["IMG.1.jpg", "IMG.2.jpg", "x/a.b.png"]
 
 
+@pytest.mark.parametrize(
+    ("members", "read"),
+    [
+        ("photo.jpg photo.1.jpg photo.2.jpeg x.jpg x.edited.jpg", "photo.jpg photo.1.jpg "
+         "photo.2.jpeg x.jpg x.edited.jpg"),
+        ("f.000.jpg f.000.cls f.001.jpg f.001.cls f.jpg", "f.000.jpg=f.000 f.001.jpg=f.001 f.jpg"),
+        ("s.left.jpg s.right.jpg s.cls", "s.left.jpg=s s.right.jpg=s"),
+        ("s.jpg s.edited.jpg s.cls", "s.jpg=s"),
+        ("s.jpg s.mask.png", "s.jpg"),
+        ("s.jpg s.cls s.crop.jpg s.crop.cls", "s.jpg=s s.crop.jpg=s.crop"),
+    ],
+)  # fmt: skip
+def test_names_may_have_dots(members: str, read: str, tmp_path: Path) -> None:
+    """What has a label of its own is a sample, and so is each image where nothing else is."""
+    files = {name: name.removesuffix(".cls").encode() for name in members.split()}
+    found = read_tar(pack(tmp_path / "a.tar", files))
+    labelled = [(found.name(row), found.label(row)) for row in range(len(found))]
+    assert [f"{name}={label}" if label else name for name, label in labelled] == read.split()
+
+
 def test_braces_globs_and_folders_name_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

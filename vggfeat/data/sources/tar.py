@@ -17,7 +17,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -56,7 +56,7 @@ LONGEST_CLASS = 200  # characters; a longer .txt is a caption
 HEADERS = 2 * tarfile.BLOCKSIZE  # bytes read at once: headers, not images
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 """What reading a damaged tar, compressed or not, raises."""
-_FORMAT = 4  # of the remembered index
+_FORMAT = 5  # of the remembered index
 _MASK = (1 << 64) - 1  # which makes a digest positive
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
@@ -151,9 +151,11 @@ def read_tar(
     the formats that are read); its others, such as key.mask.png, are left out. Where it has no
     such file, as in a tar that is none of WebDataset's, each image in it counts. Its label is
     what stands in key.cls; or the "label", "cls" or "class" of key.json; or the one line of
-    key.txt, unless it is as long as a caption. Without `samples` every image counts, as in a
-    folder, and has no label. Of members of one name the last counts, as it does where a tar is
-    unpacked. A link, a device, or a file larger than any image is there with a refusal.
+    key.txt, unless it is as long as a caption. A key may have dots: frame.000.jpg with
+    frame.000.cls is a sample, and so is photo.1.jpg beside photo.jpg, where neither has more than
+    images. Without `samples` every image counts, as in a folder, and has no label. Of members of
+    one name the last counts, as it does where a tar is unpacked. A link, a device, or a file larger
+    than any image is there with a refusal.
 
     Raises
     ------
@@ -307,18 +309,43 @@ def _images(
                 last = inner.offset + inner.size
                 yield from _images(file, archive, inner.offset, last, samples, inner.name)
             continue
-        label = ""
-        if samples and images:
-            label = _label({member.suffix.lower(): member for member in members}, file)
-            exact = [member for member in images if "." not in member.suffix]
-            images = [min(exact, key=_rank)] if exact else images
-        for image in images:
-            yield image._replace(name=folder + image.name, tar=tar, label=label)
+        for image in _label_samples(members, images, file) if samples else images:
+            yield image._replace(name=folder + image.name, tar=tar)
+
+
+def _label_samples(
+    members: Sequence[_Member], images: Sequence[_Member], file: BinaryIO
+) -> Iterator[_Member]:
+    """Take the images of members that share a key up to its first dot, and label them.
+
+    An image that is called by the key alone is that of a sample, and what has more dots belongs to
+    it, such as a mask, unless it has a label of its own; or, where nothing but images shares the
+    key, unless it is of the same format, as photo.1.jpg beside photo.jpg is.
+    """
+    by_stem: dict[str, dict[str, _Member]] = {}
+    for member in members:
+        stem, _, ending = member.suffix.rpartition(".")
+        by_stem.setdefault(stem, {})[ending.lower()] = member
+    labels = {stem: _label(own, file) for stem, own in by_stem.items()} if images else {}
+    exact = [member for member in images if "." not in member.suffix]
+    first = min(exact, key=_rank, default=None)
+    alone = len(exact) == len(by_stem.get("", ()))
+    for image in images:
+        stem, _, ending = image.suffix.rpartition(".")
+        another = bool(labels[stem]) or (alone and first and _format(image) == _format(first))
+        if first is None or image is first or (stem and another):
+            yield image._replace(label=labels[stem] or labels.get("", "") * (first is None))
 
 
 def _rank(member: _Member) -> int:
     suffix = member.suffix.lower()
     return PREFERRED.index(suffix) if suffix in PREFERRED else len(PREFERRED)
+
+
+def _format(member: _Member) -> str:
+    """Return the last suffix of a member, of those of one format the same."""
+    ending = member.suffix.rpartition(".")[2].lower()
+    return {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending)
 
 
 def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Member]:
