@@ -136,6 +136,8 @@ def command(
     sources: Annotated[list[str] | None, options.IMAGES] = None,
     data: Data = None,
     relative_to: options.RelativeTo = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     typed: options.Typed,
     evaluation: NetEvaluation,
     top: Top = 5,
@@ -190,7 +192,11 @@ def command(
         raise ParameterError("--multi-scale says nothing to --Q. Leave out one of the two.")
     features = Features(layers=("fc8",)).but(**{"nets": _net_of(typed.get("weights")), **typed})
     images: LabelledImages | ImageSet
-    images = find_images(sources or [], relative_to) if data is None else read_labelled(data)
+    columns = {"path_column": path_column, "label_column": label_column}
+    if data is None:
+        images = find_images(sources or [], relative_to, **columns)
+    else:
+        images = read_labelled(data, **columns)
     how: dict[str, Any] = {"on_bad_image": execution.on_bad_image, "workers": execution.workers}
 
     def open_net(features: Features, net: str) -> DenseExtractor:
@@ -220,9 +226,9 @@ def _extract(work: Work, *given: Any, **how: Any) -> Summary:
         return work.extract(*given, **{**how, "progress": progress.images})
 
 
-def read_labelled(data: Path) -> LabelledImages:
+def read_labelled(data: Path, **columns: str | None) -> LabelledImages:
     """Find images and their classes, and warn of those that have none."""
-    labelled = read_val(data)
+    labelled = read_val(data, **columns)
     if labelled.loose:
         note(
             f"Warning: {labelled.where} has {counted(labelled.loose, 'image')} beside the class "

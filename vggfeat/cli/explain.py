@@ -57,6 +57,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `svm --save` wrote.")],
     sources: options.Images,
     relative_to: options.RelativeTo = None,
+    path_column: options.PathColumn = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", help="Class; repeat for several. The best 3 by default."),
@@ -88,7 +89,7 @@ def command(
 
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
-    images = find_images(sources, relative_to)
+    images = find_images(sources, relative_to, path_column=path_column)
     loaded, extractors = open_model(
         model,
         execution.device,

@@ -69,6 +69,8 @@ def command(
         ),
     ] = None,
     relative_to: options.RelativeTo = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     out: Annotated[
         str,
         typer.Option(
@@ -119,7 +121,9 @@ def command(
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     features = choose_quality(quality, typed).but(**typed)
     work = Work(execution, quiet)
-    images = find_images(sources or ["."], relative_to)
+    images = find_images(
+        sources or ["."], relative_to, path_column=path_column, label_column=label_column
+    )
     if images.duplicates:
         note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
     output = OutputOptions(target, share, len(images), as_json)

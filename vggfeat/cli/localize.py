@@ -148,6 +148,7 @@ def predict_command(
     sources: options.Images,
     models: options.Models,
     relative_to: options.RelativeTo = None,
+    path_column: options.PathColumn = None,
     classifier: options.ClassifierSource = None,
     classes: options.OnlyClasses = None,
     out: Annotated[
@@ -188,7 +189,7 @@ def predict_command(
         )
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
-    images = find_images(sources, relative_to)
+    images = find_images(sources, relative_to, path_column=path_column)
     with download_progress(quiet=quiet) as fetching:
         system, labels = work.open_predictor(
             models,

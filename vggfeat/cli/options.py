@@ -208,6 +208,22 @@ RelativeTo = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+PathColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--path-column",
+        help="Column of a CSV or Parquet file that has the paths; path by default.",
+        rich_help_panel=DATA,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        help="Column of a CSV or Parquet file that has the labels; label by default, or labels.",
+        rich_help_panel=DATA,
+    ),
+]
 Quality = Annotated[
     str | None,
     typer.Option(

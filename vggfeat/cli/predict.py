@@ -46,6 +46,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What --save wrote.")],
     sources: options.Images,
     relative_to: options.RelativeTo = None,
+    path_column: options.PathColumn = None,
     weights: ModelWeights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes to show.")] = 1,
     table: Annotated[
@@ -69,7 +70,7 @@ def command(
     from vggfeat.experiments.predict import describe_model, open_model, predict
 
     check_file("--csv", table)
-    images = find_images(sources, relative_to)
+    images = find_images(sources, relative_to, path_column=path_column)
     loaded, extractors = open_model(
         model, execution.device, weights or (), tell=partial(note, quiet=quiet)
     )

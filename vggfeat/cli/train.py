@@ -37,6 +37,8 @@ def command(
         ),
     ] = "glorot",
     training: Training,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     val: options.Val = None,
     val_fraction: options.ValFraction = None,
     resume: options.Resume = False,
@@ -87,7 +89,15 @@ def command(
         tensorboard=tensorboard,
         resume_hint="the same command with --resume",
     )
-    images = images_of(data, val, val_fraction, settings.seed, quiet=quiet)
+    images = images_of(
+        data,
+        val,
+        val_fraction,
+        settings.seed,
+        path_column=path_column,
+        label_column=label_column,
+        quiet=quiet,
+    )
     if "batch" not in typed:
         settings = settings.but(batch=default_batch(len(images.train), UPDATES))
     weights = starting_weights(init, origin, "fc8", quiet) if origin else None

@@ -73,11 +73,26 @@ def engine_of(execution: Execution, workers: int, micro: int | None, compiled: b
 
 
 def images_of(
-    data: Path, val: Path | None, val_fraction: float | None, seed: int, *, quiet: bool
+    data: Path,
+    val: Path | None,
+    val_fraction: float | None,
+    seed: int,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    quiet: bool,
 ) -> TrainSet:
     """Open the images to train with, and say what they are."""
     with download_progress(quiet=quiet or not is_first_process()) as reading:
-        found = open_trainset(data, val=val, val_fraction=val_fraction, seed=seed, progress=reading)
+        found = open_trainset(
+            data,
+            val=val,
+            val_fraction=val_fraction,
+            seed=seed,
+            path_column=path_column,
+            label_column=label_column,
+            progress=reading,
+        )
     if is_first_process():
         note(
             f"{counted(len(found.train), 'image')} to train, {len(found.val):,} to validate, "

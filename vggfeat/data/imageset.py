@@ -12,12 +12,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vggfeat._io.remote import is_address
+from vggfeat._io.remote import is_address, redact
 from vggfeat.data.identity import stamps_of
 from vggfeat.data.image import Box, Crop, ImageLike, ImageRef
 from vggfeat.data.names import name_of, relative_name
 from vggfeat.data.sources import list_images
-from vggfeat.data.sources.lists import SEPARATOR, Entry
+from vggfeat.data.sources.lists import COLUMNS, SEPARATOR, Columns, Entry, is_manifest
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, ParameterError
 
@@ -57,6 +57,10 @@ class ImageSet:
     missing, strays : tuple of str
         Rows that the lists of a data set promise and whose image is not there; files and, with a
         ``/`` behind them, folders that were skipped as none of the data set's.
+    unusable : mapping of str to str
+        Why images have no row, by name, such as for want of labels that can be read.
+    doubts : tuple of str
+        What a user should know of the labels, a sentence each.
 
     Examples
     --------
@@ -76,6 +80,8 @@ class ImageSet:
     duplicates: int = field(default=0, compare=False)
     missing: tuple[str, ...] = field(default=(), compare=False, repr=False)
     strays: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    unusable: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -154,7 +160,11 @@ def multi_hot(label_sets: Sequence[Sequence[str]], classes: Sequence[str]) -> Ta
 
 
 def find_images(
-    sources: Sequence[str | os.PathLike[str]], relative_to: str | os.PathLike[str] | None = None
+    sources: Sequence[str | os.PathLike[str]],
+    relative_to: str | os.PathLike[str] | None = None,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
 ) -> ImageSet:
     """Collect images from sources as they are typed on a command line.
 
@@ -169,6 +179,8 @@ def find_images(
         ``s3://bucket/folder``, ``https://host/list.csv``; lists may name addresses.
     relative_to : path, optional
         Names are paths from this folder, in which all images lie.
+    path_column, label_column : str, optional
+        What manifests call these columns, where it is not ``path`` and ``label`` (or ``labels``).
 
     Returns
     -------
@@ -180,6 +192,8 @@ def find_images(
     ------
     DataNotFound
         If a source does not exist or holds no images.
+    ParameterError
+        If columns are named, and there is no manifest.
     DataError
         If a manifest or a tar cannot be used, two images have one name, or an image does not lie
         in `relative_to`.
@@ -205,11 +219,24 @@ def find_images(
     """
     if isinstance(sources, str | os.PathLike):
         raise ParameterError.of("sources", "find_images", "a list of sources", sources)
-    entries = (entry for source in sources for entry in list_images(os.fspath(source)))
+    texts = list(map(os.fspath, sources))
+    columns = name_columns(texts, path_column, label_column)
+    entries = (entry for source in texts for entry in list_images(source, columns))
     if relative_to is not None:
         folder = os.fspath(relative_to)
         entries = (replace(entry, name=_relative_name(entry, folder)) for entry in entries)
     return image_set_of(entries)
+
+
+def name_columns(
+    sources: Iterable[str], path_column: str | None, label_column: str | None
+) -> Columns:
+    """Say what the columns of manifests are called; ParameterError if no source may be one."""
+    for name, column in (("path_column", path_column), ("label_column", label_column)):
+        if column and not any(is_manifest(source) or "*" in source for source in sources):
+            where = " and ".join(map(redact, sources))
+            raise ParameterError.ignored(name, where, "CSV and Parquet manifests")
+    return Columns(path_column or COLUMNS.path, label_column or COLUMNS.label)
 
 
 def _relative_name(entry: Entry, folder: str) -> str:

@@ -25,13 +25,12 @@ from vggfeat.data.datasets.annotations import (
     check_names,
     check_stated_size,
     examples_of,
-    find_in,
     read_annotations,
 )
 from vggfeat.data.datasets.ilsvrc import find_boxes, find_val, read_images
 from vggfeat.data.datasets.matching import match_annotations
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.datasets.voc import classes_in, find_folders, read_voc_boxes
+from vggfeat.data.datasets.voc import VocBoxes, classes_in, find_folders, read_voc_boxes
 from vggfeat.data.image import ImageRef, decode, decoded_size, open_encoded
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, Names
 from vggfeat.data.sources.tar import TarMember
@@ -308,7 +307,7 @@ def _of_voc(
         if not found.splits.get(part):
             raise DataError(_nothing(source, part, found.classes, found.left_out))
     held = {
-        part: _boxed(tree, found.classes, found.splits[part] if part in parts else [], decoding)
+        part: _boxed(tree, found, found.splits[part] if part in parts else [], decoding)
         for part in PARTS
     }
     return BoxSet(found.classes, **held, source=source, left_out=found.left_out, tested=tested)
@@ -316,14 +315,14 @@ def _of_voc(
 
 def _boxed(
     tree: tuple[Path, ...],
-    classes: Sequence[str],
+    found: VocBoxes,
     examples: Sequence[ClassBoxes],
     decoding: Decoding,
 ) -> BoxDataset:
     root = Path(os.path.commonpath(tree))
-    paths = [find_in(tree, "JPEGImages", f"{example.name}.jpg") for example in examples]
+    paths = [found.images[example.name] for example in examples]
     names = [os.fsencode(path.relative_to(root).as_posix()) for path in paths]
-    code = {label: number for number, label in enumerate(classes)}
+    code = {label: number for number, label in enumerate(found.classes)}
     labels = np.array([code[one.label] for one in examples], dtype=np.int64)
     part = Part(FileImages(root, np.array(names, dtype=np.bytes_)), labels)
     sizes = np.array([one.size for one in examples], dtype=np.int64)

@@ -27,7 +27,9 @@ from vggfeat.data.datasets.ilsvrc import (
     read_images,
 )
 from vggfeat.data.datasets.parts import find_parts
+from vggfeat.data.imageset import name_columns
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
+from vggfeat.data.sources.lists import Columns
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.svm.splits import held_out_part
 
@@ -150,6 +152,8 @@ def open_trainset(
     val: str | Path | None = None,
     val_fraction: float | None = None,
     seed: int = 0,
+    path_column: str | None = None,
+    label_column: str | None = None,
     progress: Progress | None = None,
 ) -> TrainSet:
     """Find the images to train and to validate with.
@@ -176,13 +180,16 @@ def open_trainset(
         a single set without parts. At least one of a class, where it has two.
     seed : int
         Of that draw.
+    path_column, label_column : str, optional
+        What a manifest calls these columns, where it is not ``path`` and ``label``.
     progress : callable, optional
         Called with the bytes so far and in all of a tar file that is opened for the first time.
 
     Raises
     ------
     ParameterError
-        If the fraction is not between 0 and 1, or there are validation images already.
+        If the fraction is not between 0 and 1, or there are validation images already; if columns
+        are named, and there is no manifest.
     DataNotFound
         If images, or the classes of ILSVRC's validation images, are not there.
     DataError
@@ -210,7 +217,9 @@ def open_trainset(
             f"There is no {val} to validate with. Name a folder of class folders, a CSV file or a "
             "tar file by --val, or leave it out."
         )
-    images, validation, whole = _find(root, progress)
+    sources = [str(source) for source in (root, val) if source is not None]
+    columns = name_columns(sources, path_column, label_column)
+    images, validation, whole = _find(root, progress, columns)
     train = _coded(images)
     if val is not None:
         validation = Path(val)
@@ -225,7 +234,7 @@ def open_trainset(
         return _drawn(train, val_fraction or VAL_FRACTION, seed)
     if isinstance(validation, Path):
         base = root if root.is_dir() else root.parent
-        validation = read_images(validation, [base], progress).take_val()
+        validation = read_images(validation, [base], progress, columns).take_val()
     if val_fraction is not None:
         expected = f"left out, since there are validation images in {validation.where}"
         raise ParameterError.of("val_fraction", "open_trainset", expected, val_fraction)
@@ -233,11 +242,11 @@ def open_trainset(
 
 
 def _find(
-    root: Path, progress: Progress | None
+    root: Path, progress: Progress | None, columns: Columns
 ) -> tuple[LabelledImages, LabelledImages | Path | None, bool]:
     """Find training and validation images, and whether the first are a set without splits."""
     if root.suffix.lower() == ".csv":
-        return _from_manifest(root)
+        return _from_manifest(root, columns)
     train = find_train(root)
     if train is None:
         return read_class_images(root), None, True
@@ -245,8 +254,10 @@ def _find(
     return images, find_val(root if root.is_dir() else root.parent), False
 
 
-def _from_manifest(path: Path) -> tuple[LabelledImages, LabelledImages | None, bool]:
-    images = read_images(path)
+def _from_manifest(
+    path: Path, columns: Columns
+) -> tuple[LabelledImages, LabelledImages | None, bool]:
+    images = read_images(path, columns=columns)
     if not images.splits:
         return images, None, True
     marked = sum(map(len, images.splits.values()))

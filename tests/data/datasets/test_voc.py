@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +13,7 @@ from trees import OBJECT, write_actions, write_voc, write_xml
 
 from vggfeat.data.datasets import load_card
 from vggfeat.data.datasets.annotations import read_annotation
-from vggfeat.data.datasets.voc import read_voc
+from vggfeat.data.datasets.voc import classes_in, read_voc, read_voc_boxes
 from vggfeat.errors import DataError
 
 CLASSES = ("cat", "dog")
@@ -126,7 +128,7 @@ def test_test_persons_come_from_the_list_or_the_annotation(lines: str, tmp_path:
         ("cat_train", "000002 -1\n000005 0\n", "another list gives it -1"),
         ("cat_val", "", "gives no label to 000001"),
         ("cat_val", None, "cat_val.txt is missing"),
-        ("cat_val", "000001 é\n", "cannot be read"),
+        ("cat_val", "000001 é\n", "label of -1, 0 or 1"),
     ],
 )
 def test_damaged_lists_are_refused(name: str, text: str | None, reason: str, tree: Path) -> None:
@@ -135,6 +137,73 @@ def test_damaged_lists_are_refused(name: str, text: str | None, reason: str, tre
     path.unlink() if text is None else path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=reason):
         read_voc(tree, CLASSES)
+
+
+def rename(tree: Path, old: str, new: str, suffix: str = ".jpg") -> None:
+    """Give an image another id and format, in its lists and annotations too."""
+    image = tree / "JPEGImages" / f"{old}.jpg"
+    image.rename(image.with_name(new + suffix))
+    (tree / "Annotations" / f"{old}.xml").rename(tree / "Annotations" / f"{new}.xml")
+    for path in (tree / "ImageSets" / "Main").glob("*.txt"):
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg"])
+@pytest.mark.parametrize("name", ["my dog 7", "hühnchen", "хлеб", "a.b-1_c"])
+def test_images_may_have_any_name_and_format(name: str, suffix: str, tree: Path) -> None:
+    """Blanks, accents, other letters and dots, as labelling tools leave them."""
+    rename(tree, "000002", name, suffix)
+    images, plain = read_voc(tree, CLASSES), read_voc(tree, CLASSES[::-1])
+    row = images.names.index(name)
+    assert images.images[row] == tree / "JPEGImages" / (name + suffix)
+    assert images.targets[row].tolist() == plain.targets[row].tolist()[::-1] == [1, -1]
+    assert row in images.splits["train"]
+    assert not images.missing
+    assert read_voc_boxes(tree, ["cat"], ["train"]).images[name] == images.images[row]
+
+
+@pytest.mark.parametrize("write", [
+    lambda text: unicodedata.normalize("NFD", text).encode(),
+    lambda text: text.encode("utf-16"),
+    lambda text: text.encode("utf-8-sig").replace(b"\n", b"\r\n"),
+    lambda text: text.replace("é", "é.jpg").encode(),
+])  # fmt: skip
+def test_lists_may_write_names_otherwise(write: Callable[[str], bytes], tree: Path) -> None:
+    """With accents of their own, in UTF-16, from Windows, or with suffixes."""
+    rename(tree, "000002", "é")
+    plain = read_voc(tree, CLASSES)
+    for path in (tree / "ImageSets" / "Main").glob("*.txt"):
+        path.write_bytes(write(path.read_text("utf-8")))
+    images = read_voc(tree, CLASSES)
+    assert images == plain
+    assert np.array_equal(images.targets, plain.targets)
+
+
+def test_without_lists_of_classes_annotations_tell(tree: Path) -> None:
+    """Labels, classes and boxes are those that the lists gave; a part without any has none."""
+    lists, boxes = read_voc(tree, CLASSES), read_voc_boxes(tree)
+    for label in CLASSES:
+        for path in (tree / "ImageSets" / "Main").glob(f"{label}_*.txt"):
+            path.unlink()
+    assert classes_in(tree) == list(CLASSES)
+    images = read_voc(tree, CLASSES)
+    assert images == lists
+    assert np.array_equal(images.targets, lists.targets)
+    again = read_voc_boxes(tree)
+    assert [(one.name, one.label) for one in again.splits["train"]] == [
+        (one.name, one.label) for one in boxes.splits["train"]
+    ]
+    (tree / "Annotations" / "000002.xml").write_text("<annotation>")
+    (tree / "Annotations" / "000001.xml").unlink()
+    for name in ("000003", "000004"):
+        (tree / "Annotations" / f"{name}.xml").unlink()
+    images = read_voc(tree, CLASSES)
+    assert images.names == ("000001", "000003", "000004", "000005")
+    assert images.labelled.tolist() == [True, False, False, True]
+    [unannotated, unusable] = images.doubts
+    assert "'000001'" in unannotated
+    assert "000002.xml" in unusable
+    assert "000002" in read_voc_boxes(tree).left_out
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'

@@ -10,7 +10,7 @@ from helpers.mistakes import refuses
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.imageset import find_images
 from vggfeat.data.sources import lists
-from vggfeat.errors import DataError, DataNotFound
+from vggfeat.errors import DataError, DataNotFound, ParameterError
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")
@@ -107,11 +107,65 @@ def test_what_is_written_is_looked_for_first(tmp_path: Path) -> None:
     assert find_images([str(tmp_path / "m.csv")]).names == names
 
 
-@pytest.mark.parametrize(("label", "said"), [(float("nan"), "NaN"), (["a", "b"], "labels")])
-def test_a_label_that_is_none_is_refused(label: object, said: str, tmp_path: Path) -> None:
-    """No class is called nan, and none "['a', 'b']"."""
-    source = write(tmp_path / "m.parquet", path=["a.jpg", "b.jpg"], label=[label, label])
+@pytest.mark.parametrize(
+    ("column", "label", "said"),
+    [
+        ("label", float("nan"), "NaN"),
+        ("labels", float("nan"), "NaN"),
+        ("labels", ["a", {"b": 1}], "dict"),
+        ("label", {"name": "a"}, "dict"),
+        ("path", {"bytes": "a.jpg"}, "no path"),
+    ],
+)
+def test_a_label_that_is_none_is_refused(
+    column: str, label: object, said: str, tmp_path: Path
+) -> None:
+    """No class is called nan or "{'b': 1}", and no file."""
+    columns = {"path": ["a.jpg", "b.jpg"], column: [label, label]}
+    if isinstance(label, list):
+        columns[column] = pyarrow.array([[{"b": 1}]] * 2)
+    source = write(tmp_path / "m.parquet", **columns)
     refuses(lambda: find_images([source]), DataError, ["m.parquet", "row 1", said])
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "tags"])
+def test_a_column_of_lists_has_several_labels(column: str, tmp_path: Path) -> None:
+    """Whatever it is called; without a value of its own an image shows nothing."""
+    tags = [["sky", "bird "], [], [None, "sky"], None]
+    paths = [f"{n}.jpg" for n in range(4)]
+    source = write(tmp_path / "m.parquet", path=paths, **{column: tags})
+    images = find_images([source], label_column=column if column == "tags" else None)
+    assert images.label_sets == (("bird", "sky"), (), ("sky",), ())
+    assert images.labels == ()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_may_have_other_names(ending: str, tmp_path: Path) -> None:
+    """They are named, and nothing is guessed: the error lists what there is, and the option."""
+    columns = {"file": ["a.jpg", "b.jpg"], "breed": ["pug", "collie"], "label": ["dog", "dog"]}
+    source = str(tmp_path / f"m.{ending}")
+    if ending == "parquet":
+        write(tmp_path / "m.parquet", **columns)
+    else:
+        rows = zip(*columns.values(), strict=True)
+        lines = map(",".join, [columns, *rows])
+        (tmp_path / "m.csv").write_text("\n".join(lines))
+    (tmp_path / "a.jpg").write_bytes(b"")
+    images = read_labelled(source, path_column="file", label_column="breed")
+    assert (images.names, images.labels) == (("a.jpg", "b.jpg"), ("pug", "collie"))
+    assert find_images([source], path_column="file").labels == ("dog", "dog")
+    there = ["file, breed, label"]
+    refuses(lambda: find_images([source]), DataError, [*there, "--path-column"])
+    wrong = {"path_column": "file", "label_column": "race"}
+    refuses(lambda: find_images([source], **wrong), DataError, [*there, "race", "--label-column"])
+    refuses(lambda: find_images([str(tmp_path)], path_column="file"), ParameterError, ["path"])
+
+
+def test_a_manifest_without_labels_lists_its_columns(tmp_path: Path) -> None:
+    """Which is where one sees what the labels are called."""
+    (tmp_path / "m.csv").write_text("path,breed\na.jpg,pug\n")
+    source = str(tmp_path / "m.csv")
+    refuses(lambda: read_labelled(source), DataError, ["path, breed", "--label-column"])
 
 
 def test_labels_may_be_numbers_or_absent(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from vggfeat.data.datasets.fetch import data_folder, find_tree, locate, provide
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.parts import has_images, list_folders
 from vggfeat.data.datasets.sample_voc import compose
-from vggfeat.data.imageset import ImageSet, multi_hot, one_hot
+from vggfeat.data.datasets.voc import classes_in, find_own_tree, read_voc
+from vggfeat.data.imageset import ImageSet, multi_hot, name_columns, one_hot
 from vggfeat.data.sources import is_beyond_path
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 
@@ -51,6 +52,8 @@ def open_dataset(
     *,
     splits: Sequence[str] | None = None,
     allow_partial: bool = False,
+    path_column: str | None = None,
+    label_column: str | None = None,
     fetch: bool = True,
     progress: Progress | None = None,
 ) -> tuple[DatasetCard, ImageSet]:
@@ -61,7 +64,8 @@ def open_dataset(
     name : str
         A shipped card, which wins over a folder of the same name (write ``./sample`` for the
         folder); a card of your own (``my.toml``); a folder; a CSV or Parquet
-        manifest; tars (``train-{00..09}.tar``); or an address of any of these.
+        manifest; tars (``train-{00..09}.tar``); or an address of any of these. A folder may also
+        be a tree of VOC's layout that is none of its years.
     root : path, optional
         Where the data lie; by default where the card says, else ``VGGFEAT_DATA``, else ``./data``,
         else beside a card of your own. It may be the tree of the data set, a folder above it, or
@@ -71,6 +75,8 @@ def open_dataset(
     allow_partial : bool
         Whether data that are not all that the card promises will do. They are never fetched then,
         and the card that is returned is marked.
+    path_column, label_column : str, optional
+        What a manifest calls these columns, where it is not ``path`` and ``label`` (or ``labels``).
     fetch : bool
         Whether what is not here is downloaded; never with ``VGGFEAT_OFFLINE``.
     progress : callable, optional
@@ -86,7 +92,7 @@ def open_dataset(
     Raises
     ------
     ParameterError
-        If there is a root, and no card.
+        If there is a root, and no card; if columns are named, and there is no manifest.
     DataNotFound
         If it is not here, and may not or cannot be downloaded.
     DataError
@@ -107,8 +113,8 @@ def open_dataset(
                 f"{redact(name)}, which is where its name says",
                 f"cards, such as {', '.join(card_names()[:2])}",
             )
-        return _unnamed(name)
-    card = load_card(name)
+        return _unnamed(name, path_column, label_column)
+    card = _with_columns(load_card(name), path_column, label_column)
     needs = _needs(card, splits)
     tree = _tree(
         card,
@@ -273,18 +279,55 @@ def _with_targets(
     return card.model_copy(update={"classes": classes}), replace(images, targets=targets)
 
 
-def _unnamed(name: str) -> tuple[DatasetCard, ImageSet]:
+def _with_columns(
+    card: DatasetCard, path_column: str | None, label_column: str | None
+) -> DatasetCard:
+    """Name the columns of a card's manifest; ParameterError if it has none."""
+    name_columns([card.folder], path_column, label_column)
+    named = {"path_column": path_column, "label_column": label_column}
+    return card.model_copy(update={key: column for key, column in named.items() if column})
+
+
+def _unnamed(
+    name: str, path_column: str | None, label_column: str | None
+) -> tuple[DatasetCard, ImageSet]:
     """Make a card for a folder of classes, a manifest, tars or an address, which have none."""
     path = Path(name)
+    if folders := find_own_tree(path):
+        name_columns([name], path_column, label_column)
+        return _own_tree(path, folders)
     source = redact(name) if is_address(name) else str(path.resolve())
     stem = Path(source).name if path.is_dir() else Path(source).stem
     reader = "folders" if path.is_dir() else "manifest"
-    images = read_labelled(name)
+    images = read_labelled(name, path_column=path_column, label_column=label_column)
     protocol = {"kind": _kind_of(images)}
     card = DatasetCard(
-        name=stem, title=stem, reader=reader, source=source, root=source, protocol=protocol
+        name=stem,
+        title=stem,
+        reader=reader,
+        source=source,
+        root=source,
+        protocol=protocol,
+        path_column=path_column,
+        label_column=label_column,
     )
     return _with_targets(card, images, source)
+
+
+def _own_tree(path: Path, folders: tuple[Path, ...]) -> tuple[DatasetCard, ImageSet]:
+    """Make a card for a tree of VOC's layout that is none of its years."""
+    place, classes = path.resolve(), tuple(classes_in(folders))
+    card = DatasetCard(
+        name=place.name,
+        title=place.name,
+        reader="voc",
+        folder=place.name,
+        source=str(place),
+        root=str(place),
+        classes=classes,
+        protocol={"kind": "multi-label"},
+    )
+    return card, read_voc(folders, classes)
 
 
 def _incomplete(name: str, card: DatasetCard, checked: Check) -> str:

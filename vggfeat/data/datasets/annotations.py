@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -101,8 +102,16 @@ def read_annotation(tree: Tree, image: str) -> Annotation:
 
 
 def find_annotation(tree: Tree, image: str) -> Path:
-    """Find where the annotation of an image of a tree lies, if it has one."""
-    return find_in(tree, "Annotations", f"{image}{SUFFIX}")
+    """Find where the annotation of an image of a tree lies, if it has one.
+
+    Its accents may be composed in another way than those of the image's own name.
+    """
+    path = find_in(tree, "Annotations", f"{image}{SUFFIX}")
+    if image.isascii() or path.exists():
+        return path
+    forms = [unicodedata.normalize(form, image) for form in ("NFC", "NFD")]
+    others = [find_in(tree, "Annotations", f"{form}{SUFFIX}") for form in forms]
+    return next((other for other in others if other.exists()), path)
 
 
 def read_annotations(

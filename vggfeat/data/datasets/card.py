@@ -130,6 +130,9 @@ class DatasetCard(CardModel):
     asset: Below | None = None  # where it lies among the files that travel with vggfeat
     composed: int | None = None  # version of sample_voc that makes it
     root: str = ""  # where its data lie, from the card's own folder on; once opened, where they are
+    # What a manifest calls its columns; by default path, and label or labels.
+    path_column: str | None = None
+    label_column: str | None = None
     images: int | None = None  # in all
     classes: tuple[str, ...] = ()  # in the order of the columns of ImageSet.targets
     counts: dict[str, int] = {}  # rows of each split: images, or persons of the action task

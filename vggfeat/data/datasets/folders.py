@@ -13,10 +13,10 @@ from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.parts import class_folders, find_parts, refuse_parts
 from vggfeat.data.image import ImageRef
-from vggfeat.data.imageset import ImageSet, find_images, image_set_of
+from vggfeat.data.imageset import ImageSet, find_images, image_set_of, name_columns
 from vggfeat.data.names import is_hidden, name_of, prefix_of
 from vggfeat.data.sources.files import walk
-from vggfeat.data.sources.lists import Entry
+from vggfeat.data.sources.lists import LABEL, Entry, is_manifest, list_columns
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, DataNotFound
 
@@ -41,10 +41,21 @@ class ManifestReader(Reader):
     def read(self, card: DatasetCard, tree: Path) -> ImageSet:
         """Read the images, with labels, and with the splits that the manifest marks."""
         is_tar = tree.suffix.lower() == ".tar"
-        return read_labelled(str(tree), relative_to=tree.parent if is_tar else None)
+        return read_labelled(
+            str(tree),
+            relative_to=tree.parent if is_tar else None,
+            path_column=card.path_column,
+            label_column=card.label_column,
+        )
 
 
-def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
+def read_labelled(
+    source: str,
+    relative_to: Path | None = None,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageSet:
     """Read class folders, a manifest or tars, all of whose images have labels.
 
     A manifest with a column ``labels`` gives each image several, or none: ``label_sets``. Its
@@ -59,6 +70,7 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
     source : str
         A path, an address, or a pattern of tars.
     relative_to : Path, optional
+    path_column, label_column : str, optional
         As for :func:`~vggfeat.data.imageset.find_images`.
 
     Raises
@@ -74,8 +86,9 @@ def read_labelled(source: str, relative_to: Path | None = None) -> ImageSet:
     ['bird', 'boat', 'bug']
     """
     if Path(source).is_dir():
+        name_columns([source], path_column, label_column)
         return read_folders(Path(source))
-    images = find_images([source], relative_to)
+    images = find_images([source], relative_to, path_column=path_column, label_column=label_column)
     if images.label_sets:
         images = _multi_label(images, source)
     elif not images.labels:
@@ -166,6 +179,20 @@ def _multi_label(images: ImageSet, source: str) -> ImageSet:
     return replace(images, splits=splits | {"trainval": trainval})
 
 
+def _explain_no_labels(source: str) -> str:
+    """Say that a list or a manifest gives no image a label, and what would."""
+    names = list_columns(source) if is_manifest(source) else []
+    if not names:
+        return f"{source} gives images no labels. Name a CSV file with the columns path and label."
+    if LABEL in names:
+        return f"{source} gives no image a label: its column 'label' is empty. Write the classes."
+    return (
+        f"{source} has the columns {', '.join(names)}, and none called label, or labels where an "
+        "image has several classes (a|b). Say which one has the labels by --label-column "
+        "(label_column in Python)."
+    )
+
+
 def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     """Label images by their folders in a tar, or below an address, from which they are named."""
     names, folders, prefix = list(images.names), [], prefix_of(source)
@@ -176,10 +203,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
         elif is_address(source):
             below = names[row] = names[row].removeprefix(prefix)
         else:
-            raise DataError(
-                f"{source} has no column 'label'. Its columns should be path, label[, split], or "
-                "path, labels[, split] where an image has several classes (a|b)."
-            )
+            raise DataError(_explain_no_labels(source))
         folders.append(below.partition("/")[0] if "/" in below else "")
     refuse_parts(folders, redact(source))
     rows = [row for row, folder in enumerate(folders) if folder]

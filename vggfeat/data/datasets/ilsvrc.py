@@ -31,8 +31,9 @@ from vggfeat.data.datasets.parts import (
     list_folders,
     refuse_parts,
 )
-from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.imageset import ImageSet, name_columns, one_hot
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files
+from vggfeat.data.sources.lists import COLUMNS, Columns
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DataError, DataNotFound
@@ -176,7 +177,9 @@ def find_val(root: Path) -> Path | None:
     return next(paths, None) or find_parts(folder).get("val")
 
 
-def read_val(root: Path) -> LabelledImages:
+def read_val(
+    root: Path, *, path_column: str | None = None, label_column: str | None = None
+) -> LabelledImages:
     """Read images to test on, where nothing to train with need be there.
 
     Parameters
@@ -187,9 +190,13 @@ def read_val(root: Path) -> LabelledImages:
         it (see :mod:`~vggfeat.data.datasets.ilsvrc_truth`). Or any folder of class folders, or a
         CSV manifest with the columns path and label, of which the split ``val`` is taken where it
         has splits.
+    path_column, label_column : str, optional
+        What a manifest calls these columns, where it is not ``path`` and ``label``.
 
     Raises
     ------
+    ParameterError
+        If columns are named, and there is no manifest.
     DataNotFound
         If there are no images, or nothing says their classes.
     DataError
@@ -202,8 +209,9 @@ def read_val(root: Path) -> LabelledImages:
     >>> len(found), found.labels.tolist()[0], found.loose
     (300, 'bird', 0)
     """
+    columns = name_columns([str(root)], path_column, label_column)
     if root.suffix.lower() == ".csv":
-        return read_images(root).take_val()
+        return read_images(root, columns=columns).take_val()
     where = find_val(root) or root
     if where == root and not (where.is_dir() or where.suffix == ".tar"):
         raise DataNotFound(f"There is no folder {where}. Name ILSVRC's, or one of class folders.")
@@ -216,15 +224,18 @@ def read_val(root: Path) -> LabelledImages:
 
 
 def read_images(
-    path: Path, lists: Sequence[Path] = (), progress: Progress | None = None
+    path: Path,
+    lists: Sequence[Path] = (),
+    progress: Progress | None = None,
+    columns: Columns = COLUMNS,
 ) -> LabelledImages:
     """Read images of any layout: a manifest, a tar, class folders, or one flat folder.
 
-    ILSVRC's lists are looked for in `lists`, besides `path` and the folder above it; the errors are
-    those of :func:`read_val`.
+    ILSVRC's lists are looked for in `lists`, besides `path` and the folder above it; `columns` are
+    those of a manifest; the errors are those of :func:`read_val`.
     """
     if path.suffix.lower() == ".csv":
-        return _read_csv(path)
+        return _read_csv(path, columns)
     if path.is_file():
         images: EncodedImages = _read_tar(path, progress)
     elif any(map(has_images, list_folders(path))) or class_tars(path):
@@ -274,8 +285,8 @@ def find_boxes(root: Path) -> list[Path]:
     return sources
 
 
-def _read_csv(path: Path) -> LabelledImages:
-    images = read_labelled(str(path))
+def _read_csv(path: Path, columns: Columns) -> LabelledImages:
+    images = read_labelled(str(path), path_column=columns.path, label_column=columns.label)
     if images.label_sets:
         raise DataError(
             f"{path} has a column 'labels', and a network that classifies needs one class for each "

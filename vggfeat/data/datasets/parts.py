@@ -77,10 +77,11 @@ def class_folders(root: Path) -> list[Path]:
         )
     for folder in (root, *folders, *root.glob("VOC*/VOC*"), *root.glob("VOC*/VOC*/VOC*")):
         if (folder / "ImageSets").is_dir() and (folder / "JPEGImages").is_dir():
+            known = f"voc2007 --root {root}" if folder.name.startswith("VOC") else folder
             raise DataError(
                 f"{folder} is a tree of PASCAL VOC, whose images have several classes, and has no "
-                f"class folders. Test it by `vggfeat svm --dataset voc2007 --root {root}` or a "
-                "card of your own, or train boxes on it by `vggfeat localize train`."
+                f"class folders. Test it by `vggfeat svm --dataset {known}` or a card of your own, "
+                "or train boxes on it by `vggfeat localize train`."
             )
     return folders
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vggfeat._io.text import and_more
 from vggfeat.data.datasets.annotations import (
     ClassBoxes,
     Tree,
@@ -24,9 +27,11 @@ from vggfeat.data.datasets.annotations import (
     read_annotation,
 )
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
-from vggfeat.data.image import Box, decoded_size
+from vggfeat.data.image import EXTENSIONS, Box, decoded_size
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.names import is_hidden
+from vggfeat.data.sources.files import is_image
+from vggfeat.data.sources.lists import as_text
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.settings import UPRIGHT, Decoding
 
@@ -38,6 +43,7 @@ Row = tuple[str, int]
 _YEAR = re.compile(r"VOC\d{4}")
 _PERSON = re.compile("[0-9]{1,9}")
 _LABELS = {"-1": -1, "0": 0, "1": 1}
+JPEG = (".jpg", ".jpeg")
 NAMED = 4  # lists in a message
 
 
@@ -81,6 +87,18 @@ def find_folders(path: Path, year: str, task: Task = "classification") -> tuple[
     return tuple(joined)
 
 
+def find_own_tree(path: Path) -> tuple[Path, ...]:
+    """Find the folder of a tree of VOC's layout, unless it is one of its years, which have cards.
+
+    Examples
+    --------
+    >>> find_own_tree(Path("nowhere"))
+    ()
+    """
+    is_year = _YEAR.fullmatch(path.resolve().name)
+    return () if is_year or not (path / "ImageSets" / "Main").is_dir() else (path,)
+
+
 def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") -> ImageSet:
     """Read the images, splits and labels of one year, a folder such as ``VOC2007``, or several.
 
@@ -92,7 +110,9 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
     ImageSet
         Rows sorted by name, with targets in the order of `classes`, the splits that are there, and
         boxes for actions. A split with no list of any class, as the test split of 2012, has no
-        labels. Rows whose image is not there are left out and named in ``missing``.
+        labels. Rows whose image is not there are left out and named in ``missing``. Where no class
+        has a list, labels are made of the annotations; images whose own cannot be used are left
+        out, and ``unusable`` says why.
 
     Raises
     ------
@@ -101,19 +121,21 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
     """
     if not find_in(tree, "ImageSets", LISTS[task]).is_dir():
         raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
+    there = find_images_of(tree)
     labels: dict[Row, dict[str, int]] = {}
     rows = {
-        split: _read_split(tree, task, split, classes, labels)
+        split: _read_split(tree, task, split, classes, labels, there)
         for split in SPLITS
         if find_in(tree, "ImageSets", LISTS[task], f"{split}.txt").is_file()
     }
+    annotated = _Annotated()
+    if task == "classification" and not _listed_classes(tree):
+        rows = {split: annotated.read(tree, some, classes) for split, some in rows.items()}
+        labels = annotated.labels
     every = sorted({row for of_split in rows.values() for row in of_split})
-    there: dict[str, Path] = {}
-    for folder in folders_of(tree):
-        there = {path.name: path for path in (folder / "JPEGImages").glob("*")} | there
-    kept = [row for row in every if f"{row[0]}.jpg" in there]
+    kept = [row for row in every if row[0] in there]
     if every and not kept:
-        _refuse_other_images(find_in(tree, "JPEGImages"), {image for image, _ in every}, there)
+        _refuse_other_images(find_in(tree, "JPEGImages"), {image for image, _ in every})
     place = {row: at for at, row in enumerate(kept)}
     targets = np.zeros((len(kept), len(classes)), dtype=np.int8)
     for row, at in place.items():
@@ -121,7 +143,7 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
             targets[at] = [labels[row][name] for name in classes]
     return ImageSet(
         names=tuple(map(_name_of, kept)),
-        images=tuple(there[f"{image}.jpg"] for image, _ in kept),
+        images=tuple(there[image] for image, _ in kept),
         targets=targets,
         labelled=np.array([row in labels for row in kept], dtype=bool),
         splits={
@@ -130,15 +152,31 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
         },
         boxes=tuple(_boxes(tree, kept)) if task == "action" else (),
         missing=tuple(_name_of(row) for row in every if row not in place),
+        unusable=annotated.faults,
+        doubts=annotated.doubts(),
     )
 
 
-def _refuse_other_images(folder: Path, ids: Collection[str], there: Collection[str]) -> None:
-    """Refuse a tree whose images are of another format, so that none is found."""
-    if others := sorted(name for name in there if Path(name).stem in ids):
+def find_images_of(tree: Tree) -> dict[str, Path]:
+    """Find the images of a tree, of any format that is read, by their ids; a JPEG comes first."""
+    paths = [
+        path
+        for folder in folders_of(tree)
+        for path in sorted((folder / "JPEGImages").glob("*"))
+        if is_image(path)
+    ]
+    there: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: path.suffix.lower() not in JPEG):
+        there.setdefault(path.stem, path)
+    return there
+
+
+def _refuse_other_images(folder: Path, ids: Collection[str]) -> None:
+    """Refuse a tree whose images are of a format that is not read, so that none is found."""
+    if others := sorted(path.name for path in folder.glob("*") if path.stem in ids):
         raise DataError(
-            f"{folder} has {others[0]}, and {Path(others[0]).stem}.jpg is looked for. Images of "
-            "VOC's layout are called ID.jpg: convert them."
+            f"{folder} has {others[0]}, which is no image of a format that is read. Convert the "
+            "images, such as to .jpg or .png."
         )
 
 
@@ -147,6 +185,7 @@ class VocBoxes(NamedTuple):
 
     classes: tuple[str, ...]
     splits: dict[str, list[ClassBoxes]]  # as far as they are there, sorted by image
+    images: dict[str, Path]  # by their names
     left_out: dict[str, str]  # why images are in no split, by their names
 
 
@@ -158,7 +197,8 @@ def read_voc_boxes(
 ) -> VocBoxes:
     """Read the examples of some splits of a year of VOC, and of nothing that only others show.
 
-    Classes are in the order asked for; by default all that have a list.
+    Classes are in the order asked for; by default all that have a list or, in a tree without lists
+    of classes, an object in the annotations of its images.
 
     Returns
     -------
@@ -190,7 +230,7 @@ def read_voc_boxes(
         if split in splits and split in images.splits
     }
     examples: dict[int, list[ClassBoxes]] = {}
-    left_out: dict[str, str] = {}
+    left_out = dict(images.unusable)
     for row in sorted({row for some in rows.values() for row in some}):
         name, path = images.names[row], Path(str(images.images[row]))
         labels = dict(zip(wanted, images.targets[row].tolist(), strict=True))
@@ -204,7 +244,8 @@ def read_voc_boxes(
         split: [example for row in of_split for example in examples[row]]
         for split, of_split in rows.items()
     }
-    return VocBoxes(wanted, held, left_out)
+    there = {name: Path(str(at)) for name, at in zip(images.names, images.images, strict=True)}
+    return VocBoxes(wanted, held, there, left_out)
 
 
 def _examples(
@@ -230,23 +271,45 @@ def _examples(
 
 
 def classes_in(tree: Tree) -> list[str]:
-    """List the classes of a tree, which have a list of any split; DataNotFound without lists."""
-    known = {
+    """List the classes of a tree: those that have a list of any split, or else an object.
+
+    Raises
+    ------
+    DataNotFound
+        If it has neither.
+    """
+    if known := _listed_classes(tree):
+        return sorted(known)
+    there = find_images_of(tree)
+    rows = [
+        row
+        for split in SPLITS
+        if (path := find_in(tree, "ImageSets", "Main", f"{split}.txt")).is_file()
+        for row in _unlabelled(path, tree, "classification", there)
+    ]
+    for image, _ in dict.fromkeys(rows):
+        with suppress(DataError):  # one that is damaged or absent is told where labels are read
+            known |= {shown.name for shown in read_annotation(tree, image).objects}
+    if not known:
+        lists = sorted(path.name for path in find_in(tree, "ImageSets", "Main").glob("*.txt"))
+        has = f"only {', '.join(lists[:NAMED])}" if lists else "nothing there"
+        raise DataNotFound(
+            f"{tree} has no lists ImageSets/Main/<class>_<split>.txt, which say in which images a "
+            f"class is, nor annotations of the images of train.txt, val.txt or test.txt there; it "
+            f"has {has}. Write them, or name a folder of VOC, such as VOCdevkit/VOC2007."
+        )
+    return sorted(known)
+
+
+def _listed_classes(tree: Tree) -> set[str]:
+    """Name the classes that have a list of any split."""
+    return {
         path.name.removesuffix(f"_{split}.txt")
         for split in SPLITS
         for folder in folders_of(tree)
         for path in (folder / "ImageSets" / "Main").glob(f"*_{split}.txt")
         if not is_hidden(path.name)
     }
-    if not known:
-        lists = sorted(path.name for path in find_in(tree, "ImageSets", "Main").glob("*.txt"))
-        has = f"only {', '.join(lists[:NAMED])}" if lists else "nothing there"
-        raise DataNotFound(
-            f"{tree} has no lists ImageSets/Main/<class>_<split>.txt, which say in which images a "
-            f"class is; it has {has}. Write them, or name a folder of VOC, such as "
-            "VOCdevkit/VOC2007."
-        )
-    return sorted(known)
 
 
 def _task(card: DatasetCard) -> Task:
@@ -264,22 +327,27 @@ def _name_of(row: Row) -> str:
 
 
 def _read_split(
-    tree: Tree, task: Task, split: str, classes: Sequence[str], labels: dict[Row, dict[str, int]]
+    tree: Tree,
+    task: Task,
+    split: str,
+    classes: Sequence[str],
+    labels: dict[Row, dict[str, int]],
+    there: Collection[str],
 ) -> list[Row]:
     """List the rows of a split, and add their labels to `labels`."""
     lists = find_in(tree, "ImageSets", LISTS[task], f"{split}.txt").parent
     paths = {name: lists / f"{name}_{split}.txt" for name in classes}
-    there = [name for name, path in paths.items() if path.is_file()]
-    if not there:
-        return _unlabelled(lists / f"{split}.txt", tree, task)
-    if absent := [name for name in classes if name not in there]:
+    listed = [name for name, path in paths.items() if path.is_file()]
+    if not listed:
+        return _unlabelled(lists / f"{split}.txt", tree, task, there)
+    if absent := [name for name in classes if name not in listed]:
         raise DataError(
-            f"{paths[absent[0]]} is missing, though {paths[there[0]].name} is there. "
+            f"{paths[absent[0]]} is missing, though {paths[listed[0]].name} is there. "
             "Restore it from the original archive."
         )
     rows: dict[Row, None] = {}
     for name, path in paths.items():
-        for row, label in _labelled(path, task):
+        for row, label in _labelled(path, task, there):
             rows[row] = None
             if labels.setdefault(row, {}).setdefault(name, label) != label:
                 raise DataError(
@@ -292,24 +360,83 @@ def _read_split(
     return sorted(rows)
 
 
-def _labelled(path: Path, task: Task) -> Iterator[tuple[Row, int]]:
-    """Read ``id label``, or ``id person label``."""
+@dataclass
+class _Annotated:
+    """What annotations say of the images of splits that no list gives labels."""
+
+    labels: dict[Row, dict[str, int]] = field(default_factory=dict)
+    unannotated: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def read(self, tree: Tree, rows: Sequence[Row], classes: Sequence[str]) -> list[Row]:
+        """Read the labels of a split, and return its rows without those of damaged annotations.
+
+        An image without an annotation shows nothing; where no image has one, nobody knows.
+        """
+        if not any(find_annotation(tree, image).is_file() for image, _ in rows):
+            return list(rows)
+        for row in rows:
+            if row in self.labels or row[0] in self.faults:
+                continue
+            objects: tuple[VocObject, ...] = ()
+            try:
+                if find_annotation(tree, row[0]).is_file():
+                    objects = read_annotation(tree, row[0]).objects
+                else:
+                    self.unannotated.append(row[0])
+            except DataError as error:
+                self.faults[row[0]] = str(error)
+            else:
+                self.labels[row] = {name: _label_of(objects, name) for name in classes}
+        return [row for row in rows if row in self.labels]
+
+    def doubts(self) -> tuple[str, ...]:
+        """Say which images may show more, and which are left out."""
+        doubts = []
+        if self.unannotated:
+            doubts.append(
+                f"{and_more(self.unannotated, 'image')} without an annotation: taken to show none "
+                "of the classes."
+            )
+        if self.faults:
+            doubts.append(
+                f"{and_more(list(self.faults), 'image')} left out, for an annotation that cannot "
+                f"be used: {next(iter(self.faults.values()))}."
+            )
+        return tuple(doubts)
+
+
+def _label_of(objects: Sequence[VocObject], name: str) -> int:
+    """Return 1 where an object of a class is there, 0 where all are difficult, and -1."""
+    difficult = [shown.difficult for shown in objects if shown.name == name]
+    return -1 if not difficult else 0 if all(difficult) else 1
+
+
+def _labelled(path: Path, task: Task, there: Collection[str]) -> Iterator[tuple[Row, int]]:
+    """Read ``id label``, or ``id person label``; there may be blanks in the ids of images."""
     wanted = 2 if task == "classification" else 3
-    for number, fields in _lines(path):
-        if len(fields) != wanted or fields[-1] not in _LABELS:
+    for number, line in _lines(path):
+        fields = line.rsplit(None, wanted - 1)
+        image = _id_of(fields[0], there)
+        is_id = image in there or len(image.split()) == 1
+        if len(fields) != wanted or fields[-1] not in _LABELS or not is_id:
             shape = "id label" if wanted == 2 else "id person label"
             raise DataError(
-                f"{path}, line {number}, is {' '.join(fields)!r}; it should be '{shape}' with a "
-                "label of -1, 0 or 1."
+                f"{path}, line {number}, is {line!r}; it should be '{shape}' with a label of -1, "
+                "0 or 1."
             )
-        yield _row(path, number, fields[:-1]), _LABELS[fields[-1]]
+        person = fields[1] if wanted == 3 else "0"
+        yield _row(path, number, image, person), _LABELS[fields[-1]]
 
 
-def _unlabelled(path: Path, tree: Tree, task: Task) -> list[Row]:
+def _unlabelled(path: Path, tree: Tree, task: Task, there: Collection[str]) -> list[Row]:
     """Read ``id`` or ``id person``; where no person is named, all those in the annotation."""
     rows: list[Row] = []
-    for number, fields in _lines(path):
-        row = _row(path, number, fields)
+    for number, line in _lines(path):
+        image, person = _id_of(line, there), "0"
+        if task == "action" and image not in there and len(fields := line.rsplit(None, 1)) > 1:
+            image, person = _id_of(fields[0], there), fields[1]
+        row = _row(path, number, image, person)
         if task == "action" and not row[1]:
             objects = read_annotation(tree, row[0]).objects
             rows += [(row[0], k) for k, shown in enumerate(objects, 1) if shown.name == "person"]
@@ -318,22 +445,32 @@ def _unlabelled(path: Path, tree: Tree, task: Task) -> list[Row]:
     return sorted(set(rows))
 
 
-def _row(path: Path, number: int, fields: Sequence[str]) -> Row:
-    person = fields[1] if len(fields) > 1 else "0"
+def _id_of(text: str, there: Collection[str]) -> str:
+    """Return the id of an image as its file has it, where a list writes it in another form.
+
+    Lists may compose accents otherwise than the file system does, and write suffixes.
+    """
+    plain = PurePath(text).stem if PurePath(text).suffix.lower() in EXTENSIONS else text
+    forms = [unicodedata.normalize(form, each) for each in (text, plain) for form in ("NFC", "NFD")]
+    return next((each for each in (text, plain, *forms) if each in there), text)
+
+
+def _row(path: Path, number: int, image: str, person: str) -> Row:
     # An id becomes a path: nothing in a list may lead out of the folder of images.
-    if len(fields) > 2 or not _PERSON.fullmatch(person) or {"/", "\\"} & set(fields[0]):
-        raise DataError(f"{path}, line {number}, is {' '.join(fields)!r}: not an image's id.")
-    return fields[0], int(person)
+    if not _PERSON.fullmatch(person) or {"/", "\\", "\0"} & set(image):
+        raise DataError(f"{path}, line {number}, names {image!r}: not an image's id.")
+    return image, int(person)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = as_text(file).read()
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(text.splitlines(), 1):
-        if fields := line.split():
-            yield number, fields
+        if line := line.strip():
+            yield number, line
 
 
 def _boxes(tree: Tree, rows: Sequence[Row]) -> Iterator[Box]:

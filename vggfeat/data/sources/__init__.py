@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
 from vggfeat.data.image import EXTENSIONS
 from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.sources.files import walk
-from vggfeat.data.sources.lists import Entry, read_csv, read_list, read_parquet
+from vggfeat.data.sources.lists import (
+    COLUMNS,
+    CSV,
+    MANIFESTS,
+    Columns,
+    Entry,
+    read_csv,
+    read_list,
+    read_parquet,
+)
 from vggfeat.data.sources.remote import RemoteImage, expand_glob, is_glob, list_below
 from vggfeat.data.sources.tar import PACKED, read_tar
 from vggfeat.errors import DataError, DataNotFound
@@ -25,8 +35,10 @@ _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def list_images(source: str) -> Iterator[Entry]:
+def list_images(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
     """List the images of a source, which must have some that can be read from here.
+
+    `columns` are those of manifests.
 
     Raises
     ------
@@ -34,7 +46,7 @@ def list_images(source: str) -> Iterator[Entry]:
         If there are none; see :func:`~vggfeat.data.imageset.find_images`.
     """
     empty, schemes = True, set[str]()
-    for entry in list_entries(source):
+    for entry in list_entries(source, columns):
         empty = False
         if isinstance(entry.image, RemoteImage):
             scheme = entry.image.address.partition(":")[0]
@@ -63,25 +75,25 @@ def is_beyond_path(source: str) -> bool:
     return is_address(source) or _BRACES.search(source) is not None
 
 
-def list_entries(source: str) -> Iterator[Entry]:
+def list_entries(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
     """List what a source names, be it nothing."""
     path = Path(source)
     if source == "-" or (source.startswith("@") and not path.exists()):
         yield from read_list(source.removeprefix("@"))
     elif is_address(source):
-        yield from _at_address(source)
+        yield from _at_address(source, columns)
     elif path.is_dir():
         prefix = prefix_of(source)
         yield from (Entry(image, prefix + relative_name(image, path)) for image in walk(path))
     elif path.is_file():
-        read = _reader(path.suffix.lower(), source)
+        read = _reader(path.suffix.lower(), source, columns)
         yield from read(source) if read else [Entry(path, name_of(source))]
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
         for match in matches:
-            yield from list_entries(match)
+            yield from list_entries(match, columns)
     elif (several := expand_braces(source)) != [source]:
         for each in several:
-            yield from list_entries(each)
+            yield from list_entries(each, columns)
     else:
         raise DataNotFound(f"There is no image, folder or list {source!r}. Check the spelling.")
 
@@ -121,16 +133,16 @@ def expand_braces(pattern: str) -> list[str]:
     return ["".join(some) for some in product(*choices)]
 
 
-def _at_address(source: str) -> Iterator[Entry]:
+def _at_address(source: str, columns: Columns) -> Iterator[Entry]:
     """List what an address names; only folders and globs are asked for what is in them."""
     if source.startswith("file://"):
-        yield from list_entries(source.removeprefix("file://"))
+        yield from list_entries(source.removeprefix("file://"), columns)
         return
     if (several := expand_braces(source)) != [source]:
-        yield from _at_addresses(several)
+        yield from _at_addresses(several, columns)
     elif is_glob(source):
-        yield from _at_addresses(expand_glob(source))
-    elif read := _reader(suffix(source), source):
+        yield from _at_addresses(expand_glob(source), columns)
+    elif read := _reader(suffix(source), source, columns):
         yield from read(source)
     elif suffix(source) in EXTENSIONS:
         yield Entry(RemoteImage(source), name_of(source))
@@ -138,22 +150,23 @@ def _at_address(source: str) -> Iterator[Entry]:
         yield from (Entry(image, name) for image, name in list_below(source))
 
 
-def _at_addresses(sources: Sequence[str]) -> Iterator[Entry]:
+def _at_addresses(sources: Sequence[str], columns: Columns) -> Iterator[Entry]:
     """List what addresses name, many at a time: tars and manifests are waited for."""
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-list")
     try:
-        for some in pool.map(lambda each: list(_at_address(each)), sources):
+        for some in pool.map(lambda each: list(_at_address(each, columns)), sources):
             yield from some
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _reader(ending: str, source: str) -> Callable[[str], Iterator[Entry]] | None:
+def _reader(ending: str, source: str, columns: Columns) -> Callable[[str], Iterator[Entry]] | None:
     """Find what reads a source that holds many images in one file."""
     if source.lower().endswith(PACKED) or ending == ".tar":
         return _read_tar
-    readers = dict.fromkeys((".csv", ".tsv"), read_csv) | {".txt": read_list}
-    return (readers | dict.fromkeys((".parquet", ".pq"), read_parquet)).get(ending)
+    if ending in MANIFESTS:
+        return partial(read_csv if ending in CSV else read_parquet, columns=columns)
+    return read_list if ending == ".txt" else None
 
 
 def _read_tar(source: str) -> Iterator[Entry]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from vggfeat._io.remote import (
     BLOCK,
@@ -27,6 +27,7 @@ from vggfeat._io.remote import (
     open_file,
     parent,
     redact,
+    suffix,
 )
 from vggfeat._io.text import printable
 from vggfeat.data.image import ImageRef
@@ -34,7 +35,9 @@ from vggfeat.data.names import name_of
 from vggfeat.data.sources.remote import RemoteImage, explain_unreadable
 from vggfeat.errors import DataError, DataNotFound, MissingExtra, VggfeatError
 
-COLUMNS = ("path", "label", "labels", "split")
+LABEL, LABELS, SPLIT = "label", "labels", "split"  # columns
+CSV = (".csv", ".tsv")
+MANIFESTS = (*CSV, ".parquet", ".pq")
 SEPARATOR = "|"
 """What stands between the classes of an image in the column ``labels``."""
 DELIMITERS = (",", ";", "\t")
@@ -42,6 +45,20 @@ DELIMITERS = (",", ";", "\t")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINES_AT_ONCE = 8192
 LONGEST = 1 << 20  # bytes of a line
+
+
+class Columns(NamedTuple):
+    """What the columns of a manifest are called that have the paths and the labels.
+
+    Without a name of its own that of labels is ``label``, or ``labels`` where an image may have
+    several or none.
+    """
+
+    path: str = "path"
+    label: str = ""
+
+
+COLUMNS = Columns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +137,74 @@ def read_list(source: str) -> Iterator[Entry]:
         yield from _lines(file, folder, redact(source))
 
 
-def read_csv(source: str) -> Iterator[Entry]:
+def read_csv(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
     """Read a CSV manifest line by line; its paths are relative to it.
 
     Raises
     ------
     DataError
-        If it has no column ``path``, or a line without one or with more fields than the header.
+        If it has no column of paths, or not the one of labels that is named, or a line without a
+        path or with more fields than the header.
     """
+    with _open_csv(source) as rows:
+        names = rows.fieldnames or ()
+        yield from _entries(rows, _assign(names, columns, source), source, "line", 2)
+
+
+def read_parquet(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
+    """Read a Parquet manifest, some thousand rows at a time; its paths are relative to it.
+
+    A column of lists holds several labels of each image.
+
+    Raises
+    ------
+    DataError, MissingExtra
+        As for :func:`read_csv`, and if it is damaged; if pyarrow is not installed.
+    """
+    with _open_parquet(source) as table:
+        schema = table.schema_arrow
+        lists = [field.name for field in schema if "list" in str(field.type).partition("<")[0]]
+        known = _assign(schema.names, columns, source, lists)
+        wanted = [name for name in (*known, SPLIT) if name in schema.names]
+        some = table.iter_batches(LINES_AT_ONCE, columns=wanted)
+        rows = (row for batch in some for row in batch.to_pylist())
+        yield from _entries(rows, known, source, "row", 1)
+
+
+def is_manifest(source: str) -> bool:
+    """Tell a CSV or Parquet manifest, by its ending.
+
+    Examples
+    --------
+    >>> is_manifest("s3://bucket/all.parquet"), is_manifest("photos")
+    (True, False)
+    """
+    return _ending(source) in MANIFESTS
+
+
+def list_columns(source: str) -> list[str]:
+    """List what the columns of a manifest are called.
+
+    Raises
+    ------
+    DataNotFound, DataError, MissingExtra
+        If it cannot be read.
+    """
+    if _ending(source) in CSV:
+        with _open_csv(source) as rows:
+            return list(rows.fieldnames)
+    with _open_parquet(source) as table:
+        return list(table.schema_arrow.names)
+
+
+def _ending(source: str) -> str:
+    return suffix(source) if is_address(source) else Path(source).suffix.lower()
+
+
+@contextmanager
+def _open_csv(source: str) -> Iterator[Any]:
     with _open(source, "manifest") as file:
-        text = _as_text(file)
+        text = as_text(file)
         header = text.readline()
         delimiter = next((mark for mark in DELIMITERS if mark in header), ",")
         lines = chain([header] if header else [], text)
@@ -137,20 +212,13 @@ def read_csv(source: str) -> Iterator[Entry]:
         rows = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=blanks)
         try:
             rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-            _need_path(rows.fieldnames, source)
-            yield from _entries(rows, source, "line", 2)
+            yield rows
         except csv.Error as error:
             raise DataError(f"{redact(source)}, line {rows.line_num}: {error}.") from error
 
 
-def read_parquet(source: str) -> Iterator[Entry]:
-    """Read a Parquet manifest, some thousand rows at a time; its paths are relative to it.
-
-    Raises
-    ------
-    DataError, MissingExtra
-        As for :func:`read_csv`, and if it is damaged; if pyarrow is not installed.
-    """
+@contextmanager
+def _open_parquet(source: str) -> Iterator[Any]:
     try:
         import pyarrow.lib
         import pyarrow.parquet
@@ -158,14 +226,7 @@ def read_parquet(source: str) -> Iterator[Entry]:
         raise MissingExtra.of("A Parquet manifest", "pyarrow", "parquet") from error
     with _open(source, "manifest") as file:
         try:
-            table = pyarrow.parquet.ParquetFile(file)
-            columns = table.schema_arrow.names
-            _need_path(columns, source)
-            some = table.iter_batches(
-                LINES_AT_ONCE, columns=[name for name in COLUMNS if name in columns]
-            )
-            rows = (row for batch in some for row in batch.to_pylist())
-            yield from _entries(rows, source, "row", 1)
+            yield pyarrow.parquet.ParquetFile(file)
         except VggfeatError:
             raise
         except (pyarrow.lib.ArrowException, ValueError, OSError) as error:
@@ -180,7 +241,7 @@ def _open(source: str, what: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def _as_text(file: BinaryIO) -> io.TextIOWrapper:
+def as_text(file: BinaryIO) -> io.TextIOWrapper:
     """Decode UTF-16 where a byte order mark says so, else UTF-8 and bytes that are none."""
     buffered = file
     if not isinstance(buffered, io.BufferedReader):
@@ -215,22 +276,49 @@ def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
     yield from kept.split(end)
 
 
-def _need_path(columns: Sequence[str], source: str) -> None:
-    """Refuse a manifest without the column ``path``, and say why it seems to have none."""
+class _Known(NamedTuple):
+    """The columns of a manifest that are read; empty where there is none."""
+
+    path: str
+    label: str
+    labels: str
+
+
+def _assign(
+    names: Sequence[str], columns: Columns, source: str, lists: Sequence[str] = ()
+) -> _Known:
+    """Find the columns that are named among those that there are, of which some hold lists."""
     where, right = redact(source), "'path', and may have 'label' or 'labels', and 'split'"
-    if not columns:
+    if not names:
         raise DataError(f"{where} is empty. Its first line names its columns: it needs {right}.")
-    if "\0" in "".join(columns):
+    if "\0" in "".join(names):
         raise DataError(f"{where} has zero bytes in its first line. Save it as text in UTF-8.")
-    if "path" not in columns:
-        raise DataError(f"{where} has the columns {', '.join(columns)}; a manifest needs {right}.")
+    there = f"{where} has the columns {', '.join(names)}"
+    if columns.path not in names:
+        needs = f"; a manifest needs {right}" * (columns == COLUMNS)
+        raise DataError(
+            f"{there}{needs or f', and no {columns.path!r}'}. Say which one has the paths by "
+            "--path-column (path_column in Python)."
+        )
+    if columns.label and columns.label not in names:
+        raise DataError(
+            f"{there}, and no {columns.label!r}. Say which one has the labels by --label-column "
+            "(label_column in Python)."
+        )
+    if columns.label:
+        several = columns.label in lists or columns.label == LABELS
+        return _Known(columns.path, *(("", columns.label) if several else (columns.label, "")))
+    if LABEL in lists and LABELS not in names:
+        return _Known(columns.path, "", LABEL)
+    return _Known(columns.path, *(name if name in names else "" for name in (LABEL, LABELS)))
 
 
-def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
+def _entries(rows: Any, known: _Known, source: str, what: str, first: int) -> Iterator[Entry]:
     folder = parent(source) if is_address(source) else Path(source).parent
     number = first - 1
     for number, row in enumerate(rows, first):
-        if not row["path"]:
+        path = row[known.path]
+        if path is None or path == "":
             raise DataError(f"{redact(source)}, {what} {number}, names no path.")
         if any(row.get(None) or ()):
             raise DataError(
@@ -238,11 +326,13 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
                 f'has a comma in it in "quotes", and {SEPARATOR!r} between labels.'
             )
         try:
-            image, name = resolve_entry(str(row["path"]), folder)
-            label, split = _text(row.get("label")), _text(row.get("split"))
+            if not isinstance(path, str):
+                raise DataError(f"{path!r:.50} is no path, and should be text")
+            image, name = resolve_entry(path, folder)
+            label, split = _text(row.get(known.label)), _text(row.get(SPLIT))
+            label_set = _label_set(row[known.labels]) if known.labels else None
         except DataError as error:
             raise DataError(f"{redact(source)}, {what} {number}: {error}") from error
-        label_set = _label_set(row["labels"]) if "labels" in row else None
         yield Entry(image, name, label, split, label_set)
     if number < first:
         raise DataNotFound(
@@ -253,14 +343,16 @@ def _entries(rows: Any, source: str, what: str, first: int) -> Iterator[Entry]:
 
 def _label_set(value: object) -> tuple[str, ...]:
     """Read ``a|b``, or a list of labels, as Parquet may hold; sorted, without blanks."""
-    labels = value if isinstance(value, list) else str(value or "").split(SEPARATOR)
-    return tuple(sorted({sys.intern(str(label).strip()) for label in labels} - {""}))
+    labels = value if isinstance(value, list) else _text(value).split(SEPARATOR)
+    return tuple(sorted({_text(label) for label in labels} - {""}))
 
 
 def _text(value: object) -> str:
     """Make a label one object for all its rows: there may be a million of them."""
-    if isinstance(value, list):
-        raise DataError("a list is no label; name the column 'labels' if images have several")
+    if isinstance(value, list | dict):
+        raise DataError(f"a {type(value).__name__} is no label; write texts or numbers")
     if isinstance(value, float) and math.isnan(value):
         raise DataError("NaN is no label; leave out the row, or write what the image shows")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     return "" if value is None else sys.intern(str(value).strip())
