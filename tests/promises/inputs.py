@@ -26,6 +26,7 @@ VOC = {
     "val": {"000004": (1, -1), "000005": (-1, 1)},
     "test": {"000006": (1, -1), "000007": (-1, 1), "000008": (1, -1)},
 }
+KINDS = {"tall": (230, 260), "wide": (260, 230)}
 TABLE = """
 title = "A table"
 dataset = "classes"
@@ -55,10 +56,13 @@ def make_inputs(root: Path) -> Path:
     """Draw, describe and write all of it below a folder."""
     for name in ("photos/a.png", "photos/b.png", "others/c.png"):
         _draw(root / name, 40, 30)
-    for label, sides in {"tall": (230, 260), "wide": (260, 230)}.items():
+    for label, sides in KINDS.items():
         for number in range(6):
             _draw(root / f"classes/{label}/{number}.png", *sides)
             _draw(root / f"more/{label}/{number}.png", *sides)
+    rows = [f"classes/{label}/{number}.png,{label}" for label in KINDS for number in range(6)]
+    lines = ["path,label,file,kind", *(f"{row},{row}" for row in rows)]
+    (root / "columns.csv").write_text("\n".join(lines))
     for colour in CLASSES:
         paint(root / f"colours/{colour}/1.png", colour)
     for year in ("VOC2007", "VOC2012"):

@@ -125,7 +125,10 @@ def _dataset(given: Arguments) -> Any:
     card, images = open_dataset("classes" if is_shipped else given["name"])
     if is_shipped:
         card = load_card(given["name"]).model_copy(update={"classes": card.classes})
-        images = replace(images, targets=np.zeros((len(images), 2)))
+        thirds = np.array_split(np.arange(len(images)), 3)
+        parts = dict(zip(("train", "val", "test"), thirds, strict=True))
+        targets = np.resize(np.array([[1, -1], [-1, 1]], np.int8), (len(images), 2))
+        images = replace(images, targets=targets, splits=parts)
     return card, images
 
 

@@ -21,6 +21,7 @@ from vggfeat.cli.tables import FinishedRow, show_rows
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.data.datasets import card_names, load_card, open_dataset
 from vggfeat.data.datasets.card import PaperFigure, is_card
+from vggfeat.data.datasets.doubts import list_doubts
 from vggfeat.data.image import decode
 from vggfeat.errors import VggfeatError, WeightsNotFound
 from vggfeat.experiments.features import describe
@@ -54,12 +55,22 @@ def open_labelled(
     allow_partial: bool,
     svm: SVM,
     outputs: Outputs,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
 ) -> tuple[DatasetCard, ImageSet]:
     """Open a data set, and refuse one that an SVM cannot be tested on so, or submitted for."""
     if is_card(dataset) and (card := load_card(dataset)).kind:  # before anything is fetched
         protocol_of(card).check(card, svm=svm)
     with download_progress(quiet=work.quiet) as fetching:
-        card, images = open_dataset(dataset, root, allow_partial=allow_partial, progress=fetching)
+        card, images = open_dataset(
+            dataset,
+            root,
+            allow_partial=allow_partial,
+            path_column=path_column,
+            label_column=label_column,
+            progress=fetching,
+        )
     if card.partial:
         note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
     if images.strays and dataset not in card_names():
@@ -69,6 +80,8 @@ def open_labelled(
         )
     protocol = protocol_of(card)
     protocol.check(card, images, svm)
+    for doubt in list_doubts(images):
+        note(f"Warning: {doubt}")
     if outputs.submission:
         protocol.check_submission(card, images)
     return card, images
@@ -82,6 +95,8 @@ def evaluate_svm(
     svm: SVM,
     folder: Path | None,
     paper: Sequence[PaperFigure] | None = None,
+    *,
+    deduplicate: bool = False,
 ) -> SVMRun:
     """Describe the images of a data set, and test a linear SVM on them."""
     with work_progress("extract", quiet=work.quiet) as progress:
@@ -92,6 +107,7 @@ def evaluate_svm(
             partial(work.network, features),
             folder=folder,
             execution=work.execution,
+            deduplicate=deduplicate,
             progress=progress.images,
             extract=work.extract,
         )

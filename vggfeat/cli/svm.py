@@ -31,7 +31,18 @@ def command(
         ),
     ],
     root: options.Root = None,
+    path_column: options.PathColumn = None,
+    label_column: options.LabelColumn = None,
     allow_partial: options.AllowPartial = False,
+    deduplicate: Annotated[
+        bool,
+        typer.Option(
+            "--deduplicate",
+            help="Keep one of images that are the same byte for byte, one to train with rather "
+            "than to test; none, where their labels differ.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = False,
     quality: options.Quality = None,
     typed: options.Typed,
     features: options.FeatureFolder = None,
@@ -72,9 +83,18 @@ def command(
     outputs.check()
     choose_quality(quality)  # one that there is not is refused before data are fetched
     work = Work(execution, quiet)
-    card, images = open_labelled(work, dataset, root, allow_partial, svm, outputs)
+    card, images = open_labelled(
+        work,
+        dataset,
+        root,
+        allow_partial,
+        svm,
+        outputs,
+        path_column=path_column,
+        label_column=label_column,
+    )
     chosen = choose_features(quality, typed, card.defaults, features)
-    run = evaluate_svm(work, card, images, chosen, svm, features)
+    run = evaluate_svm(work, card, images, chosen, svm, features, deduplicate=deduplicate)
     try:  # files first, whatever the terminal can show; and the result, whatever becomes of them
         status = outputs.write(run, work)
     finally:

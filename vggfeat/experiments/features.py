@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from vggfeat._io.text import size
 from vggfeat.data.datasets.card import DatasetCard
 from vggfeat.data.imageset import VIEWS, ImageSet, View
 from vggfeat.errors import DataError, ParameterError
+from vggfeat.experiments.identical import IdenticalImages, choose_kept, find_identical
 from vggfeat.experiments.sources import Extract, Networks, ViewSource, extract_source, open_source
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
@@ -56,6 +57,8 @@ class Described:
         What the extraction did, of all nets and views together.
     seconds : dict
         Time of each stage.
+    identical : IdenticalImages
+        Which of them are the same, byte for byte; some may have been left out for it.
     """
 
     images: ImageSet
@@ -66,6 +69,7 @@ class Described:
     failed: dict[str, str]
     summary: Summary
     seconds: dict[str, float]
+    identical: IdenticalImages = field(default_factory=IdenticalImages)
 
 
 def describe(
@@ -76,6 +80,7 @@ def describe(
     *,
     folder: Path | None = None,
     execution: Execution = Execution(),  # noqa: B008  # it does not change
+    deduplicate: bool = False,
     progress: Progress | None = None,
     extract: Extract = extract,
 ) -> Described:
@@ -94,6 +99,9 @@ def describe(
         all that is asked for of these images, under whatever names, no network is opened.
     execution : Execution
         What is done with bad images, and how many threads decode.
+    deduplicate : bool
+        Whether of images that are the same, byte for byte, one alone gets a row: see
+        :func:`~vggfeat.experiments.identical.choose_kept`.
     progress : callable, optional
         As for :func:`~vggfeat.features.pipeline.extract`.
     extract : callable
@@ -138,7 +146,7 @@ def describe(
                 source = extract_source(view.images, extractor, features, place, **how)
             total = total.plus(source.summary)
             sources.append((view, source))
-    return _gathered(images, sources, aggregation, total)
+    return _gathered(images, sources, aggregation, total, deduplicate)
 
 
 def default_store(card: DatasetCard, extractor: DenseExtractor) -> Path:
@@ -165,6 +173,7 @@ def _gathered(
     sources: Sequence[tuple[View, ViewSource]],
     aggregation: Aggregation,
     summary: Summary,
+    deduplicate: bool,
 ) -> Described:
     start = time.perf_counter()
     rows = [
@@ -176,6 +185,16 @@ def _gathered(
     folders = tuple(dict.fromkeys(source.folder for _, source in sources))
     failed = {name: reason for _, source in sources for name, reason in source.failed.items()}
     _refuse_lost_classes(images, readable, failed)
+    view, source = sources[0]
+    ids = source.store.identify([source.held[view.names[row]] for row in rows])
+    identical = find_identical(readable, ids)
+    if deduplicate and identical.groups:
+        kept = choose_kept(readable, ids)
+        rest = readable.take(kept)
+        removed = sorted({*readable.names} - {*rest.names})
+        identical = replace(identical, removed=tuple(removed))
+        _refuse_emptied_classes(readable, rest)
+        readable, rows = rest, [rows[at] for at in kept]
     for store in {source.folder: source.store for _, source in sources}.values():
         store.check_digests()  # of numbers that came from elsewhere, or lay here for long
     X = _rows(sources, rows, aggregation)
@@ -189,6 +208,7 @@ def _gathered(
         failed,
         summary,
         {"extract": summary.seconds, "read": time.perf_counter() - start},
+        identical,
     )
 
 
@@ -243,6 +263,14 @@ def _in_a_file(
             np.asarray(piece, dtype).tofile(file)
         file.flush()
         return np.memmap(file, dtype, "r", shape=shape)
+
+
+def _refuse_emptied_classes(images: ImageSet, rest: ImageSet) -> None:
+    if lost := sorted(set(images.classes) - set(rest.classes)):
+        raise DataError(
+            f"Without identical images there is none of {', '.join(lost)}: all are under other "
+            "labels as well. Correct the labels, or leave out --deduplicate."
+        )
 
 
 def _refuse_lost_classes(images: ImageSet, readable: ImageSet, failed: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vggfeat.data.datasets.card import DatasetCard, PaperFigure
+from vggfeat.data.datasets.doubts import list_doubts
 from vggfeat.experiments.features import Described
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.result import Result
@@ -70,9 +71,12 @@ class SVMRun:
 
     def background(self) -> dict[str, Any]:
         """Return the data set's card and the images that were left out, as plain JSON types."""
+        described = self.described
         return {
             "dataset": self.card.model_dump(mode="json"),
-            "skipped": dict(self.described.failed),
+            "skipped": dict(described.failed),
+            "identical": described.identical.groups,
+            "deduplicated": described.identical.removed,
         }
 
     def tested_model(self) -> SavedModel:
@@ -151,7 +155,11 @@ class SVMRun:
         ]
         if len(failed) > NAMED:
             notes.append(f"So were {len(failed) - NAMED} more; --json names them all.")
-        return tuple(notes)
+        images, identical = self.described.images, self.described.identical
+        if identical.groups:
+            splits = protocol_of(self.card).draw(self.card, images)
+            notes += identical.notes(images, splits)
+        return (*notes, *list_doubts(images))
 
 
 def evaluate(

@@ -182,8 +182,9 @@ def held_out_part(y: ArrayLike, share: float, random_state: int = 0) -> Split:
 
 def members(y: NDArray[Any]) -> Iterator[tuple[Any, Ints]]:
     """Go through the labels, ascending, each with its row numbers."""
-    for label in np.unique(y):
-        yield label, np.flatnonzero(y == label)
+    labels, counts = np.unique(y, return_counts=True)
+    rows = np.split(np.argsort(y, kind="stable"), np.cumsum(counts)[:-1])
+    yield from zip(labels, rows, strict=True)
 
 
 def generator(random_state: int, number: int, label: object) -> np.random.Generator:

@@ -17,6 +17,7 @@ from vggfeat.errors import DataError, ParameterError
 from vggfeat.result import Axis, Lines, Result, Series, Table, TableColumn
 from vggfeat.settings import SVM, Settings
 from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.splits import Split
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -101,19 +102,19 @@ class Protocol(Settings, ABC):
     def check(
         self, card: DatasetCard, images: ImageSet | None = None, svm: SVM | None = None
     ) -> None:
-        """Refuse images without the labels that the protocol needs, and settings it does not use.
+        """Refuse what labels and splits alone tell that it cannot do, and settings it does not use.
 
         Parameters
         ----------
         card : DatasetCard
         images : ImageSet, optional
-            None before they are fetched and read.
+            None before they are fetched and read. They need not be described yet.
         svm : SVM, optional
 
         Raises
         ------
         DataError
-            Naming what is lacking.
+            Naming the labels that are lacking, or why the images cannot be split or learned from.
         ParameterError
             Naming a setting that the protocol does not use, whatever its value.
         """
@@ -126,6 +127,10 @@ class Protocol(Settings, ABC):
                     f"{card.name}, whose protocol is {self.kind} ({self.metric})",
                     f"data sets such as {' or '.join(examples)}",
                 )
+
+    def draw(self, card: DatasetCard, images: ImageSet) -> list[Split]:
+        """Return the rows that train and those that test, of each split; none without an SVM."""
+        return []
 
     @abstractmethod
     def evaluate(

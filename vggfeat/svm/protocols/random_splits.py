@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from sklearn.metrics import confusion_matrix
 
 from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.datasets.doubts import refuse_quantities
 from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.result import Result
@@ -70,14 +71,18 @@ class RandomSplits(Protocol):
     def check(
         self, card: DatasetCard, images: ImageSet | None = None, svm: SVM | None = None
     ) -> None:
-        """Refuse images without a label each."""
+        """Refuse images without a label each, and labels or splits that cannot be learned from."""
         super().check(card, images, svm)
-        if images is not None and not images.labels:
+        if images is None:
+            return
+        if not images.labels:
             raise DataError(
                 f"The protocol of {card.name} draws splits, which needs one class for each image. "
                 'Set kind = "multi-label" (or "voc") in [protocol] of the card where an image may '
                 "have several classes or none."
             )
+        refuse_quantities(images.labels, card.name)
+        self.draw(card, images)
 
     def draw(self, card: DatasetCard, images: ImageSet) -> list[Split]:
         """Draw the splits, or take the one that a manifest gives.
@@ -99,8 +104,11 @@ class RandomSplits(Protocol):
         for number, split in enumerate(splits, 1):
             known = set(labels[split.train].tolist())
             if absent := [name for name in classes if name not in known]:
-                listed = ", ".join(map(repr, absent))
-                raise DataError(f"Split {number} has no training image of {listed}.")
+                where = "The part train" if images.splits else f"Split {number}"
+                raise DataError(
+                    f"{where} has no image of {', '.join(map(repr, absent))}, which could not be "
+                    "learnt. Add some, or leave the class out."
+                )
             if np.unique(labels[split.train], return_counts=True)[1].max() < 2:
                 raise DataError(
                     "C cannot be chosen: every class has one image to train with, and C is chosen "
@@ -192,7 +200,7 @@ class RandomSplits(Protocol):
         if share is not None:
             choice = f"on {100 * share:g} % of the training images, put aside"
         if images.splits:
-            over = f"on the part {'test' if 'test' in images.splits else 'val'}"
+            over = f"on the given part {'test' if 'test' in images.splits else 'val'}"
             if {"val", "test"} <= images.splits.keys():
                 choice = "on the part val, trained on train"
         stages = recalls.tested[0].seconds

@@ -125,7 +125,7 @@ class Recalls:
     def warnings(self) -> tuple[str, ...]:
         """Say what is in doubt about the choice of C."""
         return tuple(
-            f"Split {number}: {split.search.warning}"
+            (f"Split {number}: " if len(self.tested) > 1 else "") + split.search.warning
             for number, split in enumerate(self.tested, 1)
             if split.search.warning
         )

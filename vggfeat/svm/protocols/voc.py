@@ -47,7 +47,7 @@ PARTS = ("train", "val", "test")
 class _Training(NamedTuple):
     """Rows of trainval, what they are fitted to, and what is true of them."""
 
-    X: Rows
+    rows: Ints
     fitted: Targets
     truth: Targets
     folds: list[Split]
@@ -106,15 +106,21 @@ class VOC(Protocol):
     def check(
         self, card: DatasetCard, images: ImageSet | None = None, svm: SVM | None = None
     ) -> None:
-        """Refuse images without targets."""
+        """Refuse images without targets, and targets or parts that cannot be learned from."""
         super().check(card, images, svm)
-        if images is not None and (
-            images.targets is None or images.targets.shape[1] != len(card.classes)
-        ):
+        if images is None:
+            return
+        if images.targets is None or images.targets.shape[1] != len(card.classes):
             raise DataError(
                 f"The protocol of {card.name} needs a target for each image and each of its "
                 f"{len(card.classes)} classes."
             )
+        _searchable(self._training(images, self.parts(card, images), svm or SVM()))
+
+    def draw(self, card: DatasetCard, images: ImageSet) -> list[Split]:
+        """Return the one split: train and val together, and test."""
+        parts = self.parts(card, images)
+        return [Split(np.union1d(parts["train"], parts["val"]), parts["test"])]
 
     def evaluate(
         self,
@@ -148,21 +154,22 @@ class VOC(Protocol):
         assert images.targets is not None
         truth, parts = images.targets, self.parts(card, images)
         stages = _Stages(progress)
-        known = self._training(images, X, truth, parts, svm)
+        known = self._training(images, parts, svm)
+        rows = Rows(X, known.rows)
         able = trainable(known.fitted)
         unfitted = make_svm(svm, self.seed, n_jobs, device)
         gram = None
-        if choose_solver(svm.solver, *known.X.shape) == "gram":
-            gram = gram_matrix(known.X, device=device)
+        if choose_solver(svm.solver, *rows.shape) == "gram":
+            gram = gram_matrix(rows, device=device)
         stages.end("Gram matrix")
         shared = self._shared_C(svm)
         searched, search = self._choose_C(
-            unfitted, known, grid=svm.C, gram=gram, per_class=not shared
+            unfitted, rows, known, grid=svm.C, gram=gram, per_class=not shared
         )
         C = _spread_C(search, searched, able)
         stages.end("choose C")
         fitted = unfitted.set_params(C=C[able])
-        fitted.fit(known.X, known.fitted[:, able], gram=gram)
+        fitted.fit(rows, known.fitted[:, able], gram=gram)
         stages.end("fit")
         scores = np.full((len(parts["test"]), len(card.classes)), np.nan)
         if len(scores):
@@ -208,17 +215,11 @@ class VOC(Protocol):
     def _shared_C(self, svm: SVM) -> bool:
         return self.shared_C if svm.shared_C is None else svm.shared_C
 
-    def _training(
-        self,
-        images: ImageSet,
-        X: NDArray[Any],
-        truth: Targets,
-        parts: dict[str, Ints],
-        svm: SVM,
-    ) -> _Training:
-        """Gather trainval; the test part is not looked at."""
+    def _training(self, images: ImageSet, parts: dict[str, Ints], svm: SVM) -> _Training:
+        """Gather the targets of trainval; the test part is not looked at."""
+        assert images.targets is not None
         rows = np.union1d(parts["train"], parts["val"])
-        known = truth[rows]
+        known = images.targets[rows]
         fitted = known
         if (svm.difficult or self.difficult) == "negative":
             fitted = np.where(known == 0, -1, known).astype(np.int8)
@@ -232,26 +233,16 @@ class VOC(Protocol):
             folds = _grouped_folds(known, image_of[rows], self.seed)
         else:
             folds = [Split(*(np.searchsorted(rows, np.sort(parts[p])) for p in ("train", "val")))]
-        return _Training(Rows(X, rows), fitted, known, folds)
+        return _Training(rows, fitted, known, folds)
 
     def _choose_C(
-        self, svm: LinearSVM, known: _Training, **search: Any
+        self, svm: LinearSVM, rows: Rows, known: _Training, **search: Any
     ) -> tuple[Bools, GridSearchResult]:
         """Search C for the classes that some fold can both train and validate."""
-        able = [
-            trainable(known.fitted[train]) & (known.truth[val] > 0).any(axis=0)
-            for train, val in known.folds
-        ]
-        searched: Bools = np.any(able, axis=0)
-        if not searched.any():
-            raise DataError(
-                "C cannot be chosen: no class has positives and negatives in train, and positives "
-                "in val. Give more images, or choose C by cross-validation on both together: "
-                "--c-split cv3."
-            )
+        searched = _searchable(known)
         result = select_C(
             svm,
-            known.X,
+            rows,
             known.fitted[:, searched],
             folds=known.folds,
             score=lambda targets, scores: average_precisions(targets, scores, self.ap),
@@ -323,7 +314,14 @@ class MultiLabel(VOC):
         if not given:
             given["rest"], given["test"] = self._halves(card, images, self.test_fraction)
         if not len(given.get("val", ())):  # of a manifest that names train and test alone
-            rest = given.pop("rest", given.get("train", np.array([], np.int64)))
+            known = given.get("train", given.get("trainval", np.array([], np.int64)))
+            rest = given.pop("rest", known)
+            if not len(rest):
+                raise DataError(
+                    f"The part train of {card.name} has no image: there is nothing to train with. "
+                    "Mark some, as in the column 'split', or leave all splits out to have them "
+                    "drawn."
+                )
             train, val = self._halves(card, images.take(rest), self.val_fraction, self.seed + 1)
             given |= {"train": rest[train], "val": rest[val]}
         return super().parts(card, replace(images, splits=given))
@@ -362,6 +360,22 @@ class _Stages:
         self.seconds[stage], self._since = now - self._since, now
         if self._progress is not None:
             self._progress(len(self.seconds), 4)
+
+
+def _searchable(known: _Training) -> Bools:
+    """Tell for which classes some fold can both train and validate; DataError if for none."""
+    able = [
+        trainable(known.fitted[train]) & (known.truth[val] > 0).any(axis=0)
+        for train, val in known.folds
+    ]
+    searched: Bools = np.any(able, axis=0)
+    if not searched.any():
+        raise DataError(
+            "C cannot be chosen: no class has positives and negatives in train, and positives "
+            "in val. Give more images, or choose C by cross-validation on both together: "
+            "--c-split cv3."
+        )
+    return searched
 
 
 def _grouped_folds(known: Targets, groups: NDArray[Any], seed: int) -> list[Split]:
