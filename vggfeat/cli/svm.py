@@ -58,12 +58,13 @@ def command(
     """Train and test a linear SVM on the features of a labelled data set, as the paper did.
 
     The data set's card says how it is tested: VOC on its own parts, by average precision;
-    Caltech on three random splits, by mean class recall; a folder of yours on three random
-    splits, half of each class, at most 30 images, to train. C is chosen in the training part
-    alone. What you do not name is the card's: for VOC and Caltech the paper's net D, fc7, scales
-    and aggregation. For data of yours it is --quality standard; where a net, layer or weights are
-    named, --quality paper. With a store in --features, and without --quality, nets, layers, scales,
-    pooling and weights are the store's. Data that are absent are fetched.
+    Caltech on three random splits, by mean class recall; a folder or file of yours on the split
+    that it gives (folders or a column split: train, val, test), else on three random ones, half of
+    each class, at most 30 images, to train. C is chosen in the training part alone. What you do not
+    name is the card's: for VOC and Caltech the paper's net D, fc7, scales and aggregation. For data
+    of yours it is --quality standard; where a net, layer or weights are named, --quality paper.
+    With a store in --features, and without --quality, nets, layers, scales, pooling and weights are
+    the store's. Data that are absent are fetched.
 
     For example:
 

@@ -161,6 +161,13 @@ def test_columns_may_have_other_names(ending: str, tmp_path: Path) -> None:
     refuses(lambda: find_images([str(tmp_path)], path_column="file"), ParameterError, ["path"])
 
 
+def test_a_column_without_a_name_is_no_label(tmp_path: Path) -> None:
+    """As that of row numbers, which pandas writes."""
+    (tmp_path / "m.csv").write_text(",path\n0,a.jpg\n1,b.jpg\n")
+    images = find_images([str(tmp_path / "m.csv")])
+    assert (images.names, images.labels) == (("a.jpg", "b.jpg"), ())
+
+
 def test_a_manifest_without_labels_lists_its_columns(tmp_path: Path) -> None:
     """Which is where one sees what the labels are called."""
     (tmp_path / "m.csv").write_text("path,breed\na.jpg,pug\n")

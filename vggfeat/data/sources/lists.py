@@ -329,7 +329,8 @@ def _entries(rows: Any, known: _Known, source: str, what: str, first: int) -> It
             if not isinstance(path, str):
                 raise DataError(f"{path!r:.50} is no path, and should be text")
             image, name = resolve_entry(path, folder)
-            label, split = _text(row.get(known.label)), _text(row.get(SPLIT))
+            label = _text(row[known.label]) if known.label else ""
+            split = _text(row.get(SPLIT))
             label_set = _label_set(row[known.labels]) if known.labels else None
         except DataError as error:
             raise DataError(f"{redact(source)}, {what} {number}: {error}") from error
