@@ -219,7 +219,7 @@ def find_images(
     """
     if isinstance(sources, str | os.PathLike):
         raise ParameterError.of("sources", "find_images", "a list of sources", sources)
-    texts = list(map(os.fspath, sources))
+    texts = [os.fspath(source) for source in sources]
     columns = name_columns(texts, path_column, label_column)
     entries = (entry for source in texts for entry in list_images(source, columns))
     if relative_to is not None:

@@ -144,7 +144,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_tree_of_voc_has_an_example_for_each_class_of_an_image(tree: Path) -> None:
     """By part and by image; images of difficult objects alone are in none."""
-    classes, parts, _ = read_voc_boxes(tree)
+    classes, parts, *_ = read_voc_boxes(tree)
     assert classes == ("cat", "dog")
     named = {part: [(one.name, one.label) for one in found] for part, found in parts.items()}
     assert named["train"] == [("000001", "cat"), ("000002", "cat"), ("000002", "dog")]
@@ -277,7 +277,7 @@ def test_a_tree_of_one_part_is_read(tree: Path) -> None:
 
 def test_only_the_classes_asked_for(tree: Path) -> None:
     """And a class that is not there is refused, with those that are."""
-    classes, parts, _ = read_voc_boxes(tree, ["dog"])
+    classes, parts, *_ = read_voc_boxes(tree, ["dog"])
     assert classes == ("dog",)
     assert [one.name for one in parts["train"]] == ["000002"]
     with pytest.raises(ParameterError, match="'cat', 'dog'"):
@@ -298,7 +298,7 @@ def test_genuine_boxes_are_those_of_the_files(real_images: Path) -> None:
     """Counted again with another parser: 73, 69 and 139 examples of four classes."""
     tree = real_images / "VOCdevkit" / "VOC2007"
     wanted = ["bus", "car", "cat", "train"]
-    classes, parts, left_out = read_voc_boxes(tree, wanted)
+    classes, parts, left_out, _ = read_voc_boxes(tree, wanted)
     assert not left_out
     assert classes == tuple(wanted)
     assert {part: len(of) for part, of in parts.items() if part != "trainval"} == {

@@ -132,9 +132,9 @@ def test_parts_in_a_tar_are_no_classes(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_svm_says_what_lies_beside_the_classes(tmp_path: Path) -> None:
     """Files beside class folders, and images beside those in a tar, are named."""
-    both(tmp_path / "zoo", ".")
+    write(tmp_path / "zoo", *LABELS, count=4)
     (tmp_path / "zoo" / "table.csv").write_text("a,b")
-    files = {f"{label}/{k}.jpg": b"1" for label in LABELS for k in (1, 2)}
+    files = {f"{label}/{k}.jpg": b"1" for label in LABELS for k in range(4)}
     pack(tmp_path / "zoo.tar", {**files, "loose.jpg": b"1"})
     words = ("--net", "A", "--weights", "embedded", "--layer", "pool1")
     for source, stray in (("zoo", "table.csv"), ("zoo.tar", "loose.jpg")):

@@ -187,9 +187,9 @@ def _explain_no_labels(source: str) -> str:
     if LABEL in names:
         return f"{source} gives no image a label: its column 'label' is empty. Write the classes."
     return (
-        f"{source} has the columns {', '.join(names)}, and none called label, or labels where an "
-        "image has several classes (a|b). Say which one has the labels by --label-column "
-        "(label_column in Python)."
+        f"{source} has no column 'label', or 'labels' where an image has several classes (a|b); it "
+        f"has {', '.join(names)}. Say which one has the labels by --label-column (label_column in "
+        "Python)."
     )
 
 

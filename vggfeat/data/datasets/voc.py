@@ -185,8 +185,8 @@ class VocBoxes(NamedTuple):
 
     classes: tuple[str, ...]
     splits: dict[str, list[ClassBoxes]]  # as far as they are there, sorted by image
-    images: dict[str, Path]  # by their names
     left_out: dict[str, str]  # why images are in no split, by their names
+    images: dict[str, Path]  # by their names
 
 
 def read_voc_boxes(
@@ -245,7 +245,7 @@ def read_voc_boxes(
         for split, of_split in rows.items()
     }
     there = {name: Path(str(at)) for name, at in zip(images.names, images.images, strict=True)}
-    return VocBoxes(wanted, held, there, left_out)
+    return VocBoxes(wanted, held, left_out, there)
 
 
 def _examples(
@@ -464,11 +464,11 @@ def _row(path: Path, number: int, image: str, person: str) -> Row:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open("rb") as file:
-            text = as_text(file).read()
+        with path.open("rb") as file, as_text(file) as text:
+            lines = text.read().splitlines()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line := line.strip():
             yield number, line
 
