@@ -87,14 +87,15 @@ def test_a_manifest_has_its_split(tmp_path: Path) -> None:
     refuses(lambda: open_validation(tmp_path / "none.csv", cats), DataNotFound, ["'val'"])
 
 
-def test_images_beside_class_folders_are_counted(tmp_path: Path) -> None:
-    """They are of no class; what is no image, and macOS's hidden copies, are not counted."""
+def test_images_beside_class_folders_are_named(tmp_path: Path) -> None:
+    """They are of no class; what is no image is told apart, and macOS's hidden copies are not."""
     folders(tmp_path)
     for name in ("a.jpg", "._a.jpg", "b.PNG"):
         draw_jpeg(tmp_path / name)
     (tmp_path / "licence.txt").touch()
     found = read_val(tmp_path)
-    assert (found.loose, len(found)) == (2, 3)
+    assert (found.left_out.loose, len(found)) == (["a.jpg", "b.PNG"], 3)
+    assert found.left_out.beside == ["licence.txt"]
 
 
 def test_what_cannot_be_tested_on_is_said(tmp_path: Path) -> None:

@@ -38,11 +38,10 @@ def test_a_folder_is_searched_in_order_without_hidden_files(folder: Path) -> Non
 
 
 def test_an_image_named_twice_is_there_once(folder: Path) -> None:
-    """Duplicates are counted, not extracted."""
+    """It is named, not described again."""
     path = str(folder / "b" / "2.jpg")
     found = find_images([path, path])
-    assert len(found) == 1
-    assert found.duplicates == 1
+    assert list(found.names) == found.left_out.repeated
 
 
 def test_a_manifest_has_labels_and_splits(folder: Path) -> None:

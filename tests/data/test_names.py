@@ -91,7 +91,7 @@ def test_two_images_of_one_name_are_refused(here: Path) -> None:
         assert said in str(refused.value)
     assert find_images(sources, ".").names == ("a/1.jpg", "x/here/a/1.jpg")
     twice = find_images(["x/here", "x/here/../here/"])
-    assert (twice.names, twice.duplicates) == (("here/a/1.jpg",), 1)
+    assert list(twice.names) == twice.left_out.repeated == ["here/a/1.jpg"]
 
 
 def test_names_may_be_relative_to_a_folder(here: Path) -> None:

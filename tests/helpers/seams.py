@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vggfeat._io.download import Checksums, DownloadError
 from vggfeat.data.datasets import load_card
+from vggfeat.data.image import FORMATS
 from vggfeat.features import pooling
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pooling import Pooling
@@ -53,6 +54,14 @@ def signal_at_update(update: int, number: int) -> Iterator[None]:
         return result
 
     with mock.patch.object(SGD, "step", stopped):
+        yield
+
+
+@contextmanager
+def without_decoder(kind: str) -> Iterator[None]:
+    """Let this machine decode no images of a format, as without an extra."""
+    left = tuple(name for name in FORMATS if name != kind)
+    with mock.patch("vggfeat.data.image.FORMATS", left):
         yield
 
 

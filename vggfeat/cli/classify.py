@@ -20,6 +20,7 @@ from vggfeat.cli.console import (
     Quiet,
     grid,
     note,
+    note_left_out,
     show,
     show_result,
     warn_of_failures,
@@ -195,8 +196,9 @@ def command(
     columns = {"path_column": path_column, "label_column": label_column}
     if data is None:
         images = find_images(sources or [], relative_to, **columns)
+        note_left_out(images.left_out, quiet=quiet)
     else:
-        images = read_labelled(data, **columns)
+        images = read_labelled(data, quiet=quiet, **columns)
     how: dict[str, Any] = {"on_bad_image": execution.on_bad_image, "workers": execution.workers}
 
     def open_net(features: Features, net: str) -> DenseExtractor:
@@ -226,14 +228,10 @@ def _extract(work: Work, *given: Any, **how: Any) -> Summary:
         return work.extract(*given, **{**how, "progress": progress.images})
 
 
-def read_labelled(data: Path, **columns: str | None) -> LabelledImages:
+def read_labelled(data: Path, *, quiet: bool, **columns: str | None) -> LabelledImages:
     """Find images and their classes, and warn of those that have none."""
     labelled = read_val(data, **columns)
-    if labelled.loose:
-        note(
-            f"Warning: {labelled.where} has {counted(labelled.loose, 'image')} beside the class "
-            "folders, which are of no class and left out."
-        )
+    note_left_out(labelled.left_out, quiet=quiet)
     return labelled
 
 

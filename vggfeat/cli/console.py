@@ -37,6 +37,7 @@ from vggfeat._io.text import counted, printable
 from vggfeat.errors import Terminated, VggfeatError
 
 if TYPE_CHECKING:
+    from vggfeat.data.left_out import LeftOut
     from vggfeat.features.pipeline import Summary
     from vggfeat.result import Result
 
@@ -75,6 +76,14 @@ def note_error(what: str, error: VggfeatError) -> None:
     """Say what an error says, after what it is or of what it is."""
     first, *more = error.lines
     note(f"{what}: {first}", *more)
+
+
+def note_left_out(left_out: LeftOut, *, quiet: bool) -> None:
+    """Say what lies beside the images of a command and is not read."""
+    for line in left_out.warnings:
+        note(f"Warning: {line}")
+    for line in left_out.notes:
+        note(line, quiet=quiet)
 
 
 def warn_of_failures(failed: Mapping[str, str]) -> None:

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat._io.text import and_more
 from vggfeat.cli.console import (
     count_progress,
     download_progress,
     note,
     note_error,
+    note_left_out,
     work_progress,
 )
 from vggfeat.cli.tables import FinishedRow, show_rows
 from vggfeat.cli.targets import check_file, check_folder
-from vggfeat.data.datasets import card_names, load_card, open_dataset
+from vggfeat.data.datasets import load_card, open_dataset
 from vggfeat.data.datasets.card import PaperFigure, is_card
 from vggfeat.data.datasets.doubts import list_doubts
 from vggfeat.data.image import decode
@@ -73,11 +73,8 @@ def open_labelled(
         )
     if card.partial:
         note(f"Warning: {card.name} is partial: its figures compare with nothing published.")
-    if images.strays and dataset not in card_names():
-        note(
-            f"Left out, beside the classes of {card.name}: {and_more(images.strays, 'stray')}.",
-            quiet=work.quiet,
-        )
+    if not card.is_published:
+        note_left_out(images.left_out, quiet=work.quiet)
     protocol = protocol_of(card)
     protocol.check(card, images, svm)
     for doubt in list_doubts(images):

@@ -18,6 +18,7 @@ from vggfeat.cli.console import (
     Quiet,
     count_progress,
     note,
+    note_left_out,
     restart_hint,
     show_result,
     warn_of_failures,
@@ -90,6 +91,7 @@ def command(
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     images = find_images(sources, relative_to, path_column=path_column)
+    note_left_out(images.left_out, quiet=quiet)
     loaded, extractors = open_model(
         model,
         execution.device,
@@ -116,7 +118,8 @@ def command(
     failed = {drawn.image: drawn.reason for drawn in done if drawn.explanation is None}
     tables = (*_tables(done), *failed_table(failed))
     result = Result("explanations", "Explanations", (), counted(len(done), "image"), tables)
-    show_result(result, as_json=as_json, **describe_model(loaded, extractors))
+    more = {"left_out": images.left_out.to_dict(), **describe_model(loaded, extractors)}
+    show_result(result, as_json=as_json, **more)
     warn_of_failures(failed)
     refuse_none(len(failed) < len(done))
 

@@ -8,7 +8,7 @@ import typer
 
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet, note, show, work_progress
+from vggfeat.cli.console import Json, Quiet, note, note_left_out, show, work_progress
 from vggfeat.cli.feature_file import Target
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
@@ -124,8 +124,7 @@ def command(
     images = find_images(
         sources or ["."], relative_to, path_column=path_column, label_column=label_column
     )
-    if images.duplicates:
-        note(f"{images.duplicates} images were named twice; each is described once.", quiet=quiet)
+    note_left_out(images.left_out, quiet=quiet)
     output = OutputOptions(target, share, len(images), as_json)
     images = images.take(share.rows(len(images))) if share.parts > 1 else images
     done = [_extract(work, images, features, one, output, dtype) for one in features.nets]
@@ -171,6 +170,7 @@ def _report(output: OutputOptions, images: ImageSet, features: Features, done: l
         ],
         "replaced": total.replaced,
         "skipped": skipped,
+        "left_out": images.left_out.to_dict(),
         "dimensions": {column.descriptor.path: column.width for column in columns},
         "images_per_s": rate,
         "seconds": round(total.seconds, 3),

@@ -64,7 +64,8 @@ def command(
     outputs = ScoreOutputs(top, table, results, out, quiet, as_json)
     outputs.check(data)
     posteriors = FusedPosteriors.open(stores, typed.get("Q"), out)
-    validation = posteriors.match(read_labelled(data)) if data is not None else None
+    labelled = None if data is None else read_labelled(data, quiet=quiet)
+    validation = None if labelled is None else posteriors.match(labelled)
     show_posteriors(posteriors, validation, outputs)
     if out is not None:
         note(f"Fused scores of {counted(posteriors.write(out), 'image')}: {out}", quiet=quiet)

@@ -18,6 +18,7 @@ from vggfeat.cli.console import (
     download_progress,
     is_first_process,
     note,
+    note_left_out,
     restart_hint,
     show_result,
     warn_of_failures,
@@ -190,6 +191,7 @@ def predict_command(
     check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
     images = find_images(sources, relative_to, path_column=path_column)
+    note_left_out(images.left_out, quiet=quiet)
     with download_progress(quiet=quiet) as fetching:
         system, labels = work.open_predictor(
             models,
@@ -233,7 +235,9 @@ def predict_command(
     about = f"{counted(drawn, 'image')} drawn"
     boxes = work.box_table(rows, () if as_json else work.SHOWN)
     show_result(
-        Result("localize", "Boxes", (), about, (boxes,), settings=settings), as_json=as_json
+        Result("localize", "Boxes", (), about, (boxes,), settings=settings),
+        as_json=as_json,
+        left_out=images.left_out.to_dict(),
     )
     if not drawn:
         reasons = [f", as {row[0]}: {row[-1]}" for row in rows[:1]]

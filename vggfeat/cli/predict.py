@@ -18,6 +18,7 @@ from vggfeat.cli.console import (
     Json,
     Quiet,
     note,
+    note_left_out,
     show_result,
     warn_of_failures,
     work_progress,
@@ -71,6 +72,7 @@ def command(
 
     check_file("--csv", table)
     images = find_images(sources, relative_to, path_column=path_column)
+    note_left_out(images.left_out, quiet=quiet)
     loaded, extractors = open_model(
         model, execution.device, weights or (), tell=partial(note, quiet=quiet)
     )
@@ -91,7 +93,8 @@ def command(
             if prediction.scores is None:
                 failed[prediction.name] = prediction.reason
     result = _result(rows, failed, len(images))
-    show_result(result, as_json=as_json, **describe_model(loaded, extractors))
+    more = {"left_out": images.left_out.to_dict(), **describe_model(loaded, extractors)}
+    show_result(result, as_json=as_json, **more)
     warn_of_failures(failed)
     refuse_none(len(failed) < len(images))
 

@@ -103,5 +103,5 @@ def command(
     weights = starting_weights(init, origin, "fc8", quiet) if origin else None
     done = trainer(settings, images, out, weights=weights, resume=resume)
     if is_first_process():
-        show_trained(trainer, done, as_json=as_json)
+        show_trained(trainer, done, as_json=as_json, left_out=images.left_out.to_dict())
         warn_of_failures(done.failed)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from vggfeat._io.text import counted
 from vggfeat.classification.evaluate import TOP
-from vggfeat.cli.console import download_progress, is_first_process, note, show, warn_of_failures
+from vggfeat.cli.console import (
+    download_progress,
+    is_first_process,
+    note,
+    note_left_out,
+    show,
+    warn_of_failures,
+)
 from vggfeat.cli.watching import PAGE, MonitoredTrainer
 from vggfeat.experiments.training import lacking_layers, load_start
 from vggfeat.localization.data import open_boxset
@@ -99,6 +106,7 @@ def images_of(
             f"{counted(len(found.classes), 'class')}, {found.source}.",
             quiet=quiet,
         )
+        note_left_out(found.left_out, quiet=quiet)
         if found.unvalidated:
             note(f"Warning: no validation image of {', '.join(found.unvalidated)}.")
     return found
@@ -151,13 +159,15 @@ def starting_weights(init: str, net: str, layer: str, quiet: bool) -> Weights:
     return weights
 
 
-def show_trained(trainer: MonitoredTrainer, done: TrainingResult, *, as_json: bool) -> None:
-    """Print a run's epochs, what came out, and where it is."""
+def show_trained(
+    trainer: MonitoredTrainer, done: TrainingResult, *, as_json: bool, **more: object
+) -> None:
+    """Print a run's epochs, what came out, and where it is; a machine is given `more`, too."""
     result = trainer.result
     assert result is not None
     files: dict[str, object] = {"weights": str(done.weights), "report": str(done.out / PAGE)}
     shown = [render_facts(files), "", render_result(result)]
-    show({**result.to_dict(), **files}, *shown, as_json=as_json)
+    show({**result.to_dict(), **files, **more}, *shown, as_json=as_json)
 
 
 def run_chain(

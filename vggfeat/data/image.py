@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,10 +72,31 @@ DECODER = "pillow"
 RESAMPLING = "pillow-bilinear-antialias"
 # What a folder of images may hold; Pillow's other readers are left out, since some of them
 # start programs (EPS) and all of them widen what a hostile file can reach.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+KNOWN = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+with suppress(ImportError):  # an extra; registered here, before any thread decodes
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
 Image.init()  # or Pillow does not know them by name
+FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)
+_KINDS = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
 _SUFFIXES = "jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pnm"
-EXTENSIONS = frozenset("." + suffix for suffix in _SUFFIXES.split())
+EXTENSIONS = frozenset("." + suffix for suffix in _SUFFIXES.split()) | {*_KINDS}
+# What vggfeat draws of images has this in its first bytes, where PNG and JPEG keep a comment.
+DRAWN = b"drawn by vggfeat"
+HEAD = 512  # bytes by which an image is known, whatever it is called, and a drawing
+_AVIF_BRANDS, _HEIF_BRANDS = b"avi[fs]", b"he[iv][cxms]|m[is]f1"
+_HEADS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]|P[1-6]\s+[\d#]|"
+    rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0|.{4}ftyp(?:%b|%b)"
+    % (_AVIF_BRANDS, _HEIF_BRANDS),
+    re.DOTALL,
+)
+_BRANDS = {"AVIF": re.compile(_AVIF_BRANDS), "HEIF": re.compile(_HEIF_BRANDS)}
+_LACKING = {
+    "AVIF": "an AVIF image, which this Pillow cannot decode; pip install -U pillow",
+    "HEIF": 'a HEIC image, which takes an extra: pip install "vggfeat[heif]"',
+}
 _SIXTEEN_BIT = 65535
 LONGEST_REASON = 300  # characters of a decoder's complaint that are kept
 _ORIENTATION_TAG = 0x0112
@@ -95,6 +118,28 @@ _ON_ITS_SIDE = range(5, 9)  # of these, width and height are exchanged
 TEXT_BYTES = 64 << 20
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, TEXT_BYTES)
 PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, TEXT_BYTES)
+
+
+def is_encoded(head: bytes) -> bool:
+    """Tell the first bytes of an image, of a format that is read, from those of other files.
+
+    Examples
+    --------
+    >>> [is_encoded(head) for head in (b"GIF89a", b"P6 640 480", b"%PDF-1.7", b"")]
+    [True, True, False, False]
+    """
+    return _HEADS.match(head) is not None
+
+
+def is_drawing(head: bytes) -> bool:
+    """Tell the first bytes of what vggfeat drew itself from those of a user's own images."""
+    return DRAWN in head[:HEAD]
+
+
+def lacking_decoder(name: str) -> str:
+    """Say what decodes an image of this name, if this machine lacks it; else nothing."""
+    kind = _KINDS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122  # a million of them
+    return _LACKING[kind] if kind and kind not in FORMATS else ""
 
 
 def max_pixels() -> int:
@@ -119,6 +164,8 @@ def open_encoded(file: bytes | BinaryIO | Path) -> Iterator[Image.Image]:
             yield image
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(_describe_unknown(file)) from error
     # Decoders of damaged files raise errors of a dozen classes; all mean the same here.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in LACKING:
@@ -152,6 +199,8 @@ def read_encoded(image: ImageLike) -> bytes | None:
         return None
     if not content:
         raise ImageError("the file is empty")
+    if is_drawing(content):
+        raise ImageError("a drawing that vggfeat made; name the image that it was made of")
     return content
 
 
@@ -160,8 +209,8 @@ def decode(
 ) -> Image.Image:
     """Open an image as RGB.
 
-    JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, BMP, TIFF, PPM and the first
-    frame of a GIF are read; what is transparent becomes white.
+    JPEG (CMYK included), PNG (palettes and 16 bits included), WebP, AVIF, BMP, TIFF, PPM, the first
+    frame of a GIF and, with the extra ``heif``, HEIC are read; what is transparent becomes white.
 
     Parameters
     ----------
@@ -348,10 +397,24 @@ def _from_array(values: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
 
 
+def _describe_unknown(file: bytes | BinaryIO | Path) -> str:
+    """Say what a file is that no decoder knows, by its first bytes."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            head = opened.read(HEAD)
+    elif isinstance(file, bytes):
+        head = file[:HEAD]
+    else:
+        file.seek(0)
+        head = file.read(HEAD)
+    for kind, brands in _BRANDS.items():
+        if head[4:8] == b"ftyp" and brands.match(head[8:]) and kind not in FORMATS:
+            return _LACKING[kind]
+    return "not an image of a format that is read"
+
+
 def _reason(error: Exception) -> str:
     """Say in one line, without the path, why a file could not be read."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a format that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {max_pixels():,} pixels allowed: {error}"
     said = (isinstance(error, OSError) and error.strerror) or error

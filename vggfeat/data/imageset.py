@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io.remote import is_address, redact
 from vggfeat.data.identity import stamps_of
-from vggfeat.data.image import Box, Crop, ImageLike, ImageRef
+from vggfeat.data.image import Box, Crop, ImageLike, ImageRef, lacking_decoder
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import name_of, relative_name
 from vggfeat.data.sources import list_images
 from vggfeat.data.sources.lists import COLUMNS, SEPARATOR, Columns, Entry, is_manifest
@@ -52,11 +53,10 @@ class ImageSet:
         as VOC's train is in trainval, or in none.
     boxes : tuple of Box
         Of the person of each row; empty without boxes.
-    duplicates : int
-        How often an image was named again, and left out.
-    missing, strays : tuple of str
-        Rows that the lists of a data set promise and whose image is not there; files and, with a
-        ``/`` behind them, folders that were skipped as none of the data set's.
+    missing : tuple of str
+        Rows that the lists of a data set promise and whose image is not there.
+    left_out : LeftOut
+        What lies beside the images and was not read.
     unusable : mapping of str to str
         Why images have no row, by name, such as for want of labels that can be read.
     doubts : tuple of str
@@ -77,9 +77,8 @@ class ImageSet:
     labelled: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     splits: Mapping[str, Rows] = field(default_factory=dict, compare=False, repr=False)
     boxes: tuple[Box, ...] = field(default=(), repr=False)
-    duplicates: int = field(default=0, compare=False)
     missing: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    strays: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False, repr=False)
     unusable: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
@@ -219,13 +218,13 @@ def find_images(
     """
     if isinstance(sources, str | os.PathLike):
         raise ParameterError.of("sources", "find_images", "a list of sources", sources)
-    texts = [os.fspath(source) for source in sources]
+    left_out, texts = LeftOut(), [os.fspath(source) for source in sources]
     columns = name_columns(texts, path_column, label_column)
-    entries = (entry for source in texts for entry in list_images(source, columns))
+    entries = (entry for source in texts for entry in list_images(source, left_out, columns))
     if relative_to is not None:
         folder = os.fspath(relative_to)
         entries = (replace(entry, name=_relative_name(entry, folder)) for entry in entries)
-    return image_set_of(entries)
+    return image_set_of(entries, left_out)
 
 
 def name_columns(
@@ -250,8 +249,10 @@ def _relative_name(entry: Entry, folder: str) -> str:
     return relative_name(image, folder)
 
 
-def image_set_of(entries: Iterable[Entry]) -> ImageSet:
+def image_set_of(entries: Iterable[Entry], left_out: LeftOut) -> ImageSet:
     """Make a set of the images of sources, each of which is there once.
+
+    Those that are named again are added to `left_out`, which the set keeps.
 
     Raises
     ------
@@ -259,9 +260,7 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
         If two images have one name, or an image two labels or two splits.
     """
     unique: dict[str, Entry] = {}
-    total = 0
     for entry in entries:
-        total += 1
         first = unique.setdefault(entry.name, entry)
         if first.image != entry.image and not _same_file(first.image, entry.image):
             raise DataError(
@@ -271,6 +270,9 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
             )
         if first is not entry:
             _check_agreement(first, entry)
+            left_out.repeated.append(entry.name)
+        elif lacking := lacking_decoder(entry.name):
+            left_out.undecodable[entry.name] = lacking
     kept = list(unique.values())
     label_sets = [entry.label_set for entry in kept if entry.label_set is not None]
     splits = np.array([entry.split for entry in kept])
@@ -280,7 +282,7 @@ def image_set_of(entries: Iterable[Entry]) -> ImageSet:
         labels=tuple(e.label for e in kept) if any(e.label for e in kept) else (),
         label_sets=tuple(label_sets) if len(label_sets) == len(kept) else (),
         splits={name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})},
-        duplicates=total - len(kept),
+        left_out=left_out,
     )
 
 

@@ -101,11 +101,11 @@ def is_hidden(name: str) -> bool:
     """Tell files and folders that systems leave beside a user's own, by their names.
 
     macOS leaves a ``._x.jpg`` beside every ``x.jpg``, and a folder of them in zip files; a
-    Synology NAS leaves a folder ``@eaDir`` with thumbnails.
+    Synology NAS leaves a folder ``@eaDir`` with thumbnails, Windows a file of them.
 
     Examples
     --------
     >>> [is_hidden(name) for name in ("._cat.jpg", "@eaDir", "__MACOSX", "cat.jpg")]
     [True, True, True, False]
     """
-    return name.startswith(".") or name in ("@eaDir", "__MACOSX")
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini")

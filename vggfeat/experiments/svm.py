@@ -75,6 +75,7 @@ class SVMRun:
         return {
             "dataset": self.card.model_dump(mode="json"),
             "skipped": dict(described.failed),
+            "left_out": described.images.left_out.to_dict(),
             "identical": described.identical.groups,
             "deduplicated": described.identical.removed,
         }
@@ -159,6 +160,8 @@ class SVMRun:
         if identical.groups:
             splits = protocol_of(self.card).draw(self.card, images)
             notes += identical.notes(images, splits)
+        if not self.card.is_published:
+            notes += [*images.left_out.warnings, *images.left_out.notes]
         return (*notes, *list_doubts(images))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vggfeat._io.text import printable, signed
+from vggfeat.data.image import DRAWN
 from vggfeat.errors import ImageError
 from vggfeat.report.figures import write_figure
 from vggfeat.result import BoxMark, GalleryImage
@@ -84,9 +85,9 @@ def data_address(jpeg: bytes) -> str:
 
 
 def write_jpeg(image: Image.Image, quality: int = 82) -> bytes:
-    """Write an image as JPEG."""
+    """Write an image that was drawn as JPEG."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    image.save(buffer, "JPEG", quality=quality, optimize=True, comment=DRAWN)
     return buffer.getvalue()
 
 
@@ -220,7 +221,7 @@ def draw_explanation(image: Image.Image, explanation: Explanation) -> bytes:
         f"ring is where most speaks for it. {describe_exactness(explanation)}"
     )
     figure.supxlabel(textwrap.fill(about, 60 * n), fontsize="medium")
-    return write_figure(figure, "png", dpi=100)
+    return write_figure(figure, "png", dpi=100, metadata={"Comment": DRAWN.decode()})
 
 
 def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -> Image.Image:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from vggfeat.data.datasets.ilsvrc import (
 )
 from vggfeat.data.datasets.parts import find_parts
 from vggfeat.data.imageset import name_columns
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
 from vggfeat.data.sources.lists import Columns
 from vggfeat.errors import DataError, DataNotFound, ParameterError
@@ -92,6 +93,8 @@ class TrainSet:
         Where the training and the validation images are from, in words.
     unvalidated : tuple of str
         Classes of one image, of which none was drawn for validation.
+    left_out : LeftOut
+        What lies beside the images and was not read.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class TrainSet:
     val: Part
     source: str
     unvalidated: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:
         if several := [label for label in self.classes if len(f"{label}.".splitlines()) > 1]:
@@ -220,6 +224,8 @@ def open_trainset(
     sources = [str(source) for source in (root, val) if source is not None]
     columns = name_columns(sources, path_column, label_column)
     images, validation, whole = _find(root, progress, columns)
+    left_out = LeftOut()
+    left_out.add(images.left_out)
     train = _coded(images)
     if val is not None:
         validation = Path(val)
@@ -231,14 +237,15 @@ def open_trainset(
     if validation is None:
         if val_fraction is None and not whole:
             raise DataNotFound(_no_validation(root))
-        return _drawn(train, val_fraction or VAL_FRACTION, seed)
+        return replace(_drawn(train, val_fraction or VAL_FRACTION, seed), left_out=left_out)
     if isinstance(validation, Path):
         base = root if root.is_dir() else root.parent
         validation = read_images(validation, [base], progress, columns).take_val()
+        left_out.add(validation.left_out)
     if val_fraction is not None:
         expected = f"left out, since there are validation images in {validation.where}"
         raise ParameterError.of("val_fraction", "open_trainset", expected, val_fraction)
-    return _matched(train, _coded(validation, train.classes))
+    return replace(_matched(train, _coded(validation, train.classes)), left_out=left_out)
 
 
 def _find(

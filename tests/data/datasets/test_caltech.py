@@ -22,7 +22,7 @@ def test_strays_are_skipped_and_named(tmp_path: Path) -> None:
     (tmp_path / "056.dog" / "._image_0001.jpg").touch()
     (tmp_path / "README").touch()
     images = read_caltech(tmp_path, ("056.dog", "198.spider", "257.clutter"))
-    assert images.strays == ("README", "056.dog/greg/", "198.spider/RENAME2")
+    assert images.left_out.beside == ["README", "056.dog/greg/", "198.spider/RENAME2"]
     assert images.labels == ("056.dog",) * 2 + ("198.spider",) + ("257.clutter",) * 3
     assert images.names[0] == "056.dog/image_0001.jpg"
     assert images.targets.tolist()[2] == [-1, 1, -1]

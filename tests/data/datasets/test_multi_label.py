@@ -42,7 +42,7 @@ def test_targets_and_splits_are_as_of_voc(manifest: Path) -> None:
     assert images.targets.tolist() == [[-1, 1, 1], [-1, -1, -1], [1, 1, -1], [1, -1, -1]]
     assert images.labels == ()
     assert images.labelled is None
-    assert images.duplicates == 1
+    assert len(images.left_out.repeated) == 1
     rows = {"train": [0, 1], "val": [2], "trainval": [0, 1, 2], "test": [3]}
     assert {name: of.tolist() for name, of in images.splits.items()} == rows
     assert images.positives("trainval").tolist() == [1, 2, 1]

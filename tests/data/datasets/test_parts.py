@@ -48,7 +48,7 @@ def test_parts_are_splits_and_not_classes(tmp_path: Path, train: str, val: str) 
     assert images.classes == list(LABELS)
     assert {name: len(rows) for name, rows in images.splits.items()} == {"train": 4, "val": 4}
     assert images.names[images.splits["val"][0]] == f"{val}/bird/0.jpg"
-    assert images.strays == ("LICENSE",)
+    assert images.left_out.beside == ["LICENSE"]
     found = open_trainset(tmp_path)
     assert (found.classes, len(found.train), len(found.val)) == (LABELS, 4, 4)
     assert b"val" in found.val.read(0).lower()

@@ -73,7 +73,7 @@ def test_folders_in_a_tar_are_its_labels_here_and_at_an_address(
         images = read_labelled(source)
         assert images.names == (f"{tar}/cat/1.png", f"{tar}/dog/2.png")
         assert images.labels == ("cat", "dog")
-        assert images.strays == (f"{tar}/loose.png",)
+        assert images.left_out.loose == [f"{tar}/loose.png"]
     Path("mine.toml").write_text(
         'name = "mine"\nreader = "manifest"\nfolder = "zoo.tar"\nroot = "."\n'
     )

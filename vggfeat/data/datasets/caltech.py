@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
+from vggfeat.data.datasets.parts import name_below
 from vggfeat.data.image import EXTENSIONS
 from vggfeat.data.imageset import ImageSet, one_hot
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import is_hidden
 from vggfeat.errors import DataError
 
@@ -28,7 +30,7 @@ def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
     """Read the images of the named class folders of ``101_ObjectCategories``, say, class by class.
 
     Background is among the classes: Appendix B counts 102 and 257. What is neither an image in a
-    class folder nor such a folder is left out and named in ``strays``: a folder inside a class
+    class folder nor such a folder is left out and named in ``left_out``: a folder inside a class
     folder repeats images of other classes.
 
     Raises
@@ -56,7 +58,7 @@ def read_caltech(tree: Path, classes: Sequence[str]) -> ImageSet:
         images=tuple(images),
         labels=tuple(labels),
         targets=one_hot(labels, classes),
-        strays=tuple(path.relative_to(tree).as_posix() + "/" * path.is_dir() for path in strays),
+        left_out=LeftOut(beside=[name_below(tree, path) for path in strays]),
     )
 
 

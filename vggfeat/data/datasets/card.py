@@ -194,6 +194,11 @@ class DatasetCard(CardModel):
         return str(self.protocol.get("kind", "" if self.reader == "manifest" else "splits"))
 
     @property
+    def is_published(self) -> bool:
+        """Whether it is known what lies beside its images, since its authors put it there."""
+        return bool(self.asset or self.archives or self.composed)
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Splits that a run cannot do without, and that are fetched."""
         return self.needs or READERS[self.reader].needs

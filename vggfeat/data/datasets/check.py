@@ -81,7 +81,7 @@ def check(card: DatasetCard, images: ImageSet, tree: Path, needs: Sequence[str])
         counts={split: len(rows) for split, rows in images.splits.items()} or {EVERY: len(images)},
         differences=tuple(differences),
         missing=images.missing,
-        strays=images.strays,
+        strays=_strays(images),
     )
 
 
@@ -131,11 +131,15 @@ def _positives(card: DatasetCard, images: ImageSet) -> list[Difference]:
     return differences
 
 
+def _strays(images: ImageSet) -> tuple[str, ...]:
+    return (*images.left_out.beside, *images.left_out.loose)
+
+
 def _folders(card: DatasetCard, images: ImageSet, tree: Path) -> list[Difference]:
     """Find class folders that the card does not know; strays that it knows are none."""
     unknown = [
         stray.rstrip("/")
-        for stray in images.strays
+        for stray in _strays(images)
         if stray.endswith("/") and stray.count("/") == 1 and stray.rstrip("/") not in card.strays
     ]
     counts = {name: sum(1 for _ in walk(tree / name)) for name in unknown}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -11,10 +10,17 @@ import numpy as np
 from vggfeat._io.remote import is_address, redact
 from vggfeat._io.text import and_more
 from vggfeat.data.datasets.card import DatasetCard, Reader, register
-from vggfeat.data.datasets.parts import class_folders, find_parts, refuse_parts
+from vggfeat.data.datasets.parts import (
+    check_classes,
+    class_folders,
+    find_parts,
+    note_beside,
+    refuse_parts,
+)
 from vggfeat.data.image import ImageRef
 from vggfeat.data.imageset import ImageSet, find_images, image_set_of, name_columns
-from vggfeat.data.names import is_hidden, name_of, prefix_of
+from vggfeat.data.left_out import LeftOut
+from vggfeat.data.names import name_of, prefix_of
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import LABEL, Entry, is_manifest, list_columns
 from vggfeat.data.sources.tar import TarMember
@@ -63,7 +69,7 @@ def read_labelled(
     VOC.
 
     Where no image of a tar, or of a folder at an address, has a label of its own, its first folder
-    in there is its class. What lies beside the class folders is left out, and named in ``strays``.
+    in there is its class. What lies beside the class folders is in ``left_out``.
 
     Parameters
     ----------
@@ -107,7 +113,7 @@ def read_labelled(
 def read_folders(root: Path) -> ImageSet:
     """Read a folder of class folders, or of parts that have them, which are splits then.
 
-    Files and folders beside them (a licence, a table) are of no class, and named in ``strays``.
+    Files and folders beside them (a licence, a table) are of no class, and in ``left_out``.
 
     Raises
     ------
@@ -123,28 +129,26 @@ def read_folders(root: Path) -> ImageSet:
             "a CSV file with the columns path and label, or a data set."
         )
     parts = find_parts(root)
-    entries = [
-        Entry(path, path.relative_to(root).as_posix(), folder.name, split)
-        for split, part in (parts if "train" in parts else {"": root}).items()
-        for folder in class_folders(part)
-        for path in walk(folder)
-    ]
+    entries: list[Entry] = []
+    left_out = LeftOut()
+    for split, part in (parts if "train" in parts else {"": root}).items():
+        folders = class_folders(part)
+        own = [
+            Entry(path, path.relative_to(root).as_posix(), folder.name, split)
+            for folder in folders
+            for path in walk(folder, left_out, root)
+        ]
+        note_beside(left_out, root, part, folders, {entry.label for entry in own})
+        entries += own
+    if parts:
+        above = [root / part.relative_to(root).parts[0] for part in parts.values()]
+        note_beside(left_out, root, root, above, {folder.name for folder in above})
     if not entries or (parts and all(entry.split != "train" for entry in entries)):
         where = parts.get("train", root)
         raise DataNotFound(f"{where} has no class folders with images, such as {where}/cat/1.jpg.")
-    images = image_set_of(entries)
-    return replace(images, strays=_strays(root, parts.values(), images.names))
-
-
-def _strays(root: Path, parts: Iterable[Path], names: Sequence[str]) -> tuple[str, ...]:
-    """Name what lies in a folder, or beside the class folders of its parts, and was not read."""
-    read = {str(above) for name in names for above in PurePosixPath(name).parents}
-    beside = {path for folder in (root, *parts) for path in folder.iterdir()}
-    return tuple(
-        name + "/" * path.is_dir()
-        for path in sorted(beside)
-        if (name := path.relative_to(root).as_posix()) not in read and not is_hidden(path.name)
-    )
+    images = image_set_of(entries, left_out)
+    check_classes(left_out, root, images.names, images.labels)
+    return images
 
 
 def _multi_label(images: ImageSet, source: str) -> ImageSet:
@@ -209,6 +213,7 @@ def _labelled_by_folder(images: ImageSet, source: str) -> ImageSet:
     rows = [row for row, folder in enumerate(folders) if folder]
     if not rows:
         raise DataNotFound(f"{redact(source)} has no class folders with images, nor labels.")
-    strays = tuple(name for name, folder in zip(names, folders, strict=True) if not folder)
-    labelled = replace(images, names=tuple(names), labels=tuple(folders), strays=strays)
-    return labelled.take(rows)
+    images.left_out.loose += [
+        name for name, folder in zip(names, folders, strict=True) if not folder
+    ]
+    return replace(images, names=tuple(names), labels=tuple(folders)).take(rows)

@@ -24,15 +24,19 @@ from vggfeat.data.datasets.card import DatasetCard, Reader, register
 from vggfeat.data.datasets.folders import read_labelled
 from vggfeat.data.datasets.ilsvrc_truth import find_truth, read_truth
 from vggfeat.data.datasets.parts import (
+    check_classes,
     class_folders,
     class_tars,
     find_parts,
     has_images,
     list_folders,
+    note_beside,
     refuse_parts,
 )
+from vggfeat.data.image import lacking_decoder
 from vggfeat.data.imageset import ImageSet, name_columns, one_hot
-from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, is_image, list_files
+from vggfeat.data.left_out import LeftOut
+from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, list_files
 from vggfeat.data.sources.lists import COLUMNS, Columns
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.tar import read_tar
@@ -62,7 +66,7 @@ class LabelledImages:
     labels: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))  # (N,)
     truth: Path | None = None
     splits: Mapping[str, Ints] = field(default_factory=dict)  # of a manifest
-    loose: int = 0  # images beside the class folders, which are of no class and left out
+    left_out: LeftOut = field(default_factory=LeftOut)  # what lies beside the images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -114,6 +118,7 @@ class LabelledImages:
             names=tuple(self.images.name(row) for row in rows),
             images=tuple(self.images.image(row) for row in rows),
             labels=tuple(self.labels.tolist()),
+            left_out=self.left_out,
         )
 
 
@@ -206,8 +211,8 @@ def read_val(
     --------
     >>> from vggfeat._io.assets import asset
     >>> found = read_val(asset("clipart10"))
-    >>> len(found), found.labels.tolist()[0], found.loose
-    (300, 'bird', 0)
+    >>> len(found), found.labels.tolist()[0], found.left_out.beside
+    (300, 'bird', ['LICENSE.txt', 'SOURCES.csv'])
     """
     columns = name_columns([str(root)], path_column, label_column)
     if root.suffix.lower() == ".csv":
@@ -236,18 +241,19 @@ def read_images(
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path, columns)
+    left_out = LeftOut()
     if path.is_file():
         images: EncodedImages = _read_tar(path, progress)
     elif any(map(has_images, list_folders(path))) or class_tars(path):
         return read_class_images(path)
     else:
-        images = list_files(path, [path])
+        images = list_files(path, [path], left_out)
     if not len(images):
         raise DataNotFound(f"There are no validation images in {path}. Name another folder.")
     if "/" in images.name(0):
-        return _labelled_by_folder(images, path)
+        return replace(_labelled_by_folder(images, path), left_out=left_out)
     places = [place for folder in (path.parent, path, *lists) for place in list_places(folder)]
-    return LabelledImages(images, path, truth=find_truth(places))
+    return LabelledImages(images, path, truth=find_truth(places), left_out=left_out)
 
 
 def read_class_images(path: Path, progress: Progress | None = None) -> LabelledImages:
@@ -262,15 +268,20 @@ def read_class_images(path: Path, progress: Progress | None = None) -> LabelledI
     """
     if path.is_file():
         return _labelled_by_folder(_read_tar(path, progress), path)
-    images = list_files(path, class_folders(path))
+    folders, left_out = class_folders(path), LeftOut()
+    images = list_files(path, folders, left_out)
     if not len(images):
         raise DataNotFound(
             f"{path} has no class folders with images, such as {path / 'cat' / '1.jpg'}. Name a "
             f"folder that has them, or has them in train, or holds {TRAIN_TAR}, or a CSV file with "
             "the columns path and label."
         )
-    loose = sum(map(is_image, path.iterdir()))
-    return replace(_labelled_by_folder(images, path), loose=loose)
+    labelled = _labelled_by_folder(images, path)
+    note_beside(left_out, path, path, folders, labelled.classes)
+    names = [images.name(row) for row in range(len(images))]
+    left_out.undecodable = {name: lacking for name in names if (lacking := lacking_decoder(name))}
+    check_classes(left_out, path, names, labelled.labels.tolist())
+    return replace(labelled, left_out=left_out)
 
 
 def find_boxes(root: Path) -> list[Path]:
@@ -297,7 +308,11 @@ def _read_csv(path: Path, columns: Columns) -> LabelledImages:
     ]
     names, files = (np.array(list(map(os.fsencode, texts))) for texts in (images.names, places))
     return LabelledImages(
-        FileImages(Path(), names, files), path, np.array(images.labels), splits=images.splits
+        FileImages(Path(), names, files),
+        path,
+        np.array(images.labels),
+        splits=images.splits,
+        left_out=images.left_out,
     )
 
 

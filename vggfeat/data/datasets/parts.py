@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from vggfeat._io.text import and_more
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import is_hidden
-from vggfeat.data.sources.files import walk
+from vggfeat.data.sources.files import is_image, walk
 from vggfeat.errors import DataError, DataNotFound
 
 PARTS = ("train", "val", "test")
@@ -102,6 +103,73 @@ def list_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def note_beside(
+    left_out: LeftOut, root: Path, part: Path, folders: Iterable[Path], labels: Collection[str]
+) -> None:
+    """Add what a part has beside its class folders, and which of these have no image.
+
+    Names are paths from the root on; drawings of vggfeat's own are no images, and told already.
+    """
+    inside = {folder.name for folder in folders}
+    for path in sorted(part.iterdir()):
+        name = name_below(root, path)
+        if path.name not in inside:
+            if not is_hidden(path.name):
+                (left_out.loose if is_image(path) else left_out.beside).append(name)
+        elif path.name not in labels and not any(d.startswith(name) for d in left_out.drawings):
+            left_out.empty.append(name.rstrip("/"))
+
+
+def name_below(root: Path, path: Path) -> str:
+    """Name a file or, with a ``/`` behind it, a folder by its path from a root on."""
+    return path.relative_to(root).as_posix() + "/" * path.is_dir()
+
+
+def check_classes(
+    left_out: LeftOut, where: Path, names: Iterable[str], labels: Sequence[str]
+) -> None:
+    """Add what seems wrong with the classes of images, by the names of these.
+
+    Raises
+    ------
+    DataError
+        If this machine can decode no image of a class.
+    """
+    pairs = list(zip(names, labels, strict=True)) if left_out.undecodable else []
+    decodable = {label for name, label in pairs if name not in left_out.undecodable}
+    if lost := sorted({label for _, label in pairs} - decodable):
+        name = next(name for name, label in pairs if label == lost[0])
+        raise DataError(
+            f"{where} has no image of {and_more(lost, 'class')} that can be decoded here. {name} "
+            f"is {left_out.undecodable[name]}.",
+            *left_out.warnings,
+        )
+    left_out.nested = shared_folders(names, labels)
+
+
+def shared_folders(names: Iterable[str], labels: Iterable[str]) -> list[str]:
+    """Name the folders that every class has, where no class has images of its own.
+
+    These may be the classes, and what was taken for classes be parts of the data.
+
+    Examples
+    --------
+    >>> names = ["one/cat/1.jpg", "one/dog/1.jpg", "two/cat/1.jpg", "two/dog/1.jpg"]
+    >>> shared_folders(names, ["one", "one", "two", "two"])
+    ['cat', 'dog']
+    >>> shared_folders(["cat/1.jpg", "dog/1.jpg"], ["cat", "dog"])
+    []
+    """
+    below: dict[str, set[str]] = {}
+    for name, label in zip(names, labels, strict=True):
+        folder, slash, _ = f"/{name}".partition(f"/{label}/")[2].partition("/")
+        if not slash:
+            return []
+        below.setdefault(label, set()).add(folder)
+    shared = set.intersection(*below.values()) if len(below) > 1 else set()
+    return sorted(shared) if len(shared) > 1 else []
 
 
 def has_images(folder: Path) -> bool:

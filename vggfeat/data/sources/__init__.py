@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vggfeat._io.remote import is_address, open_filesystem, redact, suffix
 from vggfeat.data.image import EXTENSIONS
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import name_of, prefix_of, relative_name
 from vggfeat.data.sources.files import walk
 from vggfeat.data.sources.lists import (
@@ -35,10 +36,10 @@ _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def list_images(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
+def list_images(source: str, left_out: LeftOut, columns: Columns = COLUMNS) -> Iterator[Entry]:
     """List the images of a source, which must have some that can be read from here.
 
-    `columns` are those of manifests.
+    What a folder has beside them is added to `left_out`; `columns` are those of manifests.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def list_images(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
         If there are none; see :func:`~vggfeat.data.imageset.find_images`.
     """
     empty, schemes = True, set[str]()
-    for entry in list_entries(source, columns):
+    own = LeftOut()
+    for entry in list_entries(source, own, columns):
         empty = False
         if isinstance(entry.image, RemoteImage):
             scheme = entry.image.address.partition(":")[0]
@@ -54,13 +56,17 @@ def list_images(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
                 open_filesystem(entry.image.address)
                 schemes.add(scheme)
         yield entry
+    left_out.add(own)
     if empty and (source == "-" or source.startswith("@")):
         what = "Standard input" if source == "-" else f"The list {redact(source[1:])}"
         raise DataNotFound(f"{what} names no image. Write a path or an address in each line.")
     if empty:
         raise DataNotFound(
             f"There are no images in {redact(source)!r}. Images end in "
-            f"{', '.join(sorted(EXTENSIONS))}; name a folder, files, tars, or a list as @paths.txt."
+            f"{', '.join(sorted(EXTENSIONS))}, or begin as such files do; name a folder, files, "
+            "tars, or a list as @paths.txt.",
+            *own.warnings,
+            *own.notes,
         )
 
 
@@ -75,25 +81,26 @@ def is_beyond_path(source: str) -> bool:
     return is_address(source) or _BRACES.search(source) is not None
 
 
-def list_entries(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
-    """List what a source names, be it nothing."""
+def list_entries(source: str, left_out: LeftOut, columns: Columns = COLUMNS) -> Iterator[Entry]:
+    """List what a source names, be it nothing, and add what lies beside it to `left_out`."""
     path = Path(source)
     if source == "-" or (source.startswith("@") and not path.exists()):
         yield from read_list(source.removeprefix("@"))
     elif is_address(source):
-        yield from _at_address(source, columns)
+        yield from _at_address(source, left_out, columns)
     elif path.is_dir():
         prefix = prefix_of(source)
-        yield from (Entry(image, prefix + relative_name(image, path)) for image in walk(path))
+        for image in walk(path, left_out):
+            yield Entry(image, prefix + relative_name(image, path))
     elif path.is_file():
         read = _reader(path.suffix.lower(), source, columns)
         yield from read(source) if read else [Entry(path, name_of(source))]
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
         for match in matches:
-            yield from list_entries(match, columns)
+            yield from list_entries(match, left_out, columns)
     elif (several := expand_braces(source)) != [source]:
         for each in several:
-            yield from list_entries(each, columns)
+            yield from list_entries(each, left_out, columns)
     else:
         raise DataNotFound(f"There is no image, folder or list {source!r}. Check the spelling.")
 
@@ -133,28 +140,34 @@ def expand_braces(pattern: str) -> list[str]:
     return ["".join(some) for some in product(*choices)]
 
 
-def _at_address(source: str, columns: Columns) -> Iterator[Entry]:
+def _at_address(source: str, left_out: LeftOut, columns: Columns) -> Iterator[Entry]:
     """List what an address names; only folders and globs are asked for what is in them."""
     if source.startswith("file://"):
-        yield from list_entries(source.removeprefix("file://"), columns)
+        yield from list_entries(source.removeprefix("file://"), left_out, columns)
         return
     if (several := expand_braces(source)) != [source]:
-        yield from _at_addresses(several, columns)
+        yield from _at_addresses(several, left_out, columns)
     elif is_glob(source):
-        yield from _at_addresses(expand_glob(source), columns)
+        yield from _at_addresses(expand_glob(source), left_out, columns)
     elif read := _reader(suffix(source), source, columns):
         yield from read(source)
     elif suffix(source) in EXTENSIONS:
         yield Entry(RemoteImage(source), name_of(source))
     else:
-        yield from (Entry(image, name) for image, name in list_below(source))
+        yield from (Entry(image, name) for image, name in list_below(source, left_out))
 
 
-def _at_addresses(sources: Sequence[str], columns: Columns) -> Iterator[Entry]:
+def _at_addresses(sources: Sequence[str], left_out: LeftOut, columns: Columns) -> Iterator[Entry]:
     """List what addresses name, many at a time: tars and manifests are waited for."""
+
+    def read(source: str) -> tuple[list[Entry], LeftOut]:
+        beside = LeftOut()  # of this thread alone
+        return list(_at_address(source, beside, columns)), beside
+
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vggfeat-list")
     try:
-        for some in pool.map(lambda each: list(_at_address(each, columns)), sources):
+        for some, beside in pool.map(read, sources):
+            left_out.add(beside)
             yield from some
     finally:
         pool.shutdown(cancel_futures=True)

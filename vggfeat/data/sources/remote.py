@@ -23,6 +23,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data.identity import digest, nanoseconds
 from vggfeat.data.image import EXTENSIONS, ImageRef, Stamp
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import is_hidden, name_on_web, prefix_of
 from vggfeat.errors import DataNotFound, ImageError, VggfeatError
 
@@ -99,8 +100,10 @@ def changed_at(info: Info) -> int | None:
     return nanoseconds(changed) if isinstance(changed, int | float) else 0
 
 
-def list_below(source: str) -> Iterator[tuple[RemoteImage, str]]:
+def list_below(source: str, left_out: LeftOut) -> Iterator[tuple[RemoteImage, str]]:
     """Go through the images below the address of a folder and their names, sorted.
+
+    Images are known by their suffixes: what else is there is added to `left_out`.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def list_below(source: str) -> Iterator[tuple[RemoteImage, str]]:
     prefix = prefix_of(source)
     on_web = split(source).scheme in HTTP
     with explain_unreadable(source):
-        for address, path, info in _walk(source, "", DEEPEST):
+        for address, path, info in _walk(source, "", DEEPEST, left_out):
             size = info.get("size")
             image = RemoteImage(address, stamp_of(info), -1 if size is None else size)
             yield image, prefix + (name_on_web(path) if on_web else path)
@@ -177,7 +180,9 @@ def _date(text: str) -> datetime | None:
     return None
 
 
-def _walk(address: str, above: str, depth: int) -> Iterator[tuple[str, str, Info]]:
+def _walk(
+    address: str, above: str, depth: int, left_out: LeftOut
+) -> Iterator[tuple[str, str, Info]]:
     """Yield the address, the path below the source and the listing of each image."""
     folders = []
     for name, info in sorted(list_folder(address).items()):
@@ -187,9 +192,11 @@ def _walk(address: str, above: str, depth: int) -> Iterator[tuple[str, str, Info
             folders.append(name)
         elif posixpath.splitext(name.partition("?")[0])[1].lower() in EXTENSIONS:
             yield _inside(address, name), above + name, info
+        elif plain := name.partition("?")[0]:  # a server's listing has links to itself, sorted
+            left_out.add_file(above + plain)
     if depth:
         for name in folders:
-            yield from _walk(_inside(address, name), f"{above}{name}/", depth - 1)
+            yield from _walk(_inside(address, name), f"{above}{name}/", depth - 1, left_out)
 
 
 def _inside(source: str, path: str) -> str:
