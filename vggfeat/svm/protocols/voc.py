@@ -99,8 +99,11 @@ class VOC(Protocol):
                     f"The part {part} of {card.name} has no row: there is nothing to {use} with."
                 )
         for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
-            if common := np.intersect1d(parts[part], parts[other]).size:
-                raise DataError(f"The parts {part} and {other} have {common} rows in common.")
+            if (common := np.intersect1d(parts[part], parts[other])).size:
+                raise DataError(
+                    f"The parts {part} and {other} of {card.name} have {common.size} rows in "
+                    f"common, such as {images.names[common[0]]!r}. Take them out of one."
+                )
         return parts
 
     def check(
