@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ BEFORE_WEIGHTS = rows("""
     extract utf16.csv → 3: utf16.csv | zero bytes | UTF-8
     svm --dataset own.toml → 3: own.toml | lost.csv | data | --root
     svm --dataset protocol.toml → 3: [protocol] | seedd | seed | splits | an integer | 'x'
-    svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | path, label
+    svm --dataset nolabel.csv → 3: nolabel.csv | 'label' | it has path | --label-column
     svm --dataset broken.toml → 3: broken.toml | line 1
     svm --dataset caltech101 --root classes → 3: classes | --root | 101_ObjectCategories.tar.gz
     svm --dataset classes --loss logistic → 2: loss | 'squared_hinge' | 'logistic'
@@ -228,8 +229,8 @@ BEFORE_WEIGHTS = rows("""
     localize train --data VOC2007 --out a --init absent.pth → 2: init | 'embedded' | absent.pth
     localize train --data VOC2007 --out a --class cow → 2: class | 'cat', 'dog' | 'cow'
     localize train --data VOC2007 --out a --freeze convv → 2: freeze | 'none' or 'conv' | 'convv'
-    localize train --data VOC2008 --out a → 3: VOC2008 | _<split>.txt | only train.txt
-    localize train --data VOC2009 --out a → 3: VOC2009 | 1.png | 1.jpg
+    localize train --data VOC2008 --out a → 3: VOC2008 | _<split>.txt | annotations | only train.txt
+    localize train --data VOC2009 --out a → 3: VOC2009 | 1.psd | .png
     localize train --data VOC2007 --out a --boxes nowhere → 2: --boxes | ILSVRC
     localize train --data VOC2007 --out a --batch 0 → 2: batch | 1 | Got 0
     localize train --data VOC2007 --out a --S 100 → 2: S | 224 | Got 100
@@ -348,8 +349,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_voc(root / f"VOC{year}", ("cat", "dog"), objects)
     for path in (root / "VOC2008").glob("ImageSets/Main/*_*.txt"):
         path.unlink()
+    shutil.rmtree(root / "VOC2008" / "Annotations")
     for path in (root / "VOC2009" / "JPEGImages").iterdir():
-        path.rename(path.with_suffix(".png"))
+        path.rename(path.with_suffix(".psd"))
     state = random_state("A", ["pool2"])
     formats.write(root / "a.safetensors", state, PIXELS, net="A", source="drawn", licence="none")
     home = {"VGGFEAT_HOME": str(tmp_path_factory.mktemp("home"))}
