@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Self
 
 from vggfeat._io.text import counted
 
 NAMED = 3  # of each kind; --json names more
 SUFFIXES = 5  # that are told apart
+COUNTS = ("suffixes", "files", "parallel", "parallel_files")
 WITHOUT = "without a suffix"
 
 
@@ -24,6 +25,10 @@ class LeftOut:
     suffixes : Counter
         How many files are no images, by suffix.
     files : list of str
+        The first of these.
+    parallel : Counter
+        How many images in tars belong to another of their name, such as masks, by suffixes.
+    parallel_files : list of str
         The first of these.
     drawings : list of str
         What vggfeat drew itself.
@@ -55,6 +60,8 @@ class LeftOut:
 
     suffixes: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
+    parallel: Counter[str] = field(default_factory=Counter)
+    parallel_files: list[str] = field(default_factory=list)
     drawings: list[str] = field(default_factory=list)
     linked: dict[str, str] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
@@ -70,10 +77,18 @@ class LeftOut:
         if len(self.files) < NAMED:
             self.files.append(name)
 
+    def add_parallel(self, name: str) -> None:
+        """Count an image that belongs to another."""
+        self.parallel["".join(PurePath(name).suffixes[-2:]).lower()] += 1
+        if len(self.parallel_files) < NAMED:
+            self.parallel_files.append(name)
+
     def add(self, other: LeftOut) -> None:
         """Add what another source has."""
         self.suffixes += other.suffixes
         self.files = [*self.files, *other.files][:NAMED]
+        self.parallel += other.parallel
+        self.parallel_files = [*self.parallel_files, *other.parallel_files][:NAMED]
         self.drawings += other.drawings
         self.linked |= other.linked
         self.loose += other.loose
@@ -82,6 +97,24 @@ class LeftOut:
         self.repeated += other.repeated
         self.nested += [name for name in other.nested if name not in self.nested]
         self.undecodable |= other.undecodable
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of files and of parallel images as plain JSON types."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, Any]) -> Self:
+        """Read what :meth:`counts` gave."""
+        suffixes, files, parallel, parallel_files = (counts[name] for name in COUNTS)
+        return cls(Counter(suffixes), files, Counter(parallel), parallel_files)
+
+    def below(self, tar: str) -> LeftOut:
+        """Return what a tar has beside its images, under names that say so."""
+        return replace(
+            self,
+            files=[f"{tar}/{name}" for name in self.files],
+            parallel_files=[f"{tar}/{name}" for name in self.parallel_files],
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -119,7 +152,14 @@ class LeftOut:
         lines = []
         if total := self.suffixes.total():
             what = "file is no image and was" if total == 1 else "files are no images and were"
-            lines.append(f"{total:,} {what} not read: {self._kinds(total)}.")
+            lines.append(f"{total:,} {what} not read: {_kinds(self.suffixes, self.files)}.")
+        if total := self.parallel.total():
+            what = "image in a tar belongs" if total == 1 else "images in tars belong"
+            lines.append(
+                f"{total:,} {what} to another of the same name, as a mask does, and "
+                f"{'was' if total == 1 else 'were'} not read: "
+                f"{_kinds(self.parallel, self.parallel_files)}."
+            )
         if drawn := self.drawings:
             what = "drawing" if len(drawn) == 1 else "drawings"
             lines.append(f"{len(drawn):,} {what} of vggfeat's own not read: {_some(drawn)}.")
@@ -134,6 +174,7 @@ class LeftOut:
         """Return it as plain JSON types."""
         return {
             "files": dict(self.suffixes.most_common()),
+            "parallel": dict(self.parallel.most_common()),
             "drawings": self.drawings,
             "linked": self.linked,
             "loose": self.loose,
@@ -144,13 +185,16 @@ class LeftOut:
             "undecodable": self.undecodable,
         }
 
-    def _kinds(self, total: int) -> str:
-        if total <= len(self.files):
-            return ", ".join(self.files)
-        most = self.suffixes.most_common(SUFFIXES)
-        kinds = [f"{number:,} {suffix or WITHOUT}" for suffix, number in most]
-        others = total - sum(number for _, number in most)
-        return ", ".join([*kinds, *([f"{others:,} others"] if others else [])])
+
+def _kinds(suffixes: Counter[str], files: Sequence[str]) -> str:
+    """Name the files, if they are few, or count them by suffix."""
+    total = suffixes.total()
+    if total <= len(files):
+        return ", ".join(files)
+    most = suffixes.most_common(SUFFIXES)
+    kinds = [f"{number:,} {suffix or WITHOUT}" for suffix, number in most]
+    others = total - sum(number for _, number in most)
+    return ", ".join([*kinds, *([f"{others:,} others"] if others else [])])
 
 
 def _some(names: Sequence[str]) -> str:

@@ -148,6 +148,22 @@ def test_names_may_have_dots(members: str, read: str, tmp_path: Path) -> None:
     assert [f"{name}={label}" if label else name for name, label in labelled] == read.split()
 
 
+@pytest.mark.usefixtures("_old")
+def test_what_is_no_image_of_its_own_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks and the like, and members that belong to no image; from the remembered index, too."""
+    monkeypatch.chdir(tmp_path)
+    sample = ("1.jpg", "1.cls", "1.mask.png")
+    members = (*sample, "2.jpg", "2.cls", "2.mask.png", "x.jpg", "x.png", "notes.pdf", "README")
+    pack(tmp_path / "a.tar", dict.fromkeys(members, b"x"))
+    for _ in range(2):
+        left_out = find_images(["a.tar"]).left_out
+        assert left_out.parallel == {".mask.png": 2, ".png": 1}
+        assert left_out.suffixes == {".pdf": 1, "": 1}
+        assert "a.tar/notes.pdf, a.tar/README" in " ".join(left_out.notes)
+
+
 def test_braces_globs_and_folders_name_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

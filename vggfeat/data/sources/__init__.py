@@ -93,7 +93,7 @@ def list_entries(source: str, left_out: LeftOut, columns: Columns = COLUMNS) -> 
         for image in walk(path, left_out):
             yield Entry(image, prefix + relative_name(image, path))
     elif path.is_file():
-        read = _reader(path.suffix.lower(), source, columns)
+        read = _reader(path.suffix.lower(), source, left_out, columns)
         yield from read(source) if read else [Entry(path, name_of(source))]
     elif matches := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207  # may be absolute
         for match in matches:
@@ -149,7 +149,7 @@ def _at_address(source: str, left_out: LeftOut, columns: Columns) -> Iterator[En
         yield from _at_addresses(several, left_out, columns)
     elif is_glob(source):
         yield from _at_addresses(expand_glob(source), left_out, columns)
-    elif read := _reader(suffix(source), source, columns):
+    elif read := _reader(suffix(source), source, left_out, columns):
         yield from read(source)
     elif suffix(source) in EXTENSIONS:
         yield Entry(RemoteImage(source), name_of(source))
@@ -173,17 +173,20 @@ def _at_addresses(sources: Sequence[str], left_out: LeftOut, columns: Columns) -
         pool.shutdown(cancel_futures=True)
 
 
-def _reader(ending: str, source: str, columns: Columns) -> Callable[[str], Iterator[Entry]] | None:
+def _reader(
+    ending: str, source: str, left_out: LeftOut, columns: Columns
+) -> Callable[[str], Iterator[Entry]] | None:
     """Find what reads a source that holds many images in one file."""
     if source.lower().endswith(PACKED) or ending == ".tar":
-        return _read_tar
+        return partial(_read_tar, left_out=left_out)
     if ending in MANIFESTS:
         return partial(read_csv if ending in CSV else read_parquet, columns=columns)
     return read_list if ending == ".txt" else None
 
 
-def _read_tar(source: str) -> Iterator[Entry]:
+def _read_tar(source: str, left_out: LeftOut) -> Iterator[Entry]:
     tar, index = name_of(source), read_tar(source)
+    left_out.add(index.left_out.below(tar))
     for row in range(len(index)):
         label = sys.intern(index.label(row))  # one object for a million rows
         yield Entry(index.image(row), f"{tar}/{index.name(row)}", label)

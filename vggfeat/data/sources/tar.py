@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
@@ -41,6 +41,7 @@ from vggfeat._io.remote import (
 )
 from vggfeat.data.identity import digest, in_64_bits, is_settled
 from vggfeat.data.image import LACKING, ImageRef, Stamp
+from vggfeat.data.left_out import LeftOut
 from vggfeat.data.names import is_hidden
 from vggfeat.data.sources.files import EncodedImages, Ints, Names, is_image
 from vggfeat.data.sources.remote import changed_at, explain_unreadable, stamp_of
@@ -108,8 +109,9 @@ class TarIndex(EncodedImages):
     Nothing is kept open, so that it may be sent to, or inherited by, any number of processes; and
     its arrays are compact, since each process has them (40 bytes and a name for an image).
 
-    All arrays are (N,). Names are such as ``n01440764/n01440764_10026.JPEG``: the stem of a tar in
-    the tar is the folder. Archive, version and refusals are those of each :class:`TarMember`.
+    What lies beside the images is in ``left_out``. All arrays are (N,). Names are such as
+    ``n01440764/n01440764_10026.JPEG``: the stem of a tar in the tar is the folder. Archive, version
+    and refusals are those of each :class:`TarMember`.
     """
 
     archive: str
@@ -119,6 +121,7 @@ class TarIndex(EncodedImages):
     sizes: Ints
     labels: Names  # empty where there is none
     refusals: Names
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def label(self, row: int) -> str:
         """Return the label of an image; empty where it has none."""
@@ -223,15 +226,17 @@ def _recall(path: Path, archive: str, identity: _Identity) -> TarIndex | None:
             if not identity.content or str(stored["identity"]) != identity.content:
                 return None
             arrays = {name: stored[name] for name in _ARRAYS}
+            left_out = LeftOut.of_counts(json.loads(str(stored["left_out"])))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there, or damaged: it is made anew
-    return TarIndex(archive, identity.version, **arrays)
+    return TarIndex(archive, identity.version, **arrays, left_out=left_out)
 
 
 def _remember(path: Path, index: TarIndex, identity: _Identity) -> None:
     content = io.BytesIO()
     arrays = {name: getattr(index, name) for name in _ARRAYS}
-    np.savez(content, identity=identity.content, **arrays)
+    left_out = json.dumps(index.left_out.counts())
+    np.savez(content, identity=identity.content, left_out=left_out, **arrays)
     try:
         make_folder(path.parent)
         write_atomic(path, content.getvalue())
@@ -255,14 +260,16 @@ class _Member(NamedTuple):
     refusal: str
     tar: str = ""  # within the tar, that it is in
     label: str = ""
+    is_parallel: bool = False
 
 
 def _make_index(archive: str, version: int, progress: Progress | None, samples: bool) -> TarIndex:
     images: dict[str, _Member] = {}
+    left_out = LeftOut()
     with open_file(archive) if is_address(archive) else Path(archive).open("rb", HEADERS) as file:
         total = file.seek(0, os.SEEK_END)
         try:
-            for image in _images(file, archive, 0, total, samples):
+            for image in _images(file, archive, 0, total, samples, left_out):
                 earlier = images.pop(image.name, image)
                 if earlier.tar != image.tar:
                     raise DataError(
@@ -291,13 +298,23 @@ def _make_index(archive: str, version: int, progress: Progress | None, samples: 
         sizes=np.array([each.size for each in members], np.int64),
         labels=np.array([os.fsencode(each.label) for each in members], np.bytes_),
         refusals=np.array([each.refusal.encode() for each in members], np.bytes_),
+        left_out=left_out,
     )
 
 
 def _images(
-    file: BinaryIO, archive: str, start: int, end: int, samples: bool, tar: str = ""
+    file: BinaryIO,
+    archive: str,
+    start: int,
+    end: int,
+    samples: bool,
+    left_out: LeftOut,
+    tar: str = "",
 ) -> Iterator[_Member]:
-    """Go through the images of the tar that lies in these bytes, and of tars in it."""
+    """Go through the images of the tar that lies in these bytes, and of tars in it.
+
+    Other images of a sample, and members that belong to none, are counted in `left_out`.
+    """
     folder = f"{Path(tar).stem}/" if tar else ""
     for _, group in groupby(_members(file, archive, start, end), lambda member: member.key):
         members = list({member.name: member for member in group}.values())
@@ -307,16 +324,21 @@ def _images(
         if not tar and tars and not images and (not samples or len(tars) == len(members)):
             for inner in tars:
                 last = inner.offset + inner.size
-                yield from _images(file, archive, inner.offset, last, samples, inner.name)
+                yield from _images(file, archive, inner.offset, last, samples, left_out, inner.name)
             continue
+        for member in members if not images else ():
+            left_out.add_file(folder + member.name)
         for image in _label_samples(members, images, file) if samples else images:
-            yield image._replace(name=folder + image.name, tar=tar)
+            if image.is_parallel:
+                left_out.add_parallel(folder + image.name)
+            else:
+                yield image._replace(name=folder + image.name, tar=tar)
 
 
 def _label_samples(
     members: Sequence[_Member], images: Sequence[_Member], file: BinaryIO
 ) -> Iterator[_Member]:
-    """Take the images of members that share a key up to its first dot, and label them.
+    """Label the images of members that share a key up to its first dot, and mark what is none.
 
     An image that is called by the key alone is that of a sample, and what has more dots belongs to
     it, such as a mask, unless it has a label of its own; or, where nothing but images shares the
@@ -333,8 +355,9 @@ def _label_samples(
     for image in images:
         stem, _, ending = image.suffix.rpartition(".")
         another = bool(labels[stem]) or (alone and first and _format(image) == _format(first))
-        if first is None or image is first or (stem and another):
-            yield image._replace(label=labels[stem] or labels.get("", "") * (first is None))
+        label = labels[stem] or labels.get("", "") * (first is None)
+        is_own = first is None or image is first or bool(stem and another)
+        yield image._replace(label=label, is_parallel=not is_own)
 
 
 def _rank(member: _Member) -> int:
@@ -357,9 +380,11 @@ def _members(file: BinaryIO, archive: str, start: int, end: int) -> Iterator[_Me
                 "Pack it anew with relative names."
             )
         hidden = any(map(is_hidden, name.split("/")))
-        if member.isdir() or hidden or not (parts := _KEY.fullmatch(name)):
+        if member.isdir() or hidden:
             continue
-        yield _Member(name, parts[1], parts[2], member.offset_data, member.size, _refusal(member))
+        parts = _KEY.fullmatch(name)
+        key, suffix = parts.groups() if parts else (f"{name}/", "")  # which is of no sample
+        yield _Member(name, key, suffix, member.offset_data, member.size, _refusal(member))
 
 
 def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
