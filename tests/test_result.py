@@ -53,8 +53,13 @@ def test_a_result_that_the_paper_lacks_stands_beside_nothing():
     [("", ("3 images",), "partial data"), ("S is not known", (), "S is not known")],
 )
 def test_what_cannot_be_compared_has_no_difference_and_says_why(unlike, partial, remark):
-    [row] = records(recall(0.8, (Published("D", 0.9, unlike=unlike),)), partial=partial)
+    result = Result(
+        "x", "X", (recall(0.8, (Published("D", 0.9, unlike=unlike),)),), partial=partial
+    )
+    table = result.beside_paper()
+    [row] = table.records()
     assert (row["recall_difference"], row["remark"]) == (None, remark)
+    assert any(column.bar for column in table.columns) == (not partial)
 
 
 def test_two_measures_stand_beside_the_two_figures_of_one_row():

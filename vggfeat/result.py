@@ -58,6 +58,9 @@ class Measure:
         Its standard deviation over repetitions.
     paper : tuple of Published
         What the paper has for the same.
+    reference : bool
+        Whether it is no measurement but what to hold others against, as chance; tables of several
+        results leave it out.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Measure:
     kind: Kind = "percent"
     spread: float | None = None
     paper: tuple[Published, ...] = ()
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -430,9 +434,14 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
         For each measure its value, the paper's and the difference, with spreads where there are
         any; of a measure that the paper has for no row the value alone, and that of named rows
         only. There is no difference where data are partial or the paper's figure is of something
-        else; the last column says why.
+        else; the last column says why. Where any data are partial, there are no bars.
     """
-    named = {measure.name: measure for _, result in results for measure in result.headline}
+    named = {
+        measure.name: measure
+        for _, result in results
+        for measure in result.headline
+        if not measure.reference
+    }
     compared = {m.name for _, result in results for m in result.headline if m.paper}
     measures = [
         measure
@@ -440,8 +449,9 @@ def beside_paper(results: Sequence[tuple[str | None, Result]], title: str = "") 
         if name in compared or any(row is not None for row, _ in results)
     ]
     columns = [TableColumn("row", "row" if title else "paper's row")]
+    whole = not any(result.partial for _, result in results)  # else bars would compare
     for measure in measures:
-        bar = len(compared) <= 1 and measure.kind == "percent" and measure is measures[0]
+        bar = whole and len(compared) <= 1 and measure.kind == "percent" and measure is measures[0]
         columns += [
             TableColumn(measure.name, measure.title, measure.kind, bar=bar),
             TableColumn(f"{measure.name}_spread", "±", measure.kind),

@@ -379,9 +379,11 @@ class SVM(Settings):
         description="Value that is tried; repeat for several. 0.001 … 1000 in half decades by "
         "default.",
     )
-    class_weight: Literal["balanced"] | None = Field(
-        default=None,
-        description="balanced: let the positives of a class weigh as much as the rest.",
+    class_weight: Literal["auto", "balanced", "none"] = Field(
+        default="auto",
+        description="balanced: let the positives of a class weigh as much as the rest; none; or "
+        "auto: where classes of your own data differ in size, what is better in the choice of C.",
+        json_schema_extra={"adaptive": True},
     )
     shared_C: bool | None = Field(  # noqa: N815  # C is written so
         default=None,
@@ -557,9 +559,7 @@ class BoxTraining(Training):
         description="Configuration of a named source; D by default. A file says its own.",
         json_schema_extra={"adaptive": True},
     )
-    S: Annotated[int, AfterValidator(_as_large_as_a_crop)] = Field(
-        default=256, description="Training scale."
-    )
+    S: int = Field(default=256, ge=CROP, description="Training scale.")
     batch: int = Field(
         default=256,
         ge=1,

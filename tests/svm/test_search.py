@@ -67,6 +67,37 @@ def test_multi_label_with_one_C_per_class(solver):
     np.testing.assert_array_equal(svm.C, found.best)
 
 
+def test_a_class_weight_is_chosen_with_C():
+    """Of both weights and all C the best by a loop over scikit-learn, on one Gram matrix."""
+    X, y = descriptors(n=60)
+    few = np.flatnonzero(y == 0)[:7]
+    rows = np.sort(np.r_[few, np.flatnonzero(y == 1)])
+    X, y = X[rows], y[rows]
+    folds = stratified_folds(y, 5)
+
+    def recall(C, weight):
+        return np.mean(
+            [
+                recall_score(
+                    y[test],
+                    SVC(kernel="linear", C=C, class_weight=weight, tol=1e-6)
+                    .fit(X[train], y[train])
+                    .predict(X[test]),
+                    average="macro",
+                )
+                for train, test in folds
+            ]
+        )
+
+    best = {weight: max(recall(C, weight) for C in GRID3) for weight in (None, "balanced")}
+    svm, search = fit_best(
+        LinearSVM(tol=1e-6), X, y, grid=GRID3, folds=folds, class_weights=[*best]
+    )
+    assert search.best_score == pytest.approx(max(best.values()))
+    assert best[search.class_weight] == pytest.approx(max(best.values()))
+    assert svm.class_weight == search.class_weight
+
+
 def test_equal_scores_give_the_C_nearest_to_one():
     """Classes that every C separates get C = 1, unwarned: a wider grid gains nothing."""
     X, y = np.repeat(np.eye(3), 5, axis=0), np.repeat([0, 1, 2], 5)

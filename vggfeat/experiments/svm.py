@@ -139,7 +139,7 @@ class SVMRun:
             "dimensions": described.X.shape[1],
             "device": list(devices),
             "loss": self.evaluation.fitted.svm.loss_,
-            **({"class weight": self.svm.class_weight} if self.svm.class_weight else {}),
+            **({"class weight": self.svm.class_weight} if self.svm.class_weight != "auto" else {}),
             "C": list(self.svm.C),
         }
 

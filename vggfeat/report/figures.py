@@ -232,7 +232,8 @@ def _draw_series(axes: Axes, lines: Lines, number: int, colour: str) -> None:
 
 
 def _axis_title(axis: Axis) -> str:
-    return f"{axis.title}, %" if axis.kind == "percent" else axis.title
+    title = f"{axis.title}, %" if axis.kind == "percent" else axis.title
+    return f"{title} (logarithmic)" if axis.log else title
 
 
 def _tick(value: float, axis: Axis) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from time import perf_counter
@@ -16,6 +16,7 @@ from sklearn.base import clone
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.settings import GRID
 from vggfeat.svm.linear import (
+    ClassWeight,
     LinearSVM,
     check_class_weight,
     choose_loss,
@@ -72,6 +73,10 @@ class GridSearchResult:
         The solver and the loss used.
     seconds : float
         Time taken.
+    class_weight : {None, "balanced"}
+        The class weight that the scores were made with.
+    weights_tried : int
+        Of how many class weights it is the best.
     """
 
     grid: tuple[float, ...]
@@ -81,6 +86,8 @@ class GridSearchResult:
     solver: str
     loss: str
     seconds: float
+    class_weight: ClassWeight | None = None
+    weights_tried: int = 1
 
     @property
     def per_class(self) -> Floats:
@@ -200,13 +207,22 @@ def select_C(
         # Each C is judged before the next one's scores are made.
         scores[:, fold] = list(map(partial(judge, truth[validation]), each))
     best, at_edge = choose_best(values, scores, per_class)
-    return GridSearchResult(values, scores, best, at_edge, solver, loss, perf_counter() - start)
+    seconds = perf_counter() - start
+    return GridSearchResult(values, scores, best, at_edge, solver, loss, seconds, svm.class_weight)
 
 
 def fit_best(
-    svm: LinearSVM, X: Any, y: ArrayLike, *, gram: Floats | None = None, **search: Any
+    svm: LinearSVM,
+    X: Any,
+    y: ArrayLike,
+    *,
+    gram: Floats | None = None,
+    class_weights: Sequence[ClassWeight | None] = (),
+    **search: Any,
 ) -> tuple[LinearSVM, GridSearchResult]:
     """Choose C on the training images, then fit all of them with it.
+
+    One Gram matrix serves all class weights, values of C and folds.
 
     Parameters
     ----------
@@ -215,6 +231,9 @@ def fit_best(
     X : array, shape (N, D)
     y : array, shape (N,), or (N, n_classes) in {-1, 0, +1}
     gram : array, shape (N, N), optional
+    class_weights : sequence of {None, "balanced"}
+        Class weights that are tried, of which the best is taken, the last of those that are as
+        good; that of `svm` by default.
     **search
         As for :func:`select_C`.
 
@@ -230,11 +249,16 @@ def fit_best(
     >>> svm.C, svm.predict([[0.0, 1.0]])
     (1.0, array(['dog'], dtype='<U3'))
     """
-    check_class_weight(svm.class_weight)
+    tried = [clone(svm).set_params(class_weight=w) for w in class_weights] or [svm]
+    for each in tried:
+        check_class_weight(each.class_weight)
     if gram is None and choose_solver(svm.solver, *shape_of(X)) == "gram":
         gram = gram_matrix(X, device=svm.device)
-    result = select_C(svm, X, y, gram=gram, **search)
-    return clone(svm).set_params(C=result.C).fit(X, y, gram=gram), result
+    results = [select_C(each, X, y, gram=gram, **search) for each in tried]
+    best = max(range(len(results)), key=lambda k: (round(results[k].best_score, 12), k))
+    seconds = sum(result.seconds for result in results)
+    result = replace(results[best], seconds=seconds, weights_tried=len(results))
+    return clone(tried[best]).set_params(C=result.C).fit(X, y, gram=gram), result
 
 
 class _Fits(NamedTuple):

@@ -66,7 +66,7 @@ def recipe_settings() -> dict[str, Any]:
     return found
 
 
-LATER = {"warmup": 0, "class_weight": None}
+LATER = {"warmup": 0, "class_weight": "auto"}
 """Settings that have come since, with the value that nothing was said of before."""
 SPLITS = {"train-val": "validation", "cv3": "cv3"}
 RENAMED = {"--habit": "--c-split", "--C one": "--shared-C", "habit": "c-split"}

@@ -13,7 +13,7 @@ from sklearn.metrics import recall_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
-from vggfeat.data.datasets.card import DatasetCard
+from vggfeat.data.datasets.card import DatasetCard, PaperFigure
 from vggfeat.errors import DataError
 from vggfeat.settings import SVM
 from vggfeat.svm.linear import LinearSVM
@@ -48,24 +48,28 @@ def test_evaluation_equals_a_count_of_ones_own():
     X, y = descriptors()
     splits = drawn(y)
     result = evaluate_splits(X, y, NAMES).result
-    macro, confusion, wrong = [], np.zeros((3, 3), int), set()
-    for split in splits:
+    macro, right, confusion, wrong = [], [], np.zeros((3, 3), int), []
+    for number, split in enumerate(splits, 1):
         found = on_split(X, y, split)
         predicted = found.fitted.svm.predict(X[split.test])
         np.testing.assert_array_equal(found.scores, found.fitted.svm.class_scores(X[split.test]))
         macro.append(recall_score(y[split.test], predicted, average="macro"))
         np.add.at(confusion, (y[split.test], predicted), 1)
-        wrong |= set(split.test[predicted != y[split.test]].tolist())
-    [recall] = result.headline
+        wrong += [(number, row) for row in split.test[predicted != y[split.test]].tolist()]
+        right.append(np.mean(predicted == y[split.test]))
+    recall, accuracy, chance = result.headline
     tables = result.tables
     assert tables["splits"].column("recall") == pytest.approx(macro)
+    assert tables["splits"].column("accuracy") == pytest.approx(right)
+    assert (accuracy.value, chance.value) == pytest.approx((np.mean(right), 1 / 3))
     assert recall.value == pytest.approx(np.mean(macro))
     assert recall.spread == pytest.approx(np.sqrt(np.sum((macro - np.mean(macro)) ** 2) / 2))
     assert 0.4 < recall.value < 1
     assert result.figures["confusion"].values == tuple(map(tuple, confusion.tolist()))
     assert tables["classes"].column("images") == confusion.sum(axis=1).tolist()
     mistakes = tables["mistakes"]
-    assert sorted(map(int, mistakes.column("image"))) == sorted(wrong)
+    told = zip(mistakes.column("split"), map(int, mistakes.column("image")), strict=True)
+    assert sorted(told) == sorted(wrong)
     margins = mistakes.column("margin")
     assert margins == sorted(margins, reverse=True)
     assert min(margins) >= 0
@@ -74,6 +78,53 @@ def test_evaluation_equals_a_count_of_ones_own():
     pair = NAMES.index(worst["class"]), NAMES.index(worst["taken_for"])
     assert (worst["images"], worst["of"]) == (apart.max(), 45)
     assert apart[pair] == apart.max()
+
+
+def test_every_confusion_has_its_images_and_the_worst_comes_first():
+    """Each pair of classes that are confused has a strip; an image may be in several."""
+    X, y = descriptors()
+    result = evaluate_splits(X, y, NAMES, splits=5).result
+    worst, *pairs = result.figures["mistakes"].strips
+    table = result.tables["mistakes"]
+    assert worst.tiles[0].image == table.column("image")[0]
+    confused = {}
+    for row in table.records():
+        confused.setdefault((row["class"], row["predicted"]), set()).add(row["image"])
+    assert len(pairs) == len(confused) == len(result.tables["confused"].rows)
+    for row, strip in zip(result.tables["confused"].records(), pairs, strict=True):
+        images = confused[row["class"], row["taken_for"]]
+        assert {tile.image for tile in strip.tiles} <= images
+        assert len(strip.tiles) == min(4, len(images))
+
+
+def unbalanced(few=8, many=30):
+    X, y = descriptors(n=2 * many, classes=2)
+    rows = np.sort(np.r_[np.flatnonzero(y == 0)[:few], np.flatnonzero(y == 1)])
+    return X[rows], y[rows]
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_the_class_weight_is_chosen_where_a_users_classes_differ_in_size(paper):
+    """What a single class would score is told; the paper's protocols weigh no class."""
+    X, y = unbalanced()
+    card, images = labelled(y, NAMES[:2])
+    figures = (PaperFigure(method="theirs", value=50),) if paper else ()
+    card = card.model_copy(update={"paper": figures})
+    found, plain, weighed = (
+        RandomSplits().evaluate(card, images, X, svm, n_jobs=1)
+        for svm in (SVM(), SVM(class_weight="none"), SVM(class_weight="balanced"))
+    )
+    chosen = found.result.tables["splits"]
+    if paper:
+        assert found.result.parts == plain.result.parts
+        assert "class weight" not in found.result.settings
+        return
+    scores = [each.result.tables["splits"].column("validation") for each in (plain, weighed)]
+    assert chosen.column("validation") == list(map(max, *scores))
+    assert {*chosen.column("class_weight")} <= {"none", "balanced"}
+    assert "chosen with C" in found.result.settings["class weight"]
+    measures = {measure.name: measure.value for measure in found.result.headline}
+    assert (measures["chance"], measures["largest_class"]) == (0.5, 15 / 19)
 
 
 def test_the_first_images_are_those_of_highest_score():

@@ -58,7 +58,7 @@ class Evaluation:
     scores : array, shape (N, C)
         Their scores, NaN for a class that could not be trained.
     examples : tuple of Example
-        The first image of each class, then the clearest mistakes.
+        The first image of each class, then the worst mistakes.
     unlike : str
         Why its first measure does not compare with the paper's figures, if so.
     """
@@ -198,11 +198,14 @@ class Protocol(Settings, ABC):
 
 
 def make_svm(svm: SVM, seed: int, n_jobs: int | None, device: str) -> LinearSVM:
-    """Make an unfitted classifier of settings; its C is chosen later."""
+    """Make an unfitted classifier of settings; its C is chosen later.
+
+    The class weight ``"auto"`` is none here: a protocol that chooses it tries both.
+    """
     return LinearSVM(
         loss=svm.loss,
         solver=svm.solver,
-        class_weight=svm.class_weight,
+        class_weight="balanced" if svm.class_weight == "balanced" else None,
         random_state=seed,
         n_jobs=n_jobs,
         device=device,
@@ -221,7 +224,11 @@ def register(protocol: type[Protocol]) -> type[Protocol]:
 def validation_lines(series: Sequence[Series], metric: str, note: str) -> Lines:
     """Draw validation figures over C, the chosen values marked."""
     x, y = Axis("C", log=True), Axis(f"{metric} in validation", "percent")
-    return Lines("validation", "Choice of C", x, y, tuple(series), note, section="Choice of C")
+    title = f"{metric} in validation for each C"
+    note += (
+        " A larger C fits the training images more closely; a ring marks the one that is chosen."
+    )
+    return Lines("validation", title, x, y, tuple(series), note, section="Choice of C")
 
 
 def marks(grid: Sequence[float], chosen: Sequence[float]) -> tuple[int, ...]:

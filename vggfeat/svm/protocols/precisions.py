@@ -296,7 +296,7 @@ class Precisions:
         ]
         best = marks(grid, self.search.best) if self.shared else ()
         mean = Series("mean", grid, tuple(self.search.overall.tolist()), best, "strong")
-        note = "A thin line for each class, a strong one for their mean."
+        note = "A thin line for each class, named in the table, a strong one for their mean."
         return validation_lines([*series, mean], "AP", note)
 
     def _choice(self) -> Matrix:
@@ -344,13 +344,13 @@ class Precisions:
         return galleries
 
     def _tile(self, c: int, scored: Scored) -> GalleryImage:
-        caption = f"{scored.rank:,}: {signed(scored.score)}"
+        caption = f"rank {scored.rank:,}, score {signed(scored.score)}"
         if not self.tested or scored.truth > 0:
             return GalleryImage(self._name(scored), caption)
         if scored.truth == 0:
             return GalleryImage(self._name(scored), f"{caption}, difficult", "difficult")
         return GalleryImage(
-            self._name(scored), f"{caption}, {self._labels(scored) or NONE}", "wrong"
+            self._name(scored), f"{caption}, shows {self._labels(scored) or NONE}", "wrong"
         )
 
     def _name(self, scored: Scored) -> str:

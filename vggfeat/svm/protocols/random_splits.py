@@ -17,7 +17,7 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DataError
 from vggfeat.result import Result
 from vggfeat.settings import SVM
-from vggfeat.svm.linear import LinearSVM
+from vggfeat.svm.linear import ClassWeight, LinearSVM
 from vggfeat.svm.metrics import class_recalls
 from vggfeat.svm.protocols.base import (
     Evaluation,
@@ -136,9 +136,9 @@ class RandomSplits(Protocol):
         >>> names = tuple(map(str, range(16)))
         >>> images = ImageSet(names, names, labels)
         >>> card = DatasetCard(name="pets", reader="folders", classes=("cat", "dog"))
-        >>> [recall] = RandomSplits().evaluate(card, images, X).result.headline
-        >>> recall.value, recall.spread
-        (1.0, 0.0)
+        >>> recall, accuracy, chance = RandomSplits().evaluate(card, images, X).result.headline
+        >>> recall.value, recall.spread, accuracy.value, chance.value
+        (1.0, 0.0, 1.0, 0.5)
         """
         self.check(card, images, svm)
         classes = trained_classes(card)
@@ -148,7 +148,9 @@ class RandomSplits(Protocol):
         for split in splits:
             folds = self._folds(images, labels, split)
             unfitted = make_svm(svm, self.seed, n_jobs, device)
-            outcome = _test_split(unfitted, X, labels, split, folds, svm.C)
+            weights = _class_weights(card, labels[split.train], svm)
+            number = len(tested) + 1
+            outcome = _test_split(number, unfitted, X, labels, split, folds, svm.C, weights)
             tested.append(outcome._replace(scores=np.empty((0, 0))) if tested else outcome)
             if progress is not None:
                 progress(len(tested), len(splits))
@@ -180,7 +182,8 @@ class RandomSplits(Protocol):
             return None
         classes = trained_classes(card)
         labels = np.array([classes.index(label) for label in images.labels])
-        fitted, search = fit_best(make_svm(svm, 0, n_jobs, device), X, labels, grid=svm.C)
+        unfitted, weights = make_svm(svm, 0, n_jobs, device), _class_weights(card, labels, svm)
+        fitted, search = fit_best(unfitted, X, labels, class_weights=weights, grid=svm.C)
         return Fitted(fitted, classes, search.best, f"all {len(labels)} images")
 
     def _folds(self, images: ImageSet, labels: Ints, split: Split) -> int | list[Split]:
@@ -207,12 +210,13 @@ class RandomSplits(Protocol):
         return Result(
             card.name,
             card.title or card.name,
-            (recalls.headline(),),
+            recalls.headline(),
             f"{over} of {len(images):,} images in {len(recalls.classes)} classes",
             recalls.parts(),
             {
                 "solver": recalls.tested[0].search.solver,
                 "choice of C": choice,
+                **recalls.class_weights(),
             },
             {"seed": self.seed},
             {stage: sum(split.seconds[stage] for split in recalls.tested) for stage in stages},
@@ -226,25 +230,40 @@ def trained_classes(card: DatasetCard) -> tuple[str, ...]:
     return tuple(name for name in card.classes if name not in card.absent)
 
 
+def _class_weights(card: DatasetCard, labels: Ints, svm: SVM) -> tuple[ClassWeight | None, ...]:
+    """Name the class weights that are tried: both, where a user's own classes differ in size.
+
+    The paper's protocols weigh no class, and what has its figures beside it is judged as there.
+    """
+    if svm.class_weight != "auto":
+        return ()
+    sizes = np.unique(labels, return_counts=True)[1]
+    return () if card.paper or len({*sizes.tolist()}) == 1 else (None, "balanced")
+
+
 def _test_split(
+    number: int,
     svm: LinearSVM,
     X: NDArray[Any],
     labels: Ints,
     split: Split,
     folds: int | list[Split],
     grid: Sequence[float],
+    weights: Sequence[ClassWeight | None],
 ) -> Tested:
     """Fit on the training rows alone; the test rows are read only afterwards."""
     start = perf_counter()
     rows = Rows(X, split.train)
-    fitted, search = fit_best(svm, rows, labels[split.train], folds=folds, grid=grid)
+    fitted, search = fit_best(
+        svm, rows, labels[split.train], class_weights=weights, folds=folds, grid=grid
+    )
     end = perf_counter()
     scores, true = fitted.class_scores(Rows(X, split.test)), labels[split.test]
     predicted = scores.argmax(axis=1)
     wrong = np.flatnonzero(predicted != true)
     margins = scores[wrong, predicted[wrong]] - scores[wrong, true[wrong]]
     mistakes = [
-        Mistake(int(split.test[i]), int(true[i]), int(predicted[i]), float(margin))
+        Mistake(number, int(split.test[i]), int(true[i]), int(predicted[i]), float(margin))
         for i, margin in sorted(zip(wrong, margins, strict=True), key=lambda pair: -pair[1])
     ]
     seconds = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat._io.text import signed
+from vggfeat._io.text import counted, signed
 from vggfeat.result import (
     Gallery,
     GalleryImage,
@@ -30,13 +30,14 @@ from vggfeat.svm.splits import Split
 
 RANKED = 12  # test images of highest score that a result keeps for each class
 SHOWN = 8  # of them in a gallery
-MISTAKES = 48  # in the gallery of mistakes
-PAIRS, EXAMPLES = 6, 4  # pairs of confused classes in it, and images of each
+WORST = 12  # mistakes that a page shows first
+PAIRS, EXAMPLES = 100, 4  # pairs of confused classes with images on it, and images of each
 
 
 class Mistake(NamedTuple):
-    """A test image taken for another class, which won by a margin."""
+    """A test image of a split taken for another class, which won by a margin."""
 
+    split: int
     row: int
     true: int
     predicted: int
@@ -81,23 +82,37 @@ class Recalls:
 
     @cached_property
     def mistakes(self) -> list[Mistake]:
-        """Mistakes of all splits, the clearest first, each image once."""
+        """Mistakes of all splits, the worst first."""
         every = [mistake for split in self.tested for mistake in split.mistakes]
-        clearest: dict[int, Mistake] = {}
-        for mistake in sorted(every, key=lambda mistake: -mistake.margin):
-            clearest.setdefault(mistake.row, mistake)
-        return list(clearest.values())
+        return sorted(every, key=lambda mistake: -mistake.margin)
 
-    def headline(self) -> Measure:
-        """Mean over splits of mean class recall.
+    def headline(self) -> tuple[Measure, ...]:
+        """Mean over splits of mean class recall and of accuracy, and what guessing would give.
 
-        Its spread is the sample's standard deviation (divisor n - 1): the splits drawn are a
+        Spreads are the sample's standard deviation (divisor n - 1): the splits drawn are a
         sample of those that could be. The paper does not say which it prints; this is the larger.
         """
-        means = self._means()
-        spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
-        mean = float(np.mean(means))
-        return Measure("mean_class_recall", "mean class recall", mean, spread=spread)
+        chance = Measure("chance", "chance level", 1 / len(self.classes), reference=True)
+        images = self.confusion.sum(axis=1)
+        largest = Measure(
+            "largest_class",
+            "accuracy by always naming the largest class",
+            float(images.max() / images.sum()),
+            reference=True,
+        )
+        return (
+            _over_splits("mean_class_recall", "mean class recall", self._means()),
+            _over_splits("accuracy", "accuracy", self._accuracies()),
+            chance,
+            *([largest] if len({*images.tolist()}) > 1 else []),
+        )
+
+    def class_weights(self) -> dict[str, str]:
+        """Say with which class weight the splits were trained, where it was chosen with C."""
+        if not self._weights_chosen:
+            return {}
+        weights = dict.fromkeys(split.search.class_weight or "none" for split in self.tested)
+        return {"class weight": f"{' or '.join(weights)}, chosen with C"}
 
     def parts(self) -> tuple[Part, ...]:
         """Return all tables and figures, in the order of the page."""
@@ -131,7 +146,7 @@ class Recalls:
         )
 
     def examples(self) -> tuple[Example, ...]:
-        """Choose each class's first image that truly has it, and its clearest mistake.
+        """Choose each class's first image that truly has it, and the worst mistake for it.
 
         Those of the first split, whose classifier explains them.
         """
@@ -141,14 +156,21 @@ class Recalls:
         for c, label in enumerate(self.classes):
             ranked = _order(first.scores[:, c])[:RANKED]
             right += [Example(self.names[rows[i]], label) for i in ranked[true[ranked] == c][:1]]
-        clearest: dict[int, Example] = {}
-        for row, truth, predicted, _ in first.mistakes:
+        worst: dict[int, Example] = {}
+        for _, row, truth, predicted, _ in first.mistakes:
             wrong = Example(self.names[row], self.classes[predicted], self.classes[truth])
-            clearest.setdefault(predicted, wrong)
-        return (*right, *clearest.values())
+            worst.setdefault(predicted, wrong)
+        return (*right, *worst.values())
 
     def _means(self) -> list[float]:
         return [float(np.nanmean(split.recalls)) for split in self.tested]
+
+    def _accuracies(self) -> list[float]:
+        return [float(np.trace(of) / of.sum()) for of in (each.confusion for each in self.tested)]
+
+    @property
+    def _weights_chosen(self) -> bool:
+        return any(split.search.weights_tried > 1 for split in self.tested)
 
     def _class_table(self) -> Table:
         recalls = np.array([split.recalls for split in self.tested])
@@ -206,8 +228,10 @@ class Recalls:
             TableColumn("train", "To train", "int"),
             TableColumn("test", "To test", "int"),
             TableColumn("C", "C", "number"),
+            *([TableColumn("class_weight", "Class weight")] if self._weights_chosen else []),
             TableColumn("validation", "Validation", "percent"),
             TableColumn("recall", "Mean class recall", "percent"),
+            TableColumn("accuracy", "Accuracy", "percent"),
         )
         rows = tuple(
             (
@@ -215,11 +239,13 @@ class Recalls:
                 len(split.split.train),
                 len(split.split.test),
                 split.search.best[0],
+                *([split.search.class_weight or "none"] if self._weights_chosen else []),
                 split.search.best_score,
                 recall,
+                accuracy,
             )
-            for number, (split, recall) in enumerate(
-                zip(self.tested, self._means(), strict=True), 1
+            for number, (split, recall, accuracy) in enumerate(
+                zip(self.tested, self._means(), self._accuracies(), strict=True), 1
             )
         )
         return Table("splits", "Splits", columns, rows, shown=10, section="Choice of C")
@@ -247,7 +273,10 @@ class Recalls:
             )
             for number, split in enumerate(self.tested, 1)
         ]
-        return validation_lines(series, "Mean class recall", "One line for each split.")
+        note = "Measured on training images that were put aside" + (
+            ", a line for each split." if len(series) > 1 else "."
+        )
+        return validation_lines(series, "Mean class recall", note)
 
     def _ranked(self) -> tuple[Part, ...]:
         """Rank the first split's images: scores of several classifiers have no common order."""
@@ -267,7 +296,7 @@ class Recalls:
                 image, truth = self.names[row], self.classes[self.labels[row]]
                 rows.append((name, rank, image, truth, score))
                 wrong = truth != name
-                caption = signed(score) + f", {truth}" * wrong
+                caption = f"score {signed(score)}" + f", shows {truth}" * wrong
                 tiles.append(GalleryImage(image, caption, "wrong" if wrong else ""))
             strips.append(Strip(name, tuple(tiles[:SHOWN])))
         of = "" if len(self.tested) == 1 else " of the first split"
@@ -279,33 +308,57 @@ class Recalls:
 
     def _mistakes(self) -> tuple[Part, ...]:
         columns = (
+            TableColumn("split", "Split", "int"),
             TableColumn("image", "Image"),
             TableColumn("class", "Class"),
             TableColumn("predicted", "Taken for"),
             TableColumn("margin", "By", "number"),
         )
         rows = tuple(
-            (self.names[m.row], self.classes[m.true], self.classes[m.predicted], m.margin)
+            (m.split, self.names[m.row], self.classes[m.true], self.classes[m.predicted], m.margin)
             for m in self.mistakes
         )
-        strips = []
-        for t, p in self._pairs()[:PAIRS]:
-            alike = [m for m in self.mistakes if (m.true, m.predicted) == (t, p)][:EXAMPLES]
+        worst = _each_once(self.mistakes)[:WORST]
+        strips = [Strip("The worst, by how much higher the wrong score is", self._tiles(worst))]
+        pairs = self._pairs()
+        for t, p in pairs[:PAIRS]:
+            alike = _each_once(m for m in self.mistakes if (m.true, m.predicted) == (t, p))
             n, of = self.confusion[t, p], self.confusion[t].sum()
             title = f"{self.classes[t]} taken for {self.classes[p]}: {n} of {of}"
-            strips.append(Strip(title, tuple(map(self._tile, alike))))
-        clearest = tuple(map(self._tile, self.mistakes[:MISTAKES]))
-        strips.append(Strip("The clearest", clearest))
-        note = f"{len(self.mistakes):,} images were mistaken in some split."
+            strips.append(Strip(title, self._tiles(alike[:EXAMPLES])))
+        images = len({mistake.row for mistake in self.mistakes})
+        note = (
+            f"{counted(len(self.mistakes), 'mistake')} in {counted(len(self.tested), 'split')}, "
+            f"on {counted(images, 'image')}; the file mistakes.csv has each."
+        )
+        if len(pairs) > PAIRS:
+            note += f" The {PAIRS} most frequent of {len(pairs):,} confusions are shown."
         return (
             Table("mistakes", "Mistakes", columns, rows, shown=0, section="Mistakes"),
             Gallery("mistakes", "Mistakes", tuple(strips), note, section="Mistakes"),
         )
 
-    def _tile(self, mistake: Mistake) -> GalleryImage:
-        true, predicted = self.classes[mistake.true], self.classes[mistake.predicted]
-        caption = f"{true}, taken for {predicted} by {mistake.margin:.2f}"
-        return GalleryImage(self.names[mistake.row], caption, "wrong")
+    def _tiles(self, mistakes: Iterable[Mistake]) -> tuple[GalleryImage, ...]:
+        several, tiles = len(self.tested) > 1, []
+        for split, row, true, predicted, margin in mistakes:
+            caption = f"{self.classes[true]}, taken for {self.classes[predicted]}: {margin:.2f}"
+            caption += f" higher, split {split}" if several else " higher"
+            tiles.append(GalleryImage(self.names[row], caption, "wrong"))
+        return tuple(tiles)
+
+
+def _over_splits(name: str, title: str, values: Sequence[float]) -> Measure:
+    """Average a figure over splits, with its spread where there are several."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Measure(name, title, float(np.mean(values)), spread=spread)
+
+
+def _each_once(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Take the first mistake of each image: it may be of the test part of several splits."""
+    first: dict[int, Mistake] = {}
+    for mistake in mistakes:
+        first.setdefault(mistake.row, mistake)
+    return list(first.values())
 
 
 def _order(scores: Floats) -> Ints:
