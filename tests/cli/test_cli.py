@@ -133,6 +133,10 @@ def test_train_save_and_predict(folder: Path) -> None:
     good, bad = csv.DictReader((folder / "s.csv").read_text().splitlines())
     assert float(good["dark"]) > float(good["light"])
     assert bad["error"] == "the file is empty"
+    run(*words, "--csv", "s.csv", "-q", cwd=folder)  # its own earlier table
+    (folder / "list.csv").write_text("name,class\nnew.png,dark\n")
+    assert "list.csv" in run(*words, "--csv", "list.csv", cwd=folder, status=5).err
+    assert (folder / "list.csv").read_text().endswith("new.png,dark\n")
 
 
 def test_a_split_in_a_manifest_is_kept(folder: Path) -> None:

@@ -41,11 +41,10 @@ def test_the_best_three_are_drawn_and_told(model, draw, tmp_path):
     draw("photos/a.png", seed=1)
     draw("photos/b.png", 40, 60, seed=2)
     done = explain(model(), "photos", "--csv", "figures.csv", "--quiet")
-    for said in ("Strongest at x", "Exact: the score is linear", "evidence/a.png.png"):
+    for said in ("Strongest at x", "Exact: the score is linear", "evidence/a.png"):
         assert said in " ".join(done.out.split())
-    drawings = sorted(p.relative_to(tmp_path / "evidence") for p in tmp_path.glob("evidence/*"))
-    assert list(map(str, drawings)) == ["a.png.png", "b.png.png"]
-    with Image.open(tmp_path / "evidence" / "a.png.png") as drawing:
+    assert sorted(path.name for path in tmp_path.glob("evidence/*.*g")) == ["a.png", "b.png"]
+    with Image.open(tmp_path / "evidence" / "a.png") as drawing:
         assert drawing.format == "PNG"
     with (tmp_path / "figures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -93,8 +92,35 @@ def test_an_image_elsewhere_is_drawn_in_the_folder(model, draw, tmp_path, monkey
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     explain(path, "../photos/a.png", "-q")
-    assert (tmp_path / "here" / "evidence" / "a.png.png").is_file()
+    assert (tmp_path / "here" / "evidence" / "a.png").is_file()
     assert sorted(p.name for p in tmp_path.glob("photos/*")) == ["a.png"]
+
+
+def test_images_of_one_name_are_drawn_apart(model, draw, tmp_path):
+    """Of x.jpg and x.png there are two drawings, also where disks know no capitals."""
+    for name in ("x.jpg", "x.png", "X.bmp", "y.png", "x.jpg.tif"):
+        draw(f"photos/{name}")
+    explain(model(), "photos", "--class", "cat", "-q")
+    drawn = {path.name for path in (tmp_path / "evidence").glob("*.png")}
+    assert drawn == {"x.jpg.png", "x.png.png", "X.bmp.png", "y.png", "x.jpg.tif.png"}
+
+
+@pytest.mark.parametrize("lying", ["notes.txt", "new/a.png"])
+def test_nothing_is_drawn_among_other_files(model, draw, tmp_path, lying):
+    """A folder that holds anything else is refused by its name, one's own drawings are not."""
+    draw("photos/a.png")
+    path = model()
+    for _ in range(2):
+        explain(path, "photos", "--csv", "evidence/t.csv", "-q")
+    other = tmp_path / "evidence" / lying
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("evidence/*.*g")}
+    done = explain(path, "photos", "-q", status=5)
+    assert lying in done.err
+    assert "--out" in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("evidence/*.*g")} == before
+    assert other.read_bytes() == b"mine"
 
 
 def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):

@@ -260,3 +260,26 @@ def says_cat() -> Path:
     about = {"classes": json.dumps(CLASSES)}
     cats = replace(weights, state=state, about=about)
     return write_weights(Path("cats.safetensors"), cats)
+
+
+def test_nothing_is_drawn_into_the_folder_of_a_model(tree: Path) -> None:
+    """By default drawings go to boxes/, which may be what `localize train` made; it stays whole."""
+    Path("boxes").mkdir()
+    Path("pcr.safetensors").rename("boxes/best.safetensors")
+    image = tree / "JPEGImages/000006.jpg"
+    how = [
+        "localize",
+        "predict",
+        image,
+        "--model",
+        "boxes",
+        "--precision",
+        "fp32",
+        "--class",
+        "cat",
+    ]
+    assert "best.safetensors" in run(*how, status=5).err
+    assert [path.name for path in Path("boxes").iterdir()] == ["best.safetensors"]
+    for _ in range(2):
+        run(*how, "--out", "drawn", "-q")
+    assert [path.name for path in Path("drawn").iterdir()] == ["000006.jpg"]

@@ -108,9 +108,23 @@ def test_a_model_of_several_classes_predicts_each(folder: Path) -> None:
     assert told["provenance"]["nets"]["D"]["weights"]["sha256"][:12] in settings["weights"][0]
     assert told["provenance"]["columns"][0]["settings"]["flip"] is True
     rows = told["tables"]["predictions"]
-    assert [(row["image"], row["rank"], row["score"] > 0) for row in rows] == [
-        ("00.png", 1, False),
-        ("00.png", 2, False),
-        ("03.png", 1, True),
-        ("03.png", 2, True),
+    said = [(row["image"], row["rank"], row["score"] > 0, row["remark"] != "") for row in rows]
+    assert said == [
+        ("00.png", 1, False, True),
+        ("00.png", 2, False, False),
+        ("03.png", 1, True, False),
+        ("03.png", 2, True, False),
     ]
+
+
+def test_an_image_that_no_class_speaks_for_is_told(folder: Path) -> None:
+    """On the terminal, which else has no such column, in the CSV file and in JSON."""
+    run("svm", "--dataset", "labels.csv", *FAST, "--save", "model", "-q", cwd=folder)
+    words = ("predict", "model", "--device", "cpu", "-q")
+    terminal = run(*words, "00.png", "03.png", "--csv", "s.csv", cwd=folder).out
+    with (folder / "s.csv").open(newline="") as file:
+        remarks = {row["name"]: row["remark"] for row in csv.DictReader(file)}
+    assert [name for name, remark in remarks.items() if remark] == ["00.png"]
+    assert remarks["00.png"] in terminal
+    assert "Remark" not in run(*words, "03.png", cwd=folder).out
+    assert len(run(*words, "00.png", "03.png", "--json", cwd=folder).json["notes"]) == 1

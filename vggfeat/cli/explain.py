@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from vggfeat.cli.console import (
     warn_of_failures,
 )
 from vggfeat.cli.predict import ModelWeights, failed_table, refuse_none
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.cli.targets import check_drawings, check_file, check_table
 from vggfeat.data.image import decode
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError
@@ -49,6 +50,10 @@ CLASSES = (
     TableColumn("bias", "Bias", "number", signed=True),
     TableColumn("x", "Strongest at x", "number"),
     TableColumn("y", "y", "number"),
+)
+FIGURES = (
+    *CLASSES,
+    *(TableColumn(name, name) for name in ("exact", "why", "row_norm", "error")),
 )
 
 
@@ -88,8 +93,10 @@ def command(
     """
     from vggfeat.experiments.predict import describe_model, open_model
 
-    check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
+    columns = [column.name for column in FIGURES]
+    check_table("--csv", table, columns)
+    check_drawings("--out", out, columns)
     images = find_images(sources, relative_to, path_column=path_column)
     note_left_out(images.left_out, quiet=quiet)
     loaded, extractors = open_model(
@@ -157,14 +164,30 @@ def _draw(
 def places(names: Sequence[str], suffix: str = ".png") -> list[Path]:
     """Place drawings below a folder as their images lie below the folder that holds them all.
 
+    Where two would have one place, also on disks that know no capitals, each has its whole name
+    in it.
+
     Examples
     --------
     >>> [place.as_posix() for place in places(["photos/a.jpg", "photos/new/a.jpg"])]
-    ['a.jpg.png', 'new/a.jpg.png']
+    ['a.png', 'new/a.png']
+    >>> [place.as_posix() for place in places(["a.jpg", "A.PNG", "b.jpg"])]
+    ['a.jpg.png', 'A.PNG.png', 'b.png']
     """
     full = [os.path.abspath(name) for name in names]  # noqa: PTH100  # links are not followed
     above = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
-    return [Path(os.path.relpath(path, above) + suffix) for path in full]
+    below = [Path(os.path.relpath(path, above)) for path in full]
+    chosen = [path.with_suffix(suffix) for path in below]
+    whole = [path.with_name(path.name + suffix) for path in below]
+    while True:
+        count = Counter(str(path).casefold() for path in chosen)
+        shared = [count[str(path).casefold()] > 1 for path in chosen]
+        changed = [
+            long if of else path for path, long, of in zip(chosen, whole, shared, strict=True)
+        ]
+        if changed == chosen:
+            return chosen
+        chosen = changed
 
 
 def _tables(done: Sequence[_Drawn]) -> tuple[Table, ...]:
@@ -203,8 +226,7 @@ def _figures(done: Sequence[_Drawn]) -> Table:
             continue
         behind = (str(found.exact), found.why, found.row_norm, "")
         rows += [(*cells, *behind) for cells in _class_rows(each.image, found)]
-    more = tuple(TableColumn(name, name) for name in ("exact", "why", "row_norm", "error"))
-    return Table("explanations", "Explanations", (*CLASSES, *more), tuple(rows))
+    return Table("explanations", "Explanations", FIGURES, tuple(rows))
 
 
 def _class_rows(name: str, explanation: Explanation) -> list[tuple[Cell, ...]]:

@@ -24,7 +24,7 @@ from vggfeat.cli.console import (
     warn_of_failures,
 )
 from vggfeat.cli.explain import places
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.cli.targets import check_drawings, check_file, check_folder, check_table
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.report.images import draw_boxes, write_jpeg
@@ -188,8 +188,10 @@ def predict_command(
             "--top says nothing to --class: all classes that are named are looked for. Leave out "
             "one of the two."
         )
-    check_folder("--out", out)
     check_file("--csv", table, made_by=(out,))
+    columns = [column.name for column in work.COLUMNS]
+    check_table("--csv", table, columns)
+    check_drawings("--out", out, columns)
     images = find_images(sources, relative_to, path_column=path_column)
     note_left_out(images.left_out, quiet=quiet)
     with download_progress(quiet=quiet) as fetching:

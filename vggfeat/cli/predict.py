@@ -23,7 +23,7 @@ from vggfeat.cli.console import (
     warn_of_failures,
     work_progress,
 )
-from vggfeat.cli.targets import check_file
+from vggfeat.cli.targets import check_file, check_table
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError
 from vggfeat.result import Cell, Result, Table, TableColumn
@@ -32,6 +32,9 @@ from vggfeat.settings import Execution
 if TYPE_CHECKING:
     from vggfeat.experiments.predict import Prediction
     from vggfeat.svm.model import SavedModel
+
+FIRST, LAST = ("name", "class"), ("remark", "error")  # columns beside the scores
+NO_CLASS = "no class speaks for it"
 
 ModelWeights = Annotated[
     list[str] | None,
@@ -60,7 +63,8 @@ def command(
     """Tell the classes of new images with a saved model.
 
     The network, layer, scales and aggregation are those the model was trained with. A score above
-    0 means that the class's own SVM says yes; an image's class is the one of highest score.
+    0 means that the class's own SVM says yes; an image's class is the one of highest score. Where
+    no score is above 0, no class speaks for the image, and a remark says so.
 
     For example:
 
@@ -71,6 +75,7 @@ def command(
     from vggfeat.experiments.predict import describe_model, open_model, predict
 
     check_file("--csv", table)
+    check_table("--csv", table, FIRST, LAST)
     images = find_images(sources, relative_to, path_column=path_column)
     note_left_out(images.left_out, quiet=quiet)
     loaded, extractors = open_model(
@@ -89,7 +94,10 @@ def command(
         ):
             write(prediction)
             best = enumerate(prediction.best(loaded, top).items(), 1)
-            rows += [(prediction.name, rank, label, score) for rank, (label, score) in best]
+            rows += [
+                (prediction.name, rank, label, score, _remark(prediction) if rank == 1 else "")
+                for rank, (label, score) in best
+            ]
             if prediction.scores is None:
                 failed[prediction.name] = prediction.reason
     result = _result(rows, failed, len(images))
@@ -100,16 +108,33 @@ def command(
 
 
 def _result(rows: Sequence[tuple[Cell, ...]], failed: Mapping[str, str], n: int) -> Result:
+    silent = sum(row[-1] == NO_CLASS for row in rows)
     columns = (
         TableColumn("image", "Image"),
         TableColumn("rank", "Rank", "int"),
         TableColumn("class", "Class"),
         TableColumn("score", "Score", "number", signed=True),
+        TableColumn("remark", "Remark", detail=not silent),
     )
     table = Table("predictions", "Predictions", columns, tuple(rows))
+    notes = [
+        f"No class speaks for {silent:,} of the images: all of their scores are at most 0, and "
+        "the class that is named is only the least unlikely."
+    ]
     return Result(
-        "predictions", "Predictions", (), counted(n, "image"), (table, *failed_table(failed))
+        "predictions",
+        "Predictions",
+        (),
+        counted(n, "image"),
+        (table, *failed_table(failed)),
+        notes=tuple(notes if silent else ()),
     )
+
+
+def _remark(prediction: Prediction) -> str:
+    """Say of an image that none of the classes' SVMs says yes to it."""
+    scores = prediction.scores
+    return NO_CLASS if scores is not None and not (scores > 0).any() else ""
 
 
 def failed_table(failed: Mapping[str, str]) -> list[Table]:
@@ -143,12 +168,13 @@ def _score_file(target: Path | None, model: SavedModel) -> Iterator[Callable[[Pr
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["name", "class", *model.classes, "error"])
+        writer.writerow([*FIRST, *model.classes, *LAST])
 
         def write(prediction: Prediction) -> None:
             given = prediction.scores
             scores = [""] * len(model.classes) if given is None else given.tolist()
             best = [*prediction.best(model, 1)] or [""]
-            writer.writerow([prediction.name, *best, *scores, prediction.reason])
+            remark = _remark(prediction)
+            writer.writerow([prediction.name, *best, *scores, remark, prediction.reason])
 
         yield write

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vggfeat._io.atomic import explain_os_errors
 from vggfeat._io.remote import address_of
+from vggfeat.data.image import HEAD, is_drawing
+from vggfeat.data.names import is_hidden
 from vggfeat.errors import StoreError
+
+MEGABYTE = 1 << 20  # the longest line of names that a table begins with
 
 
 def check_file(
@@ -85,6 +91,82 @@ def check_folder(option: str, target: Path | str | None) -> None:
     if Path(target).is_file():
         raise StoreError(f"{option} {target} is a file. Name a folder.")
     _check_above(option, Path(target))
+
+
+def check_drawings(option: str, folder: Path, columns: Sequence[str]) -> None:
+    """Refuse a folder to draw into that holds anything but earlier drawings and their tables.
+
+    Parameters
+    ----------
+    option : str
+        The option that names it.
+    folder : Path
+    columns : sequence of str
+        Those of the command's tables.
+
+    Raises
+    ------
+    StoreError
+        Naming something else that lies there.
+    """
+    check_folder(option, folder)
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for path in (Path(at, name) for name in sorted(files) if not is_hidden(name)):
+            if not (_is_drawing(path) or _is_table(path, columns)):
+                raise StoreError(
+                    f"{option} {folder} holds {path.relative_to(folder)}, which is no drawing of "
+                    "an earlier run, and nothing is written among other files. Name a new or empty "
+                    f"folder with {option}."
+                )
+
+
+def check_table(
+    option: str, target: Path | None, first: Sequence[str], last: Sequence[str] = ()
+) -> None:
+    """Refuse to replace a file but an earlier table of the command, or one that is empty.
+
+    Parameters
+    ----------
+    option : str
+        The option that names it.
+    target : Path, optional
+        None where nothing is to be written.
+    first, last : sequence of str
+        The columns that it begins and ends with.
+
+    Raises
+    ------
+    StoreError
+        Saying that it is something else.
+    """
+    if target is None or not target.is_file() or not target.stat().st_size:
+        return
+    if not _is_table(target, first, last):
+        raise StoreError(
+            f"{option} {target} is there already, and is none of the tables that this command "
+            "writes. Name another file, or move that one away."
+        )
+
+
+def _is_drawing(path: Path) -> bool:
+    if not path.is_file():  # a pipe, or a link to nothing
+        return False
+    with explain_os_errors(path, "read"), path.open("rb") as file:
+        return is_drawing(file.read(HEAD))
+
+
+def _is_table(path: Path, first: Sequence[str], last: Sequence[str] = ()) -> bool:
+    """Tell a table by the columns that it begins and ends with."""
+    if not path.is_file():
+        return False
+    with explain_os_errors(path, "read"), path.open("rb") as file:
+        line = file.readline(MEGABYTE).decode("utf-8", "replace")
+    try:
+        names = next(csv.reader([line]), [])
+    except csv.Error:
+        return False
+    return names[: len(first)] == [*first] and names[len(names) - len(last) :] == [*last]
 
 
 def _check_above(option: str, target: Path) -> None:

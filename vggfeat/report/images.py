@@ -224,7 +224,9 @@ def draw_explanation(image: Image.Image, explanation: Explanation) -> bytes:
     return write_figure(figure, "png", dpi=100, metadata={"Comment": DRAWN.decode()})
 
 
-def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -> Image.Image:
+def draw_map(
+    image: Image.Image, explanation: Explanation, c: int, width: int, limit: float | None = None
+) -> Image.Image:
     """Lay the map of a class over its image in grey, and ring the strongest location.
 
     Parameters
@@ -237,16 +239,19 @@ def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -
         Which of its classes.
     width : int
         Pixels of the result.
+    limit : float, optional
+        Evidence, for each 1 % of the image, of which the colour is strongest; :func:`strength` by
+        default.
 
     Returns
     -------
     PIL.Image.Image
-        The colour is strongest where :func:`strength` is.
     """
     size = (width, max(1, round(image.height * width / image.width)))
     grey = image.convert("L").resize(size, Image.Resampling.LANCZOS)
     faded = 96 + 0.62 * np.asarray(grey, np.float64)[:, :, None]
-    steps = Image.fromarray((_smooth(explanation, c) / strength(explanation, c)).astype(np.float32))
+    limit = limit or strength(explanation, c)
+    steps = Image.fromarray((_smooth(explanation, c) / limit).astype(np.float32))
     shades = np.asarray(steps.resize(size, Image.Resampling.BILINEAR), np.float64)
     drawn = Image.fromarray(_tinted(faded, shades))
     x, y = explanation.strongest[c] * (np.array(size) / explanation.size)
@@ -254,6 +259,19 @@ def draw_map(image: Image.Image, explanation: Explanation, c: int, width: int) -
     for radius, thick, colour in ((11, 4, "white"), (10, 2, _INK)):
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=thick)
     return drawn
+
+
+def draw_scale(width: int, height: int) -> Image.Image:
+    """Draw the colours of maps, from what speaks most against a class to what speaks most for it.
+
+    Examples
+    --------
+    >>> scale = draw_scale(21, 4)
+    >>> [scale.getpixel((x, 0)) for x in (0, 10, 20)]
+    [(53, 110, 188), (225, 225, 225), (200, 53, 70)]
+    """
+    shades = np.tile(np.linspace(-1, 1, width), (height, 1))
+    return Image.fromarray(_tinted(np.full((height, width, 1), 225.0), shades))
 
 
 def strength(explanation: Explanation, c: int) -> float:

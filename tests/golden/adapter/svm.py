@@ -16,6 +16,8 @@ from helpers.cli import run
 
 Array = np.ndarray
 CPU = ("--device", "cpu", "--workers", "1")
+OTHERS = ("name", "class", "remark", "error")
+"""Columns beside the scores of a table of predictions."""
 
 
 def fit_svm(
@@ -197,7 +199,7 @@ def predict(model: Path, images: Path, table: Path, top: int) -> dict[str, Any]:
         rows = list(csv.DictReader(file))
     scores = {
         base_name(row["name"]): {
-            key: float(value) for key, value in row.items() if key not in ("name", "class", "error")
+            key: float(value) for key, value in row.items() if key not in OTHERS
         }
         for row in rows
     }
