@@ -13,7 +13,7 @@ from helpers.seams import no_downloads, published
 
 from vggfeat.nets.registry import folder
 
-MAP = "Sum of all locations"
+MAP = "Scale of all maps"
 
 
 @pytest.fixture

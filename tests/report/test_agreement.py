@@ -51,7 +51,7 @@ def check_page(data: dict[str, Any], page: Path) -> None:
                 for text, value in zip(row[1:], values, strict=True):
                     assert text in {write_value(value, kind) for kind in kinds}
                     compared += 1
-    assert set(shown) <= {"paper", "times"}
+    assert set(shown) <= {"paper", "times", "provenance"}
     assert compared >= 8
     first = next(iter(data["measures"].values()))
     [headline] = re.findall(r"<strong>(.*?)<small>", html)

@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 from support import noise, random_weights
 
+from vggfeat._io.text import shorten, signed
 from vggfeat.attribution import explain
 from vggfeat.features.aggregate import Aggregation
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.report.heat_maps import MOST, draw_heat_maps
-from vggfeat.report.images import describe_sum
+from vggfeat.report.images import draw_map, strength
 from vggfeat.svm.model import SavedModel
 from vggfeat.svm.protocols import Example
 
@@ -29,14 +30,23 @@ def test_maps_are_drawn_of_what_can_be_read(tmp_path):
     examples = [Example("a", "dog"), Example("b", "cat"), Example("a", "cat", "dog")]
     steps = []
     gallery = draw_heat_maps(model, examples, images, [extractor], lambda *done: steps.append(done))
-    assert [(strip.title, len(strip.tiles)) for strip in gallery.strips] == [("dog", 1), ("cat", 1)]
+    scale, *strips = gallery.strips
+    assert [(strip.title, len(strip.tiles)) for strip in strips] == [("dog", 1), ("cat", 1)]
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    [tile] = gallery.strips[1].tiles
-    explanation = explain(model, images["a"], [extractor], ["cat"])
-    assert describe_sum(explanation, 0) in tile.caption
+    explanations = [explain(model, images["a"], [extractor], [c]) for c in ("dog", "cat")]
+    strongest = max(strength(explanation, 0) for explanation in explanations)
+    assert f"+{shorten(strongest, 2)}" in scale.tiles[0].caption
+    for strip, explanation in zip(strips, explanations, strict=True):
+        [tile] = strip.tiles
+        drawn = Image.open(io.BytesIO(tile.jpeg))
+        assert drawn.size == (888, 293)
+        plain, image = np.asarray(drawn, float)[:, :440], Image.open(images["a"]).convert("RGB")
+        assert np.abs(plain - image.resize((440, 293), Image.Resampling.LANCZOS)).mean() < 10
+        mapped = draw_map(image, explanation, 0, 440, strongest)
+        assert np.abs(np.asarray(drawn, float)[:, 448:] - np.asarray(mapped)).mean() < 10
+    assert signed(float(explanations[1].sums[0])) in tile.caption
     assert (tile.kind, "it shows dog" in tile.caption) == ("wrong", True)
     assert "power 0.5" in gallery.note
-    assert Image.open(io.BytesIO(tile.jpeg)).size == (440, 293)
 
 
 def test_no_more_than_some_are_drawn(tmp_path):

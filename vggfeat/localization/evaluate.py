@@ -186,9 +186,9 @@ def _headline(
     best = Measure(top, f"top-{evaluation.top} localisation error", errors.top5, paper=figures)
     measures = (
         best,
-        Measure("top1", "top-1", errors.top1),
+        Measure("top1", "top-1 localisation error", errors.top1),
         Measure("box", "box error, the class given", errors.box),
-        Measure("single", "without merging", errors.single),
+        Measure("single", "box error without merging", errors.single),
         central,
     )
     return tuple({measure.name: measure for measure in measures}.values())
@@ -238,8 +238,8 @@ def _class_table(evaluation: BoxEvaluation) -> Table:
         top: f"Top-{evaluation.top} error",
         "top1": "Top-1 error",
         "box": "Box error",
-        "single": "Without merging",
-        "central": "Central crop",
+        "single": "Error without merging",
+        "central": "Central-crop error",
     }
     best = top if evaluation.dense else "central"
     columns = [TableColumn("class", "Class"), TableColumn("key", "Key")]

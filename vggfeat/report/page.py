@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LONG = 30  # rows; a longer table scrolls in a box
 FIGURES = 12  # classes; up to so many, a confusion matrix is a table of figures, above a heat map
 LARGE = 120  # CSS pixels: an image of a gallery that is larger keeps its shape
+WIDE = 6  # columns; a matrix of so many is wider than a telephone
 
 
 class Section(NamedTuple):
@@ -124,6 +125,8 @@ def _environment() -> Environment:
         shades=_shades,
         LONG=LONG,
         LARGE=LARGE,
+        WIDE=WIDE,
+        flatten=_flatten,
     )
     return environment
 
@@ -142,6 +145,19 @@ def _bars(table: Table, rows: Sequence[Sequence[Cell]]) -> list[list[float]]:
     columns = [(place, column) for place, column in enumerate(table.columns) if column.bar]
     lengths = [bar_shares(column, [row[place] for row in rows]) for place, column in columns]
     return [list(of_row) for of_row in zip(*lengths, strict=True)] if columns else [[]] * len(rows)
+
+
+def _flatten(value: object, key: str = "") -> list[tuple[str, str]]:
+    """List what is behind a result as rows: the path of keys, and the value in words."""
+    if isinstance(value, Mapping) and value:
+        inner = value.items()
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        inner = enumerate(value, 1)
+    else:
+        return [(key, write_fact(value))]
+    return [
+        row for name, of in inner for row in _flatten(of, f"{key}, {name}" if key else str(name))
+    ]
 
 
 def _is_confusion(matrix: Matrix) -> bool:
