@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +126,48 @@ def test_interrupted_and_resumed(images: Path) -> None:
     assert "name another --out" in other
     assert "Go on with --resume" in error(run(*command, status=5))
     assert Path("a", LAST).read_bytes() == kept
+
+
+SMALL_TRAINING = """
+from helpers.networks import SMALL, configured
+from vggfeat.cli import main
+with configured(SMALL):
+    main()
+"""
+
+
+def test_sigterm_to_all_processes_of_a_run(images: Path) -> None:
+    """As a cluster sends it: the run keeps its state, says how to go on, and ends with 143."""
+    words = ["train", "--data", str(images), "--out", "a", *QUICK, "--workers", "2"]
+    many = words[: words.index("--epochs")] + words[words.index("--epochs") + 2 :]
+    with subprocess.Popen(
+        [sys.executable, "-c", SMALL_TRAINING, *many, "--epochs", "500"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:  # fmt: skip
+        until = time.monotonic() + 60
+        while not Path("a", LAST).is_file() and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Terminated. Run the same command with --resume" in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_before_the_first_checkpoint_promises_none(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said is true: without a checkpoint the same command begins anew."""
+    monkeypatch.setattr("vggfeat.cli.watching.train", interrupt)
+    err = run("train", "--data", images, "--out", "a", *QUICK, status=130).err
+    assert "begins anew" in err
+    assert "--resume" not in err
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_for_tensorboard(images: Path) -> None:

@@ -126,12 +126,18 @@ def draws_into_a_folder(command: str) -> None:
     """Put a drawing of each image into the folder that is named, and none elsewhere."""
     out = {"explain": "maps", "localize predict": "drawn"}[command]
     start(command, f"--out {out}")
-    drawings = sorted(Path(out).iterdir())
-    assert [path.name[:5] for path in drawings] in (["a.png"], ["a.png", "b.png"])
+    drawings = sorted(path for path in Path(out).iterdir() if path.name[0] != ".")
+    assert [path.stem for path in drawings] in (["a"], ["a", "b"])
     for path in drawings:
         with Image.open(path) as drawing:
             assert drawing.size[0] >= 40
     assert not Path({"explain": "evidence", "localize predict": "boxes"}[command]).exists()
+
+
+def lists_the_recipes(command: str) -> None:
+    """Name all that are shipped, without one that is to be run."""
+    told = run(command, "--list", "--json").json["recipes"]
+    assert {"embedded-best", "table11-voc2007", "train-a"} <= {each["recipe"] for each in told}
 
 
 def writes_a_page(command: str) -> None:
@@ -189,6 +195,7 @@ EFFECTS: dict[tuple[str, str], Check] = {
     **{(command, "--results"): writes_errors for command in ("classify", "fuse")},
     ("fuse", "--data"): compares_with_the_truth,
     ("fuse", "--out"): writes_a_store,
+    ("run", "--list"): lists_the_recipes,
     ("explain", "--out"): draws_into_a_folder,
     ("localize predict", "--out"): draws_into_a_folder,
     ("localize evaluate", "--report"): writes_a_page,

@@ -113,6 +113,7 @@ RUN = [
         "run",
         "table.toml",
         ("RECIPE", "embedded-fast", "open_dataset.name", "sample", FREE),
+        ("--list", "--list", EFFECT, None, FLAG),
         ("--set", "--set features.Q=[64,96]", "describe.features.Q", [64, 96],
          "--set features.Q=0"),
         ("--dataset", "--dataset more", "open_dataset.name", "more", FREE),

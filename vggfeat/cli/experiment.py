@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggfeat.cli import options
 from vggfeat.cli.console import (
     count_progress,
     download_progress,
@@ -32,6 +34,7 @@ from vggfeat.report.heat_maps import draw_heat_maps
 from vggfeat.report.page import write_page
 from vggfeat.report.tables import write_csv, write_files
 from vggfeat.result import Measure, Result
+from vggfeat.settings import SVM, Features
 from vggfeat.svm.model import save, target_of
 from vggfeat.svm.protocols import protocol_of
 
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from vggfeat.data.imageset import ImageSet
     from vggfeat.recipes.svm import SVMRecipe
     from vggfeat.result import Gallery
-    from vggfeat.settings import SVM, Features
     from vggfeat.svm.model import SavedModel
 
 
@@ -213,11 +215,30 @@ def _evaluated_rows(
             figures = tuple(figure.as_published() for figure in paper)
             measure = Measure(protocol.measure, protocol.metric, float("nan"), paper=figures)
             result = Result(row.name, row.name, (measure,), failed=str(error))
-            yield FinishedRow(row.name, result, error)
+            yield FinishedRow(row.name, result, _for_recipe(error))
         else:
             own = outputs.below(_slug(row.name)) if len(recipe.rows) > 1 else outputs
             write = partial(own.write, run, work)
             yield FinishedRow(row.name, run.result, None, run.background(), write)
+
+
+def _for_recipe(error: VggfeatError) -> VggfeatError:
+    """Name, instead of options of `svm`, the settings of a recipe: `run` has no such options."""
+    flags = {
+        flag: f"{part}.{name}"
+        for part, model in (("features", Features), ("classifier", SVM))
+        for name, flag in options.typed_options(model, without=["weights"]).flags.items()
+    }
+    # Not those of another command, as in: vggfeat train --net A
+    pattern = rf"(vggfeat [\w -]*)?({'|'.join(map(re.escape, flags))}) ([\w.+-]*\w)"
+
+    def setting(match: re.Match[str]) -> str:
+        return match[0] if match[1] else f"--set {flags[match[2]]}={match[3]}"
+
+    translated = copy(error)
+    translated.lines = tuple(re.sub(pattern, setting, line) for line in error.lines)
+    translated.args = ("\n".join(translated.lines),)
+    return translated
 
 
 def _slug(name: str) -> str:

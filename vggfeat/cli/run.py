@@ -8,15 +8,23 @@ from typing import Annotated
 import typer
 
 from vggfeat.cli import options
-from vggfeat.cli.console import Json, Quiet
+from vggfeat.cli.console import Json, Quiet, show
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
-from vggfeat.recipes import open_recipe
+from vggfeat.recipes import open_recipe, recipe_names
 from vggfeat.recipes.classification import ClassificationRecipe
 from vggfeat.recipes.localization import LocalizationRecipe
 from vggfeat.recipes.svm import SVMRecipe
+from vggfeat.report.tables import render_table
+from vggfeat.result import Table, TableColumn
 from vggfeat.settings import Execution, Features
 
+KINDS = {
+    "SVMRecipe": "features, SVM",
+    "ClassificationRecipe": "test",
+    "LocalizationRecipe": "test",
+    "TrainingRecipe": "training",
+}
 # Options that say nothing to some kinds of recipes: of features, of whole networks, of training.
 OF_FEATURES = (
     "dataset", "root", "report", "evidence", "submission", "jobs",
@@ -41,9 +49,12 @@ def command(
     *,
     context: typer.Context,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="RECIPE", help="A shipped recipe, or a file: my.toml."),
-    ],
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the shipped recipes, and run none.")
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +117,8 @@ def command(
 
     For example:
 
+        vggfeat run --list
+
         vggfeat run pipelines/table11-voc2007.toml --report table11.html
 
         vggfeat run embedded-best --dataset caltech101 --root 101_ObjectCategories
@@ -123,6 +136,14 @@ def command(
     from vggfeat.cli.training import open_trainer, run_chain
     from vggfeat.cli.working import Work
 
+    if list_:
+        _list_recipes(as_json=as_json)
+        return
+    if recipe is None:
+        raise ParameterError(
+            "Name a recipe, as in: vggfeat run embedded-fast. All that are shipped are listed by: "
+            "vggfeat run --list"
+        )
     loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)
     check_file("--report", report, makes_folder=True)
@@ -152,6 +173,22 @@ def command(
     )
     given = _given(data, loaded.name, "trains")
     run_chain(loaded, trainer, given, out, val, val_fraction, as_json)
+
+
+def _list_recipes(*, as_json: bool) -> None:
+    columns = (
+        TableColumn("recipe", "Recipe"),
+        TableColumn("title", "Title"),
+        TableColumn("kind", "Kind"),
+        TableColumn("data", "Data"),
+    )
+    rows = []
+    for name in recipe_names():
+        recipe = open_recipe(name)
+        data = recipe.dataset if isinstance(recipe, SVMRecipe) else "ilsvrc2012"
+        rows.append((name, recipe.title, KINDS[type(recipe).__name__], data))
+    table = Table("recipes", "Shipped recipes", columns, tuple(rows))
+    show({"recipes": table.records()}, render_table(table), as_json=as_json)
 
 
 def _refuse(context: typer.Context, kind: str, recipe: str) -> None:

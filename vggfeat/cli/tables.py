@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from vggfeat.cli.console import note_error, show
+from vggfeat.cli.console import note, note_error, show
 from vggfeat.errors import VggfeatError
 from vggfeat.recipes.classification import ClassificationRecipe
 from vggfeat.recipes.localization import LocalizationRecipe
@@ -60,6 +60,7 @@ def show_rows(
         As the option of this name.
     """
     finished: list[FinishedRow] = []
+    said: dict[tuple[str, ...], str] = {}  # which row an error was shown of
     worst = 0
     try:
         for row in rows:
@@ -67,7 +68,11 @@ def show_rows(
             if row.write:  # before anything is shown that a terminal may refuse
                 worst = max(worst, row.write())
             if row.error:
-                note_error(f"Error: {row.name}", row.error)
+                first = said.setdefault(tuple(row.error.lines), row.name)
+                if first == row.name:
+                    note_error(f"Error: {row.name}", row.error)
+                else:
+                    note(f"Error: {row.name}: the same as of {first}.")
                 worst = max(worst, row.error.exit_status)
             elif each and not as_json:
                 show({}, render_result(row.result), as_json=False)

@@ -199,8 +199,8 @@ def _show_chain(chain: TrainingRecipe, done: list[Linked], classes: int, as_json
         TableColumn("epochs", "Epochs", "int"),
         TableColumn("top1_error", "Top-1 error", "percent"),
         TableColumn("top5_error", "Top-5 error", "percent"),
-        TableColumn("top1_error_paper", "Paper, dense: top-1", "percent"),
-        TableColumn("top5_error_paper", "Top-5", "percent"),
+        TableColumn("top1_error_paper", "Paper, dense: top-1 error", "percent"),
+        TableColumn("top5_error_paper", "Top-5 error", "percent"),
     )
     rows = []
     for linked in done:

@@ -15,6 +15,7 @@ from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipes.networks import BEST
 from vggfeat.report.page import write_page
+from vggfeat.train.checkpoint import LAST
 from vggfeat.train.loop import train
 from vggfeat.train.monitor import (
     FOLDER,
@@ -22,8 +23,7 @@ from vggfeat.train.monitor import (
     Monitor,
     writer_class,
 )
-from vggfeat.train.summary import summarize_training, title_of
-from vggfeat.train.task import TITLES
+from vggfeat.train.summary import describe_figure, summarize_training, title_of
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -77,8 +77,13 @@ class MonitoredTrainer:
         task: Task | None = None,
     ) -> TrainingResult:
         """Train; the first process speaks and writes, the others only train."""
-        hint = f"Run {self.resume_hint} to go on from the last checkpoint in {out}."
-        with interruptible((lambda: hint) if is_first_process() else None):
+
+        def hint() -> str:
+            if (out / LAST).is_file():
+                return f"Run {self.resume_hint} to go on from the last checkpoint in {out}."
+            return "There is no checkpoint yet: the same command begins anew."
+
+        with interruptible(hint if is_first_process() else None):
             if not is_first_process():
                 return train(
                     settings, data, out,
@@ -177,7 +182,7 @@ def _announce(settings: Training, weights: Weights | None, images: int, quiet: b
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[TrainingProgress], None] | None]:
-    """Show loss, accuracy, rate and time left."""
+    """Show loss, error, rate and time left."""
     if quiet:
         yield None
         return
@@ -190,7 +195,7 @@ def _bar(quiet: bool) -> Iterator[Callable[[TrainingProgress], None] | None]:
                 tasks[progress.epoch] = bar.add_task(f"epoch {progress.epoch + 1}", figures="")
             name, value = next(iter(progress.figures.items()))
             text = (
-                f"loss {progress.loss:.3f}, {TITLES.get(name, name)} {100 * value:.1f} %, "
+                f"loss {progress.loss:.3f}, {describe_figure(name, value)}, "
                 f"{progress.images_per_s:.1f} images/s, waited {100 * progress.waited:.0f} %"
             )
             done, total = progress.batch, progress.batches

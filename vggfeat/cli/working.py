@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vggfeat.cli.console import download_progress, note
 from vggfeat.errors import ParameterError
+from vggfeat.experiments.predict import advise_runtime
 from vggfeat.experiments.sources import has_store
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
@@ -37,11 +38,14 @@ class Work:
         As the option of this name.
     opened : dict
         The networks that are open, for all that is run.
+    advised : set
+        What was said that would make them faster.
     """
 
     execution: Execution
     quiet: bool
     opened: dict[Extraction, DenseExtractor] = field(default_factory=dict)
+    advised: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Refuse what this machine lacks, before any image is looked for."""
@@ -134,3 +138,7 @@ class Work:
             f"({weights.sha256[:12]}), {where if self.execution.engine == 'local' else 'on Ray'}",
             quiet=self.quiet,
         )
+        advice = advise_runtime(extractor) if self.execution.engine == "local" else ""
+        if advice and advice not in self.advised:
+            self.advised.add(advice)
+            note(advice, quiet=self.quiet)

@@ -16,7 +16,12 @@ from vggfeat.features.pipeline import Progress, Summary, extract
 from vggfeat.features.provenance import provenance
 from vggfeat.nets.preprocessing import name_of_pixels
 from vggfeat.nets.registry import NAMES
-from vggfeat.nets.runtimes import describe_device, resolve_device, resolve_precision
+from vggfeat.nets.runtimes import (
+    describe_device,
+    missing_runtime,
+    resolve_device,
+    resolve_precision,
+)
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction
 from vggfeat.store.column import Column, differences
@@ -80,7 +85,15 @@ def open_networks(
             f"Q {', '.join(map(str, model.scales))}, "
             f"{extraction.precision} on {describe_device(extractor.device)}"
         )
+    for advice in dict.fromkeys(filter(None, map(advise_runtime, extractors))):
+        tell(advice)
     return extractors
+
+
+def advise_runtime(extractor: DenseExtractor) -> str:
+    """Say what would make a network faster on this machine, if something is not installed."""
+    advice = missing_runtime(extractor.runtime, extractor.device, extractor.extraction.precision)
+    return f"Faster on this CPU: {advice}" if advice else ""
 
 
 def model_extractors(

@@ -356,8 +356,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _prepare_worker(_: int) -> None:
-    # Ctrl-C is for the process that trains, which ends its workers.
+    # Ctrl-C, and SIGTERM to all processes of a run, are for the one that trains: it stops where it
+    # is whole, and tells its workers to end. torch ends those whose process is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which torch ends a worker
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Of damaged metadata, which many of a million images have, in every worker.
     warnings.filterwarnings("ignore", module=r"PIL\.")

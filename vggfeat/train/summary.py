@@ -133,6 +133,17 @@ def title_of(settings: Training) -> str:
     return f"Net {settings.net}, S {f'= {S}' if isinstance(S, int) else f'∈ [{S[0]}; {S[1]}]'}"
 
 
+def describe_figure(name: str, accuracy: float) -> str:
+    """Write a figure of a run in the words and the sense of its page.
+
+    Examples
+    --------
+    >>> describe_figure("top1", 0.875), describe_figure("iou", 0.5)
+    ('top-1 error 12.5 %', 'mean IoU 50.0 %')
+    """
+    return f"{_title(name)} {100 * _figure(name, accuracy):.1f} %"
+
+
 def _title(name: str) -> str:
     title = TITLES.get(name, name)
     return f"{title} error" if name in ERRORS else title

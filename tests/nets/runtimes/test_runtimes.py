@@ -26,6 +26,7 @@ from vggfeat.nets.runtimes import (
     explain_misfit,
     has_bf16,
     list_runtimes,
+    missing_runtime,
     packed,
     resolve_runtime,
 )
@@ -155,8 +156,11 @@ def test_what_a_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ov, "find_spec", lambda name: "there")
     assert resolve_runtime("auto", CPU, "bf16") == "openvino"
     assert resolve_runtime("auto", CPU, "fp32") == "winograd"
+    assert missing_runtime("openvino", CPU, "bf16") == ""
     monkeypatch.setattr(ov, "find_spec", lambda name: None)
     assert resolve_runtime("auto", CPU, "bf16") == "packed"
+    assert "vggfeat[openvino]" in missing_runtime("packed", CPU, "bf16")
+    assert missing_runtime("torch", torch.device("cuda"), "bf16") == ""
     monkeypatch.setattr(packed, "can_pack", lambda: False)
     assert resolve_runtime("auto", CPU, "bf16") == "torch"
     assert resolve_runtime("auto", torch.device("cuda"), "fp32") == "torch"

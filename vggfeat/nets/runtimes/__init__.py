@@ -228,6 +228,26 @@ def resolve_runtime(name: str, device: torch.device, precision: str) -> str:
     raise AssertionError("torch runs anywhere")
 
 
+def missing_runtime(name: str, device: torch.device, precision: str) -> str:
+    """Say which extra would compute faster than the runtime that was chosen; empty if none would.
+
+    Examples
+    --------
+    >>> missing_runtime("winograd", torch.device("cpu"), "fp32")
+    ''
+    """
+    for runtime in list_runtimes():  # the fastest first
+        if runtime.name == name:
+            break
+        try:
+            _check(runtime, device, precision)
+        except MissingExtra as error:
+            return str(error)
+        except ParameterError:
+            continue
+    return ""
+
+
 def build_runtime(net: VGG, runtime: str, device: torch.device, dtype: torch.dtype) -> VGG:
     """Put a dense float32 network on a device, ready for inference alone; it is used up."""
     [chosen] = [each for each in list_runtimes() if each.name == runtime]
