@@ -101,8 +101,8 @@ def _tile(explained: _Explained, limit: float) -> GalleryImage:
     )
     if example.truth:
         caption = f"A mistake, it shows {example.truth}. {caption}"
-    kind = "wrong" if example.truth else ""
-    return GalleryImage(example.image, caption, kind, jpeg=write_jpeg(drawn))
+    jpeg = write_jpeg(drawn)
+    return GalleryImage(example.image, caption, "wrong" if example.truth else "", jpeg=jpeg)
 
 
 def _scale(limit: float) -> list[Strip]:

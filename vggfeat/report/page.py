@@ -149,11 +149,12 @@ def _bars(table: Table, rows: Sequence[Sequence[Cell]]) -> list[list[float]]:
 
 def _flatten(value: object, key: str = "") -> list[tuple[str, str]]:
     """List what is behind a result as rows: the path of keys, and the value in words."""
-    if isinstance(value, Mapping) and value:
-        inner = value.items()
+    inner: list[tuple[object, object]] = []
+    if isinstance(value, Mapping):
+        inner = list(value.items())
     elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        inner = enumerate(value, 1)
-    else:
+        inner = list(enumerate(value, 1))
+    if not inner:
         return [(key, write_fact(value))]
     return [
         row for name, of in inner for row in _flatten(of, f"{key}, {name}" if key else str(name))
