@@ -28,10 +28,10 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/installed $@
 
-demo: $(VENV)/installed  ## Features and a linear SVM on the shipped images, with a page; a minute
-	@echo "Describing 300 images and testing a linear SVM: MINUTE"
+demo: $(VENV)/installed  ## Features and a linear SVM on the shipped images, with a page
+	@echo "Describing 300 images and testing a linear SVM on them takes about a minute on two cores."
 	$(BIN)/vggfeat svm --dataset sample --features demo/features --report demo/sample.html --save demo/model
-	@echo "The last digit may be another one on another processor."
+	@echo "On another processor a few images may fall otherwise: the figures differ in the last digits."
 	@echo "Open demo/sample.html, or try: $(BIN)/vggfeat predict demo/model IMAGES"
 
 test: $(VENV)/installed-dev  ## Everything that CI checks; two at a time, since tests also wait

@@ -319,13 +319,13 @@ class Recalls:
             for m in self.mistakes
         )
         worst = _each_once(self.mistakes)[:WORST]
-        strips = [Strip("The worst, by how much higher the wrong score is", self._tiles(worst))]
+        strips = [Strip("The worst: the wrong class's score is higher by", self._tiles(worst))]
         pairs = self._pairs()
         for t, p in pairs[:PAIRS]:
             alike = _each_once(m for m in self.mistakes if (m.true, m.predicted) == (t, p))
             n, of = self.confusion[t, p], self.confusion[t].sum()
             title = f"{self.classes[t]} taken for {self.classes[p]}: {n} of {of}"
-            strips.append(Strip(title, self._tiles(alike[:EXAMPLES])))
+            strips.append(Strip(title, self._tiles(alike[:EXAMPLES], named=False)))
         images = len({mistake.row for mistake in self.mistakes})
         note = (
             f"{counted(len(self.mistakes), 'mistake')} in {counted(len(self.tested), 'split')}, "
@@ -338,11 +338,14 @@ class Recalls:
             Gallery("mistakes", "Mistakes", tuple(strips), note, section="Mistakes"),
         )
 
-    def _tiles(self, mistakes: Iterable[Mistake]) -> tuple[GalleryImage, ...]:
+    def _tiles(
+        self, mistakes: Iterable[Mistake], *, named: bool = True
+    ) -> tuple[GalleryImage, ...]:
+        """Show mistakes, with by how much the wrong class's score is higher."""
         several, tiles = len(self.tested) > 1, []
         for split, row, true, predicted, margin in mistakes:
-            caption = f"{self.classes[true]}, taken for {self.classes[predicted]}: {margin:.2f}"
-            caption += f" higher, split {split}" if several else " higher"
+            classes = f"{self.classes[true]}, taken for {self.classes[predicted]}: "
+            caption = f"{classes * named}{margin:.2f} higher{f', split {split}' * several}"
             tiles.append(GalleryImage(self.names[row], caption, "wrong"))
         return tuple(tiles)
 
