@@ -106,6 +106,7 @@ def _extractor(given: Arguments) -> Any:
         weights=given["weights"],
         device=torch.device("cpu"),
         device_name="CPU",
+        runtime="torch",
         check_scales=lambda scales: None,
     )
 
