@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
-from helpers.cli import Ran, run
+from helpers.cli import Ran, run, run_process
+from packing import jpeg
 
 from vggfeat import cli
 from vggfeat.cli import console
@@ -199,3 +203,32 @@ def test_what_is_no_number_is_no_json() -> None:
     """Nothing is printed that a machine cannot read."""
     with pytest.raises(ValueError, match="JSON"):
         console.show({"error": float("nan")}, as_json=True)
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale in which Python takes names of files for ASCII."""
+
+
+def test_names_are_the_same_in_every_locale(tmp_path: Path) -> None:
+    """Those of files in UTF-8 and in no UTF-8, of folders and of lists; nothing is computed twice.
+
+    A terminal that lacks a letter is shown an escape.
+    """
+    names = ["für/ä.jpg", os.fsdecode(b"caf\xe9.jpg")]
+    for number, name in enumerate(names):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(jpeg(number))
+    (tmp_path / "d" / "ü.txt").touch()
+    (tmp_path / "list.csv").write_text("path\nd/für/ä.jpg\n", "utf-8")
+    words = ("--layer", "pool1", "--Q", "32", "--weights", "embedded", "--out", "st", "--json")
+    here = run("extract", "d", *words, cwd=tmp_path)
+    there = run_process("extract", "d", "list.csv", *words, cwd=tmp_path, env=ASCII)
+    assert (there.json["present"], there.json["computed"]) == (2, 0)
+    assert "d/ü.txt" in here.err
+    run_process("store", "export", "st", "x.csv", "--quiet", cwd=tmp_path, env=ASCII)
+    exported = (tmp_path / "x.csv").read_bytes()
+    assert all(b"d/" + os.fsencode(name) in exported for name in names)
+    code = "from vggfeat import find_images; assert find_images(['list.csv']).images[0].exists()"
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **ASCII}, check=True
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -148,6 +149,7 @@ def _about(
 
 def main() -> None:
     """Run the command line, and turn errors into one line and an exit status."""
+    _use_utf8()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that its encoding lacks ends no command
         sys.stdout.reconfigure(errors="backslashreplace")
     # Pillow warns of half of what it, and this program, reads.
@@ -172,6 +174,19 @@ def main() -> None:
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Say a warning as all else is said, without the line of code that it is from."""
     note(f"Warning: {message}")
+
+
+def _use_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode, where the locale's encoding of file names is another.
+
+    Names are bytes to the system, and UTF-8 in stores, lists, archives and tables: read otherwise,
+    an image would have another name in each of them. What is printed keeps the encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or "1" in os.environ.get("PYTHONUTF8", ""):
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", getattr(sys.stdout, "encoding", "utf-8"))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # itself
 
 
 def _as_typed(error: VggfeatError) -> VggfeatError:

@@ -105,7 +105,8 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
 def _as_it_lies(text: str, folder: Path) -> str:
     """Return a path in the form in which there is a file, else as it is written.
 
-    Programs put blanks and quotes around paths, write backslashes, and compose accents or not.
+    Programs put blanks and quotes around paths, write backslashes, and compose accents or not; a
+    list is in UTF-8, whatever a system takes the names of its files for.
     """
     plain = text.strip()
     if plain == text and text.isascii() and not set('"\\') & set(text):
@@ -114,6 +115,7 @@ def _as_it_lies(text: str, folder: Path) -> str:
         plain = plain[1:-1]
     forms = [text, plain, plain.replace("\\", "/")]
     forms += [unicodedata.normalize(form, each) for each in forms[1:] for form in ("NFC", "NFD")]
+    forms += [os.fsdecode(each.encode("utf-8", "surrogateescape")) for each in forms]
     # Not Path.exists, which raises an error for a line that is too long to be a name.
     return next((form for form in forms if os.path.exists(folder / form)), text)  # noqa: PTH110
 
