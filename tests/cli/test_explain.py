@@ -137,3 +137,13 @@ def test_ctrl_c_leaves_what_is_done(model, draw, tmp_path, monkeypatch):
     done = explain(model(), "photos", "--csv", "f.csv", status=130)
     assert "1 image done; the drawings are kept, and f.csv has" in done.err
     assert (tmp_path / "f.csv").read_text().count("a.png") == 3
+
+
+def test_drawings_are_no_images_to_explain(model, draw, tmp_path):
+    """Drawn into the folder of the images, and the same again: the image alone is drawn, twice."""
+    draw("a.png")
+    saved = model()
+    for drawn in (0, 1):
+        done = explain(saved, ".", "--out", "evidence", "--json", "-q")
+        assert [row["image"] for row in done.json["tables"]["drawings"]] == ["a.png"]
+        assert len(done.json["left_out"]["drawings"]) == drawn

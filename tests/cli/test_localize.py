@@ -25,6 +25,7 @@ from PIL import Image
 from safetensors import safe_open
 from trees import withhold
 
+from vggfeat.data.image import is_drawing
 from vggfeat.train.checkpoint import LAST, read
 
 PARTS = {
@@ -131,6 +132,7 @@ def test_boxes_are_told_and_drawn(tree: Path) -> None:
     rows = read_table("b.csv")
     assert [row["class"] for row in rows] == ["cat", "cat", ""]
     assert float(rows[0]["xmin"]) == label["xmin"]
+    assert is_drawing(Path(label["drawing"]).read_bytes())  # which no command takes for an image
     drawn, plain = (Image.open(label[name]) for name in ("drawing", "image"))
     assert drawn.size == plain.size == GRID_SIZE
     left, _, right, bottom = GRID_BOXES["cat"]

@@ -165,9 +165,9 @@ class LeftOut:
             lines.append(f"{len(drawn):,} {what} of vggfeat's own not read: {_some(drawn)}.")
         if self.beside:
             lines.append(f"Left out, beside the class folders: {_some(self.beside)}.")
-        if twice := self.repeated:
-            what = "image was" if len(twice) == 1 else "images were"
-            lines.append(f"{len(twice):,} {what} named twice, and counts once: {_some(twice)}.")
+        if again := list(dict.fromkeys(self.repeated)):
+            what = "image was" if len(again) == 1 else "images were"
+            lines.append(f"{len(again):,} {what} named more than once: {_some(again)}.")
         return lines
 
     def to_dict(self) -> dict[str, Any]:

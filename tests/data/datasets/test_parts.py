@@ -37,6 +37,7 @@ def both(root: Path, *parts: str) -> Path:
         ("Train", "Val"),
         ("training", "validation"),
         ("train", "valid"),
+        ("trainset", "ValidationData"),
         ("seg_train/seg_train", "seg_val/seg_val"),
     ],
 )

@@ -13,7 +13,9 @@ from vggfeat.data.sources.files import is_image, walk
 from vggfeat.errors import DataError, DataNotFound
 
 PARTS = ("train", "val", "test")
-_PART = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
+_PART = re.compile(
+    r"(?<![a-z])(train|val|test)(?:ing|id|idat(?:e|ion))?(?:set|data)?(?![a-z])", re.IGNORECASE
+)
 _CLASS_TAR = re.compile(r"n\d{8}\.tar")
 
 
@@ -22,7 +24,7 @@ def part_of(name: str) -> str:
 
     Examples
     --------
-    >>> [part_of(name) for name in ("Train", "validation", "seg_test", "bbox_train", "trainer")]
+    >>> [part_of(name) for name in ("Train", "validation", "seg_test", "trainset", "trainer")]
     ['train', 'val', 'test', 'train', '']
     """
     match = _PART.search(name)
