@@ -66,6 +66,8 @@ def lines(outcome: Outcome) -> Iterator[tuple[Any, ...]]:
     for row in outcome.rows:
         partial = "; ".join(row["partial"])
         for measure in row["measures"].values():
+            if measure["reference"]:  # as chance, which the paper leaves unsaid
+                continue
             paper = measure["paper"][0] if measure["paper"] else {"value": None, "unlike": ""}
             here, published = measure["value"], paper["value"]
             remark = row["failed"] or partial or paper["unlike"]

@@ -393,6 +393,7 @@ class Result:
                     "title": measure.title,
                     "value": plain(measure.value),
                     "spread": plain(measure.spread),
+                    "reference": measure.reference,
                     "paper": [
                         {
                             "name": figure.name,

@@ -229,7 +229,7 @@ def resolve_runtime(name: str, device: torch.device, precision: str) -> str:
 
 
 def missing_runtime(name: str, device: torch.device, precision: str) -> str:
-    """Say which extra would compute faster than the runtime that was chosen; empty if none would.
+    """Name a faster runtime than the chosen one whose extra is not installed; empty if none is.
 
     Examples
     --------
@@ -241,8 +241,8 @@ def missing_runtime(name: str, device: torch.device, precision: str) -> str:
             break
         try:
             _check(runtime, device, precision)
-        except MissingExtra as error:
-            return str(error)
+        except MissingExtra:
+            return runtime.name
         except ParameterError:
             continue
     return ""
