@@ -11,6 +11,7 @@ Names are imported when they are first used, so that ``import vggfeat`` is quick
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ __all__ = [
     "load_weights",
 ]
 __version__ = "0.1.0"
+logging.getLogger("vggfeat").addHandler(logging.NullHandler())  # whoever wants to hear it adds one
 
 
 def __getattr__(name: str) -> Any:

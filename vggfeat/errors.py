@@ -120,6 +120,23 @@ class DataNotFound(DataError, FileNotFoundError):
 class ImageError(DataError):
     """One image cannot be read; its message is the reason kept in ``failed.csv``."""
 
+    name = ""
+    reason = ""
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> ImageError:
+        """Name the image that ends a run.
+
+        Examples
+        --------
+        >>> print(ImageError.of("a.jpg", "the file is empty"))
+        a.jpg: the file is empty
+        """
+        error = cls(f"{name}: {reason}")
+        error.name = name
+        error.reason = reason
+        return error
+
 
 class ImageTooSmall(ImageError):
     """An image is too small for the layer asked for."""

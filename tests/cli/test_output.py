@@ -16,6 +16,7 @@ from helpers.cli import Ran, run, run_process
 from packing import jpeg
 
 from vggfeat import cli
+from vggfeat._io import progress
 from vggfeat.cli import console
 from vggfeat.errors import DownloadError, FingerprintMismatch, MissingExtra, VggfeatError
 from vggfeat.report.tables import render_facts
@@ -32,7 +33,7 @@ def test_progress_in_a_file_is_a_line_now_and_then(
 ) -> None:
     """Where stderr is no terminal, as on a cluster, a log tells how far the work is meanwhile."""
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(console, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     with console.count_progress("localize", quiet=False) as tell:
         assert tell is not None
         told = []
@@ -111,7 +112,7 @@ def test_epochs_in_a_file_are_in_their_order(
 ) -> None:
     """What is over stands above what follows it, and once; now and then a line between."""
     clock = iter(range(0, 1000, 40))
-    monkeypatch.setattr(console, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     with console.progress_bar() as bar:
         for epoch in (1, 2, 3):
             console.settle(bar)

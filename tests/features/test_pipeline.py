@@ -371,3 +371,32 @@ def test_threads_extract_side_by_side(images: ImageSet, tmp_path: Path) -> None:
         folders = [tmp_path / str(i) for i in range(4)]
         done = list(pool.map(lambda folder: run(images, folder)[1].computed, folders))
     assert done == [9] * 4
+
+
+@pytest.mark.parametrize("progress", [None, False, True])
+def test_the_bar_of_the_command_line_is_shown_if_asked(
+    progress: bool | None, images: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With progress=True it is drawn on stderr; by default nothing is printed."""
+    run(images, None, progress=progress)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert (f"{len(images)}/{len(images)}" in printed.err) == (progress is True)
+
+
+def test_the_logger_says_what_the_command_prints(
+    images: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Network, device, precision and store are said at INFO; an image left out is a warning."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    several = ImageSet((*images.names, "broken.png"), (*images.images, broken))
+    with caplog.at_level("INFO", logger="vggfeat"):
+        run(several, tmp_path / "f")
+    assert {record.name for record in caplog.records} == {"vggfeat"}
+    said = dict.fromkeys(("INFO", "WARNING"), "")
+    for record in caplog.records:
+        said[record.levelname] += record.getMessage()
+    assert said["WARNING"].startswith("broken.png: ")
+    for part in ("Net A, pool2", "fp32", "CPU", str(tmp_path / "f"), f"{len(images)} of"):
+        assert part in said["INFO"]

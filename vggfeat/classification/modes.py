@@ -17,7 +17,8 @@ from vggfeat.classification.scores import Scores
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.pipeline import extract
+from vggfeat.features.summary import Progress, Summary
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Mode, NetEvaluation
 from vggfeat.store.store import FeatureStore

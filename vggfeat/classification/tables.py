@@ -13,7 +13,8 @@ from vggfeat.classification.scores import Scores
 from vggfeat.classification.validation import Validation, open_validation
 from vggfeat.errors import DataError, VggfeatError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.pipeline import extract
+from vggfeat.features.summary import Progress, Summary
 from vggfeat.recipes.classification import ClassificationRecipe, ClassificationRow
 from vggfeat.recipes.networks import TrainedNet, Use, find_weights
 from vggfeat.result import Measure, Result

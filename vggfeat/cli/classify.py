@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vggfeat.data.partition import Partition
     from vggfeat.experiments.classification import ClassifiedImage, FusedPosteriors
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.pipeline import Summary
+    from vggfeat.features.summary import Summary
 
 SHOWN = 100  # images that are printed; --csv and --json have all
 

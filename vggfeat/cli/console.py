@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -11,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -20,11 +20,8 @@ from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -33,18 +30,24 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from vggfeat._io.progress import Bar, bars, late_task, progress_bar
 from vggfeat._io.text import counted, printable
 from vggfeat.errors import Terminated, VggfeatError
+from vggfeat.features.summary import Summary, show_by
 
 if TYPE_CHECKING:
     from vggfeat.data.left_out import LeftOut
-    from vggfeat.features.pipeline import Summary
     from vggfeat.result import Result
 
-LOG_SECONDS = 30.0  # between lines of progress, where stderr is no terminal
 NAMED = 10  # images left out that are warned of by name
 INTERRUPTED = 130
 _STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: Terminated.exit_status}
+_QUOTE = "'"
+# Arguments that errors advise to give.
+_ARGUMENT = re.compile(
+    r"\b(device|precision|deterministic|net|layers?|weights|normalize|views|loss|relative_to)"
+    r"=('[^']*'|True|FILE|DIR)"
+)
 _SHOW_CURSOR = b"\x1b[?25h"  # which a bar hides
 
 Quiet = Annotated[
@@ -55,8 +58,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 
 def console(*, stderr: bool = False) -> Console:
     """Open a console on stdout, where results go, or on stderr, where progress goes."""
-    if stderr and _bars:  # which is drawn below what is printed on its own console
-        return _bars[-1].console
+    if stderr and bars:  # which is drawn below what is printed on its own console
+        return bars[-1].console
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
@@ -73,8 +76,8 @@ def note(*lines: str, quiet: bool = False) -> None:
 
 
 def note_error(what: str, error: VggfeatError) -> None:
-    """Say what an error says, after what it is or of what it is."""
-    first, *more = error.lines
+    """Say what an error says, after what it is or of what it is, by options."""
+    first, *more = map(in_options, error.lines)
     note(f"{what}: {first}", *more)
 
 
@@ -84,6 +87,25 @@ def note_left_out(left_out: LeftOut, *, quiet: bool) -> None:
         note(f"Warning: {line}")
     for line in left_out.notes:
         note(line, quiet=quiet)
+
+
+def in_options(line: str) -> str:
+    """Turn what is written in Python into what is typed.
+
+    Examples
+    --------
+    >>> in_options("Use device='cpu' with deterministic=True, or layer='pool5'.")
+    'Use --device cpu with --deterministic, or --layer pool5.'
+    >>> in_options("Use another path.")  # of a store
+    'Use another --out.'
+    """
+    return _ARGUMENT.sub(_option, line).replace("another path", "another --out")
+
+
+def _option(argument: re.Match[str]) -> str:
+    name, value = argument.groups()
+    flag = "--" + name.replace("_", "-").removesuffix("s" if name in ("layers", "views") else "")
+    return flag if value == "True" else f"{flag} {value.strip(_QUOTE)}"
 
 
 def warn_of_failures(failed: Mapping[str, str]) -> None:
@@ -235,56 +257,10 @@ def _exit(number: int, frame: object) -> NoReturn:
 # Progress
 
 
-class _Bar(Progress):
-    """A bar on a terminal; in a file, as a cluster keeps one, a line every half a minute.
-
-    It is there from its first task on. One bar is drawn at a time: that of the work around it
-    comes back when it ends.
-    """
-
-    def __init__(self, *columns: ProgressColumn) -> None:
-        super().__init__(*columns, console=Console(stderr=True, highlight=False))
-        self.last_line = monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self in _bars:
-            self.stop()
-            _bars.remove(self)
-            if _bars and _bars[-1].console.is_terminal:
-                _bars[-1].start()
-
-    def add_task(self, *given: Any, **fields: Any) -> TaskID:
-        if self not in _bars:
-            if _bars and _bars[-1].console.is_terminal:
-                _bars[-1].clear()
-            _bars.append(self)
-            self.start()
-        return super().add_task(*given, **fields)
-
-    def update(self, task_id: TaskID, **fields: Any) -> None:
-        super().update(task_id, **fields)
-        if not self.console.is_terminal and monotonic() - self.last_line > LOG_SECONDS:
-            self.last_line = monotonic()
-            self.console.print(self.make_tasks_table([self._tasks[task_id]]))
-
-    def clear(self) -> None:
-        """Take it off the terminal, until it is started again."""
-        self.live.transient = True
-        self.stop()
-        self.live.transient = False
-
-
-_bars: list[_Bar] = []
-"""Those that are at work, the innermost last: it alone is drawn, and notes stand above it."""
-
-
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """Take the bar off the terminal while a result is printed there, which would end its line."""
-    bar = _bars[-1] if _bars and _bars[-1].console.is_terminal else None
+    bar = bars[-1] if bars and bars[-1].console.is_terminal else None
     if bar:
         bar.clear()
     try:
@@ -292,17 +268,6 @@ def _without_bar() -> Iterator[None]:
     finally:
         if bar:
             bar.start()
-
-
-def progress_bar(field: str = "", width: int | None = 40) -> Progress:
-    """Make bars of what is done, of all, and the time left, with a text field of the tasks."""
-    return _Bar(
-        TextColumn("{task.description}"),
-        BarColumn(width),
-        MofNCompleteColumn(),
-        *([TextColumn(f"{{task.fields[{field}]}}")] if field else []),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
 
 
 def settle(bar: Progress) -> None:
@@ -330,25 +295,11 @@ def work_progress(what: str, *, quiet: bool) -> Iterator[Callbacks]:
             yield Callbacks()
         return
     with interruptible(), progress_bar("rate") as bar:
-        tasks: dict[str, TaskID] = {}  # none before there is something to show
-
-        def task(name: str) -> TaskID:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=None, rate="")
-            return tasks[name]
-
-        def show_images(summary: Summary) -> None:
-            bar.update(
-                task(what),
-                total=summary.images,
-                completed=summary.present + summary.computed + summary.failed,
-                rate=f"{summary.images_per_s:.2f} images/s" if summary.computed else "",
-            )
-
-        def show_splits(done: int, total: int) -> None:
-            bar.update(task("train and test"), total=total, completed=done)
-
-        yield Callbacks(show_images, show_splits)
+        splits = late_task(bar, "train and test", rate="")
+        yield Callbacks(
+            show_by(late_task(bar, what, rate="")),
+            lambda done, total: splits(completed=done, total=total),
+        )
 
 
 @contextmanager
@@ -387,12 +338,6 @@ def download_progress(*, quiet: bool) -> Iterator[Any]:
             yield None
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with interruptible(download_hint), _Bar(*columns) as bar:
-        tasks: list[TaskID] = []  # none before there is something to show
-
-        def show_bytes(done: int, total: int | None) -> None:
-            if not tasks:
-                tasks.append(bar.add_task("download", total=None))
-            bar.update(tasks[0], completed=done, total=total)
-
-        yield show_bytes
+    with interruptible(download_hint), Bar(*columns) as bar:
+        download = late_task(bar, "download")
+        yield lambda done, total: download(completed=done, total=total)

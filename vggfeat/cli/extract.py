@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vggfeat.data.imageset import ImageSet
     from vggfeat.data.partition import Partition
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.pipeline import Summary
+    from vggfeat.features.summary import Summary
 
 
 class Done(NamedTuple):

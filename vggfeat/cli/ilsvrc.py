@@ -33,7 +33,7 @@ from vggfeat.settings import Features
 if TYPE_CHECKING:
     from vggfeat.classification.tables import Open
     from vggfeat.features.extractor import DenseExtractor
-    from vggfeat.features.pipeline import Progress
+    from vggfeat.features.summary import Progress
     from vggfeat.recipes.classification import ClassificationRow
     from vggfeat.recipes.localization import LocalizationRow
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat._io.progress import progress_bar
 from vggfeat._io.text import counted
-from vggfeat.cli.console import interruptible, is_first_process, note, progress_bar, settle
+from vggfeat.cli.console import interruptible, is_first_process, note, settle
 from vggfeat.features.provenance import versions
 from vggfeat.nets.runtimes import describe_device, resolve_device
 from vggfeat.recipes.networks import BEST

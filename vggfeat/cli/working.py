@@ -13,6 +13,7 @@ from vggfeat.experiments.sources import has_store
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import check_pools
+from vggfeat.features.provenance import name_network
 from vggfeat.features.ray import extract_on_ray, resolve_precision_on_ray
 from vggfeat.nets.config import resolve_layer
 from vggfeat.nets.runtimes import check_machine, resolve_device, resolve_precision
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vggfeat.data.imageset import ImageSet
-    from vggfeat.features.pipeline import Summary
+    from vggfeat.features.summary import Summary
     from vggfeat.settings import Execution, Extraction, Features
 
 
@@ -128,17 +129,12 @@ class Work:
         return extractor
 
     def _tell(self, extractor: DenseExtractor, layers: Sequence[str]) -> None:
-        extraction, weights = extractor.extraction, extractor.weights
+        extraction, local = extractor.extraction, self.execution.engine == "local"
         for asked, resolved in zip(layers, extraction.layers, strict=False):
             if asked != resolved:
                 note(f"Layer {asked} is {resolved} of net {extraction.net}.", quiet=self.quiet)
-        where = f"{extraction.precision} on {extractor.device_name}"
-        note(
-            f"Net {extraction.net}, {', '.join(extraction.layers)}, weights {weights.source} "
-            f"({weights.sha256[:12]}), {where if self.execution.engine == 'local' else 'on Ray'}",
-            quiet=self.quiet,
-        )
-        advice = advise_runtime(extractor) if self.execution.engine == "local" else ""
+        note(name_network(extractor, "" if local else "on Ray"), quiet=self.quiet)
+        advice = advise_runtime(extractor) if local else ""
         if advice and advice not in self.advised:
             self.advised.add(advice)
             note(advice, quiet=self.quiet)

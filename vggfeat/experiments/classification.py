@@ -27,8 +27,9 @@ from vggfeat.data.datasets.ilsvrc import LabelledImages
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.partition import WHOLE, Partition
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Summary, extract
+from vggfeat.features.pipeline import extract
 from vggfeat.features.provenance import versions
+from vggfeat.features.summary import Summary
 from vggfeat.result import Result
 from vggfeat.settings import Features, NetEvaluation
 

@@ -23,8 +23,9 @@ from vggfeat.experiments.identical import IdenticalImages, choose_kept, find_ide
 from vggfeat.experiments.sources import Extract, Networks, ViewSource, extract_source, open_source
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import gives_posteriors, list_features
+from vggfeat.features.summary import Progress, Summary
 from vggfeat.settings import Execution, Features
 from vggfeat.store.column import Column
 

@@ -12,8 +12,9 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.errors import DeviceError, ParameterError, StoreError, WeightsNotFound
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Progress, Summary, extract
+from vggfeat.features.pipeline import extract
 from vggfeat.features.provenance import provenance
+from vggfeat.features.summary import Progress, Summary
 from vggfeat.nets.preprocessing import name_of_pixels
 from vggfeat.nets.registry import NAMES
 from vggfeat.nets.runtimes import (

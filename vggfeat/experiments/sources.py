@@ -19,7 +19,7 @@ from vggfeat.errors import DataError, ImageError, StoreError
 from vggfeat.features import pipeline
 from vggfeat.features.aggregate import Matrix
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import Summary
+from vggfeat.features.summary import Summary
 from vggfeat.nets.config import layers_of, resolve_layer, torchvision_names
 from vggfeat.nets.preprocessing import name_of_pixels
 from vggfeat.nets.registry import NAMES, SOURCES

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, get_args
 
@@ -22,12 +23,14 @@ from vggfeat.features.extractor import DenseExtractor, explain_overflow
 from vggfeat.features.outbox import Outbox
 from vggfeat.features.plan import Bools, Plan
 from vggfeat.features.pooling import resolve_pooling
-from vggfeat.features.provenance import provenance
+from vggfeat.features.provenance import name_network, provenance
+from vggfeat.features.summary import Progress, Summary, image_bar
 from vggfeat.settings import OnBadImage
 from vggfeat.store.column import Descriptor
 from vggfeat.store.labels import write_labels
 from vggfeat.store.store import FeatureStore
 
+LOGGER = logging.getLogger("vggfeat")
 # A shard is written after so many bytes, or so many seconds: what `kill -9` can lose.
 BYTES_PER_SHARD = 64 << 20
 SECONDS_PER_SHARD = 30.0
@@ -37,56 +40,6 @@ OVERFLOWED = 16
 # Images at Q = 384, the work of a round. Batches never reach over its end, so that a run that
 # was killed and resumed makes the same ones, and with them the same bits.
 ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
-
-Progress = Callable[["Summary"], None]
-
-
-@dataclass
-class Summary:
-    """What a run did, also while it runs.
-
-    Parameters
-    ----------
-    images : int
-        Images asked for.
-    present, computed, failed : int
-        Those that the store already had, those done by this run, and those that could not be read.
-    seconds : float
-        Time since the start.
-    replaced : int
-        Those that took the place of others of their names.
-    added : Counter of int
-        Of those that had some of the columns, how many were computed with so many more.
-    """
-
-    images: int
-    present: int = 0
-    computed: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    replaced: int = 0
-    added: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def images_per_s(self) -> float:
-        """Images computed a second, at all scales together."""
-        return self.computed / self.seconds if self.seconds else 0.0
-
-    def plus(self, done: Summary) -> Summary:
-        """Add what another run did to one that counts the images of both."""
-        return Summary(
-            self.images,
-            self.present + done.present,
-            self.computed + done.computed,
-            self.failed + done.failed,
-            self.seconds + done.seconds,
-            self.replaced + done.replaced,
-            self.added + done.added,
-        )
-
-    def onto(self, progress: Progress | None) -> Progress | None:
-        """Make a `progress` that tells what a run does together with all that went before."""
-        return None if progress is None else lambda done: progress(self.plus(done))
 
 
 def extract(
@@ -99,7 +52,7 @@ def extract(
     on_bad_image: str = "skip",
     workers: int | None = None,
     share: tuple[int, int] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Summary:
     """Compute, for every image, the columns that a store lacks, and keep them there.
 
@@ -120,8 +73,9 @@ def extract(
     share : (int, int), optional
         Which part of how many of a longer list `images` are, as (3, 16): lists of failed images
         are kept for each, and no view is written.
-    progress : callable, optional
-        Called with the :class:`Summary` so far, after every batch.
+    progress : bool or callable, optional
+        True shows the bar of the command line; a callable is called with the :class:`Summary` so
+        far, after every batch.
 
     Returns
     -------
@@ -148,6 +102,9 @@ def extract(
     Runs that work on one list in one store at the same time lose nothing: with every shard each
     takes in what the others wrote.
 
+    The logger ``vggfeat`` says at INFO what computes, and what was done; images that are left out
+    are warnings.
+
     Examples
     --------
     >>> from vggfeat._io.assets import asset
@@ -158,12 +115,17 @@ def extract(
     3
     """
     options = RunOptions(tuple(scales), tuple(outputs), on_bad_image, workers)
-    run = Run(images, extractor, options, store, progress)
-    store.begin(images.names, run.provenance, share)
-    run.all(workers or cpu_count())
+    with ExitStack() as shown:
+        if isinstance(progress, bool):
+            progress = shown.enter_context(image_bar("extract")) if progress else None
+        run = Run(images, extractor, options, store, progress)
+        LOGGER.info(name_network(extractor))
+        store.begin(images.names, run.provenance, share)
+        run.all(workers or cpu_count())
     judge_settings(run.overflowed, run.summary, at_least=1)
     write_labels(store.storage, labels_of(images), share)
     store.finish(images.names, run.failed, share)
+    LOGGER.info("%s: %s", store, run.summary)
     return run.summary
 
 
@@ -323,7 +285,8 @@ class Run:
         self.failed[name] = reason
         self.summary.failed += 1
         if self.stop_on_bad:
-            raise ImageError(f"{name}: {reason}")
+            raise ImageError.of(name, reason)
+        LOGGER.warning("%s: %s", name, reason)
 
     def _overflow(self, row: int, reason: str) -> None:
         """Leave out an image that could be read and has no finite descriptor, or stop at it."""
@@ -376,7 +339,7 @@ def describe_batch(
         if all(np.abs(values).max() <= np.finfo(dtype).max for values in own.values()):
             yield ImageDescription(row, own)
         else:
-            reason = f"Its descriptor has numbers that {dtype} cannot hold. Use --dtype float32."
+            reason = f"Its descriptor has numbers that {dtype} cannot hold. Use the dtype float32."
             yield ImageDescription(row, {}, reason)
 
 

@@ -39,6 +39,22 @@ def provenance(extractor: DenseExtractor) -> dict[str, Any]:
     }
 
 
+def name_network(extractor: DenseExtractor, where: str = "") -> str:
+    """Say in a line what computes: net, layers, weights, precision and device.
+
+    Examples
+    --------
+    >>> name_network(DenseExtractor("D", "pool1", weights="embedded", precision="fp32"))
+    'Net D, pool1, weights embedded (...), fp32 on CPU (...)'
+    """
+    extraction, weights = extractor.extraction, extractor.weights
+    return (
+        f"Net {extraction.net}, {', '.join(extraction.layers)}, weights {weights.source} "
+        f"({weights.sha256[:12]}), "
+        + (where or f"{extraction.precision} on {extractor.device_name}")
+    )
+
+
 def versions(extractor: DenseExtractor | None = None) -> dict[str, str]:
     """Versions of Python and of the packages that make a result, a network's engine among them."""
     found = {"python": platform.python_version()}
