@@ -295,12 +295,35 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) 
     [
         torch.zeros(3, 40, 40, dtype=torch.uint8),
         torch.zeros(1, 1, 40, 40, dtype=torch.uint8),
-        torch.zeros(1, 3, 40, 40),
+        torch.zeros(1, 3, 40, 40, dtype=torch.int64),
+        torch.full((1, 3, 40, 40), 255.0),
+        torch.full((1, 3, 40, 40), -0.1),
+        torch.full((1, 3, 40, 40), float("nan")),
         np.zeros((1, 3, 40, 40), np.uint8),
+        np.zeros((1, 3, 40, 40)),
     ],
 )
-def test_pixels_of_another_shape_or_type_are_refused(pixels: Any) -> None:
-    """Floats from 0 to 1 would be taken for a black image, a grey channel for three."""
+def test_pixels_of_another_shape_type_or_range_are_refused(pixels: Any) -> None:
+    """Floats up to 255, or less a mean, would give garbage; a grey channel is none of three."""
     extractor = DenseExtractor("D", "pool1", weights="embedded", device="cpu")
     for describe in (extractor.describe, extractor.maps):
         refuses(partial(describe, pixels), ParameterError, ["pixels", "uint8", "(B, 3, H, W)"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_from_0_to_1_are_pixels(dtype: torch.dtype) -> None:
+    """They give the bits that their 8 bits give, as those of an array do."""
+    extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32", device="cpu")
+    pixels = batch(*images((40, 60)))
+    expected = extractor.describe(pixels)[("pool2", "average")]
+    floats = (pixels.to(dtype) / 255).requires_grad_()
+    assert torch.equal(extractor.describe(floats)[("pool2", "average")], expected)
+    assert torch.equal(extractor.maps(floats)["pool2"], extractor.maps(pixels)["pool2"])
+
+
+def test_an_extractor_shows_what_it_computes_in_a_line() -> None:
+    """A notebook shows net, layers, pooling, weights, precision and device."""
+    shown = repr(DenseExtractor("D", ("pool1", "pool2"), weights="embedded", precision="fp32"))
+    assert "\n" not in shown
+    for name in ("'D'", "pool1, pool2", "average", "embedded", "fp32"):
+        assert name in shown

@@ -17,6 +17,7 @@ from torch import Tensor
 from vggfeat.data.image import DECODER, RESAMPLING, ImageLike, max_pixels
 from vggfeat.data.image import load as load_image
 from vggfeat.errors import DeviceError, ParameterError
+from vggfeat.features.module import DenseModule
 from vggfeat.features.pooling import SCORES, Pooling, check_pools, resolve_pooling
 from vggfeat.features.tiling import iter_tiles, longer_axis
 from vggfeat.nets.config import resolve_layer
@@ -30,7 +31,7 @@ from vggfeat.nets.runtimes import (
     resolve_precision,
     resolve_runtime,
 )
-from vggfeat.nets.runtimes.inference import arithmetic
+from vggfeat.nets.runtimes.inference import arithmetic, place
 from vggfeat.nets.vgg import VGG
 from vggfeat.nets.weights import Weights, load
 from vggfeat.settings import Extraction, Hardware
@@ -126,6 +127,13 @@ class DenseExtractor:
         self._nets = {names: self.net}
         self.pixel_budget = self._default_budget()
 
+    def __repr__(self) -> str:
+        own = self.extraction
+        return (
+            f"DenseExtractor({own.net!r}, {', '.join(own.layers)}, pool {own.pool}, weights "
+            f"{self.weights.source}, {own.precision} on {self.device_name})"
+        )
+
     def columns(self, scales: Iterable[int], outputs: Sequence[str] = ()) -> list[Column]:
         """List the columns that are computed at some scales, by layer, pooling and Q.
 
@@ -182,8 +190,8 @@ class DenseExtractor:
 
         Parameters
         ----------
-        pixels : Tensor (B, 3, H, W) of uint8
-            RGB.
+        pixels : Tensor (B, 3, H, W)
+            RGB: uint8, or floats in [0, 1], which are rounded to 8 bits as those of arrays are.
         wanted : iterable of (layer, pooling), optional
             What alone is computed, as far as the last of the layers; by default everything.
 
@@ -225,7 +233,7 @@ class DenseExtractor:
         return kept, {key: values[kept] for key, values in descriptors.items()}
 
     def maps(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return dense maps of images (B, 3, H, W) of uint8, without their mirror images.
+        """Return dense maps of images (B, 3, H, W), without their mirror images; see `describe`.
 
         Returns
         -------
@@ -245,6 +253,51 @@ class DenseExtractor:
         if not _finite_rows(list(maps.values())).all():
             raise DeviceError(explain_overflow(self.extraction.precision))
         return maps
+
+    @torch.inference_mode(False)  # which has gradients, whatever is around it
+    def as_module(self, *, maps: bool = False) -> DenseModule:
+        """Return a torch module that describes images, with gradients.
+
+        It takes images (N, 3, H, W) of floats, RGB in [0, 1]: pixel order, range and mean are
+        inside. It returns what :meth:`describe` does of them, stacked, or with `maps` what
+        :meth:`maps` does.
+
+        Parameters
+        ----------
+        maps : bool
+            Return dense maps (N, C, h, w), of several layers a dict of them, in place of
+            descriptors (N, D).
+
+        Returns
+        -------
+        DenseModule
+            On this extractor's device, in evaluation mode, in fp32: ``torch.autocast`` and
+            ``.to()`` change that as ever. Its parameters are its own, and get gradients after
+            ``.requires_grad_()``.
+
+        Examples
+        --------
+        >>> extractor = DenseExtractor("D", "pool2", weights="embedded", precision="fp32")
+        >>> module = extractor.as_module()
+        >>> images = torch.rand(2, 3, 40, 60, requires_grad=True)
+        >>> descriptors = module(images)
+        >>> descriptors.shape
+        torch.Size([2, 128])
+        >>> descriptors.square().sum().backward()
+        >>> images.grad.shape, any(p.requires_grad for p in module.parameters())
+        (torch.Size([2, 3, 40, 60]), False)
+        """
+        own = {name: values.clone() for name, values in self.weights.state.items()}
+        net, mean, std = self._in_rgb(own)
+        return DenseModule(
+            place(net, self.device, torch.float32).requires_grad_(False),
+            self.extraction,
+            mean.to(self.device),
+            std.to(self.device),
+            self._range,
+            as_maps=maps,
+            budget=self.pixel_budget,
+        ).eval()
 
     def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
         """Return dense maps (D, h, w) of one image whose smallest side is Q pixels; see `maps`.
@@ -304,13 +357,10 @@ class DenseExtractor:
     def _split(self, pixels: Tensor) -> Sequence[Tensor]:
         shape: tuple[int, ...] = tuple(getattr(pixels, "shape", ()))
         dtype = getattr(pixels, "dtype", type(pixels))
-        if dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
-            raise ParameterError.of(
-                "pixels",
-                "DenseExtractor",
-                "a torch.Tensor (B, 3, H, W) of uint8, RGB from 0 to 255",
-                f"{shape} of {dtype}",
-            )
+        of_bytes = dtype == torch.uint8
+        if len(shape) != 4 or shape[1] != 3 or not (of_bytes or _is_floating(pixels)):
+            raise _no_pixels(f"{shape} of {dtype}")
+        pixels = pixels if of_bytes else _as_bytes(pixels)
         return torch.split(pixels, 1) if self.hardware.deterministic else [pixels]
 
     def _net_until(self, layers: Iterable[str]) -> VGG:
@@ -324,8 +374,23 @@ class DenseExtractor:
         return self._nets[names]
 
     def _build(self) -> VGG:
+        """Put the network on the device in the runtime, unless that does not suit the weights."""
+        net, mean, std = self._in_rgb(self.weights.state)
+        self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
+        self._range = self.weights.pixels.range
+        sizes = torch.maximum(mean.abs(), (self._range - mean).abs()) / std
+        if why := explain_misfit(net, self.runtime, sizes):
+            if self.hardware.runtime != "auto":
+                raise ParameterError(
+                    f"The runtime {self.runtime} {why}. Use the runtime 'torch' or 'auto'."
+                )
+            self.runtime = "torch"
+        return build_runtime(net, self.runtime, self.device, self.dtype)
+
+    def _in_rgb(self, state: Mapping[str, Tensor]) -> tuple[VGG, Tensor, Tensor]:
+        """Make a network of parameters that takes RGB; return mean and std (3,) in RGB too."""
         pixels = self.weights.pixels
-        state = dict(self.weights.state)
+        state = dict(state)
         order = slice(None)
         if pixels.channels == "BGR":
             # The network takes RGB from here on, so that pixels need no reordering.
@@ -339,17 +404,7 @@ class DenseExtractor:
             pool_rounding=pixels.pool_rounding,
             init=None,
         ).load(state)
-        mean, std = torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
-        self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
-        self._range = pixels.range
-        sizes = torch.maximum(mean.abs(), (pixels.range - mean).abs()) / std
-        if why := explain_misfit(net, self.runtime, sizes):
-            if self.hardware.runtime != "auto":
-                raise ParameterError(
-                    f"The runtime {self.runtime} {why}. Use the runtime 'torch' or 'auto'."
-                )
-            self.runtime = "torch"
-        return build_runtime(net, self.runtime, self.device, self.dtype)
+        return net, torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
 
     def _default_budget(self) -> int:
         if self.hardware.deterministic:
@@ -391,7 +446,7 @@ class DenseExtractor:
         if len(pixels) == 1:
             raise DeviceError(
                 f"An image of {pixels.shape[2]}×{pixels.shape[3]} does not fit into the memory of "
-                f"{self.device_name}. Use a smaller Q, or --device cpu."
+                f"{self.device_name}. Use a smaller Q, or device='cpu'."
             )
         halves = [self._describe_or_halve(half, keys) for half in pixels.chunk(2)]
         return {key: torch.cat([half[key] for half in halves]) for key in keys}
@@ -430,10 +485,30 @@ class DenseExtractor:
                 yield maps
 
 
+def _as_bytes(pixels: Tensor) -> Tensor:
+    """Round floats in [0, 1] to 8 bits."""
+    pixels = pixels.detach().float()
+    if pixels.numel() and not 0 <= pixels.min() <= pixels.max() <= 1:
+        raise _no_pixels(f"floats in [{pixels.min():g}, {pixels.max():g}]")
+    return (pixels * 255).round().to(torch.uint8)
+
+
+def _is_floating(pixels: object) -> bool:
+    return isinstance(pixels, Tensor) and pixels.is_floating_point()
+
+
+def _no_pixels(got: str) -> ParameterError:
+    expected = (
+        "a torch.Tensor (B, 3, H, W), RGB, of uint8 or of floats in [0, 1], from which no mean was "
+        "subtracted: that belongs to the weights"
+    )
+    return ParameterError.of("pixels", "DenseExtractor", expected, got)
+
+
 def explain_overflow(precision: str) -> str:
     """Say that numbers overflow, and what would be right."""
     if precision == "fp16":
-        return "Its numbers overflow in fp16, which ends at 65504. Use --precision bf16 or fp32."
+        return "Its numbers overflow in fp16, which ends at 65504. Use the precision bf16 or fp32."
     return (
         f"Its numbers overflow in {precision}: the weights are those of a training that diverged, "
         "or of another range of pixels. Take others."

@@ -1,0 +1,140 @@
+"""An extractor as a torch module: the numbers of `describe`, and gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.mistakes import refuses
+from helpers.networks import formula_weights
+from support import noise, random_weights
+from torch import Tensor
+
+from vggfeat import DenseExtractor
+from vggfeat.errors import ParameterError
+from vggfeat.nets.preprocessing import TORCHVISION
+
+OF_RGB = replace(random_weights("D", ["pool2"]), pixels=TORCHVISION)
+SMALL = {"weights": "embedded", "precision": "fp32", "device": "cpu"}
+
+
+def batch(width: int = 60, height: int = 45) -> Tensor:
+    """Draw two images (2, 3, H, W) of uint8."""
+    images = np.stack([noise(width, height, seed) for seed in (1, 2)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers": "pool3"},
+        {"layers": "pool3", "flip": False},
+        {"layers": ("pool3", "conv2_1_pre"), "pool": "average+cells+gem3+max"},
+        {"layers": "pool3", "locations": "l2"},
+        {"layers": "pool3", "deterministic": True},
+        {"layers": "pool2", "weights": OF_RGB},
+    ],
+    ids=str,
+)
+def test_a_module_returns_what_is_described(settings: dict[str, Any]) -> None:
+    """Mirror image, poolings, layers and pixel convention are those of the extractor, stacked."""
+    extractor = DenseExtractor("D", **{**SMALL, **settings})
+    pixels = batch()
+    described = torch.cat(list(extractor.describe(pixels).values()), 1)
+    for images in (pixels / 255, (pixels / 255).double()):
+        with torch.no_grad():
+            torch.testing.assert_close(
+                extractor.as_module()(images).float(), described, rtol=1e-4, atol=1e-3
+            )
+
+
+def test_crops_are_run_on_their_own(tiny: str) -> None:
+    """A pooling that runs the network itself does so in the module, beside one of the map."""
+    weights = formula_weights(tiny)
+    extractor = DenseExtractor(
+        tiny, "fc8", weights=weights, pool="softmax+crops2", precision="fp32", device="cpu"
+    )
+    pixels = batch(260, 230)
+    described = torch.cat(list(extractor.describe(pixels).values()), 1)
+    torch.testing.assert_close(extractor.as_module()(pixels / 255), described, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_returns_dense_maps() -> None:
+    """Of one layer a tensor, of several a dict, as `maps` has them."""
+    extractor = DenseExtractor("D", ("pool2", "pool3"), **SMALL)
+    expected = extractor.maps(batch())
+    maps = extractor.as_module(maps=True)(batch() / 255)
+    assert list(maps) == ["pool2", "pool3"]
+    for layer, dense_map in maps.items():
+        torch.testing.assert_close(dense_map, expected[layer], rtol=1e-3, atol=1e-2)
+    alone = DenseExtractor("D", "pool2", **SMALL).as_module(maps=True)(batch() / 255)
+    torch.testing.assert_close(alone, expected["pool2"], rtol=1e-3, atol=1e-2)
+
+
+def test_gradients_are_those_of_small_differences() -> None:
+    """The derivative by a pixel is what moving that pixel does, mirror image included."""
+    extractor = DenseExtractor("D", "pool1", pool="cells", **SMALL)
+    module = extractor.as_module().double()
+    images = (batch(6, 4)[:1] / 255).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: module(x)[:, ::16], images)
+
+
+@torch.inference_mode()
+def test_a_module_made_without_gradients_has_them() -> None:
+    """It can be made wherever images are described."""
+    module = DenseExtractor("D", "pool1", **SMALL).as_module()
+    with torch.inference_mode(False):
+        images = torch.rand(1, 3, 8, 8, requires_grad=True)
+        module(images).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_parameters_are_its_own_and_are_trained_if_asked() -> None:
+    """A step of an optimiser changes the module, not the extractor or the weights."""
+    weights = random_weights("A", ["pool2"])
+    extractor = DenseExtractor("A", "pool2", weights=weights, precision="fp32", device="cpu")
+    before = extractor.describe(batch())[("pool2", "average")]
+    module = extractor.as_module()
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    optimiser = torch.optim.SGD(module.requires_grad_().parameters(), lr=1e-3)
+    module(batch() / 255).square().mean().backward()
+    optimiser.step()
+    assert not torch.allclose(module(batch() / 255), before, rtol=1e-2)
+    assert torch.equal(extractor.describe(batch())[("pool2", "average")], before)
+    torch.testing.assert_close(extractor.as_module()(batch() / 255), before, rtol=1e-4, atol=1e-3)
+
+
+def test_a_module_moves_and_is_copied_as_others_are() -> None:
+    """`.to()` of a type, and a state that is written and read, change numbers by rounding alone."""
+    extractor = DenseExtractor("D", "pool2", **SMALL)
+    module, images = extractor.as_module(), batch() / 255
+    expected = module(images)
+    coarse = extractor.as_module().to(torch.bfloat16)(images)
+    assert coarse.dtype == torch.float32
+    assert (coarse - expected).norm() < 0.05 * expected.norm()
+    other = DenseExtractor("D", "pool2", flip=True, **SMALL).as_module()
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "mentions"),
+    [
+        (batch(), ["uint8", "range"]),
+        (batch().float(), ["[0, 1]", "255"]),
+        (torch.tensor([[[[-2.1, 2.6]]]]).expand(1, 3, 40, 2), ["mean", "-2.1", "2.6"]),
+        (torch.full((1, 3, 40, 40), float("nan")), ["nan"]),
+        (torch.zeros(3, 40, 40), ["(N, 3, H, W)", "(3, 40, 40)"]),
+        (torch.zeros(1, 40, 40, 3), ["(N, 3, H, W)"]),
+        (np.zeros((1, 3, 40, 40), np.float32), ["torch.Tensor"]),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images: Any, mentions: list[str]) -> None:
+    """Pixels up to 255, and those whose mean was subtracted, would give garbage."""
+    module = DenseExtractor("D", "pool1", **SMALL).as_module()
+    refuses(partial(module, images), ParameterError, ["images", *mentions])
