@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.mistakes import refuses
 
@@ -213,3 +214,16 @@ def test_a_manifest_of_absent_images_is_refused(tmp_path: Path) -> None:
     manifest.write_text("path,label\nnope.jpg,cat\nnope2.jpg,dog\n")
     with pytest.raises(DataNotFound, match=r"2 images.*nope\.jpg.*relative"):
         read_labelled(str(manifest))
+
+
+def test_a_set_of_many_images_is_shown_in_a_line() -> None:
+    """A notebook shows how many, the first and the last, classes and splits; never all names."""
+    names = tuple(f"photos/{number}.jpg" for number in range(10_000))
+    labels = tuple("cat" if number % 2 else "dog" for number in range(10_000))
+    images = ImageSet(names, names, labels, splits={"train": np.arange(9_000)})
+    shown = repr(images)
+    assert len(shown) < 200
+    for part in ("10,000 images", "photos/0.jpg", "photos/9999.jpg", "2 classes", "train 9,000"):
+        assert part in shown
+    assert repr(ImageSet((), ())) == "ImageSet(0 images)"
+    assert "\n" not in repr(ImageSet(("a\nb",), ("c",)))

@@ -299,3 +299,13 @@ def test_a_million_rows_open_within_a_second() -> None:
         seconds.append(time.process_time() - start)
     assert len(index.counted) == 1_000_000
     assert min(seconds) < 1
+
+
+def test_a_store_is_shown_in_a_line(tmp_path: Path) -> None:
+    """A notebook shows where it is, how many images it has, and some of its columns."""
+    assert "0 images, no columns" in repr(FeatureStore(tmp_path / "s", "a"))
+    make_store(tmp_path / "t", names=[f"{number}\n.jpg" for number in range(3)])
+    shown = repr(FeatureStore(tmp_path / "t"))
+    for part in (str(tmp_path / "t"), "3 images", FC7.descriptor.path):
+        assert part in shown
+    assert "\n" not in shown

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vggfeat._io.remote import is_address, redact
+from vggfeat._io.text import counted, printable
 from vggfeat.data.identity import stamps_of
 from vggfeat.data.image import Box, Crop, ImageLike, ImageRef, lacking_decoder
 from vggfeat.data.left_out import LeftOut
@@ -25,6 +26,9 @@ from vggfeat.errors import DataError, ParameterError
 Targets = NDArray[np.int8]
 Rows = NDArray[np.int64]
 T = TypeVar("T")
+# What a notebook shows of a set: splits, and characters of a name.
+SHOWN = 5
+LONGEST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class ImageSet:
     Examples
     --------
     >>> images = ImageSet(("a", "b"), ("a.jpg", "b.jpg"), labels=("dog", "cat"))
+    >>> images
+    ImageSet(2 images, a … b, 2 classes, cat … dog)
     >>> len(images), images.classes
     (2, ['cat', 'dog'])
     """
@@ -84,6 +90,13 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        parts = [_ends(self.names, "image")]
+        if classes := self.classes:
+            parts.append(_ends(classes, "class"))
+        parts += [f"{name} {len(rows):,}" for name, rows in list(self.splits.items())[:SHOWN]]
+        return f"ImageSet({', '.join(parts)})"
 
     @property
     def classes(self) -> list[str]:
@@ -127,6 +140,13 @@ class ImageSet:
         targets = self.targets if split is None else self.targets[self.splits[split]]
         counts: Rows = (targets == 1).sum(axis=0)
         return counts
+
+
+def _ends(names: Sequence[str], noun: str) -> str:
+    """Count names, and show the first and the last."""
+    ends = dict.fromkeys([*names[:1], *names[-1:]])
+    shown = " … ".join(printable(name)[-LONGEST_SHOWN:] for name in ends)
+    return counted(len(names), noun) + (f", {shown}" if names else "")
 
 
 def one_hot(labels: Sequence[str], classes: Sequence[str]) -> Targets:
@@ -245,7 +265,7 @@ def _relative_name(entry: Entry, folder: str) -> str:
         inside = entry.name.removeprefix(name_of(image.archive))
         return relative_name(image.archive, folder) + inside
     if isinstance(image, ImageRef):
-        raise DataError(f"--relative-to names files of this machine, and {image} is none.")
+        raise DataError(f"relative_to=DIR names files of this machine, and {image} is none.")
     return relative_name(image, folder)
 
 
@@ -265,7 +285,7 @@ def image_set_of(entries: Iterable[Entry], left_out: LeftOut) -> ImageSet:
         if first.image != entry.image and not _same_file(first.image, entry.image):
             raise DataError(
                 f"Two images have the name {entry.name!r}: {first.image} and {entry.image}. "
-                "Name them from a folder above both, by --relative-to DIR; images at addresses "
+                "Name them from a folder above both, by relative_to=DIR; images at addresses "
                 "need stores of their own."
             )
         if first is not entry:
@@ -345,7 +365,7 @@ def boxed_images(images: ImageSet) -> View:
     if not images.boxes:
         raise DataError(
             "There are no given boxes to look at; only rows of the action task have one. Describe "
-            "whole images, as --view image does."
+            "whole images, as views='image' does."
         )
     crops: tuple[ImageLike, ...] = tuple(
         Crop(Path(str(image)), box) for image, box in zip(images.images, images.boxes, strict=True)

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vggfeat._io.text import counted
 from vggfeat.errors import ParameterError, StoreError
 from vggfeat.store import admission, runs
 from vggfeat.store.column import Column, Descriptor
@@ -69,6 +70,7 @@ from vggfeat.store.storage import (
 )
 from vggfeat.store.view import write_view
 
+SHOWN = 3  # columns that a notebook shows of a store
 INDEXED = 64  # shards whose headers are no longer read one by one: that takes 1 ms each
 
 
@@ -114,6 +116,8 @@ class FeatureStore:
     >>> ids, stamps = np.array([[1, 2], [3, 4]]), np.array([[10, 5], [12, 5]])
     >>> values = {pool5.descriptor: np.array([[3.0, 4.0], [1.0, 2.0]])}
     >>> store.write(["b.jpg", "a.jpg"], ids, stamps, values)
+    >>> store
+    FeatureStore('memory', 'a', 2 images, /D/pool5/average/Q256)
     >>> store.names, store.read(names=["a.jpg"])[pool5.descriptor]
     (['a.jpg', 'b.jpg'], array([[1., 2.]], dtype=float32))
     """
@@ -147,7 +151,14 @@ class FeatureStore:
         self.dtype = self._open_packed(self.packed) if self.packed else self._open(dtype)
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.packed or self.storage)!r}, {self.mode!r})"
+        paths = [column.path for column in self.index.held]
+        columns = ", ".join(paths[:SHOWN])
+        if len(paths) > SHOWN:
+            columns += f" and {len(paths) - SHOWN} more"
+        return (
+            f"FeatureStore({str(self.packed or self.storage)!r}, {self.mode!r}, "
+            f"{counted(len(self.index.counted), 'image')}, {columns or 'no columns'})"
+        )
 
     # Opening
 
