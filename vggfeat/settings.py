@@ -404,7 +404,7 @@ class SVM(Settings):
         if self.loss == "hinge" and self.solver == "stream":
             raise ValueError(
                 "the loss hinge needs all rows in memory, which the solver stream does not hold; "
-                "type --loss auto, or another solver"
+                "use loss='auto', or another solver"
             )
         return self
 

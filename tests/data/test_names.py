@@ -87,7 +87,7 @@ def test_two_images_of_one_name_are_refused(here: Path) -> None:
     sources = ["../here/a/1.jpg", "x/here"]
     with pytest.raises(DataError) as refused:
         find_images(sources)
-    for said in ("../here/a/1.jpg", "x/here/a/1.jpg", "--relative-to DIR"):
+    for said in ("../here/a/1.jpg", "x/here/a/1.jpg", "relative_to=DIR"):
         assert said in str(refused.value)
     assert find_images(sources, ".").names == ("a/1.jpg", "x/here/a/1.jpg")
     twice = find_images(["x/here", "x/here/../here/"])
@@ -106,7 +106,7 @@ def test_names_may_be_relative_to_a_folder(here: Path) -> None:
         "here/a/000.tar/m.jpg",
     )
     for source in ("a/1.jpg", "a/000.tar", "memory://bucket/set"):
-        with pytest.raises(DataError, match=f"{source}.*--relative-to|--relative-to.*{source}"):
+        with pytest.raises(DataError, match=f"{source}.*relative_to|relative_to.*{source}"):
             find_images([source], "x")
 
 

@@ -121,5 +121,5 @@ def test_raw_locations_are_no_normalised_ones() -> None:
     raw, l2 = (Column(column(256), {"locations": how}, 2) for how in ("raw", "l2"))
     Aggregation().check([raw, l2])
     Aggregation(normalize="locations").check([l2, l2])
-    with pytest.raises(ParameterError, match="--normalize locations"):
+    with pytest.raises(ParameterError, match="normalize='locations'"):
         Aggregation(normalize="locations").check([l2, raw])

@@ -109,7 +109,7 @@ def test_one_image_that_overflows_is_left_out() -> None:
     images = dark_and_bright(6, {2})
     store = run(images, Half())
     assert list(store.failed) == ["002"]
-    assert "fp16, which ends at 65504. Use --precision bf16 or fp32" in store.failed["002"]
+    assert "fp16, which ends at 65504. Use the precision bf16 or fp32" in store.failed["002"]
     held = [name for name in images.names if name != "002"]
     for name, values in store.read(names=held).items():
         assert np.isfinite(values).all(), name
@@ -128,12 +128,12 @@ def test_where_all_overflow_the_settings_are_wrong() -> None:
 
 
 def test_descriptors_that_float16_cannot_hold_are_left_out() -> None:
-    """A store of float16 leaves out an image, and names --dtype float32."""
+    """A store of float16 leaves out an image, and names the dtype float32."""
     weights = scaled(WEIGHTS, "conv1_1", 3e3)
     extractor = DenseExtractor("A", "pool3", weights=weights, device="cpu", precision="fp32")
     store = run(dark_and_bright(5, {3}), extractor, dtype="float16")
     assert list(store.failed) == ["003"]
-    assert "--dtype float32" in store.failed["003"]
+    assert "dtype float32" in store.failed["003"]
 
 
 def test_a_transformer_names_the_image_that_overflows() -> None:

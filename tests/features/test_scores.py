@@ -199,7 +199,7 @@ def test_posteriors_are_of_class_scores_alone(weights: Weights, pool: str) -> No
     for layers, more, said in (
         ("fc7", {}, r"class scores, which fc8 has alone, not fc7"),
         (("fc7", "fc8"), {}, "not fc7, fc8"),
-        ("fc8", {"locations": "l2"}, "--normalize locations"),
+        ("fc8", {"locations": "l2"}, "normalize='locations'"),
     ):
         with pytest.raises(ParameterError, match=said):
             DenseExtractor("tiny", layers, weights="absent.pth", pool=pool, **more)

@@ -173,7 +173,7 @@ def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, hom
         "VGGFEAT_OFFLINE",
     ):
         assert needed in said
-    assert ("--weights embedded --layer pool5" in said) == (net == "D" and layer != "fc8")
+    assert ("weights='embedded', layer='pool5'" in said) == (net == "D" and layer != "fc8")
     assert ("name a file that has fc8" in said) == (layer == "fc8")
 
 
@@ -186,7 +186,7 @@ def test_nets_without_public_weights(net: str) -> None:
 @pytest.mark.parametrize(
     ("name", "net", "layer", "message"),
     [
-        ("embedded", "D", "fc7", "lack fc7. Use --layer pool5, or --weights authors"),
+        ("embedded", "D", "fc7", "lack fc7. Use layer='pool5', or weights='authors'"),
         ("embedded", "D", "fc8", "lack fc8. Name authors, torchvision, or a file that has fc8"),
         ("embedded", "E", "pool5", "embedded has net D, not E. Name authors or torchvision"),
         ("authors", "A", "pool5", "authors has net D, E, not A. Name torchvision instead"),

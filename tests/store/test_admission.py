@@ -50,7 +50,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     refuses(
         lambda: FeatureStore(tmp_path / "s", "a").add_columns([column(flip=False)]),
         FingerprintMismatch,
-        ["/D/fc7/average/Q256", "flip", "True", "False", "--out"],
+        ["/D/fc7/average/Q256", "flip", "True", "False", "another path"],
     )
     after = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
     assert before == after
@@ -113,7 +113,7 @@ def test_types_are_not_mixed_by_runs_that_begin_together(tmp_path: Path) -> None
     one.add_columns([FC7])
     two = FeatureStore(tmp_path / "s", "a", dtype="float16")
     two.add_columns([FC7])
-    refuses(lambda: write(one, NAMES), StoreError, ["float16", "float32", "--out"])
+    refuses(lambda: write(one, NAMES), StoreError, ["float16", "float32", "path"])
     write(two, NAMES)
     assert {header.dtype for header in FeatureStore(tmp_path / "s").index.headers} == {"float16"}
 

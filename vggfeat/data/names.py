@@ -91,7 +91,7 @@ def relative_name(path: Path | str, folder: Path | str) -> str:
         name = ".."
     if name.split("/")[0] == "..":
         raise DataError(
-            f"{path} does not lie in {folder}, and --relative-to names what does. Name a folder "
+            f"{path} does not lie in {folder}, and relative_to=DIR names what does. Name a folder "
             "above all images."
         )
     return name

@@ -127,9 +127,8 @@ class Aggregation:
         """Refuse columns whose locations were not normalised, if they should be."""
         if self.locations == "l2" and any(c.settings.get("locations") != "l2" for c in columns):
             raise ParameterError(
-                "These descriptors were pooled from raw locations; normalize='locations' needs "
-                "those of an extraction with --normalize locations. Extract them into another "
-                "store."
+                "These descriptors were pooled from raw locations, and normalize='locations' needs "
+                "others: extract them, with that setting, into another store."
             )
 
     def rows(

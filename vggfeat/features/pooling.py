@@ -343,7 +343,7 @@ def check_pools(pools: Sequence[str], layers: Sequence[str], locations: str) -> 
     if locations != "raw":
         raise ParameterError(
             f"The pool {pool!r} makes posteriors of class scores as they are: with normalised "
-            "locations there are none. Leave --normalize locations out."
+            "locations there are none. Leave normalize='locations' out."
         )
 
 

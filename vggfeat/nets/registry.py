@@ -234,8 +234,8 @@ def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> lis
         lines.append(f"Without it, name {WHOLE}.")
     elif source.net == EMBEDDED.net:
         lines.append(
-            "Without it, --weights embedded computes the authors' net D up to pool5: "
-            "--weights embedded --layer pool5."
+            "Without it, the authors' net D is computed up to pool5 by "
+            "weights='embedded', layer='pool5'."
         )
     return lines
 

@@ -311,14 +311,14 @@ def _choose_source(net: str, needed: list[str]) -> str:
         return "torchvision"
     raise WeightsNotFound(
         f"No weights of net {net} are public. Train it: vggfeat train --net {net}; "
-        "or name a file of yours: --weights FILE."
+        "or name a file of yours: weights=FILE."
     )
 
 
 def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
     source = registry.source_of(name, net)
     if source is registry.EMBEDDED and not _has_embedded(needed):
-        others = "Use --layer pool5, or --weights authors for the whole net"
+        others = "Use layer='pool5', or weights='authors' for the whole net"
         if registry.LAST in needed:
             others = f"Name authors, torchvision, or {registry.WHOLE}"
         raise WeightsError(

@@ -38,7 +38,7 @@ def refuse_other_settings(storage: Storage, held: Column, asked: Column) -> None
         raise FingerprintMismatch(
             f"{printable(storage)} holds {held.descriptor.path} that was made with other "
             f"settings:\n{differences(held.settings, asked.settings)}\n"
-            "Use another --out for the new settings, or ask for the stored ones."
+            "Use another path for the new settings, or ask for the stored ones."
         )
 
 
@@ -58,7 +58,7 @@ def refuse_other_dtype(storage: Storage, held: str, asked: str) -> None:
     if held != asked:
         raise StoreError(
             f"{storage} holds {held}, which cannot be mixed with {asked}. Ask for {held}, or use "
-            "another --out."
+            "another path."
         )
 
 
@@ -79,6 +79,6 @@ def refuse_strange(storage: Storage) -> None:
         others |= {p.name for p in storage.path.iterdir() if p.is_dir()}.difference(FOLDERS)
     if any(not name.endswith(DAMAGED) for name in others):
         raise StoreError(
-            f"{storage} is no feature store, and not empty. Name a new or an empty folder with "
-            "--out, or one that `vggfeat extract` made."
+            f"{storage} is no feature store, and not empty. Name a new or an empty folder, "
+            "or one that `vggfeat extract` made."
         )

@@ -112,7 +112,7 @@ def parse_manifest(content: bytes, storage: Storage) -> str:
     except (ValueError, RecursionError) as error:
         raise StoreDamaged(f"{where} is damaged: {error}. {anew}") from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise StoreError(f"{where} belongs to something else. Choose another --out.")
+        raise StoreError(f"{where} belongs to something else. Choose another path.")
     if (version := held.get("version")) != VERSION and isinstance(version, int):
         age = "a newer" if version > VERSION else "an early"
         raise StoreError(

@@ -313,7 +313,7 @@ def choose_loss(loss: str, solver: str) -> str:
     if loss == "hinge" and solver == "stream":
         raise ParameterError(
             "The hinge loss needs all rows in memory, and these are streamed because they are too "
-            "many for it. Use the squared hinge, which loss='auto' (--loss auto) takes here."
+            "many for it. Use the squared hinge, which loss='auto' takes here."
         )
     if loss == "auto":
         return "squared_hinge" if solver == "stream" else "hinge"

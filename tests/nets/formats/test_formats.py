@@ -126,7 +126,7 @@ def test_open_question_is_asked(tmp_path: Path) -> None:
     refuses(
         lambda: formats.read(tmp_path / "b.safetensors"),
         WeightsError,
-        ["B", "C", "D", "E", "--net"],
+        ["B", "C", "D", "E", "net="],
     )
 
 

@@ -144,7 +144,8 @@ def identify(pairs: Mapping[str, Pair], net: str | None, stated: str | None = No
     if whole or (candidates and all(tables[n] == tables[candidates[0]] for n in candidates)):
         return (whole or candidates)[0]  # A's parameters are A-LRN's, too; A is the better net
     if candidates:
-        raise WeightsError(f"it may be of net {' or '.join(candidates)}; say which with --net")
+        which = " or ".join(f"net={candidate!r}" for candidate in candidates)
+        raise WeightsError(f"it may be of several nets; say which with {which}")
     raise WeightsError("its convolutions are those of no configuration of Table 1")
 
 

@@ -59,7 +59,7 @@ def resolve_device(device: str = "auto") -> torch.device:
         raise DeviceError(
             f"This machine has no device {device!r}; torch {torch.__version__} sees: "
             f"{', '.join(has)}. "
-            "Use --device auto, or install a torch that was built for it."
+            "Use device='auto', or install a torch that was built for it."
         )
     return torch.device(device)
 
@@ -97,10 +97,12 @@ def resolve_precision(precision: str, device: torch.device, stored: Iterable[str
     if precision == "bf16" and not has_bf16(device):
         raise DeviceError(
             f"{describe_device(device)} does not compute in bf16; emulated, it would be slower "
-            "than fp32. Use --precision fp32 or auto."
+            "than fp32. Use precision='fp32' or precision='auto'."
         )
     if precision == "fp16" and device.type == "cpu":
-        raise DeviceError("The CPU does not compute in fp16. Use --precision fp32, bf16 or auto.")
+        raise DeviceError(
+            "The CPU does not compute in fp16. Use precision='fp32' or precision='auto'."
+        )
     return precision
 
 
@@ -142,8 +144,8 @@ def check_deterministic(device: torch.device) -> None:
     """Refuse to promise the same bits where nothing holds the promise; prepare CUDA for it."""
     if device.type == "mps":
         raise DeviceError(
-            "Nothing says that an Apple GPU repeats its results bit by bit. Use --device cpu with "
-            "--deterministic, or leave it out."
+            "Nothing says that an Apple GPU repeats its results bit by bit. Use device='cpu' with "
+            "deterministic=True, or leave that out."
         )
     if device.type == "cuda":
         # Read when cuBLAS is first used; a choice of the user's stands.
