@@ -117,12 +117,25 @@ def test_arrays_and_pil_images_are_images() -> None:
     assert np.asarray(decode(Image.fromarray(values))).tolist() == expected
     grey = np.asarray(decode(values[:, :, 0]))
     assert np.array_equal(grey, np.repeat(values[:, :, :1], 3, axis=2))
+    assert np.array_equal(np.asarray(decode(values[:, :, :1])), grey)
+    clear = np.dstack([values, np.zeros((7, 9, 1), np.uint8)])
+    assert np.unique(np.asarray(decode(clear))).tolist() == [255]
+    assert np.unique(np.asarray(decode(clear / 255))).tolist() == [255]
+
+
+def test_the_bytes_of_a_file_are_an_image() -> None:
+    """They are what the file is, and refused for the same reasons."""
+    assert np.array_equal(np.asarray(decode(jpeg())), np.asarray(Image.open(io.BytesIO(jpeg()))))
+    for content, reason in ((b"", "empty"), (b"abc", "not an image")):
+        with pytest.raises(ImageError, match=reason):
+            decode(content)
 
 
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((2, 2, 4), np.uint8), r"shape \(2, 2, 4\)"),
+        (np.zeros((2, 2, 5), np.uint8), r"shape \(2, 2, 5\)"),
+        (np.zeros((3, 2, 2), np.uint8), r"shape \(3, 2, 2\).*channels come first"),
         (np.full((2, 2), 200.0), r"in \[0, 1\], not \[200, 200\]"),
         (np.full((2, 2), np.nan), "floats"),
         (np.zeros((2, 2), np.int64), "int64"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -30,6 +32,9 @@ from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError, ParameterError, StoreError
 from vggfeat.nets import formats
 
+OPENED: list[str] = []
+"""Files that this process opens, as Python's audit events name them."""
+sys.addaudithook(lambda event, given: OPENED.append(str(given[0])) if event == "open" else None)
 SMALL = {"layer": "pool2", "Q": 32, "weights": "embedded", "precision": "fp32"}
 
 
@@ -162,6 +167,64 @@ def test_a_cache_knows_members_of_tars(tmp_path: Path, monkeypatch: pytest.Monke
     cached.transform(find_images([str(Path("a") / "x.tar")]).images)
     cached.transform(find_images([tmp_path / "b" / "x.tar"]).images)
     assert sorted((tmp_path / "cache").rglob("*.h5")) == shards
+
+
+@pytest.mark.parametrize("kind", ["file", "tar", "box"])
+def test_a_cache_tells_an_image_from_one_of_its_size_and_time(kind: str, tmp_path: Path) -> None:
+    """Another file or tar at a place never has the rows of the one before; an old one is unread."""
+
+    def images_of(seed: int) -> list[Any]:
+        files = {f"{n}.bmp": jpeg(8 * seed + n, "BMP") for n in range(2)}
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        pack(tmp_path / "x.tar", files)
+        for name in (*files, "x.tar"):
+            os.utime(tmp_path / name, (1, 1))
+        if kind == "tar":
+            return list(find_images([tmp_path / "x.tar"]).images)
+        paths = [tmp_path / name for name in files]
+        return paths if kind == "file" else [Crop(path, (1, 1, 30, 30)) for path in paths]
+
+    plain, cached = VGGFeatures(**SMALL), VGGFeatures(**SMALL, cache=tmp_path / "cache")
+    for seed in (1, 2, 1):
+        images = images_of(seed)
+        expected = plain.transform(images)
+        np.testing.assert_array_equal(cached.transform(images), expected)
+    OPENED.clear()
+    np.testing.assert_array_equal(cached.transform(images), expected)
+    assert not [path for path in OPENED if path.endswith((".bmp", ".tar"))]
+
+
+def test_a_cache_knows_the_bytes_of_files(paths: list[Path], tmp_path: Path) -> None:
+    """Each is described once, whatever name it has elsewhere."""
+    features = VGGFeatures(**SMALL, cache=tmp_path / "cache")
+    contents = [path.read_bytes() for path in paths]
+    with described_images() as described:
+        rows = [features.transform(contents), features.transform(contents[::-1])[::-1]]
+    np.testing.assert_array_equal(*rows)
+    assert len(described) == len(paths)
+
+
+def test_a_cache_forgets_an_image_that_is_bad_now(paths: list[Path], tmp_path: Path) -> None:
+    """Its earlier row is not given for it."""
+    features = VGGFeatures(**SMALL, cache=tmp_path / "cache", on_bad_image="nan")
+    rows = features.transform(paths)
+    paths[3].write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"element 3, .*3\.png"):
+        again = features.transform(paths)
+    assert np.isnan(again[3]).all()
+    np.testing.assert_array_equal(np.delete(again, 3, 0), np.delete(rows, 3, 0))
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_bar_of_the_command_line_is_shown_if_asked(
+    verbose: bool, paths: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is on stderr, for all images; without it nothing is."""
+    VGGFeatures(**SMALL, verbose=verbose).transform(paths)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("8/8" in printed.err) == verbose
 
 
 def test_a_cache_knows_boxes_of_images(

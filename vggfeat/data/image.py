@@ -56,11 +56,12 @@ class ImageRef(ABC):
 class Crop:
     """A box of an image, cut out when it is decoded."""
 
-    path: Path
+    path: Path | ImageRef
     box: Box
 
 
-ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Crop | ImageRef
+ImageLike = str | Path | bytes | Image.Image | npt.NDArray[Any] | Crop | ImageRef
+"""A path, the bytes of a file, or pixels; see :func:`decode`."""
 
 # What the machine lacks is no fault of an image: a run that went on would call all of them bad.
 LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -195,6 +196,8 @@ def read_encoded(image: ImageLike) -> bytes | None:
         content = image.read()
     elif isinstance(image, str | Path):
         content = _read_file(Path(image))
+    elif isinstance(image, bytes):
+        content = image
     else:
         return None
     if not content:
@@ -214,8 +217,9 @@ def decode(
 
     Parameters
     ----------
-    image : path, PIL image, Crop, ImageRef, or array (H, W) or (H, W, 3)
-        Arrays hold uint8, or floats in [0, 1].
+    image : path, bytes, PIL image, Crop, ImageRef, or array
+        Bytes are those of a file. Arrays are grey, (H, W) or (H, W, 1), RGB, (H, W, 3), or RGBA,
+        (H, W, 4), and hold uint8, or floats in [0, 1].
     decoding : Decoding
         Whether the orientation that the camera recorded is applied.
     encoded : bytes, optional
@@ -246,8 +250,8 @@ def decode(
         return _as_rgb(image, decoding.exif)
     if isinstance(image, Crop):
         return _cut(decode(image.path, decoding, encoded=encoded), image.box)
-    if not isinstance(image, str | Path | ImageRef):
-        raise ParameterError.of("image", "decode", "a path, a PIL image or an array", image)
+    if not isinstance(image, str | Path | bytes | ImageRef):
+        raise ParameterError.of("image", "decode", "a path, bytes, a PIL image or an array", image)
     content = read_encoded(image) if encoded is None else encoded
     assert content is not None
     with open_encoded(content) as opened:
@@ -381,9 +385,13 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _from_array(values: npt.NDArray[Any]) -> Image.Image:
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,), (4,)) or not values.size:
+        first = values.ndim == 3 and values.shape[0] in (1, 3, 4)
         raise ImageError(
-            f"an array of shape {values.shape} is not an image: (H, W) or (H, W, 3) is"
+            f"an array of shape {values.shape} is not an image: (H, W), (H, W, 3) or (H, W, 4) is"
+            + "; its channels come first, so transpose it to (1, 2, 0)" * first
         )
     if np.issubdtype(values.dtype, np.floating):
         if not (values.min() >= 0 and values.max() <= 1):
@@ -394,7 +402,7 @@ def _from_array(values: npt.NDArray[Any]) -> Image.Image:
         values = np.rint(values * 255).astype(np.uint8)
     if values.dtype != np.uint8:
         raise ImageError(f"an array of {values.dtype} is not an image: uint8 or floats are")
-    return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(values)))
 
 
 def _describe_unknown(file: bytes | BinaryIO | Path) -> str:

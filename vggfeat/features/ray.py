@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,23 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from vggfeat._io import cluster
-from vggfeat._io.remote import address_of
 from vggfeat._io.text import counted
 from vggfeat.data.datasets.labels import labels_of
 from vggfeat.data.image import Crop, ImageLike, load
 from vggfeat.data.imageset import ImageSet
+from vggfeat.data.places import absolute
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataNotFound, ImageError, ParameterError, StoreError
 from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import (
-    Progress,
-    Run,
-    RunOptions,
-    Summary,
-    judge_settings,
-    round_size,
-)
+from vggfeat.features.pipeline import Run, RunOptions, judge_settings, round_size
 from vggfeat.features.provenance import provenance
+from vggfeat.features.summary import Progress, Summary
 from vggfeat.nets.runtimes import resolve_device, resolve_precision
 from vggfeat.nets.weights import Weights
 from vggfeat.nets.weights import load as load_weights
@@ -148,7 +141,7 @@ def extract_on_ray(
             _refuse_unseen(done, images.names[block], images.images[block], scales)
             if done.failed and run_options.on_bad_image == "error":
                 name, reason = next(iter(done.failed.items()))
-                raise ImageError(f"{name}: {reason}")
+                raise ImageError.of(name, reason)
             failed |= done.failed
             overflowed |= done.overflowed
             summary = summary.plus(done.summary)
@@ -177,21 +170,6 @@ def resolve_precision_on_ray(
     slot = cluster.choose_slot(device)
     found: str = cluster.get(slot.remote(_resolve).remote(precision, slot.device, list(stored)))
     return found
-
-
-def absolute(image: ImageLike) -> ImageLike:
-    """Name an image's file from the root, as workers run in other folders.
-
-    Examples
-    --------
-    >>> str(absolute("/data/a.jpg"))
-    '/data/a.jpg'
-    """
-    if isinstance(image, Crop):
-        return replace(image, path=image.path.absolute())
-    if isinstance(image, TarMember) and address_of(image.archive) is None:
-        return replace(image, archive=str(Path(image.archive).absolute()))
-    return Path(image).absolute() if isinstance(image, str | Path) else image
 
 
 def cut(lacking: NDArray[np.bool_], round_size: int, most: int) -> list[slice]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -15,22 +15,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
+from torch import Tensor
 
 from vggfeat._io.atomic import explain_os_errors, file_lock
-from vggfeat._io.remote import is_address
+from vggfeat._io.text import counted
 from vggfeat.data.image import Crop, ImageLike, ImageRef, decode
 from vggfeat.data.imageset import ImageSet
-from vggfeat.data.sources.tar import TarMember
+from vggfeat.data.places import absolute, tracked
 from vggfeat.errors import ImageError, ParameterError, StoreError
-from vggfeat.features.aggregate import Aggregation
+from vggfeat.features.aggregate import Aggregation, Matrix
+from vggfeat.features.elements import Element, iter_blocks
 from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import resolve_pooling
+from vggfeat.features.summary import Progress, Summary, image_bar
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
 from vggfeat.nets.weights import Weights
 from vggfeat.settings import Decoding, net_name
-from vggfeat.store.column import Descriptor
 from vggfeat.store.store import FeatureStore
+
+ON_BAD_IMAGE = ("error", "nan")
+NAMED = 10  # bad images that a warning names
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -74,6 +79,17 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     deterministic : bool, default=False
         Whether an image's descriptor has the same bits on the same machine, whatever is described
         with it; slower.
+    verbose : bool, default=False
+        Whether the bar of the command line shows how far it is.
+    on_bad_image : {"error", "nan"}, default="error"
+        Stop at an image that cannot be read, is missing, or whose numbers overflow; or give it a
+        row of NaN, and warn of it by name.
+
+    Notes
+    -----
+    Arrays have their channels last, tensors first, as numpy and torch have them. A tensor (C, H, W)
+    of 1, 3 or 4 channels is one image. An array (H, W) or (H, W, 3) may be one image or many, and
+    is refused: pass ``[image]``, or ``list(images)``. A generator is consumed once.
 
     Examples
     --------
@@ -104,6 +120,8 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         precision: str = "auto",
         n_jobs: int | None = None,
         deterministic: bool = False,
+        verbose: bool = False,
+        on_bad_image: str = "error",
     ) -> None:
         self.net = net
         self.layer = layer
@@ -120,6 +138,8 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         self.precision = precision
         self.n_jobs = n_jobs
         self.deterministic = deterministic
+        self.verbose = verbose
+        self.on_bad_image = on_bad_image
 
     def fit(self, X: Any = None, y: Any = None) -> VGGFeatures:
         """Check the settings; nothing is learned.
@@ -131,6 +151,10 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         """
         self._aggregation()
         self._layers()
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            raise ParameterError.not_one_of(
+                "on_bad_image", "VGGFeatures", ON_BAD_IMAGE, self.on_bad_image
+            )
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -139,8 +163,11 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Parameters
         ----------
         X : sequence of images
-            Paths, PIL images, arrays (H, W) or (H, W, 3), a mixture of them, or one array
-            (N, H, W, 3); uint8, or floats in [0, 1].
+            Paths, the bytes of files, PIL images, arrays (H, W), (H, W, 3) or (H, W, 4), tensors
+            (C, H, W), ``(image, label)`` tuples, whose labels are left out, or a mixture of them:
+            in a list, a generator, a column of pandas, polars or Arrow, a data set of torch, an
+            :class:`~vggfeat.data.imageset.ImageSet`, one array (N, H, W, C), or one tensor
+            (N, C, H, W). Numbers are uint8, or floats in [0, 1].
 
         Returns
         -------
@@ -149,18 +176,31 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Raises
         ------
         ImageError
-            For an image that cannot be read, or whose numbers overflow: a transformer has a row
-            for every image.
+            With ``on_bad_image="error"``, for an image that cannot be read, or whose numbers
+            overflow: a transformer has a row for every image.
+        ParameterError
+            For an element that is no image.
+
+        Warns
+        -----
+        UserWarning
+            With ``on_bad_image="nan"``, of the images whose rows are NaN.
         """
         self.fit()
-        images = _list_images(X)
-        if not images:
-            return np.empty((0, len(self.get_feature_names_out())), np.float32)
-        decoding = Decoding(exif=self.exif)
-        names = [_name_image(image, decoding) for image in images]
-        unique = dict(zip(names, images, strict=True))
-        described = self._describe(ImageSet(tuple(unique), tuple(unique.values())), names)
-        return self._aggregation().rows(described)
+        total = len(X) if isinstance(X, Sized) and not isinstance(X, Tensor) else 0
+        done = Summary(0)
+        parts: list[Matrix] = []
+        bad: dict[str, str] = {}
+        with image_bar("describe") if self.verbose else nullcontext() as progress:
+            for block in iter_blocks(X):
+                done.images = max(total, done.images + len(block))
+                rows, reasons, summary = self._describe(block, done.onto(progress))
+                done = done.plus(summary)
+                parts.append(rows)
+                bad |= reasons
+        if bad:
+            warnings.warn(_explain_rows(bad), stacklevel=3)
+        return np.concatenate(parts) if parts else self._empty_rows(0)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name every column by net, layer, pooling where there are two, scale and channel.
@@ -188,15 +228,59 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return np.array(names, object)
 
     def _describe(
-        self, images: ImageSet, names: list[str]
-    ) -> dict[Descriptor, npt.NDArray[np.float32]]:
-        extractor = self._extractor()
-        scales = _list_scales(self.Q)
+        self, block: Sequence[Element], progress: Progress | None
+    ) -> tuple[Matrix, dict[str, str], Summary]:
+        """Return the rows of images, NaN for bad ones, and where these are and why."""
+        extractor, scales = self._extractor(), _list_scales(self.Q)
+        names, bad = self._name(block)
+        pairs = list(zip(names, block, strict=True))
+        images = {name: tracked(e.image) for name, e in pairs if name and e.image is not None}
         folder = None if self.cache is None else Path(self.cache) / extractor.cache_key
         with nullcontext() if folder is None else _lock(folder):
             store = FeatureStore(folder, "a")
-            extract(images, extractor, scales, store, on_bad_image="error", workers=self.n_jobs)
-        return store.read(extractor.descriptors(scales), names)
+            try:
+                summary = extract(
+                    ImageSet(tuple(images), tuple(images.values())),
+                    extractor,
+                    scales,
+                    store,
+                    on_bad_image="error" if self.on_bad_image == "error" else "skip",
+                    workers=self.n_jobs,
+                    progress=progress,
+                )
+            except ImageError as error:
+                place = next((e.place for name, e in pairs if name == error.name), "")
+                raise (ImageError.of(place, error.reason) if place else error) from None
+            failed = store.failed
+        bad |= {element.place: failed[name] for name, element in pairs if name in failed}
+        good = [row for row, element in enumerate(block) if element.place not in bad]
+        if not good:
+            return self._empty_rows(len(block)), bad, summary
+        described = store.read(extractor.descriptors(scales), [names[row] for row in good])
+        rows = self._aggregation().rows(described)
+        if bad:
+            whole = self._empty_rows(len(block))
+            whole[good] = rows
+            return whole, bad, summary
+        return rows, bad, summary
+
+    def _name(self, block: Sequence[Element]) -> tuple[list[str], dict[str, str]]:
+        """Return a name for each image, empty for one that has none, and where and why that is."""
+        decoding = Decoding(exif=self.exif)
+        names: list[str] = []
+        bad: dict[str, str] = {}
+        for element in block:
+            try:
+                names.append(_name_image(element.image, decoding))
+            except ImageError as error:
+                if self.on_bad_image == "error":
+                    raise ImageError.of(element.place, str(error)) from error
+                names.append("")
+                bad[element.place] = str(error)
+        return names, bad
+
+    def _empty_rows(self, count: int) -> Matrix:
+        return np.full((count, len(self.get_feature_names_out())), np.nan, np.float32)
 
     def _extractor(self) -> DenseExtractor:
         weights = _WeightsKey(self.weights)
@@ -278,38 +362,25 @@ def _list_scales(Q: Any) -> tuple[Any, ...]:
     return tuple(int(scale) if isinstance(scale, Integral) else scale for scale in scales)
 
 
-def _list_images(X: Any) -> list[ImageLike]:
-    if isinstance(X, str | Path | Image.Image):
-        raise ParameterError.of("X", "VGGFeatures.transform", "a sequence of images", X)
-    if isinstance(X, np.ndarray) and X.ndim in (2, 3) and X.dtype.kind in "uf":
-        raise ImageError(
-            f"an array of shape {X.shape} may be one image or many. "
-            "Pass (N, H, W, 3), or a list of arrays."
-        )
-    return [str(image) if isinstance(image, np.str_) else image for image in _list_elements(X)]
-
-
-def _list_elements(X: Any) -> list[Any]:
-    """List the elements of X, of a data frame those of its one column."""
-    if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2:
-        if X.shape[1] != 1:
-            raise ParameterError.of("X", "VGGFeatures", "a data frame of one column", X.shape)
-        return list(X.iloc[:, 0])
-    return list(X.ravel()) if isinstance(X, np.ndarray) and X.ndim == 2 else list(X)
-
-
-def _name_image(image: ImageLike, decoding: Decoding) -> str:
-    """Name an image for the store: where it is, or by a digest of its pixels."""
-    # A cache may be used from another folder.
-    if isinstance(image, str | Path):
-        return str(Path(image).absolute())
+def _name_image(image: ImageLike | None, decoding: Decoding) -> str:
+    """Name an image for the store: where it is, or by a digest of its file or its pixels."""
+    if image is None:
+        raise ImageError("it is missing: there is no value")
+    image = absolute(image)  # a cache may be used from another folder
     if isinstance(image, Crop):
-        return f"{image.path.absolute()} {image.box}"
-    if isinstance(image, TarMember) and not is_address(image.archive):
-        image = replace(image, archive=str(Path(image.archive).absolute()))
-    if isinstance(image, ImageRef):
+        return f"{image.path} {image.box}"
+    if isinstance(image, Path | ImageRef):
         return str(image)
+    if isinstance(image, bytes):
+        return f"file-{hashlib.sha256(image).hexdigest()}"
     values = np.asarray(decode(image, decoding) if isinstance(image, Image.Image) else image)
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
     digest.update(np.ascontiguousarray(values).tobytes())
     return f"pixels-{digest.hexdigest()}"
+
+
+def _explain_rows(bad: Mapping[str, str]) -> str:
+    """Say which rows are NaN, and why."""
+    shown = "; ".join(f"{place}: {reason}" for place, reason in list(bad.items())[:NAMED])
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return f"{counted(len(bad), 'row')} of NaN, as an image could not be used. {shown}{more}"

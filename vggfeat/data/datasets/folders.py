@@ -105,7 +105,7 @@ def read_labelled(
     if not any(isinstance(each, ImageRef) or Path(str(each)).exists() for each in images.images):
         raise DataNotFound(
             f"Not one of the {len(images)} images of {source} is there, such as "
-            f"{images.images[0]}. Paths in it are relative to the folder that it lies in."
+            f"{images.images[0]!s}. Paths in it are relative to the folder that it lies in."
         )
     return images
 
