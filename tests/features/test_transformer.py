@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 from helpers.networks import formula_weights
 from helpers.seams import described_images
@@ -26,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from support import noise, random_weights
 
-from vggfeat import FeatureStore, VGGFeatures
+from vggfeat import FeatureStore, VGGFeatures, load_weights
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError, ParameterError, StoreError
@@ -299,12 +300,24 @@ def test_weights_replaced_under_their_name_are_others(paths: list[Path], tmp_pat
     assert not np.allclose(*rows)
 
 
+def test_pixels_are_named_where_a_file_does_not_say_them(paths: list[Path], tmp_path: Path) -> None:
+    """The rows are those of the same weights, loaded with these pixels."""
+    state = random_weights("A", ["pool2"]).state
+    numbers = {"conv1_1": "features.0", "conv2_1": "features.3"}
+    theirs = {name.replace(name[:7], numbers[name[:7]]): state[name] for name in state}
+    torch.save(theirs, tmp_path / "w.pth")
+    settings = {"net": "A", "layer": "pool2", "Q": 32, "precision": "fp32"}
+    rows = VGGFeatures(**settings, weights=tmp_path / "w.pth", pixels="caffe").transform(paths)
+    loaded = load_weights(tmp_path / "w.pth", "A", ["pool2"], pixels="caffe")
+    np.testing.assert_array_equal(rows, VGGFeatures(**settings, weights=loaded).transform(paths))
+
+
 def test_loaded_weights_are_shared_by_clones(paths: list[Path]) -> None:
     """A clone holds the same weights, and uses the same network."""
     features = VGGFeatures("A", layer="pool2", Q=32, weights=random_weights("A", ["pool2"]))
     copy = clone(features)
     assert copy.weights is features.weights
-    assert copy._extractor() is features._extractor()
+    assert copy._row_maker().extractor is features._row_maker().extractor
 
 
 def test_names_follow_the_classes_of_the_weights(tiny: str) -> None:

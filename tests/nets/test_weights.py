@@ -401,7 +401,7 @@ def test_pixels_that_are_assumed_are_said_and_others_named(tmp_path: Path) -> No
     torch.save({"features.0.weight": torch.ones(64, 3, 3, 3), "features.0.bias": torch.ones(64),
                 "features.3.weight": torch.ones(128, 64, 3, 3), "features.3.bias": torch.ones(128)},
                tmp_path / "a.pth")  # fmt: skip
-    with pytest.warns(PixelsAssumedWarning, match=r"a\.pth.*torchvision.*--pixels caffe"):
+    with pytest.warns(PixelsAssumedWarning, match=r"a\.pth.*torchvision.*pixels='caffe'"):
         assert load(tmp_path / "a.pth", "A", ["pool2"]).pixels == TORCHVISION
     with warnings.catch_warnings(action="error"):
         assert load(tmp_path / "a.pth", "A", ["pool2"], pixels="caffe").pixels == CAFFE

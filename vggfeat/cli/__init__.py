@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from vggfeat._io.text import short_of_memory
-from vggfeat.cli.console import interruptible, note, note_error
+from vggfeat.cli.console import in_options, interruptible, note, note_error
 from vggfeat.errors import ParameterError, VggfeatError
 
 MANY_FILES = (errno.EMFILE, errno.ENFILE)
@@ -173,7 +173,7 @@ def main() -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Say a warning as all else is said, without the line of code that it is from."""
-    note(f"Warning: {message}")
+    note(f"Warning: {in_options(str(message))}")
 
 
 def _use_utf8() -> None:

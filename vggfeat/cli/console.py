@@ -45,8 +45,9 @@ _STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: Terminated.exit_status}
 _QUOTE = "'"
 # Arguments that errors advise to give.
 _ARGUMENT = re.compile(
-    r"\b(device|precision|deterministic|net|layers?|weights|normalize|views|loss|relative_to)"
-    r"=('[^']*'|True|FILE|DIR)"
+    r"\b(device|precision|deterministic|net|layers?|weights|pixels|normalize|views|loss|"
+    r"relative_to)="
+    r"('[^']*'|True|FILE|DIR)"
 )
 _SHOW_CURSOR = b"\x1b[?25h"  # which a bar hides
 

@@ -20,7 +20,9 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 # Images of a data set or a generator that are held at a time: they are in no list already.
 HELD = 1024
 _ONE = (str, bytes, bytearray, os.PathLike, Image.Image, Crop, ImageRef)
-_TAKEN = "an image is a path, a file's bytes, a PIL image, an array, a tensor, or (image, label)"
+_TAKEN = (
+    "an image is a path, bytes of a file, a PIL image, an array, a tensor or a tuple (image, label)"
+)
 
 
 class Element(NamedTuple):

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
-from torch import Tensor
 
-from vggfeat._io.atomic import explain_os_errors, file_lock
-from vggfeat._io.text import counted
-from vggfeat.data.image import Crop, ImageLike, ImageRef, decode
-from vggfeat.data.imageset import ImageSet
-from vggfeat.data.places import absolute, tracked
-from vggfeat.errors import ImageError, ParameterError, StoreError
-from vggfeat.features.aggregate import Aggregation, Matrix
-from vggfeat.features.elements import Element, iter_blocks
-from vggfeat.features.extractor import DenseExtractor
-from vggfeat.features.pipeline import extract
 from vggfeat.features.pooling import resolve_pooling
-from vggfeat.features.summary import Progress, Summary, image_bar
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
-from vggfeat.nets.weights import Weights
-from vggfeat.settings import Decoding, net_name
-from vggfeat.store.store import FeatureStore
+from vggfeat.settings import net_name
 
-ON_BAD_IMAGE = ("error", "nan")
-NAMED = 10  # bad images that a warning names
+if TYPE_CHECKING:
+    from vggfeat.features.rows import RowMaker
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -67,6 +48,8 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Signed power before normalisation.
     exif : bool, default=True
         Whether a recorded orientation is applied.
+    pixels : {"caffe", "torchvision"} or None, default=None
+        What pixels the weights take, where their file does not say it.
     cache : path or None, default=None
         Folder of stores, one for all columns that may lie in one
         (:attr:`DenseExtractor.cache_key`). Descriptors found there are not computed again, so that
@@ -115,6 +98,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         pool: str = "average",
         power: float | None = None,
         exif: bool = True,
+        pixels: str | None = None,
         cache: str | Path | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -133,6 +117,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         self.pool = pool
         self.power = power
         self.exif = exif
+        self.pixels = pixels
         self.cache = cache
         self.device = device
         self.precision = precision
@@ -149,12 +134,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ParameterError
             For a setting out of its range.
         """
-        self._aggregation()
-        self._layers()
-        if self.on_bad_image not in ON_BAD_IMAGE:
-            raise ParameterError.not_one_of(
-                "on_bad_image", "VGGFeatures", ON_BAD_IMAGE, self.on_bad_image
-            )
+        self._row_maker()
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -186,21 +166,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         UserWarning
             With ``on_bad_image="nan"``, of the images whose rows are NaN.
         """
-        self.fit()
-        total = len(X) if isinstance(X, Sized) and not isinstance(X, Tensor) else 0
-        done = Summary(0)
-        parts: list[Matrix] = []
-        bad: dict[str, str] = {}
-        with image_bar("describe") if self.verbose else nullcontext() as progress:
-            for block in iter_blocks(X):
-                done.images = max(total, done.images + len(block))
-                rows, reasons, summary = self._describe(block, done.onto(progress))
-                done = done.plus(summary)
-                parts.append(rows)
-                bad |= reasons
-        if bad:
-            warnings.warn(_explain_rows(bad), stacklevel=3)
-        return np.concatenate(parts) if parts else self._empty_rows(0)
+        return self._row_maker().rows(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Name every column by net, layer, pooling where there are two, scale and channel.
@@ -212,7 +178,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         """
         layers: Iterable[Layer] = layers_of(net_name(self.net))
         if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
-            layers = self._extractor().net.layers
+            layers = self._row_maker().extractor.net.layers
         outputs = {layer.name: layer.outputs for layer in layers}
         pools = self.pool.split("+")
         poolings = [(f"_{pool}" * (len(pools) > 1), resolve_pooling(pool).parts) for pool in pools]
@@ -227,70 +193,32 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ]
         return np.array(names, object)
 
-    def _describe(
-        self, block: Sequence[Element], progress: Progress | None
-    ) -> tuple[Matrix, dict[str, str], Summary]:
-        """Return the rows of images, NaN for bad ones, and where these are and why."""
-        extractor, scales = self._extractor(), _list_scales(self.Q)
-        names, bad = self._name(block)
-        pairs = list(zip(names, block, strict=True))
-        images = {name: tracked(e.image) for name, e in pairs if name and e.image is not None}
-        folder = None if self.cache is None else Path(self.cache) / extractor.cache_key
-        with nullcontext() if folder is None else _lock(folder):
-            store = FeatureStore(folder, "a")
-            try:
-                summary = extract(
-                    ImageSet(tuple(images), tuple(images.values())),
-                    extractor,
-                    scales,
-                    store,
-                    on_bad_image="error" if self.on_bad_image == "error" else "skip",
-                    workers=self.n_jobs,
-                    progress=progress,
-                )
-            except ImageError as error:
-                place = next((e.place for name, e in pairs if name == error.name), "")
-                raise (ImageError.of(place, error.reason) if place else error) from None
-            failed = store.failed
-        bad |= {element.place: failed[name] for name, element in pairs if name in failed}
-        good = [row for row, element in enumerate(block) if element.place not in bad]
-        if not good:
-            return self._empty_rows(len(block)), bad, summary
-        described = store.read(extractor.descriptors(scales), [names[row] for row in good])
-        rows = self._aggregation().rows(described)
-        if bad:
-            whole = self._empty_rows(len(block))
-            whole[good] = rows
-            return whole, bad, summary
-        return rows, bad, summary
+    def _row_maker(self) -> RowMaker:
+        # Torch takes longer to import than all else here, and is not needed before.
+        from vggfeat.features.aggregate import Aggregation
+        from vggfeat.features.rows import RowMaker
 
-    def _name(self, block: Sequence[Element]) -> tuple[list[str], dict[str, str]]:
-        """Return a name for each image, empty for one that has none, and where and why that is."""
-        decoding = Decoding(exif=self.exif)
-        names: list[str] = []
-        bad: dict[str, str] = {}
-        for element in block:
-            try:
-                names.append(_name_image(element.image, decoding))
-            except ImageError as error:
-                if self.on_bad_image == "error":
-                    raise ImageError.of(element.place, str(error)) from error
-                names.append("")
-                bad[element.place] = str(error)
-        return names, bad
-
-    def _empty_rows(self, count: int) -> Matrix:
-        return np.full((count, len(self.get_feature_names_out())), np.nan, np.float32)
-
-    def _extractor(self) -> DenseExtractor:
-        weights = _WeightsKey(self.weights)
-        names = ("flip", "pool", "exif", "device", "precision", "deterministic")
-        settings = [(name, getattr(self, name)) for name in names]
-        settings.append(("locations", self._aggregation().locations))
-        return _open(net_name(self.net), tuple(self._layers()), weights, tuple(settings))
-
-    def _aggregation(self) -> Aggregation:
-        return Aggregation(self.aggregate, self.normalize, self.power)
+        names = (
+            "weights",
+            "flip",
+            "pool",
+            "exif",
+            "pixels",
+            "device",
+            "precision",
+            "deterministic",
+        )
+        extraction = {name: getattr(self, name) for name in names}
+        return RowMaker(
+            extraction | {"net": net_name(self.net), "layers": tuple(self._layers())},
+            _list_scales(self.Q),
+            Aggregation(self.aggregate, self.normalize, self.power),
+            self.cache,
+            self.n_jobs,
+            self.on_bad_image,
+            self.verbose,
+            lambda: len(self.get_feature_names_out()),
+        )
 
     def _layers(self) -> list[str]:
         named = [self.layer] if isinstance(self.layer, str) else self.layer
@@ -308,79 +236,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return tags
 
 
-class _WeightsKey:
-    """Weights as they are now: a file that was replaced under its name is another."""
-
-    def __init__(self, weights: Any) -> None:
-        self.weights = weights
-        self.key: tuple[Any, ...] = (weights,)
-        if isinstance(weights, Weights):
-            self.key = (weights.net, weights.sha256, weights.pixels)
-        elif (path := Path(weights).expanduser()).is_file():
-            stat = path.stat()
-            times = stat.st_mtime_ns, stat.st_ctime_ns
-            self.key = (path.resolve(), stat.st_size, stat.st_ino, *times)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _WeightsKey) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-# A search calls transform for every fold and setting: a network of half a gigabyte is built once.
-# Held outside of the transformer, it is neither cloned nor pickled with it.
-@lru_cache(maxsize=2)
-def _open(
-    net: str, layers: tuple[str, ...], key: _WeightsKey, settings: tuple[tuple[str, Any], ...]
-) -> DenseExtractor:
-    return DenseExtractor(net, layers, weights=key.weights, **dict(settings))
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time describe images: the next finds what the first has done."""
-    with explain_os_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = file_lock(folder)
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise StoreError(
-            f"The cache {folder.parent} cannot be used, since {lock.lock_file} cannot be locked: "
-            f"{error.strerror}. Allow that file to be written, or name another cache."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _list_scales(Q: Any) -> tuple[Any, ...]:
     """List scales, of which a grid made by numpy has its own ints; others are refused later."""
     scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
     return tuple(int(scale) if isinstance(scale, Integral) else scale for scale in scales)
-
-
-def _name_image(image: ImageLike | None, decoding: Decoding) -> str:
-    """Name an image for the store: where it is, or by a digest of its file or its pixels."""
-    if image is None:
-        raise ImageError("it is missing: there is no value")
-    image = absolute(image)  # a cache may be used from another folder
-    if isinstance(image, Crop):
-        return f"{image.path} {image.box}"
-    if isinstance(image, Path | ImageRef):
-        return str(image)
-    if isinstance(image, bytes):
-        return f"file-{hashlib.sha256(image).hexdigest()}"
-    values = np.asarray(decode(image, decoding) if isinstance(image, Image.Image) else image)
-    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-    return f"pixels-{digest.hexdigest()}"
-
-
-def _explain_rows(bad: Mapping[str, str]) -> str:
-    """Say which rows are NaN, and why."""
-    shown = "; ".join(f"{place}: {reason}" for place, reason in list(bad.items())[:NAMED])
-    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    return f"{counted(len(bad), 'row')} of NaN, as an image could not be used. {shown}{more}"

@@ -295,9 +295,9 @@ def _assumption(weights: Weights) -> str:
     name = name_of_pixels(str(weights.pixels))
     return (
         f"{weights.source} does not say which pixels its network takes; those of {name} are "
-        f"assumed ({weights.pixels}). If they are others, all numbers are wrong: give --pixels "
-        f"{other} to extract, svm or classify, or keep them in a copy: vggfeat weights convert "
-        f"{weights.origin} COPY.safetensors --pixels {other}"
+        f"assumed ({weights.pixels}). If they are others, all numbers are wrong: give "
+        f"pixels={other!r} (extract, svm and classify have it), or keep them in a copy: vggfeat "
+        f"weights convert {weights.origin} COPY.safetensors --pixels {other}"
     )
 
 
