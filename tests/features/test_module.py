@@ -122,6 +122,13 @@ def test_a_module_moves_and_is_copied_as_others_are() -> None:
     assert torch.equal(other(images), expected)
 
 
+def test_a_module_is_exported() -> None:
+    """Its graph runs on images of the same shape, without this package."""
+    module, images = DenseExtractor("D", "pool1", **SMALL).as_module(), batch() / 255
+    graph = torch.export.export(module, (images,)).module()
+    assert torch.equal(graph(images), module(images))
+
+
 @pytest.mark.parametrize(
     ("images", "mentions"),
     [
