@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,12 @@ def test_svm_takes_it_by_its_folder(tree: Path) -> None:
     told = run("svm", "--dataset", "mine/", *FAST, "--json", "-q", cwd=tree.parent).json
     assert "drawn" in told["settings"]["parts"]
     assert told["settings"]["images to test"] == 12
+    shutil.rmtree(tree / "ImageSets")
+    (tree / "Annotations" / "2008_000001.xml").unlink()
+    told = run("svm", "--dataset", "mine", *FAST, "--json", "-q", cwd=tree.parent).json
+    assert told["settings"]["images"] == 35
+    assert "2008_000001" in " ".join(told["notes"])
+    done = run("localize", "train", "--data", "mine", "--out", "a", cwd=tree.parent, status=3)
+    assert "train.txt" in done.err
+    done = run("train", "--data", "mine", "--out", "a", cwd=tree.parent, status=3)
+    assert "svm --dataset mine" in done.err

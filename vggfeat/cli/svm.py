@@ -25,9 +25,9 @@ def command(
             "--dataset",
             "-d",
             help="A shipped data set (`vggfeat datasets list`), a card of your own (.toml), a "
-            "folder of class folders, a CSV or Parquet file with the columns path and label (or "
-            "labels, a|b, where an image has several or none), tars with labels, or an address of "
-            "any of these.",
+            "folder of class folders or of VOC's layout, a CSV or Parquet file with path and label "
+            "(or labels, a|b, where an image has several or none), tars with labels, or an address "
+            "of any of these.",
         ),
     ],
     root: options.Root = None,

@@ -266,6 +266,11 @@ def open_boxset(
         source = str(folders[0] if len(folders) == 1 else path)
         _refuse_boxes(boxes, source)
         return _of_voc(folders, wanted, parts, source, decoding)
+    if (path / "JPEGImages").is_dir():
+        raise DataNotFound(
+            f"{path} has no ImageSets/Main/train.txt, val.txt or test.txt, which say what each "
+            "image is for. Write them: the name of an image, without its suffix, in each line."
+        )
     if set(parts) == {"test"}:
         return _test_of_ilsvrc(path, wanted, boxes, decoding, progress)
     return _of_ilsvrc(path, wanted, boxes, parts, decoding, progress)

@@ -283,7 +283,7 @@ def _with_columns(
     card: DatasetCard, path_column: str | None, label_column: str | None
 ) -> DatasetCard:
     """Name the columns of a card's manifest; ParameterError if it has none."""
-    name_columns([card.folder], path_column, label_column)
+    name_columns([card.folder or card.name], path_column, label_column)
     named = {"path_column": path_column, "label_column": label_column}
     return card.model_copy(update={key: column for key, column in named.items() if column})
 

@@ -79,7 +79,8 @@ def class_folders(root: Path) -> list[Path]:
             "ILSVRC2012_img_train.tar."
         )
     for folder in (root, *folders, *root.glob("VOC*/VOC*"), *root.glob("VOC*/VOC*/VOC*")):
-        if (folder / "ImageSets").is_dir() and (folder / "JPEGImages").is_dir():
+        lists = (folder / "ImageSets").is_dir() or (folder / "Annotations").is_dir()
+        if lists and (folder / "JPEGImages").is_dir():
             known = f"voc2007 --root {root}" if folder.name.startswith("VOC") else folder
             raise DataError(
                 f"{folder} is a tree of PASCAL VOC, whose images have several classes, and has no "

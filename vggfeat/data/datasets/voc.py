@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -95,8 +95,9 @@ def find_own_tree(path: Path) -> tuple[Path, ...]:
     >>> find_own_tree(Path("nowhere"))
     ()
     """
-    is_year = _YEAR.fullmatch(path.resolve().name)
-    return () if is_year or not (path / "ImageSets" / "Main").is_dir() else (path,)
+    needed = (("ImageSets/Main",), ("Annotations", "JPEGImages"))
+    is_tree = any(all((path / name).is_dir() for name in names) for names in needed)
+    return (path,) if is_tree and not _YEAR.fullmatch(path.resolve().name) else ()
 
 
 def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") -> ImageSet:
@@ -112,14 +113,15 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
         boxes for actions. A split with no list of any class, as the test split of 2012, has no
         labels. Rows whose image is not there are left out and named in ``missing``. Where no class
         has a list, labels are made of the annotations; images whose own cannot be used are left
-        out, and ``unusable`` says why.
+        out, and ``unusable`` says why. Without lists of splits, all images that have one count.
 
     Raises
     ------
     DataError
         If a list or an annotation is damaged, or lists contradict each other.
     """
-    if not find_in(tree, "ImageSets", LISTS[task]).is_dir():
+    may_lack_lists = task == "classification" and find_in(tree, "Annotations").is_dir()
+    if not (may_lack_lists or find_in(tree, "ImageSets", LISTS[task]).is_dir()):
         raise DataError(f"{tree} has no ImageSets/{LISTS[task]}. It should be a folder of VOC.")
     there = find_images_of(tree)
     labels: dict[Row, dict[str, int]] = {}
@@ -131,8 +133,10 @@ def read_voc(tree: Tree, classes: Sequence[str], task: Task = "classification") 
     annotated = _Annotated()
     if task == "classification" and not _listed_classes(tree):
         rows = {split: annotated.read(tree, some, classes) for split, some in rows.items()}
+        if not rows:
+            annotated.read(tree, annotated.choose(tree, there), classes)
         labels = annotated.labels
-    every = sorted({row for of_split in rows.values() for row in of_split})
+    every = sorted({row for of_split in rows.values() for row in of_split} | {*annotated.labels})
     kept = [row for row in every if row[0] in there]
     if every and not kept:
         _refuse_other_images(find_in(tree, "JPEGImages"), {image for image, _ in every})
@@ -281,13 +285,14 @@ def classes_in(tree: Tree) -> list[str]:
     if known := _listed_classes(tree):
         return sorted(known)
     there = find_images_of(tree)
+    paths = [find_in(tree, "ImageSets", "Main", f"{split}.txt") for split in SPLITS]
     rows = [
         row
-        for split in SPLITS
-        if (path := find_in(tree, "ImageSets", "Main", f"{split}.txt")).is_file()
+        for path in paths
+        if path.is_file()
         for row in _unlabelled(path, tree, "classification", there)
     ]
-    for image, _ in dict.fromkeys(rows):
+    for image, _ in dict.fromkeys(rows or _annotated_rows(tree, there)):
         with suppress(DataError):  # one that is damaged or absent is told where labels are read
             known |= {shown.name for shown in read_annotation(tree, image).objects}
     if not known:
@@ -366,6 +371,7 @@ class _Annotated:
 
     labels: dict[Row, dict[str, int]] = field(default_factory=dict)
     unannotated: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
 
     def read(self, tree: Tree, rows: Sequence[Row], classes: Sequence[str]) -> list[Row]:
@@ -390,9 +396,17 @@ class _Annotated:
                 self.labels[row] = {name: _label_of(objects, name) for name in classes}
         return [row for row in rows if row in self.labels]
 
+    def choose(self, tree: Tree, there: Iterable[str]) -> list[Row]:
+        """Choose the images that have an annotation, where no split says which ones count."""
+        rows = _annotated_rows(tree, there)
+        self.skipped = sorted({*there} - {image for image, _ in rows})
+        return rows
+
     def doubts(self) -> tuple[str, ...]:
         """Say which images may show more, and which are left out."""
         doubts = []
+        if self.skipped:
+            doubts.append(f"{and_more(self.skipped, 'image')} without an annotation left out.")
         if self.unannotated:
             doubts.append(
                 f"{and_more(self.unannotated, 'image')} without an annotation: taken to show none "
@@ -404,6 +418,10 @@ class _Annotated:
                 f"be used: {next(iter(self.faults.values()))}."
             )
         return tuple(doubts)
+
+
+def _annotated_rows(tree: Tree, there: Iterable[str]) -> list[Row]:
+    return [(image, 0) for image in sorted(there) if find_annotation(tree, image).is_file()]
 
 
 def _label_of(objects: Sequence[VocObject], name: str) -> int:

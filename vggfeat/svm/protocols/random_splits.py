@@ -203,7 +203,8 @@ class RandomSplits(Protocol):
         if share is not None:
             choice = f"on {100 * share:g} % of the training images, put aside"
         if images.splits:
-            over = f"on the given part {'test' if 'test' in images.splits else 'val'}"
+            tests = len(recalls.tested[0].split.test)
+            over = f"on the given part {'test' if 'test' in images.splits else 'val'}, {tests:,}"
             if {"val", "test"} <= images.splits.keys():
                 choice = "on the part val, trained on train"
         stages = recalls.tested[0].seconds
