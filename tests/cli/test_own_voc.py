@@ -40,5 +40,8 @@ def test_svm_takes_it_by_its_folder(tree: Path) -> None:
     assert "2008_000001" in " ".join(told["notes"])
     done = run("localize", "train", "--data", "mine", "--out", "a", cwd=tree.parent, status=3)
     assert "train.txt" in done.err
+    (tree / "ImageSets" / "Main").mkdir(parents=True)
+    done = run("localize", "train", "--data", "mine", "--out", "a", cwd=tree.parent, status=3)
+    assert "train.txt" in done.err
     done = run("train", "--data", "mine", "--out", "a", cwd=tree.parent, status=3)
     assert "svm --dataset mine" in done.err

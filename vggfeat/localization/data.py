@@ -267,10 +267,7 @@ def open_boxset(
         _refuse_boxes(boxes, source)
         return _of_voc(folders, wanted, parts, source, decoding)
     if (path / "JPEGImages").is_dir():
-        raise DataNotFound(
-            f"{path} has no ImageSets/Main/train.txt, val.txt or test.txt, which say what each "
-            "image is for. Write them: the name of an image, without its suffix, in each line."
-        )
+        raise DataNotFound(_no_list(path, "train"))
     if set(parts) == {"test"}:
         return _test_of_ilsvrc(path, wanted, boxes, decoding, progress)
     return _of_ilsvrc(path, wanted, boxes, parts, decoding, progress)
@@ -309,13 +306,22 @@ def _of_voc(
         more = read_voc_boxes(tree, classes, {*parts, "val"}, decoding)
         found = more._replace(splits={**more.splits, "test": more.splits.get("val", [])})
     for part in parts:
-        if not found.splits.get(part):
+        if part not in found.splits:
+            raise DataNotFound(_no_list(source, part))
+        if not found.splits[part]:
             raise DataError(_nothing(source, part, found.classes, found.left_out))
     held = {
         part: _boxed(tree, found, found.splits[part] if part in parts else [], decoding)
         for part in PARTS
     }
     return BoxSet(found.classes, **held, source=source, left_out=found.left_out, tested=tested)
+
+
+def _no_list(where: Path | str, part: str) -> str:
+    return (
+        f"{where} has no ImageSets/Main/{part}.txt, which says which images are of {part}. Write "
+        "it: the name of an image, without its suffix, in each line."
+    )
 
 
 def _boxed(
