@@ -30,7 +30,7 @@ def test_rescaling_equals_torchvision() -> None:
             assert np.array_equal(rescale(image, Q), np.asarray(expected))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "ppm"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "gif", "bmp", "tif", "ppm"])
 def test_formats_decode_as_pillow_does(suffix: str, draw: Callable[..., Path]) -> None:
     """Each format gives the RGB pixels that Pillow's own conversion gives."""
     path = draw(f"a.{suffix}")

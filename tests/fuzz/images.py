@@ -20,7 +20,7 @@ from vggfeat.data.imageset import ImageSet
 from vggfeat.features.pipeline import extract
 from vggfeat.store.store import FeatureStore
 
-SUFFIXES = ("jpg", "png", "webp", "gif", "bmp", "tif", "ppm")
+SUFFIXES = ("jpg", "png", "webp", "avif", "gif", "bmp", "tif", "ppm")
 # How each format is written: every kind of compression, depth and palette that Pillow knows.
 WRITTEN: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
@@ -28,6 +28,7 @@ WRITTEN: tuple[tuple[str, str, dict[str, Any]], ...] = (
     *(("PNG", mode, {}) for mode in ("RGBA", "P", "1", "I;16")),
     ("WEBP", "RGB", {"lossless": True}),
     ("WEBP", "RGBA", {"quality": 50}),
+    *(("AVIF", mode, {}) for mode in ("RGB", "RGBA")),
     ("GIF", "P", {}),
     *((kind, mode, {}) for kind, mode in (("BMP", "P"), ("PPM", "RGB"), ("PPM", "L"))),
     *(("TIFF", mode, {}) for mode in ("F", "I;16")),
@@ -37,6 +38,7 @@ WRITTEN: tuple[tuple[str, str, dict[str, Any]], ...] = (
 PIECES = (b"IHDR", b"IDAT", b"IEND", b"acTL", b"fcTL", b"eXIf", b"iCCP", b"zTXt", b"\xff\xd8")
 PIECES += (b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xe1", b"Exif\0\0", b"MM\0*")
 PIECES += (b"II*\0", b"RIFF", b"WEBP", b"VP8X", b"ANIM", b"ANMF", b"GIF89a", b"\x21\xf9\x04", b"P6")
+PIECES += (b"ftyp", b"avif", b"meta", b"iloc", b"ispe", b"av1C", b"mdat")
 
 
 def written(values: np.ndarray, kind: str, mode: str, **options: Any) -> bytes:
