@@ -161,3 +161,11 @@ def test_two_measures_stand_beside_the_paper_without_bars(page_of):
 def test_a_page_without_anything_stands(page_of):
     lines = Lines("l", "L", some_lines().x, some_lines().y, ())
     assert "X" in page_of(Result("x", "X", (), parts=(lines,))).text
+
+
+@pytest.mark.parametrize(("classes", "hint"), [(CLASSES, False), (tuple("abcdefgh"), True)])
+def test_a_wide_matrix_says_that_it_scrolls(page_of, classes, hint):
+    """On a telephone, where the style sheet shows it, the bar alone is easily missed."""
+    page = page_of(a_result(classes))
+    hints = [given for tag, given in page.tags if "sideways" in (given.get("class") or "")]
+    assert bool(hints) == hint

@@ -125,6 +125,8 @@ def test_the_class_weight_is_chosen_where_a_users_classes_differ_in_size(paper):
     assert "chosen with C" in found.result.settings["class weight"]
     measures = {measure.name: measure.value for measure in found.result.headline}
     assert (measures["chance"], measures["largest_class"]) == (0.5, 15 / 19)
+    final = RandomSplits().fit_all(card, images, X, SVM(class_weight="balanced"), n_jobs=1)
+    assert "balanced" in final.trained_on
 
 
 def test_the_first_images_are_those_of_highest_score():

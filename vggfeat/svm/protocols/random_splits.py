@@ -184,7 +184,8 @@ class RandomSplits(Protocol):
         labels = np.array([classes.index(label) for label in images.labels])
         unfitted, weights = make_svm(svm, 0, n_jobs, device), _class_weights(card, labels, svm)
         fitted, search = fit_best(unfitted, X, labels, class_weights=weights, grid=svm.C)
-        return Fitted(fitted, classes, search.best, f"all {len(labels)} images")
+        weighed = ", its classes balanced" if search.class_weight else ""
+        return Fitted(fitted, classes, search.best, f"all {len(labels)} images{weighed}")
 
     def _folds(self, images: ImageSet, labels: Ints, split: Split) -> int | list[Split]:
         """Return what C is chosen on: positions in the training rows, or a number of folds."""
