@@ -175,6 +175,10 @@ def test_a_manifest_marks_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refuses(opening, DataError, ["'dev'", "train, val, test"])
     manifest.write_text("path,label\n" + "".join(f"{row.rpartition(',')[0]}\n" for row in rows))
     assert (len(opening().train), len(opening().val)) == (4, 2)
+    text = manifest.read_text().replace("path,label", "file,kind").replace(",", "\t")
+    Path("m.tsv").write_text(text)
+    named = open_trainset("m.tsv", path_column="file", label_column="kind")
+    assert labels(named.train) == labels(opening().train)
 
 
 def test_draw_is_by_class_recorded_and_disjoint(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ IMAGES = typer.Argument(metavar="IMAGES", help="What `vggfeat extract` takes.")
 Images = Annotated[list[str], IMAGES]
 LABELLED = (
     "ILSVRC's folder (its tar files, or unpacked), a folder with train/ and val/, a folder of "
-    "class folders, or a CSV file with path, label and split."
+    "class folders, or a CSV or Parquet file with path, label and split."
 )
 Boxes = Annotated[
     list[Path] | None,

@@ -33,6 +33,7 @@ from vggfeat.data.datasets.sample_voc import compose
 from vggfeat.data.datasets.voc import VocBoxes, classes_in, find_folders, read_voc_boxes
 from vggfeat.data.image import ImageRef, decode, decoded_size, open_encoded
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, Names
+from vggfeat.data.sources.lists import is_manifest
 from vggfeat.data.sources.tar import TarMember
 from vggfeat.errors import DataError, DataNotFound, ImageError, ParameterError
 from vggfeat.localization.boxes import Floats, Size, edges
@@ -394,7 +395,7 @@ def _val_of_ilsvrc(
     Of a set without splits, they are those that training would draw to validate with.
     """
     base = root if root.is_dir() else root.parent
-    if root.suffix.lower() == ".csv":
+    if is_manifest(str(root)):
         images = read_images(root)
         every = images.classes
         val = images.take_val() if images.splits else None

@@ -30,7 +30,7 @@ from vggfeat.data.datasets.parts import find_parts
 from vggfeat.data.imageset import name_columns
 from vggfeat.data.left_out import LeftOut
 from vggfeat.data.sources.files import EncodedImages, Ints, Names
-from vggfeat.data.sources.lists import Columns
+from vggfeat.data.sources.lists import Columns, is_manifest
 from vggfeat.errors import DataError, DataNotFound, ParameterError
 from vggfeat.svm.splits import held_out_part
 
@@ -171,8 +171,8 @@ def open_trainset(
           lies, without unpacking;
         - a folder with ``train``, which holds a folder for each class;
         - a folder that holds a folder for each class;
-        - a CSV manifest with the columns path, label and, optionally, split: train, val, or test,
-          whose images are left alone.
+        - a CSV or Parquet manifest with the columns path, label and, optionally, split: train, val,
+          or test, whose images are left alone.
     val : path, optional
         The validation images, as a folder of class folders, a CSV manifest, of which the split
         ``val`` is taken where it has splits, or ILSVRC's flat folder or tar file; by default
@@ -252,7 +252,7 @@ def _find(
     root: Path, progress: Progress | None, columns: Columns
 ) -> tuple[LabelledImages, LabelledImages | Path | None, bool]:
     """Find training and validation images, and whether the first are a set without splits."""
-    if root.suffix.lower() == ".csv":
+    if is_manifest(str(root)):
         return _from_manifest(root, columns)
     train = find_train(root)
     if train is None:
@@ -326,7 +326,7 @@ def _drawn(train: _Coded, fraction: float, seed: int) -> TrainSet:
 
 def _no_validation(root: Path) -> str:
     base = root if root.is_dir() else root.parent
-    if root.suffix.lower() == ".csv":
+    if is_manifest(str(root)):
         return (
             f"{root} has no image of the split 'val'. Mark some, name others, or have a share of "
             f"the training images drawn, as by a val_fraction of {VAL_FRACTION}."

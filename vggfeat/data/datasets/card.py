@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from vggfeat._io.assets import read_toml, shared
 from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.lists import MANIFESTS
 from vggfeat.errors import DataNotFound
 from vggfeat.result import Published
 from vggfeat.settings import Features
 from vggfeat.validation import data_error
 
-MANIFESTS = (".csv", ".parquet", ".pq", ".tar")
+FILES = (*MANIFESTS, ".tar")
 EVERY = "all"
 """Name of the split that is the whole of a data set without splits of its own."""
 
@@ -161,7 +162,7 @@ class DatasetCard(CardModel):
     def _of_a_file(cls, given: Any) -> Any:
         """Take the reader of manifests for a file."""
         file = str(given.get("folder", "")).lower()
-        return {"reader": "manifest", **given} if file.endswith(MANIFESTS) else given
+        return {"reader": "manifest", **given} if file.endswith(FILES) else given
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -37,7 +37,7 @@ from vggfeat.data.image import lacking_decoder
 from vggfeat.data.imageset import ImageSet, name_columns, one_hot
 from vggfeat.data.left_out import LeftOut
 from vggfeat.data.sources.files import EncodedImages, FileImages, Ints, list_files
-from vggfeat.data.sources.lists import COLUMNS, Columns
+from vggfeat.data.sources.lists import COLUMNS, Columns, is_manifest
 from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.data.sources.tar import read_tar
 from vggfeat.errors import DataError, DataNotFound
@@ -215,7 +215,7 @@ def read_val(
     (300, 'bird', ['LICENSE.txt', 'SOURCES.csv'])
     """
     columns = name_columns([str(root)], path_column, label_column)
-    if root.suffix.lower() == ".csv":
+    if is_manifest(str(root)):
         return read_images(root, columns=columns).take_val()
     where = find_val(root) or root
     if where == root and not (where.is_dir() or where.suffix == ".tar"):
@@ -239,8 +239,8 @@ def read_images(
     ILSVRC's lists are looked for in `lists`, besides `path` and the folder above it; `columns` are
     those of a manifest; the errors are those of :func:`read_val`.
     """
-    if path.suffix.lower() == ".csv":
-        return _read_csv(path, columns)
+    if is_manifest(str(path)):
+        return _read_manifest(path, columns)
     left_out = LeftOut()
     if path.is_file():
         images: EncodedImages = _read_tar(path, progress)
@@ -296,7 +296,7 @@ def find_boxes(root: Path) -> list[Path]:
     return sources
 
 
-def _read_csv(path: Path, columns: Columns) -> LabelledImages:
+def _read_manifest(path: Path, columns: Columns) -> LabelledImages:
     images = read_labelled(str(path), path_column=columns.path, label_column=columns.label)
     if images.label_sets:
         raise DataError(
