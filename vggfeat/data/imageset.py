@@ -205,7 +205,8 @@ def find_images(
     -------
     ImageSet
         In the order of the sources, folders sorted; an image named twice is there once. Images at
-        addresses and in tars are read when they are decoded.
+        addresses and in tars are read when they are decoded. What lies beside the images, and is
+        not read, is in ``left_out``.
 
     Raises
     ------
@@ -228,6 +229,9 @@ def find_images(
     as it is typed, without a leading ``./``, ``../``, ``/`` or drive (``a/000.tar/member.jpg``); of
     a list the entry as it is written, likewise; of an object or a tar at an address its bucket or
     host and its path, without what is secret.
+
+    In folders of this machine an image is known by its suffix, and where that is unknown by the
+    first bytes of the file; at addresses and in tars by its suffix.
 
     Examples
     --------
