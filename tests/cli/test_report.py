@@ -93,3 +93,13 @@ def test_a_report_that_fails_takes_nothing_with_it(images: Path) -> None:
     assert "classes.csv" in ran.err
     assert (images / "model.safetensors").is_file()
     assert "<html" in (images / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("words", [("svm", "--dataset", "set"), ("run", "table.toml")])
+def test_figures_go_into_no_folder_of_other_files(images: Path, words: tuple[str, ...]) -> None:
+    """As those of set.html into the folder of the images, set/; another name is proposed."""
+    (images / "table.toml").write_text(RECIPE)
+    before = sorted(images.rglob("*"))
+    err = run(*words, "--report", "set.html", status=5, cwd=images).err
+    assert "set-report.html" in err
+    assert sorted(images.rglob("*")) == before

@@ -14,13 +14,14 @@ from vggfeat.cli import options
 from vggfeat.cli.console import (
     count_progress,
     download_progress,
+    in_options,
     note,
     note_error,
     note_left_out,
     work_progress,
 )
 from vggfeat.cli.tables import FinishedRow, show_rows
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.cli.targets import check_file, check_folder, check_report
 from vggfeat.data.datasets import load_card, open_dataset
 from vggfeat.data.datasets.card import PaperFigure, is_card
 from vggfeat.data.datasets.doubts import list_doubts
@@ -134,7 +135,7 @@ class Outputs:
     def check(self) -> None:
         """Refuse, before anything is computed, what cannot be written."""
         check_file("--save", self.save and target_of(self.save), makes_folder=True)
-        check_file("--report", self.report, makes_folder=True)
+        check_report("--report", self.report)
         check_folder("--submission", self.submission)
 
     def below(self, name: str) -> Outputs:
@@ -236,7 +237,8 @@ def _for_recipe(error: VggfeatError) -> VggfeatError:
         return match[0] if match[1] else f"--set {flags[match[2]]}={match[3]}"
 
     translated = copy(error)
-    translated.lines = tuple(re.sub(pattern, setting, line) for line in error.lines)
+    lines = map(in_options, error.lines)
+    translated.lines = tuple(re.sub(pattern, setting, line) for line in lines)
     translated.args = ("\n".join(translated.lines),)
     return translated
 

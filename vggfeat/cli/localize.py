@@ -24,7 +24,13 @@ from vggfeat.cli.console import (
     warn_of_failures,
 )
 from vggfeat.cli.explain import places
-from vggfeat.cli.targets import check_drawings, check_file, check_folder, check_table
+from vggfeat.cli.targets import (
+    check_drawings,
+    check_file,
+    check_folder,
+    check_report,
+    check_table,
+)
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import DataError, ParameterError
 from vggfeat.report.images import draw_boxes, write_jpeg
@@ -302,7 +308,7 @@ def evaluate_command(
     """
     from vggfeat.experiments import localization as work
 
-    check_file("--report", report, makes_folder=True)
+    check_report("--report", report)
     if labels and not classifier:
         raise ParameterError(
             "--labels says what images show. What their windows show, by which boxes are rated, "

@@ -9,7 +9,7 @@ import typer
 
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, show
-from vggfeat.cli.targets import check_file, check_folder
+from vggfeat.cli.targets import check_folder, check_report
 from vggfeat.errors import ParameterError
 from vggfeat.recipes import open_recipe, recipe_names
 from vggfeat.recipes.classification import ClassificationRecipe
@@ -146,7 +146,7 @@ def command(
         )
     loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)
-    check_file("--report", report, makes_folder=True)
+    check_report("--report", report)
     check_folder("--submission", submission)
     check_folder("--out", out)
     work = Work(execution, quiet)

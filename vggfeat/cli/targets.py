@@ -12,6 +12,7 @@ from vggfeat._io.remote import address_of
 from vggfeat.data.image import HEAD, is_drawing
 from vggfeat.data.names import is_hidden
 from vggfeat.errors import StoreError
+from vggfeat.report.tables import RESULT
 
 MEGABYTE = 1 << 20  # the longest line of names that a table begins with
 
@@ -119,6 +120,34 @@ def check_drawings(option: str, folder: Path, columns: Sequence[str]) -> None:
                     "an earlier run, and nothing is written among other files. Name a new or empty "
                     f"folder with {option}."
                 )
+
+
+def check_report(option: str, page: Path | None) -> None:
+    """Refuse a page whose figures would go into a folder of other files, as of the images.
+
+    Parameters
+    ----------
+    option : str
+        The option that names it.
+    page : Path, optional
+        None where nothing is to be written. Its figures go into the folder of its name.
+
+    Raises
+    ------
+    StoreError
+        Naming the folder.
+    """
+    check_file(option, page, makes_folder=True)
+    folder = page.with_suffix("") if page else None
+    if page is None or folder is None or page.is_file() or not folder.is_dir():
+        return
+    figures = {".csv", Path(RESULT).suffix}
+    others = (path for path in folder.iterdir() if path.suffix not in figures)
+    if any(not is_hidden(path.name) for path in others):
+        raise StoreError(
+            f"{option} {page}: its figures go into the folder {folder}, which holds other files. "
+            f"Name another page, such as {page.with_stem(f'{page.stem}-report')}."
+        )
 
 
 def check_table(
