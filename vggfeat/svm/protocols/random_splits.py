@@ -288,8 +288,8 @@ def _given_split(images: ImageSet) -> list[Split]:
     unknown = sorted({*images.splits} - {*PARTS, "trainval"}) or ["nothing"]
     if marked < len(images):
         raise DataError(
-            f"The column 'split' says {unknown[0]!r}; it should say train, test or val for every "
-            "image. Remove the column to have splits drawn at random."
+            f"The column 'split' says {unknown[0]!r}; it should say train, test or val, in small "
+            "letters, for every image. Remove the column to have splits drawn at random."
         )
     if not len(test) and not len(val):
         raise DataError(
