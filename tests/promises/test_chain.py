@@ -216,7 +216,7 @@ def test_a_net_that_finds_boxes_is_judged_and_used_as_it_was_saved(
     assert np.abs(same[0] - same[1]).max() > 0.01  # two images of a class differ
     images = [tree / row["image"] for row in objects if row["class"] == "cat"]
     told = run("localize", "predict", *images, "--model", best, "--class", "cat", "--Q", "224",
-               "--precision", "fp32", "--json", "--quiet").json  # fmt: skip
+               "--precision", "fp32", "--out", "drawn", "--json", "--quiet").json  # fmt: skip
     boxes = told["tables"]["boxes"]
     assert len(boxes) == 2
     for row in boxes:

@@ -449,7 +449,7 @@ def test_no_readable_image_is_an_error(
     for words in (
         ["extract", tmp_path / "torn", *shlex.split(EMBEDDED), "--out", out],
         ["predict", "model", tmp_path / "torn"],
-        ["explain", "model", tmp_path / "torn", "--out", out],
+        ["explain", "model", tmp_path / "torn", "--out", f"{out}-drawn"],
     ):
         ran = run(*words, status=3, cwd=folder)
         assert "a.jpg" in ran.err or "failed.csv" in ran.err

@@ -141,8 +141,8 @@ def command(
         return
     if recipe is None:
         raise ParameterError(
-            "Name a recipe, as in: vggfeat run embedded-fast. All that are shipped are listed by: "
-            "vggfeat run --list"
+            "RECIPE is missing: name one, as in vggfeat run embedded-fast. All that are shipped "
+            "are listed by: vggfeat run --list"
         )
     loaded = open_recipe(recipe, set_ or ())
     _refuse(context, type(loaded).__name__, loaded.name)
