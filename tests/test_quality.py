@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.cli import run
 from helpers.mistakes import refuses
 from PIL import Image
 
+from vggfeat import VGGFeatures
 from vggfeat.data.datasets import load_card
 from vggfeat.errors import ParameterError
 from vggfeat.experiments.sources import choose_features
@@ -57,6 +59,22 @@ def test_a_net_a_layer_or_weights_leave_the_rest_to_the_paper(
 ) -> None:
     """Whatever else is named goes over the standard quality, or the one asked for."""
     assert choose_features(quality, typed) == read_quality(right).but(**typed)
+
+
+def test_the_transformer_has_the_same_rule() -> None:
+    """Without a download where nothing is named; an argument is called by its name in Python."""
+    standard = read_quality("standard")
+    names = VGGFeatures().get_feature_names_out()
+    rows = VGGFeatures(Q=64).transform([np.zeros((64, 80, 3), np.uint8)])
+    assert rows.shape == (1, len(names))
+    assert {name.split("_")[3] for name in names} == set(standard.pool.split("+"))
+    assert len(VGGFeatures(net="A").get_feature_names_out()) == 4096
+    assert len(VGGFeatures(layer="pool5").get_feature_names_out()) == 512
+    assert len(VGGFeatures(quality="fast").get_feature_names_out()) == 1024
+    refuses(VGGFeatures(net="F").fit, ParameterError, ["net", "'F'"])
+    refuses(VGGFeatures(layer="fc9").fit, ParameterError, ["layer", "'fc9'"])
+    refuses(VGGFeatures(quality="good").fit, ParameterError, QUALITIES)
+    refuses(VGGFeatures(net=("D", "E")).fit, ParameterError, ["net"])
 
 
 def test_settings_of_a_card_stand_where_no_quality_is_named() -> None:

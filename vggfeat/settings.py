@@ -148,6 +148,11 @@ class Dense(Decoding):
         "minus the mean) or torchvision (RGB, 0 to 1, mean and standard deviation).",
     )
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The poolings, each of which makes a column of its own."""
+        return tuple(self.pool.split("+"))
+
 
 class Features(Dense):
     """What images are described by: nets, layers, scales, and how descriptors become one row.
@@ -258,11 +263,6 @@ class Extraction(Dense):
         default="raw", description="l2: L2-normalise every location before pooling."
     )
     precision: Precision = PRECISION
-
-    @property
-    def pools(self) -> tuple[str, ...]:
-        """The poolings, each of which makes a column of its own."""
-        return tuple(self.pool.split("+"))
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.summary import Progress, Summary, image_bar
 from vggfeat.nets.weights import Weights
-from vggfeat.settings import Decoding
+from vggfeat.settings import Decoding, Extraction, Hardware
 from vggfeat.store.store import FeatureStore
 
 ON_BAD_IMAGE = ("error", "nan")
@@ -40,8 +40,9 @@ class RowMaker:
 
     Parameters
     ----------
-    extraction : mapping
-        What :class:`DenseExtractor` is given: net, layers, weights and other settings.
+    extraction : Extraction
+    hardware : Hardware
+    weights : str or Weights
     scales : tuple of int
     aggregation : Aggregation
     cache : path or None
@@ -53,7 +54,9 @@ class RowMaker:
         Counts the columns.
     """
 
-    extraction: Mapping[str, Any]
+    extraction: Extraction
+    hardware: Hardware
+    weights: str | Weights
     scales: tuple[int, ...]
     aggregation: Aggregation
     cache: str | Path | None
@@ -71,9 +74,7 @@ class RowMaker:
     @property
     def extractor(self) -> DenseExtractor:
         """The network, opened once for all that describe by it."""
-        settings = dict(self.extraction, locations=self.aggregation.locations)
-        weights = _WeightsKey(settings.pop("weights"))
-        return _open(settings.pop("net"), settings.pop("layers"), weights, tuple(settings.items()))
+        return _open(self.extraction, self.hardware, _WeightsKey(self.weights))
 
     def rows(self, X: Any) -> Matrix:
         """Describe images, some of a data set or a generator at a time: (N, D)."""
@@ -131,7 +132,7 @@ class RowMaker:
 
     def _name(self, block: Sequence[Element]) -> tuple[list[str], dict[str, str]]:
         """Return a name for each image, empty for one that has none, and where and why that is."""
-        decoding = Decoding(exif=self.extraction["exif"])
+        decoding = Decoding(exif=self.extraction.exif)
         names: list[str] = []
         bad: dict[str, str] = {}
         for element in block:
@@ -171,10 +172,8 @@ class _WeightsKey:
 # A search calls transform for every fold and setting: a network of half a gigabyte is built once.
 # Held outside of the transformer, it is neither cloned nor pickled with it.
 @lru_cache(maxsize=2)
-def _open(
-    net: str, layers: tuple[str, ...], key: _WeightsKey, settings: tuple[tuple[str, Any], ...]
-) -> DenseExtractor:
-    return DenseExtractor(net, layers, weights=key.weights, **dict(settings))
+def _open(extraction: Extraction, hardware: Hardware, key: _WeightsKey) -> DenseExtractor:
+    return DenseExtractor(extraction, hardware=hardware, weights=key.weights)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -11,12 +12,23 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from vggfeat.errors import ParameterError
 from vggfeat.features.pooling import resolve_pooling
 from vggfeat.nets.config import Layer, layers_of, resolve_layer
-from vggfeat.settings import net_name
+from vggfeat.recipes.quality import choose_quality
+from vggfeat.settings import Features, Hardware
+from vggfeat.validation import check_each
 
 if TYPE_CHECKING:
     from vggfeat.features.rows import RowMaker
+
+_ARGUMENTS = {
+    "nets": "net",
+    "layers": "layer",
+    **{name: name for name in ("Q", "weights", "pixels", "pool", "flip")},
+    **{name: name for name in ("aggregate", "normalize", "power")},
+}
+"""The argument for each of the settings that a quality has."""
 
 
 class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -25,27 +37,29 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     Stateless: nothing is learned from the images, so that it may be used before or without
     :meth:`fit`.
 
+    What is left at None is that of `quality`.
+
     Parameters
     ----------
-    net : str, default="D"
+    net : str, optional
         Configuration of Table 1; ``vgg16`` is D, ``vgg19`` E.
-    layer : str or sequence of str, default="fc7"
+    layer : str or sequence of str, optional
         Layer, or layers to be stacked.
-    Q : int or sequence of int, default=(256,)
+    Q : int or sequence of int, optional
         Test scales: smallest side of the rescaled image, in pixels.
-    aggregate : {"average", "max", "stack"}, default="average"
+    aggregate : {"average", "max", "stack"}, optional
         How scales are combined.
-    weights : str or Weights, default="auto"
+    weights : str, path or Weights, optional
         A named source, a file, or loaded weights.
-    flip : bool, default=True
+    flip : bool, optional
         Whether descriptors are averaged with those of the mirror image.
-    normalize : {"descriptor", "locations", "none"}, default="descriptor"
+    normalize : {"descriptor", "locations", "none"}, optional
         What is L2-normalised; see :func:`~vggfeat.features.aggregate.aggregate`.
-    pool : str, default="average"
+    pool : str, optional
         How a dense map becomes a descriptor, or several joined by +: "average", the paper's, or
         another of :mod:`vggfeat.features.pooling` that makes no posteriors.
-    power : float or None, default=None
-        Signed power before normalisation.
+    power : float, optional
+        Signed power before normalisation; 1 turns that of a quality off.
     exif : bool, default=True
         Whether a recorded orientation is applied.
     pixels : {"caffe", "torchvision"} or None, default=None
@@ -67,6 +81,9 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     on_bad_image : {"error", "nan"}, default="error"
         Stop at an image that cannot be read, is missing, or whose numbers overflow; or give it a
         row of NaN, and warn of it by name.
+    quality : {"fast", "standard", "best", "paper"}, optional
+        All settings in one word: what the shipped weights do at three costs, or the paper's
+        descriptor, net D, fc7. By default standard; paper, where a net, layer or weights are named.
 
     Notes
     -----
@@ -88,14 +105,14 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
 
     def __init__(
         self,
-        net: str = "D",
-        layer: str | Sequence[str] = "fc7",
-        Q: int | Sequence[int] = (256,),
-        aggregate: str = "average",
-        weights: Any = "auto",
-        flip: bool = True,
-        normalize: str = "descriptor",
-        pool: str = "average",
+        net: str | None = None,
+        layer: str | Sequence[str] | None = None,
+        Q: int | Sequence[int] | None = None,
+        aggregate: str | None = None,
+        weights: Any = None,
+        flip: bool | None = None,
+        normalize: str | None = None,
+        pool: str | None = None,
         power: float | None = None,
         exif: bool = True,
         pixels: str | None = None,
@@ -106,6 +123,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         deterministic: bool = False,
         verbose: bool = False,
         on_bad_image: str = "error",
+        quality: str | None = None,
     ) -> None:
         self.net = net
         self.layer = layer
@@ -125,6 +143,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         self.deterministic = deterministic
         self.verbose = verbose
         self.on_bad_image = on_bad_image
+        self.quality = quality
 
     def fit(self, X: Any = None, y: Any = None) -> VGGFeatures:
         """Check the settings; nothing is learned.
@@ -176,16 +195,20 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         >>> VGGFeatures(layer="pool5", Q=(256, 384)).get_feature_names_out()[-1]
         'vgg_d_pool5_511'
         """
-        layers: Iterable[Layer] = layers_of(net_name(self.net))
-        if {"fc8", "prob"} & set(self._layers()):  # the weights say how many classes there are
+        features = self._features()
+        [net], own = features.nets, features.layers
+        layers: Iterable[Layer] = layers_of(net)
+        if {"fc8", "prob"} & set(own):  # the weights say how many classes there are
             layers = self._row_maker().extractor.net.layers
         outputs = {layer.name: layer.outputs for layer in layers}
-        pools = self.pool.split("+")
-        poolings = [(f"_{pool}" * (len(pools) > 1), resolve_pooling(pool).parts) for pool in pools]
-        scales = [f"_q{Q}" for Q in _list_scales(self.Q)] if self.aggregate == "stack" else [""]
+        poolings = [
+            (f"_{pool}" * (len(features.pools) > 1), resolve_pooling(pool).parts)
+            for pool in features.pools
+        ]
+        scales = [f"_q{Q}" for Q in features.Q] if features.aggregate == "stack" else [""]
         names = [
-            f"vgg_{net_name(self.net).lower()}_{layer}{pool}{scale}{part}_{channel}"
-            for layer in self._layers()
+            f"vgg_{net.lower()}_{layer}{pool}{scale}{part}_{channel}"
+            for layer in own
             for pool, parts in poolings
             for scale in scales
             for part in parts
@@ -193,36 +216,44 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         ]
         return np.array(names, object)
 
+    def _features(self) -> Features:
+        """Put what is named over the quality, with layers by our names."""
+        given = {name: getattr(self, own) for name, own in _ARGUMENTS.items()}
+        given = {name: value for name, value in given.items() if value is not None}
+        if "Q" in given:
+            given["Q"] = _list_scales(self.Q)
+        if "layers" in given and not isinstance(self.layer, str):
+            given["layers"] = tuple(dict.fromkeys(given["layers"]))
+        if "weights" in given:  # what is loaded already goes to the extractor
+            is_name = isinstance(self.weights, str | os.PathLike)
+            given["weights"] = os.fspath(self.weights) if is_name else "auto"
+        check_each(Features, given, _ARGUMENTS)
+        features = choose_quality(self.quality, given).but(**given)
+        if len(features.nets) > 1:
+            raise ParameterError.of("net", "VGGFeatures", "one configuration", self.net)
+        layers = dict.fromkeys(resolve_layer(features.nets[0], name) for name in features.layers)
+        return features.but(layers=tuple(layers))
+
     def _row_maker(self) -> RowMaker:
         # Torch takes longer to import than all else here, and is not needed before.
         from vggfeat.features.aggregate import Aggregation
         from vggfeat.features.rows import RowMaker
 
-        names = (
-            "weights",
-            "flip",
-            "pool",
-            "exif",
-            "pixels",
-            "device",
-            "precision",
-            "deterministic",
-        )
-        extraction = {name: getattr(self, name) for name in names}
+        features = self._features()
+        extraction = features.of(features.nets[0]).but(exif=self.exif, precision=self.precision)
+        is_loaded = not isinstance(self.weights, str | os.PathLike | None)
         return RowMaker(
-            extraction | {"net": net_name(self.net), "layers": tuple(self._layers())},
-            _list_scales(self.Q),
-            Aggregation(self.aggregate, self.normalize, self.power),
+            extraction,
+            Hardware().but(device=self.device, deterministic=self.deterministic),
+            self.weights if is_loaded else extraction.weights,
+            features.Q,
+            Aggregation(features.aggregate, features.normalize, features.power),
             self.cache,
             self.n_jobs,
             self.on_bad_image,
             self.verbose,
             lambda: len(self.get_feature_names_out()),
         )
-
-    def _layers(self) -> list[str]:
-        named = [self.layer] if isinstance(self.layer, str) else self.layer
-        return list(dict.fromkeys(resolve_layer(net_name(self.net), name) for name in named))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
