@@ -23,8 +23,8 @@ from vggfeat.features.extractor import DenseExtractor
 from vggfeat.features.pipeline import extract
 from vggfeat.features.transformer import VGGFeatures
 from vggfeat.nets.formats import write
-from vggfeat.nets.preprocessing import CAFFE, CONVENTIONS, PixelConvention
-from vggfeat.nets.weights import convert, load
+from vggfeat.nets.preprocessing import CAFFE, CONVENTIONS, PixelConvention, convention
+from vggfeat.nets.weights import Weights, convert, load
 from vggfeat.settings import Features
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
@@ -47,8 +47,13 @@ def images(tmp_path: Path) -> ImageSet:
     return find_images([str(tmp_path / "p")])
 
 
+def embedded(pixels: PixelConvention | str) -> Weights:
+    """Take the embedded weights for ones of other pixels."""
+    return dataclasses.replace(load("embedded", layers=["pool1"]), pixels=convention(pixels))
+
+
 def extractor(pixels: PixelConvention | str) -> DenseExtractor:
-    weights = load("embedded", "D", layers=("pool1",), pixels=pixels)
+    weights = embedded(pixels)
     return DenseExtractor("D", "pool1", weights=weights, precision="fp32")
 
 
@@ -132,7 +137,7 @@ def test_a_models_pixels_are_those_of_its_weights(tmp_path: Path) -> None:
     """A model is not fed with descriptors of pixels that it was not trained on."""
     columns, how = tuple(extractor(CAFFE).columns([33])), Aggregation().to_dict()
     model = SavedModel(np.ones((2, 64)), np.ones(2), ("a", "b"), (1.0,), columns, (), how)
-    right, wrong = (load("embedded", "D", ("pool1",), pixels=name) for name in CONVENTIONS)
+    right, wrong = (embedded(name) for name in CONVENTIONS)
     [opened] = model_extractors(model, weights=[right])
     assert opened.weights.pixels == CAFFE
     refuses(lambda: model_extractors(model, weights=[wrong]), StoreError, ["pixels", "RGB", "BGR"])
@@ -143,7 +148,7 @@ def test_a_cache_keeps_conventions_apart(tmp_path: Path, images: ImageSet) -> No
     rows = []
     for cache in (tmp_path / "cache", None):
         for pixels in CONVENTIONS:
-            weights = load("embedded", "D", layers=("pool1",), pixels=pixels)
+            weights = embedded(pixels)
             one = VGGFeatures(layer="pool1", Q=33, weights=weights, cache=cache, precision="fp32")
             rows.append(one.transform(list(images.images)))
     assert not np.allclose(rows[0], rows[1])
