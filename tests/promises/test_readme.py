@@ -68,12 +68,13 @@ def test_scikit_learn(here: Path, draw: Any) -> None:
     search = run_block("GridSearchCV", paths=paths, labels=labels)["search"]
     assert list(search.predict(paths)) == labels
     assert set(search.best_params_) == {"vggfeatures__aggregate", "linearsvc__C"}
-    written: Counter[str] = Counter()
+    written: Counter[tuple[str, str]] = Counter()
     for shard in (here / "cache").rglob("shards/*.h5"):
         with h5py.File(shard) as file:
-            [column] = file["D"].values()
-            written.update({scale: len(rows) for scale, rows in column["average"].items()})
-    assert written == {"Q32": 10, "Q48": 10}
+            for layer, pools in file["D"].items():
+                sizes = {(layer, Q): len(rows) for Q, rows in pools["average"].items()}
+                written.update(sizes)
+    assert written == {(layer, Q): 10 for layer in ("pool4", "pool5") for Q in ("Q32", "Q48")}
 
 
 def test_library(here: Path, draw: Any) -> None:
