@@ -37,7 +37,7 @@ EXTRACT = rows(
     ("--label-column", "columns.csv --label-column kind", "find_images.label_column", "kind",
      "--label-column kind"),
     ("--out", "--out kept", "FeatureStore.path", "kept", FREE),
-    ("--force", "--force", "Target.force", True, FLAG),
+    ("--force", "--force", "Destination.force", True, FLAG),
     *LAYERS,
     (
         "--normalize",

@@ -210,7 +210,7 @@ SEAMS: dict[str, dict[str, tuple[str, Answer | None]]] = {
     "extract": {
         **_images("extract"),
         **NETWORK,
-        "Target": ("vggfeat.cli.extract:Target.of", None),
+        "Destination": ("vggfeat.cli.extract:Destination.of", None),
         "FeatureStore": ("vggfeat.cli.extract:FeatureStore", _nothing),
         "extract": ("vggfeat.cli.working:extract", _stop),
         "extract_on_ray": ("vggfeat.cli.working:extract_on_ray", _stop),

@@ -9,7 +9,7 @@ import typer
 from vggfeat._io.text import counted, size
 from vggfeat.cli import options
 from vggfeat.cli.console import Json, Quiet, note, note_left_out, show, work_progress
-from vggfeat.cli.feature_file import Target
+from vggfeat.cli.feature_file import Destination
 from vggfeat.data.imageset import find_images
 from vggfeat.data.partition import parse_partition
 from vggfeat.errors import DataError, ParameterError
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 class OutputOptions(NamedTuple):
     """Where the descriptors go, which share of how many images they are, and how it is said."""
 
-    target: Target
+    target: Destination
     shard: Partition
     images: int
     as_json: bool
@@ -116,7 +116,7 @@ def command(
     from vggfeat.cli.working import Work
 
     share = parse_partition(shard)
-    target = Target.of(out, share, force=force)
+    target = Destination.of(out, share, force=force)
     if dtype not in DTYPES:
         raise ParameterError.not_one_of("dtype", "extract", DTYPES, dtype)
     features = choose_quality(quality, typed).but(**typed)

@@ -29,7 +29,7 @@ _READ = {
 }
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """A store and, where one file is asked for, this file: then the store is there on the way.
 
     It lies beside the file, so that a run that was stopped goes on, and is removed with the end.
