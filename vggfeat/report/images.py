@@ -268,7 +268,7 @@ def draw_scale(width: int, height: int) -> Image.Image:
     --------
     >>> scale = draw_scale(21, 4)
     >>> [scale.getpixel((x, 0)) for x in (0, 10, 20)]
-    [(53, 110, 188), (225, 225, 225), (200, 53, 70)]
+    [(54, 112, 187), (225, 225, 225), (200, 52, 69)]
     """
     shades = np.tile(np.linspace(-1, 1, width), (height, 1))
     return Image.fromarray(_tinted(np.full((height, width, 1), 225.0), shades))
