@@ -70,7 +70,8 @@ def draw_heat_maps(
             explained.append(_Explained(example, small, explanation))
         if progress is not None:
             progress(done, len(examples[:MOST]))
-    limit = max((strength(each.explanation, 0) for each in explained), default=1.0)
+    drawn = [each.explanation for each in explained if each.explanation.evidence[0].any()]
+    limit = max((strength(explanation, 0) for explanation in drawn), default=1.0)
     tiles: dict[str, list[GalleryImage]] = {}
     for each in explained:
         tiles.setdefault(each.example.label, []).append(_tile(each, limit))
