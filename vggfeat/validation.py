@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -112,6 +113,17 @@ def expected(wrong: ErrorDetails) -> str:
     if wrong["type"] == "string_pattern_mismatch":
         return f"text that matches {wrong['ctx']['pattern']}"
     return wrong["msg"].removeprefix(SHOULD) if wrong["msg"].startswith(SHOULD) else ""
+
+
+def is_count(value: object) -> bool:
+    """Tell whether a value is an int from 1 on, be it numpy's; True is none.
+
+    Examples
+    --------
+    >>> [is_count(value) for value in (256, 0, "256", 256.0, True)]
+    [True, False, False, False, False]
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def data_error(said: str, error: Exception, model: type[BaseModel]) -> DataError:

@@ -106,7 +106,8 @@ def test_arrays_of_any_kind_are_taken_and_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"how": "mean"}, {"normalize": "l1"}, {"power": 0.0}, {"power": 2.0}]
+    "wrong",
+    [{"how": "mean"}, {"normalize": "l1"}, {"power": 0.0}, {"power": 2.0}, {"power": "sqrt"}],
 )
 def test_unknown_settings_are_refused(wrong: dict[str, object]) -> None:
     """A wrong word or power is an error that names what would be right."""

@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from helpers.mistakes import refuses
 from helpers.seams import before_batches, round_size, shard_rows
 from PIL import Image
 from support import noise, random_weights
@@ -280,6 +281,39 @@ def test_other_settings_are_refused(images: ImageSet, tmp_path: Path) -> None:
     run(images, tmp_path / "f")
     with pytest.raises(FingerprintMismatch, match="flip: stored True → asked False"):
         run(images, tmp_path / "f", extractor=small(flip=False))
+
+
+@pytest.mark.parametrize("scales", [32, np.int64(32), np.array([32]), range(32, 33)], ids=repr)
+def test_scales_are_one_or_several(scales: Any, images: ImageSet) -> None:
+    store, summary = run(images, None, scales)
+    assert summary.computed == 9
+    assert list(store.columns) == [pool2()]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "mentions"),
+    [
+        ("images", ["a.png"], "find_images"),
+        ("images", "a.png", "find_images"),
+        ("extractor", "D", 'DenseExtractor("D",'),
+        ("store", "features", 'FeatureStore(path, mode="a")'),
+        ("store", Path("features"), 'FeatureStore(path, mode="a")'),
+        ("scales", "32", "Q"),
+        ("scales", None, "Q"),
+        *(("workers", wrong, "workers") for wrong in (0, -1, "2")),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_refused_with_what_makes_a_right_one(
+    name: str, wrong: object, mentions: str, images: ImageSet
+) -> None:
+    right = {
+        "images": images,
+        "extractor": small(),
+        "scales": [32],
+        "store": FeatureStore(None, "a"),
+    }
+    refuses(lambda: extract(**{**right, name: wrong}), ParameterError, [mentions])
 
 
 def test_unknown_policies_are_refused(images: ImageSet) -> None:

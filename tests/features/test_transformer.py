@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from helpers.mistakes import refuses
 from helpers.networks import formula_weights
 from helpers.seams import described_images
 from helpers.windows import keep_open_files
@@ -343,6 +344,41 @@ def test_scales_of_numpy_are_scales(paths: list[Path]) -> None:
         again = VGGFeatures(**{**SMALL, "Q": Q})
         assert np.array_equal(again.transform(paths), rows)
         assert len(again.get_feature_names_out()) == 128
+
+
+@pytest.mark.parametrize("n_jobs", [-1, 1, np.int64(2)])
+def test_images_are_decoded_by_all_cores_or_by_some(n_jobs: int, paths: list[Path]) -> None:
+    rows = VGGFeatures(**SMALL, n_jobs=n_jobs).transform(paths)
+    assert np.array_equal(rows, VGGFeatures(**SMALL).transform(paths))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("n_jobs", wrong) for wrong in (0, -2, "2", 1.5, True)),
+        *(("Q", wrong) for wrong in (0, "256", 256.0, True, [], ["256", 384])),
+        *(("power", wrong) for wrong in ("sqrt", 0, [0.5])),
+        ("layer", 3),
+        ("weights", {"conv1_1.weight": 1}),
+        ("cache", 3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("others", [{}, {"layer": "fc7", "weights": "none.pth"}], ids=["", "fc7"])
+def test_a_wrong_setting_is_refused_before_weights_are_looked_for(
+    name: str, wrong: object, others: dict[str, str], paths: list[Path]
+) -> None:
+    """By fit as by transform, with the name of the argument; there is no file none.pth."""
+    features = VGGFeatures(**{**others, name: wrong})
+    refuses(features.fit, ParameterError, [name])
+    refuses(lambda: features.transform(paths), ParameterError, [name])
+
+
+def test_a_scale_that_no_weights_can_take_is_refused_by_fit() -> None:
+    """At 223 pixels fc7 has a location where max-pools round up, at 192 it never has one."""
+    features = VGGFeatures(layer="fc7", Q=(256, 192), weights="none.pth")
+    refuses(features.fit, ParameterError, ["'Q'", "224", "fc7", "192"])
+    features.set_params(Q=223).fit()
 
 
 def test_what_is_no_list_of_images_is_refused(paths: list[Path]) -> None:

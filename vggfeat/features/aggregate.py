@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -148,7 +149,7 @@ def check_aggregation(how: str, normalize: str, power: float | None) -> None:
         raise ParameterError.not_one_of("aggregate", "aggregate", choices, how)
     if normalize not in (choices := get_args(Normalize)):
         raise ParameterError.not_one_of("normalize", "aggregate", choices, normalize)
-    if power is not None and not 0 < power <= 1:
+    if power is not None and not (isinstance(power, Real) and 0 < power <= 1):
         raise ParameterError.of("power", "aggregate", "a float in (0, 1] or None", power)
 
 

@@ -29,6 +29,7 @@ from vggfeat.settings import OnBadImage
 from vggfeat.store.column import Descriptor
 from vggfeat.store.labels import write_labels
 from vggfeat.store.store import FeatureStore
+from vggfeat.validation import is_count
 
 LOGGER = logging.getLogger("vggfeat")
 # A shard is written after so many bytes, or so many seconds: what `kill -9` can lose.
@@ -45,7 +46,7 @@ ROUND = {"cpu": 16, "cuda": 512, "mps": 64}
 def extract(
     images: ImageSet,
     extractor: DenseExtractor,
-    scales: Sequence[int],
+    scales: int | Sequence[int],
     store: FeatureStore,
     *,
     outputs: Sequence[str] = (),
@@ -60,7 +61,7 @@ def extract(
     ----------
     images : ImageSet
     extractor : DenseExtractor
-    scales : sequence of int
+    scales : int or sequence of int
         Smallest sides Q to which every image is rescaled, in pixels (Section 3.2).
     store : FeatureStore
         Opened with ``mode="a"``. What is there is never computed again.
@@ -92,7 +93,8 @@ def extract(
     StoreError
         If the store was opened for reading, or cannot be written.
     ParameterError
-        For a scale too small for the layer, before anything is decoded.
+        For a scale too small for the layer, or an argument of another kind, before anything is
+        decoded.
 
     Notes
     -----
@@ -114,7 +116,8 @@ def extract(
     >>> extract(images, extractor, [32], FeatureStore(None, "a")).computed
     3
     """
-    options = RunOptions(tuple(scales), tuple(outputs), on_bad_image, workers)
+    _check_kinds(images, extractor, store)
+    options = RunOptions(_list_scales(scales), tuple(outputs), on_bad_image, workers)
     with ExitStack() as shown:
         if isinstance(progress, bool):
             progress = shown.enter_context(image_bar("extract")) if progress else None
@@ -141,6 +144,26 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.on_bad_image not in (choices := get_args(OnBadImage)):
             raise ParameterError.not_one_of("on_bad_image", "extract", choices, self.on_bad_image)
+        if self.workers is not None and not is_count(self.workers):
+            expected = "an int from 1 on, or None for all cores"
+            raise ParameterError.of("workers", "extract", expected, self.workers)
+
+
+def _list_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(scales, Iterable) and not isinstance(scales, str):
+        return tuple(scales)
+    return (scales,)  # what is no int is refused by the extractor
+
+
+def _check_kinds(images: object, extractor: object, store: object) -> None:
+    """Refuse what is given in place of the three objects, and say how each is made."""
+    for name, value, kind, expected in (
+        ("images", images, ImageSet, "an ImageSet: find_images([...]) makes one of paths"),
+        ("extractor", extractor, DenseExtractor, 'an extractor: DenseExtractor("D", "fc7") is one'),
+        ("store", store, FeatureStore, 'a store: FeatureStore(path, mode="a") opens one'),
+    ):
+        if not isinstance(value, kind):
+            raise ParameterError.of(name, "extract", expected, type(value))
 
 
 class ImageDescription(NamedTuple):

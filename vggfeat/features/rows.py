@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext
@@ -70,6 +71,11 @@ class RowMaker:
             raise ParameterError.not_one_of(
                 "on_bad_image", "VGGFeatures", ON_BAD_IMAGE, self.on_bad_image
             )
+        if not isinstance(self.weights, str | Weights):
+            expected = "a name, a file, or what load_weights returns"
+            raise ParameterError.of("weights", "VGGFeatures", expected, type(self.weights))
+        if not isinstance(self.cache, str | os.PathLike | None):
+            raise ParameterError.of("cache", "VGGFeatures", "a folder or None", self.cache)
 
     @property
     def extractor(self) -> DenseExtractor:

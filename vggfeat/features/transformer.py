@@ -14,10 +14,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from vggfeat.errors import ParameterError
 from vggfeat.features.pooling import resolve_pooling
-from vggfeat.nets.config import Layer, layers_of, resolve_layer
+from vggfeat.nets.config import Layer, layers_of, layers_until, resolve_layer, smallest_side
 from vggfeat.recipes.quality import choose_quality
 from vggfeat.settings import Features, Hardware
-from vggfeat.validation import check_each
+from vggfeat.validation import check_each, is_count
 
 if TYPE_CHECKING:
     from vggfeat.features.rows import RowMaker
@@ -72,7 +72,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
     device, precision : str, default="auto"
         Where, and in which arithmetic, the network runs.
     n_jobs : int or None, default=None
-        Threads that decode images; one for each core by default.
+        Threads that decode images; None or -1 is one for each core.
     deterministic : bool, default=False
         Whether an image's descriptor has the same bits on the same machine, whatever is described
         with it; slower.
@@ -222,7 +222,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         given = {name: value for name, value in given.items() if value is not None}
         if "Q" in given:
             given["Q"] = _list_scales(self.Q)
-        if "layers" in given and not isinstance(self.layer, str):
+        if isinstance(self.layer, Iterable) and not isinstance(self.layer, str):
             given["layers"] = tuple(dict.fromkeys(given["layers"]))
         if "weights" in given:  # what is loaded already goes to the extractor
             is_name = isinstance(self.weights, str | os.PathLike)
@@ -240,6 +240,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         from vggfeat.features.rows import RowMaker
 
         features = self._features()
+        _check_smallest(features)
         extraction = features.of(features.nets[0]).but(exif=self.exif, precision=self.precision)
         is_loaded = not isinstance(self.weights, str | os.PathLike | None)
         return RowMaker(
@@ -249,7 +250,7 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
             features.Q,
             Aggregation(features.aggregate, features.normalize, features.power),
             self.cache,
-            self.n_jobs,
+            _count_threads(self.n_jobs),
             self.on_bad_image,
             self.verbose,
             lambda: len(self.get_feature_names_out()),
@@ -267,7 +268,28 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return tags
 
 
-def _list_scales(Q: Any) -> tuple[Any, ...]:
-    """List scales, of which a grid made by numpy has its own ints; others are refused later."""
-    scales = (Q,) if isinstance(Q, Integral) or not isinstance(Q, Iterable) else Q
-    return tuple(int(scale) if isinstance(scale, Integral) else scale for scale in scales)
+def _list_scales(Q: Any) -> tuple[int, ...]:
+    """List scales as Python's ints, of which a grid made by numpy has its own."""
+    scales = tuple(Q) if isinstance(Q, Iterable) and not isinstance(Q, str) else (Q,)
+    if not scales or not all(map(is_count, scales)):
+        raise ParameterError.of("Q", "VGGFeatures", "an int from 1 on, or several of them", Q)
+    return tuple(map(int, scales))
+
+
+def _check_smallest(features: Features) -> None:
+    """Refuse a scale at which no weights have a location, before any are looked for."""
+    [net], smallest = features.nets, min(features.Q)
+    layers = layers_until(net, features.layers)
+    if smallest < smallest_side(layers, "ceil"):
+        expected = f"an int of at least {smallest_side(layers)} for {layers[-1].name} of net {net}"
+        raise ParameterError.of("Q", "VGGFeatures", expected, smallest)
+
+
+def _count_threads(n_jobs: Any) -> int | None:
+    """Return how many threads decode, None for one for each core."""
+    if n_jobs is None or (isinstance(n_jobs, Integral) and n_jobs == -1):
+        return None
+    if not is_count(n_jobs):
+        expected = "an int from 1 on, or -1 or None for all cores"
+        raise ParameterError.of("n_jobs", "VGGFeatures", expected, n_jobs)
+    return int(n_jobs)
