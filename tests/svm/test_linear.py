@@ -67,7 +67,7 @@ def test_every_solver_equals_scikit_learns(solver, loss, tol, atol, class_weight
     X, y = descriptors()
     targets = np.where(y[:, None] == np.arange(3), 1, -1)
     targets[::7, 0] = 0
-    grid = [0.1, 2.0, 10.0]
+    grid = [1.0, 2.0, 10.0]  # at a smaller one, balanced, any bias is as good
     svm = LinearSVM(grid, loss, solver, tol, class_weight).fit(X, targets)
     scores = svm.class_scores(X)
     for k, C in enumerate(grid):
@@ -219,3 +219,22 @@ def test_processes_change_no_coefficient(backend, monkeypatch):
     with joblib.parallel_config(backend):
         pooled = LinearSVM(loss="squared_hinge", n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(alone.coef_, pooled.coef_)
+
+
+@pytest.mark.parametrize("C", [0.001, 0.01, 0.1])
+def test_the_bias_is_the_middle_of_all_that_are_as_good(C: float) -> None:
+    """Where every row is at its bound the objective is flat; rounding chooses no end of it."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([1, -1], [30, 8])
+    X = rng.standard_normal((38, 50))
+    X = (X + y[:, None] * 0.3) / 10
+    svm = LinearSVM(C, class_weight="balanced", solver="gram").fit(X, y)
+    weight = 38 / (2 * np.where(y > 0, 30, 8))
+    biases = np.linspace(-2, 2, 40_001)
+    slack = np.maximum(0, 1 - y[:, None] * ((X @ svm.coef_[1])[:, None] + biases))
+    loss = weight @ slack
+    best = biases[loss <= loss.min() * (1 + 1e-9)]
+    assert best[-1] - best[0] > 0.1
+    assert svm.intercept_[1] == pytest.approx((best[0] + best[-1]) / 2, abs=1e-3)
+    recalls = [(svm.predict(X)[y == k] == k).mean() for k in (1, -1)]
+    assert min(recalls) > 0.7

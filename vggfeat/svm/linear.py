@@ -46,6 +46,7 @@ MEMORY = 8 << 30  # bytes that a solver may take for its matrices, of the 16 GB 
 GRAM_BYTES = 16  # per entry of the Gram matrix: float64, and the part of it that one fit copies
 PRIMAL_BYTES = 24  # per entry of X: liblinear's float64 copy, and an index and a value beside it
 FINEST = 0.01  # share of the spread expected; a smaller one is of classes that nothing tells apart
+ROUNDING = 1e-8  # of a dual coefficient's bound
 POOL_COST = 2e9  # fits × rows²; below it one process is done by the time that workers have started
 BLOCK = 4096  # columns at a time: NumPy would make a float64 copy of all descriptors
 
@@ -489,9 +490,33 @@ def fit_gram(K: Floats, y: NDArray[Any], problem: Problem) -> tuple[Floats, floa
             svc = SVC(kernel="precomputed", tol=tol).fit(K, y, sample_weight=bound)
         signed = np.zeros(len(y))
         signed[svc.support_] = svc.dual_coef_[0]
+        if (middle := _middle_bias(K @ signed, y, signed * y / bound)) is not None:
+            return signed, middle
         return signed, float(svc.intercept_[0])
 
     return _solve_finely(solve, lambda signed: K @ signed, lambda signed: K @ signed, y, problem)
+
+
+def _middle_bias(scores: Floats, y: NDArray[Any], share: Floats) -> float | None:
+    """Return the middle of all biases that are as good, where no row is at its margin.
+
+    So it is where both classes weigh the same and C is small: every row is at its bound, and which
+    end of the interval a solver reports, rounding decides.
+
+    Parameters
+    ----------
+    scores : array, shape (m,)
+        Without a bias.
+    y : array, shape (m,), of -1 and +1
+    share : array, shape (m,)
+        Of its bound that each dual coefficient has.
+    """
+    inside = share > 1 - ROUNDING  # at most at the margin; all others are beyond it
+    if ((share > ROUNDING) & ~inside).any():
+        return None
+    limits = y - scores
+    below, above = limits[(y > 0) != inside], limits[(y > 0) == inside]
+    return float(below.max() + above.min()) / 2 if len(below) and len(above) else None
 
 
 def fit_primal(X: NDArray[Any], y: NDArray[Any], problem: Problem) -> tuple[Floats, float]:
