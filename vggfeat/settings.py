@@ -382,7 +382,8 @@ class SVM(Settings):
     class_weight: Literal["auto", "balanced", "none"] = Field(
         default="auto",
         description="balanced: let the positives of a class weigh as much as the rest; none; or "
-        "auto: where classes of your own data differ in size, what is better in the choice of C.",
+        "auto: where one class of your own data has half as many images again as another, what is "
+        "better in the choice of C.",
         json_schema_extra={"adaptive": True},
     )
     shared_C: bool | None = Field(  # noqa: N815  # C is written so

@@ -35,6 +35,7 @@ from vggfeat.svm.splits import Split, held_out_part, random_splits
 
 FOLDS = 5
 PARTS = ("train", "val", "test")
+UNEVEN = 1.5  # times the smallest class: from there on a weight of classes is tried
 
 
 def _as_fraction(value: Any) -> Any:
@@ -233,14 +234,15 @@ def trained_classes(card: DatasetCard) -> tuple[str, ...]:
 
 
 def _class_weights(card: DatasetCard, labels: Ints, svm: SVM) -> tuple[ClassWeight | None, ...]:
-    """Name the class weights that are tried: both, where a user's own classes differ in size.
+    """Name the class weights that are tried: both, where a user's own classes differ much in size.
 
     The paper's protocols weigh no class, and what has its figures beside it is judged as there.
     """
     if svm.class_weight != "auto":
         return ()
     sizes = np.unique(labels, return_counts=True)[1]
-    return () if card.paper or len({*sizes.tolist()}) == 1 else (None, "balanced")
+    is_even = sizes.max() < UNEVEN * sizes.min()
+    return () if card.paper or is_even else (None, "balanced")
 
 
 def _test_split(
