@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,67 @@ def test_a_list_that_is_cut_or_no_list_ends_in_no_trace(name: str, tmp_path: Pat
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / name).write_bytes(text.encode("utf-16")[:-1])
     assert str(find_images([str(tmp_path / name)]).names[-2]).endswith("a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "path;label\n2.jpg;cat\nBär.jpg;cat\n"),
+        ("m.csv", "path,label\n2.jpg,cat\n2.jpg,Bär\n"),
+        ("m.csv", "path,label,split\n2.jpg,a,train\n2.jpg,b,prüf\n"),
+        ("m.csv", "Größe,file\n1,2.jpg\n"),
+        ("m.txt", "2.jpg\nBär.jpg\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["cp1252", "mac-roman"])
+def test_a_list_that_is_not_utf_8_is_refused(
+    name: str, text: str, encoding: str, tmp_path: Path
+) -> None:
+    """As Excel's plain CSV: another encoding is never guessed, be it of a path or of a label."""
+    for image in ("2.jpg", "Bär.jpg"):
+        (tmp_path / image).write_bytes(b"")
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    line = 1 if text.startswith("G") else 3 if name == "m.csv" else 2
+    error = refuses(
+        lambda: find_images([str(tmp_path / name)]), DataError, [name, f"line {line}", "UTF-8"]
+    )
+    str(error).encode()  # without surrogates
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.txt"])
+def test_names_of_files_may_be_other_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As find writes them, where there are such files."""
+    monkeypatch.chdir(tmp_path)
+    odd = os.fsdecode("Bär.jpg".encode("cp1252"))
+    Path(odd).write_bytes(b"")
+    head = "path\n" if name == "m.csv" else ""
+    Path(name).write_bytes(os.fsencode(f"{head}{odd}\n"))
+    assert find_images([name]).names == (odd,)
+
+
+@pytest.mark.parametrize("blank", ["", ";;", " ; ;\t", '"";;', ";;;;"])
+def test_blank_rows_are_no_images(blank: str, tmp_path: Path) -> None:
+    """Excel writes them below a table; a row that has a label and no path is an error."""
+    text = f"path;label;split\na.jpg;cat;\n{blank}\nb.jpg;dog;\n{blank}\n{blank}\n"
+    (tmp_path / "m.csv").write_text(text)
+    images = find_images([str(tmp_path / "m.csv")])
+    assert (images.names, images.labels) == (("a.jpg", "b.jpg"), ("cat", "dog"))
+    (tmp_path / "m.csv").write_text(f"{text} ;cat;\n")
+    refuses(lambda: find_images([str(tmp_path / "m.csv")]), DataError, ["m.csv", "no path"])
+
+
+@pytest.mark.parametrize("path", [r"C:\Users\Ida\1.jpg", "d:/images/1.jpg", r"\\nas\images\1.jpg"])
+@pytest.mark.parametrize("name", ["m.csv", "m.txt"])
+def test_absolute_paths_of_windows_are_those_of_another_machine(
+    path: str, name: str, tmp_path: Path
+) -> None:
+    """They are shown as they are written; a file of just that name is read."""
+    (tmp_path / name).write_text(f"path\n{path}\n" if name == "m.csv" else f"{path}\n")
+    named = [name, path, "Windows", "--path-column"]
+    error = refuses(lambda: find_images([str(tmp_path / name)]), DataError, named)
+    assert f"{tmp_path}/{path}" not in str(error)
 
 
 def test_what_is_written_is_looked_for_first(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ DELIMITERS = (",", ";", "\t")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINES_AT_ONCE = 8192
 LONGEST = 1 << 20  # bytes of a line
+_OF_WINDOWS = re.compile(r'\s*"?(?:[A-Za-z]:[\\/]|\\\\)')
 
 
 class Columns(NamedTuple):
@@ -78,7 +80,8 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
     Raises
     ------
     DataError
-        If a list at an address names what is not beside or below it, or an address is a chain.
+        If a list at an address names what is not beside or below it, or an address is a chain; if
+        no file has a path that is not UTF-8, or absolute on Windows, where this is another system.
 
     Examples
     --------
@@ -97,7 +100,11 @@ def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
         return RemoteImage(text), name_of(text)
     if isinstance(folder, Path):
         text = _as_it_lies(text, folder)
+        if (foreign := _foreign(text)) and not os.path.lexists(folder / text):
+            raise DataError(foreign)
         return folder / text, name_of(text)
+    if foreign := _foreign(text):
+        raise DataError(foreign)
     text = text.strip()
     return RemoteImage(join(folder, text)), name_of(text)
 
@@ -120,6 +127,35 @@ def _as_it_lies(text: str, folder: Path) -> str:
     return next((form for form in forms if os.path.exists(folder / form)), text)  # noqa: PTH110
 
 
+def _foreign(text: str) -> str:
+    """Say why a path is none of this machine, unless there is such a file; empty if it may be."""
+    if wrong := _not_utf_8(text):
+        return wrong
+    if os.name != "nt" and _OF_WINDOWS.match(text):
+        return (
+            f"{text[:200]} is a path of a Windows machine, and not on this one. Edit the list to "
+            "have paths from here, relative or not; or name its column of relative ones by "
+            "--path-column (path_column in Python)."
+        )
+    return ""
+
+
+def _not_utf_8(text: str) -> str:
+    """Say that bytes of a text had to be kept as they were; empty if none had to."""
+    if text.isascii():
+        return ""
+    encoded = text.encode("utf-8", "surrogateescape")
+    try:
+        encoded.decode()
+    except UnicodeDecodeError:
+        shown = printable(encoded.decode("utf-8", "replace"))[:200]
+        return (
+            f"{shown!r} is not UTF-8. Save the list as UTF-8; in Excel, as the file type "
+            "'CSV UTF-8'."
+        )
+    return ""
+
+
 def read_list(source: str) -> Iterator[Entry]:
     """Read a list with one path a line; relative to the current folder, or to the list's address.
 
@@ -140,7 +176,7 @@ def read_list(source: str) -> Iterator[Entry]:
 
 
 def read_csv(source: str, columns: Columns = COLUMNS) -> Iterator[Entry]:
-    """Read a CSV manifest line by line; its paths are relative to it.
+    """Read a CSV manifest line by line, but for blank ones; its paths are relative to it.
 
     Raises
     ------
@@ -254,10 +290,14 @@ def as_text(file: BinaryIO) -> io.TextIOWrapper:
 
 
 def _lines(file: BinaryIO, folder: Path | str, where: str) -> Iterator[Entry]:
-    for line in _pieces(file, where):
+    for number, line in enumerate(_pieces(file, where), 1):
         text = os.fsdecode(line.rstrip(b"\r\n"))
         if text.strip():
-            yield Entry(*resolve_entry(text, folder))
+            try:
+                image, name = resolve_entry(text, folder)
+            except DataError as error:
+                raise DataError(f"{where}, line {number}: {error}") from error
+            yield Entry(image, name)
 
 
 def _pieces(file: BinaryIO, where: str) -> Iterator[bytes]:
@@ -295,6 +335,9 @@ def _assign(
         raise DataError(f"{where} is empty. Its first line names its columns: it needs {right}.")
     if "\0" in "".join(names):
         raise DataError(f"{where} has zero bytes in its first line. Save it as text in UTF-8.")
+    lacking = {columns.path, columns.label or columns.path} - {*names}
+    if lacking and (wrong := _not_utf_8(", ".join(names))):
+        raise DataError(f"{where}, line 1: {wrong}")
     there = f"{where} has the columns {', '.join(names)}"
     if columns.path not in names:
         needs = f"; a manifest needs {right}" * (columns == COLUMNS)
@@ -317,10 +360,13 @@ def _assign(
 
 def _entries(rows: Any, known: _Known, source: str, what: str, first: int) -> Iterator[Entry]:
     folder = parent(source) if is_address(source) else Path(source).parent
-    number = first - 1
+    empty = True
     for number, row in enumerate(rows, first):
+        if what == "line" and _is_blank(row):
+            continue
+        empty = False
         path = row[known.path]
-        if path is None or path == "":
+        if path is None or (isinstance(path, str) and not path.strip()):
             raise DataError(f"{redact(source)}, {what} {number}, names no path.")
         if any(row.get(None) or ()):
             raise DataError(
@@ -337,11 +383,16 @@ def _entries(rows: Any, known: _Known, source: str, what: str, first: int) -> It
         except DataError as error:
             raise DataError(f"{redact(source)}, {what} {number}: {error}") from error
         yield Entry(image, name, label, split, label_set)
-    if number < first:
+    if empty:
         raise DataNotFound(
             f"{redact(source)} has columns and no rows. Write the path of an image in each line "
             "below the first."
         )
+
+
+def _is_blank(row: dict[Any, Any]) -> bool:
+    """Tell a row without any text, as Excel writes below a table."""
+    return not any("".join(value).strip() for value in row.values() if value)
 
 
 def _label_set(value: object) -> tuple[str, ...]:
@@ -358,4 +409,7 @@ def _text(value: object) -> str:
         raise DataError("NaN is no label; leave out the row, or write what the image shows")
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return "" if value is None else sys.intern(str(value).strip())
+    text = "" if value is None else str(value).strip()
+    if wrong := _not_utf_8(text):
+        raise DataError(wrong)
+    return sys.intern(text)
