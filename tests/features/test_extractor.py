@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -319,6 +322,31 @@ def test_floats_from_0_to_1_are_pixels(dtype: torch.dtype) -> None:
     floats = (pixels.to(dtype) / 255).requires_grad_()
     assert torch.equal(extractor.describe(floats)[("pool2", "average")], expected)
     assert torch.equal(extractor.maps(floats)["pool2"], extractor.maps(pixels)["pool2"])
+
+
+@pytest.mark.parametrize(
+    "again", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy], ids=["pickle", "deepcopy"]
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers": ("pool2", "pool3"), "pool": "average+max", "flip": False},
+        {"layers": "pool2", "deterministic": True, "runtime": "torch"},
+        {"layers": "pool2", "precision": "fp32", "locations": "l2"},
+    ],
+    ids=str,
+)
+def test_a_copy_describes_equally(
+    again: Callable[[DenseExtractor], DenseExtractor], settings: dict[str, Any]
+) -> None:
+    extractor = DenseExtractor("D", weights="embedded", device="cpu", **settings)
+    pixels = batch(*images((48, 64)))
+    described = extractor.describe(pixels)
+    copied = again(extractor)
+    assert (copied.extraction, copied.hardware) == (extractor.extraction, extractor.hardware)
+    assert copied.columns([48]) == extractor.columns([48])
+    for key, values in copied.describe(pixels).items():
+        torch.testing.assert_close(values, described[key], rtol=1e-6, atol=0)
 
 
 def test_an_extractor_shows_what_it_computes_in_a_line() -> None:

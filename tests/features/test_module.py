@@ -109,6 +109,19 @@ def test_parameters_are_its_own_and_are_trained_if_asked() -> None:
     torch.testing.assert_close(extractor.as_module()(batch() / 255), before, rtol=1e-4, atol=1e-3)
 
 
+def test_a_parent_in_training_turns_no_dropout_on(tiny: str) -> None:
+    """Of fc7, whose dropout would halve it; the rest of the parent trains."""
+    extractor = DenseExtractor(
+        tiny, "fc7", weights=formula_weights(tiny), precision="fp32", device="cpu"
+    )
+    module, images = extractor.as_module(), batch(224, 224) / 255
+    expected = module(images)
+    parent = torch.nn.Sequential(module, torch.nn.Dropout()).train()
+    assert parent[1].training
+    assert torch.equal(module(images), expected)
+    assert torch.equal(module.train()(images), expected)
+
+
 def test_a_module_moves_and_is_copied_as_others_are() -> None:
     """`.to()` of a type, and a state that is written and read, change numbers by rounding alone."""
     extractor = DenseExtractor("D", "pool2", **SMALL)

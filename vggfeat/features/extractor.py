@@ -83,6 +83,10 @@ class DenseExtractor:
     WeightsError
         If the weights cannot be used, or lack a layer.
 
+    Notes
+    -----
+    Pickled and copied it is its settings and weights, of which the network is built again.
+
     Examples
     --------
     >>> extractor = DenseExtractor("D", "pool1", weights="embedded", precision="fp32")
@@ -133,6 +137,11 @@ class DenseExtractor:
             f"DenseExtractor({own.net!r}, {', '.join(own.layers)}, pool {own.pool}, weights "
             f"{self.weights.source}, {own.precision} on {self.device_name})"
         )
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Pickle and copy the settings and the weights: the network is built of them again."""
+        again = partial(type(self), self.extraction, hardware=self.hardware, weights=self.weights)
+        return again, ()
 
     def columns(self, scales: Iterable[int], outputs: Sequence[str] = ()) -> list[Column]:
         """List the columns that are computed at some scales, by layer, pooling and Q.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,10 @@ class DenseModule(nn.Module):
         self.range = range
         self.as_maps = as_maps
         self.budget = budget
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, without dropout, also as a part of a module that is trained."""
+        return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         """Describe images (N, 3, H, W), RGB in [0, 1].
