@@ -19,6 +19,7 @@ from support import noise
 from torch.utils.data import Dataset, TensorDataset
 
 from vggfeat import VGGFeatures
+from vggfeat._io.remote import open_filesystem
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import find_images
 from vggfeat.errors import ImageError, ParameterError, VggfeatError
@@ -53,6 +54,14 @@ def polars(make: str, files: list[Any]) -> Any:
     return series if make == "series" else library.DataFrame([series])
 
 
+def in_memory(file: str) -> str:
+    """Put a file at an address."""
+    address = f"memory://elements/{Path(file).name}"
+    filesystem, path = open_filesystem(address)
+    filesystem.pipe_file(path, Path(file).read_bytes())
+    return address
+
+
 HELD: dict[str, Callable[[list[str]], Any]] = {
     "bytes": lambda files: [encoded(pixels) for pixels in PIXELS],
     "bytearray": lambda files: [bytearray(encoded(pixels)) for pixels in PIXELS],
@@ -69,6 +78,9 @@ HELD: dict[str, Callable[[list[str]], Any]] = {
     "data set": lambda files: Labelled(),
     "tensor data set": lambda files: TensorDataset(torch.stack(TENSORS)),
     "generator": lambda files: (file for file in files),
+    "addresses": lambda files: [in_memory(file) for file in files],
+    "addresses as paths": lambda files: [Path(in_memory(file)) for file in files],
+    "addresses of files": lambda files: [f"file://{file}" for file in files],
     "values": lambda files: dict(enumerate(files)).values(),
     "image set": lambda files: find_images(files),
     "crops": lambda files: [Crop(Path(file), (1, 1, 40, 36)) for file in files],

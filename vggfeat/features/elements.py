@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from vggfeat._io.remote import address_of
 from vggfeat.data.image import Crop, ImageLike, ImageRef
 from vggfeat.data.imageset import ImageSet
+from vggfeat.data.sources.remote import RemoteImage
 from vggfeat.errors import ImageError, ParameterError
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -21,7 +23,8 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 HELD = 1024
 _ONE = (str, bytes, bytearray, os.PathLike, Image.Image, Crop, ImageRef)
 _TAKEN = (
-    "an image is a path, bytes of a file, a PIL image, an array, a tensor or a tuple (image, label)"
+    "an image is a path, an address, bytes of a file, a PIL image, an array, a tensor or a tuple "
+    "(image, label)"
 )
 
 
@@ -122,6 +125,9 @@ def _read(element: Any, number: int) -> Element:
         return Element(place, bytes(element))
     if isinstance(element, Image.Image | np.ndarray):
         return Element(place, element)
+    if isinstance(element, str | PurePath) and (address := address_of(element)):
+        file = address.removeprefix("file://")
+        element = RemoteImage(address) if file == address else file
     if isinstance(element, str | Crop | ImageRef):
         image = str(element) if isinstance(element, str) else element  # numpy's own texts as well
         where = f"{element.path} {element.box}" if isinstance(element, Crop) else str(element)

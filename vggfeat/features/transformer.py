@@ -162,11 +162,11 @@ class VGGFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # skl
         Parameters
         ----------
         X : sequence of images
-            Paths, the bytes of files, PIL images, arrays (H, W), (H, W, 3) or (H, W, 4), tensors
-            (C, H, W), ``(image, label)`` tuples, whose labels are left out, or a mixture of them:
-            in a list, a generator, a column of pandas, polars or Arrow, a data set of torch, an
-            :class:`~vggfeat.data.imageset.ImageSet`, one array (N, H, W, C), or one tensor
-            (N, C, H, W). Numbers are uint8, or floats in [0, 1].
+            Paths, addresses, the bytes of files, PIL images, arrays (H, W), (H, W, 3) or
+            (H, W, 4), tensors (C, H, W), ``(image, label)`` tuples, whose labels are left out, or
+            a mixture of them: in a list, a generator, a column of pandas, polars or Arrow, a data
+            set of torch, an :class:`~vggfeat.data.imageset.ImageSet`, one array (N, H, W, C), or
+            one tensor (N, C, H, W). Numbers are uint8, or floats in [0, 1].
 
         Returns
         -------
