@@ -57,16 +57,18 @@ each.'
             return ()
         groups, removed = _list(self.groups), len(self.removed)
         again = sum(len(group) - 1 for group in self.groups)
-        leaked = sum(_count_leaked(self._group_of(images), split) for split in splits)
+        leaked = self._leaked(images, splits)
         if removed:
             first = (
                 f"{_are(removed, 'left out, being')} the same as another, byte for byte: {groups}."
             )
         elif leaked:
+            of_these = _list([self.groups[number] for number in sorted(set(leaked))])
             tested = counted(sum(len(split.test) for split in splits), "test image")
             first = (
-                f"{leaked:,} of {tested} {'is' if leaked == 1 else 'are'} the same as a training "
-                f"image, byte for byte, and the figures too good by that: {groups}. {DEDUPLICATE}"
+                f"{len(leaked):,} of {tested} {'is' if len(leaked) == 1 else 'are'} the same as a "
+                "training image of the same label, byte for byte, and the figures too good by "
+                f"that: {of_these}. {DEDUPLICATE}"
             )
         else:
             first = f"{_are(again, 'the same as another')}, byte for byte: {groups}. {DEDUPLICATE}"
@@ -76,10 +78,23 @@ each.'
         second = f"{_are(len(self.contradictions), 'there under different labels')}, and {kept}"
         return first, f"{second}: {_list(self.contradictions)}."
 
-    def _group_of(self, images: ImageSet) -> Ints:
-        """Return the number of the group of each image, -1 for none."""
+    def _leaked(self, images: ImageSet, splits: Sequence[Split]) -> list[int]:
+        """Return for each test row that trains too, with the same label, the number of its group.
+
+        Under another label it makes no figure better.
+        """
         group_of = {name: number for number, names in enumerate(self.groups) for name in names}
-        return np.array([group_of.get(name, -1) for name in images.names], np.int64)
+        keys = {
+            row: (group_of[name], _label_key(images, row))
+            for row, name in enumerate(images.names)
+            if name in group_of
+        }
+        leaked: list[int] = []
+        for split in splits:
+            trained = {keys[row] for row in split.train.tolist() if row in keys}
+            tested = [keys[row] for row in split.test.tolist() if row in keys]
+            leaked += [number for number, label in tested if (number, label) in trained]
+        return leaked
 
 
 def find_identical(images: ImageSet, ids: Ints) -> IdenticalImages:
@@ -141,17 +156,18 @@ def _agree(images: ImageSet, rows: Ints) -> bool:
     return not (images.targets[rows] != images.targets[rows[:1]]).any()
 
 
+def _label_key(images: ImageSet, row: int) -> object:
+    """Return what two images of the same labels share."""
+    if images.labels:
+        return images.labels[row]
+    return None if images.targets is None else images.targets[row].tobytes()
+
+
 def _name_with_label(images: ImageSet, row: int) -> str:
     label = images.labels[row] if images.labels else ""
     if images.label_sets:
         label = SEPARATOR.join(images.label_sets[row]) or "none"
     return f"{images.names[row]} ({label})" if label else images.names[row]
-
-
-def _count_leaked(group_of: Ints, split: Split) -> int:
-    """Count the test rows of whose group a training row is, too."""
-    tested = group_of[split.test]
-    return int(np.count_nonzero((tested >= 0) & np.isin(tested, group_of[split.train])))
 
 
 def _are(number: int, what: str) -> str:
