@@ -176,6 +176,8 @@ def test_a_class_that_nothing_tests_has_no_average_precision():
     assert column(result, "C")[1] == column(whole, "C")[1]
     assert measure(result, "mAP") == pytest.approx(np.mean(column(whole, "ap11")[[0, 2]]))
     assert any("test dog" in note for note in result.result.notes)
+    curves = result.result.figures["curves"]
+    assert [series.name.split(",")[0] for series in curves.series] == ["cat", "owl"]
 
 
 def test_without_test_labels_there_are_scores_only():

@@ -209,7 +209,7 @@ class Precisions:
     def layout(self) -> tuple[Part, ...]:
         """Return all tables and figures, in the order of the page."""
         parts: list[Part] = [self._class_table()]
-        if self.tested:
+        if self.tested and not np.isnan(self.figures[self.ap]).all():
             parts.append(self._curves())
         parts += [self._validation_table(), self._validation_lines(), self._choice()]
         if len(self.parts["test"]):
@@ -259,7 +259,7 @@ class Precisions:
     def _curves(self) -> Lines:
         figures, series = self.figures[self.ap], []
         for c, label in enumerate(self.classes):
-            if not np.isnan(self.scores[:, c]).any():
+            if not np.isnan(figures[c]):
                 recall, precision = precision_recall(self.scores[:, c], self.known[:, c])
                 name = f"{label}, {100 * figures[c]:.1f}"
                 series.append(Series(name, tuple(recall.tolist()), tuple(precision.tolist())))
