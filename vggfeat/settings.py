@@ -236,7 +236,7 @@ class Features(Dense):
         Examples
         --------
         >>> Features(nets=("D", "E"), layers=("pool5",), normalize="locations").of("E")
-        Extraction(exif=True, layers=('pool5',), pool='average', flip=True, net='E',
+        Extraction(exif=True, layers=('pool5',), pool='average', flip=True, pixels=None, net='E',
                    weights='auto', locations='l2', precision='auto')
         """
         shared = {name: getattr(self, name) for name in Dense.model_fields}

@@ -297,7 +297,7 @@ def test_a_result_has_errors_by_class_and_what_is_behind_them() -> None:
     seen: list[str] = []
     result = evaluate([scores], data, watch=lambda names, block: seen.extend(names))
     told = result.to_dict()
-    top1 = {"title": "top-1 error", "value": 1 / 3, "spread": None, "paper": []}
+    top1 = {"title": "top-1 error", "value": 1 / 3, "spread": None, "paper": [], "reference": False}
     assert told["measures"]["top1"] == top1
     assert told["measures"]["top5"]["value"] is None
     assert told["tables"]["classes"] == [

@@ -26,8 +26,11 @@ from storing import (
 )
 
 from vggfeat._io import atomic
-from vggfeat.errors import StoreError
+from vggfeat.errors import StoreDamaged, StoreError
+from vggfeat.store.export import export, pack
 from vggfeat.store.index import read_view_names
+from vggfeat.store.maintenance import info, repair
+from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
 
 
@@ -95,6 +98,23 @@ def test_a_view_that_was_copied_alone_says_what_it_lacks(tmp_path: Path) -> None
         assert np.isnan(file[FC7.descriptor.path][:]).all()
         for name in ("shards/", "vggfeat store pack"):
             assert name in str(file.attrs["note"])
+
+
+def test_a_copy_that_lacks_a_shard_is_not_passed_on(tmp_path: Path) -> None:
+    """What is written of it would lack images without a word; repaired, it is what is there."""
+    make_store(tmp_path / "s")
+    fill(FeatureStore(tmp_path / "s", "a"), [FC7], ["more.jpg"])
+    FeatureStore(tmp_path / "s", "a").finish([*NAMES, "more.jpg"], {})
+    max((tmp_path / "s" / "shards").iterdir(), key=lambda path: path.stat().st_size).unlink()
+    for pass_on in (
+        lambda: export(tmp_path / "s", tmp_path / "x.csv"),
+        lambda: pack(tmp_path / "s", tmp_path / "x.h5"),
+        lambda: merge([tmp_path / "s"], tmp_path / "m"),
+    ):
+        refuses(pass_on, StoreDamaged, ["shards/", "vggfeat store repair"])
+    assert len(info(tmp_path / "s")["absent"]) == 1
+    repair(tmp_path / "s")
+    assert export(tmp_path / "s", tmp_path / "x.csv") == 1
 
 
 def test_thousands_of_shards(tmp_path: Path) -> None:

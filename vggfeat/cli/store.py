@@ -67,6 +67,9 @@ def info_command(store: Store = "features", as_json: Json = False) -> None:
 def _state(found: Mapping[str, Any]) -> str:
     """Say what is to be done, if anything."""
     missing = _shares(found["missing"])
+    if absent := found["absent"]:
+        lost = f"{counted(len(absent), 'shard')} of those that features.h5 shows"
+        return f"{lost} are not here; `vggfeat store verify` names them"
     begun = [share for share, finished in found["shares"].items() if not finished]
     if begun:
         return f"{_shares(begun)} not finished; run the same command again to go on"

@@ -31,6 +31,7 @@ from vggfeat.store.shard import (
 )
 from vggfeat.store.storage import LocalStorage
 from vggfeat.store.store import FeatureStore
+from vggfeat.store.view import refuse_incomplete
 
 BLOCK = 1024  # rows in memory at a time
 CHUNK = 1 << 18  # numbers of a packed file that share a checksum
@@ -199,6 +200,8 @@ def _open(source: Path | str, target: Path | str) -> FeatureStore:
         if Path(target).resolve().parent in (folder, folder / FOLDER, folder / "columns"):
             raise StoreError(f"{target} would lie among the files of the store. Choose another.")
     store.check_digests()  # or what is damaged would get a digest that is right
+    if not store.packed:
+        refuse_incomplete(store.storage)
     sweep(Path(target).parent)
     return store
 

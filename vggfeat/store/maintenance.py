@@ -44,7 +44,7 @@ from vggfeat.store.storage import (
     sweep,
 )
 from vggfeat.store.store import FeatureStore
-from vggfeat.store.view import check_view
+from vggfeat.store.view import check_view, find_missing_shards
 
 BLOCK = 1024  # rows that are checked at a time
 ALTERED = "its bytes are not those that were written"
@@ -66,8 +66,9 @@ def info(path: Path | str) -> dict[str, Any]:
         ``digest``), ``nets`` (of each the ``provenance``), ``images``, ``asked``, ``failed``,
         ``finished`` (whether all is there), ``shares`` (of each that left a record, ``"3/16"``,
         whether it is finished), ``missing`` (their siblings that did not), ``view`` (whether
-        ``features.h5`` is there and newer than all shares of a run), ``shards``, ``leftovers``
-        and ``bytes``, all of plain JSON types.
+        ``features.h5`` is there and newer than all shares of a run), ``shards``, ``absent``
+        (shards that it shows and that are not there), ``leftovers`` and ``bytes``, all of plain
+        JSON types.
 
     Raises
     ------
@@ -104,6 +105,7 @@ def info(path: Path | str) -> dict[str, Any]:
             for net in sorted({name.net for name in columns})
         },
         "images": len(store.names),
+        "absent": [] if store.packed else find_missing_shards(store.storage),
         "asked": count_asked(store),
         "failed": len(store.failed),
         "finished": (has_view or all_shares) and all(run["finished"] for run in runs),

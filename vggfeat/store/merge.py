@@ -26,6 +26,7 @@ from vggfeat.store.runs import (
 from vggfeat.store.shard import Bools, Matrix, Pairs, Rows
 from vggfeat.store.storage import MANIFEST, folder_of, open_storage
 from vggfeat.store.store import FeatureStore
+from vggfeat.store.view import refuse_incomplete
 
 SHARD_BYTES = 128 << 20  # of descriptors in one shard, of which three copies are in memory
 BLOCK = 4096  # rows that are read at a time
@@ -117,6 +118,8 @@ def merge(
     images = _join_images(every)
     for store in every.values():
         store.check_digests()  # or what is damaged would get a digest that is right
+        if not store.packed:
+            refuse_incomplete(store.storage)
     held = set(images.names)
     failed = {name: why for store in every.values() for name, why in store.failed.items()}
     failed = {name: why for name, why in failed.items() if name not in held}

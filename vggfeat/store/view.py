@@ -19,6 +19,8 @@ import h5py
 import numpy as np
 
 from vggfeat._io.checksums import append_checksum, strip_checksum
+from vggfeat._io.text import counted
+from vggfeat.errors import StoreDamaged
 from vggfeat.store.column import Column
 from vggfeat.store.index import Index, Places
 from vggfeat.store.shard import (
@@ -68,10 +70,20 @@ def write_view(storage: Storage, index: Index, dtype: str, provenance: Mapping[s
 def check_view(storage: Storage) -> list[str]:
     """Say if ``features.h5``, where it is there, is not what was written, or lacks shards."""
     content = storage.read(VIEW)
-    if content is None:
-        return []
-    if (image := strip_checksum(content)) is None:
+    if content is not None and strip_checksum(content) is None:
         return [f"{VIEW} is not what was written; repairing makes it anew"]
+    return [
+        f"{VIEW} needs {key}, which is missing; repairing makes it anew without that shard"
+        for key in find_missing_shards(storage)
+    ]
+
+
+def find_missing_shards(storage: Storage) -> list[str]:
+    """Name the shards that a sound ``features.h5`` shows and that are not there."""
+    content = storage.read(VIEW)
+    image = None if content is None else strip_checksum(content)
+    if image is None:
+        return []
     shown: set[str] = set()
 
     def add(_: str, item: h5py.HLObject) -> None:
@@ -80,10 +92,23 @@ def check_view(storage: Storage) -> list[str]:
 
     with open_hdf5(f"{storage}/{VIEW}", io.BytesIO(image)) as file:
         file.visititems(add)
-    return [
-        f"{VIEW} needs {key}, which is missing; repairing makes it anew without"
-        for key in sorted(shown.difference(list_shards(storage)))
-    ]
+    return sorted(shown.difference(list_shards(storage)))
+
+
+def refuse_incomplete(storage: Storage) -> None:
+    """Refuse to pass a store on that lacks some of its shards, as a copy that was cut short does.
+
+    Raises
+    ------
+    StoreDamaged
+        Naming one of them.
+    """
+    if absent := find_missing_shards(storage):
+        raise StoreDamaged(
+            f"{storage} lacks {counted(len(absent), 'shard')} that its {VIEW} shows: "
+            f"{absent[0]}. If it is a copy, copy the rest; to go on with what is there, run: "
+            f"vggfeat store repair {storage}"
+        )
 
 
 def _note(shards: int, storage: Storage) -> str:

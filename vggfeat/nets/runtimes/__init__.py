@@ -28,6 +28,11 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 HEADROOM = 40_000  # Winograd's transforms go 36,100 times beyond what they begin and end with
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+if hasattr(os, "register_at_fork"):
+    # The threads that OpenMP computes with stay with the parent: a forked child that waits for
+    # them hangs or dies, and computes with its own one instead.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 
 def resolve_device(device: str = "auto") -> torch.device:
     """Turn a name into a device that this machine has.
