@@ -80,6 +80,7 @@ def test_info(tmp_path: Path) -> None:
             },
         },
         "nets": {"D": {"provenance": {}}},
+        "absent": [],
         "images": 12,
         "asked": 6,
         "failed": 0,
