@@ -65,6 +65,8 @@ class ImageSet:
         Why images have no row, by name, such as for want of labels that can be read.
     doubts : tuple of str
         What a user should know of the labels, a sentence each.
+    roots : tuple of Path or None
+        The folder that was named, of each image that is from one; empty where none was.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class ImageSet:
     left_out: LeftOut = field(default_factory=LeftOut, compare=False, repr=False)
     unusable: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     doubts: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    roots: tuple[Path | None, ...] = field(default=(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,6 +131,7 @@ class ImageSet:
             labels=some(self.labels),
             label_sets=some(self.label_sets),
             boxes=some(self.boxes),
+            roots=some(self.roots),
             targets=None if self.targets is None else self.targets[kept],
             labelled=None if self.labelled is None else self.labelled[kept],
             splits={name: np.flatnonzero(np.isin(kept, of)) for name, of in self.splits.items()},
@@ -307,6 +311,7 @@ def image_set_of(entries: Iterable[Entry], left_out: LeftOut) -> ImageSet:
         label_sets=tuple(label_sets) if len(label_sets) == len(kept) else (),
         splits={name: np.flatnonzero(splits == name) for name in sorted({*splits.tolist()} - {""})},
         left_out=left_out,
+        roots=tuple(e.root for e in kept) if any(e.root for e in kept) else (),
     )
 
 

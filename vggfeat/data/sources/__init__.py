@@ -91,7 +91,7 @@ def list_entries(source: str, left_out: LeftOut, columns: Columns = COLUMNS) -> 
     elif path.is_dir():
         prefix = prefix_of(source)
         for image in walk(path, left_out):
-            yield Entry(image, prefix + relative_name(image, path))
+            yield Entry(image, prefix + relative_name(image, path), root=path)
     elif path.is_file():
         read = _reader(path.suffix.lower(), source, left_out, columns)
         yield from read(source) if read else [Entry(path, name_of(source))]

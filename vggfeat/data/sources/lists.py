@@ -65,13 +65,17 @@ COLUMNS = Columns()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image as a source names it; without a column ``labels`` its label set is None."""
+    """An image as a source names it, and the folder that was named, if it is from one.
+
+    Without a column ``labels`` its label set is None.
+    """
 
     image: Path | ImageRef
     name: str
     label: str = ""
     split: str = ""
     label_set: tuple[str, ...] | None = None
+    root: Path | None = None
 
 
 def resolve_entry(text: str, folder: Path | str) -> tuple[Path | ImageRef, str]:
