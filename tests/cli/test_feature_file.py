@@ -98,6 +98,17 @@ def test_a_file_is_replaced_by_force_alone(folder: Path) -> None:
     assert "store export" in share.err
 
 
+@pytest.mark.parametrize("ending", ["xlsx", "TSV", "txt", "json", "h5", "csv.gz"])
+def test_a_file_of_another_kind_is_refused(folder: Path, ending: str) -> None:
+    """It makes no folder of that name; a store that has such a name already is used."""
+    out = f"x.{ending}"
+    said = run("extract", "set", *FEATURES, "--out", out, cwd=folder, status=2).err
+    assert all(named in said for named in (out, ".csv", ".parquet", ".npz", ".npy"))
+    assert not (folder / out).exists()
+    (folder / "store").rename(folder / out)
+    assert run("extract", "set", *FEATURES, "--out", out, "--json", cwd=folder).json["present"] == 4
+
+
 def test_a_run_of_one_file_goes_on_where_it_stopped(folder: Path) -> None:
     """What was complete lies beside the file until it is whole."""
     (folder / "x.csv.partial").mkdir()

@@ -27,6 +27,12 @@ _READ = {
     "npz": "import numpy\n  X = numpy.load({!r})['X']",
     "npy": "import numpy\n  X = numpy.load({!r})",
 }
+# A folder may have a dot in its name, as run.1 and net.E have: what ends in these is a file.
+_OTHER_FILES = """
+    xlsx xls xlsm ods txt tsv tab dat json jsonl ndjson yaml yml toml xml html md
+    h5 hdf5 hdf nc mat pkl pickle joblib pt pth bin safetensors onnx pq feather arrow orc avro arff
+    rds rdata sav dta db sqlite sqlite3 zip gz tgz bz2 xz zst tar 7z
+"""
 
 
 class Destination(NamedTuple):
@@ -47,8 +53,14 @@ class Destination(NamedTuple):
         StoreError
             If the file is there and may not be replaced, or something is in the way.
         ParameterError
-            If one file is asked for of a share.
+            If one file is asked for of a share, or a file of a kind that is not written.
         """
+        if _ending(out) in _OTHER_FILES.split() and not is_address(out) and not Path(out).exists():
+            raise ParameterError(
+                f"--out {out}: no file of this kind is written. One file ends in "
+                f"{', '.join(f'.{ending}' for ending in WRITERS)}, of which spreadsheets open "
+                ".csv; the folder of a store has another name."
+            )
         if _ending(out) not in WRITERS or is_address(out):
             check_folder("--out", out)
             return cls(out)
