@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from helpers.mistakes import refuses
 from helpers.networks import formula_weights
+from safetensors.torch import save_file
 from support import noise, random_weights
 from torch import Tensor
 
 from vggfeat import DenseExtractor
 from vggfeat.errors import ParameterError
 from vggfeat.nets.preprocessing import TORCHVISION
+from vggfeat.nets.weights import describe
 
 OF_RGB = replace(random_weights("D", ["pool2"]), pixels=TORCHVISION)
 SMALL = {"weights": "embedded", "precision": "fp32", "device": "cpu"}
@@ -158,3 +161,35 @@ def test_what_is_no_batch_of_images_is_refused(images: Any, mentions: list[str])
     """Pixels up to 255, and those whose mean was subtracted, would give garbage."""
     module = DenseExtractor("D", "pool1", **SMALL).as_module()
     refuses(partial(module, images), ParameterError, ["images", *mentions])
+
+
+@pytest.mark.parametrize("weights", ["embedded", OF_RGB], ids=["caffe", "torchvision"])
+@pytest.mark.parametrize("saved", ["pth", "safetensors", "part", "half"])
+def test_weights_that_left_come_back(weights: Any, saved: str, tmp_path: Path) -> None:
+    """With their pixels: nothing is assumed, and the numbers are the module's."""
+    module = DenseExtractor("D", "pool2", **{**SMALL, "weights": weights}).as_module()
+    module.net.conv1_1.bias += 1
+    expected = module(batch() / 255)
+    file = str(tmp_path / f"fine.{'safetensors' if saved == 'safetensors' else 'pth'}")
+    if saved == "safetensors":
+        save_file({name: v.contiguous() for name, v in module.state_dict().items()}, file)
+    elif saved == "part":
+        whole = torch.nn.Sequential(module, torch.nn.Linear(128, 2))
+        torch.save({"model": whole.state_dict(), "epoch": 1}, file)
+    else:
+        torch.save((module.half() if saved == "half" else module).state_dict(), file)
+    again = DenseExtractor("D", "pool2", **{**SMALL, "weights": file})
+    assert not again.weights.assumed
+    assert describe(file, "D").ignored == (("1.weight", "1.bias") if saved == "part" else ())
+    described = again.describe(batch())["pool2", "average"]
+    close = {"rtol": 1e-2, "atol": 1e-1} if saved == "half" else {"rtol": 1e-4, "atol": 1e-3}
+    torch.testing.assert_close(described, expected, **close)
+
+
+def test_a_state_dict_brings_its_pixels() -> None:
+    """A module of other pixels that loads it computes what the first does."""
+    first = DenseExtractor("D", "pool2", **{**SMALL, "weights": OF_RGB}).as_module()
+    other = DenseExtractor("D", "pool2", **SMALL).as_module()
+    other.load_state_dict(first.state_dict())
+    images = batch(61, 45) / 255
+    torch.testing.assert_close(other(images), first(images))

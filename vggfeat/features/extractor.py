@@ -282,7 +282,8 @@ class DenseExtractor:
         DenseModule
             On this extractor's device, in evaluation mode, in fp32: ``torch.autocast`` and
             ``.to()`` change that as ever. Its parameters are its own, and get gradients after
-            ``.requires_grad_()``.
+            ``.requires_grad_()``. Its state dict is a file of weights that says its pixels:
+            ``torch.save(module.state_dict(), "fine.pth")`` serves wherever weights are named.
 
         Examples
         --------
@@ -297,16 +298,15 @@ class DenseExtractor:
         (torch.Size([2, 3, 40, 60]), False)
         """
         own = {name: values.clone() for name, values in self.weights.state.items()}
-        net, mean, std = self._in_rgb(own)
-        return DenseModule(
-            place(net, self.device, torch.float32).requires_grad_(False),
+        module = DenseModule(
+            place(self._in_rgb(own), self.device, torch.float32).requires_grad_(False),
             self.extraction,
-            mean.to(self.device),
-            std.to(self.device),
-            self._range,
+            self.weights.pixels.in_rgb(),
+            licence=self.weights.licence,
             as_maps=maps,
             budget=self.pixel_budget,
-        ).eval()
+        )
+        return module.to(self.device).eval()
 
     def image_maps(self, image: ImageLike, Q: int) -> dict[str, Tensor]:
         """Return dense maps (D, h, w) of one image whose smallest side is Q pixels; see `maps`.
@@ -384,7 +384,8 @@ class DenseExtractor:
 
     def _build(self) -> VGG:
         """Put the network on the device in the runtime, unless that does not suit the weights."""
-        net, mean, std = self._in_rgb(self.weights.state)
+        net, pixels = self._in_rgb(self.weights.state), self.weights.pixels.in_rgb()
+        mean, std = torch.tensor(pixels.mean), torch.tensor(pixels.std)
         self._mean, self._std = (v.to(self.device).view(1, 3, 1, 1) for v in (mean, std))
         self._range = self.weights.pixels.range
         sizes = torch.maximum(mean.abs(), (self._range - mean).abs()) / std
@@ -396,16 +397,13 @@ class DenseExtractor:
             self.runtime = "torch"
         return build_runtime(net, self.runtime, self.device, self.dtype)
 
-    def _in_rgb(self, state: Mapping[str, Tensor]) -> tuple[VGG, Tensor, Tensor]:
-        """Make a network of parameters that takes RGB; return mean and std (3,) in RGB too."""
+    def _in_rgb(self, state: Mapping[str, Tensor]) -> VGG:
+        """Make a network of parameters that takes RGB, so that pixels need no reordering."""
         pixels = self.weights.pixels
         state = dict(state)
-        order = slice(None)
         if pixels.channels == "BGR":
-            # The network takes RGB from here on, so that pixels need no reordering.
             state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
-            order = slice(None, None, -1)
-        net = VGG(
+        return VGG(
             self.extraction.net,
             layers=self.extraction.layers,
             dense=True,
@@ -413,7 +411,6 @@ class DenseExtractor:
             pool_rounding=pixels.pool_rounding,
             init=None,
         ).load(state)
-        return net, torch.tensor(pixels.mean[order]), torch.tensor(pixels.std[order])
 
     def _default_budget(self) -> int:
         if self.hardware.deterministic:

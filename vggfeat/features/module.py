@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from vggfeat.errors import ParameterError
 from vggfeat.features.pooling import resolve_pooling
+from vggfeat.nets.preprocessing import PixelConvention
+from vggfeat.nets.statements import from_tensor, to_tensor
 from vggfeat.nets.vgg import VGG
 from vggfeat.settings import Extraction
 
@@ -30,10 +32,11 @@ class DenseModule(nn.Module):
     net : VGG
         Its parameters are the module's own; it takes RGB.
     extraction : Extraction
-    mean, std : Tensor (3,)
-        What pixels have subtracted and are divided by, in RGB.
-    range : float
-        Value of a full channel before that.
+    pixels : PixelConvention
+        Of `net`, in RGB. The state dict says it too: whoever reads one, by
+        ``load_state_dict`` or as a file of weights, has its pixels.
+    licence : str
+        Of the parameters.
     as_maps : bool
         Whether dense maps are returned, in place of descriptors.
     budget : int
@@ -47,19 +50,19 @@ class DenseModule(nn.Module):
         self,
         net: VGG,
         extraction: Extraction,
-        mean: Tensor,
-        std: Tensor,
-        range: float,  # noqa: A002  # the field's name
+        pixels: PixelConvention,
         *,
+        licence: str,
         as_maps: bool,
         budget: int,
     ) -> None:
         super().__init__()
         self.net = net
         self.extraction = extraction
-        self.register_buffer("mean", mean.view(1, 3, 1, 1).clone())
-        self.register_buffer("std", std.view(1, 3, 1, 1).clone())
-        self.range = range
+        self.register_buffer("mean", torch.tensor(pixels.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(pixels.std).view(1, 3, 1, 1))
+        self.pixels = pixels
+        self.licence = licence
         self.as_maps = as_maps
         self.budget = budget
 
@@ -97,6 +100,17 @@ class DenseModule(nn.Module):
             described |= self._pool(images, left)
         return torch.cat([described[key] for key in keys], 1)
 
+    def get_extra_state(self) -> Tensor:
+        """Return what the state dict says of itself: net, pixels, licence."""
+        return to_tensor(self.net.net, self.pixels, self.licence)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what another module's state dict says; its mean and std are buffers."""
+        statements = from_tensor(state)
+        self.pixels = PixelConvention.from_json(statements["pixels"])
+        self.net.pool_rounding = self.pixels.pool_rounding
+        self.licence = statements["licence"]
+
     def _describe_crops(self, images: Tensor, layer: str, pool: str) -> Tensor | None:
         """Let a pooling that runs the network itself describe images; None of any other."""
         network = partial(self._map, layer)
@@ -121,7 +135,7 @@ class DenseModule(nn.Module):
         return self._maps(images, [layer])[layer]
 
     def _maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        x = (_widened(images) * self.range - self.mean) / self.std
+        x = (_widened(images) * self.pixels.range - self.mean) / self.std
         x = x.to(next(self.net.parameters()).dtype)
         computed = self.net.maps(x.contiguous(memory_format=torch.channels_last))
         maps = {layer: _widened(computed[layer]) for layer in dict.fromkeys(layers)}

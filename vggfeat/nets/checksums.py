@@ -18,6 +18,7 @@ from vggfeat.errors import WeightsError
 
 KEY = "sha256"
 OWN = "vggfeat"  # key of our statements: the version of what is said
+VERSION = "2"  # since 2, a .safetensors has checksums
 WITHOUT = "1"  # the version that had no checksums
 _STATEMENTS = ""  # stands for the statements, where other keys are names of parameters
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from vggfeat.errors import ParameterError, WeightsError
@@ -62,6 +62,18 @@ class PixelConvention:
         # All of it, to the last digit: stores tell two conventions apart by this text.
         full = repr(self.range).removesuffix(".0")
         return f"{self.channels} 0-{full} minus {self.mean}{over}, pools {self.pool_rounding}"
+
+    def in_rgb(self) -> PixelConvention:
+        """Return the convention of the same network once it takes RGB.
+
+        Examples
+        --------
+        >>> print(CAFFE.in_rgb())
+        RGB 0-255 minus (123.68, 116.779, 103.939), pools ceil
+        """
+        if self.channels == "RGB":
+            return self
+        return replace(self, channels="RGB", mean=self.mean[::-1], std=self.std[::-1])
 
     def to_json(self) -> str:
         """Return the convention as a JSON object, as files of weights carry it."""

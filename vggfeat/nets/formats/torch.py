@@ -16,13 +16,21 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.checksums import KEY, OWN, checksums_of, digests_in, save_tensors, sha256_tensor
+from vggfeat.nets import statements as own
+from vggfeat.nets.checksums import (
+    KEY,
+    OWN,
+    VERSION,
+    checksums_of,
+    digests_in,
+    save_tensors,
+    sha256_tensor,
+)
 from vggfeat.nets.config import torchvision_names
 from vggfeat.nets.formats import Format, register
 from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, name_by_order, pair
 from vggfeat.nets.preprocessing import TORCHVISION, PixelConvention
 
-VERSION = "2"  # since 2, a .safetensors has checksums
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of a .pth before torch 1.6
 CANONICAL = re.compile(r"(?:.*\.)?(conv[1-5]_[1-4]|fc[678])\.(?P<part>weight|bias)")
@@ -61,13 +69,16 @@ def _read_safetensors(path: Path) -> Contents:
         return tensor
 
     parameters = {}
+    kept = {}
     for name in file.keys():  # noqa: SIM118  # it is no mapping
         entry = file.get_slice(name)
         dtype = entry.get_dtype()
         if dtype in DTYPES:
             shape = tuple(entry.get_shape())
             parameters[name] = Parameter(shape, DTYPES[dtype], partial(read, name))
-    return _contents(parameters, metadata)
+        elif name.rpartition(".")[2] == own.KEY:
+            kept[name] = read(name)
+    return _contents(parameters, metadata, kept)
 
 
 def _write_safetensors(path: Path, state: dict[str, Tensor], statements: dict[str, str]) -> None:
@@ -89,7 +100,8 @@ def _read_pth(path: Path) -> Contents:
         for name, value in state.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
-    return _contents(parameters, {str(k): str(v) for k, v in metadata.items()})
+    kept = {str(name): v for name, v in state.items() if isinstance(v, Tensor)}
+    return _contents(parameters, {str(k): str(v) for k, v in metadata.items()}, kept)
 
 
 def _refuse_others(path: Path) -> None:
@@ -159,8 +171,12 @@ def _parameter(name: str, value: Tensor) -> Parameter:
     return Parameter(tuple(value.shape), dtype, value.detach)
 
 
-def _contents(parameters: dict[str, Parameter], metadata: dict[str, str]) -> Contents:
-    """Sort parameters to layers by whichever names they have."""
+def _contents(
+    parameters: dict[str, Parameter], metadata: dict[str, str], tensors: Mapping[str, Tensor]
+) -> Contents:
+    """Sort parameters to layers by whichever names they have; `tensors` may have statements."""
+    found, constants = own.find(tensors)
+    metadata = {**found, **metadata}
     named: dict[str, dict[str, Parameter]] = defaultdict(dict)
     counted: dict[str, dict[int, dict[str, Parameter]]] = {"features": {}, "classifier": {}}
     ignored = []
@@ -169,6 +185,8 @@ def _contents(parameters: dict[str, Parameter], metadata: dict[str, str]) -> Con
             parts = named[TIMM_FC.get(match[1], match[1])]
         elif match := TORCH.fullmatch(name):
             parts = counted[match[1]].setdefault(int(match[2]), {})
+        elif name in constants:
+            continue
         else:
             ignored.append(name)
             continue
