@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,28 @@ def test_assumed_pixels(state: State, tmp_path: Path) -> None:
     assert (said.pixels, said.assumed) == (CAFFE, False)
     own = PixelConvention("RGB", 1.0, (0.0, 0.0, 0.0))
     assert load(tmp_path / "t.pth", "A", layers=("conv1_1",), pixels=own).pixels == own
+
+
+@pytest.mark.parametrize("source", ["theirs.pth", "canonical.pth"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_an_assumption_stays_one_in_a_copy(
+    source: str, suffix: str, state: State, tmp_path: Path
+) -> None:
+    """The copy of a file that states no pixels states none, and takes the same ones."""
+    names = {"conv1_1": "features.0", "conv2_1": "features.3"} if "theirs" in source else {}
+    torch.save(
+        {f"{names.get(n[:7], n[:7])}.{n[8:]}": tensor for n, tensor in state.items()},
+        tmp_path / source,
+    )
+    files = [tmp_path / source, tmp_path / f"copy{suffix}", tmp_path / f"second{suffix}"]
+    for before, after in pairwise(files):
+        with pytest.warns(PixelsAssumedWarning, match=before.name):
+            assert convert(before, after, "A").assumed
+    expected = TORCHVISION if "theirs" in source else CAFFE
+    with pytest.warns(PixelsAssumedWarning, match=files[-1].name):
+        assert load(files[-1], "A", ["pool2"]).pixels == expected
+    stated = convert(files[-1], tmp_path / f"stated{suffix}", "A", "torchvision")
+    assert (stated.pixels, stated.assumed) == (TORCHVISION, False)
 
 
 @pytest.mark.parametrize(

@@ -122,11 +122,12 @@ def convert_weights(
 ) -> None:
     """Convert weights to safetensors, with their pixel convention, or to torchvision's .pth.
 
-    Reads .safetensors, .pth, .caffemodel, MatConvNet's .mat, Keras's .h5 and .onnx.
+    Reads .safetensors, .pth, .caffemodel, MatConvNet's .mat, Keras's .h5 and .onnx. Of most of them
+    --pixels says the convention; without it the copy of a file that states none states none either.
 
     For example:
 
-        vggfeat weights convert VGG_ILSVRC_19_layers.caffemodel vgg_e.safetensors
+        vggfeat weights convert VGG_ILSVRC_19_layers.caffemodel vgg_e.safetensors --pixels caffe
     """
     from vggfeat.nets.weights import convert
 

@@ -269,6 +269,11 @@ def convert(
     pixels : PixelConvention or {"caffe", "torchvision"}, optional
         The convention, where the file does not state it.
 
+    Warns
+    -----
+    PixelsAssumedWarning
+        If the file does not state its convention, and none is given; nor does the copy then.
+
     Raises
     ------
     WeightsError
@@ -277,6 +282,9 @@ def convert(
     raw = formats.read(source, net)
     found = _weights(raw, raw.state)
     _check_finite(found)
+    assumed = found.assumed and pixels is None
+    if assumed:
+        warnings.warn(_assumption(found), PixelsAssumedWarning, stacklevel=2)
     written = formats.write(
         target,
         found.state,
@@ -284,6 +292,7 @@ def convert(
         net=found.net,
         source=found.source,
         licence=found.licence,
+        assumed=assumed,
         about=found.about,
     )
     return describe(written)
@@ -296,7 +305,7 @@ def _assumption(weights: Weights) -> str:
     return (
         f"{weights.source} does not say which pixels its network takes; those of {name} are "
         f"assumed ({weights.pixels}). If they are others, all numbers are wrong: give "
-        f"pixels={other!r} (extract, svm and classify have it), or keep them in a copy: vggfeat "
+        f"pixels={other!r} (extract, svm and classify have it), or state them in a copy: vggfeat "
         f"weights convert {weights.origin} COPY.safetensors --pixels {other}"
     )
 

@@ -23,7 +23,10 @@ def show_weights(file: Path) -> dict[str, Any]:
 
 
 def convert_weights(file: Path, target: Path, *more: str) -> dict[str, Any]:
-    """Run ``vggfeat weights convert``: what the new file holds."""
+    """Run ``vggfeat weights convert``: what the new file holds; the usual pixels are stated."""
+    shown = run("weights", "show", file, "--json").json
+    if "--pixels" not in more and shown["assumed"]:
+        more += ("--pixels", "torchvision" if shown["pixels"]["channels"] == "RGB" else "caffe")
     return _told_of_weights(run("weights", "convert", file, target, *more, "--json").json)
 
 

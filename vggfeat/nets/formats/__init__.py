@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # torch takes a second to import
 
 HEAD = 128  # bytes by which a format is told
 STATEMENTS = ("net", "pixels", "source", "licence")  # of every file that we write
+ASSUMED = "assumed pixels"  # in place of pixels, where the file that was converted did not say
 _TEXT = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 
 
@@ -191,6 +192,7 @@ def write(
     net: str,
     source: str,
     licence: str,
+    assumed: bool = False,
     about: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a state dict with all that belongs to it: whole or, on an interruption, not at all.
@@ -202,8 +204,9 @@ def write(
         loads where it has the net (A, B, D, E) and all layers are there.
     state : mapping
         See the module.
-    pixels, net, source, licence, about
-        Kept in the file; `about` is what else is to be, such as the names of the classes, as JSON.
+    pixels, net, source, licence, assumed, about
+        Kept in the file, pixels that are only `assumed` as such; `about` is what else is to be,
+        such as the names of the classes, as JSON.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def write(
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     statements = {
         "net": net,
-        "pixels": pixels.to_json(),
+        ASSUMED if assumed else "pixels": pixels.to_json(),
         "source": printable(source),  # a path in it may hold bytes that are no text
         "licence": licence,
         **(about or {}),

@@ -27,9 +27,9 @@ from vggfeat.nets.checksums import (
     sha256_tensor,
 )
 from vggfeat.nets.config import torchvision_names
-from vggfeat.nets.formats import Format, register
+from vggfeat.nets.formats import ASSUMED, Format, register
 from vggfeat.nets.formats.parameters import FC, Contents, Pair, Parameter, name_by_order, pair
-from vggfeat.nets.preprocessing import TORCHVISION, PixelConvention
+from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
 
 ZIP = b"PK\x03\x04"
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of a .pth before torch 1.6
@@ -193,12 +193,16 @@ def _contents(
         if match["part"] in parts:
             raise WeightsError(f"it has two parameters that end in {match[0]}")
         parts[match["part"]] = parameter
-    pixels = PixelConvention.from_json(metadata["pixels"]) if OWN in metadata else None
+    usual, pixels = (TORCHVISION if counted["features"] else CAFFE), None
+    if OWN in metadata and ASSUMED in metadata:
+        usual = PixelConvention.from_json(metadata[ASSUMED])
+    elif OWN in metadata:
+        pixels = PixelConvention.from_json(metadata["pixels"])
     said = {key: text for key, text in metadata.items() if key not in ("format", OWN, KEY)}
-    if not counted["features"]:
-        return Contents(pair(named), ignored, pixels=pixels, metadata=said)
-    pairs = _torchvision(counted["features"], counted["classifier"]) | pair(named)
-    return Contents(pairs, ignored, TORCHVISION, pixels, said)
+    pairs = pair(named)
+    if counted["features"]:
+        pairs = _torchvision(counted["features"], counted["classifier"]) | pairs
+    return Contents(pairs, ignored, usual, pixels, said)
 
 
 def _torchvision(
