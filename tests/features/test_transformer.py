@@ -28,10 +28,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from support import noise, random_weights
 
-from vggfeat import FeatureStore, VGGFeatures, load_weights
+from vggfeat import DenseExtractor, FeatureStore, VGGFeatures, load_weights
 from vggfeat.data.image import Crop
 from vggfeat.data.imageset import find_images
-from vggfeat.errors import ImageError, ParameterError, StoreError
+from vggfeat.errors import ImageError, ParameterError, StoreError, WeightsError
 from vggfeat.nets import formats
 
 OPENED: list[str] = []
@@ -396,3 +396,14 @@ def test_what_is_no_list_of_images_is_refused(paths: list[Path]) -> None:
     with pytest.raises(ParameterError, match="layer"):
         VGGFeatures(layer="pool9").fit()
     assert features.transform([]).shape == (0, 128)
+
+
+def test_what_weights_lack_is_advised_by_the_transformers_own_argument() -> None:
+    """It is `layer` here, and `layers` of an extractor."""
+    features, images = VGGFeatures(layer="fc7", weights="embedded"), noise(40, 40, 1)[None]
+    refuses(lambda: features.transform(images), WeightsError, [" layer=('pool5',)"])
+    refuses(
+        lambda: DenseExtractor("D", "fc7", weights="embedded"),
+        WeightsError,
+        [" layers=('pool5',)"],
+    )

@@ -126,6 +126,16 @@ def test_listing(home: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> N
     assert {("authors", "D"), ("authors", "E"), ("torchvision", "B"), ("embedded", "D")} <= rows
 
 
+@pytest.mark.parametrize("file", ["VGG_ILSVRC_16_layers.caffemodel", "vgg11-8a719046.pth"])
+def test_a_stub_in_the_place_of_a_file_is_not_that_file(file: str, home: Path) -> None:
+    """Neither listed as here nor used; without a network nobody is sent to delete it alone."""
+    put(home, file, {"a": torch.zeros(25_000)})
+    [row] = [row for row in listing() if row.file == file]
+    assert not row.cached
+    assert row.bytes in (553432081, None)
+    refuses(lambda: fetch(row.source, row.net), WeightsError, [file, "https://", "VGGFEAT_OFFLINE"])
+
+
 # --- auto ---
 
 
@@ -174,7 +184,9 @@ def test_offline_says_how_to_bring_the_file(net: str, layer: str, file: str, hom
         "VGGFEAT_OFFLINE",
     ):
         assert needed in said
-    assert ("weights='embedded', layer='pool5'" in said) == (net == "D" and layer != "fc8")
+    of_d = "weights='embedded', layers=('pool5',)"
+    assert (of_d in said) == (net == "D" and layer != "fc8")
+    assert ("weights=FILE" in said) == (layer != "fc8")
     assert ("name a file that has fc8" in said) == (layer == "fc8")
 
 
@@ -187,7 +199,7 @@ def test_nets_without_public_weights(net: str) -> None:
 @pytest.mark.parametrize(
     ("name", "net", "layer", "message"),
     [
-        ("embedded", "D", "fc7", "lack fc7. Use layer='pool5', or weights='authors'"),
+        ("embedded", "D", "fc7", "lack fc7. Use layers=('pool5',), or weights='authors'"),
         ("embedded", "D", "fc8", "lack fc8. Name authors, torchvision, or a file that has fc8"),
         ("embedded", "E", "pool5", "embedded has net D, not E. Name authors or torchvision"),
         ("authors", "A", "pool5", "authors has net D, E, not A. Name torchvision instead"),
@@ -204,7 +216,8 @@ def test_what_a_source_lacks(name: str, net: str, layer: str, message: str) -> N
 
 def test_unknown_names() -> None:
     """A net, layer, source or convention that does not exist is an error with the choices."""
-    refuses(lambda: load(net="VGG17"), ParameterError, ["VGG17"])
+    refuses(lambda: load(net="VGG17"), ParameterError, ["VGG17", "'vgg16'"])
+    refuses(lambda: fetch("authors", "VGG17"), ParameterError, ["VGG17", "'vgg16'"])
     refuses(lambda: load(layers=("fc9",)), ParameterError, ["fc9"])
     refuses(
         lambda: load("embedded", layers=("conv1_1",), pixels="keras"),

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 NAMED = 10  # images left out that are warned of by name
 INTERRUPTED = 130
 _STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: Terminated.exit_status}
-_QUOTE = "'"
+_QUOTES = "'(),"  # of a text, and of a tuple of one
 # Arguments that errors advise to give.
 _ARGUMENT = re.compile(
     r"\b(device|precision|deterministic|net|layers?|weights|pixels|normalize|views|loss|"
     r"relative_to)="
-    r"('[^']*'|True|FILE|DIR)"
+    r"('[^']*'|\('[^']*',\)|True|FILE|DIR)"
 )
 _SHOW_CURSOR = b"\x1b[?25h"  # which a bar hides
 
@@ -97,6 +97,8 @@ def in_options(line: str) -> str:
     --------
     >>> in_options("Use device='cpu' with deterministic=True, or layer='pool5'.")
     'Use --device cpu with --deterministic, or --layer pool5.'
+    >>> in_options("Name weights='embedded', layers=('pool5',).")
+    'Name --weights embedded, --layer pool5.'
     >>> in_options("Use another path.")  # of a store
     'Use another --out.'
     """
@@ -106,7 +108,7 @@ def in_options(line: str) -> str:
 def _option(argument: re.Match[str]) -> str:
     name, value = argument.groups()
     flag = "--" + name.replace("_", "-").removesuffix("s" if name in ("layers", "views") else "")
-    return flag if value == "True" else f"{flag} {value.strip(_QUOTE)}"
+    return flag if value == "True" else f"{flag} {value.strip(_QUOTES)}"
 
 
 def warn_of_failures(failed: Mapping[str, str]) -> None:

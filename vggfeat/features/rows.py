@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,7 @@ from vggfeat._io.text import counted
 from vggfeat.data.image import Crop, ImageLike, ImageRef, decode
 from vggfeat.data.imageset import ImageSet
 from vggfeat.data.places import absolute, tracked
-from vggfeat.errors import ImageError, ParameterError, StoreError
+from vggfeat.errors import ImageError, ParameterError, StoreError, WeightsError
 from vggfeat.features.aggregate import Aggregation, Matrix
 from vggfeat.features.elements import Element, iter_blocks
 from vggfeat.features.extractor import DenseExtractor
@@ -32,6 +33,7 @@ from vggfeat.settings import Decoding, Extraction, Hardware
 from vggfeat.store.store import FeatureStore
 
 ON_BAD_IMAGE = ("error", "nan")
+_LAYERS = re.compile(r"\blayers=(?=\()")  # which is `layer` of the transformer
 NAMED = 10  # bad images that a warning names
 
 
@@ -80,7 +82,11 @@ class RowMaker:
     @property
     def extractor(self) -> DenseExtractor:
         """The network, opened once for all that describe by it."""
-        return _open(self.extraction, self.hardware, _WeightsKey(self.weights))
+        try:
+            return _open(self.extraction, self.hardware, _WeightsKey(self.weights))
+        except WeightsError as error:  # which advises by the arguments of other functions
+            lines = (_LAYERS.sub("layer=", line) for line in error.lines)
+            raise type(error)(*lines) from error
 
     def rows(self, X: Any) -> Matrix:
         """Describe images, some of a data set or a generator at a time: (N, D)."""

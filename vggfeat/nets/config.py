@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from vggfeat.errors import ParameterError
+from vggfeat.settings import OTHER_NAMES, net_name
 
 # A stage a group of "|", a convolution an entry: channels, and its kernel where that is not 3×3.
 # Every stage ends in a 2×2 max-pool. After them the widths of fc6 and fc7. B-5x5 is the ablation
@@ -84,8 +85,9 @@ def layers_of(net: str, num_classes: int = 1000) -> tuple[Layer, ...]:
     >>> layers_of("C")[8]
     Layer(name='conv3_3', kind='conv', inputs=256, outputs=256, kernel=1, relu=True)
     """
+    net = net_name(net)
     if net not in TABLE_1:
-        raise ParameterError.not_one_of("net", "VGG", TABLE_1, net)
+        raise ParameterError.not_one_of("net", "VGG", (*TABLE_1, *OTHER_NAMES), net)
     return _layers(TABLE_1[net], num_classes)
 
 

@@ -12,7 +12,7 @@ from vggfeat._io.download import Checksums, Progress, download
 from vggfeat.errors import DownloadError, ParameterError, WeightsError, WeightsNotFound
 from vggfeat.nets.config import TABLE_1
 from vggfeat.nets.preprocessing import CAFFE, TORCHVISION, PixelConvention
-from vggfeat.settings import net_name
+from vggfeat.settings import OTHER_NAMES, net_name
 
 OXFORD = "www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -125,7 +125,7 @@ def source_of(name: str, net: str) -> Source:
     if not nets:
         raise ParameterError.not_one_of("weights", "load", NAMES, name)
     if net not in TABLE_1:
-        raise ParameterError.not_one_of("net", "VGG", tuple(TABLE_1), net)
+        raise ParameterError.not_one_of("net", "VGG", (*TABLE_1, *OTHER_NAMES), net)
     if net in nets:
         return SOURCES[name, net]
     others = [source for source, n in SOURCES if n == net]
@@ -210,12 +210,11 @@ def listing() -> list[Row]:
     for source in SOURCES.values():
         for file in source.files:
             path = folder() / file.name
-            if source is EMBEDDED:
+            if shipped := source is EMBEDDED:
                 path = assets.asset(file.name)
-            size = path.stat().st_size if path.is_file() else file.checksums.size
-            rows.append(
-                Row(source.name, source.net, file.name, size, source.licence, path.is_file())
-            )
+            here = shipped or _is_published(path, file)
+            size = path.stat().st_size if here else file.checksums.size
+            rows.append(Row(source.name, source.net, file.name, size, source.licence, here))
     return rows
 
 
@@ -232,23 +231,43 @@ def _by_hand(source: Source, reasons: list[str], layers: Collection[str]) -> lis
     ]
     if LAST in layers:
         lines.append(f"Without it, name {WHOLE}.")
-    elif source.net == EMBEDDED.net:
+        return lines
+    if source.net == EMBEDDED.net:
         lines.append(
             "Without it, the authors' net D is computed up to pool5 by "
-            "weights='embedded', layer='pool5'."
+            "weights='embedded', layers=('pool5',)."
         )
+    lines.append("A file of your own is named by weights=FILE.")
     return lines
 
 
+def _is_published(path: Path, file: RemoteFile) -> bool:
+    """Tell whether a file is here, whole and as published."""
+    with contextlib.suppress(OSError):
+        return path.is_file() and not _mismatch(path, file)
+    return False
+
+
 def _verify(path: Path, file: RemoteFile) -> None:
+    if broken := _mismatch(path, file):
+        advice = "Delete it, and it will be fetched again."
+        if assets.offline():
+            advice = (
+                f"Put in its place what {file.urls[0]} gives, or delete it and unset "
+                "VGGFEAT_OFFLINE, which forbids the network."
+            )
+        raise WeightsError(f"{path} is not the published file: {broken}. {advice}")
+
+
+def _mismatch(path: Path, file: RemoteFile) -> str:
+    """Say in what a file is not the published one; of one that is, a note is made beside it."""
     note = _beside(path)
     if note.is_file() and note.read_text() == _stamp(path, file):
-        return
+        return ""
     if broken := file.checksums.mismatch(path):
-        raise WeightsError(
-            f"{path} is not the published file: {broken}. Delete it, and it will be fetched again."
-        )
+        return broken
     _note(path, file)
+    return ""
 
 
 def _note(path: Path, file: RemoteFile) -> None:

@@ -327,7 +327,7 @@ def _choose_source(net: str, needed: list[str]) -> str:
 def _from_registry(name: str, net: str, needed: list[str], progress: Progress | None) -> Weights:
     source = registry.source_of(name, net)
     if source is registry.EMBEDDED and not _has_embedded(needed):
-        others = "Use layer='pool5', or weights='authors' for the whole net"
+        others = "Use layers=('pool5',), or weights='authors' for the whole net"
         if registry.LAST in needed:
             others = f"Name authors, torchvision, or {registry.WHOLE}"
         raise WeightsError(

@@ -166,6 +166,9 @@ def test_zip_files_of_others_are_named(inside: str, names: list[str], tmp_path: 
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr(inside, b"")
     refuses(lambda: formats.read(tmp_path / "x.pt"), WeightsError, names)
+    with pytest.raises(WeightsError) as error:
+        formats.read(tmp_path / "x.pt")
+    assert "PyTorch" not in str(error.value)
 
 
 def test_one_of_several_state_dicts_is_not_guessed(tmp_path: Path) -> None:
@@ -173,6 +176,19 @@ def test_one_of_several_state_dicts_is_not_guessed(tmp_path: Path) -> None:
     state = {"features.0.weight": torch.zeros(64, 3, 3, 3)}
     torch.save({"teacher": state, "student": state}, tmp_path / "two.pth")
     refuses(lambda: formats.read(tmp_path / "two.pth"), WeightsError, ["teacher", "student"])
+
+
+@pytest.mark.parametrize("ours", ["model", "vgg"])
+def test_a_state_dict_that_is_not_read_is_named(ours: str, tmp_path: Path, whole: State) -> None:
+    """An average of weights beside them is; what belongs to an optimizer is no state dict."""
+    state = torchvision_vgg11(whole).state_dict()
+    beside = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
+    if ours == "model":
+        beside["model_ema"] = {"module": {name: 0 * v for name, v in state.items()}}
+    torch.save({ours: state, "net": {"name": "vgg11"}, **beside}, tmp_path / "x.pth")
+    raw = formats.read(tmp_path / "x.pth")
+    assert same(raw.state, whole)
+    assert [name.split()[0] for name in raw.ignored] == ["model_ema"] * (ours == "model")
 
 
 def test_timm_names(tmp_path: Path, whole: State) -> None:

@@ -255,7 +255,7 @@ def _blaming(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(f"{path} ({name}) cannot be used: {error}.") from error
+        raise WeightsError(f"{path} cannot be used: {error}.") from error
     except (ParameterError, MissingExtra):
         raise
     except Exception as error:

@@ -93,7 +93,7 @@ def _sniff_pth(_: Path, head: bytes) -> bool:
 
 def _read_pth(path: Path) -> Contents:
     _refuse_others(path)
-    state = _find_state(_load(path))
+    state, others = _find_state(_load(path))
     metadata = getattr(state, "_metadata", {}).get(OWN, {})
     parameters = {
         str(name): _parameter(str(name), value)
@@ -101,7 +101,9 @@ def _read_pth(path: Path) -> Contents:
         if isinstance(value, Tensor) and value.is_floating_point()
     }
     kept = {str(name): v for name, v in state.items() if isinstance(v, Tensor)}
-    return _contents(parameters, {str(k): str(v) for k, v in metadata.items()}, kept)
+    contents = _contents(parameters, {str(k): str(v) for k, v in metadata.items()}, kept)
+    contents.ignored += others
+    return contents
 
 
 def _refuse_others(path: Path) -> None:
@@ -115,27 +117,33 @@ def _refuse_others(path: Path) -> None:
             raise WeightsError(f"it is {kind}, which is not read. Write its weights alone: {right}")
 
 
-def _find_state(content: object) -> Mapping[Any, Any]:
-    """Find the state dict in what a training script saved, under whichever name."""
+def _find_state(content: object) -> tuple[Mapping[Any, Any], list[str]]:
+    """Find the state dict in what a training script saved; name others that are beside it."""
     if isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
         inside = {str(key): v for key, v in content.items() if isinstance(v, Mapping)}
-        known = [key for key in NESTED if key in inside]
-        with_tensors = [k for k, v in inside.items() if _holds_tensors(v)]
-        if not known and len(with_tensors) > 1:
+        keys = [key for key, value in inside.items() if _holds_layers(value)]
+        keys = keys or [key for key in NESTED if key in inside]
+        known = [key for key in NESTED if key in keys]
+        if not known and len(keys) > 1:
             raise WeightsError(
-                f"it holds several state dicts: {', '.join(with_tensors)}. Save one of them alone"
+                f"it holds several state dicts: {', '.join(keys)}. Save one of them alone"
             )
-        for key in known or with_tensors:
-            return _find_state(inside[key])
+        for key in known or keys:
+            state, others = _find_state(inside[key])
+            beside = (f"{k} (a state dict beside {key}, which is read)" for k in keys if k != key)
+            return state, [*others, *beside]
     if not isinstance(content, Mapping):
         raise WeightsError(f"it holds a {type(content).__name__}, not a state dict")
-    return content
+    return content, []
 
 
-def _holds_tensors(content: Mapping[Any, Any]) -> bool:
+def _holds_layers(content: Mapping[Any, Any]) -> bool:
+    """Tell whether layers of a net are in it, or in what it holds: an optimizer has none."""
     return any(
-        isinstance(value, Tensor) or (isinstance(value, Mapping) and _holds_tensors(value))
-        for value in content.values()
+        any(pattern.fullmatch(str(name)) for pattern in (CANONICAL, TORCH, TIMM))
+        if isinstance(value, Tensor)
+        else isinstance(value, Mapping) and _holds_layers(value)
+        for name, value in content.items()
     )
 
 
