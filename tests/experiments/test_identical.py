@@ -51,6 +51,7 @@ def test_groups_are_named_and_test_images_among_them_counted() -> None:
     assert "a = c" in first
     assert "b = e" not in first
     assert "b (y) = e (x)" in second
+    assert "--deduplicate keeps none" in second
     assert not find_identical(found, np.zeros((8, 2), np.int64)).notes(found, [split])
 
 

@@ -74,7 +74,11 @@ each.'
             first = f"{_are(again, 'the same as another')}, byte for byte: {groups}. {DEDUPLICATE}"
         if not self.contradictions:
             return (first,)
-        kept = "none of them is kept" if removed else "one of the labels is wrong"
+        kept = (
+            "none of them is kept"
+            if removed
+            else "one of the labels is wrong; --deduplicate keeps none of them"
+        )
         second = f"{_are(len(self.contradictions), 'there under different labels')}, and {kept}"
         return first, f"{second}: {_list(self.contradictions)}."
 
