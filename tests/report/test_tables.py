@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -100,3 +101,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         write_files(a_result(), tmp_path / "file" / "below")
+
+
+def test_numbers_are_not_cut_where_there_is_little_room() -> None:
+    """Headings and names are broken into lines; 223 is never shown as 22."""
+    names = tuple(TableColumn(name, f"A long heading {name}", "count") for name in "abcdefghij")
+    row = ("a long name of an image.jpg", *(223 + place for place in range(10)))
+    table = Table("x", "X", (TableColumn("image", "Image"), *names), (row,))
+    out = io.StringIO()
+    Console(file=out, width=80).print(render_table(table))
+    assert [*map(str, row[1:])] == re.findall(r"\b2\d\d\b", out.getvalue())

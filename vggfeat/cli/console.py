@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vggfeat.data.left_out import LeftOut
     from vggfeat.result import Result
 
+FILE_WIDTH = 160  # of what goes into a pipe or a file, which has none of its own
 NAMED = 10  # images left out that are warned of by name
 INTERRUPTED = 130
 _STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: Terminated.exit_status}
@@ -61,7 +62,11 @@ def console(*, stderr: bool = False) -> Console:
     """Open a console on stdout, where results go, or on stderr, where progress goes."""
     if stderr and bars:  # which is drawn below what is printed on its own console
         return bars[-1].console
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    stream = sys.stderr if stderr else sys.stdout
+    fits = stream.isatty() or "COLUMNS" in os.environ
+    return Console(
+        stderr=stderr, highlight=False, soft_wrap=False, width=None if fits else FILE_WIDTH
+    )
 
 
 def is_first_process() -> bool:

@@ -155,16 +155,16 @@ def render_table(table: Table) -> RenderableType:
     shown = [place for place, column in enumerate(table.columns) if not column.detail]
     grid = Grid(box=None, pad_edge=False, header_style="dim")
     bars: dict[int, list[float]] = {}
+    room = NAME if len(shown) <= 6 else NAME // 3
     for place in shown:
         column = table.columns[place]
         text = column.kind == "text"
-        names = [len(str(row[place])) for row in rows] if text else []
+        longest = max((len(write_cell(row[place], column)) for row in rows), default=0)
         grid.add_column(
             Text(write_heading(column)),
             justify="left" if text else "right",
-            overflow="fold" if text else "ellipsis",
-            no_wrap=not text,
-            min_width=min(max(names, default=0), NAME),
+            overflow="fold",
+            min_width=min(longest, room) if text else longest,  # a number is never cut
         )
         if column.bar:
             bars[place] = bar_shares(column, [row[place] for row in rows])
