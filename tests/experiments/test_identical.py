@@ -91,3 +91,11 @@ def test_svm_says_what_is_the_same_and_leaves_it_out(folder: Path) -> None:
     assert told["settings"]["images"] == 21
     assert [row["test"] for row in told["tables"]["splits"]] == [9]
     assert "4 images" in " ".join(told["notes"])
+
+
+def test_images_that_all_contradict_are_said_once() -> None:
+    """Nothing says that one of each is kept, where none is."""
+    images = ImageSet(("a", "b"), ("a", "b"), labels=("cat", "dog"))
+    [note] = find_identical(images, np.array([[1, 2], [1, 2]])).notes(images, [])
+    assert "keeps one" not in note
+    assert "a (cat) = b (dog)" in note

@@ -80,7 +80,9 @@ each.'
             else "one of the labels is wrong; --deduplicate keeps none of them"
         )
         second = f"{_are(len(self.contradictions), 'there under different labels')}, and {kept}"
-        return first, f"{second}: {_list(self.contradictions)}."
+        contradicting = f"{second}: {_list(self.contradictions)}."
+        is_all = not removed and not leaked and len(self.contradictions) == len(self.groups)
+        return (contradicting,) if is_all else (first, contradicting)
 
     def _leaked(self, images: ImageSet, splits: Sequence[Split]) -> list[int]:
         """Return for each test row that trains too, with the same label, the number of its group.
