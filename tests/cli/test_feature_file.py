@@ -98,7 +98,7 @@ def test_a_file_is_replaced_by_force_alone(folder: Path) -> None:
     assert "store export" in share.err
 
 
-@pytest.mark.parametrize("ending", ["xlsx", "TSV", "txt", "json", "h5", "csv.gz"])
+@pytest.mark.parametrize("ending", ["xlsx", "TSV", "json", "h5", "csv.gz"])
 def test_a_file_of_another_kind_is_refused(folder: Path, ending: str) -> None:
     """It makes no folder of that name; a store that has such a name already is used."""
     out = f"x.{ending}"

@@ -29,7 +29,7 @@ _READ = {
 }
 # A folder may have a dot in its name, as run.1 and net.E have: what ends in these is a file.
 _OTHER_FILES = """
-    xlsx xls xlsm ods txt tsv tab dat json jsonl ndjson yaml yml toml xml html md
+    xlsx xls xlsm ods tsv tab dat json jsonl ndjson yaml yml toml xml html md
     h5 hdf5 hdf nc mat pkl pickle joblib pt pth bin safetensors onnx pq feather arrow orc avro arff
     rds rdata sav dta db sqlite sqlite3 zip gz tgz bz2 xz zst tar 7z
 """
