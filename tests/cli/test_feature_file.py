@@ -94,6 +94,12 @@ def test_a_file_is_replaced_by_force_alone(folder: Path) -> None:
         assert (folder / "x.csv").read_text() == "mine"
     run("extract", "set", *FEATURES, "--out", "x.csv", "--force", cwd=folder)
     assert read(folder / "x.csv")[0] == NAMES
+    for other in ("y.names.csv", "y.failed.csv"):
+        (folder / other).write_text("mine")
+        assert other in run("extract", "set", *FEATURES, "--out", "y.npy", cwd=folder, status=5).err
+        (folder / other).unlink()
+    (folder / "y.names.csv").write_text("mine")
+    assert "y.names.csv" in run("store", "export", "store", "y.npy", cwd=folder, status=5).err
     share = run("extract", "set", "--out", "y.csv", "--shard", "1/2", cwd=folder, status=2)
     assert "store export" in share.err
 

@@ -11,7 +11,7 @@ from vggfeat._io.text import counted, size
 from vggfeat.cli.targets import check_file, check_folder
 from vggfeat.errors import ParameterError
 from vggfeat.store.export import export
-from vggfeat.store.feature_files import WRITERS
+from vggfeat.store.feature_files import WRITERS, list_files
 from vggfeat.store.runs import FAILED
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ class Destination(NamedTuple):
         if _ending(out) not in WRITERS or is_address(out):
             check_folder("--out", out)
             return cls(out)
-        check_file("--out", Path(out), force=force)
+        target = cls(f"{out}.partial", Path(out))
+        for path in (*list_files(Path(out)), target.failed):
+            check_file("--out", path, force=force)
         if shard.parts > 1:
             raise ParameterError(
                 f"--out {out} is one file, and --shard makes a part of it. Name a folder for all "
                 f"parts, and then: vggfeat store export FOLDER {out}"
             )
-        return cls(f"{out}.partial", Path(out))
+        return target
 
     @property
     def failed(self) -> Path:

@@ -16,6 +16,7 @@ from vggfeat.errors import ParameterError, StoreDamaged
 from vggfeat.report.tables import render_facts
 from vggfeat.settings import Features, net_name
 from vggfeat.store.export import choose_columns, export, pack
+from vggfeat.store.feature_files import list_files
 from vggfeat.store.maintenance import info, repair, verify
 from vggfeat.store.merge import merge
 from vggfeat.store.store import FeatureStore
@@ -244,7 +245,8 @@ def export_command(
     from vggfeat.features.aggregate import Aggregation
 
     target = file_path(file)
-    check_file("FILE", target, force=force)
+    for path in list_files(target):
+        check_file("FILE", path, force=force)
     if raw and typed:
         raise ParameterError(
             "--raw is of descriptors that are not combined: --aggregate, --normalize and --power "

@@ -62,6 +62,18 @@ class Content(NamedTuple):
             yield list(islice(rows, len(names))), arrays
 
 
+def list_files(target: Path) -> list[Path]:
+    """Name all files that are written for one: an npy has its names in another beside it.
+
+    Examples
+    --------
+    >>> [path.name for path in list_files(Path("x.npy"))]
+    ['x.npy', 'x.names.csv']
+    """
+    is_npy = target.suffix.lower() == ".npy"
+    return [target, target.with_suffix(".names.csv")] if is_npy else [target]
+
+
 def _write_npz(target: Path, content: Content) -> None:
     """Write each array as a stream: one pass over the store for each."""
     texts = {f"{what}s": values for what, values in content.about.items()}
